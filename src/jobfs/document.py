@@ -162,13 +162,6 @@ class Status(TypedDict):
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
 
 
-def unsent(path: str, size: int, reason: str = "", state: str = "dirty") -> Unsent:
-    """An entry of which nothing more is known; its size in bytes."""
-    return {
-        "path": path, "size": size, "age": None, "attempts": 0, "reason": reason, "next_try": None, "state": state
-    }  # fmt: skip
-
-
 def problems(status: Status) -> list[str]:
     """One sentence for each thing in a status that does not go away without a person."""
     found = []

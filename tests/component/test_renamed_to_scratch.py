@@ -189,7 +189,6 @@ def test_what_is_renamed_to_the_old_name_replaces_the_item(
 def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None
 ) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing."""
     work = start()
     back_up(work)
     server.faults.rate("error", 1.0, on="update", status=403)
@@ -290,26 +289,6 @@ def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: 
         eventually(lambda: tree(work) == {"file": b"of the job", "file~": OLD, "other": OTHER})
 
 
-@pytest.mark.parametrize("how", ["moved", "replaced"])
-def test_what_the_job_makes_of_the_item_meanwhile_stays(
-    server: Server, start: Callable[..., Workspace], seeded: None, waits: None, how: str
-) -> None:
-    """vfs/semantics.md 1: two files never have one inode number; the job's own rename stands."""
-    work = start()
-    back_up(work)
-    if how == "moved":
-        server.store.move("file", "moved")
-    else:
-        server.store.delete("file")
-        server.store.seed({"file": b"the job's"})
-    settled(work)
-    work.vfs.refresh()
-    jobs = {"moved": OLD} if how == "moved" else {"file": b"the job's"}
-    assert visible(server) == {**jobs, "other": OTHER}
-    eventually(lambda: tree(work) == {**jobs, "file~": OLD, "other": OTHER})
-    assert len({work.vfs.getattr(name).ino for name in work.names()}) == 3
-
-
 # -- what fails, and the end of the mount
 
 
@@ -322,19 +301,6 @@ def test_a_removal_that_is_refused_leaves_both(
     back_up(work)
     eventually(lambda: not work.vfs._state.changes)
     assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
-
-
-@pytest.mark.parametrize("fault", ["drop", "late", "drop_after"])
-def test_whatever_becomes_of_the_answer(
-    server: Server, start: Callable[..., Workspace], seeded: None, fault: str
-) -> None:
-    """vfs/semantics.md 5.9: look at the server first."""
-    work = start()
-    server.faults.next(fault, on="delete", delay=0.2)  # type: ignore[arg-type]
-    back_up(work)
-    settled(work)
-    eventually(lambda: visible(server) == {"other": OTHER})
-    eventually(lambda: tree(work) == {"file~": OLD, "other": OTHER})
 
 
 @pytest.mark.parametrize("begun", [False, True])

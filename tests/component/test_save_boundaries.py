@@ -41,10 +41,7 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
 def test_whatever_answers_are_lost_it_ends_right(
     server: Server, tmp_path: Path, operation: Operation, fault: Any, times: int
 ) -> None:
-    """vfs/semantics.md 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first.
-
-    One lost answer, and several in a row.
-    """
+    """vfs/semantics.md 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first."""
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries()) as work:
@@ -63,9 +60,7 @@ def test_whatever_answers_are_lost_it_ends_right(
 def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten; vfs/semantics.md 5:
-    a refusal at one step may be followed by one of all that undoes it.
-    """
+    """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by one of all that undoes it."""
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()

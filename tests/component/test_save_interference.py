@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -48,6 +48,28 @@ def rename_away(job: JobSide) -> None:
     job.seed({"dir/file.txt": JOBS})
 
 
+@contextmanager
+def started(server: Server, home: Path, boundaries: Boundaries) -> Iterator[Mortal]:
+    work = Mortal(server, home, boundaries)
+    work.start()
+    try:
+        yield work
+    finally:
+        work.end()
+
+
+@contextmanager
+def saved(server: Server, home: Path, boundaries: Boundaries) -> Iterator[Mortal]:
+    """A mount that has saved the file and come to rest; something happened at one of the boundaries."""
+    with started(server, home, boundaries) as work:
+        fh = work.opened("dir/file.txt")
+        work.vfs.write(fh, USERS, 0)
+        work.work(lambda: work.vfs.fsync(fh))
+        work.vfs.release(fh)
+        work.settle()
+        yield work
+
+
 def interfered(
     server: Server, home: Path, at: int, act: Callable[[JobSide], None]
 ) -> tuple[Boundaries, list[bytes]]:
@@ -68,14 +90,7 @@ def interfered(
             made.extend(content for item in server.store.items() if (content := bytes_of(item)) == JOBS)
 
     boundaries = Boundaries(at, job, journal=False)
-    work = Mortal(server, home, boundaries)
-    work.start()
-    try:
-        fh = work.opened("dir/file.txt")
-        work.vfs.write(fh, USERS, 0)
-        work.work(lambda: work.vfs.fsync(fh))
-        work.vfs.release(fh)
-        work.settle()
+    with saved(server, home, boundaries) as work:
         where = f"{act.__name__} at {at}, {boundaries.last}, of {boundaries.passed}: {visible(server)}"
         assert server.store.read("dir/file.txt") == USERS, where
         assert server.store.read("dir/other") == b"untouched", where
@@ -88,8 +103,6 @@ def interfered(
             assert kept[0].startswith("dir/file.conflict-"), where
             assert kept[0].endswith(".txt"), where
             assert work.read(kept[0]) == JOBS, where
-    finally:
-        work.end()
     return boundaries, made
 
 
@@ -114,9 +127,7 @@ def test_whenever_the_job_interferes_both_contents_are_kept(
 def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
     server: Server, tmp_path: Path, new: bool
 ) -> None:
-    """vfs/semantics.md 4.22: if the target was deleted meanwhile, the save brings it back; save/protocol.md: no directory:
-    make it.
-    """
+    """vfs/semantics.md 4.22: if the target was deleted meanwhile, the save brings it back, with its directory."""
     for at in count(1):
         server.store.clear()
         server.store.seed({"dir/other": b"the job's", **({} if new else {"dir/file.txt": OLD})}, age=60)
@@ -126,14 +137,7 @@ def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
                 server.store.delete("dir")
 
         boundaries = Boundaries(at, act, journal=False)
-        work = Mortal(server, tmp_path / f"{at}", boundaries)
-        work.start()
-        try:
-            fh = work.opened("dir/file.txt")
-            work.vfs.write(fh, USERS, 0)
-            work.work(lambda work=work, fh=fh: work.vfs.fsync(fh))  # type: ignore[misc]
-            work.vfs.release(fh)
-            work.settle()
+        with saved(server, tmp_path / f"{at}", boundaries):
             tree = visible(server)
             where = f"at {at}, {boundaries.last} of {boundaries.passed}: {tree}"
             if "dir/file.txt" in tree:
@@ -143,8 +147,6 @@ def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
                 assert tree == {}, where
                 assert not boundaries.struck or boundaries.passed.index("before update") < at, where
             assert doubled(server) == [], where
-        finally:
-            work.end()
         if not boundaries.struck:
             break
     print(f"{'new file' if new else 'save in place'}: the directory goes at {at - 1} boundaries")
@@ -166,34 +168,23 @@ def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
         server.store.clear()
         server.store.seed({"dir/file.txt": OLD}, age=60)
         home = tmp_path / f"{at}"
-        other = Mortal(server, home / "other", Boundaries())
-        other.start()
         seen: list[bool] = []
-        boundaries = Boundaries(at, partial(saves, other, seen), journal=False)
-        work = Mortal(server, home / "work", boundaries)
-        work.start()
-        try:
+        with started(server, home / "other", Boundaries()) as other:
             assert other.read("dir/file.txt") == OLD
-            fh = work.opened("dir/file.txt")
-            work.vfs.write(fh, USERS, 0)
-            work.work(lambda work=work, fh=fh: work.vfs.fsync(fh))  # type: ignore[misc]
-            work.vfs.release(fh)
-            work.settle()
-            other.settle()
-            where = f"at {at}, {boundaries.last} of {boundaries.passed}: {visible(server)}"
-            # What the other mount had seen it may replace.
-            assert USERS in contents(server) or seen == [True], where
-            if boundaries.struck:
-                # One of them may have been saved over the other that it had seen; else both are there.
-                assert server.store.read("dir/file.txt") in (USERS, JOBS), where
-                # What both replaced is at most kept once too often: which of them had seen it can't always be told.
-                assert set(contents(server)) <= {USERS, JOBS, OLD}, where
-                kept += JOBS in contents(server)
-            assert doubled(server) == [], where
-            eventually(lambda work=work, other=other: work.names("dir") == other.names("dir"), where)  # type: ignore[misc]
-        finally:
-            work.end()
-            other.end()
+            boundaries = Boundaries(at, partial(saves, other, seen), journal=False)
+            with saved(server, home / "work", boundaries) as work:
+                other.settle()
+                where = f"at {at}, {boundaries.last} of {boundaries.passed}: {visible(server)}"
+                # What the other mount had seen it may replace.
+                assert USERS in contents(server) or seen == [True], where
+                if boundaries.struck:
+                    # One of them may have been saved over the other that it had seen; else both are there.
+                    assert server.store.read("dir/file.txt") in (USERS, JOBS), where
+                    # What both replaced is at most kept once too often: which of them had seen it can't always be told.
+                    assert set(contents(server)) <= {USERS, JOBS, OLD}, where
+                    kept += JOBS in contents(server)
+                assert doubled(server) == [], where
+                eventually(lambda work=work, other=other: work.names("dir") == other.names("dir"), where)  # type: ignore[misc]
         if not boundaries.struck:
             break
     print(f"another mount saves at {at - 1} boundaries, both kept at {kept}")

@@ -138,19 +138,11 @@ def newest(left: Left) -> None:
 # -- nothing was begun
 
 
-def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
-    """vfs/semantics.md 4.3: close means that this machine will not lose it."""
-    left.with_bytes()
-    left.records = [left.file]
-    newest(left)
-
-
 # -- staging
 
 
 @pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
 def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
-    """save/protocol.md, The steps, `staging`: there with the right size: take its id; else create again."""
     left.with_bytes()
     path = left.begun()
     if there is not None:
@@ -187,9 +179,7 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
 @pytest.mark.parametrize("moved", [True, False, None], ids=["moved", "not moved", "moved unseen"])
 def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
-    """save/protocol.md, The steps, set aside: answer lost: get A; at its aside name: go on. Where the staged item is gone:
-    stage again.
-    """
+    """save/protocol.md, Recovery: find T, go on; where the staged item is gone: stage again."""
     left.with_bytes()
     left.staged(there=there)
     left.aside(moved=moved is not False)
@@ -219,36 +209,7 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
 # -- placed
 
 
-@pytest.mark.parametrize("theirs", [False, True], ids=["the base", "the job's"])
-def test_placed_looks_at_what_was_set_aside(left: Left, theirs: bool) -> None:
-    """save/protocol.md R1, R7: the base is deleted; what the job has written since is kept beside."""
-    left.with_bytes()
-    path = left.staged()
-    away = left.aside(moved=True)
-    left.server.store.move(path, TARGET)
-    if theirs:
-        left.server.store.write(away, b"of the job")
-    left.change.stage, left.file.generation, left.file.item_id = Stage.PLACED, 0, left.change.staged_id
-    left.taken_up()
-    assert left.server.store.read(TARGET) == NEW
-    assert contents(left.server) == sorted([NEW, b"of the job"] if theirs else [NEW])
-
-
 # -- cancelled
-
-
-@pytest.mark.parametrize("act", [lambda left: left.staged(), lambda left: left.begun()])
-def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None:
-    """save/protocol.md R10: delete H where it is ours, T's item if it is base."""
-    left.with_bytes()
-    act(left)
-    left.change.stage = Stage.CANCELLED
-    left.records.remove(left.file)
-
-    def unlinked(work: Mortal) -> None:
-        assert work.names("dir") == []
-
-    assert left.taken_up(unlinked) == {"dir": None}
 
 
 def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
@@ -283,15 +244,6 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
-    """save/protocol.md, Recovery: H gone: rename over: source still there: find T, go on."""
-    left.renamed_over(unsent=False)
-    if done:
-        left.server.store.move(SOURCE, TARGET)
-    assert left.taken_up() == {"dir": None, TARGET: DRAFT}
-
-
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
 def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
     """vfs/semantics.md 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
@@ -318,37 +270,10 @@ def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: 
     assert sorted(contents(left.server)) == sorted([DRAFT] if then == "nothing" else [DRAFT, SECOND])
 
 
-def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by_then(left: Left) -> None:
-    """save/protocol.md, Recovery: else undo."""
-    left.renamed_over(unsent=True)
-    left.server.store.delete(SOURCE)
-    left.server.faults.rate("unavailable", 1.0)
-
-    def act(work: Mortal) -> None:
-        work.write(TARGET, SECOND)
-        left.server.faults.clear()
-
-    assert left.taken_up(act) == {"dir": None, TARGET: SECOND}
-
-
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
-    """save/protocol.md, Recovery: else undo."""
     left.renamed_over(unsent=False)
     left.server.store.delete(SOURCE)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-def test_the_rename_of_a_directory_is_asked_for(left: Left, done: bool) -> None:
-    """vfs/semantics.md 4.28: what is only here is found where its directory is."""
-    left.with_bytes()
-    item = left.server.store.item("dir")
-    left.instead(Verb.MOVE, "moved", stage=Stage.STAGED, source="dir", staged_id=item.id, direct=True)
-    left.records.append(left.file)
-    if done:
-        left.server.store.move("dir", "moved")
-    place = "moved" if done else "dir"
-    assert left.taken_up() == {place: None, f"{place}/file.txt": NEW}
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["empty", "the job put something in"])
@@ -376,19 +301,6 @@ def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left:
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)
     assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
-
-
-def test_a_directory_of_which_nobody_was_told_is_not_there(left: Left) -> None:
-    """A save that needed it makes it again."""
-    left.instead(Verb.MKDIR, "made")
-    left.server.store.seed({left.begun(): None})
-    assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) -> None:
-    """vfs/semantics.md 4: what was acknowledged is carried out."""
-    left.records = [File(INO, Kind.DIRECTORY, "made")]
-    assert left.taken_up() == {"dir": None, "made": None, TARGET: OLD}
 
 
 # -- no record

@@ -114,7 +114,6 @@ def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: 
 def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another."""
 
     def act() -> None:
         server.faults.next("error", on="update", status=413, reason="Too large")
@@ -175,9 +174,7 @@ def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
 def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_that_puts_it_back(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4, 5: a key that is refused from one request to the next leaves the target where it was,
-    once it is taken.
-    """
+    """vfs/semantics.md 4: a key that is refused from one request to the next."""
     server.store.seed({"dir/other": NEW}, age=60)
     client = work.write_back.client
     real = client.update

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.support.boundaries import At, Mortal
-from tests.support.serverside import hidden, visible
+from tests.support.boundaries import Mortal
+from tests.support.serverside import hidden
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -33,21 +33,3 @@ def test_one_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
     stuck = [stray(work) for _ in range(2)][refused]
     server.store.set_permission(stuck, "readOnly")
     eventually(lambda: work.names("dir") and hidden(server) == [stuck])
-
-
-def test_a_directory_that_is_just_being_made_is_no_leftover(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R12: what a listing showed under a hidden name may have its own by now, and be full."""
-
-    def act() -> None:
-        mount.write_back.namespace.refresh()
-        mount.write_back.cleanup.expose_orphans()
-
-    mount = mortal(At("before update", 1, act))
-    mount.boundaries.arm()
-    mount.write_back.replace.make_directory("dir/below")
-    mount.boundaries.disarm()
-    assert visible(server) == {"dir": None, "dir/below": None}
-    mount.settle()
-    assert visible(server) == {"dir": None, "dir/below": None}

@@ -133,24 +133,11 @@ def test_the_next_mount_fetches_what_was_truncated_unread(
     assert sorted(contents(server)) == sorted([OURS, *([SECOND] if rewritten else [])])
 
 
-def test_the_next_mount_fetches_what_was_truncated_unread_where_each_write_shows(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R1: the same for a young base whose `updatedAt` shows a fraction of a second."""
-    monkeypatch.undo()
-    server.set(updated_resolution="milliseconds")
-    server.store.seed({"file": FIRST})
-    saved_by_the_next_mount(server, tmp_path / "home", lambda: None)
-    assert visible(server) == {"file": OURS}
-
-
 @pytest.mark.parametrize("moves", ["no", "item"])
 def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_open(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
 ) -> None:
-    """vfs/semantics.md 3: what was downloaded in the second of a change serves the handles that are open then; R1:
-    nor is it a base.
-    """
+    """vfs/semantics.md 3: what was downloaded in the second of a change; save/protocol.md R1: nor is it a base."""
     now, moment = time.time, time.time()
     # A busy machine takes more than a second for what follows.
     monkeypatch.setattr(time, "time", lambda: moment)

@@ -21,7 +21,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import control
-from jobfs.fuse.loop import IDLE_THREADS, READERS
+from jobfs.fuse.loop import IDLE_THREADS
 from jobfs.mountpoint import unmount
 from jobfs.state import directory as slot
 
@@ -165,9 +165,7 @@ def test_the_attributes_of_what_is_listed_come_with_the_listing(start: Callable[
     assert calls["getattr"] < 30
 
 
-@pytest.mark.parametrize(
-    ("file", "number"), [("blocked", 3 * IDLE_THREADS), ("blocked-in-silence", 3 * READERS)]
-)
+@pytest.mark.parametrize(("file", "number"), [("blocked", 3 * IDLE_THREADS), ("blocked-in-silence", 3)])
 def test_calls_that_wait_do_not_stop_others(
     start: Callable[..., LoopProcess], file: str, number: int
 ) -> None:

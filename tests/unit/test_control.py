@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import stat
 import subprocess
@@ -143,12 +142,3 @@ def test_a_path_too_long_for_a_socket_address_works(serve: Callable[..., Path], 
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     assert call(serve(deep, ping=lambda args, conversation: "pong"), "ping") == "pong"
-
-
-def test_requests_and_answers_are_json_lines(serve: Callable[..., Path]) -> None:
-    place = serve(ping=lambda args, conversation: args)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(place / SOCKET))
-        connection.sendall(b'{"call": "ping", "args": {"a": [1]}}\n')
-        with connection.makefile("rb") as lines:
-            assert json.loads(lines.readline()) == {"result": {"a": [1]}}

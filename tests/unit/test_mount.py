@@ -15,6 +15,7 @@ def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> 
     assert {"subtype=jobfs", "use_ino", "default_permissions", "big_writes"} <= set(options)
     assert {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"} <= set(options)
     assert not {"ro", "allow_other"} & set(options)
+    assert "ro" in mount_options(load({"read_only": True}), JOB)
 
 
 def test_what_fstab_calls_user_lets_no_program_be_run_from_the_mount() -> None:

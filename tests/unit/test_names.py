@@ -71,12 +71,6 @@ def test_a_hidden_name_may_hold_any_name() -> None:
     assert names.parse_hidden(str(hidden)) == hidden
 
 
-def test_ids_have_the_form_that_hidden_names_have() -> None:
-    path = names.hidden_path("file", names.new_mount_id(), names.new_transaction_id(), Role.STAGED)
-    assert names.parse_hidden(path) is not None
-    assert names.new_transaction_id() != names.new_transaction_id()
-
-
 WHEN = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
 
 
@@ -106,7 +100,6 @@ def test_further_second_versions_have_other_names() -> None:
     ],
 )  # fmt: skip
 def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
-    """vfs/semantics.md 1: hostile paths are never shown and never followed."""
     assert reason in (names.hostile(path) or "")
 
 
@@ -131,7 +124,6 @@ def test_other_paths_are_not_hostile(path: str) -> None:
     ],
 )
 def test_what_editors_and_desktops_leave_is_scratch(name: str) -> None:
-    """vfs/semantics.md 4, Scratch names."""
     assert names.is_scratch(name)
 
 

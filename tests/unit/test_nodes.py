@@ -10,7 +10,6 @@ from jobfs.nodes import held_ns, inode_number
 
 @given(st.text(max_size=40))
 def test_inode_numbers_are_stable_and_fit_in_63_bits(item_id: str) -> None:
-    """vfs/semantics.md 1: inode numbers are stable, derived from the item id."""
     number = inode_number(item_id)
     assert number == inode_number(item_id)
     assert 2 <= number < 1 << 63

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from email import message_from_string
 from pathlib import Path
 from typing import get_type_hints
 from zipfile import ZipFile
@@ -59,7 +58,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", ["wheel", "editable"])
 def test_a_python_that_is_too_old_is_told_which_is_needed(tmp_path: Path, how: str) -> None:
-    """vfs/semantics.md 6: one clear sentence."""
     build = (
         f"import platform; platform.python_version = lambda: '3.10.12'; "
         f"from hatchling.build import build_{how} as build; build({str(tmp_path)!r})"
@@ -132,15 +130,3 @@ def test_the_wheel_has_jobfs_and_nothing_else(wheel: Path) -> None:
         "jobfs", f"jobfs-{version}.data", f"jobfs-{version}.dist-info",
     }  # fmt: skip
     assert "jobfs/py.typed" in names
-
-
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
-    with ZipFile(wheel) as opened:
-        described = opened.read(f"jobfs-{jobfs.__version__}.dist-info/METADATA").decode()
-    about = message_from_string(described)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert about.get_payload() == readme
-    assert about["Summary"] in readme.replace("\n", " ")
-    assert {"fuse", "perstack"} <= set(about["Keywords"].split(","))
-    assert "Operating System :: POSIX :: Linux" in about.get_all("Classifier", [])
-    assert about["Project-URL"].partition(", ")[2] in readme

@@ -20,8 +20,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def check_base_url(url: str) -> str:
     """The base URL in its normal form: lower-case scheme and host, no default port, no trailing slash.
 
-    Plain http is taken for a loopback host only (api/wire.md, authentication).
-    Raises UsageError for anything a key must not be sent to, or that is no base URL.
+    Raises UsageError for anything a key must not be sent to (api/wire.md, Authentication), or that is no base URL.
     """
     try:
         parts = urlsplit(url.strip())

@@ -86,17 +86,12 @@ class Body(httpx.SyncByteStream):
         self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
-def json_body(value: dict[str, str]) -> Body:
-    """A JSON object; raises FsError (EILSEQ) for a text that is not valid Unicode."""
-    return Body("application/json", _encode(json.dumps(value, ensure_ascii=False)))
-
-
-def json_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
-    """A create as JSON {type, path, permission, content}; a directory has no content (api/wire.md)."""
+def json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> Body:
+    """A JSON object, with a `file` as its `content`; raises FsError (EILSEQ) for a text that is not valid Unicode."""
+    text = json.dumps(fields, ensure_ascii=False)
     if file is None:
-        return json_body(fields)
-    head = _encode(json.dumps(fields, ensure_ascii=False)[:-1] + ', "content": "')
-    return Body("application/json", head, file, b'"}', as_base64=True)
+        return Body("application/json", _encode(text))
+    return Body("application/json", _encode(text[:-1] + ', "content": "'), file, b'"}', as_base64=True)
 
 
 def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
@@ -137,7 +132,7 @@ MOST_INSTANCE = 16 << 20
 #: Bytes of a body that says no more than why, or nothing of interest.
 MOST_REASON = 64 << 10
 #: Content encodings of what is not compressed.
-PLAIN = ("", "identity")
+UNCOMPRESSED = ("", "identity")
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
 
@@ -168,7 +163,7 @@ def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
     Raises MismatchError for a compression that was not asked for, and httpx.DecodingError where it is broken.
     """
     coding = headers.get("content-encoding", "").strip().lower()
-    if coding in PLAIN:
+    if coding in UNCOMPRESSED:
         yield from chunks
         return
     if coding not in ("gzip", "x-gzip"):

@@ -7,9 +7,10 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -19,10 +20,9 @@ import httpx
 
 from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id, valid_item_id
-from jobfs.api.bodies import MOST_INSTANCE, json_body
+from jobfs.api.bodies import MOST_INSTANCE, UNCOMPRESSED, decoded, json_body
 from jobfs.api.create import CreateEncoding, Form, Forms
 from jobfs.api.deadline import about_to_wait, current
-from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
 from jobfs.api.line import LARGE
@@ -58,17 +58,52 @@ _ABOUT_A_PATH = frozenset({400, 422})
 #: Refusals that are not about how the path is written.
 _FOUND = (PathExistsError, NoDirectoryError)
 
+_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
+_UNSATISFIED = re.compile(r"bytes\s+\*/(\d+)", re.IGNORECASE | re.ASCII)
+
+#: Bytes are wanted as they are, not compressed on the way; some gateways do it all the same.
+_IDENTITY = ("Accept-Encoding", "identity")
+_RANGE_UNSATISFIABLE = frozenset({416})
+
+
+@dataclass(frozen=True)
+class Download:
+    """One body on its way.
+
+    `start`: the first byte that comes, 0 if the server ignored the range. `length`: bytes of this body, `total`: of the whole
+    file; None if the server did not say. `explain` turns what goes wrong while the body is read into an error of errors.py.
+    """
+
+    call: Call
+    headers: httpx.Headers
+    stream: Iterable[bytes]
+    explain: Callable[[Call, httpx.HTTPError | MismatchError], ApiError]
+    start: int
+    length: int | None
+    total: int | None
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes as they arrive; raises UnavailableError if the body breaks off or is too short."""
+        came = 0
+        try:
+            for chunk in decoded(self.stream, self.headers) if self.length != 0 else ():
+                came += len(chunk)
+                if self.length is not None and came > self.length:
+                    raise MismatchError(f"a body longer than the {self.length} bytes promised")
+                yield chunk
+        except (httpx.HTTPError, MismatchError) as exc:
+            raise self.explain(self.call, exc) from None
+        if self.length is not None and came < self.length:
+            told = f"{self.call}: the body ended after {came} of {self.length} bytes"
+            raise UnavailableError(told, endpoint=self.call.endpoint)
+
 
 class Client:
-    """Talks to one job's workspace instance; every method may be called by many threads at once.
+    """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
 
-    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
-    nothing can have happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). All
-    methods raise ApiError. `forms`: how this server took creates at an earlier time. `transport` replaces the network,
-    for tests and to see what passes.
-
-    `health`: how the server has been answering, and whether the background leaves it alone. `line`: who uses the
-    connections, and who waits for one.
+    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
+    happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `forms`: how this server took creates at an
+    earlier time. `transport` replaces the network, for tests and to see what passes.
     """
 
     def __init__(
@@ -184,9 +219,7 @@ class Client:
     ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
 
-        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew.
-
-        Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
+        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew. Raises FsError if `source` can't be read.
         """
         return self._create(Kind.FILE, path, permission, (source, size), moving)
 
@@ -241,11 +274,11 @@ class Client:
         seconds.
         """
         call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
-        send = whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
+        send = whole = Send(None, (_IDENTITY,), streamed=True, large=size is None or size > LARGE)
         if start or end is not None:
             part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
             large = size is None or (size if end is None else min(end, size)) - start > LARGE
-            send = whole._replace(headers=(IDENTITY, part), statuses=RANGE_UNSATISFIABLE, large=large)
+            send = whole._replace(headers=(_IDENTITY, part), statuses=_RANGE_UNSATISFIABLE, large=large)
         try:
             try:
                 answer = self._request(call, send)
@@ -261,7 +294,7 @@ class Client:
             raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
         assert answer.stream is not None
         try:
-            yield Download(call, answer.headers, answer.stream, self._wire.explain, *extent(answer, start))
+            yield Download(call, answer.headers, answer.stream, self._wire.explain, *_extent(answer, start))
         except MismatchError as exc:
             raise self._wire.explain(call, exc) from None
         finally:
@@ -314,11 +347,10 @@ class Client:
         return item
 
     def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
-        """A create of this `kind` was answered with `item`, which is not what was asked for; deleted if it is ours for certain.
+        """A create was answered with `item`, which is not what was asked for: deleted if a hidden name shows that it is ours.
 
-        That is shown by a hidden name, in whatever form. Then raises InvalidRequestError for another kind, since another form of
-        the create may be understood; BadRequestError for another name, which this server makes of it (save/protocol.md R6); and
-        AnswerLostError if it may be there still. For everything else raises `error`.
+        Then raises InvalidRequestError for another kind: another form of the create may be understood; BadRequestError for
+        another name, which this server makes of it (save/protocol.md R6). For everything else raises `error`.
         """
         changed = names.other_form(call.subject, item.path)
         hidden = names.parse_hidden(names.basename(call.subject)) is not None
@@ -336,8 +368,7 @@ class Client:
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
 
-        What a 400 in words of the server's own means is found out by a look: saves go on from "exists" and "no directory"
-        (section 5), and the reference does not say how a reason is worded.
+        What a 400 in words of the server's own means is found out by a look (api/wire.md, Update).
         """
         refusals: list[BadRequestError | InvalidRequestError] = []
         for slash in ("", "/") if self._slash is None else (self._slash,):
@@ -403,3 +434,37 @@ class Client:
         if not valid_item_id(item_id):
             raise InvalidRequestError(f"{item_id!r} is not an item id")
         return f"{self._root}items/{item_id}"
+
+
+def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
+    """`start`, `length` and `total` of what answers a request for the bytes from `start` on; raises MismatchError."""
+    headers, status = answer.headers, answer.status
+    told = headers.get("content-range", "").strip()
+    if status in _RANGE_UNSATISFIABLE:
+        match = _UNSATISFIED.fullmatch(told)
+        return start, 0, int(match[1]) if match else None
+    compressed = headers.get("content-encoding", "").strip().lower() not in UNCOMPRESSED
+    if compressed and status != httpx.codes.OK:
+        raise MismatchError(f"a compressed body with status {status}")
+    value = headers.get("content-length", "")
+    # Of a compressed body it counts what is on the wire.
+    length = int(value) if re.fullmatch(r"\d{1,18}", value, re.ASCII) and not compressed else None
+    if status == httpx.codes.OK:
+        return 0, length, length
+    if status != httpx.codes.PARTIAL_CONTENT:
+        raise MismatchError(f"a file with status {status}")
+    sent, total = _range(told, start)
+    if length not in (None, sent):
+        raise MismatchError(f"206 with {told!r} and {length} bytes")
+    return start, sent, total
+
+
+def _range(told: str, start: int) -> tuple[int, int | None]:
+    """How many bytes a range has, and the whole file if that is told; raises MismatchError if it is not one from `start`."""
+    match = _RANGE.fullmatch(told)
+    if match is None:
+        raise MismatchError(f"206 with Content-Range {told!r}")
+    first, last = int(match[1]), int(match[2])
+    if first != start or last < first:
+        raise MismatchError(f"206 with {told!r} to a request from byte {start}")
+    return last - first + 1, None if match[3] == "*" else int(match[3])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jobfs.api.bodies import Body, json_create, multipart_create
+from jobfs.api.bodies import Body, json_body, multipart_create
 from jobfs.errors import (
     ApiError,
     BadRequestError,
@@ -44,17 +44,13 @@ class Form(NamedTuple):
         """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
-        body = (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
+        body = (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
         body.part = moving
         return body
 
 
 class Forms:
-    """Finds the form that works and remembers it, for files and for directories apart.
-
-    The first client sends multipart with a `type`, and its items' types are the long names; so that comes
-    first, until the server's own items have shown the other spelling.
-    """
+    """Finds the form that works and remembers it, for files and for directories apart (api/wire.md, Create)."""
 
     def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form]) -> None:
         """`likely`: the forms that this server took at an earlier time, which are tried first."""
@@ -67,8 +63,7 @@ class Forms:
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
 
-        A 400 is final if it tells what stands at the path, or once a form has worked.
-        When it says so to all of them that is its answer, and nothing is learned from it. The error is the
+        A 400 is final if it tells what stands at the path, or once a form has worked. Where all are refused, the error is the
         first that is not about the media type: the one about what was asked.
         """
         proved = kind in self.good

@@ -1,8 +1,7 @@
 """The time that a system call has: one deadline over all that it asks, looks at again and tries again (vfs/semantics.md 3).
 
-The thread that serves a call sets it (`begin`), and every wait in the call reads it: each request takes its timeouts from
-what is left, each wait for a lock or for another thread ends with it. Work that a call hands to other threads takes it
-along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
+The thread that serves a call sets it (`begin`), and every wait in the call ends with it. Work that a call hands to other threads
+takes it along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
 """
 
 from __future__ import annotations
@@ -149,10 +148,7 @@ def left(most: float = UNBOUNDED) -> float:
 
 
 def wait_for(condition: threading.Condition, predicate: Callable[[], object], what: str) -> None:
-    """Wait, with the condition's lock held, as long as this thread's call may.
-
-    Raises OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
-    """
+    """Wait for `what`, with the condition's lock held, as long as this thread's call may; raises OutOfTimeError(ETIMEDOUT)."""
     while not predicate():
         wait(condition, what)
 
@@ -169,10 +165,7 @@ def wait(condition: threading.Condition, what: str) -> None:
 
 
 def result(future: Future[_Result], what: str) -> _Result:
-    """What another thread does for this one's call, waited for as long as that may.
-
-    Raises what it raises, or OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
-    """
+    """`what` another thread does for this one's call; raises what it raises, or OutOfTimeError(ETIMEDOUT)."""
     about_to_wait()
     while True:
         deadline = _current.get()

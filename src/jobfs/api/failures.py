@@ -1,9 +1,4 @@
-"""What a failed request means: from status or from httpx's exceptions to errors.py (vfs/semantics.md 5).
-
-Two questions decide over a retry, and the class of the error answers both: an UnavailableError proper says
-that nothing was done, so the same may be asked again (unless it is `lasting`); an AnswerLostError says that a changing
-request may have been carried out, so only its sender, after a look at the server, may ask again.
-"""
+"""What a failed request means: from status or from httpx's exceptions to errors.py (vfs/semantics.md 5, api/wire.md, Errors)."""
 
 from __future__ import annotations
 
@@ -145,10 +140,7 @@ def refused(exc: httpx.HTTPError) -> bool:
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
-    """The error for a successful answer that does not match the reference.
-
-    A changing request was most likely carried out then, and what became of it is not known: WrongAnswerError.
-    """
+    """The error for a successful answer that does not match the reference; a changing request was most likely carried out."""
     told = f"{call}: the reply does not match the API reference: {what}"
     if call.changing:
         return WrongAnswerError(told, endpoint=call.endpoint, status=status)

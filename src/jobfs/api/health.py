@@ -1,9 +1,7 @@
-"""How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone
-(vfs/semantics.md 1, 3 and 5).
+"""How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone.
 
-It is out of reach, `away`, once no connection was made for two seconds, or nothing was answered for as long as a call may
-wait; until an answer of any kind. Then what a program waits for fails at once, and one request a second finds out whether the
-server is back (`Client.answers`, or what the background has to send).
+While it is out of reach (`away`, vfs/semantics.md 1.14) what a program waits for fails at once, and one request a second finds
+out whether the server is back: `Client.answers`, or what the background has to send.
 
 The background asks once a second too where its requests fail, but are answered; the first success opens everything at once.
 429 and `Retry-After` hold for all of it, whoever was told. There reads and changes are told apart: a server may fail over the
@@ -59,10 +57,7 @@ class _Kind:
 
 @dataclass
 class _Silence:
-    """Requests have waited one after another from `began` to `ended`, and nothing was `heard`.
-
-    For `refusals` of them there was no connection.
-    """
+    """Requests waited one after another from `began` to `ended`, `refusals` of them for a connection, and nothing was `heard`."""
 
     heard: float = 0.0
     began: float = 0.0
@@ -73,11 +68,10 @@ class _Silence:
 class Health:
     """Of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
 
-    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx); False before
-    the first. `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last failed attempt failed, kept until
-    the next success. `latency`: moving average until an answer begins. `requests`: attempts. `offset`: how far the server's clock
-    is ahead of ours, 0.0 until seen. `recoveries`: how many outages have ended. `away`: why the server is out of reach; None if
-    it is not, as far as is known.
+    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
+    `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
+    many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -106,8 +100,7 @@ class Health:
     def admit(self, call: Call, *, waited: bool) -> float:
         """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
 
-        Raises HeldBackError: in the background while the server is left alone; in a program (ENETUNREACH) while it is out of
-        reach.
+        Raises HeldBackError: in the background while the server is left alone; in a program as `check` does.
         """
         with self._lock:
             now, patience = time.monotonic(), math.inf

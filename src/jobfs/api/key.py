@@ -35,8 +35,7 @@ def fixed_key(key: str) -> KeySource:
 class FileKey:
     """A key in a file, read again when the file changes (vfs/semantics.md 6).
 
-    Calling it raises UsageError if no key was ever read from the file; once there was one, a file that is
-    missing or empty for a moment (it is being replaced) leaves the last key in force.
+    Once there was a key, a file that is missing or empty for a moment (it is being replaced) leaves that in force.
     """
 
     def __init__(self, path: Path) -> None:

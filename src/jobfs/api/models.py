@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, StringConstraints, ValidationError
+from pydantic import AliasPath, BaseModel, Field, GetCoreSchemaHandler, StringConstraints, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from jobfs.api.address import ITEM_ID
@@ -50,6 +50,11 @@ _Id = Annotated[str, StringConstraints(pattern=ITEM_ID)]
 #: Whether the server writes 12, 12.0 or "12".
 _Number = Annotated[int | None, Field(ge=0, lt=2**63), Else(None)]
 _Count = Annotated[int | None, Field(ge=0, le=MOST_ITEMS), Else(None)]
+
+
+def _at(*place: str, default: object = ...) -> Any:
+    """A field that is inside other objects of the answer; without a `default` it must be there."""
+    return Field(default, validation_alias=AliasPath(*place))
 
 
 class _WireItem(BaseModel):
@@ -100,39 +105,20 @@ class _LeftOut(BaseModel):
 _Entry = Annotated[_WireItem | _LeftOut, Field(union_mode="left_to_right"), Else(_LeftOut())]
 
 
-class _Items(BaseModel):
-    items: Annotated[list[_Entry] | None, Field(max_length=_MOST_IN_A_PAGE)] = Field(alias="workspaceItems")
-
-
-class _Meta(BaseModel):
-    total: _Count = None
-    take: _Count = None
-
-
 class _ItemsReply(BaseModel):
-    data: _Items
-    meta: Annotated[_Meta, Else(_Meta())] = _Meta()
-
-
-class _OneItem(BaseModel):
-    workspace_item: _Entry | None = Field(None, alias="workspaceItem")
-    item: _Entry | None = None
+    items: Annotated[list[_Entry] | None, Field(max_length=_MOST_IN_A_PAGE)] = _at("data", "workspaceItems")
+    total: _Count = _at("meta", "total", default=None)
+    take: _Count = _at("meta", "take", default=None)
 
 
 class _ItemReply(BaseModel):
-    data: _OneItem
-
-
-class _Described(BaseModel):
-    count: _Number = Field(None, alias="countItems")
-
-
-class _InstanceData(BaseModel):
-    instance: dict[str, Any] = Field(alias="workspaceInstance")
+    workspace_item: _Entry | None = _at("data", "workspaceItem", default=None)
+    item: _Entry | None = _at("data", "item", default=None)
 
 
 class _InstanceReply(BaseModel):
-    data: _InstanceData
+    instance: dict[str, Any] = _at("data", "workspaceInstance")
+    count: _Number = _at("data", "workspaceInstance", "countItems", default=None)
 
 
 class Spelling(NamedTuple):
@@ -143,11 +129,7 @@ class Spelling(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of the item list; `unknown` stands for items left out: of a type or form we do not know.
-
-    `total` and `take` are the server's own words where it gave them. Without a total, or with one that can't
-    be, a page that is not full ends the list, and a full one promises one item more.
-    """
+    """One page of the item list (api/wire.md, List); `unknown` stands for items left out: of a type or form we do not know."""
 
     items: list[Item]
     total: int
@@ -166,9 +148,9 @@ class Instance:
 def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
     """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
     reply = _read(_ItemsReply, body)
-    meta, entries = reply.meta, reply.data.items
+    entries = reply.items
     if entries is None:
-        if meta.total and not skip:
+        if reply.total and not skip:
             raise MismatchError("data.workspaceItems is null")
         entries = []  # how Go writes a list of none
     items, unknown = [], []
@@ -182,8 +164,8 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         logger.debug("items left out, of a type or form not known: %d", len(unknown))
     page = Page(
         items,
-        total=skip + len(entries) + (len(entries) >= take) if meta.total is None else meta.total,
-        take=take if meta.take is None else meta.take,
+        total=skip + len(entries) + (len(entries) >= take) if reply.total is None else reply.total,
+        take=take if reply.take is None else reply.take,
         unknown=tuple(unknown),
     )
     first = next(iter(entries), None)
@@ -192,8 +174,8 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
 
 def parse_item(body: bytes) -> tuple[Item, Spelling]:
     """The item of a get, create or update, under either of its names; raises MismatchError."""
-    data = _read(_ItemReply, body).data
-    wire = data.item if data.workspace_item is None else data.workspace_item
+    reply = _read(_ItemReply, body)
+    wire = reply.item if reply.workspace_item is None else reply.workspace_item
     if not isinstance(wire, _WireItem):
         raise MismatchError("data.workspaceItem is missing, or no file or directory")
     return wire.item(), wire.spelling()
@@ -203,8 +185,8 @@ def parse_instance(body: bytes) -> tuple[Instance, None]:
     """The workspace instance; raises MismatchError."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > _MOST_INSTANCE_VALUES:
         raise MismatchError(f"more than {_MOST_INSTANCE_VALUES} values")
-    raw = _read(_InstanceReply, body).data.instance
-    return Instance(_Described.model_validate(raw).count, raw), None
+    reply = _read(_InstanceReply, body)
+    return Instance(reply.count, reply.instance), None
 
 
 def parse_time(text: str) -> int:

@@ -54,8 +54,7 @@ _url = functools.lru_cache(maxsize=1024)(httpx.URL)
 class Send(NamedTuple):
     """What is sent for a call; `streamed`: the caller reads the body; `statuses`: welcome besides 2xx.
 
-    `large`: the answer's body is large, or of unknown size (see line.py). `limit`: the most bytes of an answer that is not
-    streamed.
+    `large`: the answer's body is (see line.py), or may be. `limit`: its most bytes where it is not streamed.
     """
 
     body: Body | None = None
@@ -146,9 +145,8 @@ class Wire:
     def request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:
         """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 
-        All attempts have the client's `timeout` without progress, and not more than the call of this thread has left (see
-        deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. HeldBackError where the
-        server is out of reach, or left alone in the background (see health.py).
+        All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. `once`:
+        only one attempt, for what must be looked at again before it is sent again.
         """
         deadline = Deadline(self._timeout, current(), waited=False)
         key, attempt = self._key(), 0

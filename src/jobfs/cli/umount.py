@@ -27,7 +27,7 @@ from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at, open_files, uses_of
-from jobfs.state.directory import Found, look, wait_until_free
+from jobfs.state.directory import Found, in_use, look
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
@@ -138,8 +138,8 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
             err=True,
         )
         return 1
-    # So that the next mount finds the slot free.
-    wait_until_free(found, _ENDING)
+    # Waits, so that the next mount finds the slot free.
+    in_use(found, _ENDING)
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
     return 1 if left else 0
@@ -161,7 +161,7 @@ def _let_go(found: Found, directory: str) -> None:
 
 def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError) -> int:
     """It was ending before it could answer: what it has left on the disk tells. Raises `error` if it goes on, or nobody knows."""
-    if not wait_until_free(found, _ENDING):
+    if in_use(found, _ENDING):
         raise error
     if is_dead(directory_of(found)):
         return _unmount_plainly(directory_of(found), state_dir)

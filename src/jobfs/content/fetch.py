@@ -13,8 +13,8 @@ import random
 import time
 from collections.abc import Iterator
 
+from jobfs.api.client import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.api.download import Download
 from jobfs.api.line import Rank
 from jobfs.content.disk import Backing, DiskCache
 from jobfs.content.link import Link, StaleVersionError

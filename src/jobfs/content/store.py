@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobfs.api.client import Client
-from jobfs.api.download import Download
+from jobfs.api.client import Client, Download
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link, Pool

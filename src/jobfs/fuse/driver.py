@@ -47,10 +47,7 @@ _UTIME_OMIT = 0x3FFFFFFE
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """The errno a program sees for `error` (vfs/semantics.md 5); what nobody expected is logged.
-
-    Whatever made the server refuse a save, fsync and close say EIO, or what a disk would say.
-    """
+    """The errno a program sees for `error` (vfs/semantics.md 5 and 5.13); what nobody expected is logged."""
     number: int = errno.EIO
     if isinstance(error, (JobfsError, fuse.FuseOSError)):
         number = error.errno

@@ -1,11 +1,9 @@
 """Interruption: a program that is told to end while it waits for the server goes at once (vfs/semantics.md 3).
 
-The kernel lets a program that waits in a request go only when that is answered, even one that is killed. So the
-answer, EINTR, is given here in place of the thread that is at work. That thread goes on to its end: nothing is cut short
-or undone, its own answer only comes too late. libfuse expects that, and closes again what nobody waited for to be opened.
-
-Only programs that were told to end are answered. They get other signals all the time, of children, timers and
-windows, and no disk lets a stat fail for one.
+The kernel lets a program that waits in a request go only when that is answered, even one that is killed. So the answer, EINTR,
+is given here in place of the thread that is at work. That goes on to its end: nothing is cut short or undone. libfuse expects
+that, and closes again what nobody waited for to be opened. Only programs that were told to end are answered: no disk lets a stat
+fail for the signals of children, timers and windows.
 """
 
 from __future__ import annotations
@@ -149,10 +147,9 @@ def interruptible(*, sync_on_close: bool) -> frozenset[int]:
 
 
 class Interrupter:
-    """Looks at who waits at the desks, and answers those who were told to end.
+    """Looks at who waits at the desks, and answers those who were told to end; `opcodes`: in which requests.
 
-    `device` is the session's file descriptor; `desks` those that there are at any time; `opcodes` says which requests may be
-    answered early. `relieve` gets the desks that were at work on the same request at the last look already.
+    `relieve` gets the desks that were at work on the same request at the last look already.
     """
 
     def __init__(
@@ -189,18 +186,15 @@ class Interrupter:
         found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
         self._relieve([desk for desk, _ in found])
         for desk, request in found if signals else ():
-            if desk.answered == request.turn or not self._may(request):
+            if desk.answered == request.turn or request.opcode not in self._opcodes or not request.thread:
                 continue
+            if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
+                continue  # who is told that it was interrupted must not find the file empty later
             if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:
                 continue
             if told_to_end(request.thread):
                 desk.answered = request.turn
                 self._answer(request)
-
-    def _may(self, request: Request) -> bool:
-        if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
-            return False  # who is told that it was interrupted must not find the file empty later
-        return request.opcode in self._opcodes and request.thread != 0
 
     def _answer(self, request: Request) -> None:
         # ENOENT: it was answered just now, as usual.

@@ -27,17 +27,14 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
+from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
-from jobfs.fuse.lookagain import ANSWERED_HERE, ChannelOperations, channel_operations, write
-from jobfs.fuse.readdirplus import ReadDirPlus
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that read at a time.
-READERS = 1
 #: Threads that may be idle; one more leaves. Where none is, another one is made, so that what is known is answered at once,
 #: however many programs wait for the server.
 IDLE_THREADS = 16
@@ -109,10 +106,9 @@ _info = fuse.fuse_file_info.from_address
 
 
 class Session(fuse.FUSE):  # type: ignore[misc]
-    """One mounted session: fusepy's callbacks, the frequent ones made lean, without fusepy's main function.
+    """One mounted session: fusepy's callbacks, the frequent ones made lean; it answers only while threads are in `loop`.
 
-    `options` are libfuse's. `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's
-    own words if it can't mount. What is mounted answers only while threads are in `loop`.
+    `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's own words if it can't mount.
     """
 
     def __init__(
@@ -295,14 +291,13 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
 
 
 class Readers:
-    """The right to read requests, which a few threads have at a time. `replace` makes another thread that asks for it."""
+    """The right to read requests, which one thread has at a time. `replace` makes another thread that asks for it."""
 
     def __init__(self, replace: Callable[[], None]) -> None:
         self._replace = replace
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._idle: list[Desk] = []
-        for _ in range(READERS):
-            self._free.put(True)
+        self._free.put(True)
 
     def joined(self, desk: Desk) -> bool:
         """Wait until the desk's thread may read; False if enough others wait for that."""
@@ -363,8 +358,7 @@ class LoopPool:
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
-        for _ in range(READERS):
-            self._replace()
+        self._replace()
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:

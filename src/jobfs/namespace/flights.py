@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass, field
 
 from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, current
 from jobfs.errors import (
@@ -24,19 +25,19 @@ NOT_ASKED = (OutOfTimeError, HeldBackError)
 _PAUSE = 1.0
 
 
+@dataclass(eq=False, slots=True)
 class Flight:
-    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it failed."""
+    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it failed.
 
-    __slots__ = ("_done", "began", "deadline", "error", "path", "ticket")
+    `deadline`: that of whoever makes the request, once that has begun.
+    """
 
-    def __init__(self, path: str | None, began: float, ticket: int) -> None:
-        self.path = path
-        self.began = began
-        self.ticket = ticket
-        self.error: ApiError | None = None
-        #: Of whoever makes the request, once that has begun.
-        self.deadline: Deadline | None = None
-        self._done = threading.Event()
+    path: str | None
+    began: float
+    ticket: int
+    error: ApiError | None = None
+    deadline: Deadline | None = None
+    _done: threading.Event = field(default_factory=threading.Event)
 
     @property
     def hasty(self) -> bool:

@@ -1,11 +1,8 @@
-"""What is known of the server's tree, how old it is, and what may overwrite it.
+"""What is known of the server's tree, how old it is, and what may overwrite it. It is called with the namespace's lock held.
 
-It is called with the namespace's lock held, is quick, and asks nobody.
-
-A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
-counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
-While a request is in the air the changes since are kept, so that its answer can be refused (find), or give
-way to them (listing).
+A *ticket* is a number drawn when a request starts; every change of ours draws the next one. So an answer is older than a change
+if and only if its ticket is smaller, whatever the clocks say. While a request is in the air the changes since are kept, so that
+its answer can be refused (find), or give way to them (listing).
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from typing import NamedTuple
 
 from cachetools import TTLCache
@@ -30,10 +27,10 @@ class Change(NamedTuple):
     """
 
     ticket: int
-    ids: frozenset[str]
-    paths: frozenset[str]
-    whole: bool
-    deleted: bool
+    ids: Set[str]
+    paths: Set[str]
+    whole: bool = False
+    deleted: bool = False
 
     def concerns(self, path: str, ids: Collection[str]) -> bool:
         """True if an older answer about `path`, naming `ids`, can't be believed."""
@@ -45,12 +42,14 @@ class Change(NamedTuple):
 def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
 
-    Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
-    paths that changed, or an item that the job has moved since, nobody knows where to.
+    Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
     if change.whole and change.deleted:
-        _drop_hidden(change, old, new)
+        # What is hidden in a directory that is gone went with it: the directory would go on being shown for that.
+        for item in [item for at in change.paths for item in new.below(at)]:
+            if veil(item.path) is not None and old.get(item.id) is None:
+                new.drop(item.id)
     others = _others(change, places, old, new)
     unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
     doubts = places if others or (unknown and not change.deleted) else set()
@@ -60,16 +59,6 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     for item_id in (*change.ids, *others):
         doubts |= _as_before(item_id, old, new)
     return doubts
-
-
-def _drop_hidden(change: Change, old: Tree, new: Tree) -> None:
-    """Have `new` forget what is hidden in a directory that is gone, and went with it.
-
-    Else the directory would go on being shown, for what is in it.
-    """
-    for item in [item for at in change.paths for item in new.below(at)]:
-        if veil(item.path) is not None and old.get(item.id) is None:
-            new.drop(item.id)
 
 
 def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
@@ -109,10 +98,7 @@ class Stamp(NamedTuple):
 
 
 class Knowledge:
-    """The one tree, the age of the snapshot and of single paths, and the write counter.
-
-    `remember` is how long, in seconds, the age of a single path is kept; `clock` gives seconds.
-    """
+    """The one tree, the age of the snapshot and of single paths (kept for `remember` seconds), and the write counter."""
 
     def __init__(self, remember: float, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -164,7 +150,7 @@ class Knowledge:
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
             self.note_names(self._above(path) if there else above, time.time_ns())
-        self._record(ids, [path], ticket=ticket)
+        self._record(Change(ticket, set(ids), {path}))
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
@@ -216,7 +202,8 @@ class Knowledge:
         old = known.path if known is not None and known.path != item.path else None
         beside = self.tree.candidates(item.path)
         self.tree.arrive(item)
-        self._record([item.id], [item.path, old or item.path], whole=old is not None and item.is_dir)
+        whole = old is not None and item.is_dir
+        self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if beside and (known is None or old is not None):
             # It can hardly have come to a place that still is taken: what is known of this path is old.
             self._doubt(item.path, self._next())
@@ -236,7 +223,7 @@ class Knowledge:
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record([known.id], [path], whole=known.is_dir, deleted=True)
+        self._record(Change(0, {known.id}, {path}, whole=known.is_dir, deleted=True))
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
@@ -298,19 +285,11 @@ class Knowledge:
                 return True
         return False
 
-    def _record(
-        self,
-        ids: Iterable[str],
-        paths: Iterable[str],
-        *,
-        whole: bool = False,
-        deleted: bool = False,
-        ticket: int | None = None,
-    ) -> None:
+    def _record(self, change: Change) -> None:
+        """Keep a change for who is in the air; without a ticket it is newer than all of them."""
         number = self._next()
         if self._airborne:
-            since = number if ticket is None else ticket
-            self._changes.append((number, Change(since, frozenset(ids), frozenset(paths), whole, deleted)))
+            self._changes.append((number, change._replace(ticket=change.ticket or number)))
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))

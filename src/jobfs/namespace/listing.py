@@ -173,10 +173,9 @@ def read_pass(
 ) -> Pass:
     """Read every page once; raises what `read_page` raises, and ContractError for a list that goes on far beyond its promise.
 
-    The first page tells the total and how many items the server really gives in a page. The others are read
-    in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
-    moved. As many as `expected` items fill are asked for together with the first. `ours` tells what this mount has
-    changed meanwhile: where that has moved the list, a page more is read.
+    The first page tells the total and how many items the server really gives in a page. The others are read in parallel, each
+    overlapping the one before by one item. As many as `expected` items fill are asked for together with the first. Where what
+    this mount has changed meanwhile (`ours`) has moved the list, a page more is read.
     """
     read_page = carried(read_page)
     ahead: dict[int, Future[Page]] = {
@@ -226,10 +225,9 @@ class Lister:
 
         `ours` gives the ids of what this mount has changed since the reading began: the caller knows better of these.
 
-        A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Else the list is read
-        again, at most twice unless it goes on to lack items of its total. Changes that cancel each other out in number can
-        hide an item that a rename moved from an unread page to one that was read already. So what was known before, or was
-        seen in a list that moves, and is not in the last pass is asked for by id. One page is a snapshot by itself.
+        A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Changes that cancel each
+        other out in number can hide an item that a rename moved to a page that was read already. So what was known before,
+        or was seen in a list that moves, and is not in the last pass is asked for by id. One page is a snapshot by itself.
         """
         seen: dict[str, None] = {}
         gone: set[str] = set()

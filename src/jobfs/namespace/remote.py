@@ -26,11 +26,10 @@ from jobfs.nodes import Item
 
 @dataclass(frozen=True, slots=True)
 class NamespaceStatus:
-    """The server's tree as it is known now (vfs/semantics.md 1); times in seconds, sizes in bytes.
+    """The server's tree as it is known now; times in seconds, sizes in bytes.
 
-    `snapshot_age` is None before the first listing. `stale` is true while the server does not answer and
-    known names are served all the same; `error` then says why. `shadowed` holds path, item id and reason,
-    `hostile` path and reason of what is not shown.
+    `snapshot_age` is None before the first listing. `stale`: known names are served though the server does not answer, for
+    `error`. `shadowed` holds path, item id and reason, `hostile` path and reason of what is not shown.
     """
 
     items: int
@@ -40,7 +39,6 @@ class NamespaceStatus:
     listing_seconds: float
     shadowed: list[tuple[str, str, str]]
     hostile: list[tuple[str, str]]
-    hidden: list[Item]
     stale: bool
     error: str | None
 
@@ -57,22 +55,18 @@ _PATIENCE, _TIMES = 2.0, 8
 _FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for all who remove directories, at least.
 _RECENT = 1.0
-#: Shortest time in seconds that the age of a single path is remembered.
-_REMEMBER = 60.0
 
 
 class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
-    `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
-    `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
-    and is missed now may be in the middle of another mount's save (save/protocol.md); `pause` waits that
-    long. `expected` is a guess at the number of items, for the first listing.
+    Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request. `moment` is
+    how long a name that was there and is missed now may be in the middle of another mount's save (save/protocol.md); `pause`
+    waits that long. `expected` is a guess at the number of items, for the first listing.
 
-    Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that
-    the listing of that time lacks as one that is free; anything else raises ApiError. Once that is known nobody
-    waits for the server: it is asked in the background whether it answers again. With an explicit `max_age`
-    nothing stale is ever served. Where only the listing is no good, single names go on being found.
+    Where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that the listing of that time
+    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the
+    listing is no good, single names go on being found.
     """
 
     def __init__(
@@ -94,7 +88,7 @@ class Namespace:
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected)
         self._lock = threading.Lock()
-        self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
+        self._known = Knowledge(max(ttl, stale_if_error), clock)
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
         self._listings = Breaker()  # for what is wrong with listings alone
@@ -105,8 +99,7 @@ class Namespace:
     # looking
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
-        """What is shown at exactly `path`, None only if the server said so; raises ApiError (section 1,
-        Lookups).
+        """What is shown at exactly `path`, None only if the server said so; raises ApiError (section 1, Lookups).
 
         With `max_age`, only an answer whose request began at most so many seconds ago.
         """
@@ -147,10 +140,9 @@ class Namespace:
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
-        """What is shown in a directory, by name, from one snapshot of the whole tree (section 1, Lookups).
+        """What is shown in a directory, by name, from one snapshot: at most the effective TTL old, or `max_age` seconds.
 
-        The snapshot is at most the effective TTL old, or `max_age` seconds. Raises FsError (ENOENT,
-        ENOTDIR), ApiError.
+        Raises FsError (ENOENT, ENOTDIR), ApiError.
         """
         with self._lock:
             broken = max_age is None and self.unreachable
@@ -249,10 +241,7 @@ class Namespace:
 
     @property
     def recent(self) -> float:
-        """How old a snapshot may be, in seconds, that shows a directory empty (R12).
-
-        It was answered at most a second ago, or as long ago as a listing takes.
-        """
+        """How old a snapshot may be, in seconds since its listing began, that shows a directory empty (R12)."""
         with self._lock:
             usual = self._cost.usual
         return usual + max(_RECENT, usual)
@@ -283,7 +272,6 @@ class Namespace:
                 # Where another item came to a taken place, the one that was there is most likely gone.
                 shadowed=[found for found in known.tree.shadowed() if not known.doubtful(found[0])],
                 hostile=known.tree.refused(),
-                hidden=known.tree.hidden(),
                 stale=error is not None and age is not None,
                 error=None if error is None else str(error),
             )
@@ -302,10 +290,7 @@ class Namespace:
     # our own changes
 
     def publish(self, item: Item) -> None:
-        """The answer to our own create or update: the item now is at its path, with all that was below it.
-
-        The server answers, whatever it did a moment ago: it may be asked again.
-        """
+        """The answer to our own create or update: the item now is at its path, with all that was below it."""
         with self._lock:
             self._known.publish(item)
             self._breaker.succeeded(self._clock())
@@ -323,11 +308,7 @@ class Namespace:
     # what to ask (under the lock)
 
     def _board(self, path: str, not_before: float, max_age: float | None) -> tuple[Flight | None, bool]:
-        """The request that will tell about `path`, and whether the caller has to make it; None: serve what
-        is known.
-
-        A find, or the listing that is due instead (section 1, Cost control).
-        """
+        """The find or listing that will tell of `path`, and whether the caller has to make it; None: serve what is known."""
         shown = self._known.tree.at(path)
         if max_age is None and self._young_enough(path, shown):
             return None, False
@@ -349,11 +330,9 @@ class Namespace:
         return due and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
-        """True if a listing is to tell of a path, and not a find; `shown`: what was there last.
+        """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
 
-        The very first answer is a listing: it costs one round trip more than a find, fills everything, and only it sees
-        implicit directories and what is being saved. So is that of a name that is not known where there are such
-        directories, or where one page holds everything; and that of a storm.
+        Only a listing sees implicit directories and what is being saved.
         """
         if shown is not None and shown.implicit:
             return True
@@ -388,8 +367,7 @@ class Namespace:
     def _complete(self, path: str, max_age: float | None) -> list[str]:
         """Have a snapshot that is young enough for a directory; the children that are to be asked for singly, being in doubt.
 
-        Those are what we have changed since its listing began. They cost another one only where that is cheaper: else
-        saves that go on would have a long listing read again and again.
+        Those were changed here since its listing began. Else saves that go on would have a long one read again and again.
         """
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
@@ -526,10 +504,7 @@ class Namespace:
         return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
 
     def _stale_children(self, path: str, most: float | None = None) -> dict[str, Item] | None:
-        """The entries of a directory that may be served though nobody could be asked; None if they may not.
-
-        `most`: how old they may be, in seconds; None: `stale_if_error`.
-        """
+        """The entries of a directory, `most` or `stale_if_error` seconds old, that may be served though nobody could be asked."""
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
         if shown is None or not shown.is_dir or not self._clock() - known.snapshot_began <= most:

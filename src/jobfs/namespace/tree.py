@@ -1,10 +1,8 @@
-"""The tree: every item of the workspace by path, as a pure structure without I/O, clock or lock
-(vfs/semantics.md 1).
+"""The tree: every item of the workspace by path, as a pure structure without I/O, clock or lock (vfs/semantics.md 1).
 
-Items live in one of three places: at a path where they can be shown; hidden (a name of the save protocol,
-or below one); refused (a path that is never shown). A directory exists as long as an item stands for it or
-anything lies below it, hidden items included, so that a save does not make its implicit directory vanish
-for a moment.
+Items live in one of three places: at a path where they can be shown; hidden (a name of the save protocol, or below one); refused
+(a path that is never shown). A directory exists as long as an item stands for it or anything lies below it, hidden items
+included: a save does not make its implicit directory vanish for a moment.
 """
 
 from __future__ import annotations
@@ -23,10 +21,7 @@ Rank = tuple[bool, int, str, str, str]
 
 
 def rank(item: Item) -> Rank:
-    """Sorts what is shown last: the job's own before the workspace's defaults, the newest within each.
-
-    The id decides what nothing else decides, so that every reader of the same items shows the same one.
-    """
+    """Sorts what is shown last: the job's own before the workspace's defaults, the newest within each; then the id."""
     own = item.lifecycle is Lifecycle.EXPERT_JOB
     return (own, item.updated_ns, item.updated_at, item.created_at, item.id)
 
@@ -67,17 +62,12 @@ ROOT = implicit_directory("")
 class Tree:
     """All items by id and by path; no method asks anybody anything. Not safe for threads by itself."""
 
-    # A set of children holds whole paths, the very strings the items hold: a set of names would cost a
-    # string each.
-    __slots__ = (
-        "_best", "_by_id", "_children", "_directories", "_hidden", "_refused", "_rest", "_veiled",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
         self._best: dict[str, Item] = {}
         #: The other items at a path, by rank, the last best.
         self._rest: dict[str, list[Item]] = {}
+        #: Whole paths, the very strings that the items hold: names would cost a string each.
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}

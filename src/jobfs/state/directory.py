@@ -127,7 +127,11 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
                 warnings += [] if found.done_with(base_url) else [_foreign(found)]
             else:
                 usable.append(found)
-        path, lock = _first_free(sorted(usable, key=lambda found: _preference(found, directory)), home)
+        # Those of this directory first, then those with a journal; of these what was used last.
+        usable.sort(key=lambda found: found.record.started if found.record else 0.0, reverse=True)
+        usable.sort(key=lambda found: not found.has_journal)
+        usable.sort(key=lambda found: found.record is None or found.record.directory != directory)
+        path, lock = _first_free(usable, home)
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
         place = StateDirectory(path, lock, record, tuple(warnings))
         place.write_record()
@@ -194,31 +198,12 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
         os.close(lock)
 
 
-def wait_until_free(found: Found, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for the process that holds the place to end; True if it has."""
-    end = time.monotonic() + timeout
-    while in_use(found):
-        if time.monotonic() >= end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def _slots(home: Path) -> list[Found]:
     try:
         names = sorted(name for name in os.listdir(home) if is_mount_id(name))
     except OSError:
         return []
     return [look(home / name) for name in names]
-
-
-def _preference(found: Found, directory: str) -> tuple[bool, bool, float]:
-    record = found.record
-    return (
-        record is None or record.directory != directory,
-        not found.has_journal,
-        -record.started if record else 0.0,
-    )
 
 
 def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:

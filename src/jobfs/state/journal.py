@@ -239,11 +239,9 @@ class Journal:
         """
         if self._spare.give_up():
             try:
-                write()
+                return write()
             except sqlite3.Error as again:
                 error = again
-            else:
-                return
         refusal = self._refusal(error)
         if refusal.errno != errno.ENOSPC:
             self.broken = str(refusal)
@@ -391,12 +389,11 @@ def open_journal(directory: Path) -> tuple[Journal, str]:
 
 def refuse_emptied(directory: Path) -> None:
     """Raises JournalDamagedError for a journal that lost all its bytes while there is unsent work."""
-    path = directory / "journal.db"
-    files = [file for file in (path, Path(f"{path}-wal")) if file.exists()]
-    if path in files and not any(file.stat().st_size for file in files):
-        with contextlib.suppress(FileNotFoundError):
-            if any((directory / "bytes").iterdir()):
-                raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
+    path, log = directory / "journal.db", directory / "journal.db-wal"
+    with contextlib.suppress(FileNotFoundError):
+        emptied = not (path.stat().st_size or (log.exists() and log.stat().st_size))
+        if emptied and any((directory / "bytes").iterdir()):
+            raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
 
 
 def damaged(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.document import Unsent, unsent
+from jobfs.document import Unsent
 from jobfs.errors import REFUSALS, JobfsError, UsageError
 from jobfs.names import within
 from jobfs.state.journal import Journal, refuse_emptied
@@ -49,12 +49,9 @@ class Left(NamedTuple):
 
     def told(self) -> list[Unsent]:
         """An entry for each."""
-        found = [
-            _tried(unsent(f.path or "", f.size, f.refused, "failed" if f.refused else "dirty"), f.change, f)
-            for f in self.files
-        ]
-        found += [unsent(f.path or "", f.local.size, "open and changed") for f in self.opened if f.local]
-        return found + [_tried(unsent(change.target, 0), change) for change in self.changes]
+        opened = [_entry(f.path or "", f.local.size, "open and changed") for f in self.opened if f.local]
+        changes = [_entry(change.target, 0, "", change) for change in self.changes]
+        return [*map(_file_entry, self.files), *opened, *changes]
 
 
 def left_of(
@@ -87,18 +84,25 @@ def _is_undone(change: Change) -> bool:
     return True
 
 
-def _tried(entry: Unsent, change: Change | None, file: File | None = None) -> Unsent:
-    """An entry, with what its Change has come to."""
-    if change is not None:
-        entry["age"] = age(change)
-        entry["attempts"] = change.attempts
-        entry["next_try"] = None if change.running or entry["reason"] else until(change.due)
-        entry["state"] = "uploading" if change.running else str(change.stage)
-        entry["reason"] = entry["reason"] or str(change.error or "")
-    if file is not None and file.handles and not entry["attempts"]:
-        entry["reason"] = entry["reason"] or "open in a program"
-        entry["next_try"] = None
-    return entry
+def _file_entry(file: File) -> Unsent:
+    waits = file.handles and not (file.change and file.change.attempts)
+    reason = file.refused or ("open in a program" if waits else "")
+    return _entry(file.path or "", file.size, reason, file.change, refused=file.refused != "")
+
+
+def _entry(
+    path: str, size: int, reason: str, change: Change | None = None, *, refused: bool = False
+) -> Unsent:
+    state = "dirty" if change is None else "uploading" if change.running else str(change.stage)
+    return {
+        "path": path,
+        "size": size,
+        "age": age(change) if change else None,
+        "attempts": change.attempts if change else 0,
+        "reason": reason or str((change and change.error) or ""),
+        "next_try": until(change.due) if change and not (change.running or reason) else None,
+        "state": "failed" if refused else state,
+    }
 
 
 def age(change: Change) -> float:

@@ -16,6 +16,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobfs import names
@@ -69,44 +70,33 @@ def copy_into(source: Path, handle: int) -> None:
                 shutil.copyfileobj(origin, target)
 
 
+@dataclass(slots=True, eq=False)
 class Local:
-    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`)."""
+    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`), whom the lock guards."""
 
-    __slots__ = ("_handle", "_lock", "_users", "generation", "path", "sealed", "size")
-
-    def __init__(
-        self,
-        lock: threading.Condition,
-        path: Path,
-        generation: int,
-        size: int,
-        *,
-        handle: int = -1,
-        sealed: bool = True,
-    ) -> None:
-        self._lock = lock
-        self.path = path
-        self.generation = generation
-        self.size = size
-        self.sealed = sealed
-        self._handle = handle
-        self._users = 1 if handle >= 0 else 0
+    lock: threading.Condition = field(repr=False)
+    path: Path
+    generation: int
+    size: int
+    handle: int = -1
+    users: int = 0
+    sealed: bool = True
 
     def acquire(self) -> Local:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
-        with self._lock:
-            if self._handle < 0:
-                self._handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
-            self._users += 1
+        with self.lock:
+            if self.handle < 0:
+                self.handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
+            self.users += 1
         return self
 
     def release(self) -> None:
         """One user less; the last one closes the file."""
-        with self._lock:
-            self._users -= 1
-            if self._users:
+        with self.lock:
+            self.users -= 1
+            if self.users:
                 return
-            handle, self._handle = self._handle, -1
+            handle, self.handle = self.handle, -1
         os.close(handle)
 
     close = release
@@ -117,27 +107,27 @@ class Local:
 
     def read(self, offset: int, size: int) -> bytes:
         """The bytes at `offset`, at most `size`; short only at the end. For users."""
-        return os.pread(self._handle, size, offset)
+        return os.pread(self.handle, size, offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
         if len(data) > _MUCH:
             about_to_wait()
-        done = os.pwrite(self._handle, data, offset)
+        done = os.pwrite(self.handle, data, offset)
         try:
             while done < len(data):
-                done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
+                done += os.pwrite(self.handle, memoryview(data)[done:], offset + done)
         except OSError:
             # What came behind the end would stand there, and not be counted.
             with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, self.size)
+                os.ftruncate(self.handle, self.size)
             raise
         self.size = max(self.size, offset + done)
         return done
 
     def truncate(self, length: int) -> None:
         """Cut or extend with zeros to `length` bytes. For users."""
-        os.ftruncate(self._handle, length)
+        os.ftruncate(self.handle, length)
         self.size = length
 
     def sync(self) -> None:
@@ -149,7 +139,7 @@ class Local:
     @property
     def source(self) -> Path:
         """A path to the bytes that holds while somebody uses them, though the file was removed."""
-        return Path(f"/proc/self/fd/{self._handle}") if self._handle >= 0 else self.path
+        return Path(f"/proc/self/fd/{self.handle}") if self.handle >= 0 else self.path
 
     def sha256(self) -> str:
         """The hash of the bytes, in hex. Raises OSError."""
@@ -195,7 +185,7 @@ class LocalBytes:
             os.close(handle)
             path.unlink(missing_ok=True)
             raise FsError(failure(error), f"can't fill {path}: {error.strerror}") from error
-        return Local(self._lock, path, generation, size, handle=handle, sealed=False)
+        return Local(self._lock, path, generation, size, handle, users=1, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
         """A generation that an earlier run left; None if it is not there, or can't be read (`fault`)."""

@@ -53,10 +53,6 @@ class Reservations:
                     return held
         return None
 
-    def may_start(self, path: str) -> bool:
-        """True if nobody else holds this name against a change of the server."""
-        return self.against(path) is None
-
     def stands(self, reservation: Reservation) -> bool:
         """False once it has ended: who found a name reserved looks again."""
         with self._lock:

@@ -88,10 +88,8 @@ class State:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
         with self.lock:
             files, changes = self.journal.load(File), self.journal.load(Change)
-            for file in files:
-                self._by_number[file.ino] = file
-                if file.item_id:
-                    self._by_item[file.item_id] = file
+            self._by_number = {file.ino: file for file in files}
+            self._by_item = {file.item_id: file for file in files if file.item_id}
             for change in changes:
                 change.file = self._by_number.get(change.ino)
                 if change.file is not None:
@@ -182,9 +180,7 @@ class State:
             file = self.of(item)
             if file is None:
                 file = File(self.number(item), item.kind, item.path, item.id, item=item)
-                self._by_number[file.ino] = file
-                if item.id:
-                    self._by_item[item.id] = file
+                self.add(file)
             elif not file.here:
                 file.item, file.path = item, item.path
             return file
@@ -206,7 +202,7 @@ class State:
 
         `values`: what else changes of it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        if file.path is None or names.is_fuse_hidden(names.basename(file.path)):
+        if not file.named:
             self.apply(file, local=local, **values)
             return
         # A scratch file is shown again as it was, closed or not.
@@ -260,7 +256,7 @@ class State:
             generation, local = file.generation, file.local
             if generation and (local is None or local.generation != generation):
                 self.bytes.retire(file.ino, generation)
-            gone = file.path is None or not names.is_fuse_hidden(names.basename(file.path))
+            gone = file.path is None or file.named
             self.apply(
                 file, item_id="", ctime_ns=time.time_ns(), generation=0, size=0, draft=0, boot="", refused="",
                 path=None if gone else file.path,
@@ -493,7 +489,10 @@ class State:
         deadline.about_to_wait()
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            self._flush()
+            with self.lock:
+                touched = [file for file in self._touched.values() if not file.here]
+                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+                self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             if safe:
@@ -535,13 +534,6 @@ class State:
                 self._touched[file.ino] = file
             self.edition += 1
             return now
-
-    def _flush(self) -> None:
-        """Write what was touched to the journal. Raises FsError(EIO)."""
-        with self.lock:
-            touched = [file for file in self._touched.values() if not file.here]
-            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-            self.write(*(edit(file) for file in touched))
 
     def lose(self, item_id: str) -> None:
         """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""

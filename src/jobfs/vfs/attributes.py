@@ -12,7 +12,7 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.vfs.view import Node, View, is_hidden_open
+from jobfs.vfs.view import Node, View
 
 _NONE = 0xFFFFFFFF
 
@@ -130,8 +130,7 @@ class Attributes:
                 values = {**file.stale_times(node), **values}
             else:
                 # Those of a new file are recorded when it is closed.
-                hidden = is_hidden_open(names.basename(node.path or ""), node)
-                file, lasting = node, node.recorded and not (node.only_draft or hidden)
+                file, lasting = node, node.recorded and node.named and not node.only_draft
             if lasting:
                 self._state.write(edit(file, **values), new=True)
             else:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field
+from pydantic.alias_generators import to_camel
 
 from jobfs import document, names, service
 from jobfs.api import deadline
@@ -23,7 +24,7 @@ from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.settings import Settings
-from jobfs.state import Change, File, StateDirectory
+from jobfs.state import Change, StateDirectory
 from jobfs.state.directory import Found, others
 from jobfs.state.journal import damaged
 from jobfs.state.left import age, left_in, until
@@ -49,34 +50,22 @@ _Text = Annotated[str | None, Field(min_length=1), Else(None)]
 _Number = Annotated[int | None, Else(None)]
 
 
-class _Tokens(BaseModel):
-    input: _Number = Field(None, validation_alias="inputTokens")
-    output: _Number = Field(None, validation_alias="outputTokens")
-    reasoning: _Number = Field(None, validation_alias="reasoningTokens")
-    cached_input: _Number = Field(None, validation_alias="cachedInputTokens")
-    total: _Number = Field(None, validation_alias="totalTokens")
+class _Tokens(BaseModel, alias_generator=lambda name: f"{to_camel(name)}Tokens"):
+    input: _Number = None
+    output: _Number = None
+    reasoning: _Number = None
+    cached_input: _Number = None
+    total: _Number = None
 
 
-_NO_TOKENS = _Tokens.model_construct()
-
-
-class _Job(BaseModel):
-    """The fields of `document.Job` that the server knows."""
-
+class _Job(BaseModel, alias_generator=to_camel):
     id: _Text = None
     status: _Text = None
-    current_step: _Number = Field(None, validation_alias="currentStep")
-    total_steps: _Number = Field(None, validation_alias="totalSteps")
+    current_step: _Number = None
+    total_steps: _Number = None
     model: _Text = None
-    expert: _Text = Field(None, validation_alias="expertKey")
-    tokens: Annotated[_Tokens, Else(_NO_TOKENS)] = Field(_NO_TOKENS, validation_alias="usage")
-
-
-_NO_JOB = _Job.model_construct()
-
-
-class _Described(BaseModel):
-    job: Annotated[_Job, Else(_NO_JOB)] = Field(_NO_JOB, validation_alias="expertJob")
+    expert: _Text = Field(default=None, validation_alias="expertKey")
+    tokens: Annotated[_Tokens, Else(_Tokens())] = Field(default=_Tokens(), validation_alias="usage")
 
 
 class Report:
@@ -166,7 +155,7 @@ class Report:
             "conflicts": self._conflicts(),
             "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
-            "foreign_hidden": self._foreign(facts.hidden),
+            "foreign_hidden": self._foreign(self._namespace.hidden()),
             "damaged": [str(path) for path in damaged(self._slot.path)],
             "other_slots": self._other_slots(),
         }
@@ -184,7 +173,8 @@ class Report:
             self._ask("first-listing", lambda: self._namespace.children(""), max(end - time.monotonic(), 0.0))
 
     def _described_job(self) -> document.Job:
-        job = _Described.model_validate(self._instance.raw if self._instance else {}).job
+        raw = self._instance.raw.get("expertJob") if self._instance else None
+        job = _Job.model_validate(raw if isinstance(raw, dict) else {})
         ended = None if job.status is None else job.status in document.ENDED
         answered = round(time.monotonic() - self._answered, 1) if self._instance else None
         return cast("document.Job", {**job.model_dump(), "ended": ended, "age": answered})
@@ -215,42 +205,33 @@ class Report:
             ]
 
     def _conflicts(self) -> list[document.Conflict]:
-        """Second versions that were kept beside their files, here or there, as their names tell; with where its file is."""
-        listed = self._namespace.subtree("")
-        there = {item.id: item.path for item in listed}
-        ids = {item.path: item.id for item in listed if not item.is_dir}
-        ids |= {f.path: f.item_id for f in self._state.left().files if f.path and f.kind is Kind.FILE}
-        kept = {path: kept for path in ids if (kept := names.kept_beside(path)) and not never_shown(path)}
-        return [self._conflict(path, *kept[path], self._winner(ids[path], there)) for path in sorted(kept)]
+        """Second versions that were kept beside their files, here or there, as their names tell."""
+        paths = {item.path for item in self._namespace.subtree("") if not item.is_dir}
+        paths |= {f.path for f in self._state.left().files if f.path and f.kind is Kind.FILE}
+        kept = {path: kept for path in paths if (kept := names.kept_beside(path)) and not never_shown(path)}
+        return [self._conflict(path, *kept[path]) for path in sorted(kept)]
 
-    def _conflict(self, path: str, label: str, origin: str, now: str | None) -> document.Conflict:
-        if now is None and self._view.find_known(origin) is not None:
-            now = origin
-        mount = self._slot.record.directory
-        ours, theirs = (document.quoted(f"{mount}/{name}") for name in (now or "", path))
+    def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
+        gone = self._view.find_known(origin) is None
+        ours, theirs = (document.quoted(f"{self._slot.record.directory}/{name}") for name in (origin, path))
         return {
             "path": path,
-            "origin": now or origin,
-            "reason": _KEPT[label] if now else f"{_KEPT[label]}; {origin} is gone",
-            "diff": f"diff -u {ours} {theirs}" if now else None,
+            "origin": origin,
+            "reason": f"{_KEPT[label]}; {origin} is gone" if gone else _KEPT[label],
+            "diff": None if gone else f"diff -u {ours} {theirs}",
         }
-
-    def _winner(self, item_id: str, there: Mapping[str, str]) -> str | None:
-        """Where the file is now that got the name of a second version, whoever has renamed which; None if that is not known."""
-        with self._state.lock:
-            winner = self._write_back.context.winners.get(item_id)
-        if isinstance(winner, File) and winner.here:
-            return winner.path
-        path = there.get(winner.item_id if isinstance(winner, File) else winner or "")
-        return None if path is None or never_shown(path) else path
 
     def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
         now = time.time() + self._client.server_time_offset
-        return [
-            {"path": item.path, "reason": _TRIED if _of_try(item) else _LEFT}
-            for item in hidden
-            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
-        ]
+        found: list[document.Odd] = []
+        for item in hidden:
+            parts = names.parse_hidden(names.basename(item.path))
+            own = parts is not None and parts.mount == self._slot.mount_id
+            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not own:
+                top = names.parse_hidden(item.path.partition("/")[0])
+                tried = top is not None and top.role is names.Role.TRIED
+                found.append({"path": item.path, "reason": _TRIED if tried else _LEFT})
+        return found
 
     def _other_slots(self) -> list[document.Slot]:
         """Ended mounts of this job that have left something; those that said at their end that they had not are not read."""
@@ -258,10 +239,6 @@ class Report:
         ended = others(self._settings.state_dir, record.job, record.mount_id)
         told = (_slot(found) for found in ended if not (found.record and found.record.clean))
         return [slot for slot in told if slot["left"] != 0]
-
-    def _own(self, item: Item) -> bool:
-        parts = names.parse_hidden(names.basename(item.path))
-        return parts is not None and parts.mount == self._write_back.context.mount
 
     def unsent(self, under: str = "") -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
@@ -304,11 +281,6 @@ class Report:
         if name not in self.files:
             raise FsError(errno.ENOENT)
         return self.files[name]()
-
-
-def _of_try(item: Item) -> bool:
-    parts = names.parse_hidden(item.path.partition("/")[0])
-    return parts is not None and parts.role is names.Role.TRIED
 
 
 def _why_cleaned(change: Change) -> str:

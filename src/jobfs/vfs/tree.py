@@ -20,7 +20,7 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Verb
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
@@ -49,6 +49,17 @@ class Tree:
                 # What is on its way from here goes first.
                 self._write_back.queue.rest(path)
             yield
+            self._view.touch_directory(names.parent(path))
+
+    @contextmanager
+    def _leaving(self, path: str, *hidden: str) -> Iterator[None]:
+        """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
+        self._view.may_write(self._view.directory(names.parent(path)))
+        with self._state.reservations.held(path, *hidden):
+            self._write_back.queue.end(Verb.MOVE, path)
+            yield
+            self._lose_older(path)
+            self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
     # -- directories
@@ -87,13 +98,10 @@ class Tree:
         node = self._view.directory(path)
         if not path:
             raise FsError(errno.EBUSY)
-        self._view.may_write(self._view.directory(names.parent(path)))
-        self._view.may_replace(node)
-        with self._state.reservations.held(path):
+        with self._leaving(path):
+            self._view.may_replace(node)
             self._write_back.queue.rest(path)
             self._remove_directory(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
 
     def _remove_directory(self, path: str) -> None:
         files, _ = self._state.children(path)
@@ -140,35 +148,27 @@ class Tree:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
         directory = False
-        try:
-            check_new_name(new)
-            directory = is_dir(self._view.get(old))
-            if old == new:
-                return
-            if names.under(new, old):
-                raise FsError(errno.EINVAL)
-            self._view.may_write(self._view.directory(names.parent(old)))
-            self._view.may_write(self._view.directory(names.parent(new)))
-        except JobfsError:
-            self._spare(new, directory=directory)
-            raise
         with self._pages.changing(), self._state.reservations.held(old, new):
             try:
-                if directory:
-                    # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
-                    self._write_back.queue.rest(old, new)
-                self._rename(old, new)
+                check_new_name(new)
+                directory = is_dir(self._view.get(old))
+                if old != new:
+                    self._rename(old, new, directory=directory)
             except JobfsError:
-                self._spare(new, directory=directory)
+                if not directory:
+                    # What libfuse had hidden to make room for a file has its name again.
+                    with self._state.lock:
+                        self._write_back.spared(self._write_back.victim(new, None), new)
                 raise
 
-    def _spare(self, new: str, *, directory: bool) -> None:
-        """A rename has failed: what libfuse had hidden to make room for a file has its name again."""
-        if not directory:
-            with self._state.lock:
-                self._write_back.spared(self._write_back.victim(new, None), new)
-
-    def _rename(self, old: str, new: str) -> None:
+    def _rename(self, old: str, new: str, *, directory: bool) -> None:
+        if names.under(new, old):
+            raise FsError(errno.EINVAL)
+        self._view.may_write(self._view.directory(names.parent(old)))
+        self._view.may_write(self._view.directory(names.parent(new)))
+        if directory:
+            # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+            self._write_back.queue.rest(old, new)
         self._write_back.queue.end(Verb.MOVE, old, new)
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
@@ -180,7 +180,7 @@ class Tree:
             self._rename_directory(source, target, old, new)
         else:
             self._rename_file(source, target, old, new)
-            self._leave(new)
+            self._lose_older(new)
         self._view.keep_parent(old)
         self._view.touch_directory(names.parent(old))
         self._view.touch_directory(names.parent(new))
@@ -274,7 +274,7 @@ class Tree:
         self._state.apply(file, **self._view.freeze(file))
         self._state.unname(file)
 
-    def _leave(self, path: str) -> None:
+    def _lose_older(self, path: str) -> None:
         """What is open of older files of this name, which the job has replaced, has lost it too."""
         shown = self._view.find_known(path)
         file = self._state.of(shown) if isinstance(shown, Item) else shown
@@ -356,9 +356,7 @@ class Tree:
         if file is not None and is_hidden_open(names.basename(path), file):
             self._forget_hidden(file)
             return
-        self._view.may_write(self._view.directory(names.parent(path)))
-        with self._state.reservations.held(path):
-            self._write_back.queue.end(Verb.MOVE, path)
+        with self._leaving(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -367,9 +365,6 @@ class Tree:
                 self._unlink_item(node)
             else:
                 self._unlink_file(node, path)
-            self._leave(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
 
     def _unlink_item(self, item: Item) -> None:
         file = self._state.of(item)
@@ -406,9 +401,7 @@ class Tree:
         A save of it that is under way comes to rest first. Raises ApiError, FsError.
         """
         self._view.may_change(path)
-        self._view.may_write(self._view.directory(names.parent(path)))
-        with self._pages.changing(), self._state.reservations.held(path, hidden):
-            self._write_back.queue.end(Verb.MOVE, path)
+        with self._pages.changing(), self._leaving(path, hidden):
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File):
@@ -416,12 +409,5 @@ class Tree:
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)
-            base, item = (
-                (file.base, file.item) if isinstance(node, File) else (self._write_back.bases.of(node), node)
-            )
-            if file.stays:
-                base, item = Base(), None
-            self._write_back.unlink_later(file, path, hidden, base, item, frozen)
-            self._leave(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
+            gone = self._write_back.victim(path, node)
+            self._write_back.unlink_later(file, path, hidden, gone.base, gone.item, frozen)

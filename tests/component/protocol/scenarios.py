@@ -5,12 +5,7 @@ from __future__ import annotations
 from .model import SOURCE, TARGET, Scenario
 
 SCENARIOS = [
-    Scenario(
-        "a state directory is lost for good",
-        users=(("open", "save u1"),),
-        kills=1,
-        wipes=1,
-    ),
+    Scenario("a state directory is lost for good", users=(("open", "save u1"),), kills=1, wipes=1),
     Scenario(
         "a directory is made where the job creates one",
         users=(("mkdir d",),),
@@ -140,11 +135,7 @@ SCENARIOS = [
         losses=1,
         losing=("sets aside", "promotes"),
     ),
-    Scenario(
-        "two mounts save one file, a kill",
-        users=(("open", "save u1"), ("open", "save v1")),
-        kills=1,
-    ),
+    Scenario("two mounts save one file, a kill", users=(("open", "save u1"), ("open", "save v1")), kills=1),
     Scenario(
         "two mounts save one file, the job overwrites",
         users=(("open", "save u1"), ("open", "save v1")),

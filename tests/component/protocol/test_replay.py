@@ -335,9 +335,7 @@ def job_puts_a_file(server: Server) -> Any:
 def test_a_file_put_into_a_directory_that_is_removed_is_there_afterwards(
     server: Server, tmp_path: Path, at: int
 ) -> None:
-    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal: out of reach, looked at again,
-    deleted or put back.
-    """
+    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal."""
     server.store.seed({"dir/D": None}, age=60)
     boundaries = Boundaries(at, job_puts_a_file(server), journal=False)
     work = Mortal(server, tmp_path / "home", boundaries)

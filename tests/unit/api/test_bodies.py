@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.api.bodies import Body, json_create, multipart_create
+from jobfs.api.bodies import Body, json_body, multipart_create
 from jobfs.errors import FsError
 
 Make = Callable[[dict[str, str], tuple[Path, int] | None], Body]
@@ -77,12 +77,12 @@ def test_a_file_part_says_what_its_name_promises(source: Path, name: str, mime_t
 
 
 @given(content=st.binary(max_size=50))
-def test_a_json_create_carries_the_content_in_base64(
+def test_a_json_body_carries_the_content_in_base64(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
     path.write_bytes(content)
-    body = json_create({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))
+    body = json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))
     told = json.loads(sent(body))
     assert base64.b64decode(told.pop("content"), validate=True) == content
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
@@ -93,7 +93,7 @@ def test_a_small_file_goes_out_in_one_piece(source: Path) -> None:
     assert len(list(multipart_create(FIELDS, (source, 5)))) == 1
 
 
-@pytest.mark.parametrize("make", [multipart_create, json_create])
+@pytest.mark.parametrize("make", [multipart_create, json_body])
 def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
@@ -107,14 +107,14 @@ def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("make", [multipart_create, json_create])
+@pytest.mark.parametrize("make", [multipart_create, json_body])
 def test_a_source_that_is_too_short_is_an_error(source: Path, make: Make) -> None:
     with pytest.raises(FsError) as caught:
         b"".join(make(FIELDS, (source, 6)))
     assert caught.value.errno == errno.EIO
 
 
-@pytest.mark.parametrize("make", [json_create, multipart_create])
+@pytest.mark.parametrize("make", [json_body, multipart_create])
 def test_only_as_many_bytes_are_sent_as_were_promised(source: Path, make: Make) -> None:
     whole, begun = sent(make(FIELDS, (source, 5))), sent(make(FIELDS, (source, 3)))
     for data, here in ((whole, True), (begun, False)):
@@ -127,7 +127,7 @@ def test_a_source_that_is_missing_is_an_error_of_its_own(tmp_path: Path) -> None
     assert caught.value.errno == errno.ENOENT
 
 
-@pytest.mark.parametrize("make", [json_create, multipart_create])
+@pytest.mark.parametrize("make", [json_body, multipart_create])
 def test_a_name_that_is_not_valid_unicode_can_not_be_sent(make: Make) -> None:
     with pytest.raises(FsError) as caught:
         make({**FIELDS, "path": "bad\udcff"}, None)
@@ -145,7 +145,7 @@ def test_how_long_each_piece_of_a_file_took_is_told(source: Path) -> None:
 def test_which_part_of_a_file_is_on_its_way_is_told(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"x" * 100_000)
-    for make in (json_create, multipart_create):
+    for make in (json_body, multipart_create):
         body, told = make(FIELDS, (big, 100_000)), list[float]()
         body.part = told.append
         list(body)

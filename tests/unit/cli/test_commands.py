@@ -46,7 +46,6 @@ def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:
 
 
 def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
-    """vfs/semantics.md 2: `jobfs info PATH`."""
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
         "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",
@@ -68,16 +67,25 @@ def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
     assert run("info", "/mnt/a/none") == Outcome(1, "", "jobfs: /mnt/a/none: No such file or directory\n")
 
 
-def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:
+@pytest.mark.parametrize(
+    ("left", "outcome"),
+    [
+        ([], Outcome(0, "", "")),
+        (["a.txt"], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
+    ],
+)
+def test_umount_waits_until_the_slot_is_free_and_says_what_is_left(
+    run: Run, answering: Make, left: list[str], outcome: Outcome
+) -> None:
     one = answering("/mnt/a")
 
     def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
         conversation.progress(Sent(1, 2))
         threading.Timer(0.1, one.slot.close).start()
-        return {"left": [], "note": ""}
+        return {"left": left, "note": ""}
 
     one._server._handlers = {"umount": unmounted}
-    assert run("umount", "/mnt/a") == Outcome(0, "", "")
+    assert run("umount", "/mnt/a") == outcome
     assert not slot.in_use(slot.look(one.slot.path))
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import shutil
-import ssl
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,6 +204,8 @@ def test_the_way_to_the_server_is_told_without_a_password(
     done = doctor()
     assert "through the proxy http://proxy.example.com:3128" in done.out
     assert "hunter2" not in done.out
+    monkeypatch.setenv("SSL_CERT_FILE", "/own.pem")
+    assert "TLS, certificates are checked against /own.pem" in doctor().out
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
     done = doctor()
     assert "FAILED  connection: the proxy named by the environment can't be used" in done.out
@@ -222,47 +219,3 @@ def test_little_room_is_a_warning(doctor: Run, monkeypatch: pytest.MonkeyPatch) 
     assert (done.code, done.out.count("WARN")) == (0, 2)
     assert "has only 1.0 MB left: make room" in done.out
     assert sys.exc_info() == (None, None, None)
-
-
-class _Job(http.server.BaseHTTPRequestHandler):
-    """Knows every job."""
-
-    def do_GET(self) -> None:
-        body = b'{"data": {"workspaceInstance": {"expertJob": {}, "countItems": 1}}}'
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_the_certificates_of_a_real_connection_are_told(tmp_path: Path) -> None:
-    """Through the real process, with a certificate that SSL_CERT_FILE names."""
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=here"
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        ["openssl", *words.split(), *files], cwd=tmp_path, check=True, capture_output=True, timeout=30
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Job) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"https://127.0.0.1:{server.server_address[1]}"
-        places = ["--state-dir", tmp_path / "state", "--cache-dir", tmp_path / "cache"]
-        done = subprocess.run(
-            [sys.executable, "-m", "jobfs", "doctor", JOB, "--base-url", url, *map(str, places)],
-            env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "cert.pem")},
-            capture_output=True, text=True, timeout=40,
-        )  # fmt: skip
-        server.shutdown()
-    lines = done.stdout.splitlines()
-    assert f"ok      job: {JOB} is known, and the key is accepted" in lines, done
-    assert (
-        f"ok      connection: {url}: TLS, certificates are checked against {tmp_path}/cert.pem, without a proxy"
-        in lines
-    )
-    assert "\x1b" not in done.stdout

@@ -55,24 +55,10 @@ def test_all_of_the_help_shows_every_setting_with_its_variable_and_its_default(
     assert "--api-key " not in text
 
 
-def test_all_of_the_help_of_the_local_server_explains_faults(run: Run) -> None:
-    assert "KIND[=RATE]" not in run("emulator", "--help").out
-    text = run("emulator", "--help-all").out
-    assert "KIND[=RATE]" in text
-    assert "--trailing-slash" in text
-
-
 @pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
 def test_who_asks_for_help_does_not_wait_for_what_a_mount_needs(arguments: list[str]) -> None:
     """It is there in a fifth of a second: half of that is what these libraries alone would take."""
-    heavy = {
-        "httpx",
-        "pydantic",
-        "starlette",
-        "uvicorn",
-        "jobfs.vfs",
-        "jobfs.fuse",
-    }
+    heavy = {"httpx", "pydantic", "starlette", "uvicorn", "jobfs.vfs", "jobfs.fuse"}
     code = f"""
 import sys
 from jobfs.__main__ import main
@@ -175,7 +161,6 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(
 
 
 def test_a_full_disk_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 6.3: on the disk of stdout, of what Python still has to print there, and of the traceback."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jobfs", "--version"],

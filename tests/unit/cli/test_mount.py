@@ -173,7 +173,6 @@ def background(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[st
 def test_the_command_returns_once_the_mount_answers(
     background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """vfs/semantics.md 6: a daemon that returns once the mount answers."""
     done = background("ready")
     ready = f"mounted here; its log is {tmp_path / 'log'}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, ready, "jobfs: a warning\n")

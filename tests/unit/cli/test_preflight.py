@@ -159,7 +159,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
     tools["fusermount"] = "/bin/fusermount"
     assert check_machine(settings, JOB, str(place)) == str(place)
     monkeypatch.setattr(Path, "read_text", lambda path: "#user_allow_other\n")
-    with pytest.raises(UsageError, match=r"user_allow_other in /etc/fuse\.conf"):
+    with pytest.raises(UsageError, match="user_allow_other"):
         check_machine(settings.model_copy(update={"allow_other": True}), JOB, str(place))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UsageError, match="not yours to mount on"):

@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from jobfs.cli import running
-from jobfs.cli import status as command
-from jobfs.cli.status import _changes, _watch
-from jobfs.errors import UsageError
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
@@ -134,7 +131,6 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 def test_it_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
-    """vfs/semantics.md 6: what needs a person is said, with exit code 1."""
     status = a_status(**changed)
     assert len(status["problems"]) == 1
     answering("/mnt/a", status=status)
@@ -167,7 +163,6 @@ def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answerin
 def test_a_dead_mount_is_named_beside_those_that_run(
     run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """vfs/semantics.md 6: what it has left is on no server: nobody is told that all is well."""
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
     dead = {"/mnt/c": slot.look(tmp_path / "c")}
@@ -190,28 +185,3 @@ def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering:
     done = run("status", "/mnt/a")
     assert (done.code, done.out) == (2, "")
     assert "another version of jobfs: jobfs umount /mnt/a" in done.err
-
-
-def test_a_watch_shows_what_has_changed_and_ends_with_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_EVERY", 0.0)
-    told = [a_status(snapshot_age=float(age), items=items) for age, items in ((1, 5), (2, 5), (3, 6), (4, 6))]
-    looks = iter(told)
-    seen: list[int] = []
-
-    def look() -> Any:
-        try:
-            return [next(looks)]
-        except StopIteration:
-            raise UsageError("no job is mounted") from None
-
-    with pytest.raises(UsageError, match="no job is mounted"):
-        _watch(look, _changes(lambda reports: seen.append(reports[0]["items"] or 0)))
-    assert seen == [5, 6]
-
-
-def test_a_watch_that_is_interrupted_before_it_shows_anything_has_no_code_of_its_own() -> None:
-    def never() -> Any:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _watch(never, lambda reports: None)

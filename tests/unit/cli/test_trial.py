@@ -103,13 +103,3 @@ def test_what_is_not_as_it_has_to_be_is_1(run: Run, server: Server) -> None:
     assert done.code == 1
     assert "FAILED  Is what was deleted gone?" in done.out
     assert "would keep a mount from working" in done.out.splitlines()[-1]
-
-
-def test_where_the_key_is_refused_nothing_is_tried(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PERSTACK_API_KEY", "another-key")
-    done = run("doctor", server.job, "--try", "--yes")
-    assert done.code == 1
-    assert "refuses the API key" in done.out
-    assert server.log.changes() == []

@@ -1,4 +1,4 @@
-"""Listings with attributes, on a libfuse that is played here (fuse.readdirplus)."""
+"""Listings with attributes, on a libfuse that is played here (fuse.answers)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
+from jobfs.fuse.answers import ReadDirPlus
 from jobfs.fuse.interrupt import AtWork, Desk, Opcode
-from jobfs.fuse.readdirplus import ReadDirPlus
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
 DO_READDIRPLUS, READDIRPLUS_AUTO, BIG_WRITES = 1 << 13, 1 << 14, 1 << 5

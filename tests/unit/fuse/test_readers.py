@@ -8,7 +8,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.fuse.interrupt import Desk
-from jobfs.fuse.loop import IDLE_THREADS, READERS, Readers
+from jobfs.fuse.loop import IDLE_THREADS, Readers
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def readers(replaced: list[bool]) -> Readers:
 
 
 def reading(readers: Readers) -> list[Desk]:
-    desks = [Desk(64) for _ in range(READERS)]
+    desks = [Desk(64)]
     assert all(readers.joined(desk) for desk in desks)
     return desks
 

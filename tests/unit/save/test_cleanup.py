@@ -90,9 +90,7 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
 def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
     world: World, cleanup: Cleanup, number: int
 ) -> None:
-    """save/protocol.md, The steps, `placed`; vfs/semantics.md 5.2: no retry storm:
-    the pauses between tries grow with each that is told.
-    """
+    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each that is told."""
     change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -112,9 +110,7 @@ def removed(world: World, name: str) -> Change:
 def test_one_listing_serves_all_directories_that_were_removed(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories;
-    save/protocol.md R12.
-    """
+    """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
     for change in [removed(world, name) for name in "de"]:
         assert cleanup.finish(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)
@@ -132,7 +128,6 @@ def test_one_listing_serves_all_directories_that_were_removed(
 def test_a_listing_that_fails_is_not_read_again_at_once(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 5: no storm of requests."""
     monkeypatch.setattr(world.namespace, "refresh", away)
     change = removed(world, "d")
     with pytest.raises(UnavailableError):
@@ -144,7 +139,6 @@ def test_a_listing_that_fails_is_not_read_again_at_once(
 
 
 def test_a_server_that_finds_nothing_with_a_404_has_nothing_there(world: World, cleanup: Cleanup) -> None:
-    """What a create without an answer may have left is looked for by its name."""
     change = placed(world, Aside("", hidden("file", names.Role.STAGED)))
     world.client.before["find"] = [nothing]
     assert cleanup.finish(change) == 0.0
@@ -166,7 +160,6 @@ def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup)
 def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
     world: World, cleanup: Cleanup
 ) -> None:
-    """vfs/semantics.md 4: those of another mount are left alone."""
     world.client.put("other", hidden("x", mount="f" * 12), b"content")
     world.client.put("own", hidden("y"), b"content")
     world.state.change(Verb.PUT, "y", asides=[Aside("own", hidden("y"))])

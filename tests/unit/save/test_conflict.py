@@ -58,6 +58,7 @@ READ = ["download a", "delete a"]
 TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "the bytes of the base": ({}, READ),
     "what was just saved": ({"base": replace(BASE, sha256=""), "saved": sha(CONTENT)}, READ),
+    "another size": ({"base": replace(BASE, size=3)}, None),
     "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
     "the same version, where moves leave it alone": (
         {"base": Base("a", "moved", len(CONTENT))},
@@ -81,6 +82,7 @@ def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
     assert checked.settle(**given)
     if requests is None:
         assert checked.kept
+        assert what != "another size" or "download a" not in checked.client.done
         assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
     else:
         assert checked.client.done == requests
@@ -95,17 +97,9 @@ def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
 
 
 def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
-    """vfs/semantics.md 4, rename of a directory: with everything under it."""
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
-
-
-def test_another_size_is_foreign_without_reading(checked: Checked) -> None:
-    """save/protocol.md R1: A's size differs from base's: foreign."""
-    assert checked.settle(replace(BASE, size=3))
-    assert checked.kept
-    assert "download a" not in checked.client.done
 
 
 def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:
@@ -209,7 +203,6 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
-    """vfs/semantics.md 5: look at the server first."""
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -345,7 +338,6 @@ def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
 
 
 def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Checked) -> None:
-    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     content = checked.world.opened(checked.client.items["a"])
     other = checked.world.opened(checked.client.put("b", "b"))
     assert checked.settle()
@@ -353,7 +345,6 @@ def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Che
 
 
 def test_bytes_that_are_needed_here_and_cannot_be_had_keep_the_item(checked: Checked) -> None:
-    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     checked.world.opened(checked.client.items["a"], UnavailableError("not now"))
     with pytest.raises(UnavailableError):
         checked.settle()

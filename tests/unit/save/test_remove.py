@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,10 +77,13 @@ def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
 def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
-    base = Base.of(world.client.put("a", "file", b"content"))
-    if act == "replace":
+    item = world.client.put("a", "file", b"content")
+    base = Base.of(item)
+    if act == "rename":
+        world.client.items["a"] = replace(item, path="other")
+    else:
         del world.client.items["a"]
-    world.client.put({"replace": "b"}.get(act, "a"), {"rename": "other"}.get(act, "file"), b"the job's")
+        world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
     change, _ = unlinked(world, base)
     remove.run(change)

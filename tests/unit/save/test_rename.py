@@ -29,7 +29,6 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
 
 
 def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> None:
-    """vfs/semantics.md 2: remembered until the item changes remotely: our own move is no such change."""
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
@@ -77,7 +76,6 @@ def below(world: World) -> tuple[object, ...]:
 
 
 def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
-    """vfs/semantics.md 4: of a directory: one update, with everything under it re-keyed."""
     unsent, scratch, change, cancelled = below(world)
     item = world.client.put("d", "old", None)
     rename.rename_directory(item, "new")

@@ -8,12 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, FsError, JobfsError, UnavailableError
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.errors import BadRequestError, FsError, UnavailableError
+from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.upload import Upload
-from jobfs.state import Change, edit
+from jobfs.state import Change
 from jobfs.state.records import Stage
-from jobfs.state.tables import Edit
 
 from .world import World, sha
 
@@ -82,7 +81,6 @@ def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) ->
 
 
 def test_lifecycle_and_permission_stay(world: World) -> None:
-    """save/protocol.md, The steps, promote: with A's lifecycle and permission."""
     item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
     file = world.save("dir/file.txt", NEW, item)
     assert file.item is not None
@@ -164,29 +162,8 @@ def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     assert not world.write_back.context.known.moves_keep_updated_at
 
 
-@pytest.mark.parametrize("place", ["dir/file.txt", "renamed/other"])
-def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) -> None:
-    """save/protocol.md R6: a lost promote is judged by getting H: any other name: promoted."""
-    item = old(world)
-
-    def moved() -> None:
-        if place != "dir/file.txt":
-            staged = next(i for i in world.client.items.values() if "-staged-" in i.path)
-            world.client.put(staged.id, place, NEW)
-            world.client.carried_out = False
-        world.client.lose = 1
-
-    world.client.before["update"] = [lambda: None, moved]
-    file = world.save("dir/file.txt", NEW, item)
-    assert steps(world).count("move dir/file.txt") == 1
-    assert not file.unsaved
-    assert file.base.young, "what a later get shows proves nothing (R2)"
-    assert file.base.sha256 == sha(NEW)
-
-
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
-    """save/protocol.md, The steps, `staging`: lost answer: find the hidden name; else create again."""
     world.client.lose, world.client.carried_out = 1, carried_out
     world.save("file", NEW)
     created = [step for step in world.client.done if step.startswith("create")]
@@ -197,28 +174,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
 
 
 # -- the end of it
-
-
-def test_a_direct_create_that_could_not_be_recorded_is_found_there(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, The steps, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
-    world.context.server.learn(rejects={Kind.FILE: True})
-    file = world.closed("file", NEW)
-    real = world.state.journal.write
-
-    def full(*edits: Edit, **others: object) -> None:
-        if any(changed.get("item_id") for _, changed in edits):
-            raise FsError(errno.ENOSPC)
-        real(*edits, **others)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(world.state.journal, "write", full)
-        with pytest.raises(FsError):
-            world.write_back.commit(file)
-    world.write_back.commit(file)
-    assert world.changes() == ["create file"]
-    assert (contents(world), file.unsaved) == ({"file": NEW}, False)
 
 
 # -- directories and moves
@@ -234,22 +189,3 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert caught.value.errno == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
-
-
-@pytest.mark.parametrize("acknowledged", [False, True])
-def test_a_directory_that_was_acknowledged_in_an_outage_is_made_for_what_is_in_it_too(
-    world: World, acknowledged: bool
-) -> None:
-    """vfs/semantics.md 4, Keep both: whichever comes first, the save of what is in it or that of the directory."""
-    world.client.put("o", "dir", JOBS)
-    if acknowledged:
-        world.state.write(edit(world.state.new(Kind.DIRECTORY, "dir")), new=True)
-        world.write_back.replace.make_directory("dir")
-    else:
-        with pytest.raises(JobfsError, match="is a file there"):
-            world.write_back.replace.make_directory("dir")
-    world.clean_up()
-    assert [item.is_dir for item in world.client.find("dir")] == [acknowledged]
-    assert [world.client.contents[item.id] for item in world.client.items.values() if not item.is_dir] == [
-        JOBS
-    ]

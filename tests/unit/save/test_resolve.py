@@ -43,7 +43,6 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
 
 
 def test_what_was_refused_is_tried_again(world: World) -> None:
-    """vfs/semantics.md 4: `jobfs retry`."""
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
     assert retry(world.write_back, "dir") == ["dir/a"]
@@ -81,7 +80,6 @@ def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: Wor
 
 
 def test_what_was_begun_is_taken_back(world: World) -> None:
-    """The server looks as if this save had not been begun."""
     file, _ = begun(world)
     discard(world.write_back, "file")
     assert world.client.paths == {"o": "file"}

@@ -56,7 +56,6 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
 
 
 def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
-    """save/protocol.md, The steps, undo: the newest aside goes back to T if T is free."""
     world.client.put("job", TARGET)
     undone(world, change_of(world, aside(world, "1")))
     assert world.client.paths["job"] == TARGET

@@ -70,9 +70,7 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
-    """save/protocol.md R9: the probe's hidden item is an ordinary journaled Change; killed while it asks,
-    nothing is left on the server.
-    """
+    """save/protocol.md R9: the hidden item of a mount's question is in the journal as a cancelled Change."""
     seen: list[Change] = []
     world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
     world.client.lose = 1
@@ -115,7 +113,6 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
 
 
 def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:
-    """vfs/semantics.md 5: look at the server first."""
     upload.ask("dir/file")
     world.client.lose, world.client.carried_out = 1, False
     assert upload.make_directory("dir") is None
@@ -131,7 +128,6 @@ def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, up
 def test_a_full_disk_keeps_it_from_being_asked(
     world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4, A full disk: what is new is refused before anything has changed."""
 
     def full(*edits: object, **more: object) -> None:
         raise FsError(errno.ENOSPC)

@@ -71,7 +71,6 @@ def test_the_place_of_the_same_directory_is_taken_again(take: Callable[..., Stat
 def test_the_place_of_a_killed_mount_is_taken_at_another_directory(
     take: Callable[..., StateDirectory],
 ) -> None:
-    """save/protocol.md, Recovery: the next mount of that job finishes it."""
     killed = ended(take("/mnt/a"))
     one = take("/mnt/b")
     assert one.mount_id == killed.mount_id
@@ -151,14 +150,6 @@ def test_other_ended_places_with_a_journal_are_told(take: Callable[..., StateDir
         second.path: False,
         fourth.path: True,
     }
-
-
-def test_running_places_are_found(take: Callable[..., StateDirectory], state: Path) -> None:
-    running, gone = take("/mnt/a"), take("/mnt/b")
-    ended(gone)
-    (state / "a-file").touch()
-    assert [found.path for found in places.running(state)] == [running.path]
-    assert places.running(state / "missing") == []
 
 
 def test_a_place_of_another_user_is_refused(

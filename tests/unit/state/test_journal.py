@@ -19,15 +19,7 @@ from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state import journal as journal_module
 from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
-from jobfs.state.records import (
-    Aside,
-    Base,
-    Change,
-    File,
-    Stage,
-    Verb,
-    columns,
-)
+from jobfs.state.records import Aside, Base, Change, File, Stage, Verb, columns
 
 BASE = Base("b", "then", None, "ee", True)
 ASIDES = [
@@ -60,12 +52,6 @@ def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
 
 def held(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in columns(type(record))}
-
-
-def full(journal: Journal, pages: int = 0) -> None:
-    """The disk has no room for more than so many further pages of the journal."""
-    (count,) = journal._db.execute("PRAGMA page_count").fetchone()
-    journal._db.execute(f"PRAGMA max_page_count = {count + pages}")
 
 
 # -- records
@@ -151,7 +137,6 @@ def test_a_journal_is_complete_until_the_machine_is_started_anew(
 
 
 def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:
-    """save/protocol.md, Recovery: after another boot, bytes that were not seen on the disk prove nothing."""
     journal.write(*((File(n, generation=n, boot="this"), {}) for n in (7, 8)))
     journal.mark_synced([8, 9])
     assert [file.boot for file in journal.load(File)] == ["this", ""]
@@ -169,38 +154,6 @@ def test_a_text_that_is_none_is_damage(path: Path) -> None:
 # -- the spare room
 
 
-def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_the_spare_room(
-    path: Path,
-) -> None:
-    """vfs/semantics.md 4: close fails with ENOSPC before anything was changed;
-    what has already happened can't fail (vfs/semantics.md 4.41).
-    """
-    with closing(Journal(path)) as journal:
-        large = "x" * 100_000
-        full(journal)
-        with pytest.raises(FsError) as caught:
-            journal.write(put(1, large), new=True)
-        assert caught.value.errno == errno.ENOSPC
-        assert len(journal.load(Change)) == 0
-        room = path.with_name("spare").stat().st_size
-        assert room, "a refusal takes nothing from it"
-
-        given_up: list[int] = []
-        real = journal._spare.give_up
-
-        def give_up() -> bool:
-            given_up.append(path.with_name("spare").stat().st_size)
-            full(journal, 1000)
-            return real()
-
-        journal._spare.give_up = give_up  # type: ignore[method-assign]
-        journal.write(put(1, large))
-        assert given_up == [room]
-        assert [change.target for change in journal.load(Change)] == [large]
-        assert path.with_name("spare").stat().st_size == room // 2
-        assert not journal.broken
-
-
 #: What SQLite says of a disk that is full, and of a quota that is spent.
 NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O error"])
 
@@ -209,7 +162,6 @@ NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O
 def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """vfs/semantics.md 4, A full disk: what has already happened can't fail."""
     journal.write((File(7, generation=7, boot="this"), {}))
     journal._db.execute(
         f"CREATE TEMP TRIGGER full BEFORE UPDATE ON main.file BEGIN SELECT RAISE(ABORT, '{said}'); END"
@@ -229,7 +181,6 @@ def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
 def test_what_is_new_is_refused_with_enospc_too_where_a_quota_is_spent(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """vfs/semantics.md 4: whatever needs the disk for something new gets ENOSPC."""
 
     def spent(*_: object) -> None:
         raise OSError(errno.EDQUOT, "quota exceeded")
@@ -258,9 +209,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(small_disk: Path) -> None:
-    """vfs/semantics.md 4, A full disk: the state directory holds some spare room;
-    what records what has happened takes from it.
-    """
+    """vfs/semantics.md 4.41; 4, A full disk: what records what has happened takes from some spare room."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:

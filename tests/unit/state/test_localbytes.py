@@ -121,7 +121,6 @@ def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -
 
 
 def test_what_can_not_be_read_is_told_from_what_is_not_there(store: LocalBytes) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten."""
     sealed(store, 1)
     store.path(7, 2).symlink_to(store.path(7, 2))
     assert [store.open(7, number) is not None for number in (1, 2, 3)] == [True, False, False]
@@ -142,7 +141,6 @@ def test_what_the_disk_does_not_let_go_keeps_nothing_else(store: LocalBytes) -> 
 
 
 def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: LocalBytes) -> None:
-    """vfs/semantics.md 4: `jobfs discard`."""
     path = sealed(store, 5)
     local = store.open(7, 5)
     assert local is not None
@@ -159,7 +157,6 @@ def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: Loca
 
 
 def test_a_disk_that_is_gone_is_an_input_output_error(store: LocalBytes) -> None:
-    """vfs/semantics.md 1: "not there" is not "could not ask"."""
     store.directory.rmdir()
     with pytest.raises(FsError) as caught:
         store.new(7, 1)
@@ -175,9 +172,7 @@ def test_what_is_thrown_away_keeps_as_much_of_its_name_as_there_is_room_for(stor
 def test_what_of_a_write_the_disk_has_taken_is_not_left_behind_the_end(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: the file has as many bytes as are counted, or it would be taken for not whole,
-    and the next append be torn.
-    """
+    """vfs/semantics.md 4: else it would be taken for not whole, and the next append be torn."""
     local, real, left = store.new(7, 1), os.pwrite, [5]
 
     def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:

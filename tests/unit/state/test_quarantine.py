@@ -33,7 +33,6 @@ def test_a_journal_that_is_whole_is_opened_as_it_is(directory: Path) -> None:
 def test_a_journal_that_lost_all_its_bytes_is_never_taken_for_an_empty_one(
     directory: Path, unsent: bool
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten."""
     (directory / "journal.db").touch()
     if unsent:
         (directory / "bytes" / "0000000000000007.1").write_bytes(b"unsent")

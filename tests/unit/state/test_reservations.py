@@ -77,9 +77,9 @@ def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
 ) -> None:
     """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     with reservations.held("dir"):
-        assert elsewhere(lambda: reservations.may_start(path)) is expected
-        assert reservations.may_start(path), "who holds the name may have it saved"
+        assert elsewhere(lambda: reservations.against(path) is None) is expected
+        assert reservations.against(path) is None, "who holds the name may have it saved"
         against = elsewhere(lambda: reservations.against(path))
         assert (against is not None and reservations.stands(against)) is not expected
-    assert elsewhere(lambda: reservations.may_start(path))
+    assert elsewhere(lambda: reservations.against(path) is None)
     assert against is None or not reservations.stands(against)

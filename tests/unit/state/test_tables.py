@@ -236,7 +236,6 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
 
 
 def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first(state: State) -> None:
-    """save/protocol.md, The steps, `cancelled` ends before the next transaction of that target."""
     first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
     other = state.change(Verb.PUT, "b")
     assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
@@ -265,7 +264,6 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
 
 
 def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
-    """vfs/semantics.md 4: a file unlinked while open stays readable and writable through its handle."""
     file = written(state, "a", content=b"content")
     assert file.local is not None
     local = file.local.acquire()
@@ -459,7 +457,6 @@ def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: 
 
 
 def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten."""
     file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
     state.write(edit(directory, mode=0o755), new=True)
     scratch = written(state, "a~")

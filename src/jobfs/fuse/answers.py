@@ -1,0 +1,209 @@
+"""What libfuse's answers lack: that the kernel is to look again, and listings with attributes (READDIRPLUS).
+
+**Look again.** The kernel looks a name up, and then opens or asks about the node that it found. If a rename has put another file
+there in between, libfuse has no name for that node any more, and says ENOENT, where a disk would just have one of the two files.
+ESTALE says what is true, and the kernel then looks the name up again. Who holds a directory open that was removed has no name to
+be looked up, and asks about the same node again: that gets its ENOENT here.
+
+The kernel has one size for a path, and ends every reader there. Where another version is open than is shown, it is told to keep
+the attributes for no time: it asks a reader's own file again before it says that the end is reached.
+
+**Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
+libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its
+answers are caught here, and sent as one. libfuse counts those names as looked up, and so does the kernel, which tells it later
+what it has forgotten. No request is made for that: a name whose attributes are not known goes without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+from collections.abc import Callable, Iterator
+
+from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Opcode
+from jobfs.vfs import CHANGES
+
+#: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
+_ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
+#: Most threads of which it is remembered what they were told to look up again.
+_TOLD = 1000
+#: Requests whose answers are looked at here.
+ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP}
+
+#: Of the kernel, since 5.16; an older one asks as before.
+_NO_FLUSH = 1 << 5
+
+_pointer = ctypes.c_void_p
+_send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
+# The interpreter is not let go of: a write of an answer waits for nothing, and to get it back may take longer.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_writev = _libc.writev
+_writev.argtypes = (ctypes.c_int, _pointer, ctypes.c_int)
+_writev.restype = ctypes.c_ssize_t
+write = _libc.write
+write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+write.restype = ctypes.c_ssize_t
+
+#: Where an answer has its error, in `fuse_out_header`; and the flags of what is opened, in `fuse_open_out`.
+_ERROR, _OPEN_FLAGS = 4, 8
+#: Bytes of `fuse_attr_out`.
+_ATTR = 104
+#: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
+_VALID = {Opcode.GETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
+
+#: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
+_OFFERED = 1 << 13 | 1 << 14
+#: Where they are: in `fuse_init_in` after the header of the request, and in `fuse_init_out` after that of the answer.
+_IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
+#: `fuse_read_in` after the header: how many bytes the kernel takes.
+_ROOM = struct.Struct("=56xI")
+#: `fuse_in_header`: its length and opcode, which differ from request to request; and where what follows them has the node.
+_LENGTH_AND_OPCODE, _NODE, _HEADER_END = struct.Struct("=II"), slice(16, 24), 40
+_NUMBER = struct.Struct("=Q")
+#: `fuse_dirent` without the name: inode number, offset of the next one, length of the name, type.
+_ENTRY = struct.Struct("=QQII")
+#: Bytes of `fuse_entry_out`, which begins with the node; zeros: without attributes.
+_FOUND = 128
+_WITHOUT = bytes(_FOUND)
+
+
+class ChannelOperations(ctypes.Structure):
+    """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
+
+    _fields_ = (("receive", _pointer), ("send", _send_prototype), ("destroy", _pointer))
+
+
+def channel_operations(device: int, here: AtWork) -> ChannelOperations:
+    """What sends libfuse's answers to the kernel, but for ENOENT about a node. To be kept as long as the channel.
+
+    The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
+    `keeping` gets libfuse's answer to a getattr, unless that is `brief`.
+    """
+
+    told: dict[int, int] = {}  # the node, by the thread that is to look it up again
+
+    def send(channel: int, vector: int, count: int) -> int:
+        desk = here.desk
+        opcode, _, node = HEAD.unpack_from(desk.buffer)
+        if count > 1:
+            add(desk, opcode, node, _pieces(vector, 2)[1][0])
+        elif opcode in _ABOUT_A_NODE:
+            look_again(desk, ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR))
+        if _writev(device, vector, count) < 0:
+            # Of a program that was told to end, which libfuse is to know; or the mount is over.
+            return -ctypes.get_errno()
+        return 0
+
+    def look_again(desk: Desk, error: ctypes.c_int32) -> None:
+        node, thread = desk.about()
+        if error.value == -errno.ENOENT and told.pop(thread, None) != node:
+            error.value = -errno.ESTALE
+            if len(told) > _TOLD:
+                told.clear()
+            told[thread] = node
+
+    def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
+        if opcode == Opcode.OPEN:
+            if not desk.flags.value & CHANGES:
+                ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
+        elif desk.brief:
+            seconds, nanoseconds = _VALID[Opcode(opcode)]
+            ctypes.memset(answer + seconds, 0, 8)
+            ctypes.memset(answer + nanoseconds, 0, 4)
+        elif desk.keeping is not None and opcode == Opcode.GETATTR:
+            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
+
+    return ChannelOperations(send=_send_prototype(send))
+
+
+def _pieces(vector: int, count: int) -> list[tuple[int, int]]:
+    """Where the pieces of an answer are, and their lengths in bytes: an array of `struct iovec`."""
+    words = (ctypes.c_size_t * (2 * count)).from_address(vector)
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+class ReadDirPlus:
+    """Asks libfuse, and answers the kernel.
+
+    `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
+    Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any. `here`: the desk of
+    the thread that asks.
+    """
+
+    def __init__(
+        self, device: int, process: Callable[[int, int], None], kernel_timeout: float, here: AtWork
+    ) -> None:
+        self.operations = ChannelOperations(send=_send_prototype(self._catch))
+        self._device, self._process = device, process
+        self._accepted = _OFFERED if kernel_timeout else 0
+        self._here = here
+
+    def accept(self, desk: Desk, length: int) -> None:
+        """Answer INIT, the kernel's first request: as libfuse does, and with what it does not know of."""
+        request = ctypes.string_at(desk.address, length)
+        answer = bytearray(self._ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
+        if len(answer) >= _IN_ANSWER.size:
+            (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
+            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & self._accepted)
+        write(self._device, bytes(answer), len(answer))
+
+    def answer(self, desk: Desk, length: int) -> None:
+        """Answer READDIRPLUS: with the names that there is room for."""
+        request = ctypes.string_at(desk.address, length)
+        listing = self._ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
+        if desk.answered == desk.turn:
+            return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
+        _, error, unique = ANSWER.unpack_from(listing)
+        (room,) = _ROOM.unpack_from(request)
+        desk.listing = True
+        try:
+            parts = self._entries(request, listing, room)
+        finally:
+            desk.listing = False
+        answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
+        if write(self._device, answer, len(answer)) < 0:
+            # Of a program that was told to end: the kernel has heard of none of them.
+            before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
+            for found in parts[::2]:
+                if any(node := found[: _NUMBER.size]):
+                    self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
+
+    def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
+        """What is known of each name in a listing, and its entry in there, as far as there is room."""
+        parts: list[bytes] = []
+        for name, entry in _named(listing):
+            room -= _FOUND + len(entry)
+            if room < 0:
+                break
+            parts += self._find(request, name), entry
+        return parts
+
+    def _find(self, request: bytes, name: bytes) -> bytes:
+        """What the kernel would hear of a name in the directory that a request is about."""
+        if name in (b".", b".."):
+            return _WITHOUT
+        header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
+        return self._ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :] or _WITHOUT
+
+    def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
+        """libfuse's answer to a request, of which `rest` follows the length and the opcode."""
+        message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
+        request = ctypes.create_string_buffer(message, len(message))
+        self._process(ctypes.addressof(request), len(message))
+        return self._here.desk.answer
+
+    def _catch(self, channel: int, vector: int, count: int) -> int:
+        self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in _pieces(vector, count))
+        return 0
+
+
+def _named(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names in an answer to READDIR, each with its whole entry."""
+    start = ANSWER.size
+    while start < len(listing):
+        _, _, length, _ = _ENTRY.unpack_from(listing, start)
+        name = start + _ENTRY.size
+        end = name + -(-length // 8) * 8
+        yield listing[name : name + length], listing[start:end]
+        start = end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -60,21 +59,21 @@ class View:
         state = self.state
         if not path or not state:
             return self.namespace.lookup(path, max_age)
-        file = state.at(path)
-        if file is not None:
-            if file.kind is Kind.DIRECTORY and not file.stays:
-                # No item stands for it, as far as is known here.
-                with contextlib.suppress(*COULD_NOT_ASK):
-                    return self.namespace.lookup(path, max_age) or file
+        file, parent = state.at(path), names.parent(path)
+        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
             return file
-        if state.hidden(path):
-            return state.meanwhile(path)
-        above = state.at(names.parent(path))
-        if (above is not None and above.unmade) or self.is_local(names.parent(path)):
-            return None
+        if file is None:
+            if state.hidden(path):
+                return state.meanwhile(path)
+            above = state.at(parent) if parent else None
+            if self.is_local(parent) or (above is not None and above.unmade):
+                return None
         try:
-            return self.namespace.lookup(path, max_age)
+            # Of a directory that was made here no item stands for it, as far as is known here.
+            return self.namespace.lookup(path, max_age) or file
         except COULD_NOT_ASK:
+            if file is not None:
+                return file  # whatever the job may have made there meanwhile
             if max_age is not None or not state.beneath(path):
                 raise
             # However long ago it was shown: it is on the way to what only this machine has.

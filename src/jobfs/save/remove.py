@@ -75,7 +75,8 @@ class Remove:
 
     def _wait(self, error: UnavailableError, attempt: int) -> None:
         """Pause before a request is tried again, as long as the server asks for; raises `error` if there is no time for that."""
-        pause = error.wait + deadline.backoff(attempt)
+        # The looks are few: the last ones come late in the time that a call has.
+        pause = error.wait + deadline.backoff(attempt, most=deadline.UNBOUNDED)
         if pause >= deadline.left(self._context.timeout):
             raise error
         time.sleep(pause)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.files import saved
 from tests.support.mounts import MountedJob, environment
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal, readable
@@ -77,19 +78,38 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     assert "\x1b" not in words.stdout
 
 
-def test_a_conflict_whose_file_has_another_name_is_compared_with_nothing(
-    server: Server, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 4.21: the names alone tell what belongs together; where a file is gone no command is shown."""
+def test_a_conflict_is_compared_under_the_names_that_there_are(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 6: whoever has renamed which, the command that is shown works; where one is gone there is none."""
     server.store.seed({"dir/notes.md": "old\n"}, age=60)
     with (mounted.path / "dir/notes.md").open("r+b") as file:
         file.write(b"new\n")
         server.store.write("dir/notes.md", "the job's\n")
     mounted.settled()
+
+    def compared() -> str | None:
+        (conflict,) = mounted.status()["conflicts"]
+        if conflict["diff"] is None:
+            return None
+        done = subprocess.run(["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20)
+        return done.stdout.partition("@@")[2].partition("@@")[2]
+
+    both = "\n-new\n+the job's\n"
+    copy = mounted.path / mounted.status()["conflicts"][0]["path"]
     (mounted.path / "dir/notes.md").rename(mounted.path / "mine.md")
-    (conflict,) = mounted.status()["conflicts"]
-    assert (conflict["origin"], conflict["diff"]) == ("dir/notes.md", None)
-    assert "; dir/notes.md is gone\n" in mounted.jobfs("status", mounted.path).stdout
+    assert compared() == both
+    saved(mounted.path / "mine.md", b"newer\n")
+    mounted.settled()
+    assert compared() == both.replace("new", "newer")
+    (mounted.path / "other").mkdir()
+    copy = copy.rename(mounted.path / "other" / copy.name)
+    assert compared() == both.replace("new", "newer")
+    (mounted.path / "mine.md").unlink()
+    assert compared() is None
+    assert "; other/notes.md is gone\n" in mounted.jobfs("status", mounted.path).stdout
+    mounted.remount()
+    assert compared() is None
+    copy.unlink()
+    assert mounted.status()["conflicts"] == []
 
 
 def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mounted: MountedJob) -> None:
@@ -181,9 +201,9 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            for _ in range(3)
+            for _ in range(6)
         ]
-        # Three programs have to start, on a machine that may be busy with others.
+        # Six programs have to start, on a machine that may be busy with others.
         eventually(lambda: threads(mounted) > most, lambda: threads(mounted), timeout=40)
         for flush in flushes:
             flush.send_signal(number)

@@ -150,11 +150,16 @@ def left(most: float = UNBOUNDED) -> float:
 def wait_for(condition: threading.Condition, predicate: Callable[[], object], what: str) -> None:
     """Wait for `what`, with the condition's lock held, as long as this thread's call may; raises OutOfTimeError(ETIMEDOUT)."""
     while not predicate():
-        about_to_wait()
-        deadline = _current.get()
-        if deadline is None:
-            condition.wait()
-            continue
+        wait(condition, what)
+
+
+def wait(condition: threading.Condition, what: str) -> None:
+    """As `wait_for`, until the condition is notified: the caller looks again."""
+    about_to_wait()
+    deadline = _current.get()
+    if deadline is None:
+        condition.wait()
+    else:
         deadline.check(what)
         condition.wait(deadline.left())
 
@@ -182,7 +187,6 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
 
-def backoff(attempt: int) -> float:
+def backoff(attempt: int, first: float = FIRST_PAUSE, most: float = LONGEST_PAUSE) -> float:
     """Seconds to wait after failed attempt number `attempt` (from 0): exponential, with jitter."""
-    pause: float = FIRST_PAUSE * 2 ** min(attempt, 16)
-    return min(pause, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+    return min(first * 2.0 ** min(attempt, 16), most) * random.uniform(0.5, 1.0)

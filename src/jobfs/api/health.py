@@ -13,11 +13,11 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import random
 import threading
 import time
 from dataclasses import dataclass
 
+from jobfs.api.deadline import backoff
 from jobfs.api.failures import Call, http_date
 from jobfs.errors import (
     ApiError,
@@ -215,8 +215,8 @@ class Health:
             if not seconds:
                 if now < self._left_alone_until:
                     return  # one of those that were sent together
-                seconds = min(_FIRST * 2.0**self._throttled, _MOST) * random.uniform(0.75, 1.0)
-                self._throttled = min(self._throttled + 1, 16)
+                seconds = backoff(self._throttled, _FIRST, _MOST)
+                self._throttled += 1
             self._left_alone_until = max(self._left_alone_until, now + min(seconds, _LONGEST))
 
     def learn(self, call: Call, error: ApiError) -> None:

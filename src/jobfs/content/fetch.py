@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import random
 import time
 from collections.abc import Iterator
 
 from jobfs.api.client import Download
-from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
+from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.disk import Backing, DiskCache
 from jobfs.content.link import Link, StaleVersionError
@@ -26,8 +25,8 @@ _log = logging.getLogger("jobfs.content")
 
 #: What is there already is taken from the server again unless that saves this much.
 _SKIP = 4 * MIB
-#: Seconds before a broken body is asked for again: first, and at most.
-_BACKOFF, _BACKOFF_MAX = 0.05, 2.0
+#: Seconds before a broken body is asked for again, the first time.
+_FIRST_PAUSE = 0.05
 #: Seconds after which a transfer lets another one have its thread; the same for a request that goes before it.
 _TURN, _SHORT_TURN = 2.0, 0.2
 
@@ -312,9 +311,9 @@ class Fetch:
         left = self._gained + self._link.timeout - time.monotonic()
         if left <= 0:
             raise again(broken)
-        delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
         with self._entry.cond:
-            self._entry.cond.wait_for(lambda: self._entry.unwanted(self), min(left, delay))
+            pause = min(left, backoff(failures, _FIRST_PAUSE))
+            self._entry.cond.wait_for(lambda: self._entry.unwanted(self), pause)
 
     def _request(self, start: int) -> UnavailableError | None:
         """One request from `start` on; the error if its body broke off, which can be resumed.

@@ -15,7 +15,7 @@ from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.state import State, edit
+from jobfs.state import File, State, edit
 from jobfs.state.server import KnownServer, ServerFacts
 
 log = logging.getLogger("jobfs.save")
@@ -58,6 +58,8 @@ class Context:
         #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
         self._contested: LRUCache[str, str] = LRUCache(_REMEMBERED)
         self._unsure: dict[str, float] = {}
+        #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
+        self.winners: LRUCache[str, File | str] = LRUCache(_REMEMBERED)
 
     @property
     def known(self) -> ServerFacts:

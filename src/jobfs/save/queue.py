@@ -18,7 +18,6 @@ import contextlib
 import errno
 import heapq
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -118,7 +117,8 @@ class Queue:
         if not change.begun:
             # Else the newer bytes are sent when it ends.
             usual = WHILE_OPEN if file.writing else self.delay
-            self.add(change, _earliest(usual if delay is None else delay, by, change.due))
+            before = [due - time.monotonic() for due in (by, change.due) if due]
+            self.add(change, min([usual if delay is None else delay, *before]))
         return change
 
     def add(self, change: Change, delay: float) -> None:
@@ -130,14 +130,6 @@ class Queue:
     def wake(self) -> None:
         """The state has Changes to clean up."""
         with self._lock:
-            self._lock.notify_all()
-
-    def hurry(self, wanted: Callable[[Change], bool]) -> None:
-        """What has not been tried yet, of what is wanted, is due now."""
-        with self._lock:
-            for change in self._state.changes.values():
-                if not (change.settled or change.attempts or change.running) and wanted(change):
-                    self._push(change, time.monotonic())
             self._lock.notify_all()
 
     def _push(self, change: Change, due: float) -> None:
@@ -249,7 +241,7 @@ class Queue:
         return just_begun or self._health.wait(changing=False) > 0
 
     def _failed(self) -> list[Change]:
-        """What waits until it is tried again."""
+        """What waits for its next try."""
         return [change for change in self._out.values() if change.attempts and not change.running]
 
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
@@ -307,7 +299,7 @@ class Queue:
         """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; its File may have the next one."""
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            pause = min(_BACKOFF * 2 ** min(change.attempts, 4), _MOST) * random.uniform(0.5, 1.0)
+            pause = deadline.backoff(change.attempts, _BACKOFF, _MOST)
         if isinstance(error, UnavailableError):
             pause = max(pause, error.wait)
         with self._lock:
@@ -337,70 +329,62 @@ class Queue:
             raise
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """Run a Change here, and before it what has to come first, until it is over. Raises what ended that."""
-        own = contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout)
-        with own:
+        """Run a Change here, and before it what has to come first, until it is over, as long as this thread's call may.
+
+        Raises what ended that.
+        """
+        with contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout):
             if not over(change):
                 # Nor does it wait for what asks whether the server is back.
                 self._context.client.reach(change.target)
-            self._drive_within(change, over)
-
-    def _drive_within(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """The same, as long as this thread's call may."""
-        pause = 0.05
-        failed: JobfsError | None = None
-        while (first := self._take_turn(change, over)) is not None:
-            wait = pause * random.uniform(0.5, 1.0)
-            try:
-                self._attempt(first)
-                if self._state.before(change) is not first:
-                    continue
-            except (OutOfTimeError, HeldBackError) as error:
-                # The server is not asked any more, and what went wrong before says more.
-                raise failed or error from None
-            except UnavailableError as error:
-                failed, wait = error, max(wait, error.wait)
-            except JobfsError as error:
-                if first is change:
-                    raise
-                failed = error
-            if wait >= deadline.left(self._context.timeout):
-                raise failed or deadline.out_of_time(f"{change.target} is being saved")
-            time.sleep(wait)
-            pause = min(pause * 2, 2.0)
+            failed: JobfsError | None = None
+            attempt = 0
+            while (first := self._take_turn(change, over)) is not None:
+                pause = deadline.backoff(attempt)
+                try:
+                    self._attempt(first)
+                    if self._state.before(change) is not first:
+                        continue
+                except (OutOfTimeError, HeldBackError) as error:
+                    # The server is not asked any more, and what went wrong before says more.
+                    raise failed or error from None
+                except UnavailableError as error:
+                    failed, pause = error, max(pause, error.wait)
+                except JobfsError as error:
+                    if first is change:
+                        raise
+                    failed = error
+                if pause >= deadline.left(self._context.timeout):
+                    raise failed or deadline.out_of_time(f"{change.target} is being saved")
+                time.sleep(pause)
+                attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
         """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over.
 
         What runs for it meanwhile has this call's place, and its progress is ours.
         """
-
-        def seen() -> tuple[bool, Change, deadline.Deadline | None, bool]:
-            first = self._state.before(change) or change
-            may_begin = self._reservations.against(first.target) is None and (
-                not _needs_room(first) or self._has_room()
-            )
-            return over(change), first, first.deadline, may_begin
-
         until = deadline.current()
         assert until is not None
         with self._lock:
-            while not (now := seen())[0]:
-                _, first, attempt, may_begin = now
-                if attempt is None and may_begin:
+            while not over(change):
+                first = self._state.before(change) or change
+                runs, held = first.deadline, self._reservations.against(first.target) is not None
+                if not (runs or held or (_needs_room(first) and not self._has_room())):
                     self._claim(first, until)
                     return first
-                with attempt.joined(until) if attempt else contextlib.nullcontext():
-                    deadline.wait_for(
-                        self._lock,
-                        lambda now=now: seen() != now,  # type: ignore[misc]
-                        f"{change.target} is being saved",
-                    )
+                with runs.joined(until) if runs else contextlib.nullcontext():
+                    deadline.wait(self._lock, f"{change.target} is being saved")
         return None
 
     def drain(self, timeout: float, under: str) -> bool:
-        """Wait until nothing at or below `under` is left to be sent that is not refused; False after `timeout` seconds."""
-        self.hurry(lambda change: names.within(change.target, under))
+        """Send what is at or below `under` now; False if after `timeout` seconds something is left of it that is not refused."""
+        with self._lock:
+            for change in self._state.changes.values():
+                tried = change.settled or change.attempts or change.running
+                if not tried and names.within(change.target, under):
+                    self._push(change, time.monotonic())
+            self._lock.notify_all()
         return self._waited_for(lambda: not self._state.left(under).waiting, timeout)
 
     def _waited_for(self, done: Callable[[], bool], timeout: float) -> bool:
@@ -455,11 +439,6 @@ class Queue:
         if change.over:
             return change.unfinished or (change.running and not change.settled)
         return change.begun or change.verb is Verb.REMOVE
-
-
-def _earliest(delay: float, *dues: float) -> float:
-    """Seconds until the earliest of what is due in `delay` seconds, or then (monotonic seconds; 0.0: never)."""
-    return min(delay, *(due - time.monotonic() if due else delay for due in dues))
 
 
 def _needs_room(change: Change) -> bool:

@@ -1,16 +1,9 @@
-"""Taking up what an earlier mount left in the journal (save/protocol.md, Recovery).
+"""Taking up what an earlier mount left in the journal (save/protocol.md, Recovery, has the table).
 
-Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. By its stage:
-
-    STAGING    the staged item is looked for under its hidden name, or at the target (replace.py `_stage`), else made again
-    STAGED     it is still hidden: it is placed now; it has another name: it was placed; it is gone: it is made again from the
-               local bytes, and a `move`, which has none, is undone (replace.py `_look_at_staged`)
-    PLACED     what was set aside is looked at (cleanup.py `finish`)
-    CANCELLED  what was begun is taken back (cleanup.py `_take_back`)
-    no row     a hidden item of this mount that no record explains: deleted if its transaction id is a tombstone, else shown
-               (cleanup.py `expose_orphans`)
-
-Until its Change ends, a file is served from the local bytes. What was written to a file and never closed gets a name of its own.
+Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. What was STAGING
+or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), what was PLACED or CANCELLED in cleanup.py (`finish`). There,
+`expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
+local bytes. What was written to a file and never closed gets a name of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +15,11 @@ import time
 
 from jobfs import names
 from jobfs.nodes import Kind
-from jobfs.save.context import Context
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
 from jobfs.state.journal import keep_unnamed
-from jobfs.state.localbytes import BOOT, Local
+from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -53,20 +45,16 @@ def restore(write_back: WriteBack) -> list[str]:
         if not file.recorded:
             state.drop(file)  # it was never closed, or was unlinked
         elif file.generation and (fault := state.bytes.fault(file.ino, file.generation)):
-            _leave(file, fault)
+            # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
+            file.refused, file.refused_errno = fault, errno.EIO
+            if file.change is not None:
+                file.change.file = None
+                file.change = None
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
         else:
             found += _take_up(write_back, file)
     write_back.warnings += _sweep(state, changes)
     return found
-
-
-def _leave(file: File, fault: str) -> None:
-    """A File whose bytes can't be read has failed. Its row stays: once the disk is mended, the next mount takes it up."""
-    file.refused, file.refused_errno = fault, errno.EIO
-    if file.change is not None:
-        file.change.file = None
-        file.change = None
 
 
 def _bring_back(write_back: WriteBack, file: File) -> list[str]:
@@ -79,7 +67,9 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
     if not (fault or (local is not None and local.size)):
         state.end_draft(file)
         return []
-    kept = state.new(Kind.FILE, _free_name(state, file.path or ""))
+    taken = {other.path for other in state.files()}
+    tried = (names.beside(file.path or "", "recovered", attempt=number) for number in itertools.count())
+    kept = state.new(Kind.FILE, next(name for name in tried if name not in taken))
     try:
         kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
         written = local.path.stat().st_mtime_ns
@@ -92,12 +82,6 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
     state.end_draft(file, edit(kept, **closed, **values))
     write_back.warnings.append(f"{told}: what was written is kept as {kept.path}")
     return _take_up(write_back, kept)
-
-
-def _free_name(state: State, path: str) -> str:
-    taken = {file.path for file in state.files()}
-    tried = (names.beside(path, "recovered", attempt=number) for number in itertools.count())
-    return next(name for name in tried if name not in taken)
 
 
 def _take_up(write_back: WriteBack, file: File) -> list[str]:
@@ -113,7 +97,12 @@ def _take_up(write_back: WriteBack, file: File) -> list[str]:
 def _restore(write_back: WriteBack, change: Change) -> None:
     """Queue one Change, for the step that its stage names."""
     state, file = write_back.state, change.file
-    _distrust(write_back.context, change)
+    # Any request of it may have gone unanswered (R7): it looks at the server first.
+    change.begun = change.unsure = True
+    for aside in change.asides:
+        aside.unsure_until = write_back.context.may_come_until()
+    for item_id in filter(None, (change.staged_id, *(aside.id for aside in change.asides))):
+        write_back.context.unanswered(item_id)
     state.apply(change)
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         _clean_up(state, change)
@@ -127,16 +116,6 @@ def _restore(write_back: WriteBack, change: Change) -> None:
             # A rename over unsent bytes, of which nobody was told that it was done: it takes these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
-
-
-def _distrust(context: Context, change: Change) -> None:
-    """After a restart any request of it may have gone unanswered (R7): it looks at the server first."""
-    change.begun = change.unsure = True
-    for aside in change.asides:
-        aside.unsure_until = context.may_come_until()
-    for item_id in (change.staged_id, *(aside.id for aside in change.asides)):
-        if item_id:
-            context.unanswered(item_id)
 
 
 def _clean_up(state: State, change: Change) -> None:
@@ -155,31 +134,31 @@ def _clean_up(state: State, change: Change) -> None:
 
 
 def _remove(write_back: WriteBack, change: Change) -> None:
-    """A directory, a file that was open, or one that has a scratch name here now, is on its way out."""
+    """A directory, a file that was open, or one that has a scratch name here now, is on its way out, and not shown again."""
+    state = write_back.state
     if change.asides:
         # A directory: cleanup looks at it only when no unanswered request of it can be carried out any more.
-        write_back.state.write(edit(change, stage=Stage.PLACED))
-    elif change.base.id:
-        _unlink(write_back, change)
-    else:
-        write_back.state.end(change)
-
-
-def _unlink(write_back: WriteBack, change: Change) -> None:
-    """No handle is left of a file that was being unlinked while open, and it is not shown again."""
+        state.write(edit(change, stage=Stage.PLACED))
+        return
+    if not change.base.id:
+        state.end(change)
+        return
     if change.file is not None:
-        write_back.state.drop(change.file)
+        # No handle is left of it.
+        state.drop(change.file)
         change.file.path = change.file.change = None
         change.file = None
-    write_back.state.apply(change, shows={change.target: None})
+    state.apply(change, shows={change.target: None})
     write_back.queue.add(change, 0.0)
 
 
 def _show(state: State, file: File) -> bool:
     """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped."""
     if file.generation:
-        local = _whole_bytes(state, file)
-        if local is None:
+        # What stays here may have been written to since it was closed.
+        sealed = not file.stays or file.boot != ""
+        local = state.bytes.open(file.ino, file.generation, sealed=sealed)
+        if local is None or not (file.stays or local.size == file.size):
             log.warning("%s: its local bytes are not whole", file.path)
             if file.change is not None:
                 # What was begun goes on if the server has the bytes, else it is undone.
@@ -198,19 +177,14 @@ def _show(state: State, file: File) -> bool:
     return True
 
 
-def _whole_bytes(state: State, file: File) -> Local | None:
-    """Its local bytes, if they are as long as they were when it was closed; what stays here may have been written to since."""
-    sealed = not file.stays or file.boot != ""
-    local = state.bytes.open(file.ino, file.generation, sealed=sealed)
-    return local if local is not None and (file.stays or local.size == file.size) else None
-
-
 def _sweep(state: State, changes: list[Change]) -> list[str]:
     """Remove local bytes that no record names: they are on the server, or were unlinked. Returns what the user has to be told.
 
     Where the power may have taken their records, they are put aside.
     """
-    unnamed = state.bytes.unnamed(_named(state, changes))
+    kept = {(file.ino, number) for file in state.files() for number in (file.generation, file.draft)}
+    kept |= {(c.ino, c.generation) for c in changes if c.generation and c.stage is not Stage.DONE}
+    unnamed = state.bytes.unnamed({state.bytes.path(ino, generation).name for ino, generation in kept})
     if state.journal.complete:
         state.bytes.unlink(unnamed)
         return []
@@ -222,10 +196,3 @@ def _sweep(state: State, changes: list[Change]) -> list[str]:
         ]
     state.journal.take_over()
     return [told] if told else []
-
-
-def _named(state: State, changes: list[Change]) -> set[str]:
-    """The names of the local bytes that records name."""
-    kept = {(file.ino, number) for file in state.files() for number in (file.generation, file.draft)}
-    kept |= {(c.ino, c.generation) for c in changes if c.generation and c.stage not in (Stage.DONE,)}
-    return {state.bytes.path(ino, generation).name for ino, generation in kept}

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import random
 import time
 
 from jobfs import names
@@ -66,22 +65,18 @@ class Remove:
                 gone.add(item.id)
             except UnavailableError as error:
                 self._wait(error, attempt)
-            there = self._another(item.path, gone)
-            if there is None:
+            there = self._context.namespace.lookup(item.path, max_age=0.0)
+            if there is None or there.is_dir or there.id in gone:
                 return None
             if lost and there.id != item.id:
                 return forget(self._context, item)
             item = there
         raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
 
-    def _another(self, path: str, gone: set[str]) -> Item | None:
-        """The file that stands there now, if it is none of those that are known to be gone."""
-        there = self._context.namespace.lookup(path, max_age=0.0)
-        return None if there is None or there.is_dir or there.id in gone else there
-
     def _wait(self, error: UnavailableError, attempt: int) -> None:
         """Pause before a request is tried again, as long as the server asks for; raises `error` if there is no time for that."""
-        pause = error.wait + random.uniform(0.05, 0.1) * 2**attempt
+        # The looks are few: the last ones come late in the time that a call has.
+        pause = error.wait + deadline.backoff(attempt, most=deadline.UNBOUNDED)
         if pause >= deadline.left(self._context.timeout):
             raise error
         time.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -14,7 +15,7 @@ from jobfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
@@ -37,17 +38,8 @@ class Rename:
         self._namespace = context.namespace
         self._replace = replace
 
-    def move(self, item: Item, target: str) -> Item:
-        """Move an item to a free name with one request. Raises PathExistsError, ApiError."""
-        return self._update(item, path=target)
-
-    def change(
-        self, item: Item, permission: Permission | None = None, lifecycle: Lifecycle | None = None
-    ) -> Item:
-        """Change an item's permission or lifecycle on the server. Raises ApiError."""
-        return self._update(item, permission=permission, lifecycle=lifecycle)
-
-    def _update(self, item: Item, **wanted: Any) -> Item:
+    def update(self, item: Item, **wanted: Any) -> Item:
+        """Change an item's path, to a free name, permission or lifecycle with one request. Raises PathExistsError, ApiError."""
         lost: AnswerLostError | None = None
         for _ in range(3):
             try:
@@ -84,7 +76,7 @@ class Rename:
             try:
                 self._state.write(edit(change), new=True)
                 inside = [] if self._context.known.moves_carry else self._below(old)[:_ASKED]
-                self.move(item, new)
+                self.update(item, path=new)
                 self._bring_along(inside, old, new)
                 repath(self._state, change)
                 self._context.renamed_directory(old, new)
@@ -107,7 +99,7 @@ class Rename:
             self._namespace.refresh()
             for item in self._below(old):
                 try:
-                    self.move(item, names.moved(item.path, old, new))
+                    self.update(item, path=names.moved(item.path, old, new))
                 except (BadRequestError, NotFoundError) as error:
                     log.warning("%s stays where it is though %s was renamed: %s", item.path, old, error)
         except JobfsError as error:
@@ -126,12 +118,20 @@ def repath(state: State, change: Change) -> None:
     Raises FsError(EIO).
     """
     old, new = change.source, change.target
+
+    def moved(path: str) -> str:
+        return names.moved(path, old, new) if names.under(path, old) else path
+
+    def repathed(change: Change) -> dict[str, Any]:
+        shows = {moved(path): item for path, item in change.shows.items()}
+        return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
+
     with state.lock:
         edits: list[tuple[File | Change, dict[str, Any]]] = [
             (file, {"path": names.moved(file.path or "", old, new)}) for file in state.beneath(old)
         ]
         edits += [
-            (other, _repathed(other, old, new))
+            (other, repathed(other))
             for other in state.changes.values()
             if other is not change and names.under(other.target, old)
         ]
@@ -142,24 +142,10 @@ def repath(state: State, change: Change) -> None:
         state.end(change)
 
 
-def _repathed(change: Change, old: str, new: str) -> dict[str, Any]:
-    """What changes of a Change below a directory that has another name now."""
-
-    def moved(path: str) -> str:
-        return names.moved(path, old, new) if names.under(path, old) else path
-
-    shows = {moved(path): item for path, item in change.shows.items()}
-    return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
-
-
 def find_renamed(context: Context, change: Change) -> None:
     """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
-    try:
-        item = context.client.get(change.staged_id)
-    except NotFoundError:
-        context.state.end(change)
-        return
-    if item.path == change.target:
-        repath(context.state, change)
-    else:
-        context.state.end(change)
+    with contextlib.suppress(NotFoundError):
+        if context.client.get(change.staged_id).path == change.target:
+            repath(context.state, change)
+            return
+    context.state.end(change)

@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -309,7 +308,7 @@ class Replace:
             if seen.there is None or self._make_room(change, seen.there, seen):
                 if self._move(change):
                     return
-                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
+                time.sleep(deadline.backoff(turn, 0.02))
         raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:

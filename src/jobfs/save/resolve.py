@@ -55,7 +55,8 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     state = write_back.state
     with state.reservations.held(target):
         with state.lock:
-            deadline.wait_for(state.lock, lambda: not _is_running(file), f"{target} is being saved")
+            while file.change is not None and file.change.running:
+                deadline.wait(state.lock, f"{target} is being saved")
         if not (file.unsaved or file in state.unclosed or file.unmade):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         _check_closed(file)
@@ -68,10 +69,6 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
             state.unname(file)
         write_back.namespace.touch(target)
     return kept
-
-
-def _is_running(file: File) -> bool:
-    return file.change is not None and file.change.running
 
 
 def _take_back(write_back: WriteBack, change: Change) -> None:

@@ -13,10 +13,7 @@ import time
 from pathlib import Path
 
 from jobfs import names
-from jobfs.errors import (
-    AnswerLostError,
-    FsError,
-)
+from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
@@ -99,14 +96,11 @@ class Upload:
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
-        if not change.sha256:
-            return None
-        for item in self._client.find(change.target):
-            if item.is_dir or item.size not in (None, change.size):
-                continue
-            found = with_bytes(self._client, item, change.sha256)
-            if found is not None:
-                return found
+        for item in self._client.find(change.target) if change.sha256 else []:
+            if not item.is_dir and item.size in (None, change.size):
+                found = with_bytes(self._client, item, change.sha256)
+                if found is not None:
+                    return found
         return None
 
     def make_directory(self, path: str) -> Item | None:
@@ -149,20 +143,18 @@ class Upload:
                 raise
             # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
             self._state.sync()
-            self._try_creates(change, path)
-
-    def _try_creates(self, change: Change, path: str) -> None:
-        try:
-            self._probe.write_bytes(b"?")
-            found = {kind: rejects(self._client, path, kind, self._probe) for kind in Kind}
-            log.info("creates at existing paths are rejected by this server: %s", found)
-            self._context.server.learn(rejects=found, forms=self._client.forms)
-        except AnswerLostError:
-            # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
-            change.asides[0].unsure_until = self._context.may_come_until()
-            raise
-        except OSError as error:
-            raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
+            try:
+                self._probe.write_bytes(b"?")
+                found = {kind: rejects(self._client, path, kind, self._probe) for kind in Kind}
+                log.info("creates at existing paths are rejected by this server: %s", found)
+                self._context.server.learn(rejects=found, forms=self._client.forms)
+            except AnswerLostError:
+                # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
+                change.asides[0].unsure_until = self._context.may_come_until()
+                raise
+            except OSError as error:
+                told = f"can't write in {self._probe.parent}: {error.strerror}"
+                raise FsError(failure(error), told) from error
 
 
 def wanted(change: Change) -> Permission | None:

@@ -15,7 +15,7 @@ from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
@@ -24,6 +24,7 @@ from jobfs.save.remove import Remove
 from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
+from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import Base, Record, Stage, Verb
@@ -64,17 +65,10 @@ class WriteBack:
         content: ContentStore,
         directory: Path,
         mount: str,
-        *,
-        delay: float,
-        timeout: float,
-        lifetime: float,
-        cache_limit: int,
+        settings: Settings,
         server: KnownServer,
     ) -> None:
-        """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
-
-        Raises UsageError if its journal can't be used.
-        """
+        """`directory`: the state directory of this mount, `mount`: its id. Raises UsageError if its journal can't be used."""
         self.client = client
         self.namespace = namespace
         self.content = content
@@ -82,8 +76,8 @@ class WriteBack:
         # With each of them another thread asks too: half as many threads as connections use them all.
         beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
-            client, namespace, content, self.state, beside,
-            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, server=server,
+            client, namespace, content, self.state, beside, mount=mount, lifetime=settings.request_lifetime,
+            timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
@@ -91,6 +85,7 @@ class WriteBack:
         self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
         self.remove = Remove(self.context, self.replace, self.cleanup)
         self.rename = Rename(self.context, self.replace)
+        delay = settings.write_back_delay
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
@@ -130,9 +125,9 @@ class WriteBack:
         """Removals that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
         with self.state.lock:
             waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
-            # Where a rename is still under way, it may be that which hides the file.
-            waiting = [c for c in waiting if self.state.reservations.against(c.target) is None]
         for change in waiting:
+            if self.state.reservations.against(change.target) is not None:
+                continue  # a rename is still under way there, and it may be that which hides the file
             if change.base.id:
                 self.state.write(edit(change))
             elif change.file is not None:
@@ -187,14 +182,13 @@ class WriteBack:
         with file.lock:
             local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or file.stays or not file.written:
+            if local is None or file.path is None or not (file.shared and file.written):
                 return
             try:
                 # In one step, or a sync between the two would not find the row that it is to mark.
                 with self.state.lock:
                     self.state.bytes.seal(file.ino, local)
-                    closed = {"generation": local.generation, "size": local.size, "draft": 0}
-                    self.state.write(edit(file, **closed, boot=BOOT, refused=""))
+                    self.state.write(edit(file, **_closed(local), refused=""))
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)
@@ -221,23 +215,30 @@ class WriteBack:
                 if change.generation >= wanted and file.base.id == change.staged_id != "":
                     return  # it is placed; what was closed since is another's to wait for
 
-    def settle(self, file: File) -> None:
-        """Return when no save of this File is half done on the server. Raises ApiError, FsError."""
-        while (change := file.change) is not None and change.begun and not change.settled:
-            self.queue.commit(change)
-            if change.stage is Stage.CANCELLED:
-                return
+    def bring_to_rest(self, file: File) -> None:
+        """Return when no save of this File is half done on the server; one that can't be waited for is begun anew.
 
-    def begin_anew(self, file: File) -> bool:
+        Raises ApiError, FsError.
+        """
+        if file.stays:
+            return
+        if self.namespace.unreachable:
+            self._begin_anew(file)
+        try:
+            while (change := file.change) is not None and change.begun and not change.over:
+                self.queue.commit(change)
+        except UnavailableError:
+            if not self._begin_anew(file):
+                raise
+
+    def _begin_anew(self, file: File) -> bool:
         """In an outage, a file whose save was begun need not wait for that: it is taken back later, and another one begun.
 
         False if it has none, or one that may have set aside what it replaces.
         """
         with file.lock, self.state.lock:
             change = file.change
-            if file.stays or change is None or not change.begun or change.settled:
-                return False
-            if any(aside.id for aside in change.asides):
+            if change is None or not change.begun or change.settled or any(a.id for a in change.asides):
                 return False
             # What it was to replace, the other one does.
             self.state.cancel(change, ino=0, base=Base())
@@ -266,12 +267,6 @@ class WriteBack:
         assert item is not None
         self.namespace.publish(item)
         return item
-
-    def unsent_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
-        """A directory that the server could not be asked to make: it is here, and is made there later. Raises FsError(ENOSPC)."""
-        file = self.state.new(Kind.DIRECTORY, path)
-        self.state.write(edit(file, mode=mode, uid=uid, gid=gid), new=True)
-        self.queue.save(file)
 
     def cancel(self, file: File) -> bool:
         """A File with unsent bytes is unlinked (R10). Raises FsError.
@@ -315,9 +310,7 @@ class WriteBack:
         if isinstance(node, File):
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
-        if pending is None:
-            return Victim()
-        return Victim(pending.base, pending.item, pending.file, pending)
+        return Victim(pending.base, pending.item, pending.file, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
         """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
@@ -326,11 +319,10 @@ class WriteBack:
         """
         if over is not None:
             self.state.unname(over)
-        if victim.pending is not None:
-            if new is not None:
-                self.state.void(victim.pending, new)
-            else:
-                self.state.end(victim.pending)
+        if victim.pending is not None and new is not None:
+            self.state.void(victim.pending, new)
+        elif victim.pending is not None:
+            self.state.end(victim.pending)
         if victim.file is not None:
             self.state.unname(victim.file)
 
@@ -359,37 +351,27 @@ class WriteBack:
         gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
         replaces = bool(gone or victim.base.id)
         with file.lock, self.state.lock:
-            before = file.generation
-            values = self._in_place_of(victim, file, replaces=replaces)
+            before, local = file.generation, file.local
+            values: dict[str, Any] = {
+                "path": path, "stays": False, "base": victim.base, "refused": "",
+                "item_id": victim.item.id if victim.item is not None else "",
+            }  # fmt: skip
+            if local is not None and (file.stays or (replaces and not file.generation)):
+                # What was never closed is closed with its new name: that is what has the place after a death.
+                self.state.bytes.seal(file.ino, local)
+                values |= _closed(local)
             if file.recorded or replaces:
-                self.state.write(edit(file, path=path, **values), gone=gone, new=True)
-            self.state.apply(file, path=path, **values, item=victim.item)
+                self.state.write(edit(file, **values), gone=gone, new=True)
+            self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
-        due = self._due(victim)
+        # When its unsent bytes were to be sent, what takes its place is sent.
+        ended = victim.file.change if victim.file is not None else None
+        due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
         self.replaced(victim, over)
         self.queue.save(file, by=due)
-
-    @staticmethod
-    def _due(victim: Victim) -> float:
-        """When its unsent bytes were to be sent (monotonic seconds), else 0.0: what takes its place is sent then."""
-        ended = victim.file.change if victim.file is not None else None
-        return ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
-
-    def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
-        """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""
-        values: dict[str, Any] = {
-            "stays": False, "base": victim.base, "refused": "",
-            "item_id": victim.item.id if victim.item is not None else "",
-        }  # fmt: skip
-        local = file.local
-        if local is not None and (file.stays or (replaces and not file.generation)):
-            # What was never closed is closed with its new name: that is what has the place after a death.
-            self.state.bytes.seal(file.ino, local)
-            values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
-        return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
         """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError: then that is there again.
@@ -409,12 +391,15 @@ class WriteBack:
             state.write(edit(change), new=True)
             self.queue.commit(change)
         except JobfsError as error:
-            if not self._ended(change):
-                if isinstance(error, UnavailableError):
-                    self._go_on_alone(change)
-                else:
-                    # Not even what was set aside could be put back: that is tried again.
-                    self.replace.give_up(change)
+            with state.lock:
+                undone = change.stage is Stage.DONE or not change.begun
+                if undone:
+                    state.end(change)
+            if not undone and isinstance(error, UnavailableError):
+                self._go_on_alone(change)
+            elif not undone:
+                # Not even what was set aside could be put back: that is tried again.
+                self.replace.give_up(change)
             self.spared(victim, target)
             self.queue.wake()
             self.namespace.touch(item.path)
@@ -423,14 +408,6 @@ class WriteBack:
         assert change.item is not None
         self.replaced(victim)
         return change.item
-
-    def _ended(self, change: Change) -> bool:
-        """True if a rename that has failed is over: it was undone, or no request of it was sent. Raises FsError(EIO)."""
-        with self.state.lock:
-            if change.begun and change.stage is not Stage.DONE:
-                return False
-            self.state.end(change)
-            return True
 
     def _go_on_alone(self, change: Change) -> None:
         """A rename of an item may have been done: it goes on, though its caller was told that it failed. Raises FsError(EIO).
@@ -468,8 +445,7 @@ class WriteBack:
             if local is not copy:
                 base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
             values = {
-                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "",
-                "generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT, **attr,
+                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **_closed(local), **attr,
             }  # fmt: skip
             try:
                 state.bytes.seal(file.ino, local)
@@ -492,10 +468,7 @@ class WriteBack:
             state.unname(over)
 
     def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
-        """What had this name has a scratch name here: its item goes, unless something takes the name before.
-
-        Nothing is recorded yet: killed before, it is there under both.
-        """
+        """The item of what has a scratch name here goes, unless something takes its name; killed before, both are there."""
         change = self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip
@@ -507,3 +480,8 @@ def _let_go_of(copy: Local | None) -> None:
     if copy is not None:
         copy.release()
         copy.discard()
+
+
+def _closed(local: Local) -> dict[str, Any]:
+    """What the row of a File says of its bytes once they are closed."""
+    return {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}

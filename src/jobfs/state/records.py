@@ -182,7 +182,7 @@ class File:
     @property
     def unsaved(self) -> bool:
         """True if bytes were closed here that the server does not have: a generation that no Change has placed."""
-        return self.generation > 0 and not self.stays and self.path is not None
+        return self.generation > 0 and self.shared
 
     @property
     def written(self) -> bool:
@@ -203,6 +203,11 @@ class File:
     def named(self) -> bool:
         """False for one that was unlinked, or that libfuse has hidden while it is open."""
         return self.path is not None and not names.is_fuse_hidden(names.basename(self.path))
+
+    @property
+    def shared(self) -> bool:
+        """True for one that the job sees, or will: it has a name, and is not of this machine only."""
+        return self.path is not None and not self.stays
 
     @property
     def writing(self) -> bool:

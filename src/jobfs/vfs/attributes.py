@@ -39,7 +39,7 @@ class Attributes:
         with self._changing(path, mode) as node:
             if isinstance(node, Item):
                 if node.permission is not wanted:
-                    node = self._write_back.rename.change(node, wanted)
+                    node = self._write_back.rename.update(node, permission=wanted)
                 self._remember(node, mode=mode, permission=wanted)
             elif self._switches(node, mode):
                 self._remember(node, mode=mode, wish=wanted)
@@ -119,7 +119,7 @@ class Attributes:
             if node.item is None:
                 raise FsError(errno.EBUSY, f"{path} is not on the server yet")
             node = node.item
-        self._write_back.rename.change(node, **wanted)
+        self._write_back.rename.update(node, **wanted)
 
     def _remember(self, node: Node, **values: Any) -> None:
         """Attributes of a node; of an item the times are of its present version, of what is only here they last as long as it."""
@@ -145,7 +145,7 @@ class Attributes:
         node = self._real(path)
         if isinstance(node, File):
             if mode is not None and self._switches(node, mode):
-                self._write_back.settle(node)
+                self._write_back.bring_to_rest(node)
             with node.lock:
                 if node.here or node.item is None:
                     yield node

@@ -89,11 +89,8 @@ class Vfs(Attributes, Tree, Files):
             content,
             directory.path,
             directory.record.mount_id,
-            delay=settings.write_back_delay,
-            timeout=settings.timeout,
-            lifetime=settings.request_lifetime,
-            cache_limit=settings.cache_size,
-            server=server,
+            settings,
+            server,
         )
         owner = Owner(settings.uid, settings.gid, settings.umask)
         view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
@@ -282,7 +279,7 @@ class Vfs(Attributes, Tree, Files):
         Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
         """
         node = self._view.looked_up(path)
-        if node is None or not self._view.is_measured(node) or self.is_open_otherwise(path):
+        if node is None or self._view.unmeasured(node) is not None or self.is_open_otherwise(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
 

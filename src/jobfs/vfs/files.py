@@ -75,11 +75,9 @@ class Files:
             return self._open_control(name, flags)
         if flags & CHANGES:
             self._view.may_change(path)
-        if len(self._handles) >= self._most_open:
-            raise self._too_many()
+        self._may_open()
         handle, node = self._open(path, flags)
-        fh = next(self._numbers)
-        self._handles[fh] = handle
+        fh = self._number(handle)
         try:
             if flags & CHANGES:
                 return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
@@ -109,9 +107,7 @@ class Files:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
         handle.content = Fixed(name, self._control.content(name, flags))
         self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
-        fh = next(self._numbers)
-        self._handles[fh] = handle
-        return OpenResult(fh, direct_io=True)
+        return OpenResult(self._number(handle), direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -135,7 +131,10 @@ class Files:
                 handle.content = self._content.open(item)
             if not file.handles:
                 if file.local is not None:
-                    self._hold(file, file.local)
+                    try:
+                        file.local.acquire()
+                    except OSError as error:
+                        raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
                 self._state.opened[file.ino] = file
             file.handles.append(handle)
         return handle
@@ -176,32 +175,22 @@ class Files:
         past = others or not secured or _others(handle)
         return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
 
-    def _hold(self, file: File, local: Local) -> None:
-        """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""
-        try:
-            local.acquire()
-        except OSError as error:
-            raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
-
     def _detach(self, handle: Handle) -> None:
         """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
         file = handle.file
         with file.lock:
-            if handle in file.handles:
+            was_open, local = handle in file.handles, file.local
+            if was_open:
                 file.handles.remove(handle)
-                if not file.handles:
-                    self._close_last(file)
+            if was_open and not file.handles:
+                if local is not None:
+                    local.release()
+                    if file.path is None:
+                        file.local = None
+                        local.discard()
+                self._state.opened.pop(file.ino, None)
+                self._state.let_go(file)
         handle.drop_content()
-
-    def _close_last(self, file: File) -> None:
-        local = file.local
-        if local is not None:
-            local.release()
-            if file.path is None:
-                file.local = None
-                local.discard()
-        self._state.opened.pop(file.ino, None)
-        self._state.let_go(file)
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
@@ -223,23 +212,20 @@ class Files:
                     raise
                 # It was unlinked just now.
         handle = Handle(file, None, flags)
-        handle.writable = handle.wrote = True
+        handle.writable = True
         file.handles.append(handle)
         self._pages.opened(handle, path, None)
-        fh = next(self._numbers)
-        self._handles[fh] = handle
-        return OpenResult(fh)
+        return OpenResult(self._number(handle))
 
     def _make(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
-        if len(self._handles) >= self._most_open:
-            raise self._too_many()
+        self._may_open()
         write_back.queue.end(Verb.REMOVE, path)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
-        mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        file.mode, file.uid, file.gid = mode, uid, gid
+        inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
+        file.mode, file.uid, file.gid = inherited
         _touch(file)
         file.atime_ns = file.mtime_ns
         local = self._begin(file)
@@ -265,10 +251,16 @@ class Files:
             raise FsError(errno.EPERM)
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
-    def _too_many(self) -> FsError:
-        """Another open file would take what saves need."""
-        told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
-        return FsError(errno.ENFILE, told)
+    def _may_open(self) -> None:
+        """Raises FsError(ENFILE) if another open file would take what saves need."""
+        if len(self._handles) >= self._most_open:
+            told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
+            raise FsError(errno.ENFILE, told)
+
+    def _number(self, handle: Handle) -> int:
+        fh = next(self._numbers)
+        self._handles[fh] = handle
+        return fh
 
     # -- read
 
@@ -279,7 +271,12 @@ class Files:
             self._begins(handle)
         data: bytes | None = None
         for _ in range(REOPENS):
-            source = self._source(handle)
+            with handle.file.lock:
+                source = handle.content if handle.file.local is None else handle.file.local
+                if isinstance(source, Local):
+                    source.acquire()
+            if source is None:
+                raise FsError(errno.EIO)
             try:
                 data = source.read(offset, size)
             except (StaleVersionError, NotFoundError) as gone:
@@ -306,11 +303,12 @@ class Files:
         return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
 
     def _known_size(self, handle: Handle) -> int:
-        item, content = handle.item, handle.content
-        if item is None:
-            return -1
-        size = content.size if isinstance(content, Local | Content) else None
-        return self._view.size(item) if size is None else size
+        item, content, local = handle.item, handle.content, handle.file.local
+        if local is not None:
+            return local.size
+        if isinstance(content, Local | Content) and content.size is not None:
+            return content.size
+        return self._view.size(item) if item is not None else -1
 
     def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -319,13 +317,6 @@ class Files:
             return
         handle.begun = True
         self._prefetch.reading(item, handle.content)
-
-    def _source(self, handle: Handle) -> Readable:
-        with handle.file.lock:
-            source = handle.content if handle.file.local is None else handle.file.local
-            if source is None:
-                raise FsError(errno.EIO)
-            return source.acquire() if isinstance(source, Local) else source
 
     # -- write
 
@@ -373,7 +364,6 @@ class Files:
                 yield local
                 _touch(file)
                 self._state.edition += 1
-                handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
@@ -412,7 +402,7 @@ class Files:
         values: dict[str, object] = {
             "item": item, "base": self._write_back.bases.of(handle.seen, young=handle.young),
         }  # fmt: skip
-        if item is not None and file.path is not None and not file.stays:
+        if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
         for other in file.handles:
@@ -442,25 +432,21 @@ class Files:
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._control.attr(handle.content.name, len(handle.content.content))
-        if file.local is None and self._is_at_end(handle):
-            with contextlib.suppress(JobfsError):
-                self._pins.grow(handle, self._known_size(handle))
+        if file.local is None:
+            # At the end seems to be who has read everything: the kernel reads ahead, and asks once before the last bytes.
+            handle.asked = handle.asked + 1 if handle.ends else 0
+            if handle.asked > 1 or not self._known_size(handle):
+                with contextlib.suppress(JobfsError):
+                    self._pins.grow(handle, self._known_size(handle))
         if file.local is not None or handle.item is None:
             return self._view.attr(file)
-        if file.path is None or file.stays:
+        if not file.shared:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
-    def _is_at_end(self, handle: Handle) -> bool:
-        """True if a program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
-        handle.asked = handle.asked + 1 if handle.ends else 0
-        return handle.asked > 1 or not self._known_size(handle)
-
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
-        handle = self.handle(fh)
-        local = handle.file.local
-        return local.size if local is not None else self._known_size(handle)
+        return self._known_size(self.handle(fh))
 
     # -- close and fsync
 
@@ -470,23 +456,21 @@ class Files:
         file = handle.file
         if not handle.writable:
             return
-        if handle.wrote or file.written:
-            handle.wrote = False
-            self._close_dirty(file)
+        self._close_dirty(file)
         # Each close of a descriptor that a program has twice is told, as the first one was.
-        if self._sync_on_close and file.path is not None and not file.stays:
+        if self._sync_on_close and file.shared:
             self._write_back.commit(file)
 
     def fsync(self, fh: int) -> None:
         """The server has it, or the error is raised; for a scratch file, the local disk has it."""
         file = self.handle(fh).file
-        if file.stays or file.path is None:
+        if not file.shared:
             if file.local is not None:
                 file.local.sync()
-            if _is_named(file):
+            if file.named:
                 self._close_dirty(file)
                 self._state.sync()
-        if not (file.stays or file.path is None):
+        if file.shared:  # by now
             self._write_back.commit(file)
 
     def release(self, fh: int) -> None:
@@ -504,7 +488,7 @@ class Files:
             self._detach(handle)
 
     def _close_dirty(self, file: File) -> None:
-        if not _is_named(file):
+        if not file.named:
             return
         if file.stays:
             self._keep(file)
@@ -529,11 +513,6 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
-
-
-def _is_named(file: File) -> bool:
-    """False for a file that was unlinked, or that libfuse has hidden while it is open."""
-    return file.path is not None and not names.is_fuse_hidden(names.basename(file.path))
 
 
 def _others(handle: Handle) -> bool:

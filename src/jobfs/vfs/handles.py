@@ -90,7 +90,7 @@ class Handle:
 
     __slots__ = (
         "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
-        "served", "writable", "wrote", "young",
+        "served", "writable", "young",
     )  # fmt: skip
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -100,8 +100,6 @@ class Handle:
         self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
         self.young = False
-        #: True once this handle changed the file since its last flush.
-        self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
         #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
@@ -123,8 +121,7 @@ class Handle:
 
     def go_on(self, item: Item, content: Readable) -> None:
         """What was written is the version `item` now. The caller has the File's lock."""
-        if self.content is not None:
-            self.content.close()
+        self.drop_content()
         self.content = content
         self.item = self.seen = item
         self.young = True
@@ -361,7 +358,7 @@ class Pins:
     def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
-        if path is None or handle.item is None or handle.file.stays:
+        if path is None or handle.item is None or not handle.file.shared:
             return None
         node = self._view.find(path, max_age)
         item = self._view.measured(path, node) if node is not None else None

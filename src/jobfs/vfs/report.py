@@ -25,7 +25,7 @@ from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.settings import Settings
-from jobfs.state import Change, StateDirectory
+from jobfs.state import Change, File, StateDirectory
 from jobfs.state.directory import Found, others
 from jobfs.state.journal import damaged
 from jobfs.state.left import age, left_in, until
@@ -206,21 +206,34 @@ class Report:
             ]
 
     def _conflicts(self) -> list[document.Conflict]:
-        """Second versions that were kept beside their files, here or there, as their names tell."""
-        paths = {item.path for item in self._namespace.subtree("") if not item.is_dir}
-        paths |= {f.path for f in self._state.left().files if f.path and f.kind is Kind.FILE}
-        kept = {path: kept for path in paths if (kept := names.kept_beside(path)) and not never_shown(path)}
-        return [self._conflict(path, *kept[path]) for path in sorted(kept)]
+        """Second versions that were kept beside their files, here or there, as their names tell; with where its file is."""
+        listed = self._namespace.subtree("")
+        there = {item.id: item.path for item in listed}
+        ids = {item.path: item.id for item in listed if not item.is_dir}
+        ids |= {f.path: f.item_id for f in self._state.left().files if f.path and f.kind is Kind.FILE}
+        kept = {path: kept for path in ids if (kept := names.kept_beside(path)) and not never_shown(path)}
+        return [self._conflict(path, *kept[path], self._winner(ids[path], there)) for path in sorted(kept)]
 
-    def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
-        gone = self._view.find_known(origin) is None
-        ours, theirs = (shlex.quote(f"{self._slot.record.directory}/{name}") for name in (origin, path))
+    def _conflict(self, path: str, label: str, origin: str, now: str | None) -> document.Conflict:
+        if now is None and self._view.find_known(origin) is not None:
+            now = origin
+        mount = self._slot.record.directory
+        ours, theirs = (shlex.quote(f"{mount}/{name}") for name in (now or "", path))
         return {
             "path": path,
-            "origin": origin,
-            "reason": f"{_KEPT[label]}; {origin} is gone" if gone else _KEPT[label],
-            "diff": None if gone else f"diff -u {ours} {theirs}",
+            "origin": now or origin,
+            "reason": _KEPT[label] if now else f"{_KEPT[label]}; {origin} is gone",
+            "diff": f"diff -u {ours} {theirs}" if now else None,
         }
+
+    def _winner(self, item_id: str, there: Mapping[str, str]) -> str | None:
+        """Where the file is now that got the name of a second version, whoever has renamed which; None if that is not known."""
+        with self._state.lock:
+            winner = self._write_back.context.winners.get(item_id)
+        if isinstance(winner, File) and winner.here:
+            return winner.path
+        path = there.get(winner.item_id if isinstance(winner, File) else winner or "")
+        return None if path is None or never_shown(path) else path
 
     def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
         now = time.time() + self._client.server_time_offset

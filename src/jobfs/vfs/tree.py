@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from jobfs import names
 from jobfs.content import StaleVersionError
-from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError, UnavailableError
+from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
@@ -76,7 +76,9 @@ class Tree:
             unmade = above is not None and above.unmade
             item = None if unmade else self._write_back.make_directory(path)
             if item is None:
-                self._write_back.unsent_directory(path, mode, uid, gid)
+                file = self._state.new(Kind.DIRECTORY, path)  # it is made there later
+                self._state.write(edit(file, mode=mode, uid=uid, gid=gid), new=True)
+                self._write_back.queue.save(file)
                 return
             self._state.touch(item, made=True)
             owner = self._view.owner
@@ -221,7 +223,7 @@ class Tree:
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(target, File):
-            self._bring_to_rest(target)
+            self._write_back.bring_to_rest(target)
             target = self._view.find(new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
@@ -245,28 +247,13 @@ class Tree:
         if not isinstance(node, File):
             return node
         if stays or not (node.here and node.base.id):
-            self._bring_to_rest(node)
+            self._write_back.bring_to_rest(node)
         if not stays and node.here and node.base.id:
             self._write_back.commit(node)
             if node.item is not None:
                 # What is written to it from now on goes along.
                 return node.item
         return self._view.get(path)
-
-    def _bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server. Raises ApiError, FsError.
-
-        A save that can't be waited for is begun anew.
-        """
-        if file.stays:
-            return
-        if self._namespace.unreachable:
-            self._write_back.begin_anew(file)
-        try:
-            self._write_back.settle(file)
-        except UnavailableError:
-            if not self._write_back.begin_anew(file):
-                raise
 
     def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
         victim = self._write_back.victim(new, None if over is not None else target)
@@ -301,7 +288,7 @@ class Tree:
         try:
             if not (victim.base.id or victim.file or victim.pending):
                 with contextlib.suppress(PathExistsError):
-                    return self._write_back.rename.move(item, new)
+                    return self._write_back.rename.update(item, path=new)
             return self._write_back.move_over(item, new, victim)
         except JobfsError:
             self._namespace.touch(item.path)
@@ -418,7 +405,7 @@ class Tree:
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File):
-                self._bring_to_rest(node)
+                self._write_back.bring_to_rest(node)
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)

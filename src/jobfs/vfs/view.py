@@ -59,35 +59,25 @@ class View:
         state = self.state
         if not path or not state:
             return self.namespace.lookup(path, max_age)
-        file = state.at(path)
-        if file is not None:
-            if file.kind is Kind.DIRECTORY and not file.stays:
-                # No item stands for it, as far as is known here.
-                return self._item_or(file, path, max_age)
+        file, parent = state.at(path), names.parent(path)
+        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
             return file
-        if state.hidden(path):
-            return state.meanwhile(path)
-        if self.is_local(names.parent(path)) or self._is_unmade(names.parent(path)):
-            return None
+        if file is None:
+            if state.hidden(path):
+                return state.meanwhile(path)
+            above = state.at(parent) if parent else None
+            if self.is_local(parent) or (above is not None and above.unmade):
+                return None
         try:
-            return self.namespace.lookup(path, max_age)
+            # Of a directory that was made here no item stands for it, as far as is known here.
+            return self.namespace.lookup(path, max_age) or file
         except COULD_NOT_ASK:
+            if file is not None:
+                return file  # whatever the job may have made there meanwhile
             if max_age is not None or not state.beneath(path):
                 raise
             # However long ago it was shown: it is on the way to what only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
-
-    def _is_unmade(self, directory: str) -> bool:
-        """True if `directory` was made here and the server does not have it yet, nor anything in it."""
-        file = self.state.at(directory) if directory else None
-        return file is not None and file.unmade
-
-    def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
-        try:
-            return self.namespace.lookup(path, max_age) or file
-        except COULD_NOT_ASK:
-            # It was made here, whatever the job may have made there meanwhile.
-            return file
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
@@ -139,9 +129,7 @@ class View:
         node = self.directory(path)
         # First: what is placed meanwhile goes from the tables to the namespace, and never back.
         files, meanwhile = self.state.children(path)
-        children: dict[str, Node] = {}
-        if isinstance(node, Item):
-            children.update(self._children(path))
+        children: dict[str, Node] = dict(self._children(path)) if isinstance(node, Item) else {}
         for name, item in meanwhile.items():
             if item is None:
                 children.pop(name, None)
@@ -186,7 +174,9 @@ class View:
         return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        mode, changed = self.default_mode(item), item.updated_ns or self._started
+        mode = (0o755 if item.is_dir else 0o644) & ~self.owner.umask
+        mode = mode & ~0o222 if item.read_only else mode
+        changed = item.updated_ns or self._started
         uid, gid, _ = self.owner
         times = (changed, changed, changed)
         file = self.state.of(item)
@@ -220,7 +210,7 @@ class View:
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
-        item = self._unmeasured(node)
+        item = self.unmeasured(node)
         if item is None:
             return node
         try:
@@ -228,48 +218,31 @@ class View:
             return node
         except NotFoundError:
             now = self.get(path, max_age=0.0)
-            if self._unmeasured(now) == item:
+            if self.unmeasured(now) == item:
                 raise
             return self.measured(path, now)
 
-    def is_measured(self, node: Node) -> bool:
-        """True if the size is known that `attr` shows."""
-        return self._unmeasured(node) is None
-
-    def _unmeasured(self, node: Node) -> Item | None:
+    def unmeasured(self, node: Node) -> Item | None:
         """The item whose content is shown, if its size is not known."""
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
         return item if self.content.size(item) is None else None
 
-    def default_mode(self, item: Item) -> int:
-        """The mode that permission and type give, less the umask."""
-        mode = 0o755 if item.is_dir else 0o644
-        if item.read_only:
-            mode &= ~0o222
-        return mode & ~self.owner.umask
-
     def _file_attr(self, file: File) -> Attr:
         uid, gid = self._owner(file)
         times = _times(file, file.item.updated_ns if file.item is not None else self._started)
+        mode = file.mode if file.mode >= 0 else (0o755 if is_dir(file) else 0o644) & ~self.owner.umask
+        if file.wish is not None:
+            mode = with_permission(mode, None, file.wish)
         if is_dir(file):
-            mode = stat.S_IFDIR | self._file_mode(file, 0o755)
-            return Attr(file.ino, mode, self._links(file.path or ""), uid, gid, 0, *times)
+            return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
         gone = file.path is None or is_hidden_open(names.basename(file.path), file)
-        mode = stat.S_IFREG | self._file_mode(file, 0o644)
-        return Attr(file.ino, mode, 0 if gone else 1, uid, gid, self._file_size(file), *times)
-
-    def _file_mode(self, file: File, default: int) -> int:
-        mode = file.mode if file.mode >= 0 else default & ~self.owner.umask
-        return mode if file.wish is None else with_permission(mode, None, file.wish)
-
-    def _file_size(self, file: File) -> int:
-        if file.local is not None:
-            return file.local.size
-        return self.size(file.item) if file.item is not None else 0
+        size = self.size(file.item) if file.item is not None else 0
+        size = file.local.size if file.local is not None else size
+        return Attr(file.ino, stat.S_IFREG | mode, 0 if gone else 1, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 
@@ -320,15 +293,12 @@ class View:
 
         A mode without write permission that was given here does not forbid that: on a disk the directory's mode decides.
         """
-        if self.read_only(node) and not self._closed_here(node):
-            raise FsError(errno.EPERM)
-
-    def _closed_here(self, node: Node) -> bool:
-        """True if the item is readOnly because of a `chmod` on this machine."""
+        if not self.read_only(node):
+            return
         file = self.state.of(node) if isinstance(node, Item) else node
-        if file is None:
-            return False
-        return file.wish is not None or (file.mode >= 0 and file.permission is Permission.READ_ONLY)
+        closed = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
+        if not closed and (file is None or file.wish is None):
+            raise FsError(errno.EPERM)
 
     def read_only(self, node: Node) -> bool:
         """True if the API (or a wish not yet sent) says readOnly."""
@@ -341,11 +311,11 @@ class View:
 
 def _times(file: File, otherwise: int) -> tuple[int, int, int]:
     """Access, change of content and of attributes as they are remembered, else another time, in nanoseconds."""
-    return (
-        file.atime_ns if file.atime_ns != UNSET else otherwise,
-        file.mtime_ns if file.mtime_ns != UNSET else otherwise,
-        file.ctime_ns if file.ctime_ns != UNSET else otherwise,
+    atime, mtime, ctime = (
+        otherwise if time_ns == UNSET else time_ns
+        for time_ns in (file.atime_ns, file.mtime_ns, file.ctime_ns)
     )
+    return atime, mtime, ctime
 
 
 def is_dir(node: Node) -> bool:

@@ -23,7 +23,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     """vfs/semantics.md 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
     item = world.client.put("a", "file")
     world.client.lose = lose
-    assert rename.move(item, "new").path == "new"
+    assert rename.update(item, path="new").path == "new"
     assert world.client.done == ["move new"]
     assert world.namespace.told == ["publish new"]
 
@@ -32,19 +32,19 @@ def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> No
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
-    moved = rename.move(item, "new")
+    moved = rename.update(item, path="new")
     file = world.state.of(moved)
     assert file is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
     world.client.lose = 1
-    again = rename.move(moved, "newer")
+    again = rename.update(moved, path="newer")
     assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
 
 
 def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rename) -> None:
     world.client.lose, world.client.carried_out = 100, False
     with pytest.raises(UnavailableError):
-        rename.move(world.client.put("a", "file"), "new")
+        rename.update(world.client.put("a", "file"), path="new")
     assert world.context.unsure_until("a") > 0
 
 
@@ -56,9 +56,9 @@ def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(
     for lose, carried_out in ((0, True), (1, True), (1, False)):
         world.client.lose, world.client.carried_out = lose, carried_out
         for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
-            assert rename.change(item, permission).permission is permission
-        assert rename.change(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
-        item = rename.change(item, lifecycle=Lifecycle.EXPERT_JOB)
+            assert rename.update(item, permission=permission).permission is permission
+        assert rename.update(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
+        item = rename.update(item, lifecycle=Lifecycle.EXPERT_JOB)
 
 
 # -- directories

@@ -20,6 +20,7 @@ from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 from jobfs.save import WriteBack
+from jobfs.settings import Settings
 from jobfs.state import File
 from jobfs.state.records import Base, Stage
 from jobfs.state.server import KnownServer
@@ -302,8 +303,8 @@ class World:
         self.content = FakeContent(self.client)
         self.write_back = WriteBack(
             cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), directory,
-            MOUNT, delay=60.0, timeout=10.0, lifetime=30.0, cache_limit=1 << 20,
-            server=KnownServer(directory, self.client.base_url),
+            MOUNT, Settings(write_back_delay=60.0, timeout=10.0, request_lifetime=30.0, cache_size=1 << 20),
+            KnownServer(directory, self.client.base_url),
         )  # fmt: skip
         self.state, self.context = self.write_back.state, self.write_back.context
 

@@ -107,7 +107,12 @@ class Server:
                 continue
             thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
             self._busy.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # there are too many
+                self._busy.discard(thread)
+                connection.close()
+                _log.warning("a control call could not be answered: %s", error)
 
     def _converse(self, connection: socket.socket) -> None:
         try:

@@ -77,7 +77,10 @@ def install_helper(remove: bool) -> int:
         word = " --remove" if remove else ""
         raise UsageError(f"only root can write in {_PLACE}: sudo {target} install-helper{word}")
     try:
-        for link in _ours():
+        links = _ours()
+        if remove and not links:
+            tell(f"there is nothing of jobfs in {_PLACE}")
+        for link in links:
             link.unlink()
             if remove:
                 tell(f"{link} is removed")

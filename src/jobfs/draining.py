@@ -36,8 +36,9 @@ def drain(
 
     def going_on(sent: Sent) -> None:
         nonlocal files, size, moved
-        # Once all are sent, what was set aside is cleaned up, which has a bound of its own.
-        if sent.files > files or sent.bytes > size or sent.files == sent.all_files:
+        # Once nothing is unsent, what was set aside is cleaned up, which has a bound of its own.
+        cleaning = sent.files == sent.all_files and not vfs.unsent(path)
+        if sent.files > files or sent.bytes > size or cleaning:
             files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
         if cancelled() or time.monotonic() - moved >= 1.25 * patience:
             raise _BrokenOffError

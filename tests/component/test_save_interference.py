@@ -59,9 +59,15 @@ def started(server: Server, home: Path, boundaries: Boundaries) -> Iterator[Mort
 
 
 @contextmanager
-def saved(server: Server, home: Path, boundaries: Boundaries) -> Iterator[Mortal]:
-    """A mount that has saved the file and come to rest; something happened at one of the boundaries."""
+def saved(
+    server: Server, home: Path, boundaries: Boundaries, other: Mortal | None = None
+) -> Iterator[Mortal]:
+    """A mount that has saved the file and come to rest; something happened at one of the boundaries.
+
+    An `other` mount has read the file just before.
+    """
     with started(server, home, boundaries) as work:
+        assert other is None or other.read("dir/file.txt") == OLD
         fh = work.opened("dir/file.txt")
         work.vfs.write(fh, USERS, 0)
         work.work(lambda: work.vfs.fsync(fh))
@@ -170,9 +176,8 @@ def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
         home = tmp_path / f"{at}"
         seen: list[bool] = []
         with started(server, home / "other", Boundaries()) as other:
-            assert other.read("dir/file.txt") == OLD
             boundaries = Boundaries(at, partial(saves, other, seen), journal=False)
-            with saved(server, home / "work", boundaries) as work:
+            with saved(server, home / "work", boundaries, other) as work:
                 other.settle()
                 where = f"at {at}, {boundaries.last} of {boundaries.passed}: {visible(server)}"
                 # What the other mount had seen it may replace.

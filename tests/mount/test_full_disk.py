@@ -85,7 +85,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    disk = Disk(tmp_path / "home" / "state", tmp_path / "disk")
+    disk = Disk(tmp_path / "home/.local/state/jobfs", tmp_path / "disk")
     yield disk
     while is_mounted(disk.directory):
         disk.remove()

@@ -23,6 +23,7 @@ class DrainedVfs(MemoryVfs):
     def __init__(self) -> None:
         super().__init__()
         self.let_go = threading.Event()
+        self.left = ["a", "b"]
         self.on_look: Callable[[int], Sent] = lambda number: Sent(0, 2)
 
     def flush_all(
@@ -36,7 +37,7 @@ class DrainedVfs(MemoryVfs):
         return super().flush_all(path, timeout, progress)
 
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
-        return [{"path": path} for path in ("a", "b")]
+        return [{"path": path} for path in self.left]
 
 
 @pytest.fixture
@@ -69,14 +70,22 @@ def test_a_drain_that_gets_on_goes_on(vfs: DrainedVfs, how_far: Callable[[int], 
     def on_look(number: int) -> Sent:
         if number == 60:
             vfs.let_go.set()
-        return how_far(number)
+        sent = how_far(number)
+        vfs.left = [] if sent.files == sent.all_files else vfs.left
+        return sent
 
     vfs.on_look = on_look
     assert draining(vfs, patience=0.1) == []
 
 
 @pytest.mark.parametrize(
-    "how_far", [lambda number: Sent(0, 2), lambda number: Sent(0, 2, number % 7, 10)], ids=["still", "again"]
+    "how_far",
+    [
+        lambda number: Sent(0, 2),
+        lambda number: Sent(0, 2, number % 7, 10),
+        lambda number: Sent(2, 2),
+    ],
+    ids=["still", "again", "all files are sent, and a rename is left"],
 )
 def test_a_drain_ends_that_does_not_get_on_or_sends_the_same_again(
     vfs: DrainedVfs, how_far: Callable[[int], Sent]

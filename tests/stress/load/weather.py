@@ -23,7 +23,7 @@ _SHARE = 0.1
 _LATE = 0.3
 #: In so many calls one request that is carried out late may flip a name.
 _CALLS_A_FLIP = 100
-#: Of so many lost answers one may leave a conflict copy.
+#: Of so many lost answers, or fewer, one may leave a conflict copy.
 _ANSWERS_A_CONFLICT = 10
 #: Files of each user, and what is in them before.
 _FILES, _FIRST = 12, b"at first"
@@ -54,7 +54,7 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
         at_most("looks at a name that a late request changed", sum(user.flipped for user in people), flipped),
         at_most("seconds of the slowest call", max(stage.calls.slowest.values()), 5 + 5),
     )
-    conflicts = stage.server.lost_answers() // _ANSWERS_A_CONFLICT
+    conflicts = -(-stage.server.lost_answers() // _ANSWERS_A_CONFLICT)
     stage.finish(Bounds(users, users * _FILES, conflicts=conflicts, flipped=flipped), within=30)
 
 

@@ -145,9 +145,12 @@ class Upload:
             self._state.sync()
             try:
                 self._probe.write_bytes(b"?")
-                found = {kind: rejects(self._client, path, kind, self._probe) for kind in Kind}
+                found: dict[Kind, bool] = {}
+                for kind in Kind:
+                    # Each counts at once: what is new goes in one request from then on.
+                    found = {**found, kind: rejects(self._client, path, kind, self._probe)}
+                    self._context.server.learn(rejects=found, forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
-                self._context.server.learn(rejects=found, forms=self._client.forms)
             except AnswerLostError:
                 # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
                 change.asides[0].unsure_until = self._context.may_come_until()

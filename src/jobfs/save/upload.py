@@ -148,8 +148,8 @@ class Upload:
                 found: dict[Kind, bool] = {}
                 for kind in Kind:
                     # Each counts at once: what is new goes in one request from then on.
-                    found = {**found, kind: rejects(self._client, path, kind, self._probe)}
-                    self._context.server.learn(rejects=found, forms=self._client.forms)
+                    with rejects(self._client, path, kind, self._probe) as found[kind]:
+                        self._context.server.learn(rejects=dict(found), forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
             except AnswerLostError:
                 # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.

@@ -124,8 +124,9 @@ class Trial:
 # What a mount asks, too
 
 
-def rejects(client: Client, path: str, kind: Kind, source: Path) -> bool:
-    """Whether a second create at `path` is refused; what was made is taken away again. Raises ApiError.
+@contextlib.contextmanager
+def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
+    """Whether a second create at `path` is refused; what was made is taken away at the end. Raises ApiError.
 
     `source` has the one byte that a file gets.
     """
@@ -137,14 +138,16 @@ def rejects(client: Client, path: str, kind: Kind, source: Path) -> bool:
 
     made = [create().id]
     try:
-        made.append(create().id)
-    except PathExistsError:
-        return True
+        try:
+            made.append(create().id)
+            refused = False
+        except PathExistsError:
+            refused = True
+        yield refused
     finally:
         for item_id in dict.fromkeys(made):
             with contextlib.suppress(NotFoundError):
                 client.delete(item_id)
-    return False
 
 
 def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
@@ -187,8 +190,11 @@ def _existing(trial: Trial) -> Finding:
     # Under a hidden name, what gets another is taken for ours.
     name = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, TELLTALE)
     two = "what is new is made under a hidden name and moved: two requests"
+    found: dict[Kind, bool] = {}
     try:
-        found = {kind: rejects(trial.client, trial.path(str(name)), kind, source) for kind in Kind}
+        for kind in Kind:
+            with rejects(trial.client, trial.path(str(name)), kind, source) as found[kind]:
+                pass
     except BadRequestError:
         return costs("not known, for its name is not kept", two, rejects={})
     if all(found.values()):

@@ -279,7 +279,7 @@ class Ledger:
             back: set[str] = set()
             for change in reversed(self._open):
                 gone = change.content is ABSENT and (change.leaves or not change.to)
-                if change.kept and gone and change.path not in back:
+                if (change.kept or change.leaves) and gone and change.path not in back:
                     back.add(change.path)
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
@@ -288,16 +288,16 @@ class Ledger:
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within the second after it, what was unlinked while open may be there again (vfs/semantics.md 4); killed
-        within three, what was renamed to a scratch name.
+        within three, or in the middle of it, what was renamed to a scratch name.
 
         As it was closed, or as the server has it; or still as nothing, where something else had begun to take its name, and was
         not acknowledged.
         """
         if (
-            killed - change.when < (_LEAVING if change.leaves else _MOMENT)
+            killed - (change.when or killed) < (_LEAVING if change.leaves else _MOMENT)
             and ABSENT in self.options[change.path]
         ):
-            self.options[change.path] |= change.before | self._earlier[change.path]
+            self.options[change.path] |= change.before | self._earlier.get(change.path, set())
             self.tell(f"MAY BE BACK: {change.text}")
 
     # -- what the job does

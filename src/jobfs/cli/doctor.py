@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,7 +35,7 @@ def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
-    report: IO[str] | None,
+    report: Path | None,
     verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -45,7 +46,7 @@ def options(command: F) -> F:
     """`--try`, `--yes`, `--report` and `--verbose`."""
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too."),
-        click.option("--report", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
+        click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
                      help="Write what --try has found to FILE as JSON, without key, contents and names."),
         click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes."),
         click.option("--try", "trying", is_flag=True,
@@ -55,8 +56,8 @@ def options(command: F) -> F:
     return command
 
 
-def check(job: str | None, trying: bool, yes: bool, report: IO[str] | None) -> None:
-    """Raises UsageError for options that do not go together."""
+def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None:
+    """Raises UsageError for options that do not go together, and for a report that can't be written."""
     if not trying:
         if yes or report is not None:
             raise UsageError("--yes and --report belong to --try: jobfs doctor JOB --try")
@@ -65,6 +66,10 @@ def check(job: str | None, trying: bool, yes: bool, report: IO[str] | None) -> N
         raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
+    if report is not None and os.path.lexists(report) and (report.is_symlink() or not report.is_file()):
+        raise UsageError(f"can't write the report {report}: it is no plain file; give another name")
+    if report is not None and not os.access(report.absolute().parent, os.W_OK):
+        raise UsageError(f"can't write the report {report}: give a file in a directory that you may write in")
 
 
 def run(
@@ -72,7 +77,7 @@ def run(
     job: str,
     key: KeySource,
     yes: bool,
-    report: IO[str] | None,
+    report: Path | None,
     show: Callable[[str, str], object],
 ) -> int:
     """Try the server of this job, and `show` each answer with its mark; the exit code."""
@@ -97,7 +102,13 @@ def run(
         ended = "broken off" if stopped else "asked to the end" if len(rows) > len(QUESTIONS) else "given up"
         from jobfs.trial.report import document
 
-        report.write(document(base_url, rows, ended, __version__, key()))
+        # In its place at once, and whole: what was there is not lost to a try that does not come to its end.
+        draft = report.with_name(f"{report.name}.{os.getpid()}")
+        try:
+            draft.write_text(document(base_url, rows, ended, __version__, key()), encoding="utf-8")
+            draft.replace(report)
+        except OSError as error:
+            raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     return 128 + stopped.number if stopped else 0
 
 

@@ -39,13 +39,21 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     ((JOB, "--try", "--yes", "--report", "no-such-directory/report.json"), "no-such-directory/report.json"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
-    run: Run, server: Server, arguments: tuple[str, ...], told: str
+    run: Run,
+    server: Server,
+    arguments: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text("an earlier report")
     done = run("doctor", *arguments)
     assert (done.code, done.out) == (2, "")
     assert told in done.err
     assert done.err.count("\n") == 1
     assert server.log.entries() == []
+    assert (tmp_path / "report.json").read_text() == "an earlier report"
 
 
 def test_on_a_server_that_is_well_only_what_it_costs_is_shown(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from jobfs.api.deadline import Deadline
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
@@ -362,6 +365,13 @@ def encode(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
+@cache
+def _adapter() -> TypeAdapter[list[Aside]]:
+    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
+
+    return TypeAdapter(list[Aside])
+
+
 _DECODERS: dict[str, Any] = {
     "kind": Kind,
     "permission": Permission,
@@ -371,14 +381,8 @@ _DECODERS: dict[str, Any] = {
     "stays": bool,
     "direct": bool,
     "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: _asides(value) if value else [],
+    "asides": lambda value: _adapter().validate_json(value) if value else [],
 }
-
-
-def _asides(value: str) -> list[Aside]:
-    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
-
-    return TypeAdapter(list[Aside]).validate_json(value)
 
 
 def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:

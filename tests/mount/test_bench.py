@@ -43,3 +43,13 @@ def test_what_the_bench_does_not_know_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "grepp" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_run_begins_with_the_data_as_they_were_made(tmp_path: Path) -> None:
+    """What `git status` has written into the index of the repository would save the next run all its files."""
+    lab, out = tmp_path / "lab", tmp_path / "out.json"
+    lab.mkdir()
+    done = bench(lab, "--rtt", "1", "--runs", "2", "--peers", "none", "--json", str(out), "git")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (cold,) = (row for row in json.loads(out.read_text())["rows"] if row["row"] == "git")
+    assert [run["requests"] > 200 for run in cold["systems"]["jobfs"]["runs"]] == [True, True]

@@ -284,3 +284,20 @@ def test_a_disk_that_vanishes_is_an_error_and_nothing_hangs(
     mounted.process.wait(30)
     assert "Traceback" not in mounted.log
     assert visible(server) == {"old.txt": b"old content", "sent.txt": b"sent"}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
+def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob], old: bool
+) -> None:
+    """vfs/semantics.md 4: with this machine's disk full, the call fails with ENOSPC and has changed nothing."""
+    server.store.seed({"old": "content"} if old else {}, age=60)
+    mounted = mount(write_back_delay=30)
+    disk.fill()
+    done = subprocess.run(["touch", str(mounted.path / "old")], capture_output=True, text=True)
+    assert done.returncode == 0 or "No space left on device" in done.stderr
+    assert os.listdir(mounted.path) == (["old"] if old or not done.returncode else [])
+    assert mounted.status()["unsent"] == []
+    disk.empty()
+    mounted.umount()
+    assert visible(server) == ({"old": b"content"} if old else {})

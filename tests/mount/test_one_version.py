@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.mounts import MountedJob
 from tests.support.waiting import eventually, readable
 
@@ -78,3 +80,22 @@ def test_a_mapping_is_of_one_version(server: Server, mount: Mount, flags: str) -
         server.store.write("file", NEW)
         seen, _ = program.communicate(b"\n", timeout=40)
     assert (seen, program.returncode) == (b"", -signal.SIGBUS)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(SIZE - 4096, SIZE // 2), (SIZE // 2, SIZE - 4096), (0, SIZE - 4096), (SIZE - 4096, 0)],
+    ids=["end, middle", "middle, end", "start, end", "end, start"],
+)
+def test_reads_here_and_there_are_of_one_version(
+    server: Server, mount: Mount, first: int, second: int
+) -> None:
+    """vfs/semantics.md 3.13: every byte that one handle gives is of one version."""
+    mounted = mount(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    server.set(bandwidth=SLOW)
+    with (mounted.path / "file").open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096]
+        server.store.write("file", NEW)
+        assert errno_from(os.pread, file.fileno(), 4096, second) == errno.ESTALE
+        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096], "what was read stays"

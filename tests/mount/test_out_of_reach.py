@@ -13,6 +13,7 @@ import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
+from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -156,3 +157,21 @@ def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
         assert errno_from(os.stat, at / "d/unread") == errno.ENETUNREACH
     mounted.settled()
     assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}
+
+
+def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_word(
+    server: Server, mounted: MountedJob
+) -> None:
+    with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:
+        vim.shows("notes")
+        with server.down():
+            with soon(":w"):
+                vim.lines(":s/notes/vim's/", ":w")
+                vim.shows("E667")
+            vim.lines("", ":set nofsync", ":w")
+            vim.shows("written")
+            assert (mounted.path / "d/notes").read_bytes() == b"vim's\n"
+            vim.lines(":q")
+            vim.ends()
+    mounted.settled()
+    assert visible(server) == {**TREE, "d/notes": b"vim's\n"}

@@ -390,3 +390,25 @@ def test_df_and_du_count_what_is_there(server: Server, mounted: MountedJob) -> N
     assert kind == "fuse.jobfs"
     assert int(used) >= 1_500_000 // 1024
     assert int(free) > 0
+
+
+@pytest.mark.parametrize("look", ["ls", "ls -l", "stat report", "md5sum report"])
+@pytest.mark.parametrize("now", ["short", "longer"])
+def test_a_program_that_reads_on_has_the_version_that_it_opened(
+    server: Server, mounted: MountedJob, look: str, now: str
+) -> None:
+    """vfs/semantics.md 3.13: open files are pinned to the version they opened, whoever looks at the new one meanwhile."""
+    opened, there = os.urandom(3_000_001), b"new" if now == "short" else os.urandom(4_000_000)
+    server.store.seed({"dir/report": opened}, age=60)
+    place = mounted.path / "dir"
+    assert os.listdir(place) == ["report"]
+    with open(place / "report", "rb", buffering=0) as file:
+        seen = file.read(1000)
+        server.store.write("dir/report", there)
+        eventually(lambda: (place / "report").stat().st_size == len(there))
+        run(place, *look.split())
+        while len(seen) < len(opened) and (piece := file.read(len(opened))):
+            seen += piece
+        assert len(seen) >= len(opened)
+        assert seen.startswith(opened)
+    assert (place / "report").read_bytes() == there

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -246,3 +246,20 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     done = mounted.jobfs("status", mounted.path, "--json")
     assert done.returncode == 1
     assert str(aside) in json.loads(done.stdout)["damaged"]
+
+
+def test_recover_says_what_was_written_and_never_closed(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """vfs/semantics.md 4.3: written and never closed, and the mount died: the bytes come back beside the name."""
+    server.store.seed({"old.txt": "old"}, age=60)
+    mounted = mount()
+    handle = os.open(mounted.path / "old.txt", os.O_WRONLY | os.O_TRUNC)
+    os.write(handle, b"half of the new")
+    mounted.kill()
+    assert errno_from(os.close, handle)
+    code, out, err = recover(mounted)
+    assert code == 0, err
+    assert "old.txt was written and never closed: what was written is kept as old.recovered-" in out
+    assert untimed(visible(server)) == {"old.txt": b"old", "old.recovered.txt": b"half of the new"}
+    assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")

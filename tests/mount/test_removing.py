@@ -54,3 +54,24 @@ def test_in_a_directory_that_was_removed_there_is_nothing(server: Server, mounte
             assert errno_from(call, "e", dir_fd=fd) == errno.ENOENT
     finally:
         os.close(fd)
+
+
+_MAKE = "mkdir -p {0}/{{1..12}}/{{a..d}}/e/f"
+
+
+@pytest.mark.parametrize("others", [20, 600])
+def test_a_tree_that_was_just_made_is_removed_while_another_one_is(
+    server: Server, mounted: MountedJob, others: int
+) -> None:
+    """vfs/semantics.md 4.29: alone, and beside another one."""
+    server.store.seed({f"other/f{number}": "stays" for number in range(others)}, age=60)
+    server.set(latency=10)
+    trees = ["w1", "w2"]
+    for _ in range(2):
+        run(mounted.path, "bash", "-c", "; ".join(map(_MAKE.format, trees)))
+        programs = [removing(mounted.path, tree) for tree in trees]
+        assert [program.communicate(timeout=60)[0] for program in programs] == ["", ""]
+        assert os.listdir(mounted.path) == ["other"]
+    mounted.flush()
+    eventually(lambda: not hidden(server))
+    assert {item.path.split("/")[0] for item in server.store.items()} == {"other"}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.files import saved
+from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, environment
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal, readable
@@ -216,3 +216,31 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
                 connection.connect(address)
             connection.sendall(b'{"call": "flush"}\n')
     eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
+
+
+def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
+    server.store.seed({"old": "old"}, age=60)
+    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    errno_from(saved, mounted.path / "big", b"refused")
+    eventually(lambda: mounted.status()["failed"])
+    server.faults.clear()
+    server.faults.rate("unavailable", 1.0, on="change")
+    (mounted.path / "waits").write_bytes(b"unsent")
+    code, status = told(mounted)
+    assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])
+    assert sorted(entry["path"] for entry in status["unsent"]) == ["big", "waits"]
+    assert status["failed"][0] in status["unsent"]
+    assert "\nunsent    2 files, 13 bytes" in mounted.jobfs("status", mounted.path).stdout
+    assert len((mounted.path / ".jobfs/pending").read_text().splitlines()) == 2
+    left = (
+        "2 unsent: kept for the next mount of this job: waits; "
+        "refused by the server, kept until jobfs retry or jobfs discard in the next mount: big"
+    )
+    done = mounted.jobfs("umount", "--timeout", "0", mounted.path)
+    assert (done.returncode, f"jobfs: {left}\n" in done.stderr) == (1, True)
+    for where in ((mounted.path,), ()):
+        after = mounted.jobfs("status", "--state-dir", mounted.state, *where)
+        assert (after.returncode, after.stdout) == (2, "")
+        assert f"the mount that ended at {mounted.path} has left {left}" in after.stderr
+        assert after.stderr.endswith(f": mount the job again, or jobfs recover {server.job}\n")

@@ -42,10 +42,7 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rewrite(work: Mortal) -> None:
-    fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("dir/file", USERS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
 def test_before_what_was_set_aside_is_deleted(
@@ -75,10 +72,7 @@ def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
 ) -> None:
     """vfs/semantics.md 4: a file that was unlinked does not come back; here on a server that touches all that moves."""
     server.set(move_touches="tree")
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("dir/file", USERS, flags=os.O_RDWR)
     work.vfs.rename("dir", "moved")
     work.vfs.unlink("moved/file")
     work.settle()
@@ -94,10 +88,7 @@ def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
     server.set(updated_resolution="seconds")
     server.store.seed({"dir/file": OLD})
     work = mortal(write_back_delay=30)
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("dir/file", USERS, flags=os.O_RDWR)
     server.store.write("dir/file", JOBS)
     work.vfs.unlink("dir/file")
     work.settle()

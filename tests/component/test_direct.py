@@ -50,11 +50,10 @@ def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
     """vfs/semantics.md 4, keep both: created by the job since this file was made."""
     server.set(create_existing=create_existing)
     work.vfs._write_back.upload.ask("x")
-    fh = work.opened("file.txt")
-    work.vfs.write(fh, b"the user's", 0)
-    server.store.seed({"file.txt": "the job's"})
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
+    with work.closing(work.opened("file.txt")) as fh:
+        work.vfs.write(fh, b"the user's", 0)
+        server.store.seed({"file.txt": "the job's"})
+        work.vfs.fsync(fh)
     settled(work)
     tree = visible(server)
     assert tree.pop("file.txt") == b"the user's"

@@ -38,14 +38,13 @@ def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
     """vfs/semantics.md 1.12: "could not ask" is not said of a server that has just answered."""
     server.store.seed({"file": "old"}, age=60)
     work = start(timeout=3.0, stale_if_error=0)
-    fh = work.opened("file")
-    server.faults.rate("error", 1.0, status=503)
-    eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))
-    server.faults.clear()
-    work.vfs.write(fh, b"new", 0)
-    work.vfs.fsync(fh)
-    assert errno_from(work.vfs.getattr, "unknown") == errno.ENOENT
-    work.vfs.release(fh)
+    with work.closing(work.opened("file")) as fh:
+        server.faults.rate("error", 1.0, status=503)
+        eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))
+        server.faults.clear()
+        work.vfs.write(fh, b"new", 0)
+        work.vfs.fsync(fh)
+        assert errno_from(work.vfs.getattr, "unknown") == errno.ENOENT
 
 
 def test_a_refused_key_is_eacces_without_a_storm_and_told(

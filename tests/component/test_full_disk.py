@@ -321,13 +321,12 @@ def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     """vfs/semantics.md 4: the upload starts in the background; of what was sent nothing stays on this disk."""
     work = start(write_back_delay=30)
     work.write("file", OLD)
-    fh = work.opened("file")
-    work.vfs.write(fh, USERS, 0)
-    disk = Disk(work.vfs._state.journal, 1, spent=True)
-    assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
-    assert work.read("file") == USERS
-    assert disk.free()
-    work.vfs.release(fh)
+    with work.closing(work.opened("file")) as fh:
+        work.vfs.write(fh, USERS, 0)
+        disk = Disk(work.vfs._state.journal, 1, spent=True)
+        assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
+        assert work.read("file") == USERS
+        assert disk.free()
     settled(work)
     assert visible(server) == {"file": USERS}
     work.vfs._state.sync()

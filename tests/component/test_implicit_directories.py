@@ -27,8 +27,7 @@ def test_a_file_is_renamed_over_one_in_it(server: Server, work: Workspace) -> No
 
 def test_a_file_in_it_is_unlinked_while_open(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 1: an operation that needs the real item creates it."""
-    fh = work.vfs.open("dir/file", os.O_RDONLY).fh
-    work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
-    assert work.vfs.read(fh, 100, 0) == b"old"
-    work.vfs.release(fh)
+    with work.opening("dir/file", os.O_RDONLY) as fh:
+        work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
+        assert work.vfs.read(fh, 100, 0) == b"old"
     assert not [name for name in work.names("dir") if "fuse" not in name]

@@ -200,10 +200,9 @@ def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_
     work.mkdir("dir/below")
     work.write("dir/file", NEW)
     work.write("dir/open", NEW)
-    fh = work.vfs.open("dir/open", os.O_RDONLY).fh
-    assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
-    assert work.read("dir/file") == NEW, "nothing was given up"
-    work.vfs.release(fh)
+    with work.opening("dir/open", os.O_RDONLY):
+        assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
+        assert work.read("dir/file") == NEW, "nothing was given up"
     given_up = dict(work.vfs.discard("dir"))
     assert set(given_up) == {"dir", "dir/below", "dir/file", "dir/open"}
     assert Path(given_up["dir/file"]).read_bytes() == NEW

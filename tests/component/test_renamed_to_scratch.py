@@ -112,12 +112,11 @@ def test_what_is_written_through_an_older_handle_goes_along(
 ) -> None:
     """vfs/semantics.md 4.3: close means that this machine will not lose it."""
     work = mortal(write_back_delay=30)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 10, 0) == OLD
-    work.vfs.rename("file", "file~")
-    work.vfs.write(fh, NEW, 0)
-    assert work.vfs.read(fh, 10, 0) == NEW
-    work.vfs.release(fh)
+    with work.opening("file") as fh:
+        assert work.vfs.read(fh, 10, 0) == OLD
+        work.vfs.rename("file", "file~")
+        work.vfs.write(fh, NEW, 0)
+        assert work.vfs.read(fh, 10, 0) == NEW
     expected = {"file~": NEW, "other": OTHER}
     if end == "saves the file":
         work.write("file", b"saved", fsync=True)

@@ -340,9 +340,8 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
     server.store.write("closed/file", OLD)
     server.store.set_permission("closed", "readOnly")
     eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
-    fh = work.vfs.open("closed/file", os.O_RDONLY).fh
-    assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
-    work.vfs.release(fh)
+    with work.opening("closed/file", os.O_RDONLY) as fh:
+        assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
 
 
 @pytest.mark.parametrize("unsent", [False, True])

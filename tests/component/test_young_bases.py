@@ -27,10 +27,7 @@ def one_second(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def truncate_and_write(work: Workspace | Mortal) -> None:
-    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("file", OURS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
 def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
@@ -88,13 +85,12 @@ def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
     work = start()
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 100, 0) == FIRST
-    item = work.vfs.handle(fh).item
-    assert item is not None
-    work.vfs._content.learn(item, len(FIRST + SECOND))
-    assert work.vfs.fgetattr(fh).size == len(FIRST)
-    work.vfs.release(fh)
+    with work.opening("file", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 100, 0) == FIRST
+        item = work.vfs.handle(fh).item
+        assert item is not None
+        work.vfs._content.learn(item, len(FIRST + SECOND))
+        assert work.vfs.fgetattr(fh).size == len(FIRST)
 
 
 def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
@@ -148,12 +144,10 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     assert work.vfs.read(reader, 100, 0) == FIRST
     server.store.write("file", SECOND)
     monkeypatch.setattr(time, "time", lambda: now() + 30.0)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 100, 0) == SECOND
-    assert work.vfs.read(reader, 100, 0) == FIRST
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    with work.opening("file") as fh:
+        assert work.vfs.read(fh, 100, 0) == SECOND
+        assert work.vfs.read(reader, 100, 0) == FIRST
+        work.vfs.write(fh, OURS, 0)
     work.vfs.release(reader)
     settled(work)
     assert visible(server) == {"file": OURS}

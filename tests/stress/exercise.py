@@ -47,7 +47,7 @@ def main(run: Run, operations: int, workers: int, shrink_for: float) -> None:
                     _check("programs in a tree", _wrong(lambda: _tree(run, pair, workers, operations)))
                 )
             checks.append(_check("the end", (found and "") or _wrong(pair.end)))
-        run.add(Row(name, "", {"sequences": str(count)}, checks), time.monotonic() - began)
+        run.add(Row(name, "", {"sequences": str(count)}, checks, time.monotonic() - began))
 
 
 def _tree(run: Run, pair: Twins, workers: int, operations: int) -> None:

@@ -59,8 +59,7 @@ class Workspace:
 
     def read(self, path: str, size: int = -1, offset: int = 0) -> bytes:
         """The bytes of a file, in reads of at most 128 KiB as the kernel makes them."""
-        fh = self.vfs.open(path, os.O_RDONLY).fh
-        try:
+        with self.opening(path, os.O_RDONLY) as fh:
             data = b""
             while size < 0 or len(data) < size:
                 piece = self.vfs.read(
@@ -70,17 +69,25 @@ class Workspace:
                     break
                 data += piece
             return data
-        finally:
-            self.vfs.flush(fh)
-            self.vfs.release(fh)
 
-    def write(self, path: str, content: bytes, *, fsync: bool = False) -> None:
-        """Writes a whole file: open or create, write, close."""
-        fh = self.opened(path)
-        try:
+    def write(self, path: str, content: bytes, *, fsync: bool = False, flags: int | None = None) -> None:
+        """Writes a whole file: open or create, write, close; or opens with these flags what is there."""
+        with self.closing(self.opened(path) if flags is None else self.vfs.open(path, flags).fh) as fh:
             self.vfs.write(fh, content, 0)
             if fsync:
                 self.vfs.fsync(fh)
+
+    @contextmanager
+    def opening(self, path: str, flags: int = os.O_RDWR) -> Iterator[int]:
+        """A handle of a file that is there, closed afterwards."""
+        with self.closing(self.vfs.open(path, flags).fh) as fh:
+            yield fh
+
+    @contextmanager
+    def closing(self, fh: int) -> Iterator[int]:
+        """Closes a handle afterwards, as the kernel does it; after an error its close is not heard."""
+        try:
+            yield fh
             self.vfs.flush(fh)
         finally:
             self.vfs.release(fh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 
 import pytest
@@ -143,12 +142,11 @@ def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
 ) -> None:
     """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
     server.store.seed({"dir/file": "x"}, age=60)
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, b"mine", 0)
-    before = work.vfs.getattr("dir").mtime_ns
-    server.store.write("dir/file", "the job's")
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
+    with work.opening("dir/file") as fh:
+        work.vfs.write(fh, b"mine", 0)
+        before = work.vfs.getattr("dir").mtime_ns
+        server.store.write("dir/file", "the job's")
+        work.vfs.fsync(fh)
     eventually(lambda: len(work.names("dir")) == 2)
     between = work.vfs.getattr("dir").mtime_ns
     work.write("dir/new", b"x")

@@ -272,15 +272,17 @@ def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_b
 # -- what has been acknowledged
 
 
-@pytest.mark.parametrize("new", [False, True], ids=["changed", "new"])
-def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], new: bool) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: what makes room needs none."""
-    server.store.seed({} if new else {"file": OLD}, age=60)
-    work = start(write_back_delay=30)
+@pytest.mark.parametrize("kind", ["changed", "new", "refused"])
+def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], kind: str) -> None:
+    """vfs/semantics.md 4.11 and 4, Nothing is forgotten: what makes room needs none."""
+    server.store.seed({} if kind == "new" else {"file": OLD}, age=60)
+    work = start(write_back_delay=0 if kind == "refused" else 30)
+    server.faults.rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
     work.write("file", USERS)
+    eventually(lambda: kind != "refused" or work.vfs.status()["failed"], "it is refused")
     Disk(work.vfs._state.journal, 1)
     work.vfs.unlink("file")
-    assert work.names() == []
+    assert (work.names(), work.vfs.status()["failed"]) == ([], [])
     settled(work)
     assert visible(server) == {}
 
@@ -349,19 +351,6 @@ def test_what_could_not_be_closed_is_unsent_until_there_is_space(
     assert disk.free()
     eventually(lambda: visible(server) == {"file": USERS})
     assert work.vfs.flush_all(None, 5, None) == []
-
-
-def test_what_was_refused_goes_when_it_is_unlinked(server: Server, mortal: Callable[..., Mortal]) -> None:
-    """vfs/semantics.md 4.11: what makes room needs none."""
-    server.store.seed({"file": b"of the job"}, age=60)
-    work = mortal()
-    server.faults.rate("error", 1.0, on="create", status=413)
-    work.write("file", b"edited")
-    eventually(lambda: work.vfs.status()["failed"], "it is refused")
-    Disk(work.state.journal, 1)
-    work.vfs.unlink("file")
-    assert work.vfs.status()["failed"] == []
-    eventually(lambda: visible(server) == {})
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["full", "full and refused"])

@@ -10,7 +10,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents, hidden, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -223,3 +223,18 @@ def test_only_the_first_rename_of_a_directory_asks_if_what_is_in_it_moved_along(
     server.log.clear()
     work.vfs.rename("new", "newer")
     assert server.log.count() == 1
+
+
+def test_what_is_done_in_a_directory_that_is_only_implied_makes_it(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """vfs/semantics.md 1.19: on a server that moves nothing into a directory without an item."""
+    server.store.seed({"dir/file": "old", "open/file": "old", "new": "another"}, age=60, directories=False)
+    work = start(write_back_delay=0)
+    work.vfs.rename("new", "dir/file")
+    with work.opening("open/file", os.O_RDONLY) as fh:
+        work.vfs.hide("open/file", f"open/.fuse_hidden{1:016x}")
+        assert work.vfs.read(fh, 100, 0) == b"old"
+    assert not [name for name in work.names("open") if "fuse" not in name]
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/file": b"another"}

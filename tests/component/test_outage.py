@@ -42,10 +42,18 @@ def patient(start: Callable[..., Workspace]) -> Workspace:
     return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
 
 
+@pytest.fixture
+def work(server: Server, patient: Workspace) -> Workspace:
+    """The same in an outage."""
+    _go_down(server, patient)
+    return patient
+
+
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     server: Server, patient: Workspace, kind: str
 ) -> None:
+    """vfs/semantics.md 4.10: an upload that fails is tried again."""
     work = patient
     server.store.seed({"dir/there": OLD})
     _go_down(server, work, kind)
@@ -93,9 +101,7 @@ def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
     settled(work)
 
 
-def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, work: Workspace) -> None:
     work.vfs.mkdir("dir", 0o2750, CALLER)
     work.vfs.utimens("dir", 1, 2_000_000_000)
     work.write("dir/file", NEW)
@@ -112,9 +118,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
 
-def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work: Workspace) -> None:
     work.mkdir("dir")
     work.write("dir/mine", NEW)
     server.store.seed({"dir/jobs": JOBS})
@@ -125,11 +129,9 @@ def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, patie
 
 
 def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
-    work = patient
-    _go_down(server, work)
     work.mkdir("name")
     work.write("name/mine", NEW)
     work.write("other", NEW)
@@ -143,9 +145,7 @@ def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
     assert tree == {"name": None, "name/mine": NEW, "other": NEW}
 
 
-def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work: Workspace) -> None:
     work.vfs._write_back.queue.delay = 30.0
     work.mkdir("dir")
     work.write("dir/file", NEW)
@@ -159,10 +159,8 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, pati
 
 
 def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
-    work = patient
-    _go_down(server, work)
     work.mkdir("dir")
     eventually(lambda: any(change.attempts for change in list(work.vfs._state.changes.values())))
     assert errno_from(work.vfs.rmdir, "dir") in (errno.EIO, errno.ETIMEDOUT)
@@ -175,10 +173,8 @@ def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
 
 
 def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
-    work = patient
-    _go_down(server, work)
     work.mkdir("dir")
     server.faults.clear()
     server.faults.rate("error", 1.0, on="create", status=422)

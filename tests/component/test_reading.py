@@ -275,3 +275,37 @@ def test_what_the_job_wrote_before_open_returns_is_shown_whole(
     assert opened.size == 26, "the kernel is told"
     assert work.vfs.read(opened.fh, 100, 0) == b"as it was listed, and more"
     work.vfs.release(opened.fh)
+
+
+# -- what was seen, and is replaced
+
+JOBS, OURS = b"the job's change", b"the user's own"
+
+
+def by_truncating(work: Workspace) -> None:
+    work.write("file", OURS)
+
+
+def by_renaming_over(work: Workspace) -> None:
+    work.write("new", OURS)
+    work.vfs.rename("new", "file")
+
+
+@pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_program_that_has_closed_the_file_replaces_what_is_shown_when_it_comes_back(
+    server: Server, start: Callable[..., Workspace], save: Callable[[Workspace], None], shown: bool
+) -> None:
+    """Nobody can tell that it was not read again; editors compare the time of change, which is another one."""
+    server.store.seed({"file": b"what was read"}, age=60)
+    work = start(ttl=600)  # it looks again only when it is told to
+    assert work.read("file") == b"what was read"
+    before = work.vfs.getattr("file").mtime_ns
+    server.store.write("file", JOBS)
+    if shown:
+        work.vfs.refresh()
+        assert work.vfs.getattr("file").mtime_ns != before
+    save(work)
+    settled(work)
+    assert server.store.read("file") == OURS
+    assert sorted(contents(server)) == sorted([OURS] if shown else [OURS, JOBS])

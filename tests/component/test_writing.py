@@ -29,7 +29,7 @@ def changes(server: Server) -> list[str]:
 def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
     server: Server, start: Callable[..., Workspace], how: str
 ) -> None:
-    """vfs/semantics.md 4, close: the upload starts after --write-back-delay, whatever is closed in the meantime."""
+    """vfs/semantics.md 4.5: the upload begins --write-back-delay after the first close, whatever is closed meanwhile."""
     work = start(write_back_delay=0.5)
 
     def again() -> bool:
@@ -65,14 +65,6 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
     settled(work)
     assert changes(server).count("create") == 1
     assert visible(server) == {"file": b"19"}
-
-
-def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.5: the upload starts in the background after --write-back-delay."""
-    work.write("file", b"content")
-    eventually_equal(lambda: visible(server), {"file": b"content"})
-    work.write("file", b"content 2")
-    eventually_equal(lambda: visible(server), {"file": b"content 2"})
 
 
 def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
@@ -175,15 +167,6 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
     work.stop()
     work.start()
     assert work.read("file") == b"refused"
-
-
-def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.10: an upload that fails is retried with backoff."""
-    server.faults.next("error", on="create", times=2)
-    server.faults.next("unavailable", on="update", times=2)
-    work.write("file", b"content")
-    eventually_equal(lambda: visible(server), {"file": b"content"})
-    settled(work)
 
 
 def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:

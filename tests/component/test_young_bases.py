@@ -62,22 +62,6 @@ def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-def test_a_file_that_has_grown_since_it_was_measured_is_opened_to_be_written_with_its_size_of_now(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
-    server.set(sizes="omitted")
-    server.store.seed({"file": FIRST})
-    work = start()
-    measured = work.vfs.getattr("file").size
-    server.store.append("file", SECOND)
-    server.set(latency=50)  # what is fetched behind an open comes later
-    opened = work.vfs.open("file", os.O_RDWR)
-    assert opened.size == measured + len(SECOND)
-    assert work.vfs.read(opened.fh, 100, measured) == SECOND
-    work.vfs.release(opened.fh)
-
-
 def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from itertools import count
 
 import pytest
 from tests.support.boundaries import Mortal
@@ -77,19 +76,3 @@ def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
     work.vfs.unlink("moved/file")
     work.settle()
     assert visible(server) == {"moved": None, "moved/new": USERS}
-
-
-def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
-    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
-    ticks = count((int(time.time()) + 10) * 1_000_000)
-    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
-    server.set(updated_resolution="seconds")
-    server.store.seed({"dir/file": OLD})
-    work = mortal(write_back_delay=30)
-    work.write("dir/file", USERS, flags=os.O_RDWR)
-    server.store.write("dir/file", JOBS)
-    work.vfs.unlink("dir/file")
-    work.settle()
-    assert visible(server) == {"dir": None, "dir/file": JOBS}

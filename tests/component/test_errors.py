@@ -124,24 +124,6 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     assert work.read("file.txt") == b"new"
 
 
-def test_what_was_set_aside_is_looked_at_again_before_each_try_to_delete_it(
-    server: Server, work: Workspace
-) -> None:
-    """save/protocol.md R7: look again before a delete: after a pause too."""
-    server.store.seed({"file.txt": "old"}, age=60)
-    assert work.read("file.txt") == b"old"
-    server.faults.rate("throttled", 1.0, on="delete", retry_after="0")
-    work.write("file.txt", b"new", fsync=True)
-    eventually(lambda: server.log.count("delete") >= 2)
-    operations = [entry.operation for entry in server.log.entries()]
-    first = operations.index("delete")
-    second = operations.index("delete", first + 1)
-    assert "get" in operations[first:second]
-    server.faults.clear()
-    settled(work)
-    assert visible(server) == {"file.txt": b"new"}
-
-
 @pytest.mark.parametrize("there", [False, True])
 def test_what_was_made_read_only_before_it_was_sent_is_saved(
     server: Server, start: Callable[..., Workspace], there: bool

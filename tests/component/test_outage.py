@@ -21,7 +21,6 @@ from jobfs.draining import drain
 from jobfs.emulator import Server
 from jobfs.errors import UnavailableError
 from jobfs.namespace import remote
-from jobfs.save import queue as save_queue
 
 OUTAGES = ["unavailable", "drop"]
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
@@ -75,30 +74,6 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     assert visible(server) == expected
     assert work.names("dir/d3") == ["file", "sub"]
     assert work.read("dir/d3/sub/file") == b"3"
-
-
-def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is held back by what failed attempts have earned: a minute."""
-    monkeypatch.setattr(save_queue, "_BACKOFF", 60.0)
-    monkeypatch.setattr(save_queue, "_MOST", 60.0)
-    # With time enough for each answer: one that is given up after the outage would wait for its minute.
-    work = start(timeout=4.0, ttl=0.1, write_back_delay=0.0)
-    _go_down(server, work)
-    for number in range(100):
-        work.write(f"f{number}", b"%d" % number)
-    state = work.vfs._state
-    eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
-    # What failed just before, and is told after the first success, would wait for its minute.
-    eventually(lambda: not any(change.running for change in list(state.changes.values())))
-    told = work.vfs.status()["unsent"]
-    assert any(entry["age"] for entry in told)
-    assert any(entry["attempts"] for entry in told)
-    assert all(entry["reason"] for entry in told if entry["attempts"])
-    server.faults.clear()
-    eventually(lambda: len(visible(server)) == 100)
-    settled(work)
 
 
 def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, work: Workspace) -> None:

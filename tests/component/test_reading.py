@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -33,20 +32,6 @@ def test_a_version_is_downloaded_once_across_restarts_too(
     work.start()
     assert (work.read("a"), work.read("b")) == (b"text", BIG)
     assert server.log.count("download") == downloads
-
-
-def test_many_readers_share_one_download(server: Server, start: Callable[..., Workspace]) -> None:
-    server.store.seed({"big": BIG}, age=60)
-    server.set(bandwidth=20_000_000)
-    work = start()
-    results: list[bytes] = []
-    threads = [threading.Thread(target=lambda: results.append(work.read("big"))) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [BIG] * 6
-    assert server.log.count("download") <= 2
 
 
 def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(

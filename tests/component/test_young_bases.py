@@ -135,3 +135,16 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     work.vfs.release(reader)
     settled(work)
     assert visible(server) == {"file": OURS}
+
+
+def test_what_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
+    server.store.seed({"file": FIRST})
+    work = start(write_back_delay=30)
+    work.write("file", OURS, flags=os.O_RDWR)
+    server.store.write("file", SECOND)
+    work.vfs.unlink("file")
+    settled(work)
+    assert visible(server) == {"file": SECOND}

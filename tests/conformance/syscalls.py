@@ -233,14 +233,9 @@ class Calls:
     def mkdir(self, path: str, mode: str = "0755") -> None:
         os.mkdir(path, _number(mode))
 
-    def rmdir(self, path: str) -> None:
-        os.rmdir(path)
-
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
-
-    def rename(self, old: str, new: str) -> None:
-        os.rename(old, new)
+    rmdir = staticmethod(os.rmdir)
+    unlink = staticmethod(os.unlink)
+    rename = staticmethod(os.rename)
 
     def rename_noreplace(self, old: str, new: str) -> None:
         self._renameat2(old, new, _NOREPLACE)
@@ -252,14 +247,9 @@ class Calls:
         here = -100
         _checked(_libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), flags))
 
-    def link(self, old: str, new: str) -> None:
-        os.link(old, new)
-
-    def symlink(self, target: str, path: str) -> None:
-        os.symlink(target, path)
-
-    def readlink(self, path: str) -> str:
-        return os.readlink(path)
+    link = staticmethod(os.link)
+    symlink = staticmethod(os.symlink)
+    readlink = staticmethod(os.readlink)
 
     def mkfifo(self, path: str, mode: str = "0644") -> None:
         os.mkfifo(path, _number(mode))
@@ -270,8 +260,7 @@ class Calls:
     def ls(self, path: str = ".") -> str:
         return " ".join(sorted(os.listdir(self._at(path)))) or "(empty)"
 
-    def chdir(self, path: str) -> None:
-        os.chdir(path)
+    chdir = staticmethod(os.chdir)
 
     def getcwd(self) -> str:
         return os.path.basename(os.getcwd())

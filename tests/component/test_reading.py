@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from

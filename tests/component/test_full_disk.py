@@ -58,50 +58,40 @@ def at_rest(work: Mortal) -> bool:
     return not errno_from(work.settle)
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_whatever_is_refused_it_ends_right_once_there_is_space(
-    server: Server, tmp_path: Path, operation: Operation
-) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
-    for at in count(1):
-        promise = Promise()
-        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
-            work.boundaries.arm()
-            disk = Disk(work.state.journal, at)
-            failed = errno_from(operation.run, work, promise)
-            struck = disk.free()
-            assert failed in (0, errno.ENOSPC)
-            work.vfs.retry(None)
-            eventually(lambda work=work: at_rest(work), "it is at rest")  # type: ignore[misc]
-            operation.check(work, promise, f"full at write {at}, errno {failed}")
-        if not struck:
-            break
-    print(f"{operation.name}: {at - 1} writes of the journal refused")
+REFUSED = [(operation, killed) for operation in (*OPERATIONS, *ON_UNSENT) for killed in (False, True)]
+# Of an unlink of an open file nothing is recorded before it is carried out.
+REFUSED = [one for one in REFUSED if not (one[1] and one[0].name.startswith("unlink of an open file"))]
 
 
 @pytest.mark.parametrize(
-    "operation",
-    # Of an unlink of an open file nothing is recorded before it is carried out.
-    [one for one in (*OPERATIONS, *ON_UNSENT) if not one.name.startswith("unlink of an open file")],
-    ids=lambda operation: operation.name,
+    ("operation", "killed"), REFUSED, ids=[f"{one.name}{', killed' * killed}" for one, killed in REFUSED]
 )
-def test_killed_while_the_disk_is_full_it_ends_right(
-    server: Server, tmp_path: Path, operation: Operation
+def test_whatever_is_refused_it_ends_right_once_there_is_space(
+    server: Server, tmp_path: Path, operation: Operation, killed: bool
 ) -> None:
-    """vfs/semantics.md 4: what was acknowledged stays, whatever could not be written afterwards."""
+    """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays; killed before, too."""
     for at in count(1):
         promise = Promise()
         with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
             work.boundaries.arm()
             disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)
-            work.boundaries.dead = True
-        with taken_up(work) as again:
-            again.settle()
-            operation.check(again, promise, f"full at write {at}, errno {failed}")
-        if not disk.free():
+            where = f"full at write {at}, errno {failed}"
+            work.boundaries.dead = killed
+            if not killed:
+                struck = disk.free()
+                assert failed in (0, errno.ENOSPC)
+                work.vfs.retry(None)
+                eventually(lambda work=work: at_rest(work), "it is at rest")  # type: ignore[misc]
+                operation.check(work, promise, where)
+        if killed:
+            with taken_up(work) as again:
+                again.settle()
+                operation.check(again, promise, where)
+            struck = disk.free()
+        if not struck:
             break
-    print(f"{operation.name}: killed after {at - 1} writes of the journal were refused")
+    print(f"{operation.name}: {at - 1} writes of the journal refused")
 
 
 # -- names of this machine, and backups

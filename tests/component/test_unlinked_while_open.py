@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
+from tests.support.operations import taken_up
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
@@ -272,9 +274,7 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
     server: Server, tmp_path: Path, source: Callable[[Mortal], str]
 ) -> None:
     """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    at = 0
-    while True:
-        at += 1
+    for at in count(1):
         server.reset()
         server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
         boundaries = Boundaries(at)
@@ -287,17 +287,13 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
             hide(first, "file", os.O_RDONLY)
             first.vfs.rename(path, "file")
         kill(first)
-        again = Mortal(server, tmp_path / f"{at}", Boundaries())
-        again.start()
-        try:
+        with taken_up(first) as again:
             eventually(lambda again=again: again.exists("file"), boundaries.last)  # type: ignore[misc]
             assert again.read("file") in (OLD, MINE, OTHER), boundaries.last
             again.settle()
             found = visible(server)
             before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
             assert found in (after(source), before), f"{boundaries.last}: {found}"
-        finally:
-            again.stop()
         if not boundaries.struck:
             break
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
+from tests.support.operations import taken_up
 from tests.support.serverside import contents, visible
 from tests.support.workspaces import Workspace, settled
 
@@ -38,12 +39,8 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
     first.boundaries.dead = True
     first.bury()
     meanwhile()
-    again = Mortal(server, home, Boundaries())
-    again.start()
-    try:
+    with taken_up(first) as again:
         again.settle()
-    finally:
-        again.stop()
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])

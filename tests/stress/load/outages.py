@@ -70,14 +70,14 @@ def outage(
 
 def _leave(stage: Stage, away: Away) -> None:
     if away == "refused":
-        stage.server.refuse()
+        stage.server.listen(False)
     else:
         stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
 
 
 def _return(stage: Stage, away: Away) -> None:
     if away == "refused":
-        stage.server.accept()
+        stage.server.listen(True)
     else:
         stage.server.mend()
 

@@ -81,8 +81,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
 def test_what_is_known_of_a_server_is_not_asked_again(server: Server, work: Workspace) -> None:
     work.vfs._write_back.upload.ask("x")
     settled(work)
-    work.stop()
-    work.start()
+    work.remount()
     server.log.clear()
     made(server, work, 5)
     assert [entry.operation for entry in server.log.changes()] == ["create"] * 5

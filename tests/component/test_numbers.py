@@ -42,8 +42,7 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
     before = work.vfs.getattr(copy).ino
     work.drain()
     assert work.vfs.getattr(copy).ino == before
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr(copy).ino == before
 
 

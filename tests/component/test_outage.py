@@ -81,8 +81,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     work.vfs.utimens("dir", 1, 2_000_000_000)
     work.write("dir/file", NEW)
     before = work.vfs.getattr("dir")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.names("dir") == ["file"]
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
@@ -227,8 +226,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     assert work.names() == ["renamed", "third"]
     assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     if kind == "drop":
-        work.stop()
-        work.start()
+        work.remount()
         assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     server.faults.clear()
     settled(work)

@@ -29,8 +29,7 @@ def test_a_version_is_downloaded_once_across_restarts_too(
     for _ in range(3):
         assert (work.read("a"), work.read("b")) == (b"text", BIG)
     downloads = server.log.count("download")
-    work.stop()
-    work.start()
+    work.remount()
     assert (work.read("a"), work.read("b")) == (b"text", BIG)
     assert server.log.count("download") == downloads
 

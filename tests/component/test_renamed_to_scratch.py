@@ -79,8 +79,7 @@ def test_it_leaves_the_server_and_stays_here(
     work.write("file~", NEW)
     for _ in range(2):
         assert tree(work) == {"file~": NEW, "other": OTHER}
-        work.stop()
-        work.start()
+        work.remount()
     assert visible(server) == {"other": OTHER}
 
 
@@ -155,8 +154,7 @@ def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
     for _ in range(2):
         assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
-        work.stop()
-        work.start()
+        work.remount()
 
 
 def renamed_scratch(work: Workspace) -> bytes:
@@ -205,8 +203,7 @@ def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -
     settled(work)
     for _ in range(2):
         assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
-        work.stop()
-        work.start()
+        work.remount()
     assert (server.store.item(name).lifecycle == "application") is (name == "file")
 
 

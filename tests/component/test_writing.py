@@ -164,8 +164,7 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
     with work.opening("file") as fh:
         assert errno_from(work.vfs.fsync, fh) != 0
     assert "It does not please" in str(work.vfs.status()["failed"]) or status == 401
-    work.stop()
-    work.start()
+    work.remount()
     assert work.read("file") == b"refused"
 
 

@@ -57,6 +57,11 @@ class Workspace:
             self._graph.close()
             self._slot.close()
 
+    def remount(self) -> None:
+        """An unmount and a mount."""
+        self.stop()
+        self.start()
+
     def read(self, path: str, size: int = -1, offset: int = 0) -> bytes:
         """The bytes of a file, in reads of at most 128 KiB as the kernel makes them."""
         with self.opening(path, os.O_RDONLY) as fh:

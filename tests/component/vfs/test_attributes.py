@@ -26,12 +26,10 @@ def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Works
     server.log.clear()
     work.vfs.chmod("tool", 0o755)
     assert server.log.changes() == []
-    work.stop()
-    work.start()
+    work.remount()
     assert mode(work, "tool") == 0o755
     server.store.set_permission("tool", "readOnly")
-    work.stop()
-    work.start()
+    work.remount()
     assert mode(work, "tool") == 0o555, "the server's word on writing counts"
 
 
@@ -44,8 +42,7 @@ def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspa
     after = work.vfs.getattr("file")
     assert (before.atime_ns, after.atime_ns, after.mtime_ns) == (5, 5, 7)
     server.store.write("file", "y")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("file").mtime_ns > 7
 
 
@@ -54,8 +51,7 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     work.vfs.chmod("file", 0o500)
     work.vfs.utimens("file", 5, 7)
     work.vfs.chown("file", 3, 4)
-    work.stop()
-    work.start()
+    work.remount()
     work.drain()
     attr = work.vfs.getattr("file")
     assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
@@ -82,8 +78,7 @@ def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Wor
     before = work.vfs.getattr("file").ctime_ns
     work.drain()
     assert work.vfs.getattr("file").ctime_ns == before
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("file").ctime_ns == before
 
 
@@ -95,8 +90,7 @@ def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Worksp
     after, other = work.vfs.getattr("dir"), work.vfs.getattr("other")
     assert before.mtime_ns < after.mtime_ns
     assert (after.ctime_ns, after.atime_ns) == (after.mtime_ns, before.atime_ns)
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("dir") == after
     assert work.vfs.getattr("other") == other
 
@@ -135,8 +129,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     server.store.seed({"dir/newer": "x", "plain/newer": "x"})
     moves()
     assert work.vfs.getattr("plain").mtime_ns > plain
-    work.stop()
-    work.start()
+    work.remount()
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
 
 

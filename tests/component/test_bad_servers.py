@@ -97,8 +97,7 @@ def test_a_gateways_404_is_no_missing_file(
     # What the last listing lacks is free for a while; after that nothing is known of it.
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
-    settled(work)
-    assert visible(server) == {"known.txt": b"saved later"}
+    settled(work, {"known.txt": b"saved later"})
 
 
 @pytest.mark.parametrize("told", [False, True])

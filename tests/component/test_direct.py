@@ -95,8 +95,7 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
         work.vfs._write_back.upload.ask("x")
     assert work.vfs._write_back.context.known.rejects.get(Kind.FILE) is None
     files = made(server, work, 1)
-    settled(work)
-    assert visible(server) == files
+    settled(work, files)
 
 
 @pytest.mark.parametrize("form", ["nfc", "lower", "trimmed"])
@@ -110,8 +109,7 @@ def test_a_server_that_changes_names_is_never_given_one_at_its_target(
     with pytest.raises(BadRequestError, match="the server keeps the name"):
         work.vfs._write_back.upload.ask("x")
     assert work.vfs._write_back.context.known.rejects == {}
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
@@ -140,6 +138,5 @@ def test_a_lost_answer_to_a_mkdir_is_looked_for(
     work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create")
     work.mkdir("dir")
-    settled(work)
-    assert visible(server) == {"dir": None}
+    settled(work, {"dir": None})
     assert doubled(server) == []

@@ -118,8 +118,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server.faults.next(kind, on=operation, skip=1 if second else 0, **more)
     work.write("file.txt", b"new", fsync=True)
     assert server.store.read("file.txt") == b"new"
-    settled(work)
-    assert visible(server) == {"file.txt": b"new"}
+    settled(work, {"file.txt": b"new"})
     assert doubled(server) == []
     assert work.read("file.txt") == b"new"
 

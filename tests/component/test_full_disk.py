@@ -273,8 +273,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     Disk(work.vfs._state.journal, 1)
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]) -> None:
@@ -284,8 +283,7 @@ def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]
     work.write("file", USERS)
     work.write("new", SECOND)
     Disk(work.vfs._state.journal, 1)
-    settled(work)
-    assert visible(server) == {"file": USERS, "new": SECOND}
+    settled(work, {"file": USERS, "new": SECOND})
 
 
 def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
@@ -303,8 +301,7 @@ def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     assert errno_from(work.vfs.create, "other", 0o644, os.O_WRONLY, CALLER) == errno.ENOSPC
     assert work.names() == ["file"]
     assert len(list(work.vfs._state.bytes.directory.iterdir())) == 1
-    settled(work)
-    assert visible(server) == {"file": USERS}
+    settled(work, {"file": USERS})
 
 
 def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
@@ -319,8 +316,7 @@ def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
         assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
         assert work.read("file") == USERS
         assert disk.free()
-    settled(work)
-    assert visible(server) == {"file": USERS}
+    settled(work, {"file": USERS})
     work.vfs._state.sync()
     assert list(work.vfs._state.bytes.directory.iterdir()) == []
 
@@ -365,5 +361,4 @@ def test_a_rename_that_failed_is_not_done_afterwards(
     work.boundaries.dead = True
     work.end()
     with taken_up(work, **LOCAL_NAMES) as again:
-        again.settle()
-        assert visible(server) == wanted
+        again.settle(wanted)

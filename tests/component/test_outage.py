@@ -70,8 +70,7 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     assert work.read("dir/d3/sub/file") == b"3"
     assert stat.S_ISDIR(work.vfs.getattr("dir/d3").mode)
     server.faults.clear()
-    settled(work)
-    assert visible(server) == expected
+    settled(work, expected)
     assert work.names("dir/d3") == ["file", "sub"]
     assert work.read("dir/d3/sub/file") == b"3"
 
@@ -86,8 +85,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": NEW}
+    settled(work, {"dir": None, "dir/file": NEW})
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
@@ -97,8 +95,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work:
     work.write("dir/mine", NEW)
     server.store.seed({"dir/jobs": JOBS})
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS}
+    settled(work, {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS})
     eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
@@ -128,8 +125,7 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     work.vfs.rmdir("dir")
     assert not work.exists("dir")
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
@@ -142,8 +138,7 @@ def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
     server.faults.clear()
     settled(work)
     work.vfs.rmdir("dir")
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
@@ -155,8 +150,7 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
     eventually(lambda: [entry["path"] for entry in work.vfs.status()["failed"]] == ["dir"])
     server.faults.clear()
     assert work.vfs.retry("dir") == ["dir"]
-    settled(work)
-    assert visible(server) == {"dir": None}
+    settled(work, {"dir": None})
     assert not work.vfs.status()["failed"]
 
 
@@ -229,8 +223,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
         work.remount()
         assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"renamed": content, "third": content}
+    settled(work, {"renamed": content, "third": content})
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
@@ -248,8 +241,7 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
         assert work.read(name) == b"%d" % number
         eventually(lambda: any(change.attempts for change in list(state.changes.values())))
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"file": OLD, name: b"2"}
+    settled(work, {"file": OLD, name: b"2"})
 
 
 @pytest.mark.parametrize(("kind", "on", "met"), [("silent", "*", "begun"), ("drop", "create", "attempts")])
@@ -268,8 +260,7 @@ def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
     work.vfs.rename("first", "renamed")
     assert work.read("renamed") == NEW
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"renamed": NEW}
+    settled(work, {"renamed": NEW})
 
 
 def test_a_drain_ends_beside_a_rename_that_gets_nowhere(

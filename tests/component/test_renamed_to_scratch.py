@@ -134,8 +134,7 @@ def test_it_is_unlinked(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.29: the name was taken from the job before."""
     work.vfs.unlink("file~")
     assert work.names() == ["other"]
-    settled(work)
-    assert visible(server) == {"other": OTHER}
+    settled(work, {"other": OTHER})
 
 
 # -- something takes the old name
@@ -148,8 +147,7 @@ def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     """vfs/semantics.md 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
     server.log.clear()
     work.write("file", NEW, fsync=fsync)
-    settled(work)
-    assert visible(server) == {"file": NEW, "other": OTHER}
+    settled(work, {"file": NEW, "other": OTHER})
     assert server.store.item("file").lifecycle == "application"
     assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
     for _ in range(2):
@@ -192,8 +190,7 @@ def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
     assert errno_from(work.vfs.rename, "other", "file")
     server.faults.clear()
     assert tree(work) == {"file~": OLD, "other": OTHER}
-    settled(work)
-    assert visible(server) == {"other": OTHER}
+    settled(work, {"other": OTHER})
 
 
 @pytest.mark.parametrize("name", ["file", "third"])
@@ -211,8 +208,7 @@ def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) ->
     """vfs/semantics.md 4: what is shown as free is free."""
     work.mkdir("file")
     work.write("file/inside", b"x")
-    settled(work)
-    assert visible(server) == {"file": None, "file/inside": b"x", "other": OTHER}
+    settled(work, {"file": None, "file/inside": b"x", "other": OTHER})
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
@@ -363,8 +359,7 @@ def test_without_power_the_server_or_the_disk_has_it(
     state.lose_power("gone")
     reboot(monkeypatch, tmp_path)
     again = mortal()
-    again.settle()
-    assert visible(server) == {"other": OTHER} | ({} if begun else {"file": OLD})
+    again.settle({"other": OTHER} | ({} if begun else {"file": OLD}))
     assert OLD in tree(again).values()
 
 

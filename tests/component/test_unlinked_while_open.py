@@ -87,8 +87,7 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
     work.vfs.write(fh, MINE, 0)
     assert work.vfs.read(fh, 100, 0) == MINE + OLD[4:]
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, "other": OTHER}
+    settled(work, {**ALL, "other": OTHER})
     assert work.names() == ["dir", "other"]
 
 
@@ -168,8 +167,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
     work.vfs.hide("file", HIDDEN)
     assert work.names() == ["dir", "other"]
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, "other": OTHER}
+    settled(work, {**ALL, "other": OTHER})
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
@@ -180,8 +178,7 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
     if not new:
         work.vfs.unlink("file")
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, **({"file": MINE} if new else {}), "other": OTHER}
+    settled(work, {**ALL, **({"file": MINE} if new else {}), "other": OTHER})
     assert work.vfs.status()["conflicts"] == []
 
 
@@ -245,8 +242,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
     assert work.vfs.read(fh, 6, 0) == b"SECRET"
     assert work.vfs.getattr("file").ino != work.vfs.fgetattr(fh).ino
     close(work, fh)
-    settled(work)
-    assert visible(server) == wanted
+    settled(work, wanted)
     assert source is not new or server.store.item("file").lifecycle == "application"
     assert hidden(server) == []
     assert work.vfs.status()["conflicts"] == []

@@ -105,8 +105,7 @@ def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., 
         assert errno_from(work.vfs.write, fh, b"x", 5) in (errno.EIO, errno.ETIMEDOUT)
         errno_from(work.vfs.flush, fh)
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"file": b"0123456789" * 1000}
+    settled(work, {"file": b"0123456789" * 1000})
     eventually(lambda: errno_from(work.read, "file") == 0)
     assert work.read("file") == b"0123456789" * 1000
 
@@ -116,8 +115,7 @@ def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspac
     server.store.seed({"default": "old"}, lifecycle="application", age=60)
     work.write("default", b"new", fsync=True)
     assert server.store.item("default").lifecycle == "application"
-    settled(work)
-    assert visible(server) == {"default": b"new"}
+    settled(work, {"default": b"new"})
 
 
 def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
@@ -183,8 +181,7 @@ def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -
     downloads = server.log.count("download")
     assert work.read("moved/sub/b") == b"b"
     assert server.log.count("download") == downloads, "the bytes are known already"
-    settled(work)
-    assert visible(server) == {"moved": None, "moved/a": b"ABC", "moved/sub": None, "moved/sub/b": b"b"}
+    settled(work, {"moved": None, "moved/a": b"ABC", "moved/sub": None, "moved/sub/b": b"b"})
 
 
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
@@ -231,8 +228,7 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == errno.EEXIST
     assert errno_from(work.vfs.mkdir, "no/such", 0o755, CALLER) == errno.ENOENT
     work.write("dir/file", b"x")
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": b"x"}
+    settled(work, {"dir": None, "dir/file": b"x"})
 
 
 def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
@@ -424,8 +420,7 @@ def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_
         work.write("file", b"made anew", fsync=True)
         work.write(draft, b"what counts", fsync=True)
         work.vfs.rename(draft, "file")
-    settled(work)
-    assert visible(server) == {"file": b"what counts"}
+    settled(work, {"file": b"what counts"})
 
 
 def test_the_cache_does_not_grow_with_the_saves_of_one_file(
@@ -454,8 +449,7 @@ def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
     fh = work.vfs.open("file", os.O_RDONLY | os.O_TRUNC).fh
     work.vfs.flush(fh)
     work.vfs.release(fh)
-    settled(work)
-    assert visible(server) == {"file": b""}
+    settled(work, {"file": b""})
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])

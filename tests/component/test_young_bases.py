@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.operations import taken_up
-from tests.support.serverside import contents, visible
+from tests.support.serverside import contents
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
@@ -93,8 +93,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
     server.faults.next("drop_after", on="update")
     work.write("file", b"before", fsync=True)
     truncate_and_write(work)
-    settled(work)
-    assert visible(server) == {"file": OURS}
+    settled(work, {"file": OURS})
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
@@ -130,8 +129,7 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
         assert work.vfs.read(reader, 100, 0) == FIRST
         work.vfs.write(fh, OURS, 0)
     work.vfs.release(reader)
-    settled(work)
-    assert visible(server) == {"file": OURS}
+    settled(work, {"file": OURS})
 
 
 def test_what_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
@@ -143,5 +141,4 @@ def test_what_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
     work.write("file", OURS, flags=os.O_RDWR)
     server.store.write("file", SECOND)
     work.vfs.unlink("file")
-    settled(work)
-    assert visible(server) == {"file": SECOND}
+    settled(work, {"file": SECOND})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobfs.state import directory as slot
 from jobfs.vfs import Caller, Vfs
 
 from .mounts import QUICK
-from .serverside import hidden
+from .serverside import hidden, visible
 from .waiting import eventually
 
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
@@ -126,12 +126,20 @@ class Workspace:
         assert not left, left
 
 
-def settled(work: Workspace) -> None:
-    """All is sent, and nothing hidden is left; a listing is what shows a leftover of a lost create."""
+def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:
+    """All is sent, and nothing hidden is left (a listing is what shows a leftover of a lost create): the server has this tree."""
     work.drain()
     eventually(
         lambda: work.names() is not None and not hidden(work.server), lambda: f"hidden: {hidden(work.server)}"
     )
+    check_tree(work.server, tree)
+
+
+def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
+    """The server has this tree, if one is given."""
+    if tree is not None:
+        found = visible(server)
+        assert found == tree, f"{found} instead of {tree}"
 
 
 @contextmanager

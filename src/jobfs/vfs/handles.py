@@ -193,8 +193,8 @@ class KernelPages:
                 for handle in self._handles[aside]:
                     handle.at = aside
 
-    def only(self, path: str, version: Version) -> bool:
-        """True if no other version than this is open at a path."""
+    def only(self, path: str, version: Version | None) -> bool:
+        """True if no other version than this of the server's is open at a path."""
         there = list(self._handles.get(path, ()))
         return all(handle.item is None or handle.item.version == version for handle in there)
 

@@ -379,9 +379,15 @@ class Pins:
         item = self._view.measured(path, node) if node is not None else None
         if not isinstance(item, Item) or item.is_dir:
             return None
-        if item.version != handle.item.version:
+        if item.version != handle.item.version or self._differs(handle, item, opening=opening):
             return item
-        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
-        # first one's size, and would take for seen what is behind that.
+        return None
+
+    @staticmethod
+    def _differs(handle: Handle, item: Item, *, opening: bool) -> bool:
+        """Where neither a size nor a time tells two versions apart, the length of a download did.
+
+        Who writes has been told the first one's size, and would take for seen what is behind that.
+        """
         stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        return item if stale and (opening or not handle.writable) else None
+        return stale and (opening or not handle.writable)

@@ -94,7 +94,7 @@ class Desk:
         self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
-        #: The answer to a look-up is held back: a version of another size is read at its node.
+        #: The answer to a look-up is held back: another version is being read at its node.
         self.parting = False
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False

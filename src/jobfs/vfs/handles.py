@@ -89,7 +89,7 @@ class Handle:
     """
 
     __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
+        "append", "asked", "at", "begun", "content", "ends", "file", "follows", "item", "left", "readable", "seen",
         "served", "writable", "young",
     )  # fmt: skip
 
@@ -109,9 +109,13 @@ class Handle:
         self.left: Version | None = None
         #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
         self.ends = self.asked = 0
-        #: Where it was opened, as the kernel's pages go, and when.
-        self.at, self.epoch = "", 0
+        #: Where it was opened, as the kernel's pages go.
+        self.at = ""
         self.content: Readable | None = None
+
+    def reads(self, version: Version) -> bool:
+        """True if it shows this version, and can't change it."""
+        return not self.writable and self.item is not None and self.item.version == version
 
     def drop_content(self) -> None:
         """The bytes that it opened are not read any more."""
@@ -147,11 +151,8 @@ class KernelPages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Version] = {}
-        self._open: dict[str, Version | None] = {}  # None: several, or one that is written
         self._handles: dict[str, list[Handle]] = {}
-        self._count = 0
-        self._epoch = 0
-        self._older = 0  # files open now that were open when a name was last changed
+        self._older: set[Handle] = set()  # open now, and when a name was last changed
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
@@ -160,18 +161,15 @@ class KernelPages:
             there.append(handle)
             for each in there[-2:] if len(there) > 1 else ():
                 each.served = each.readable  # what the kernel has read for one, it gives the other
-            self._count += 1
-            handle.at, handle.epoch = path, self._epoch
-            sole = version if self._open.get(path, version) == version else None
-            self._open[path] = sole
-            if sole is None or self._older:
+            handle.at = path
+            if version is None or self._older or not all(each.reads(version) for each in there):
                 self._held.pop(path, None)
                 return False
-            if self._held.get(path) == sole:
+            if self._held.get(path) == version:
                 return True
             if len(self._held) >= _MOST:
                 self._held.clear()
-            self._held[path] = sole
+            self._held[path] = version
             return False
 
     def any(self, path: str) -> bool:
@@ -188,7 +186,6 @@ class KernelPages:
         with self._lock:
             if path in self._handles:
                 self._held.pop(path, None)
-                self._open[aside] = self._open.pop(path)
                 self._handles[aside] = self._handles.pop(path)
                 for handle in self._handles[aside]:
                     handle.at = aside
@@ -201,19 +198,15 @@ class KernelPages:
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
         with self._lock:
-            self._count -= 1
             self._handles[handle.at].remove(handle)
             if not self._handles[handle.at]:
-                del self._open[handle.at], self._handles[handle.at]
-            if handle.epoch != self._epoch:
-                self._older -= 1
+                del self._handles[handle.at]
+            self._older.discard(handle)
 
     def unsure(self, path: str) -> None:
         """An open file goes on with another version."""
         with self._lock:
             self._held.pop(path, None)
-            if path in self._open:
-                self._open[path] = None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -228,8 +221,7 @@ class KernelPages:
         """A name was changed: nodes are other paths' now."""
         with self._lock:
             self._held.clear()
-            self._epoch += 1
-            self._older = self._count
+            self._older = {handle for there in self._handles.values() for handle in there}
 
 
 class Pins:

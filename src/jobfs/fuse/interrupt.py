@@ -31,6 +31,7 @@ class Opcode(IntEnum):
     LOOKUP = 1
     FORGET = 2
     GETATTR = 3
+    SETATTR = 4
     READLINK = 5
     RENAME = 12
     OPEN = 14
@@ -46,7 +47,7 @@ class Opcode(IntEnum):
 
 
 #: Those in which a program may wait for the server, and which change nothing by themselves.
-_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
+_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.SETATTR, Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.

@@ -445,9 +445,10 @@ class Files:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
-    def size(self, fh: int) -> int:
-        """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
-        return self._known_size(self.handle(fh))
+    def written(self, fh: int) -> int:
+        """Bytes of a file that is open to be written, without a look at the server; -1 if that is not known, and of others."""
+        handle = self.handle(fh)
+        return self._known_size(handle) if handle.writable else -1
 
     # -- close and fsync
 

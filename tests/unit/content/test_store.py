@@ -299,25 +299,6 @@ def test_what_is_found_to_be_of_two_versions_is_not_read_any_more(make_store: Ma
             handle.read(0, len(data))
 
 
-def test_what_is_being_proved_is_not_given_up_for_room(make_store: MakeStore, cache: Path) -> None:
-    """A reader that comes meanwhile has all of it; it never waits for bytes that are taken to be there."""
-    data = pattern(300 * KIB)
-    client = FakeClient(data, breaks=[100 * KIB], looking=threading.Event())
-    store = make_store(client)
-    with store.open(item_of(len(data))) as handle:
-        assert handle.read(0, 4096) == data[:4096]
-    eventually(lambda: client.gets)
-    store.give_way(cache, 1)
-    with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
-        entry = store.attach(handle)
-        found = threads.submit(handle.read, 0, len(data))
-        eventually(lambda: entry.proving is not None)
-        assert client.looking is not None
-        client.looking.set()
-        assert found.result(20) == data
-    assert (len(client.requests), client.gets) == (2, 1)
-
-
 def gone(directory: Path) -> bool:
     shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()

@@ -321,8 +321,12 @@ class DiskCache:
             self._touched.discard(name)
 
     def _unfinished(self) -> list[Backing]:
-        """What the index does not count."""
-        return [backing for backing in self.backings if backing.name is None]
+        """What the index does not count: a content that is just being put in its place is in it already."""
+        return [
+            backing
+            for backing in self.backings
+            if backing.name is None and version_name(backing.version) not in self._index
+        ]
 
     def _coming(self) -> int:
         """Bytes outside the index, with those that running downloads will bring."""

@@ -14,7 +14,7 @@ import pytest
 
 from jobfs.content import disk as disk_module
 from jobfs.content.disk import Backing, DiskCache, version_name
-from jobfs.content.file import write_all
+from jobfs.content.file import CacheFile, write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.
@@ -97,6 +97,25 @@ def test_there_are_not_more_of_them_than_the_limit_has_room_for(
     keep(disk, *NAMES)
     disk.fit()
     assert sizes(disk) == [None, None, 100, 100, 100, 100]
+
+
+def test_a_content_that_is_just_being_put_in_its_place_counts_once(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted twice, it would cost another content its place: the limit is looked at by any thread at any time."""
+    keep(disk, *NAMES[1:])
+    disk.limit = 600
+    backing, put = Backing(VERSIONS[0], 100, disk), disk.keep
+    backing.put(0, b"x" * 100)
+
+    def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
+        file = put(file, name, size)
+        disk.fit()
+        return file
+
+    monkeypatch.setattr(disk, "keep", overtaken)
+    backing.keep()
+    assert (disk.used, sizes(disk)) == (600, [100] * 6)
 
 
 def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:

@@ -283,22 +283,6 @@ def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
     assert not list(cache.rglob("*.part"))
 
 
-def test_what_is_found_to_be_of_two_versions_is_not_read_any_more(make_store: MakeStore) -> None:
-    """vfs/semantics.md 3.13: an open file is pinned to the version it opened."""
-    data = pattern(300 * KIB)
-    client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
-    store = make_store(client)
-    with store.open(item_of(len(data))) as handle:
-        handle.read(0, 4096)
-        client.wait(lambda: len(client.requests) > 1)
-        client.updated_at = "2024-05-01T12:00:07.500Z"
-        client.release(1)
-        entry = store.attach(handle)
-        eventually(lambda: entry.stale is not None and not entry.settling)
-        with pytest.raises(StaleVersionError):
-            handle.read(0, len(data))
-
-
 def gone(directory: Path) -> bool:
     shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
@@ -424,32 +408,6 @@ def test_the_order_of_use_survives_a_remount(make_store: MakeStore) -> None:
     read(smaller, numbered(9, 100_000))
     eventually(lambda: smaller.used() == 200_000)
     assert [smaller.whole(item) for item in items] == [True, False, False]
-
-
-def test_what_is_opened_while_others_are_evicted_stays(
-    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 3: open files are pinned; a first write begins with the file that `fetch` has named."""
-    data = pattern(100_000)
-    store = make_store(FakeClient(data))
-    for number in range(2):
-        read(store, numbered(number, 100_000))
-    store.used()
-    unlink = os.unlink
-    opened: list[tuple[Content, Path]] = []
-
-    def meanwhile(path: str) -> None:
-        if not opened:
-            handle = store.open(numbered(1, 100_000))
-            opened.append((handle, handle.fetch()))
-        unlink(path)
-
-    monkeypatch.setattr(os, "unlink", meanwhile)
-    assert store.give_way(cache, 1)
-    ((handle, path),) = opened
-    assert path.read_bytes() == data
-    handle.close()
-    assert not store.whole(numbered(0, 100_000))
 
 
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:

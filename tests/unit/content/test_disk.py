@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
         return file
 
     monkeypatch.setattr(disk, "keep", overtaken)
+    monkeypatch.setattr(Backing, "idle", False)
     backing.keep()
     assert (disk.used, sizes(disk)) == (600, [100] * 6)
 
@@ -192,14 +194,26 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 # -- unfinished files
 
 
-def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(disk: DiskCache) -> None:
-    """A reader learns that its bytes are there, and another thread may begin anew before it reads them."""
+def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
     backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
     backing.put(0, b"x" * 100)
     backing.reset()
     backing.put(200, b"y" * 100)
     assert backing.load(0, 100) is None
     assert backing.load(200, 300) == b"y" * 100
+    written = backing._written
+
+    def overtaken(*arguments: Any) -> CacheFile | None:
+        file = written(*arguments)
+        backing.reset()
+        return file
+
+    monkeypatch.setattr(backing, "_written", overtaken)
+    backing.put(0, b"x" * 100)
+    assert not backing.have
 
 
 def test_what_a_killed_mount_left_is_removed(start: Callable[[], DiskCache]) -> None:

@@ -415,7 +415,7 @@ class Backing:
     def __init__(self, version: Version, size: int, disk: DiskCache) -> None:
         self.version = version
         self.size = size
-        self.have = self.sure = IntervalSet()
+        self.have, self.sure = IntervalSet(), IntervalSet()
         self.file: CacheFile | None = None
         self.name: str | None = None
         self.whole = size == 0  # every byte is there and the file is in its place

@@ -13,7 +13,7 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.disk import Backing, DiskCache
 from jobfs.content.link import Link, StaleVersionError
-from jobfs.content.ranges import MIB, NEAR, IntervalSet
+from jobfs.content.ranges import MIB, NEAR
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Item, Version
 
@@ -32,7 +32,6 @@ class Incoming(Backing):
 
     def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
         super().__init__(version, size, disk)
-        self.sure = IntervalSet()  # less than what is there
         self.updated_ns = updated_ns
         self.link = link
         self.fetches: list[Fetch] = []

@@ -200,8 +200,11 @@ def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
     """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
     backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
     backing.put(0, b"x" * 100)
+    backing.sure.add(0, 100)
+    assert backing.load(0, 100) == b"x" * 100
     backing.reset()
     backing.put(200, b"y" * 100)
+    backing.sure.add(200, 300)
     assert backing.load(0, 100) is None
     assert backing.load(200, 300) == b"y" * 100
     written = backing._written

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from jobfs.content import Content
 from jobfs.content.ranges import CHUNK, KIB, MIB
-from jobfs.errors import ApiError, FsError, UnauthorizedError, UnavailableError
+from jobfs.errors import ApiError, UnauthorizedError, UnavailableError
 
 from .conftest import MakeStore, after_a_moment
-from .server import Body, FakeClient, item_of, pattern
+from .server import FakeClient, item_of, pattern
 
 
 def read_all(handle: Content, size: int, step: int = 128 * KIB) -> bytes:
@@ -186,31 +185,6 @@ def test_a_server_that_hangs_makes_a_read_fail_in_time(make_store: MakeStore) ->
             handle.fetch()
         client.open_gate()
         assert handle.read(512 * KIB, 4096) == client.data[512 * KIB : 512 * KIB + 4096]
-
-
-def test_a_fetch_whose_handle_is_closed_meanwhile_ends(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 3: of an empty file whose size the server does not tell, nothing stays that a later look could find."""
-    client = FakeClient(b"")
-    asked, answered, download = threading.Event(), threading.Event(), client.download
-
-    def slow(*args: Any, **more: Any) -> Body:
-        asked.set()
-        assert answered.wait(20)
-        return download(*args, **more)
-
-    monkeypatch.setattr(client, "download", slow)
-    handle = make_store(client).open(item_of(None))
-    with ThreadPoolExecutor(1) as threads:
-        fetching = threads.submit(handle.fetch)
-        assert asked.wait(20)
-        handle.close()
-        answered.set()
-        with pytest.raises(FsError) as caught:
-            fetching.result(20)
-    assert caught.value.errno == errno.EBADF
-    assert len(client.requests) == 1
 
 
 def test_a_slow_server_is_given_time_while_bytes_come(make_store: MakeStore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from jobfs import mountpoint
 from jobfs.cli import running
-from jobfs.cli.running import bounded, mount_of, mounts
+from jobfs.cli.running import mount_of, mounts
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
@@ -112,16 +111,3 @@ def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
                 mount_of(str(path), None)
-
-
-def test_what_takes_too_long_is_left_to_itself_and_what_fails_in_time_fails_here() -> None:
-    def fail() -> None:
-        raise KeyboardInterrupt
-
-    never = threading.Event()
-    with pytest.raises(TimeoutError):
-        bounded(lambda: never.wait(20), 0.01)
-    never.set()
-    assert bounded(lambda: 3, 20) == 3
-    with pytest.raises(KeyboardInterrupt):
-        bounded(fail, 20)

@@ -382,8 +382,9 @@ class DiskCache:
         except OSError:
             return
         marker = f"{self._root}/boot"
-        if _content(marker) == boot.encode():
-            return
+        with contextlib.suppress(OSError):
+            if is_own_file(os.lstat(marker)) and Path(marker).read_bytes() == boot.encode():
+                return
         found = list(self._files())
         newest = max((entry.written for entry in found), default=0.0)
         for entry in found:
@@ -393,15 +394,6 @@ class DiskCache:
         write_all(note.fd, boot.encode(), 0)
         os.rename(note.path, marker)
         note.unfinished = False
-
-
-def _content(path: str) -> bytes:
-    """The first bytes of a file of this user; none of any other."""
-    try:
-        file = CacheFile(os.open(path, _READ | os.O_NONBLOCK), path)
-    except OSError:
-        return b""
-    return os.pread(file.fd, 256, 0) if is_own_file(os.fstat(file.fd)) else b""
 
 
 class Backing:
@@ -503,8 +495,7 @@ class Backing:
         """None of these bytes are used any more; `new`: where those go that come now."""
         with self.cond:
             old, self.file, self.name = self.file, new, None
-            self.have.clear()
-            self.sure.clear()
+            self.have, self.sure = IntervalSet(), IntervalSet()
             self.whole = self.size == 0
         del old  # without the lock: that removes it
 

@@ -123,7 +123,9 @@ def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mo
     with path.open("rb") as first, mmap.mmap(first.fileno(), 0, prot=mmap.PROT_READ) as before:
         server.store.write("file", NEW)
         eventually(lambda: path.read_bytes() == NEW)
-        with eventually(lambda: mapped(path)) as after:
+        after = eventually(lambda: mapped(path))
+        assert after is not None
+        with after:
             assert (before[:] == OLD, after[:] == NEW) == (True, True)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import carried, current
-from jobfs.api.models import MOST_ITEMS, Page
+from jobfs.api.models import MOST_ITEMS, NAMELESS, Page
 from jobfs.errors import ContractError, NotFoundError
 from jobfs.nodes import Item
 
@@ -77,22 +77,24 @@ class Pass:
         """Take in the page that comes after those before; of two words on an item the newer counts."""
         now, full = time.monotonic(), _raw(page) >= self.size
         promised = len(self.pages) * self.step <= self._promised
-        if full and promised and (deadline := current()) is not None:
+        self._barren = 0 if self._take_in(page) else self._barren + 1
+        if full and promised and not self._barren and (deadline := current()) is not None:
             deadline.extend(now - self._kept)  # that is progress
         self._kept = now
-        before = self.count
-        self._take_in(page)
-        self._barren = self._barren + 1 if self.count == before else 0
         reached = len(self.pages) * self.step + _raw(page) if full and not self._barren else 0
         self._end = max(self._end, page.total, reached)
         self.pages.append(page)
 
-    def _take_in(self, page: Page) -> None:
+    def _take_in(self, page: Page) -> bool:
+        """True if it has shown something new. What has no id is not: any page may show that again, and without end."""
+        new = any(NAMELESS not in item_id for item_id in {*page.unknown} - self.unknown)
         for item in page.items:
             known = self.items.get(item.id)
+            new |= known is None
             if known is None or item.updated_ns >= known.updated_ns:
                 self.items[item.id] = item
         self.unknown.update(page.unknown)
+        return new
 
     def bridge(self, ours: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
         """Where what this mount changed meanwhile (`ours`) has moved the list between two pages, keep one that has both ends.

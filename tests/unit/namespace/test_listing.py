@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from jobfs.api.deadline import within
 from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.namespace import listing as pages
@@ -268,6 +269,22 @@ def test_a_server_that_ignores_skip_ends(reading: Reading) -> None:
     page = reading.server.list_page(100, 0)
     reading.server.list_page = lambda take, skip: page._replace(total=10**6)  # type: ignore[method-assign]
     assert len(reading.read().items) == 100
+
+
+def test_pages_without_an_id_are_neither_new_nor_progress(reading: Reading) -> None:
+    """vfs/semantics.md 5.8: one answer to whatever was asked, as a gateway's, does not keep a call beyond its time."""
+    server = reading.server
+
+    def list_page(take: int, skip: int) -> Page:
+        server.requests.append(("list", skip))
+        return Page([], 10**6, take, unknown=(f"#{skip}",))
+
+    server.list_page = list_page  # type: ignore[method-assign]
+    with within(60.0) as deadline:
+        end = deadline.left()
+        assert reading.read().items == []
+        assert deadline.left() < end
+    assert len(server.asked()) < 500
 
 
 @pytest.mark.parametrize("unknown", [1, 30, 120])

@@ -172,7 +172,7 @@ class Namespace:
             mark = self._known.count
         while True:
             with self._lock:
-                if self._known.snapshot_ticket > mark:
+                if self._known.snapshot.ticket > mark:
                     return
                 flight, fly = self._board_listing(force=True)
             try:
@@ -237,7 +237,7 @@ class Namespace:
 
     def listed_since(self, moment: float) -> bool:
         """True if the snapshot began after `moment`, in seconds of the clock."""
-        return self._known.snapshot_began > moment
+        return self._known.snapshot.began > moment
 
     @property
     def recent(self) -> float:
@@ -254,7 +254,7 @@ class Namespace:
     def edition(self) -> int:
         """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""
         known = self._known
-        fresh = known.snapshot_began > self._clock() - self._cost.bound
+        fresh = known.snapshot.began > self._clock() - self._cost.bound
         return known.count + known.snapshots if fresh else 0
 
     def status(self) -> NamespaceStatus:
@@ -262,7 +262,7 @@ class Namespace:
         with self._lock:
             known, cost = self._known, self._cost
             error = self._client.health.away or self._breaker.error or self._listings.error
-            age = self._clock() - known.snapshot_began if known.snapshots else None
+            age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
                 size=sum(item.size or 0 for item in known.tree.items()),
@@ -327,7 +327,7 @@ class Namespace:
         """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
         now, known = self._clock(), self._known
         due = self._cost.storm(now) or (shown is not None and shown.implicit)
-        return due and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
+        return due and now - known.snapshot.began <= self._cost.effective_ttl and not known.doubtful(path)
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
@@ -340,7 +340,7 @@ class Namespace:
         if self._listings.error is not None or not known.snapshots:
             return self._listings.error is None
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
-        return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot_began, max_age)
+        return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
     def _board_listing(self, *, force: bool = False, insists: bool = False) -> tuple[Flight, bool]:
         """The listing under way, or a new one: never two at once, so a caller may have to wait for a second.
@@ -507,11 +507,11 @@ class Namespace:
         """The entries of a directory, `most` or `stale_if_error` seconds old, that may be served though nobody could be asked."""
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
-        if shown is None or not shown.is_dir or not self._clock() - known.snapshot_began <= most:
+        if shown is None or not shown.is_dir or not self._clock() - known.snapshot.began <= most:
             return None
         entries = known.tree.children(path)
         # Of a directory that came after the last listing nothing is known: it must not look empty.
-        return entries if entries or known.snapshot_ticket >= known.needed(path) else None
+        return entries if entries or known.snapshot.ticket >= known.needed(path) else None
 
     def _is_back(self) -> bool:
         """True if the server, which could not be asked, answers again."""

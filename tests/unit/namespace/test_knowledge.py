@@ -283,8 +283,8 @@ class Races(RuleBasedStateMachine):
     def _bounds(self, path: str) -> list[float]:
         stamp: Any = self.known._stamps.get(path)
         bounds = []
-        if self.known.snapshot_ticket >= self.known.needed(path):
-            bounds.append(self.known.snapshot_began)
+        if self.known.snapshot.ticket >= self.known.needed(path):
+            bounds.append(self.known.snapshot.began)
         if stamp is not None and stamp.ticket >= self.known.needed(path) and stamp.began == stamp.began:
             bounds.append(stamp.began)
         return sorted(bounds)[-1:]
@@ -322,7 +322,7 @@ class Races(RuleBasedStateMachine):
         self.start_listing()
         self.land_listing()
         assert {one.id: one for one in self.known.tree.items()} == self.server.items
-        assert all(self.known.fresh(path, self.known.snapshot_began) for path in PATHS)
+        assert all(self.known.fresh(path, self.known.snapshot.began) for path in PATHS)
 
 
 TestRaces = Races.TestCase

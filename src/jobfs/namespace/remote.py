@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
@@ -106,37 +107,10 @@ class Namespace:
         if not path:
             return ROOT
         not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
-        if max_age is None and self.unreachable:
-            with self._lock:
-                stale = self._serves_stale(path) and not self._known.fresh(path, not_before)
-            if stale and not self._is_back():
-                return self.peek(path)
-        try:
-            return self._looked_up(path, not_before, max_age)
-        except COULD_NOT_ASK as exc:
-            if max_age is not None:
-                raise
-            with self._lock:
-                if self._serves_stale(path):
-                    return self._known.tree.at(path)
-            raise exc
-
-    def _looked_up(self, path: str, not_before: float, max_age: float | None) -> Item | None:
-        mine: Deadline | None = None
-        for _ in range(_ROUNDS):
-            with self._lock:
-                if self._known.fresh(path, not_before) or never_shown(path):
-                    return self._known.tree.at(path)
-                known = max_age is None and self._serves_stale(path)
-                flight, fly = self._board(path, not_before, max_age)
-                if flight is None:
-                    return self._known.tree.at(path)
-                mine = mine or self._deadline(known)
-            try:
-                self._ride(flight, fly, mine)
-            except (ContractError, UnavailableError):
-                if flight.path is not None or self._listings.error is None:
-                    raise
+        with self._lock:
+            if self._known.fresh(path, not_before):
+                return self._known.tree.at(path)
+        self._ask(partial(self._look_up, path, not_before), partial(self._serves_stale, path), max_age)
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
@@ -144,20 +118,7 @@ class Namespace:
 
         Raises FsError (ENOENT, ENOTDIR), ApiError.
         """
-        with self._lock:
-            broken = max_age is None and self.unreachable
-            entries = self._stale_children(path) if broken else None
-        if entries is not None and not self._is_back():
-            return entries
-        try:
-            for child in self._complete(path, max_age):
-                self.lookup(child, max_age)
-        except COULD_NOT_ASK:
-            with self._lock:
-                entries = self._stale_children(path) if max_age is None else None
-            if entries is None:
-                raise
-            return entries
+        self._ask(partial(self._list_directory, path), partial(self._lists_stale, path), max_age)
         with self._lock:
             item = self._known.tree.at(path)
             if item is None:
@@ -198,7 +159,7 @@ class Namespace:
     def last_children(self, path: str) -> dict[str, Item] | None:
         """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
         with self._lock:
-            return self._stale_children(path, UNBOUNDED)
+            return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
 
     def directories(self, path: str) -> int:
         """How many directories are known in the directory `path`."""
@@ -364,11 +325,47 @@ class Namespace:
 
     # asking (without the lock)
 
-    def _complete(self, path: str, max_age: float | None) -> list[str]:
-        """Have a snapshot that is young enough for a directory; the children that are to be asked for singly, being in doubt.
+    def _ask(
+        self, ask: Callable[[float | None], None], stale: Callable[[], bool], max_age: float | None
+    ) -> None:
+        """Have the server tell; if it can't be asked, what is known will do where `stale` says so, and without a `max_age`."""
+        if max_age is not None:
+            return ask(max_age)
+        with self._lock:
+            serves = self.unreachable and stale()
+        if serves and not self._is_back():
+            return None
+        try:
+            ask(None)
+        except COULD_NOT_ASK:
+            with self._lock:
+                if not stale():
+                    raise
+
+    def _look_up(self, path: str, not_before: float, max_age: float | None) -> None:
+        """Have a find or a listing tell of a path."""
+        mine: Deadline | None = None
+        for _ in range(_ROUNDS):
+            with self._lock:
+                if self._known.fresh(path, not_before) or never_shown(path):
+                    return
+                known = max_age is None and self._serves_stale(path)
+                flight, fly = self._board(path, not_before, max_age)
+                if flight is None:
+                    return
+                mine = mine or self._deadline(known)
+            try:
+                self._ride(flight, fly, mine)
+            except (ContractError, UnavailableError):
+                if flight.path is not None or self._listings.error is None:
+                    raise
+
+    def _list_directory(self, path: str, max_age: float | None) -> None:
+        """Have a snapshot that is young enough for a directory; of the names in it those in doubt are asked for singly.
 
         Those were changed here since its listing began. Else saves that go on would have a long one read again and again.
         """
+        doubtful: list[str] = []
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
         mine: Deadline | None = None
@@ -377,12 +374,14 @@ class Namespace:
                 if self._known.complete(path, not_before):
                     doubtful = self._known.doubtful_children(path)
                     if len(doubtful) <= max(_FEW, self._cost.pages):
-                        return doubtful
+                        break
                 flight, fly = self._board_listing(insists=max_age is not None)
-                known = max_age is None and self._stale_children(path) is not None
+                known = max_age is None and self._lists_stale(path)
                 mine = mine or self._deadline(known)
             self._ride(flight, fly, mine)
-        return []
+            doubtful = []
+        for child in doubtful:
+            self.lookup(child, max_age)
 
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`."""
@@ -503,15 +502,14 @@ class Namespace:
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
         return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
 
-    def _stale_children(self, path: str, most: float | None = None) -> dict[str, Item] | None:
-        """The entries of a directory, `most` or `stale_if_error` seconds old, that may be served though nobody could be asked."""
+    def _lists_stale(self, path: str, most: float | None = None) -> bool:
+        """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served though nobody could be asked."""
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
-        if shown is None or not shown.is_dir or not self._clock() - known.snapshot.began <= most:
-            return None
-        entries = known.tree.children(path)
+        if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
+            return False
         # Of a directory that came after the last listing nothing is known: it must not look empty.
-        return entries if entries or known.snapshot.ticket >= known.needed(path) else None
+        return known.snapshot.ticket >= known.needed(path) or bool(known.tree.children(path))
 
     def _is_back(self) -> bool:
         """True if the server, which could not be asked, answers again."""

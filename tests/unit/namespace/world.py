@@ -193,6 +193,14 @@ class World:
         """Let everything that is known become older than the TTL."""
         self.clock.advance(TTL + 0.001)
 
+    def listed(self, files: int = 0) -> None:
+        """With so many more files, all is listed, and older than the TTL; nobody was asked since."""
+        for number in range(files):
+            self.server.file(f"f{number:04d}")
+        self.namespace.refresh()
+        self.expire()
+        self.server.asked()
+
 
 def item(path: str, item_id: str = "", **fields: Any) -> Item:
     """A file of the job at `path`, its id made of the path unless given."""

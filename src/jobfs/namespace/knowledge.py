@@ -85,8 +85,6 @@ def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
 NEVER = -math.inf
 #: Most single paths whose age is remembered; more only means that a path is asked for again.
 _STAMPS = 20_000
-#: Most paths in doubt that are told apart; beyond that, everything is in doubt until the next listing.
-_DOUBTS = 4_096
 
 
 class Stamp(NamedTuple):
@@ -292,8 +290,6 @@ class Knowledge:
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))
-        if len(self._doubts) > _DOUBTS:
-            self._doubts = {"": self._next()}
 
     def _next(self) -> int:
         self.count += 1

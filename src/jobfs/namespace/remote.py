@@ -93,8 +93,7 @@ class Namespace:
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
         self._listings = Breaker()  # for what is wrong with listings alone
-        self._finds: dict[str, Flight] = {}
-        self._listing: Flight | None = None
+        self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
     # looking
@@ -276,13 +275,12 @@ class Namespace:
         insists = max_age is not None
         if self._listing_pays(shown, max_age):
             return self._board_listing(insists=insists)
-        flight = self._finds.get(path)
+        flight = self._flights.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
         self._check(insists=insists)
-        flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
-        self._cost.asked(flight.began)
-        return flight, True
+        self._cost.asked(self._clock())
+        return self._new_flight(path), True
 
     def _young_enough(self, path: str, shown: Item | None) -> bool:
         """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
@@ -308,13 +306,16 @@ class Namespace:
 
         `force`: whatever is wrong with listings; `insists`: see `_check`.
         """
-        if self._listing is not None:
-            return self._listing, False
+        if None in self._flights:
+            return self._flights[None], False
         self._check(insists=force or insists)
         if not force:
             self._listings.check(self._clock())
-        self._listing = Flight(None, self._clock(), self._known.takeoff())
-        return self._listing, True
+        return self._new_flight(None), True
+
+    def _new_flight(self, path: str | None) -> Flight:
+        flight = self._flights[path] = Flight(path, self._clock(), self._known.takeoff())
+        return flight
 
     def _check(self, *, insists: bool) -> None:
         """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
@@ -428,10 +429,8 @@ class Namespace:
 
     def _land(self, flight: Flight, error: ApiError | None) -> None:
         with self._lock:
-            if flight.path is None:
-                self._listing = None
-            elif self._finds.get(flight.path) is flight:
-                del self._finds[flight.path]
+            if self._flights.get(flight.path) is flight:
+                del self._flights[flight.path]
             self._known.land(flight.ticket)
             if error is None:
                 self._breaker.succeeded(self._clock())

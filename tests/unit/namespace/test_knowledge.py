@@ -338,17 +338,6 @@ def listed_while(known: Knowledge, server: Server, meanwhile: Callable[[], objec
     known.land(ticket)
 
 
-def test_too_many_doubts_are_one_doubt_of_everything_until_the_next_listing() -> None:
-    server, known = Server(), Knowledge(1e9, Clock())
-    listed_while(known, server, lambda: None)
-    for number in range(5000):
-        known.touch(f"f{number}")
-    assert not known.fresh("never touched", 0.0)
-    listed_while(known, server, lambda: None)
-    assert known.fresh("never touched", 0.0)
-    assert known.fresh("f1", 0.0)
-
-
 def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() -> None:
     """vfs/semantics.md 1: it never loses an item that existed throughout."""
     server, known = Server(), Knowledge(1e9, Clock())

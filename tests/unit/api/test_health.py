@@ -100,7 +100,7 @@ def test_latency_is_a_moving_average() -> None:
     latencies = [health.latency or 0.0]
     for _ in range(50):
         health.succeeded(changing=False, latency=1.0)
-        latencies.append(health.latency)
+        latencies.append(health.latency or 0.0)
     assert latencies[0] == 0.1
     assert all(before < after < 1.0 for before, after in pairwise(latencies))
     assert latencies[-1] > 0.9

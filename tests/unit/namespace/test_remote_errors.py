@@ -111,21 +111,30 @@ def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiE
     assert world.namespace.lookup("") is not None
 
 
-def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world: World) -> None:
-    """vfs/semantics.md 1: while the server cannot be reached the status says so; and it is found when it is back."""
-    a = world.server.file("a")
-    world.namespace.refresh()
+@pytest.mark.parametrize("away", [None, "refused"])
+def test_what_is_known_is_served_while_the_server_is_out_of_reach_and_it_is_found_when_it_is_back(
+    world: World, away: str | None
+) -> None:
+    """vfs/semantics.md 1: whether a look-up found it to be or another request; the status says so."""
+    a = world.server.file("a.txt")
+    world.listed()
+    world.server.health.away = away
     fail_with(world, UnavailableError("down"))
-    world.expire()
-    assert world.namespace.children("") == {"a": a}
-    for _ in range(2):
+    assert world.namespace.lookup("a.txt") == a
+    for _ in range(3):
         world.server.asked()
-        assert world.namespace.children("") == {"a": a}
+        assert world.namespace.children("") == {"a.txt": a}
         assert world.server.asked() == [("answers", "")]
+        assert world.namespace.lookup("a.txt") == a
+        assert world.namespace.lookup("new") is None
+        assert {asked[0] for asked in world.server.asked()} == {"answers"}
         assert world.namespace.unreachable
+    status = world.namespace.status()
+    assert (status.stale, status.error) == (True, away or "down")
     fail_with(world, None)
+    world.server.health.away = None
     b = world.server.file("b")
-    assert world.namespace.children("") == {"a": a, "b": b}
+    assert world.namespace.children("") == {"a.txt": a, "b": b}
     assert not world.namespace.unreachable
 
 
@@ -182,21 +191,6 @@ def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCapt
             assert len(world.namespace.children("")) == 20
     assert len([asked for asked in world.server.asked() if asked[0] != "answers"]) == 1
     assert len(caplog.records) == 1
-
-
-def test_what_is_known_is_served_without_a_request_while_the_server_is_out_of_reach(world: World) -> None:
-    """vfs/semantics.md 1: though it was not a look-up that found it to be; the status says so."""
-    a = world.server.file("a.txt")
-    world.listed()
-    world.server.health.away = "refused"
-    fail_with(world, UnavailableError("refused", errno=errno.ENETUNREACH))
-    for _ in range(3):
-        assert world.namespace.lookup("a.txt") == a
-        assert world.namespace.lookup("new") is None
-        assert world.namespace.children("") == {"a.txt": a}
-    assert {asked[0] for asked in world.server.asked()} == {"answers"}
-    status = world.namespace.status()
-    assert (status.stale, status.error) == (True, "refused")
 
 
 def test_what_the_last_listing_has_shown_can_be_asked_for_however_long_ago_that_was(world: World) -> None:

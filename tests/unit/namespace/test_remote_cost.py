@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -197,21 +198,15 @@ def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) 
     assert world.server.asked() == []
 
 
-def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
-    """vfs/semantics.md 1: concurrent callers who want the same thing share one request."""
+@pytest.mark.parametrize("operation", ["find", "list"])
+def test_concurrent_callers_who_want_the_same_share_one_request(world: World, operation: str) -> None:
+    """vfs/semantics.md 1.10: of one path, and of directories."""
     world.listed(3)
-    gate = world.server.before = Gate("find")
-    found = together(8, lambda: world.namespace.lookup("f0001"), gate)
-    assert len(set(found)) == 1
-    assert world.server.asked() == [("find", "f0001")]
-
-
-def test_concurrent_readers_of_directories_share_one_listing(world: World) -> None:
-    """vfs/semantics.md 1.10: concurrent callers who want the same thing share one request."""
-    gate = world.server.before = Gate("list")
-    found = together(8, lambda: len(world.namespace.children("")), gate)
-    assert found == [0] * 8
-    assert world.server.asked() == [("list", 0)]
+    gate = world.server.before = Gate(operation)
+    find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
+    found = together(8, find if operation == "find" else children, gate)
+    assert found == [found[0]] * 8
+    assert [asked for asked, _ in world.server.asked()] == [operation]
 
 
 def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:

@@ -84,30 +84,25 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
-    """vfs/semantics.md 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
+@pytest.mark.parametrize("listed", [False, True])
+def test_what_is_not_known_is_an_error_and_never_absent_or_empty(
+    world: World, failure: ApiError, listed: bool
+) -> None:
+    """vfs/semantics.md 1.14, 1.15: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
     vfs/semantics.md 5: 401 is EACCES. A job that is gone is not a file that is gone.
     """
-    world.server.file("a.txt")
-    world.namespace.refresh()
+    if listed:
+        world.server.file("a.txt")
+        world.namespace.refresh()
     fail_with(world, failure)
     world.clock.advance(STALE + 1)
-    for _ in range(2):
+    for path in ("", "unknown") * 2:
         with pytest.raises(ApiError) as raised:
             world.namespace.lookup("unknown")
         assert raised.value.errno == (errno.EIO if isinstance(failure, NotFoundError) else failure.errno)
         with pytest.raises(ApiError):
-            world.namespace.children("unknown")
-
-
-@pytest.mark.parametrize("failure", FAILURES)
-def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiError) -> None:
-    """vfs/semantics.md 1.15: a network failure never looks like an empty directory."""
-    fail_with(world, failure)
-    for look, path in ((world.namespace.children, ""), (world.namespace.lookup, "a")):
-        with pytest.raises(ApiError):
-            look(path)
+            world.namespace.children(path)
     assert world.namespace.lookup("") is not None
 
 

@@ -128,9 +128,6 @@ class Server:
     def rewrite(self, item: Item) -> Item:
         return self._store(replace(self.items[item.id], **self._stamp()))
 
-    def change(self, item: Item, **fields: Any) -> Item:
-        return self._store(replace(self.items[item.id], **fields))
-
     def move(self, item: Item, path: str) -> Item:
         with self._lock:
             old = self.items[item.id].path

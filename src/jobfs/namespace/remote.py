@@ -134,7 +134,7 @@ class Namespace:
             with self._lock:
                 if self._known.snapshot.ticket > mark:
                     return
-                flight, fly = self._board_listing(force=True)
+                flight, fly = self._board_listing(insists=True)
             try:
                 self._ride(flight, fly, self._deadline(False))
             except ApiError:
@@ -301,15 +301,12 @@ class Namespace:
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
-    def _board_listing(self, *, force: bool = False, insists: bool = False) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second.
-
-        `force`: whatever is wrong with listings; `insists`: see `_check`.
-        """
+    def _board_listing(self, *, insists: bool) -> tuple[Flight, bool]:
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
         if None in self._flights:
             return self._flights[None], False
-        self._check(insists=force or insists)
-        if not force:
+        self._check(insists=insists)
+        if not insists:
             self._listings.check(self._clock())
         return self._new_flight(None), True
 

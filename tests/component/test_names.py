@@ -10,7 +10,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents, hidden, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -42,6 +42,25 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
     assert visible(server) == {
         "x": None, "x/sub": None, "x/y": None, "x/y/new.txt": b"new", "x/y/z.txt": b"deep",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["rename over", "unlink while open"])
+def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
+    server: Server, start: Callable[..., Workspace], change: str
+) -> None:
+    """vfs/semantics.md 1.19: of a server, too, that moves nothing into a directory without an item."""
+    server.store.seed({"dir/file": "old", "new": "another"}, age=60, directories=False)
+    work = start(write_back_delay=0)
+    if change == "rename over":
+        work.vfs.rename("new", "dir/file")
+        settled(work)
+        assert visible(server) == {"dir": None, "dir/file": b"another"}
+    else:
+        fh = work.vfs.open("dir/file", os.O_RDONLY).fh
+        work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
+        assert work.vfs.read(fh, 100, 0) == b"old"
+        work.vfs.release(fh)
+        assert not [name for name in work.names("dir") if "fuse" not in name]
 
 
 def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(

@@ -291,7 +291,7 @@ class Fetch:
         if left <= 0:
             raise again(broken)
         with self._entry.cond:
-            pause = min(left, backoff(failures, _FIRST_PAUSE))
+            pause = min(left, backoff(failures, first=_FIRST_PAUSE))
             self._entry.cond.wait_for(lambda: self._entry.unwanted(self), pause)
 
     def _request(self, start: int) -> UnavailableError | None:

@@ -299,9 +299,7 @@ class Queue:
         """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; its File may have the next one."""
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            pause = deadline.backoff(change.attempts, _BACKOFF, _MOST)
-        if isinstance(error, UnavailableError):
-            pause = max(pause, error.wait)
+            pause = deadline.backoff(change.attempts, error, first=_BACKOFF, most=_MOST)
         with self._lock:
             change.deadline, change.error = None, error
             change.attempts = change.attempts + 1 if error is not None else 0
@@ -340,7 +338,7 @@ class Queue:
             failed: JobfsError | None = None
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
-                pause = deadline.backoff(attempt)
+                met: UnavailableError | None = None
                 try:
                     self._attempt(first)
                     if self._state.before(change) is not first:
@@ -349,14 +347,13 @@ class Queue:
                     # The server is not asked any more, and what went wrong before says more.
                     raise failed or error from None
                 except UnavailableError as error:
-                    failed, pause = error, max(pause, error.wait)
+                    met = failed = error
                 except JobfsError as error:
                     if first is change:
                         raise
                     failed = error
-                if pause >= deadline.left(self._context.timeout):
-                    raise failed or deadline.out_of_time(f"{change.target} is being saved")
-                time.sleep(pause)
+                late = failed or deadline.out_of_time(f"{change.target} is being saved")
+                deadline.pause(deadline.backoff(attempt, met), late, self._context.timeout)
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:

@@ -308,7 +308,7 @@ class Replace:
             if seen.there is None or self._make_room(change, seen.there, seen):
                 if self._move(change):
                     return
-                time.sleep(deadline.backoff(turn, 0.02))
+                time.sleep(deadline.backoff(turn, first=0.02))
         raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:

@@ -269,20 +269,22 @@ class WriteBack:
         return item
 
     def cancel(self, file: File) -> bool:
-        """A File with unsent bytes is unlinked (R10). Raises FsError.
+        """The save of a File that is unlinked does not go on (R10). Raises FsError.
 
-        True if no save of it is under way: then the caller deletes the item that it may have on the server. Else False: the save
-        is recorded as cancelled before this returns, and its name is hidden until the save is taken back.
+        False if it may have come to the server: it is recorded as cancelled before this returns, and its name is hidden until it is
+        taken back. Else True: the File has its row until the caller has deleted the item that it may have, and then unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change
-            # Nothing is sent before the Change has a row: without one there is nothing to be taken back, and its run ends.
-            begun = change is not None and change.begun and change.recorded and not change.settled
-            if change is not None and begun:
-                self.state.cancel(change, shows={change.target: None}, gone=[file])
+            if change is None or not change.begun or change.settled:
+                return True
+            if not change.recorded:
+                self.state.end(change)  # nothing is sent before it has a row: its run ends
+                return True
+            self.state.cancel(change, shows={change.target: None}, gone=[file])
             self.state.unname(file)
         self.queue.wake()
-        return not begun
+        return False
 
     def unlink_later(
         self, file: File, path: str, hidden: str, base: Base, item: Item | None, attr: dict[str, int]

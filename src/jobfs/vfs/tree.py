@@ -378,8 +378,7 @@ class Tree:
         if file.stays:
             self._state.unname(file)
             return
-        change = file.change
-        if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
+        if not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file)

@@ -17,6 +17,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Kind
+from jobfs.save import writeback
 from jobfs.state import Change, File, edit
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import BOOT
@@ -136,6 +137,23 @@ def newest(left: Left) -> None:
 
 
 # -- nothing was begun
+
+
+def test_what_was_unsent_and_got_a_scratch_name_leaves_no_older_version(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.35."""
+    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 60.0)
+    server.store.seed({TARGET: OLD}, age=60)
+    first = mortal(write_back_delay=60.0)
+    first.write(TARGET, NEW)
+    first.vfs.rename(TARGET, f"{TARGET}~")
+    first.boundaries.dead = True
+    first.end()
+    again = mortal()
+    again.settle()
+    assert (again.names("dir"), again.read(f"{TARGET}~")) == (["file.txt~"], NEW)
+    assert visible(server) == {"dir": None}
 
 
 # -- staging

@@ -333,7 +333,7 @@ class WriteBack:
         file, pending = victim.file, victim.pending
         if file is None:
             if pending is not None and pending.over:
-                self._remove_later(path, pending.base, pending.item)
+                self.queue.add(self._removal(path, pending.base, pending.item), SCRATCH_DELAY)
             return
         if pending is not None:
             self.state.end(pending)
@@ -449,11 +449,16 @@ class WriteBack:
             values = {
                 "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **_closed(local), **attr,
             }  # fmt: skip
+            unsent, removal = file.unsaved, self._removal(old, base, item) if base.id else None
             try:
                 state.bytes.seal(file.ino, local)
-                state.write(edit(file, **values), gone=[over] if over is not None else [], new=True)
+                # Killed after this, what the server has is not to be back alone: it is older.
+                older = [edit(removal)] if unsent and removal is not None else []
+                state.write(edit(file, **values), *older, gone=[over] if over is not None else [], new=True)
             except FsError:
                 _let_go_of(copy)
+                if removal is not None:
+                    state.end(removal)
                 raise
             if change is not None:
                 state.end(change)
@@ -464,17 +469,16 @@ class WriteBack:
             elif not file.handles:
                 local.release()
             state.apply(file, item=None, local=local)
-            if base.id:
-                self._remove_later(old, base, item)
+            if removal is not None:
+                self.queue.add(removal, SCRATCH_DELAY)
         if over is not None:
             state.unname(over)
 
-    def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
-        """The item of what has a scratch name here goes, unless something takes its name; killed before, both are there."""
-        change = self.state.change(
+    def _removal(self, path: str, base: Base, item: Item | None) -> Change:
+        """The item of what has a scratch name here goes, unless something takes its name."""
+        return self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip
-        self.queue.add(change, SCRATCH_DELAY)
 
 
 def _let_go_of(copy: Local | None) -> None:

@@ -108,17 +108,18 @@ def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> No
     assert world.client.done == []
 
 
-def test_an_unlink_that_comes_between_the_claim_of_a_save_and_its_first_record_deletes_the_item(
+def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps_its_file(
     world: World,
 ) -> None:
-    """save/protocol.md R10: nothing of it was sent, and what it was to replace goes as by any unlink."""
+    """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
     change = world.write_back.queue.save(file)
     assert change is not None
     change.begun = True
     assert world.write_back.cancel(file), "the caller deletes the item"
     world.write_back.replace.run(change)
-    assert (world.client.done, world.state.changes, world.state.journal.load(File)) == ([], {}, [])
+    assert (world.client.done, world.state.changes, file.unsaved) == ([], {}, True)
+    assert [row.path for row in world.state.journal.load(File)] == ["file"]
 
 
 # -- who makes room

@@ -271,8 +271,8 @@ class WriteBack:
     def cancel(self, file: File) -> bool:
         """The save of a File that is unlinked does not go on (R10). Raises FsError.
 
-        False if it may have come to the server: it is recorded as cancelled before this returns, and its name is hidden until it is
-        taken back. Else True: the File has its row until the caller has deleted the item that it may have, and then unnames it.
+        False if it may have come to the server: it is recorded as cancelled before this returns, and its name is hidden until it
+        is taken back. Else True: the File has its row until the caller has deleted the item that it may have, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change

@@ -66,10 +66,6 @@ class Context:
         """What is known of this server."""
         return self.server.facts
 
-    def saw_moves_keep_updated_at(self) -> None:
-        """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
-        self.server.learn(moves_keep_updated_at=True)
-
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
         with self.state.lock:

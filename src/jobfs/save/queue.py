@@ -108,7 +108,7 @@ class Queue:
         is closed again and again is sent all the same.
         """
         with self._lock:
-            if file.refused or file.path is None or not (file.unsaved or file.unmade):
+            if file.refused or file.path is None or not file.unsent:
                 return None
             change = file.change
             if change is None:
@@ -411,34 +411,11 @@ class Queue:
                 for change in self._state.changes.values()
             )
 
-    def end(self, verb: Verb, *paths: str) -> None:
-        """Return when what was begun of this kind at these names is over. Raises ApiError."""
-        for path in paths:
-            while (change := self._state.under_way(path, verb)) is not None:
-                self.commit(change)
-
-    def rest(self, *paths: str) -> None:
-        """Return when nothing runs at or below `paths`, and what was begun or is to be removed there is done. Raises ApiError."""
-        while True:
-            with self._lock:
-                found = [
-                    change
-                    for change in self._state.changes.values()
-                    if self._unrest(change)
-                    and any(
-                        names.within(name, path) for name in (change.target, *change.shows) for path in paths
-                    )
-                ]
-            if not found:
-                return
+    def rest(self, *paths: str, verb: Verb | None = None) -> None:
+        """Return when nothing is under way at `paths` (`State.under_way`). Raises ApiError."""
+        while found := self._state.under_way(*paths, verb=verb):
             for change in found:
-                self._drive(change, lambda change: not self._unrest(change))
-
-    @staticmethod
-    def _unrest(change: Change) -> bool:
-        if change.over:
-            return change.unfinished or (change.running and not change.settled)
-        return change.begun or change.verb is Verb.REMOVE
+                self._drive(change, lambda change: change.over if verb else not change.under_way)
 
 
 def _needs_room(change: Change) -> bool:

@@ -26,7 +26,7 @@ from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import BOOT, Local
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
@@ -180,23 +180,16 @@ class WriteBack:
     def seal(self, file: File) -> None:
         """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local, before, change = file.local, file.generation, file.change
+            local, new = file.local, not (file.generation or file.base.id)
             self.state.unclosed.discard(file)
             if local is None or file.path is None or not (file.shared and file.written):
                 return
             try:
-                # In one step, or a sync between the two would not find the row that it is to mark.
-                with self.state.lock:
-                    self.state.bytes.seal(file.ino, local)
-                    self.state.write(edit(file, **_closed(local), refused=""))
+                self.state.close(file, local, refused="")
             except FsError:
-                local.sealed = False
                 self.state.unclosed.add(file)
                 raise
-            sending = change is not None and change.begun and change.generation == before
-            if before and not sending:
-                self.state.bytes.retire(file.ino, before)
-            if not (before or file.base.id):
+            if new:
                 self.upload.count_new(file.path)
 
     def commit(self, file: File) -> None:
@@ -207,7 +200,7 @@ class WriteBack:
             if file.refused:
                 number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
-            if not (file.unsaved or file.unmade):
+            if not file.unsent:
                 return
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:
@@ -254,17 +247,9 @@ class WriteBack:
             return None
         self.upload.count_new(path)
         try:
-            item = self.upload.make_directory(path)
-            if item is None:
-                with self.state.running(Verb.MKDIR, path) as change:
-                    try:
-                        self.replace.run(change)
-                    finally:
-                        self.replace.give_up(change)
-                item = change.item
+            item = self.upload.make_directory(path) or self.replace.make(path)
         except UnavailableError:
             return None
-        assert item is not None
         self.namespace.publish(item)
         return item
 
@@ -352,23 +337,20 @@ class WriteBack:
         replaced = (victim.pending, victim.file, over)
         gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
         replaces = bool(gone or victim.base.id)
+        values: dict[str, Any] = {
+            "path": path, "stays": False, "base": victim.base, "refused": "",
+            "item_id": victim.item.id if victim.item is not None else "",
+        }  # fmt: skip
         with file.lock, self.state.lock:
-            before, local = file.generation, file.local
-            values: dict[str, Any] = {
-                "path": path, "stays": False, "base": victim.base, "refused": "",
-                "item_id": victim.item.id if victim.item is not None else "",
-            }  # fmt: skip
+            local = file.local
             if local is not None and (file.stays or (replaces and not file.generation)):
                 # What was never closed is closed with its new name: that is what has the place after a death.
-                self.state.bytes.seal(file.ino, local)
-                values |= _closed(local)
-            if file.recorded or replaces:
+                self.state.close(file, local, gone=gone, new=True, **values)
+            elif file.recorded or replaces:
                 self.state.write(edit(file, **values), gone=gone, new=True)
             self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
-            if before and before != file.generation:
-                self.state.bytes.retire(file.ino, before)
         # When its unsent bytes were to be sent, what takes its place is sent.
         ended = victim.file.change if victim.file is not None else None
         due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
@@ -441,20 +423,17 @@ class WriteBack:
         base = self.bases.of(item)
         file = state.open(node) if isinstance(node, Item) else node
         copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
+        values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **attr}
         with file.lock, state.lock:
-            before, change, local = file.generation, file.change, file.local or copy
+            change, local = file.change, file.local or copy
             assert local is not None
             if local is not copy:
                 base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
-            values = {
-                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **_closed(local), **attr,
-            }  # fmt: skip
-            unsent, removal = file.unsaved, self._removal(old, base, item) if base.id else None
+            removal = self._removal(old, base, item) if base.id else None
+            # Killed after this, what the server has is not to be back alone: it is older.
+            older = [edit(removal)] if removal is not None and file.unsaved else []
             try:
-                state.bytes.seal(file.ino, local)
-                # Killed after this, what the server has is not to be back alone: it is older.
-                older = [edit(removal)] if unsent and removal is not None else []
-                state.write(edit(file, **values), *older, gone=[over] if over is not None else [], new=True)
+                state.close(file, local, *older, gone=[over] if over is not None else [], new=True, **values)
             except FsError:
                 _let_go_of(copy)
                 if removal is not None:
@@ -462,8 +441,6 @@ class WriteBack:
                 raise
             if change is not None:
                 state.end(change)
-            if before and before != local.generation:
-                state.bytes.retire(file.ino, before)
             if local is not copy:
                 _let_go_of(copy)
             elif not file.handles:
@@ -486,8 +463,3 @@ def _let_go_of(copy: Local | None) -> None:
     if copy is not None:
         copy.release()
         copy.discard()
-
-
-def _closed(local: Local) -> dict[str, Any]:
-    """What the row of a File says of its bytes once they are closed."""
-    return {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}

@@ -115,10 +115,9 @@ class Aside:
     permission: Permission = Permission.READ_WRITE
     unsure_until: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """The hidden name: it stays the same when a directory above it is renamed."""
-        return names.basename(self.path)
+    def is_at(self, item: Item) -> bool:
+        """True if an item has the hidden name, which stays the same when a directory above it is renamed."""
+        return names.basename(item.path) == names.basename(self.path)
 
     def seen(self, item: Item) -> None:
         """The server has it at its hidden name, as this item."""
@@ -203,6 +202,11 @@ class File:
         return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.stays
 
     @property
+    def unsent(self) -> bool:
+        """True if the server does not have what was acknowledged here."""
+        return self.unsaved or self.unmade
+
+    @property
     def named(self) -> bool:
         """False for one that was unlinked, or that libfuse has hidden while it is open."""
         return self.path is not None and not names.is_fuse_hidden(names.basename(self.path))
@@ -235,8 +239,9 @@ class File:
 class Change:
     """One unfinished change of the server. `seq` orders them; `ino`: the File that it is for, 0 if it is for an item.
 
-    `generation`, `size` and `sha256` are of the bytes that a `put` sends; `source` is where a `move`'s item was. `direct`: it
-    goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds since the epoch.
+    `generation`, `size` and `sha256` ("" if not known yet) are of the bytes that a `put` sends; `source` is where a `move`'s item
+    was. `direct`: it goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds
+    since the epoch.
     """
 
     seq: int
@@ -292,11 +297,6 @@ class Change:
         return self.deadline is not None
 
     @property
-    def saved(self) -> str:
-        """The hash of the bytes that it sends; "" if it is no save, or they have not been read yet."""
-        return self.sha256 if self.verb is Verb.PUT else ""
-
-    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
@@ -310,6 +310,13 @@ class Change:
     def over(self) -> bool:
         """True if nothing more is to be placed: only cleanup is left, or nothing."""
         return self.settled or self.stage is Stage.CANCELLED
+
+    @property
+    def under_way(self) -> bool:
+        """True if its names are not at rest: it was begun, or is to remove something; or it is still being taken back."""
+        if self.over:
+            return self.unfinished or (self.running and not self.settled)
+        return self.begun or self.verb is Verb.REMOVE
 
     @property
     def ends(self) -> set[str]:

@@ -221,7 +221,7 @@ class Files:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
         self._may_open()
-        write_back.queue.end(Verb.REMOVE, path)
+        write_back.queue.rest(path, verb=Verb.REMOVE)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)

@@ -196,13 +196,16 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 
 
 def test_what_is_remembered_of_vanished_items_goes(world: World, cleanup: Cleanup) -> None:
-    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job."""
-    for name in "ab":
+    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job; what is open, or changed here, stays."""
+    for name in "abc":
         world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
-    gone = world.client.items.pop("a")
+    world.opened(world.client.items["c"])
+    changed = world.closed("d", NEW, world.client.put("d", "d"))
+    gone = [world.client.items.pop(name) for name in "acd"]
     cleanup.forget_vanished()
-    assert world.state.of(gone) is None
+    assert [world.state.of(item) is None for item in gone] == [True, False, False]
     assert world.state.of(world.client.items["b"]) is not None
+    assert changed.unsaved
 
 
 def away() -> None:

@@ -87,7 +87,27 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
 
 
+def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
+    """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place."""
+    unsynced: list[bool] = []
+    world.client.before["update"] = [lambda: unsynced.append(world.state.unsynced)]
+    world.save("dir/file.txt", NEW, old(world))
+    assert unsynced == [False]
+
+
 # -- the job in the middle
+
+
+def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: after a long upload T is looked at again; what the job has renamed is not ours to move."""
+    monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
+    monkeypatch.setattr(world.client.health, "latency", 0.0)
+    item = old(world)
+    world.client.before["find"] = [lambda: None, lambda: old(world, "elsewhere")]
+    world.save("dir/file.txt", NEW, item)
+    assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
 
 
 def test_a_job_that_makes_it_again_and_again_is_waited_for(
@@ -171,9 +191,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert contents(world) == {"file": NEW}
     left = [aside.id for change in world.state.changes.values() for aside in change.asides]
     assert left == ([] if carried_out else [""])
-
-
-# -- the end of it
 
 
 # -- directories and moves

@@ -253,11 +253,11 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert state.pending("a") is change
-    assert state.under_way("a", Verb.REMOVE) is None
+    assert state.under_way("a", verb=Verb.REMOVE) == []
     change.begun = True
-    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, change)
+    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [change])
     state.apply(change, stage=Stage.PLACED)
-    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, None)
+    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [])
 
 
 # -- a file loses its name
@@ -434,7 +434,6 @@ def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None
     assert state.of(ITEM) is None
     assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
     assert again(state).files() == []
-    assert file not in state.forgettable()
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
@@ -444,16 +443,6 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
     assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
     (found,) = again(state).files()
     assert (found.path, found.generation) == ("dir/a", file.generation)
-
-
-def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: State) -> None:
-    remembered = state.open(ITEM)
-    state.write(edit(remembered, mode=0o755))
-    opened = state.open(replace(ITEM, id="2", path="2"))
-    opened.handles.append(object())
-    written(state, "3", item=replace(ITEM, id="3", path="3"))
-    state.open(implicit_directory("x"))
-    assert state.forgettable() == [remembered]
 
 
 def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:

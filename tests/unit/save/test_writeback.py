@@ -80,6 +80,7 @@ def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
         with pytest.raises(FsError):
             world.closed("file", NEW)
     (file,) = world.state.unclosed
+    assert world.state.left().files == [file], "until then its bytes are unsent"
     world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base(), None, {})
     world.write_back.seal(file)
     assert world.state.journal.load(File) == []

@@ -96,6 +96,14 @@ def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
     assert checked.kept
 
 
+def test_what_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> None:
+    """save/protocol.md R1: this mount has renamed it while an unanswered request on it might still be carried out."""
+    checked.world.context.unanswered("a")
+    checked.world.context.renamed("a", "dir/renamed")
+    assert checked.settle()
+    assert checked.kept
+
+
 def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))

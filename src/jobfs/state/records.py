@@ -1,4 +1,5 @@
-"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md).
+"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md). And handles: who
+has a file open.
 
 How a File and a Change live: see the pictures in tables.py.
 """
@@ -6,14 +7,15 @@ How a File and a Change live: see the pictures in tables.py.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cache
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
 
+#: Flags of an open that may change the file.
+CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Nothing is remembered. As a time it is one nanosecond before the epoch, which nobody sets.
 UNSET = -1
 
@@ -125,6 +129,69 @@ class Aside:
         self.size, self.updated_at = item.size, item.updated_at
 
 
+class Readable(Protocol):
+    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+
+    def close(self) -> None:
+        """No longer needed."""
+
+
+class Handle:
+    """One open of a File.
+
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
+    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    """
+
+    __slots__ = (
+        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
+        "served", "writable", "young",
+    )  # fmt: skip
+
+    def __init__(self, file: File, item: Item | None, flags: int) -> None:
+        self.file = file
+        self.item = self.seen = item
+        self.readable = flags & os.O_ACCMODE != os.O_WRONLY
+        self.writable = flags & CHANGES != 0
+        self.append = flags & os.O_APPEND != 0
+        self.young = False
+        #: True once this handle has read from the start.
+        self.begun = False
+        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
+        self.served = False
+        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
+        self.follows = False
+        self.left: Version | None = None
+        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
+        self.ends = self.asked = 0
+        #: Where it was opened, as the kernel's pages go, and when.
+        self.at, self.epoch = "", 0
+        self.content: Readable | None = None
+
+    def drop_content(self) -> None:
+        """The bytes that it opened are not read any more."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.close()
+
+    def go_on(self, item: Item, content: Readable) -> None:
+        """What was written is the version `item` now. The caller has the File's lock."""
+        self.drop_content()
+        self.content = content
+        self.item = self.seen = item
+        self.young = True
+
+    def moved(self, item: Item) -> None:
+        """Its item got another name through this mount: the handle goes on with it as it is now."""
+        if self.item is not None and self.item.id == item.id:
+            if self.seen == self.item:
+                self.seen = item
+            self.item = item
+
+
 #: Of a field that the journal does not hold.
 _MEMORY = {"memory": True}
 
@@ -175,7 +242,8 @@ class File:
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     #: A Change that it has made void when it was created: that row stays until the journal has what was closed here.
     voids: Change | None = field(default=None, metadata=_MEMORY, repr=False)
-    handles: list[Any] = field(default_factory=list, metadata=_MEMORY, repr=False)
+    #: Who has it open.
+    handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
     #: Guards the bytes and the handles, and with the state's lock the generation; taken before that, never held across a request.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +30,7 @@ from jobfs.nodes import Kind
 from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, Queue
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import Aside, Stage, Verb
+from jobfs.state.records import Aside, Handle, Stage, Verb
 
 from .world import World
 
@@ -302,7 +302,7 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
     file = unsaved(state)
-    file.handles.append(SimpleNamespace(writable=writing))
+    file.handles.append(Handle(file, None, os.O_RDWR if writing else os.O_RDONLY))
     first = queue.save(file, 0.0)
     assert first is not None
     state.apply(first, generation=1)

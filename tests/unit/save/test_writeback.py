@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Base, Handle, Verb
 
 from .world import World
 
@@ -37,7 +37,7 @@ def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) 
 
 
 def opened(file: File, *, writable: bool = True) -> File:
-    file.handles.append(SimpleNamespace(writable=writable, item=None, content=None, moved=lambda item: None))
+    file.handles.append(Handle(file, None, os.O_RDWR if writable else os.O_RDONLY))
     if file.local is not None:
         file.local.acquire()
     return file

@@ -19,7 +19,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import TRANSITIONS, UNSET, Aside, Stage, Verb
+from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
 
@@ -49,6 +49,11 @@ def written(state: State, path: str, *, item: Item | None = None, content: bytes
     state.apply(file, local=local)
     state.write(edit(file, generation=local.generation, size=local.size), new=True)
     return file
+
+
+def opens(file: File) -> None:
+    """A program opens it."""
+    file.handles.append(Handle(file, file.item, os.O_RDONLY))
 
 
 def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +100,7 @@ def test_everything_below_a_directory_that_is_this_machines_word_is_found(state:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
-    opened.handles.append(object())
+    opens(opened)
     state.write(edit(remembered, mode=0o600))
     assert set(state.beneath("dir")) == {*unsent[:2], opened}
     assert set(state.beneath("")) == {*unsent, opened}
@@ -156,7 +161,7 @@ def test_what_nothing_needs_is_let_go_of(state: State) -> None:
         "nothing": state.open(replace(ITEM, id="6", path="6")),
     }
     state.touch(replace(ITEM, id="5", path="5"))
-    needed["handle"].handles.append(object())
+    opens(needed["handle"])
     state.write(edit(needed["row"], mode=0o600))
     state.change(Verb.PUT, "3", needed["change"])
     for file in needed.values():
@@ -270,7 +275,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
     file = written(state, "a", content=b"content")
     assert file.local is not None
     local = file.local.acquire()
-    file.handles.append(object())
+    opens(file)
     state.unname(file)
     state.sync()
     assert (state.at("a"), file.path, file.generation, file.recorded) == (None, None, 0, False)
@@ -284,7 +289,7 @@ def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(sta
     file = written(state, "a", content=b"closed")
     local = state.bytes.new(file.ino, state.journal.next_number())
     state.apply(file, local=local)
-    file.handles.append(object())
+    opens(file)
     state.unname(file)
     state.sync()
     assert list(state.bytes.directory.iterdir()) == [local.path]
@@ -431,7 +436,7 @@ def test_what_is_remembered_goes_with_the_item(state: State) -> None:
 
 def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
     file = state.open(ITEM)
-    file.handles.append(object())
+    opens(file)
     state.write(edit(file, mode=0o755))
     state.lose("one")
     assert state.of(ITEM) is None

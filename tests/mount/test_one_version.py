@@ -55,6 +55,29 @@ def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
     assert (mounted.path / "file").read_bytes() == NEW, "whoever opens it then has the new one at once"
 
 
+@pytest.mark.parametrize("new", [NEW[:-2000], NEW + NEW[:2000]], ids=["shorter", "longer"])
+def test_a_reader_has_the_size_of_its_version(
+    server: Server, mounted: MountedJob, tmp_path: Path, new: bytes
+) -> None:
+    """vfs/semantics.md 3.13: neither cut nor filled up with zeros, whoever looks at the path meanwhile."""
+    there = OLD[:-100]
+    server.store.seed({"file": there}, age=60)
+    path = mounted.path / "file"
+    with path.open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 8192, SIZE - 4096) == there[-3996:]
+        server.store.write("file", new)
+        eventually(lambda: path.stat().st_size == len(new))
+        looks = ["sh", "-c", f"while [ ! -e {tmp_path}/done ]; do [ -e {path} ]; [ -s {path} ]; done"]
+        with subprocess.Popen(looks) as first, subprocess.Popen(looks) as second:
+            try:
+                seen = {os.pread(file.fileno(), 4096, SIZE - 1000) for _ in range(3000)}
+                assert os.fstat(file.fileno()).st_size == len(there)
+            finally:
+                (tmp_path / "done").touch()
+        assert (first.returncode, second.returncode, seen) == (0, 0, {there[-900:]})
+    assert path.read_bytes() == new
+
+
 _MAPPED = """
 import mmap, sys
 with open(sys.argv[1], "rb") as file:

@@ -5,8 +5,11 @@ there in between, libfuse has no name for that node any more, and says ENOENT, w
 ESTALE says what is true, and the kernel then looks the name up again. Who holds a directory open that was removed has no name to
 be looked up, and asks about the same node again: that gets its ENOENT here.
 
-The kernel has one size for a path, and ends every reader there. Where another version is open than is shown, it is told to keep
-the attributes for no time: it asks a reader's own file again before it says that the end is reached.
+**Nodes part.** The kernel has one size for a node: it ends every reader there, and fills a page of a shorter version with zeros
+up to it. So a look-up that finds a version of another size being read gives the node that it is read at another name in libfuse:
+the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is open. Until
+the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node: the kernel
+keeps its attributes for no time.
 
 **Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
 libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 
@@ -28,6 +32,8 @@ from jobfs.vfs import CHANGES
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 #: Most threads of which it is remembered what they were told to look up again.
 _TOLD = 1000
+#: How the names of nodes begin that have left their path: at the end of a path. No program can ask for them.
+PARTED = "/.fuse_hidden-parted-"
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP}
 
@@ -86,6 +92,9 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
     def send(channel: int, vector: int, count: int) -> int:
         desk = here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
+        if count > 1 and desk.parting:
+            desk.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
+            return 0
         if count > 1:
             add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
@@ -138,6 +147,7 @@ class ReadDirPlus:
         self._device, self._process = device, process
         self._accepted = _OFFERED if kernel_timeout else 0
         self._here = here
+        self._numbers = itertools.count(1)
 
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with what it does not know of."""
@@ -147,6 +157,20 @@ class ReadDirPlus:
             (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
             struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & self._accepted)
         write(self._device, bytes(answer), len(answer))
+
+    def part(self, desk: Desk, length: int) -> None:
+        """The node that a look-up has found, and that nobody was told of, leaves its path; it is found no more."""
+        request = ctypes.string_at(desk.address, length)
+        found, name = desk.answer, request[_HEADER_END:]
+        aside = f"{PARTED}{next(self._numbers)}\0".encode()[1:]
+        header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
+        self._ask(Opcode.RENAME, header + request[_NODE] + name + aside)
+        self._forget(request, found)
+
+    def _forget(self, request: bytes, node: bytes) -> None:
+        """The kernel has not heard of a node that libfuse counts as looked up."""
+        before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
+        self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
     def answer(self, desk: Desk, length: int) -> None:
         """Answer READDIRPLUS: with the names that there is room for."""
@@ -164,10 +188,9 @@ class ReadDirPlus:
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
             # Of a program that was told to end: the kernel has heard of none of them.
-            before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
-                    self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
+                    self._forget(request, node)
 
     def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
         """What is known of each name in a listing, and its entry in there, as far as there is room."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError
+from jobfs.fuse.answers import PARTED
 from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import CHANGES, Caller
@@ -200,6 +201,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             attr = self._vfs.fgetattr(fi.fh)
             self._sizes.written(fi.fh, attr.size)
             return pack_stat(attr)
+        if PARTED in path:
+            return pack_stat(self._vfs.parted(basename(path)))
         answers = self.answers()
         stat = answers.get(path)
         if stat is None:
@@ -217,6 +220,11 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def brief(self, path: str) -> bool:
         """True if the kernel is to ask again for the attributes of this path: another version is open there."""
         return self._vfs.is_open_otherwise(path[1:])
+
+    def open_with_another_size(self, path: str) -> bytes | None:
+        """The attributes of a version of another size than this path has now, which programs are reading; None without."""
+        attr = self._vfs.open_with_another_size(path[1:])
+        return None if attr is None else pack_stat(attr)
 
     def answers(self) -> dict[str | int, bytes]:
         """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
@@ -267,6 +275,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> None:
         source, target = relative(old), relative(new)
+        if PARTED in new:
+            self._vfs.part(source, basename(target))
+            return
         if is_fuse_hidden(basename(target)):
             self._vfs.hide(source, target)
         else:

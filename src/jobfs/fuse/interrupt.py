@@ -32,6 +32,7 @@ class Opcode(IntEnum):
     FORGET = 2
     GETATTR = 3
     READLINK = 5
+    RENAME = 12
     OPEN = 14
     READ = 15
     STATFS = 17
@@ -45,7 +46,7 @@ class Opcode(IntEnum):
 
 
 #: Those in which a program may wait for the server, and which change nothing by themselves.
-_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.FORGET, Opcode.INIT}
+_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
@@ -93,6 +94,8 @@ class Desk:
         self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
+        #: The answer to a look-up is held back: a version of another size is read at its node.
+        self.parting = False
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False
         #: What libfuse has answered to a request of ours.

@@ -187,6 +187,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                     ours[opcode](desk, length)
                 else:
                     process(session, address, length, answering if opcode in ANSWERED_HERE else others)
+                if desk.parting:
+                    self._plus.part(desk, length)
+                    desk.parting = False
+                    process(session, address, length, others)
             desk.turn += 1
         return False
 
@@ -237,8 +241,13 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
-        ctypes.memmove(buffer, self.operations.getattr(name, listed=desk.listing), _STAT_SIZE)
+        stat = self.operations.getattr(name, listed=desk.listing)
         desk.brief = self.operations.brief(name)
+        if desk.brief and (opened := self.operations.open_with_another_size(name)) is not None:
+            opcode, _, _ = HEAD.unpack_from(desk.buffer)
+            desk.parting = opcode == Opcode.LOOKUP
+            stat = opened if opcode == Opcode.GETATTR else stat
+        ctypes.memmove(buffer, stat, _STAT_SIZE)
         if desk.keeping is not None and name not in desk.keeping:
             desk.keeping = None  # it lasts no longer than this
 

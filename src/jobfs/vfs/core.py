@@ -290,6 +290,27 @@ class Vfs(Attributes, Tree, Files):
         node = self._view.find_known(path)
         return isinstance(node, Item) and not self._pages.only(path, node.version)
 
+    def open_with_another_size(self, path: str) -> Attr | None:
+        """The attributes of a version of another size than is shown at this path, which programs are reading; None without."""
+        handle = self._pages.reader(path)
+        if handle is None or not self.is_open_otherwise(path):
+            return None
+        shown, attr = self._view.find_known(path), self.shown_to(handle)
+        return attr if shown is not None and attr.size != self._view.attr(shown).size else None
+
+    def part(self, path: str, aside: str) -> None:
+        """What is open at this path has a node of its own in the kernel from now on, `aside`. Raises FsError(ENOENT)."""
+        if self.open_with_another_size(path) is None:
+            raise FsError(errno.ENOENT)
+        self._pages.part(path, aside)
+
+    def parted(self, aside: str) -> Attr:
+        """The attributes of what is open at such a node. Raises FsError(ENOENT)."""
+        handle = self._pages.reader(aside)
+        if handle is None:
+            raise FsError(errno.ENOENT)
+        return self.shown_to(handle)
+
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
         return self._view.edition()

@@ -428,7 +428,10 @@ class Files:
 
         The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
         """
-        handle = self.handle(fh)
+        return self.shown_to(self.handle(fh))
+
+    def shown_to(self, handle: Handle) -> Attr:
+        """The attributes of the version that a handle has open."""
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._control.attr(handle.content.name, len(handle.content.content))

@@ -112,6 +112,21 @@ class KernelPages:
         """True if anything is open at a path."""
         return path in self._handles
 
+    def reader(self, path: str) -> Handle | None:
+        """One of those who have a file open at a path, if all only read it."""
+        there = list(self._handles.get(path, ()))
+        return there[0] if there and not any(handle.writable for handle in there) else None
+
+    def part(self, path: str, aside: str) -> None:
+        """The kernel's node of a path, with all that is open there, is called `aside` from now on: another is at the path."""
+        with self._lock:
+            if path in self._handles:
+                self._held.pop(path, None)
+                self._open[aside] = self._open.pop(path)
+                self._handles[aside] = self._handles.pop(path)
+                for handle in self._handles[aside]:
+                    handle.at = aside
+
     def only(self, path: str, version: Version) -> bool:
         """True if no other version than this is open at a path."""
         there = list(self._handles.get(path, ()))

@@ -176,6 +176,14 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
     assert world.content.adopted == [(file.item_id, NEW)]
 
 
+def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World) -> None:
+    """save/protocol.md R2: the job may have written to it between the request and the look."""
+    file = world.closed("file", NEW)
+    world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
+    world.write_back.commit(file)
+    assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
+
+
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))

@@ -1,5 +1,5 @@
-"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md). And handles: who
-has a file open.
+"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md). And handles:
+who has a file open.
 
 How a File and a Change live: see the pictures in tables.py.
 """

@@ -176,10 +176,12 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
     assert world.content.adopted == [(file.item_id, NEW)]
 
 
-def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World) -> None:
-    """save/protocol.md R2: the job may have written to it between the request and the look."""
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out: bool) -> None:
+    """save/protocol.md R2: the job may have written to it since; nor does the answer to the next promote say that it has not."""
     file = world.closed("file", NEW)
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
+    world.client.carried_out = carried_out
     world.write_back.commit(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
 

@@ -20,7 +20,6 @@ import heapq
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from jobfs import names
@@ -33,7 +32,6 @@ from jobfs.save.remove import Remove
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
-from jobfs.state.reservations import Reservation
 
 log = logging.getLogger("jobfs.save")
 
@@ -73,8 +71,6 @@ class Queue:
         #: Due times: of what needs room to begin, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: What is due where a name is reserved, by who holds that.
-        self._reserved: dict[Reservation, list[Change]] = {}
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
@@ -189,11 +185,10 @@ class Queue:
 
     def _take_up(self, now: float) -> None:
         """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
-        found, self._state.awake = self._state.awake, deque()
+        found = list(self._state.awake)
+        self._state.awake.clear()
         # What is not due yet may have been chosen early, and found to wait for another: it has no entry any more.
         due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
-        for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
-            due |= dict.fromkeys(self._reserved.pop(ended), now)
         if self._recoveries != self._health.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._health.recoveries
@@ -258,7 +253,7 @@ class Queue:
             held = self._reservations.against(change.target)
             if held is None:
                 return change
-            self._reserved.setdefault(held, []).append(change)
+            held.waiting.append(change)
         return None
 
     def _has_room(self, left_free: int = 0) -> bool:

@@ -69,7 +69,9 @@ class State:
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1
         self.changes: dict[int, Change] = {}
-        self.reservations = Reservations(self.lock)
+        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
+        self.awake: deque[Change] = deque()
+        self.reservations = Reservations(self.lock, self.awake)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.
@@ -83,8 +85,6 @@ class State:
         self._there: dict[str, dict[str, tuple[Change, ...]]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
-        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
-        self.awake: deque[Change] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""

@@ -220,12 +220,6 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_
 # -- what is not checked
 
 
-def test_what_was_only_set_aside_goes_back(checked: Checked) -> None:
-    assert checked.settle(of=GIVEN_UP)
-    assert checked.client.done == [f"move {TARGET}"]
-    assert checked.world.namespace.told == [f"publish {TARGET}"]
-
-
 def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
     checked.client.lose = 1
     with pytest.raises(UnavailableError):

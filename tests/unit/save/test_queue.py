@@ -420,17 +420,6 @@ def test_a_long_transfer_keeps_nobody_from_asking_whether_the_server_is_back(
     runner.gates[large.seq].set()
 
 
-def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another file."""
-    stuck = put("stuck")
-    runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
-    queue.add(stuck, 0.0)
-    eventually(lambda: stuck.attempts > 5)
-    other = put("other")
-    queue.add(other, 0.0)
-    eventually(lambda: other.settled)
-
-
 def test_nothing_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:

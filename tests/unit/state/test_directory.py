@@ -152,15 +152,6 @@ def test_other_ended_places_with_a_journal_are_told(take: Callable[..., StateDir
     }
 
 
-def test_a_place_of_another_user_is_refused(
-    take: Callable[..., StateDirectory], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended(take())
-    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_001)
-    with pytest.raises(UsageError, match="belongs to"):
-        take()
-
-
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write in the state directory.*--state-dir"):

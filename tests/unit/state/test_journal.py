@@ -72,14 +72,6 @@ def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
         assert again.load(type(record)) == []
 
 
-def test_what_is_written_has_the_changed_fields_and_the_record_is_left_to_its_owner(journal: Journal) -> None:
-    change = Change(1, Verb.PUT, "file")
-    journal.write((change, {}))
-    journal.write((change, {"target": "other", "base": BASE}))
-    assert [(found.target, found.base) for found in journal.load(Change)] == [("other", BASE)]
-    assert (change.target, change.base) == ("file", Base())
-
-
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     kept = File(1)
     journal.write((kept, {}))

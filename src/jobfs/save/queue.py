@@ -392,19 +392,20 @@ class Queue:
                 self._lock.wait(min(remaining, 0.2))
         return True
 
-    def cleaned(self, timeout: float, *, waiting: bool) -> bool:
-        """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
-        return self._waited_for(lambda: not self.to_clean(waiting=waiting), timeout)
+    def to_clean(self, timeout: float, *, waiting: bool) -> int:
+        """How many Changes are left to clean up after at most `timeout` seconds (`waiting`: with those that wait for R7)."""
 
-    def to_clean(self, *, waiting: bool) -> int:
-        """How many Changes are left to clean up now (`waiting`: with those that have to wait for R7)."""
-        now = time.monotonic()
-        with self._lock:
+        def left() -> int:
+            now = time.monotonic()
             return sum(
                 change.over
                 and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
                 for change in self._state.changes.values()
             )
+
+        with self._lock:
+            self._waited_for(lambda: not left(), timeout)
+            return left()
 
     def rest(self, *paths: str, verb: Verb | None = None) -> None:
         """Return when nothing is under way at `paths` (`State.under_way`). Raises ApiError."""

@@ -763,8 +763,8 @@ def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner:
     for work in (waits, created):
         queue.add(work, 0.0)
     eventually(lambda: waits.settled and not waits.running and runner.finished)
-    assert queue.cleaned(20.0, waiting=False)
-    assert not queue.cleaned(0.01, waiting=True)
+    assert queue.to_clean(20.0, waiting=False) == 0
+    assert queue.to_clean(0.01, waiting=True) == 1
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 

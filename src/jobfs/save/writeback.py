@@ -218,7 +218,7 @@ class WriteBack:
         if self.namespace.unreachable:
             self._begin_anew(file)
         try:
-            while (change := file.change) is not None and change.begun and not change.over:
+            while (change := file.change) is not None and change.going:
                 self.queue.commit(change)
         except UnavailableError:
             if not self._begin_anew(file):

@@ -380,11 +380,20 @@ class Change:
         return self.settled or self.stage is Stage.CANCELLED
 
     @property
+    def going(self) -> bool:
+        """True while something of it may be on its way to the target."""
+        return self.begun and not self.over
+
+    @property
     def under_way(self) -> bool:
         """True if its names are not at rest: it was begun, or is to remove something; or it is still being taken back."""
         if self.over:
             return self.unfinished or (self.running and not self.settled)
         return self.begun or self.verb is Verb.REMOVE
+
+    def is_below(self, *paths: str) -> bool:
+        """True if its target, or what it shows, is at one of these paths or below."""
+        return any(names.within(name, path) for name in (self.target, *self.shows) for path in paths)
 
     @property
     def ends(self) -> set[str]:

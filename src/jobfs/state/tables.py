@@ -498,15 +498,10 @@ class State:
     def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
         """What keeps `paths`, and names below them, from being at rest; of one `verb`: what was begun at these very names."""
         with self.lock:
-            if verb is not None:
-                there = (change for path in paths for change in self._at(path))
-                return [c for c in there if c.verb is verb and c.begun and not c.over]
-            return [
-                change
-                for change in self.changes.values()
-                if change.under_way
-                and any(names.within(n, path) for n in (change.target, *change.shows) for path in paths)
-            ]
+            if verb is None:
+                return [c for c in self.changes.values() if c.under_way and c.is_below(*paths)]
+            there = (change for path in paths for change in self._at(path))
+            return [c for c in there if c.verb is verb and c.going]
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.

@@ -224,9 +224,6 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 
 
-# -- placed
-
-
 # -- cancelled
 
 
@@ -319,40 +316,3 @@ def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left:
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)
     assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
-
-
-# -- no record
-
-
-@pytest.mark.parametrize("removed", [False, True])
-def test_an_aside_without_a_record_is_put_back(left: Left, removed: bool) -> None:
-    """save/protocol.md R4: to T if T is free; it is not deleted, though its transaction is a tombstone."""
-    left.aside(moved=True, removed=removed)
-    left.records = []
-    assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-def test_an_aside_without_a_record_is_kept_beside_what_has_its_name(left: Left) -> None:
-    """save/protocol.md R4: else a conflict copy."""
-    left.aside(moved=True)
-    left.records = []
-    left.server.store.seed({TARGET: b"of the job"})
-    tree = left.taken_up()
-    assert tree.pop(TARGET) == b"of the job"
-    ((path, content),) = [(path, content) for path, content in tree.items() if path != "dir"]
-    assert ".conflict-" in path
-    assert content == OLD
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["used here", "not known"])
-def test_a_staged_item_without_a_record_is_shown_unless_its_transaction_is_known(
-    left: Left, known: bool
-) -> None:
-    """save/protocol.md R4: `.recovered-`, never T; only one whose own transaction is a tombstone is deleted."""
-    left.server.store.seed({left.begun(): NEW})
-    left.records, left.used = [], left.used if known else []
-    tree = left.taken_up()
-    assert tree.pop(TARGET) == OLD
-    recovered = {path: content for path, content in tree.items() if path != "dir"}
-    assert list(recovered.values()) == ([] if known else [NEW])
-    assert all(".recovered-" in path for path in recovered)

@@ -188,6 +188,31 @@ def test_what_is_just_being_made_is_explained(
     assert (world.client.paths["h"] == hidden("x")) is stays
 
 
+@pytest.mark.parametrize(
+    ("role", "taken", "known", "shown"),
+    [
+        (names.Role.ASIDE, False, True, "x"),
+        (names.Role.ASIDE, True, True, "x.conflict-"),
+        (names.Role.REMOVED, False, True, "x"),
+        (names.Role.STAGED, False, True, ""),
+        (names.Role.STAGED, False, False, "x.recovered-"),
+    ],
+)
+def test_what_no_record_explains_is_shown_by_a_name_that_says_what_it_is(
+    world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
+) -> None:
+    """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted; one that is none is never T."""
+    world.client.put("h", hidden("x", role), b"content")
+    if taken:
+        world.client.put("t", "x")
+    if known:
+        world.state.write(used=TID)
+    cleanup.expose_orphans()
+    path = world.client.paths.get("h", "")
+    assert path.startswith(shown)
+    assert (path == shown) is (shown in ("x", ""))
+
+
 def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, cleanup: Cleanup) -> None:
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")

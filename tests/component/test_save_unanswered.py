@@ -30,6 +30,28 @@ def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
     return act
 
 
+def carried_out(server: Server) -> bool:
+    """True once every late request has been."""
+    return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
+
+
+def test_what_the_job_writes_after_a_late_promote_is_shown(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
+    server.store.seed({"dir": None})
+
+    def late() -> None:
+        eventually(lambda: carried_out(server))
+        server.store.write(TARGET, JOBS)
+
+    work = mortal(At("before update", 2, late), request_lifetime=0.5)
+    server.faults.next("late", on="update", delay=0.2)
+    work.work(lambda: work.write(TARGET, USERS, fsync=True))
+    assert server.store.read(TARGET) == JOBS
+    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+
+
 @pytest.mark.parametrize("over", ["save", "rename"])
 @pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
 @pytest.mark.parametrize("first", ["saved", "moved"])

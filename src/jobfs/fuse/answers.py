@@ -5,11 +5,11 @@ there in between, libfuse has no name for that node any more, and says ENOENT, w
 ESTALE says what is true, and the kernel then looks the name up again. Who holds a directory open that was removed has no name to
 be looked up, and asks about the same node again: that gets its ENOENT here.
 
-**Nodes part.** The kernel has one size for a node: it ends every reader there, and fills a page of a shorter version with zeros
-up to it. So a look-up that finds a version of another size being read gives the node that it is read at another name in libfuse:
-the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is open. Until
-the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node: the kernel
-keeps its attributes for no time.
+**Nodes part.** The kernel has one size and one set of pages for a node: it ends every reader there, and fills a page of a shorter
+version with zeros up to it. So a look-up that finds another version being read gives the node that it is read at another name in
+libfuse: the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is
+open. Until the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node,
+and the kernel keeps its attributes for no time.
 
 **Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
 libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its

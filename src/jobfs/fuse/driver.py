@@ -221,9 +221,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """True if the kernel is to ask again for the attributes of this path: another version is open there."""
         return self._vfs.is_open_otherwise(path[1:])
 
-    def open_with_another_size(self, path: str) -> bytes | None:
-        """The attributes of a version of another size than this path has now, which programs are reading; None without."""
-        attr = self._vfs.open_with_another_size(path[1:])
+    def other_version(self, path: str) -> bytes | None:
+        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
+        attr = self._vfs.other_version(path[1:])
         return None if attr is None else pack_stat(attr)
 
     def answers(self) -> dict[str | int, bytes]:

@@ -243,7 +243,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         name, desk = path.decode(), self._here.desk
         stat = self.operations.getattr(name, listed=desk.listing)
         desk.brief = self.operations.brief(name)
-        if desk.brief and (opened := self.operations.open_with_another_size(name)) is not None:
+        if desk.brief and (opened := self.operations.other_version(name)) is not None:
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
             desk.parting = opcode == Opcode.LOOKUP
             stat = opened if opcode == Opcode.GETATTR else stat

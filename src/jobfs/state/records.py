@@ -147,7 +147,7 @@ class Handle:
     """
 
     __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
+        "append", "asked", "at", "begun", "content", "ends", "file", "follows", "item", "left", "readable", "seen",
         "served", "writable", "young",
     )  # fmt: skip
 
@@ -167,9 +167,13 @@ class Handle:
         self.left: Version | None = None
         #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
         self.ends = self.asked = 0
-        #: Where it was opened, as the kernel's pages go, and when.
-        self.at, self.epoch = "", 0
+        #: Where it was opened, as the kernel's pages go.
+        self.at = ""
         self.content: Readable | None = None
+
+    def reads(self, version: Version) -> bool:
+        """True if it shows this version, and can't change it."""
+        return not self.writable and self.item is not None and self.item.version == version
 
     def drop_content(self) -> None:
         """The bytes that it opened are not read any more."""

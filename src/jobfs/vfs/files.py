@@ -146,7 +146,7 @@ class Files:
             # Bytes of this machine; of an item: since it was looked up.
             self._pages.opened(handle, path, None)
             self._pins.meet(handle)
-            return OpenResult(fh, isinstance(node, Item) or _others(handle))
+            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         kept, here = self._pages.opened(handle, path, content.version), content.here
         if not here or self._prefetch.walks:
             self._begins(handle)
@@ -155,25 +155,23 @@ class Files:
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
         kept = kept and here
         handle.served = handle.served or kept
-        others = (
-            not (kept or self._pages.only(path, content.version))
-            if handle.content is content
-            else _others(handle)
-        )
-        # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
-        return OpenResult(fh, others, kept and not others, self._known_size(handle))
+        past = self._past_the_pages(handle)
+        return OpenResult(fh, past, kept and not past, self._known_size(handle))
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
-        others = isinstance(node, Item) and not self._pages.only(path, node.version)
         secured = True
         if empty:
             self._truncate(handle, 0)
         else:
             secured = self._pins.secure(handle)
         shown = isinstance(node, Item) and not empty
-        past = others or not secured or _others(handle)
-        return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
+        past = not secured or self._past_the_pages(handle)
+        return OpenResult(fh, past, size=self._known_size(handle) if shown else -1)
+
+    def _past_the_pages(self, handle: Handle) -> bool:
+        """True if another version is open at the same node: the kernel has one set of pages for both."""
+        return not self._pages.only(handle.at, handle.item.version if handle.item is not None else None)
 
     def _detach(self, handle: Handle) -> None:
         """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
@@ -516,11 +514,6 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
-
-
-def _others(handle: Handle) -> bool:
-    """True if another version of its file is open too."""
-    return any(other.item != handle.item for other in handle.file.handles if other.item is not None)
 
 
 def _touch(file: File) -> None:

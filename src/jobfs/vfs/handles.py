@@ -81,11 +81,8 @@ class KernelPages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Version] = {}
-        self._open: dict[str, Version | None] = {}  # None: several, or one that is written
         self._handles: dict[str, list[Handle]] = {}
-        self._count = 0
-        self._epoch = 0
-        self._older = 0  # files open now that were open when a name was last changed
+        self._older: set[Handle] = set()  # open now, and when a name was last changed
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
@@ -94,18 +91,15 @@ class KernelPages:
             there.append(handle)
             for each in there[-2:] if len(there) > 1 else ():
                 each.served = each.readable  # what the kernel has read for one, it gives the other
-            self._count += 1
-            handle.at, handle.epoch = path, self._epoch
-            sole = version if self._open.get(path, version) == version else None
-            self._open[path] = sole
-            if sole is None or self._older:
+            handle.at = path
+            if version is None or self._older or not all(each.reads(version) for each in there):
                 self._held.pop(path, None)
                 return False
-            if self._held.get(path) == sole:
+            if self._held.get(path) == version:
                 return True
             if len(self._held) >= _MOST:
                 self._held.clear()
-            self._held[path] = sole
+            self._held[path] = version
             return False
 
     def any(self, path: str) -> bool:
@@ -122,32 +116,27 @@ class KernelPages:
         with self._lock:
             if path in self._handles:
                 self._held.pop(path, None)
-                self._open[aside] = self._open.pop(path)
                 self._handles[aside] = self._handles.pop(path)
                 for handle in self._handles[aside]:
                     handle.at = aside
 
-    def only(self, path: str, version: Version) -> bool:
-        """True if no other version than this is open at a path."""
+    def only(self, path: str, version: Version | None) -> bool:
+        """True if no other version than this of the server's is open at a path."""
         there = list(self._handles.get(path, ()))
         return all(handle.item is None or handle.item.version == version for handle in there)
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
         with self._lock:
-            self._count -= 1
             self._handles[handle.at].remove(handle)
             if not self._handles[handle.at]:
-                del self._open[handle.at], self._handles[handle.at]
-            if handle.epoch != self._epoch:
-                self._older -= 1
+                del self._handles[handle.at]
+            self._older.discard(handle)
 
     def unsure(self, path: str) -> None:
         """An open file goes on with another version."""
         with self._lock:
             self._held.pop(path, None)
-            if path in self._open:
-                self._open[path] = None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -162,8 +151,7 @@ class KernelPages:
         """A name was changed: nodes are other paths' now."""
         with self._lock:
             self._held.clear()
-            self._epoch += 1
-            self._older = self._count
+            self._older = {handle for there in self._handles.values() for handle in there}
 
 
 class Pins:
@@ -313,9 +301,15 @@ class Pins:
         item = self._view.measured(path, node) if node is not None else None
         if not isinstance(item, Item) or item.is_dir:
             return None
-        if item.version != handle.item.version:
+        if item.version != handle.item.version or self._differs(handle, item, opening=opening):
             return item
-        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
-        # first one's size, and would take for seen what is behind that.
+        return None
+
+    @staticmethod
+    def _differs(handle: Handle, item: Item, *, opening: bool) -> bool:
+        """Where neither a size nor a time tells two versions apart, the length of a download did.
+
+        Who writes has been told the first one's size, and would take for seen what is behind that.
+        """
         stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        return item if stale and (opening or not handle.writable) else None
+        return stale and (opening or not handle.writable)

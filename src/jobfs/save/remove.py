@@ -194,7 +194,7 @@ class Remove:
             except UnavailableError as error:
                 self._pause(error, attempt)
             answer = self._client.get(item.id)
-            if names.basename(answer.path) == aside.name:
+            if aside.is_at(answer):
                 return answer
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")

@@ -185,9 +185,9 @@ class Vfs(Attributes, Tree, Files):
         """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
         queue, due = self._write_back.queue, sys.maxsize
         patient_until = time.monotonic()
-        while not queue.cleaned(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
+        while number := queue.to_clean(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
             going_on()
-            now, number = time.monotonic(), queue.to_clean(waiting=False)
+            now = time.monotonic()
             if number < due:
                 due, patient_until = number, now + self._settings.timeout
             if now >= min(deadline, patient_until):
@@ -238,7 +238,7 @@ class Vfs(Attributes, Tree, Files):
         Returns the hidden paths that are still there. Raises ApiError.
         """
         end = time.monotonic() + timeout
-        self._write_back.queue.cleaned(timeout, waiting=True)
+        self._write_back.queue.to_clean(timeout, waiting=True)
         while True:
             self._namespace.refresh()
             left = self.hidden_of(self._write_back.context.mount)

@@ -19,8 +19,8 @@ from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Verb
-from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
+from jobfs.state.records import CHANGES, Handle, Readable, Verb
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelPages, OpenResult, Pins
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -219,7 +219,7 @@ class Files:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
         self._may_open()
-        write_back.queue.end(Verb.REMOVE, path)
+        write_back.queue.rest(path, verb=Verb.REMOVE)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)

@@ -1,5 +1,5 @@
-"""Handles, one for each open of a file, and the version that each shows: pinned when it is opened, followed where that is right
-(vfs/semantics.md 3, Open files are pinned).
+"""The version that a handle shows: pinned when it is opened, followed where that is right (vfs/semantics.md 3, Open files are
+pinned).
 """
 
 from __future__ import annotations
@@ -7,17 +7,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item, Version
-from jobfs.state import File
 from jobfs.state.localbytes import Local
+from jobfs.state.records import Handle, Readable
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
@@ -28,8 +27,6 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
-#: Flags of an open that may change the file.
-CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Paths whose pages are remembered; all are forgotten when there are more.
 _MOST = 16_384
 
@@ -56,16 +53,6 @@ class Caller(NamedTuple):
     pid: int
 
 
-class Readable(Protocol):
-    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
-
-    def close(self) -> None:
-        """No longer needed."""
-
-
 class Fixed:
     """Bytes that were made to be read, of a file `name` of the control directory."""
 
@@ -79,63 +66,6 @@ class Fixed:
 
     def close(self) -> None:
         """See Readable."""
-
-
-class Handle:
-    """One open of a File.
-
-    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
-    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
-    """
-
-    __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "file", "follows", "item", "left", "readable", "seen",
-        "served", "writable", "young",
-    )  # fmt: skip
-
-    def __init__(self, file: File, item: Item | None, flags: int) -> None:
-        self.file = file
-        self.item = self.seen = item
-        self.readable = flags & os.O_ACCMODE != os.O_WRONLY
-        self.writable = flags & CHANGES != 0
-        self.append = flags & os.O_APPEND != 0
-        self.young = False
-        #: True once this handle has read from the start.
-        self.begun = False
-        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
-        self.served = False
-        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
-        self.follows = False
-        self.left: Version | None = None
-        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
-        self.ends = self.asked = 0
-        #: Where it was opened, as the kernel's pages go.
-        self.at = ""
-        self.content: Readable | None = None
-
-    def reads(self, version: Version) -> bool:
-        """True if it shows this version, and can't change it."""
-        return not self.writable and self.item is not None and self.item.version == version
-
-    def drop_content(self) -> None:
-        """The bytes that it opened are not read any more."""
-        content, self.content = self.content, None
-        if content is not None:
-            content.close()
-
-    def go_on(self, item: Item, content: Readable) -> None:
-        """What was written is the version `item` now. The caller has the File's lock."""
-        self.drop_content()
-        self.content = content
-        self.item = self.seen = item
-        self.young = True
-
-    def moved(self, item: Item) -> None:
-        """Its item got another name through this mount: the handle goes on with it as it is now."""
-        if self.item is not None and self.item.id == item.id:
-            if self.seen == self.item:
-                self.seen = item
-            self.item = item
 
 
 class KernelPages:

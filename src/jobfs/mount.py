@@ -25,7 +25,7 @@ from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
 from jobfs.draining import drain, kept
 from jobfs.errors import FsError, JobfsError, UsageError
-from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
+from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
 from jobfs.service import ServiceManager
 from jobfs.settings import Settings
@@ -482,15 +482,11 @@ def _within(end: float | None, most: float = float("inf")) -> float:
 
 
 def _done_within(work: Callable[[], object], timeout: float) -> bool:
-    """Do something in a thread; True if it was done in `timeout` seconds, else it is left to itself."""
-    done = threading.Event()
-
-    def guarded() -> None:
-        try:
-            work()
-        except Exception:
-            _log.exception("the end was not in good order")
-        done.set()
-
-    threading.Thread(target=guarded, name="end", daemon=True).start()
-    return done.wait(max(timeout, _INSTANT))
+    """Do something; True if it was done in `timeout` seconds, else it is left to itself."""
+    try:
+        bounded(work, max(timeout, _INSTANT))
+    except TimeoutError:
+        return False
+    except Exception:
+        _log.exception("the end was not in good order")
+    return True

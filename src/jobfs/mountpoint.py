@@ -1,6 +1,6 @@
 """What the kernel knows of a mount: where it is, which programs use it, how it is taken away (vfs/semantics.md 6).
 
-Nothing here asks the mounted file system itself: its process may be the caller, or be gone.
+Only `is_dead` asks the mounted file system itself: its process may be the caller, or be gone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import basename, is_fuse_hidden
 
+T = TypeVar("T")
+
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+#: Seconds after which what does not answer is taken for alive.
+STAT_LIMIT = 2.0
 
 #: Files a program, and programs, that a sentence names at most.
 _MOST_FILES, _MOST_PROGRAMS = 3, 5
@@ -108,6 +113,43 @@ def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
     reason = done.stderr.strip()
     code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
     return code, reason
+
+
+def is_dead(path: str) -> bool:
+    """True if the process that served the mount at `path` is gone: then whatever is asked of it fails with ENOTCONN."""
+    try:
+        # Not stat: the kernel may know the answer to that for a second longer.
+        bounded(lambda: os.statvfs(path), STAT_LIMIT)
+    except TimeoutError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
+
+    `meanwhile` is done in this thread.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    meanwhile()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
 
 
 def programs_in(mount: MountInfo) -> list[Program]:

@@ -90,6 +90,9 @@ def test_a_gateways_404_is_no_missing_file(
     """vfs/semantics.md 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=2.0, stale_if_error=5)
+    before.answer = lambda asked: Reply([b'{"message": "no Route matched"}'], 404) if asked.download else None
+    assert errno_from(work.read, "known.txt") in (errno.EIO, errno.ETIMEDOUT)
+    before.answer = lambda asked: None
     assert work.read("known.txt") == b"known"
     before.answer = lambda asked: Reply([b"no healthy upstream"], 404, (("Content-Type", "text/plain"),))
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])

@@ -44,6 +44,25 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("change", ["rename over", "unlink while open"])
+def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
+    server: Server, start: Callable[..., Workspace], change: str
+) -> None:
+    """vfs/semantics.md 1.19: of a server, too, that moves nothing into a directory without an item."""
+    server.store.seed({"dir/file": "old", "new": "another"}, age=60, directories=False)
+    work = start(write_back_delay=0)
+    if change == "rename over":
+        work.vfs.rename("new", "dir/file")
+        settled(work)
+        assert visible(server) == {"dir": None, "dir/file": b"another"}
+    else:
+        fh = work.vfs.open("dir/file", os.O_RDONLY).fh
+        work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
+        assert work.vfs.read(fh, 100, 0) == b"old"
+        work.vfs.release(fh)
+        assert not [name for name in work.names("dir") if "fuse" not in name]
+
+
 def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

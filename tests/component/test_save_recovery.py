@@ -17,6 +17,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Kind
+from jobfs.save import writeback
 from jobfs.state import Change, File, edit
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import BOOT
@@ -138,6 +139,23 @@ def newest(left: Left) -> None:
 # -- nothing was begun
 
 
+def test_what_was_unsent_and_got_a_scratch_name_leaves_no_older_version(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.35."""
+    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 60.0)
+    server.store.seed({TARGET: OLD}, age=60)
+    first = mortal(write_back_delay=60.0)
+    first.write(TARGET, NEW)
+    first.vfs.rename(TARGET, f"{TARGET}~")
+    first.boundaries.dead = True
+    first.end()
+    again = mortal()
+    again.settle()
+    assert (again.names("dir"), again.read(f"{TARGET}~")) == (["file.txt~"], NEW)
+    assert visible(server) == {"dir": None}
+
+
 # -- staging
 
 
@@ -204,9 +222,6 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
     left.staged(there=False)
     left.aside(moved=True)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-# -- placed
 
 
 # -- cancelled
@@ -301,40 +316,3 @@ def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left:
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)
     assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
-
-
-# -- no record
-
-
-@pytest.mark.parametrize("removed", [False, True])
-def test_an_aside_without_a_record_is_put_back(left: Left, removed: bool) -> None:
-    """save/protocol.md R4: to T if T is free; it is not deleted, though its transaction is a tombstone."""
-    left.aside(moved=True, removed=removed)
-    left.records = []
-    assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-def test_an_aside_without_a_record_is_kept_beside_what_has_its_name(left: Left) -> None:
-    """save/protocol.md R4: else a conflict copy."""
-    left.aside(moved=True)
-    left.records = []
-    left.server.store.seed({TARGET: b"of the job"})
-    tree = left.taken_up()
-    assert tree.pop(TARGET) == b"of the job"
-    ((path, content),) = [(path, content) for path, content in tree.items() if path != "dir"]
-    assert ".conflict-" in path
-    assert content == OLD
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["used here", "not known"])
-def test_a_staged_item_without_a_record_is_shown_unless_its_transaction_is_known(
-    left: Left, known: bool
-) -> None:
-    """save/protocol.md R4: `.recovered-`, never T; only one whose own transaction is a tombstone is deleted."""
-    left.server.store.seed({left.begun(): NEW})
-    left.records, left.used = [], left.used if known else []
-    tree = left.taken_up()
-    assert tree.pop(TARGET) == OLD
-    recovered = {path: content for path, content in tree.items() if path != "dir"}
-    assert list(recovered.values()) == ([] if known else [NEW])
-    assert all(".recovered-" in path for path in recovered)

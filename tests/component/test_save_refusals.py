@@ -16,6 +16,7 @@ from tests.support.workspaces import CALLER
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
+from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Item
 
 OLD, NEW = b"the old content", b"what the user has written"
@@ -192,3 +193,15 @@ def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_
     eventually(lambda: visible(server) == wanted, lambda: visible(server))
     eventually(work.at_rest, work.unrest)
     assert work.names("dir") == ["file.txt", "other"]
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_stray_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
+    server: Server, work: Mortal, refused: int
+) -> None:
+    """save/protocol.md R4: every hidden item of this mount that no record explains is shown, and never deleted."""
+    server.set(read_only="enforced")
+    paths = [hidden_path("dir/file.txt", work.mount_id, new_transaction_id(), Role.STAGED) for _ in range(2)]
+    server.store.seed(dict.fromkeys(paths, "stray"))
+    server.store.set_permission(paths[refused], "readOnly")
+    eventually(lambda: work.names("dir") and hidden(server) == [paths[refused]])

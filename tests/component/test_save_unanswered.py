@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.support.boundaries import At, Mortal
@@ -194,42 +192,6 @@ def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
     again.settle()
     assert server.store.read("dir/made/file") == JOBS
     assert again.read("dir/made/file") == JOBS
-
-
-def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_path: Path) -> None:
-    """save/protocol.md R6: under its own hidden name it is not promoted; under that of another mount it was."""
-    server.store.seed({TARGET: OLD}, age=60)
-    looked, saved = threading.Event(), threading.Event()
-
-    def take_up() -> None:
-        again.boundaries.arm()
-        again.start()
-        assert looked.wait(10)
-
-    def wait_for_the_other() -> None:
-        looked.set()
-        assert saved.wait(10)
-
-    first = Mortal(server, tmp_path / "first", At("after update", 2))
-    again = Mortal(server, tmp_path / "first", At("after get", 1, wait_for_the_other))
-    second = Mortal(server, tmp_path / "second", At("after update", 1, take_up))
-    try:
-        first.start()
-        first.work(lambda: first.write(TARGET, USERS, fsync=True))
-        first.end()
-        assert server.store.read(TARGET) == USERS
-        second.start()
-        assert second.read(TARGET) == USERS
-        second.boundaries.arm()
-        second.write(TARGET, SECOND, fsync=True)
-        saved.set()
-        again.settle()
-        second.settle()
-        assert {path: data for path, data in visible(server).items() if data is not None} == {TARGET: SECOND}
-    finally:
-        saved.set()
-        for work in (first, again, second):
-            work.end()
 
 
 def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(

@@ -17,7 +17,7 @@ from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.state import File
-from jobfs.vfs.handles import Handle
+from jobfs.state.records import Handle
 
 
 def changes(server: Server) -> list[str]:

@@ -138,7 +138,7 @@ class MemoryVfs:
             node.mtime = time.time_ns()
         return len(data)
 
-    def size(self, fh: int) -> int:
+    def written(self, fh: int) -> int:
         return len(self.open_files[fh].data)
 
     def flush(self, fh: int) -> None:

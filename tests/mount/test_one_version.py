@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,28 @@ def test_a_mapping_is_of_one_version(server: Server, mount: Mount, flags: str) -
         server.store.write("file", NEW)
         seen, _ = program.communicate(b"\n", timeout=40)
     assert (seen, program.returncode) == (b"", -signal.SIGBUS)
+
+
+def mapped(path: Path) -> mmap.mmap | None:
+    """The file, mapped to be shared; None if that can't be done yet."""
+    with path.open("rb") as file, suppress(OSError):
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    return None
+
+
+def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 3.13: of one size, and mapped to be shared."""
+    server.store.seed({"file": OLD}, age=60)
+    path = mounted.path / "file"
+    # A mapping is looked at only once all is here: no thread of this process runs meanwhile, nor those of the server.
+    assert path.read_bytes() == OLD
+    with path.open("rb") as first, mmap.mmap(first.fileno(), 0, prot=mmap.PROT_READ) as before:
+        server.store.write("file", NEW)
+        eventually(lambda: path.read_bytes() == NEW)
+        after = eventually(lambda: mapped(path))
+        assert after is not None
+        with after:
+            assert (before[:] == OLD, after[:] == NEW) == (True, True)
 
 
 @pytest.mark.parametrize(

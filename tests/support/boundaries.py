@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jobfs.api import deadline, health
+from jobfs.api import health
 from jobfs.api.client import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
@@ -215,8 +215,6 @@ def hurrying() -> Iterator[None]:
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(cleanup, "_LIST_EVERY", 0.05)
-        patch.setattr(deadline, "FIRST_PAUSE", 0.02)
-        patch.setattr(deadline, "LONGEST_PAUSE", 0.1)
         patch.setattr(health, "_PROBE_EVERY", 0.1)
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(os, "fdatasync", lambda handle: None)

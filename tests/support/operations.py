@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
 from jobfs.nodes import Kind
 from jobfs.save import writeback
+from jobfs.state import Change
 
 from .boundaries import Boundaries, Mortal
 from .serverside import doubled, visible
@@ -255,6 +257,26 @@ def only_draft_before(work: Mortal) -> None:
     work.state.sync()
 
 
+def unlink_begun(work: Mortal, promise: Promise) -> None:
+    """The file is unlinked when its save has been begun, and has no row yet."""
+    replace, go = work.write_back.replace, threading.Event()
+    run = replace.run
+
+    def run_late(change: Change) -> None:
+        go.wait(10)
+        run(change)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replace, "run", run_late)
+        (change,) = work.state.changes.values()
+        work.write_back.queue.add(change, 0.0)
+        eventually(lambda: change.begun)
+        try:
+            unlink(work, promise)
+        finally:
+            go.set()
+
+
 def unlink_open(work: Mortal, promise: Promise) -> None:
     """As libfuse does it: renamed out of sight, and no rename over it follows. Killed within a second, it may be back."""
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
@@ -313,6 +335,7 @@ OPERATIONS = [
 #: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
 ON_UNSENT = [
     Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=closed_before),
+    Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=closed_before),
     Operation("unlink of an open file with an unsent save", unlink_open, {}, (EDITED,), prepare=closed_before),
     Operation(
         "rename over an unsent save",

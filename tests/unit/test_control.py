@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,38 +35,16 @@ def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
     assert call(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
 
 
-#: A server in a process that has one descriptor left for it.
-_SHORT = """
-import os, resource, sys
-from pathlib import Path
-from jobfs.control import Server
+def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking, accept = [errno.EMFILE, errno.ENFILE, errno.ECONNABORTED], socket.socket.accept
 
-server = Server(Path(sys.argv[1]), {"ping": lambda args, conversation: "pong"})
-kept = []
-resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-try:
-    while True:
-        kept.append(open("/dev/null"))
-except OSError:
-    kept.pop()
-    print("full", flush=True)
-sys.stdin.readline()
-os._exit(0)
-"""
+    def short(listener: socket.socket) -> Any:
+        if lacking:
+            raise OSError(lacking.pop(), "short")
+        return accept(listener)
 
-
-def test_with_one_descriptor_left_one_call_after_another_is_answered(tmp_path: Path) -> None:
-    """The next caller waits until the one before has hung up."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _SHORT, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "full\n"
-        for _ in range(5):
-            assert call(tmp_path, "ping", timeout=20) == "pong"
+    monkeypatch.setattr(socket.socket, "accept", short)
+    assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
 def test_a_refusal_keeps_its_sentence_and_errno(serve: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobfs.errors import JobfsError
-from jobfs.mountpoint import BusyError, MountInfo, Program, described, mount_at, mounts, unmount
+from jobfs.mountpoint import BusyError, MountInfo, Program, bounded, described, mount_at, mounts, unmount
 
 LINES = r"""
 42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
@@ -69,3 +70,16 @@ def test_programs_are_described_in_one_line() -> None:
     assert described([vim, many]) == "vim (42: notes.md), git (7: a, b, c, 2 more)"
     assert described([vim] * 7).endswith("vim (42: notes.md), 2 more")
     assert described([]) == "a program that can't be seen from here"
+
+
+def test_what_takes_too_long_is_left_to_itself_and_what_fails_in_time_fails_here() -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    never = threading.Event()
+    with pytest.raises(TimeoutError):
+        bounded(lambda: never.wait(20), 0.01)
+    never.set()
+    assert bounded(lambda: 3, 20) == 3
+    with pytest.raises(KeyboardInterrupt):
+        bounded(fail, 20)

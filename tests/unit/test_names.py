@@ -111,18 +111,10 @@ def test_other_paths_are_not_hostile(path: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ".file.swp",
-        "4913",
-        "file~",
-        ".#file",
-        "#file#",
-        ".goutputstream-AB",
-        ".~lock.a.odt#",
-        ".DS_Store",
-        "._a",
+        ".file.swp", "4913", "file~", ".#file", "#file#", ".goutputstream-AB", ".~lock.a.odt#", ".DS_Store", "._a",
         ".nfs01",
     ],
-)
+)  # fmt: skip
 def test_what_editors_and_desktops_leave_is_scratch(name: str) -> None:
     assert names.is_scratch(name)
 

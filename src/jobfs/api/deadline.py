@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import TypeVar
 
-from jobfs.errors import OutOfTimeError
+from jobfs.errors import JobfsError, OutOfTimeError, UnavailableError
 
 _Result = TypeVar("_Result")
 
@@ -182,11 +182,23 @@ def out_of_time(what: str) -> OutOfTimeError:
     return OutOfTimeError(f"{what}: not within the time that a call has", errno=errno.ETIMEDOUT)
 
 
-#: Seconds before the first retry and at most between two, before jitter.
+#: Seconds before the first retry and at most between two, before jitter, where nothing else is said.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
 
-def backoff(attempt: int, first: float = FIRST_PAUSE, most: float = LONGEST_PAUSE) -> float:
-    """Seconds to wait after failed attempt number `attempt` (from 0): exponential, with jitter."""
-    return min(first * 2.0 ** min(attempt, 16), most) * random.uniform(0.5, 1.0)
+def backoff(attempt: int, error: JobfsError | None = None, *, first: float = 0.0, most: float = 0.0) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 0): what its `error` asks for (`Retry-After`), and more.
+
+    That grows from `first` to `most`, with jitter: those who have failed together do not come back together.
+    """
+    asked = error.wait if isinstance(error, UnavailableError) else 0.0
+    grown = min((first or FIRST_PAUSE) * 2.0 ** min(attempt, 16), most or LONGEST_PAUSE)
+    return asked + grown * random.uniform(0.5, 1.0)
+
+
+def pause(seconds: float, error: JobfsError, timeout: float) -> None:
+    """Wait in this thread before the next attempt; raises `error` if its call, or `timeout`, would be over by then."""
+    if seconds >= left(timeout):
+        raise error
+    time.sleep(seconds)

@@ -215,7 +215,7 @@ class Health:
             if not seconds:
                 if now < self._left_alone_until:
                     return  # one of those that were sent together
-                seconds = backoff(self._throttled, _FIRST, _MOST)
+                seconds = backoff(self._throttled, first=_FIRST, most=_MOST)
                 self._throttled += 1
             self._left_alone_until = max(self._left_alone_until, now + min(seconds, _LONGEST))
 

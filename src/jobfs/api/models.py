@@ -31,6 +31,8 @@ MOST_ITEMS = 1_000_000
 _MOST_IN_A_PAGE = 20_000
 #: Commas and brackets in the description of a job, which is kept whole: each may be a Python object.
 _MOST_INSTANCE_VALUES = 1_000_000
+#: Stands before the place of an item without an id; no id has it.
+NAMELESS = "#"
 
 
 class Else:
@@ -159,7 +161,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
             items.append(entry.item())
         else:
             # By its place where it has no id: the same item on two pages is one, two on one page are two.
-            unknown.append(entry.id or f"#{skip + place}")
+            unknown.append(entry.id or f"{NAMELESS}{skip + place}")
     if unknown:
         logger.debug("items left out, of a type or form not known: %d", len(unknown))
     page = Page(

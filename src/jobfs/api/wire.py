@@ -185,7 +185,7 @@ class Wire:
         if error.wait >= left > 0:
             message = f"{error} (it asks to wait {error.wait:g} s, longer than the deadline)"
             raise UnavailableError(message, endpoint=call.endpoint, status=error.status)
-        pause = error.wait + backoff(attempt)
+        pause = backoff(attempt, error)
         if pause >= left:
             raise _timed_out(error)
         self.line.closed.wait(pause)

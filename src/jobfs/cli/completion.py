@@ -12,14 +12,9 @@ from jobfs.mountpoint import mounts
 SHELLS = ("bash", "zsh", "fish")
 
 
-def directories(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-    """Whatever directory there is: the shell looks itself."""
-    return [CompletionItem(begun, type="dir")]
-
-
-def files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-    """Whatever file or directory there is: the shell looks itself."""
-    return [CompletionItem(begun, type="file")]
+#: Whatever directory, or file, there is: the shell looks itself.
+directories = click.Path(file_okay=False).shell_complete
+files = click.Path().shell_complete
 
 
 def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:

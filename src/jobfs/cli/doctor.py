@@ -29,7 +29,12 @@ _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
 
 @click.command("doctor", cls=Command, short_help="Check this machine and the account.")
 @click.argument("job", required=False)
-@trial.options
+@click.option("--try", "trying", is_flag=True,
+              help="Try what jobfs relies on in a hidden directory of JOB, and take it away again.")  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write what --try has found to FILE as JSON, without key, contents and names.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,

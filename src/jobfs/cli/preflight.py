@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import FileKey, KeySource, fixed_key
-from jobfs.cli.running import bounded, gone, is_dead
+from jobfs.cli.running import gone
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import mount_at, unmount
+from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.private import own_directory
 
 if TYPE_CHECKING:

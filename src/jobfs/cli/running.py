@@ -1,34 +1,24 @@
-"""Mounts of this user: running ones and ended ones, by their slots in the state directory; dead ones.
-
-Whatever is asked of a mount whose process is gone fails with ENOTCONN, "Transport endpoint is not connected".
-"""
+"""Mounts of this user: running ones and ended ones, by their slots in the state directory; dead ones."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jobfs import control, mountpoint
 from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import MountInfo, mount_at
+from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
 from jobfs.names import CONTROL_DIR
 from jobfs.private import user_name
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
-
-T = TypeVar("T")
-
-#: Seconds after which what does not answer is taken for alive.
-_STAT_LIMIT = 2.0
 
 
 def mounts(state_dir: str | None) -> list[slot.Found]:
@@ -41,7 +31,7 @@ def _as_it_is(found: slot.Found) -> slot.Found:
     """A mount that is not where its record says is asked: a directory above it may have another name by now."""
     if not _is_there(found):
         with contextlib.suppress(JobfsError):
-            control.call(found.path, "where", timeout=_STAT_LIMIT)
+            control.call(found.path, "where", timeout=STAT_LIMIT)
             return slot.look(found.path)
     return found
 
@@ -74,7 +64,7 @@ def _as_it_tells(there: MountInfo) -> slot.Found | None:
         return None
     status = Path(there.point, CONTROL_DIR, "status.json")
     try:
-        told = json.loads(bounded(status.read_bytes, _STAT_LIMIT))
+        told = json.loads(bounded(status.read_bytes, STAT_LIMIT))
         found = slot.look(Path(told["state_dir"]))
     except (OSError, ValueError, KeyError):
         return None
@@ -205,40 +195,3 @@ def remedy(directory: str, found: slot.Found | None) -> str:
     return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}" + (
         f"; it has left {left}" if left else ""
     )
-
-
-def is_dead(path: str) -> bool:
-    """True if the process that served the mount at `path` is gone."""
-    try:
-        # Not stat: the kernel may know the answer to that for a second longer.
-        bounded(lambda: os.statvfs(path), _STAT_LIMIT)
-    except TimeoutError:
-        return False
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
-
-
-def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
-
-    `meanwhile` is done in this thread.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    meanwhile()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError
-    return results[0]

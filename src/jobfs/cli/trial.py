@@ -11,9 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
+from typing import TYPE_CHECKING
 
 from jobfs import __version__
 from jobfs.api.address import check_base_url
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from jobfs.settings import Settings
     from jobfs.trial.questions import Row
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 #: Seconds without progress after which the server is not waited for, whatever --timeout says.
 _PATIENCE = 10.0
 _CONNECTIONS = 8
@@ -40,20 +36,6 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-def options(command: F) -> F:
-    """`--try`, `--yes`, `--report` and `--verbose`."""
-    for option in (
-        click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too."),
-        click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                     help="Write what --try has found to FILE as JSON, without key, contents and names."),
-        click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes."),
-        click.option("--try", "trying", is_flag=True,
-                     help="Try what jobfs relies on in a hidden directory of JOB, and take it away again."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None:

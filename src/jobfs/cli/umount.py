@@ -11,21 +11,12 @@ import click
 from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import (
-    dead_mounts,
-    directory_of,
-    gone,
-    is_dead,
-    left_by,
-    mount_of,
-    mounts,
-    why_not_found,
-)
+from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts, why_not_found
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import mount_at, open_files, unmount, uses_of
+from jobfs.mountpoint import is_dead, mount_at, open_files, unmount, uses_of
 from jobfs.state.directory import Found, in_use
 
 #: Seconds that a mount which has answered takes to end.

@@ -1,8 +1,9 @@
 """The files of a mount's cache directory: names, the order of their last use, and the bytes of the versions in use.
 
     <directory>/<2 hex>/<hash>      one whole content, named after its version
-    <directory>/tmp/                unfinished files (parts.py)
+    <directory>/tmp/                parts: unfinished files, which only this mount knows
     <directory>/boot                the boot of this machine in which files were last written
+    <directory>/owner               the state directory of the mount: when that is gone, this one goes too
 
 A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: what others have put there is
 not seen. The index in memory serves only the bound on bytes: whether a version is there is asked of the disk, because users
@@ -13,10 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
+import itertools
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 import weakref
@@ -26,15 +30,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.content.parts import CacheFile, Parts, read_all, write_all
+from jobfs.content.file import CacheFile, read_all, write_all
 from jobfs.content.ranges import KIB, MIB, IntervalSet
-from jobfs.errors import FsError
+from jobfs.errors import FsError, UsageError
+from jobfs.names import is_mount_id
 from jobfs.nodes import Version
-from jobfs.private import is_own_file
+from jobfs.private import is_own_file, own_directory
 
 _log = logging.getLogger("jobfs.content")
 
-_NAME = re.compile(r"[0-9a-f]{48}")
+_NAME = re.compile(r"../[0-9a-f]{48}")
 #: Names remembered: they are asked for several times in a handle's life.
 _NAMES = 4096
 #: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
@@ -46,8 +51,11 @@ HELD, _HELD_MOST = 16 * MIB, 4
 #: Bytes of the limit for each content, however small it is, and how many may be there all the same: each takes blocks of the
 #: disk, and memory.
 _EACH, _FEW = 16 * KIB, 1000
+#: Bytes that are copied at once.
+_PIECE = 8 * MIB
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_OWNER = "owner"
 
 
 @lru_cache(_NAMES)
@@ -86,9 +94,12 @@ class DiskCache:
         #: Why the disk takes no bytes now; "" if it does.
         self.refused = ""
         self._held: weakref.WeakSet[CacheFile] = weakref.WeakSet()
-        self.parts = Parts(directory)
+        self._parts = f"{directory}/tmp"
+        self._numbers = itertools.count()
         try:
-            self.parts.start()
+            self._own()
+            shutil.rmtree(self._parts, ignore_errors=True)  # what a mount that was killed has left
+            os.mkdir(self._parts, 0o700)
             self._distrust_after_power_cut()
         except OSError as error:
             _log.warning("the content cache %s can't be used: %s", directory, error.strerror)
@@ -137,10 +148,45 @@ class DiskCache:
 
     # -- writing ------------------------------------------------------------------------------------------
 
+    def part(self) -> CacheFile:
+        """An empty unfinished file, for reading and writing."""
+        path = self._next_part()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return CacheFile(os.open(path, flags, 0o600), path, unfinished=True)
+        except FileNotFoundError:
+            self._make_again()
+            return CacheFile(os.open(path, flags, 0o600), path, unfinished=True)
+
+    def copy(self, source: int, size: int) -> CacheFile:
+        """An unfinished file with the `size` bytes of the file descriptor `source`. Raises FsError (EIO) if it has fewer."""
+        file = self.part()
+        done = 0
+        while done < size:
+            sent = os.sendfile(file.fd, source, done, min(_PIECE, size - done))
+            if sent == 0:
+                raise FsError(errno.EIO, f"a file of {size} bytes ended after {done}")
+            done += sent
+        return file
+
+    def link(self, source: Path, size: int) -> CacheFile:
+        """An unfinished file with the bytes of `source`, which is never written again: a link if possible."""
+        path = self._next_part()
+        try:
+            os.link(source, path)
+            file = CacheFile(os.open(path, _READ), path, unfinished=True)
+            os.fchmod(file.fd, 0o600)
+            return file
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), str(source))
+        return self.copy(opened.fd, size)
+
     def keep(self, file: CacheFile, name: str, size: int) -> CacheFile:
         """Make a finished part the content called `name`, at once and atomically; the file to go on with."""
         if not file.there():
-            file = self.parts.copy(file.fd, size)
+            file = self.copy(file.fd, size)
         path = self._path(name)
         try:
             os.rename(file.path, path)
@@ -216,14 +262,49 @@ class DiskCache:
 
     def close(self) -> None:
         """Remove what is unfinished, and let the next mount know in which order the rest was used."""
-        self.parts.close()
+        shutil.rmtree(self._parts, ignore_errors=True)
         for name in self._index:
             if name in self._touched:
                 path, now = self._path(name), time.time_ns()
                 with contextlib.suppress(OSError):
                     os.utime(path, ns=(now, os.lstat(path).st_mtime_ns), follow_symlinks=False)
 
+    # -- the caches of other mounts -----------------------------------------------------------------------
+
+    def claim(self, owner: Path) -> None:
+        """Note that this cache goes when the state directory `owner` is gone."""
+        (self.directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
+
+    def remove_abandoned(self) -> None:
+        """Remove the caches of all jobs, each in <cache directory>/<job>/<mount id>, whose owner is gone."""
+        for owner in self.directory.parents[1].glob(f"*/*/{_OWNER}"):
+            cache = owner.parent
+            with contextlib.suppress(OSError):
+                if not is_mount_id(cache.name) or cache.is_symlink() or os.path.lexists(owner.read_bytes()):
+                    continue
+                for inner in cache.iterdir():
+                    if inner.is_dir():  # before what tells that it may go
+                        shutil.rmtree(inner, ignore_errors=True)
+                shutil.rmtree(cache)
+
     # -- inside -------------------------------------------------------------------------------------------
+
+    def _next_part(self) -> str:
+        return f"{self._parts}/{next(self._numbers)}.part"
+
+    def _own(self) -> None:
+        """Make the directory if need be. Raises UsageError if it is not this user's alone."""
+        for directory in (self.directory.parent, self.directory):
+            with own_directory(directory, "cache", "--cache-dir") as handle:
+                os.fchmod(handle, 0o700)
+
+    def _make_again(self) -> None:
+        """Somebody has cleared the cache."""
+        try:
+            self._own()
+        except UsageError as error:  # another user was faster
+            raise PermissionError(errno.EACCES, str(error)) from None
+        os.makedirs(self._parts, 0o700, exist_ok=True)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"
@@ -283,15 +364,12 @@ class DiskCache:
             return name
 
     def _files(self) -> Iterator[_Found]:
-        for directory in _scan(self.directory):
-            if len(directory.name) != 2:
-                continue
-            for entry in _scan(Path(directory.path)):
-                if _NAME.fullmatch(entry.name):
-                    with contextlib.suppress(OSError):
-                        stat = entry.stat(follow_symlinks=False)
-                        if is_own_file(stat):
-                            yield _Found(stat.st_atime, entry.name, stat.st_size, stat.st_mtime)
+        # What can't be read is left out.
+        for path in filter(_NAME.fullmatch, glob.iglob("??/*", root_dir=self._root)):
+            with contextlib.suppress(OSError):
+                stat = os.lstat(f"{self._root}/{path}")
+                if is_own_file(stat):
+                    yield _Found(stat.st_atime, path[3:], stat.st_size, stat.st_mtime)
 
     def _distrust_after_power_cut(self) -> None:
         """Once a boot: remove what was written within a minute of the last write before it.
@@ -304,34 +382,18 @@ class DiskCache:
         except OSError:
             return
         marker = f"{self._root}/boot"
-        if _content(marker) == boot.encode():
-            return
+        with contextlib.suppress(OSError):
+            if is_own_file(os.lstat(marker)) and Path(marker).read_bytes() == boot.encode():
+                return
         found = list(self._files())
         newest = max((entry.written for entry in found), default=0.0)
         for entry in found:
             if entry.written > newest - _WRITTEN_OUT:
                 self.remove(entry.name)
-        note = self.parts.new()
+        note = self.part()
         write_all(note.fd, boot.encode(), 0)
         os.rename(note.path, marker)
         note.unfinished = False
-
-
-def _content(path: str) -> bytes:
-    """The first bytes of a file of this user; none of any other."""
-    try:
-        file = CacheFile(os.open(path, _READ | os.O_NONBLOCK), path)
-    except OSError:
-        return b""
-    return os.pread(file.fd, 256, 0) if is_own_file(os.fstat(file.fd)) else b""
-
-
-def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            yield from entries
-    except OSError:
-        return
 
 
 class Backing:
@@ -345,7 +407,7 @@ class Backing:
     def __init__(self, version: Version, size: int, disk: DiskCache) -> None:
         self.version = version
         self.size = size
-        self.have = self.sure = IntervalSet()
+        self.have, self.sure = IntervalSet(), IntervalSet()
         self.file: CacheFile | None = None
         self.name: str | None = None
         self.whole = size == 0  # every byte is there and the file is in its place
@@ -360,18 +422,24 @@ class Backing:
         """True if nobody has these bytes open and none are on their way."""
         return True
 
-    def write(self, position: int, data: bytes) -> None:
-        """Keep bytes and announce them; bytes that are there already are left alone. Raises FsError(EIO)."""
-        with self.cond:
-            if self.have.covers(position, position + len(data)):
+    def put(self, position: int, data: bytes) -> None:
+        """Keep bytes and announce them; what is there already is left alone, as it may be of another version.
+
+        Raises FsError(EIO).
+        """
+        at, end = position, position + len(data)
+        while at < end:
+            with self.cond:
+                gap, file = self.have.gap(at, end), self.file
+            if gap is None:
                 return
-            file = self.file
-        file = self._written(file, position, data)
-        with self.cond:
-            if self.whole or self.file is not file:
-                return  # all bytes were forgotten meanwhile, or came from elsewhere
-            self.have.add(position, position + len(data))
-            self.cond.notify_all()
+            start, at = gap
+            file = self._written(file, start, data[start - position : at - position])
+            with self.cond:
+                # Unless all bytes were forgotten meanwhile, or came from elsewhere.
+                if not self.whole and self.file is file:
+                    self.have.add(start, at)
+                    self.cond.notify_all()
 
     def load(self, offset: int, end: int) -> bytes | None:
         """The bytes [offset, end), or None if they have gone since they were announced: get them again. Raises FsError(EIO)."""
@@ -415,7 +483,7 @@ class Backing:
         try:
             if file is not None and file.there():
                 return Path(file.path)
-            file = self._disk.parts.new() if file is None else self._disk.parts.copy(file.fd, self.size)
+            file = self._disk.part() if file is None else self._disk.copy(file.fd, self.size)
         except OSError as error:
             number = error.errno or errno.EIO
             raise FsError(number, f"the content cache can't be written: {os.strerror(number)}") from None
@@ -427,8 +495,7 @@ class Backing:
         """None of these bytes are used any more; `new`: where those go that come now."""
         with self.cond:
             old, self.file, self.name = self.file, new, None
-            self.have.clear()
-            self.sure.clear()
+            self.have, self.sure = IntervalSet(), IntervalSet()
             self.whole = self.size == 0
         del old  # without the lock: that removes it
 
@@ -459,7 +526,7 @@ class Backing:
         return memory
 
     def _part(self) -> CacheFile:
-        new = self._disk.parts.new()
+        new = self._disk.part()
         with self.cond:
             if self.file is None:
                 self.file = new

@@ -15,8 +15,8 @@ from pathlib import Path
 from jobfs.api.deadline import Deadline, about_to_wait, current
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.fetch import Fetch, Incoming
+from jobfs.content.file import CacheFile
 from jobfs.content.link import Link
-from jobfs.content.parts import CacheFile
 from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up
 from jobfs.errors import FsError, UnavailableError, again
 from jobfs.nodes import Version

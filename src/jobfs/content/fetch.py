@@ -1,8 +1,4 @@
-"""Transfers: bytes of one version from the server into its file, resumed where they broke.
-
-A transfer is open-ended (the stream that brings the whole file) or bounded (a range). It goes from its start to
-its end, leaving out what is there already, in as many requests as that takes.
-"""
+"""Transfers: bytes of one version from the server into its file."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.disk import Backing, DiskCache
 from jobfs.content.link import Link, StaleVersionError
-from jobfs.content.ranges import MIB, NEAR, IntervalSet
+from jobfs.content.ranges import MIB, NEAR
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Item, Version
 
@@ -36,7 +32,6 @@ class Incoming(Backing):
 
     def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
         super().__init__(version, size, disk)
-        self.sure = IntervalSet()
         self.updated_ns = updated_ns
         self.link = link
         self.fetches: list[Fetch] = []
@@ -107,27 +102,11 @@ class Incoming(Backing):
         with self.cond:
             return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
 
-    def covered_until(self, position: int) -> int:
-        """Up to where the bytes from `position` on are there."""
-        with self.cond:
-            return self.have.covered_until(position)
-
     def answered(self) -> None:
         """The headers of another answer have come: what was not read yet needs a proof that both are of this version."""
         with self.cond:
             self.bodies += 1
             self.cond.notify_all()
-
-    def put(self, position: int, data: bytes) -> None:
-        """Bytes came: what is there already is left alone, as it may be of another version. Raises FsError(EIO)."""
-        at, end = position, position + len(data)
-        while at < end:
-            with self.cond:
-                gap = self.have.gap(at, end)
-            if gap is None:
-                return
-            start, at = gap
-            self.write(start, data[start - position : at - position])
 
     def start_over(self, fetch: Fetch) -> bool:
         """None of the bytes are good, bring all once more; False if that was done before."""
@@ -232,7 +211,7 @@ class Incoming(Backing):
 
 
 class Fetch:
-    """A transfer of [start, end), or from start to the end of the file where `end` is None, resumed where it broke.
+    """A range [start, end), or where `end` is None the stream from `start` to the end of the file; resumed where it broke.
 
     It goes from its start to its end, leaving out what is there already, in as many requests as that takes. Other threads
     read `pos` (the next byte to come); they set `stop` and, under the entry's lock, `waiters`.
@@ -312,7 +291,7 @@ class Fetch:
         if left <= 0:
             raise again(broken)
         with self._entry.cond:
-            pause = min(left, backoff(failures, _FIRST_PAUSE))
+            pause = min(left, backoff(failures, first=_FIRST_PAUSE))
             self._entry.cond.wait_for(lambda: self._entry.unwanted(self), pause)
 
     def _request(self, start: int) -> UnavailableError | None:
@@ -381,7 +360,9 @@ class Fetch:
         if not self._link.ranges:
             return False
         self._took_turn = self._is_in_the_way(seconds)
-        return self._took_turn or self._entry.covered_until(self.pos) - self.pos >= _SKIP
+        with self._entry.cond:
+            there = self._entry.have.covered_until(self.pos) - self.pos
+        return self._took_turn or there >= _SKIP
 
     def _is_in_the_way(self, seconds: float) -> bool:
         """True if another transfer waits for a thread, or for a connection; at once if that goes before this one."""

@@ -30,12 +30,6 @@ class IntervalSet:
         self.total += end - start - sum(self._ends[first:last]) + sum(self._starts[first:last])
         self._starts[first:last], self._ends[first:last] = [start], [end]
 
-    def clear(self) -> None:
-        """Uncover everything."""
-        self._starts.clear()
-        self._ends.clear()
-        self.total = 0
-
     def covers(self, start: int, end: int) -> bool:
         """True if every byte of [start, end) is covered; an empty interval is."""
         return start >= end or self.covered_until(start) >= end

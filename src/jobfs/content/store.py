@@ -21,8 +21,8 @@ from typing import Any
 from jobfs.api.client import Client, Download
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
+from jobfs.content.file import CacheFile, write_all
 from jobfs.content.link import Link, Pool
-from jobfs.content.parts import CacheFile, claim, remove_abandoned, write_all
 from jobfs.content.ranges import NEAR, Run
 from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
 from jobfs.nodes import Item, Version, shows_fraction
@@ -305,7 +305,7 @@ class ContentStore:
         """A link to, or a copy of, `source`, which is never written again, to be adopted; None if that can't be."""
         try:
             size = os.stat(source).st_size
-            return self._disk.parts.link(source, size) if size <= self._disk.limit else None
+            return self._disk.link(source, size) if size <= self._disk.limit else None
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return None
@@ -403,7 +403,7 @@ class ContentStore:
         self._link.learn(item.version, size, sure=sure)
         if sure and data:
             try:
-                part = self._disk.parts.new()
+                part = self._disk.part()
                 write_all(part.fd, data, 0)
                 self._disk.keep(part, version_name(item.version), size)
             except OSError as error:
@@ -429,10 +429,10 @@ class ContentStore:
         self._disk.scan()
         self._disk.fit()
         try:
-            claim(self._disk.directory, self._owner)
+            self._disk.claim(self._owner)
         except OSError:
             return  # said before: the cache can't be used
-        remove_abandoned(self._disk.directory)
+        self._disk.remove_abandoned()
 
 
 def _measured(body: Download, most: int) -> tuple[int, bytes]:

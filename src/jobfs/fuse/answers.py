@@ -5,11 +5,11 @@ there in between, libfuse has no name for that node any more, and says ENOENT, w
 ESTALE says what is true, and the kernel then looks the name up again. Who holds a directory open that was removed has no name to
 be looked up, and asks about the same node again: that gets its ENOENT here.
 
-**Nodes part.** The kernel has one size for a node: it ends every reader there, and fills a page of a shorter version with zeros
-up to it. So a look-up that finds a version of another size being read gives the node that it is read at another name in libfuse:
-the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is open. Until
-the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node: the kernel
-keeps its attributes for no time.
+**Nodes part.** The kernel has one size and one set of pages for a node: it ends every reader there, and fills a page of a shorter
+version with zeros up to it. So a look-up that finds another version being read gives the node that it is read at another name in
+libfuse: the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is
+open. Until the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node,
+and the kernel keeps its attributes for no time.
 
 **Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
 libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its
@@ -35,7 +35,9 @@ _TOLD = 1000
 #: How the names of nodes begin that have left their path: at the end of a path. No program can ask for them.
 PARTED = "/.fuse_hidden-parted-"
 #: Requests whose answers are looked at here.
-ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP}
+ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR}
+#: Files whose sizes are remembered at most.
+_SIZES = 200_000
 
 #: Of the kernel, since 5.16; an older one asks as before.
 _NO_FLUSH = 1 << 5
@@ -56,7 +58,9 @@ _ERROR, _OPEN_FLAGS = 4, 8
 #: Bytes of `fuse_attr_out`.
 _ATTR = 104
 #: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
-_VALID = {Opcode.GETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
+_VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
+#: The size in both: `fuse_attr` comes after that, and has it after the inode number.
+_SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
 
 #: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
 _OFFERED = 1 << 13 | 1 << 14
@@ -80,11 +84,18 @@ class ChannelOperations(ctypes.Structure):
     _fields_ = (("receive", _pointer), ("send", _send_prototype), ("destroy", _pointer))
 
 
-def channel_operations(device: int, here: AtWork) -> ChannelOperations:
+def tell(told: dict[int, int], node: int, size: int) -> None:
+    """The kernel is about to hear of the size of a node."""
+    if len(told) >= _SIZES:
+        told.clear()
+    told[node] = size
+
+
+def channel_operations(device: int, here: AtWork, sizes: dict[int, int]) -> ChannelOperations:
     """What sends libfuse's answers to the kernel, but for ENOENT about a node. To be kept as long as the channel.
 
     The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
-    `keeping` gets libfuse's answer to a getattr, unless that is `brief`.
+    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node.
     """
 
     told: dict[int, int] = {}  # the node, by the thread that is to look it up again
@@ -116,7 +127,11 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
         if opcode == Opcode.OPEN:
             if not desk.flags.value & CHANGES:
                 ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
-        elif desk.brief:
+            return
+        if opcode == Opcode.LOOKUP:
+            node = ctypes.c_uint64.from_address(answer).value
+        tell(sizes, node, ctypes.c_uint64.from_address(answer + _SIZE[Opcode(opcode)]).value)
+        if desk.brief:
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)
             ctypes.memset(answer + nanoseconds, 0, 4)
@@ -137,12 +152,18 @@ class ReadDirPlus:
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
     Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any. `here`: the desk of
-    the thread that asks.
+    the thread that asks. `sizes`: as for `channel_operations`.
     """
 
     def __init__(
-        self, device: int, process: Callable[[int, int], None], kernel_timeout: float, here: AtWork
+        self,
+        device: int,
+        process: Callable[[int, int], None],
+        kernel_timeout: float,
+        here: AtWork,
+        sizes: dict[int, int],
     ) -> None:
+        self._sizes = sizes
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
         self._device, self._process = device, process
         self._accepted = _OFFERED if kernel_timeout else 0
@@ -166,6 +187,7 @@ class ReadDirPlus:
         header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
         self._ask(Opcode.RENAME, header + request[_NODE] + name + aside)
         self._forget(request, found)
+        desk.parting = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
         """The kernel has not heard of a node that libfuse counts as looked up."""
@@ -203,11 +225,22 @@ class ReadDirPlus:
         return parts
 
     def _find(self, request: bytes, name: bytes) -> bytes:
-        """What the kernel would hear of a name in the directory that a request is about."""
+        """What the kernel would hear of a name in the directory that a request is about.
+
+        No other size than it has heard: it drops what a listing says where it has heard something else meanwhile, silently.
+        """
         if name in (b".", b".."):
             return _WITHOUT
         header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
-        return self._ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :] or _WITHOUT
+        found = self._ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
+        if not found:
+            return _WITHOUT
+        (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, _SIZE[Opcode.LOOKUP])
+        if self._sizes.get(node, size) != size:
+            self._forget(request, found[: _NUMBER.size])
+            return _WITHOUT
+        tell(self._sizes, node, size)
+        return found
 
     def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
         """libfuse's answer to a request, of which `rest` follows the length and the opcode."""

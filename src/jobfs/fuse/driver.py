@@ -22,7 +22,7 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.fuse.answers import PARTED
 from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden, path_length
 from jobfs.nodes import Attr
-from jobfs.vfs import CHANGES, Caller
+from jobfs.vfs import Caller
 
 if TYPE_CHECKING:
     from jobfs.vfs import OpenResult, Vfs
@@ -32,8 +32,6 @@ _log = logging.getLogger("jobfs.fuse.driver")
 #: The size that programs take for their buffers: the most that one read or write request carries.
 BLOCK_SIZE = 128 * 1024
 
-#: Paths whose sizes are remembered at most.
-_PATHS = 50_000
 #: Answers that are kept at most.
 _ANSWERS = 200_000
 #: Errors of a disk that tell a program more than EIO does.
@@ -106,52 +104,6 @@ def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
 pack_stat = _stat_packer(fuse.c_stat)
 
 
-class _Sizes:
-    """What the kernel believes of the sizes of files that others change: what it was told last, by path.
-
-    It reads no further than that, and asks again only when its attributes have expired: a version that is opened with
-    another size is read past its cache. While a file is written, the kernel knows its size better than we do.
-    """
-
-    def __init__(self) -> None:
-        self._told: dict[str, int] = {}
-        self.writers: dict[int, str] = {}
-
-    def told(self, path: str, size: int) -> bool:
-        """The kernel has heard of a size. True if what it has heard of others was forgotten for that."""
-        full = len(self._told) > _PATHS
-        if full:
-            self._told.clear()
-        self._told[path] = size
-        return full
-
-    def differs(self, path: str, size: int) -> bool:
-        """True if the kernel may believe another size of a path; -1: it is not known."""
-        return size >= 0 and self._told.get(path, size) != size
-
-    def opened(self, path: str, fh: int) -> None:
-        """A file is open to be written."""
-        self.writers[fh] = path
-        self._told.pop(path, None)
-
-    def written(self, fh: int, size: int) -> None:
-        """The kernel has learned this of an open file: by what was written through the mount, or by asking."""
-        path = self.writers.get(fh)
-        if path is not None:
-            self.told(path, size)
-
-    def renamed(self, old: str, new: str) -> None:
-        """The kernel's attributes follow their file, and all files of a directory."""
-        below = f"{old}/"
-        for path in [path for path in list(self._told) if path == old or path.startswith(below)]:
-            size = self._told.pop(path, None)
-            if size is not None:
-                self._told[new + path[len(old) :]] = size
-        for fh, path in list(self.writers.items()):
-            if path == old or path.startswith(below):
-                self.writers[fh] = new + path[len(old) :]
-
-
 def _caller() -> Caller:
     return Caller(*fuse.fuse_get_context())
 
@@ -179,7 +131,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs = vfs
         self._on_ready = on_ready
         self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
-        self._sizes = _Sizes()
+        #: What the kernel believes of the sizes of files, by node; and the node that this thread's request is about.
+        self.told: dict[int, int] = {}
+        self.node: Callable[[], int] = lambda: 0
 
     def __call__(self, operation: str, *args: Any) -> Any:
         try:
@@ -193,27 +147,17 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Names and attributes
 
     def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
-        """`listed`: for a listing, which makes no request for what is not known, and tells no other size; FsError(ENOENT) then.
-
-        The kernel drops what a listing says where it has heard something else meanwhile, and never says so.
-        """
+        """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
-            attr = self._vfs.fgetattr(fi.fh)
-            self._sizes.written(fi.fh, attr.size)
-            return pack_stat(attr)
+            return pack_stat(self._vfs.fgetattr(fi.fh))
         if PARTED in path:
             return pack_stat(self._vfs.parted(basename(path)))
         answers = self.answers()
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
-            attr = self._vfs.looked_up(name) if listed else self._vfs.getattr(name)
-            if listed and self._sizes.differs(path, attr.size):
-                raise FsError(errno.ENOENT)
-            stat = pack_stat(attr)
-            if self._sizes.told(path, attr.size):
-                self._answers = (0, {})  # what the kernel hears again is remembered again
-            elif self._answers[0] and self._vfs.lasting(name):
+            stat = pack_stat(self._vfs.looked_up(name) if listed else self._vfs.getattr(name))
+            if self._answers[0] and self._vfs.lasting(name):
                 answers[path] = stat
         return stat
 
@@ -221,9 +165,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """True if the kernel is to ask again for the attributes of this path: another version is open there."""
         return self._vfs.is_open_otherwise(path[1:])
 
-    def open_with_another_size(self, path: str) -> bytes | None:
-        """The attributes of a version of another size than this path has now, which programs are reading; None without."""
-        attr = self._vfs.open_with_another_size(path[1:])
+    def other_version(self, path: str) -> bytes | None:
+        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
+        attr = self._vfs.other_version(path[1:])
         return None if attr is None else pack_stat(attr)
 
     def answers(self) -> dict[str | int, bytes]:
@@ -282,7 +226,6 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             self._vfs.hide(source, target)
         else:
             self._vfs.rename(source, target)
-        self._sizes.renamed(old, new)
 
     def symlink(self, target: str, source: str) -> None:
         self._vfs.symlink(relative(target), source, _caller())
@@ -296,15 +239,15 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        self._opened(path, fi, self._vfs.open(relative(path), fi.flags))
+        result = self._vfs.open(relative(path), fi.flags)
+        # The kernel reads no further than the size that it was told last, and asks again only when its attributes have expired.
+        stale = result.size >= 0 and self.told.get(self.node(), result.size) != result.size
+        self._opened(fi, result, stale=stale)
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        self._opened(path, fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
+        self._opened(fi, self._vfs.create(relative(path), mode, fi.flags, _caller()), stale=False)
 
-    def _opened(self, path: str, fi: Any, result: OpenResult) -> None:
-        stale = self._sizes.differs(path, result.size)
-        if fi.flags & CHANGES:
-            self._sizes.opened(path, result.fh)
+    def _opened(self, fi: Any, result: OpenResult, *, stale: bool) -> None:
         fi.fh = result.fh
         fi.direct_io = result.direct_io or stale
         fi.keep_cache = result.keep_cache and not stale
@@ -322,15 +265,16 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             self._vfs.ftruncate(fi.fh, length)
 
     def flush(self, path: str | None, fi: Any) -> None:
-        if fi.fh in self._sizes.writers:
-            self._sizes.written(fi.fh, self._vfs.size(fi.fh))
+        if (size := self._vfs.written(fi.fh)) >= 0:
+            self.told[self.node()] = (
+                size  # while a file is written, the kernel knows its size better than we do
+            )
         self._vfs.flush(fi.fh)
 
     def fsync(self, path: str | None, datasync: int, fi: Any) -> None:
         self._vfs.fsync(fi.fh)
 
     def release(self, path: str | None, fi: Any) -> None:
-        self._sizes.writers.pop(fi.fh, None)
         self._vfs.release(fi.fh)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:

@@ -31,6 +31,7 @@ class Opcode(IntEnum):
     LOOKUP = 1
     FORGET = 2
     GETATTR = 3
+    SETATTR = 4
     READLINK = 5
     RENAME = 12
     OPEN = 14
@@ -46,7 +47,7 @@ class Opcode(IntEnum):
 
 
 #: Those in which a program may wait for the server, and which change nothing by themselves.
-_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
+_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.SETATTR, Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
@@ -94,7 +95,7 @@ class Desk:
         self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
-        #: The answer to a look-up is held back: a version of another size is read at its node.
+        #: The answer to a look-up is held back: another version is being read at its node.
         self.parting = False
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False
@@ -189,15 +190,17 @@ class Interrupter:
         found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
         self._relieve([desk for desk, _ in found])
         for desk, request in found if signals else ():
-            if desk.answered == request.turn or request.opcode not in self._opcodes or not request.thread:
-                continue
-            if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
-                continue  # who is told that it was interrupted must not find the file empty later
-            if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:
-                continue
-            if told_to_end(request.thread):
+            if self._is_answered_early(desk, request, now) and told_to_end(request.thread):
                 desk.answered = request.turn
                 self._answer(request)
+
+    def _is_answered_early(self, desk: Desk, request: Request, now: float) -> bool:
+        """True if the request has no answer yet, and its program may get EINTR."""
+        if desk.answered == request.turn or request.opcode not in self._opcodes or not request.thread:
+            return False
+        if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
+            return False  # who is told that it was interrupted must not find the file empty later
+        return request.opcode != Opcode.READ or now - desk.since >= _READ_PATIENCE
 
     def _answer(self, request: Request) -> None:
         # ENOENT: it was answered just now, as usual.

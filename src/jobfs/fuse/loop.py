@@ -123,9 +123,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
-        self._sending = channel_operations(self.device, self._here)
+        driver.node = lambda: self._here.desk.about()[0]
+        self._sending = channel_operations(self.device, self._here, driver.told)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here)
+        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here, driver.told)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
         size = _fuse_chan_bufsize(self._channel)
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
@@ -187,10 +188,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                     ours[opcode](desk, length)
                 else:
                     process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                if desk.parting:
+                while desk.parting:
                     self._plus.part(desk, length)
-                    desk.parting = False
-                    process(session, address, length, others)
+                    process(session, address, length, answering)
             desk.turn += 1
         return False
 
@@ -243,7 +243,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         name, desk = path.decode(), self._here.desk
         stat = self.operations.getattr(name, listed=desk.listing)
         desk.brief = self.operations.brief(name)
-        if desk.brief and (opened := self.operations.open_with_another_size(name)) is not None:
+        if desk.brief and (opened := self.operations.other_version(name)) is not None:
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
             desk.parting = opcode == Opcode.LOOKUP
             stat = opened if opcode == Opcode.GETATTR else stat

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, current
+from jobfs.api.deadline import UNBOUNDED, Deadline, current, result
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -37,7 +37,7 @@ class Flight:
     ticket: int
     error: ApiError | None = None
     deadline: Deadline | None = None
-    _done: threading.Event = field(default_factory=threading.Event)
+    _over: Future[None] = field(default_factory=Future)
 
     @property
     def hasty(self) -> bool:
@@ -47,16 +47,12 @@ class Flight:
     def land(self, error: ApiError | None) -> None:
         """The request is over: whoever waits goes on."""
         self.error = error
-        self._done.set()
+        self._over.set_result(None)
 
     def wait(self) -> None:
         """Wait until the request is over; raises its error, or OutOfTimeError(ETIMEDOUT) if the call may not wait so long."""
-        about_to_wait()
-        mine = current()
-        with contextlib.nullcontext() if self.deadline is None else self.deadline.joined(mine):
-            while not self._done.wait(None if mine is None else max(mine.left(), 0.0)):
-                if mine is not None:
-                    mine.check("what another call has asked for")
+        with contextlib.nullcontext() if self.deadline is None else self.deadline.joined(current()):
+            result(self._over, "what another call has asked for")
         if self.error is not None:
             raise again(self.error)
 

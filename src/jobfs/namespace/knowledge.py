@@ -81,20 +81,18 @@ def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
     return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
-#: When something was never asked for: older than any bound, since no comparison with it holds.
-NEVER = math.nan
+#: When something was never asked for: older than any bound.
+NEVER = -math.inf
 #: Most single paths whose age is remembered; more only means that a path is asked for again.
 _STAMPS = 20_000
-#: Most paths in doubt that are told apart; beyond that, everything is in doubt until the next listing.
-_DOUBTS = 4_096
 
 
 class Stamp(NamedTuple):
-    """How fresh one path is: when the request that told began, its ticket, when it was last known so."""
+    """How fresh a path is, or a snapshot: when the request that told began, its ticket, when it was last known so."""
 
-    began: float
-    ticket: int
-    confirmed: float
+    began: float = NEVER
+    ticket: int = 0
+    confirmed: float = NEVER
 
 
 class Knowledge:
@@ -104,8 +102,7 @@ class Knowledge:
         self._clock = clock
         self.tree = Tree()
         self.snapshots = 0
-        self.snapshot_began = NEVER
-        self.snapshot_ticket = 0
+        self.snapshot = Stamp()
         self.implicit_seen = False
         self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
         #: The ticket of the last request or change: whatever starts from now on has a greater one.
@@ -167,7 +164,7 @@ class Knowledge:
             key: moment for key, moment in self._names_changed.items() if tree.get(key) or tree.at(key)
         }
         self.snapshots += 1
-        self.snapshot_began, self.snapshot_ticket = began, ticket
+        self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
         return old
 
@@ -208,7 +205,7 @@ class Knowledge:
             # It can hardly have come to a place that still is taken: what is known of this path is old.
             self._doubt(item.path, self._next())
         # Should the server fall silent, our own change counts as an answer.
-        stamp = self._stamps.get(item.path, Stamp(NEVER, 0, NEVER))
+        stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
 
     def forget(self, item: Item) -> None:
@@ -243,15 +240,12 @@ class Knowledge:
 
     def fresh(self, path: str, not_before: float) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
-        needed = self.needed(path) if self._doubts else 0
-        if self.snapshot_began >= not_before and self.snapshot_ticket >= needed:
-            return True
-        stamp = self._stamps.get(path)
-        return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
+        needed = self.needed(path)
+        return any(stamp.began >= not_before and stamp.ticket >= needed for stamp in self._told(path))
 
     def complete(self, directory: str, not_before: float) -> bool:
         """True if a directory's children are those of a listing that began at `not_before` or later, single ones in doubt."""
-        return self.snapshot_began >= not_before and self.snapshot_ticket >= self.needed(directory)
+        return self.snapshot.began >= not_before and self.snapshot.ticket >= self.needed(directory)
 
     def doubtful_children(self, directory: str) -> list[str]:
         """The paths in a directory that are in doubt though it may itself be in none."""
@@ -262,21 +256,24 @@ class Knowledge:
     def doubtful(self, path: str) -> bool:
         """True if nothing that is known of `path` can be trusted, however young it is."""
         needed = self.needed(path)
-        stamp = self._stamps.get(path)
-        return self.snapshot_ticket < needed and (stamp is None or stamp.ticket < needed)
+        return all(stamp.ticket < needed for stamp in self._told(path))
 
     def needed(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""
         return max((self._doubts.get(at, 0) for at in _lineage(path)), default=0) if self._doubts else 0
 
     def confirmed(self, path: str) -> float:
-        """When `path` was last known to be as it is, in seconds of the clock; minus infinity if never."""
-        stamp = self._stamps.get(path)
-        times = (self.snapshot_began, stamp.confirmed if stamp is not None else NEVER)
-        return max((time for time in times if not math.isnan(time)), default=-math.inf)
+        """When `path` was last known to be as it is, in seconds of the clock."""
+        return max(stamp.confirmed for stamp in self._told(path))
+
+    def _told(self, path: str) -> Iterator[Stamp]:
+        """The stamps of what told of a path: the snapshot's, and its own."""
+        yield self.snapshot
+        if (stamp := self._stamps.get(path)) is not None:
+            yield stamp
 
     def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
-        if self.snapshot_ticket > ticket:
+        if self.snapshot.ticket > ticket:
             return True
         for number, change in reversed(self._changes):
             if number <= ticket:
@@ -293,8 +290,6 @@ class Knowledge:
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))
-        if len(self._doubts) > _DOUBTS:
-            self._doubts = {"": self._next()}
 
     def _next(self) -> int:
         self.count += 1

@@ -9,14 +9,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Set
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import dropwhile, pairwise
 from typing import NamedTuple
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import carried, current
-from jobfs.api.models import MOST_ITEMS, Page
+from jobfs.api.models import MOST_ITEMS, NAMELESS, Page
 from jobfs.errors import ContractError, NotFoundError
 from jobfs.nodes import Item
 
@@ -35,8 +35,6 @@ _PASSES = 3
 _MOST = 12
 #: So many missing items are looked at one by one, whatever the number of pages.
 _FEW = 8
-
-ReadPage = Callable[[int, int], Page]
 
 
 class Pass:
@@ -77,22 +75,24 @@ class Pass:
         """Take in the page that comes after those before; of two words on an item the newer counts."""
         now, full = time.monotonic(), _raw(page) >= self.size
         promised = len(self.pages) * self.step <= self._promised
-        if full and promised and (deadline := current()) is not None:
+        self._barren = 0 if self._take_in(page) else self._barren + 1
+        if full and promised and not self._barren and (deadline := current()) is not None:
             deadline.extend(now - self._kept)  # that is progress
         self._kept = now
-        before = self.count
-        self._take_in(page)
-        self._barren = self._barren + 1 if self.count == before else 0
         reached = len(self.pages) * self.step + _raw(page) if full and not self._barren else 0
         self._end = max(self._end, page.total, reached)
         self.pages.append(page)
 
-    def _take_in(self, page: Page) -> None:
+    def _take_in(self, page: Page) -> bool:
+        """True if it has shown something new. What has no id is not: any page may show that again, and without end."""
+        new = any(NAMELESS not in item_id for item_id in {*page.unknown} - self.unknown)
         for item in page.items:
             known = self.items.get(item.id)
+            new |= known is None
             if known is None or item.updated_ns >= known.updated_ns:
                 self.items[item.id] = item
         self.unknown.update(page.unknown)
+        return new
 
     def bridge(self, ours: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
         """Where what this mount changed meanwhile (`ours`) has moved the list between two pages, keep one that has both ends.
@@ -163,41 +163,6 @@ class Pass:
         return shared > 0 and before[-shared:] == after[:shared]
 
 
-def read_pass(
-    read_page: ReadPage,
-    ours: Callable[[], Set[str]],
-    executor: Executor,
-    workers: int,
-    expected: int,
-    take: int = TAKE,
-) -> Pass:
-    """Read every page once; raises what `read_page` raises, and ContractError for a list that goes on far beyond its promise.
-
-    The first page tells the total and how many items the server really gives in a page. The others are read in parallel, each
-    overlapping the one before by one item. As many as `expected` items fill are asked for together with the first. Where what
-    this mount has changed meanwhile (`ours`) has moved the list, a page more is read.
-    """
-    read_page = carried(read_page)
-    ahead: dict[int, Future[Page]] = {
-        number: executor.submit(read_page, TAKE, number * _STEP)
-        for number in range(1, min((expected - TAKE) // _STEP + 2, workers) if expected > TAKE else 1)
-    }
-    coming: deque[Future[Page]] = deque()
-    try:
-        this = Pass(read_page(take, 0), take)
-        while True:
-            while len(coming) < workers and (number := this.next()) is not None:
-                page = ahead.pop(number, None) if this.size == TAKE else None
-                coming.append(page or executor.submit(read_page, min(this.size, take), number * this.step))
-            if not coming:
-                this.bridge(ours(), partial(executor.map, partial(read_page, this.size)))
-                return this
-            this.keep(coming.popleft().result())
-    finally:
-        for page in (*coming, *ahead.values()):
-            page.cancel()
-
-
 def _raw(page: Page) -> int:
     """How many items the server put into a page, those of unknown types included."""
     return len(page.items) + len(page.unknown)
@@ -233,10 +198,7 @@ class Lister:
         gone: set[str] = set()
         last: Pass | None = None
         for number in range(1, _MOST + 1):
-            # A list that moves is read in its order: the total that its first page tells is newer than any other.
-            expected, self._expected = self._expected, 0
-            take = last.take_next if last else TAKE
-            this = read_pass(self._client.list_page, ours, self._executor, self._workers, expected, take)
+            this = self._read_pass(ours, last.take_next if last else TAKE)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
             lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone - this.ours
@@ -253,6 +215,34 @@ class Lister:
             last = this
         self._note(this, number, len(lost), moved=not steady)
         return Listing([*this.items.values(), *found], len(this.pages))
+
+    def _read_pass(self, ours: Callable[[], Set[str]], take: int) -> Pass:
+        """Read every page once; raises ApiError, ContractError for a list that goes on far beyond its promise.
+
+        The first page tells the total and how many items the server really gives in a page. The others are read in parallel,
+        each overlapping the one before by one item; those that the items `_expected` fill together with the first. Where
+        what this mount has changed meanwhile (`ours`) has moved the list, a page more is read.
+        """
+        read_page = carried(self._client.list_page)
+        ask = partial(self._executor.submit, read_page)
+        # A list that moves is read in its order: the total that its first page tells is newer than any other.
+        expected, self._expected = self._expected, 0
+        most = min((expected - TAKE) // _STEP + 2, self._workers) if expected > TAKE else 1
+        ahead: dict[int, Future[Page]] = {number: ask(TAKE, number * _STEP) for number in range(1, most)}
+        coming: deque[Future[Page]] = deque()
+        try:
+            this = Pass(read_page(take, 0), take)
+            while True:
+                while len(coming) < self._workers and (number := this.next()) is not None:
+                    page = ahead.pop(number, None) if this.size == TAKE else None
+                    coming.append(page or ask(min(this.size, take), number * this.step))
+                if not coming:
+                    this.bridge(ours(), partial(self._executor.map, partial(read_page, this.size)))
+                    return this
+                this.keep(coming.popleft().result())
+        finally:
+            for page in (*coming, *ahead.values()):
+                page.cancel()
 
     def _missing(self, lost: set[str], this: Pass, last: Pass | None) -> set[str]:
         """Of what a pass that held still lacks, the items that may exist all the same: not many that two readings lack."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
@@ -92,8 +93,7 @@ class Namespace:
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
         self._listings = Breaker()  # for what is wrong with listings alone
-        self._finds: dict[str, Flight] = {}
-        self._listing: Flight | None = None
+        self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
     # looking
@@ -106,37 +106,10 @@ class Namespace:
         if not path:
             return ROOT
         not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
-        if max_age is None and self.unreachable:
-            with self._lock:
-                stale = self._serves_stale(path) and not self._known.fresh(path, not_before)
-            if stale and not self._is_back():
-                return self.peek(path)
-        try:
-            return self._looked_up(path, not_before, max_age)
-        except COULD_NOT_ASK as exc:
-            if max_age is not None:
-                raise
-            with self._lock:
-                if self._serves_stale(path):
-                    return self._known.tree.at(path)
-            raise exc
-
-    def _looked_up(self, path: str, not_before: float, max_age: float | None) -> Item | None:
-        mine: Deadline | None = None
-        for _ in range(_ROUNDS):
-            with self._lock:
-                if self._known.fresh(path, not_before) or never_shown(path):
-                    return self._known.tree.at(path)
-                known = max_age is None and self._serves_stale(path)
-                flight, fly = self._board(path, not_before, max_age)
-                if flight is None:
-                    return self._known.tree.at(path)
-                mine = mine or self._deadline(known)
-            try:
-                self._ride(flight, fly, mine)
-            except (ContractError, UnavailableError):
-                if flight.path is not None or self._listings.error is None:
-                    raise
+        with self._lock:
+            if self._known.fresh(path, not_before):
+                return self._known.tree.at(path)
+        self._ask(partial(self._look_up, path, not_before), partial(self._serves_stale, path), max_age)
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
@@ -144,20 +117,7 @@ class Namespace:
 
         Raises FsError (ENOENT, ENOTDIR), ApiError.
         """
-        with self._lock:
-            broken = max_age is None and self.unreachable
-            entries = self._stale_children(path) if broken else None
-        if entries is not None and not self._is_back():
-            return entries
-        try:
-            for child in self._complete(path, max_age):
-                self.lookup(child, max_age)
-        except COULD_NOT_ASK:
-            with self._lock:
-                entries = self._stale_children(path) if max_age is None else None
-            if entries is None:
-                raise
-            return entries
+        self._ask(partial(self._list_directory, path), partial(self._lists_stale, path), max_age)
         with self._lock:
             item = self._known.tree.at(path)
             if item is None:
@@ -172,9 +132,9 @@ class Namespace:
             mark = self._known.count
         while True:
             with self._lock:
-                if self._known.snapshot_ticket > mark:
+                if self._known.snapshot.ticket > mark:
                     return
-                flight, fly = self._board_listing(force=True)
+                flight, fly = self._board_listing(insists=True)
             try:
                 self._ride(flight, fly, self._deadline(False))
             except ApiError:
@@ -198,7 +158,7 @@ class Namespace:
     def last_children(self, path: str) -> dict[str, Item] | None:
         """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
         with self._lock:
-            return self._stale_children(path, UNBOUNDED)
+            return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
 
     def directories(self, path: str) -> int:
         """How many directories are known in the directory `path`."""
@@ -237,7 +197,7 @@ class Namespace:
 
     def listed_since(self, moment: float) -> bool:
         """True if the snapshot began after `moment`, in seconds of the clock."""
-        return self._known.snapshot_began > moment
+        return self._known.snapshot.began > moment
 
     @property
     def recent(self) -> float:
@@ -254,7 +214,7 @@ class Namespace:
     def edition(self) -> int:
         """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""
         known = self._known
-        fresh = known.snapshot_began > self._clock() - self._cost.bound
+        fresh = known.snapshot.began > self._clock() - self._cost.bound
         return known.count + known.snapshots if fresh else 0
 
     def status(self) -> NamespaceStatus:
@@ -262,7 +222,7 @@ class Namespace:
         with self._lock:
             known, cost = self._known, self._cost
             error = self._client.health.away or self._breaker.error or self._listings.error
-            age = self._clock() - known.snapshot_began if known.snapshots else None
+            age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
                 size=sum(item.size or 0 for item in known.tree.items()),
@@ -315,19 +275,18 @@ class Namespace:
         insists = max_age is not None
         if self._listing_pays(shown, max_age):
             return self._board_listing(insists=insists)
-        flight = self._finds.get(path)
+        flight = self._flights.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
         self._check(insists=insists)
-        flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
-        self._cost.asked(flight.began)
-        return flight, True
+        self._cost.asked(self._clock())
+        return self._new_flight(path), True
 
     def _young_enough(self, path: str, shown: Item | None) -> bool:
         """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
         now, known = self._clock(), self._known
         due = self._cost.storm(now) or (shown is not None and shown.implicit)
-        return due and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
+        return due and now - known.snapshot.began <= self._cost.effective_ttl and not known.doubtful(path)
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
@@ -340,20 +299,20 @@ class Namespace:
         if self._listings.error is not None or not known.snapshots:
             return self._listings.error is None
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
-        return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot_began, max_age)
+        return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
-    def _board_listing(self, *, force: bool = False, insists: bool = False) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second.
-
-        `force`: whatever is wrong with listings; `insists`: see `_check`.
-        """
-        if self._listing is not None:
-            return self._listing, False
-        self._check(insists=force or insists)
-        if not force:
+    def _board_listing(self, *, insists: bool) -> tuple[Flight, bool]:
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
+        if None in self._flights:
+            return self._flights[None], False
+        self._check(insists=insists)
+        if not insists:
             self._listings.check(self._clock())
-        self._listing = Flight(None, self._clock(), self._known.takeoff())
-        return self._listing, True
+        return self._new_flight(None), True
+
+    def _new_flight(self, path: str | None) -> Flight:
+        flight = self._flights[path] = Flight(path, self._clock(), self._known.takeoff())
+        return flight
 
     def _check(self, *, insists: bool) -> None:
         """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
@@ -364,11 +323,47 @@ class Namespace:
 
     # asking (without the lock)
 
-    def _complete(self, path: str, max_age: float | None) -> list[str]:
-        """Have a snapshot that is young enough for a directory; the children that are to be asked for singly, being in doubt.
+    def _ask(
+        self, ask: Callable[[float | None], None], stale: Callable[[], bool], max_age: float | None
+    ) -> None:
+        """Have the server tell; if it can't be asked, what is known will do where `stale` says so, and without a `max_age`."""
+        if max_age is not None:
+            return ask(max_age)
+        with self._lock:
+            serves = self.unreachable and stale()
+        if serves and not self._is_back():
+            return None
+        try:
+            ask(None)
+        except COULD_NOT_ASK:
+            with self._lock:
+                if not stale():
+                    raise
+
+    def _look_up(self, path: str, not_before: float, max_age: float | None) -> None:
+        """Have a find or a listing tell of a path."""
+        mine: Deadline | None = None
+        for _ in range(_ROUNDS):
+            with self._lock:
+                if self._known.fresh(path, not_before) or never_shown(path):
+                    return
+                known = max_age is None and self._serves_stale(path)
+                flight, fly = self._board(path, not_before, max_age)
+                if flight is None:
+                    return
+                mine = mine or self._deadline(known)
+            try:
+                self._ride(flight, fly, mine)
+            except (ContractError, UnavailableError):
+                if flight.path is not None or self._listings.error is None:
+                    raise
+
+    def _list_directory(self, path: str, max_age: float | None) -> None:
+        """Have a snapshot that is young enough for a directory; of the names in it those in doubt are asked for singly.
 
         Those were changed here since its listing began. Else saves that go on would have a long one read again and again.
         """
+        doubtful: list[str] = []
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
         mine: Deadline | None = None
@@ -377,12 +372,14 @@ class Namespace:
                 if self._known.complete(path, not_before):
                     doubtful = self._known.doubtful_children(path)
                     if len(doubtful) <= max(_FEW, self._cost.pages):
-                        return doubtful
+                        break
                 flight, fly = self._board_listing(insists=max_age is not None)
-                known = max_age is None and self._stale_children(path) is not None
+                known = max_age is None and self._lists_stale(path)
                 mine = mine or self._deadline(known)
             self._ride(flight, fly, mine)
-        return []
+            doubtful = []
+        for child in doubtful:
+            self.lookup(child, max_age)
 
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`."""
@@ -429,10 +426,8 @@ class Namespace:
 
     def _land(self, flight: Flight, error: ApiError | None) -> None:
         with self._lock:
-            if flight.path is None:
-                self._listing = None
-            elif self._finds.get(flight.path) is flight:
-                del self._finds[flight.path]
+            if self._flights.get(flight.path) is flight:
+                del self._flights[flight.path]
             self._known.land(flight.ticket)
             if error is None:
                 self._breaker.succeeded(self._clock())
@@ -503,15 +498,14 @@ class Namespace:
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
         return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
 
-    def _stale_children(self, path: str, most: float | None = None) -> dict[str, Item] | None:
-        """The entries of a directory, `most` or `stale_if_error` seconds old, that may be served though nobody could be asked."""
+    def _lists_stale(self, path: str, most: float | None = None) -> bool:
+        """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served though nobody could be asked."""
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
-        if shown is None or not shown.is_dir or not self._clock() - known.snapshot_began <= most:
-            return None
-        entries = known.tree.children(path)
+        if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
+            return False
         # Of a directory that came after the last listing nothing is known: it must not look empty.
-        return entries if entries or known.snapshot_ticket >= known.needed(path) else None
+        return known.snapshot.ticket >= known.needed(path) or bool(known.tree.children(path))
 
     def _is_back(self) -> bool:
         """True if the server, which could not be asked, answers again."""

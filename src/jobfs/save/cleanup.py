@@ -114,7 +114,7 @@ class Cleanup:
             item, ours = self._look(aside, change)
         except NotFoundError:
             return True
-        if names.basename(item.path) != aside.name:
+        if not aside.is_at(item):
             # Someone gave it another name: it is theirs now.
             return True
         if change.gives_back:
@@ -132,7 +132,7 @@ class Cleanup:
 
         Raises ApiError.
         """
-        base, known = change.base, {change.base.sha256, change.saved} - {""}
+        base, known = change.base, {change.base.sha256, change.sha256} - {""}
         checked = not change.gives_back and change.verb is not Verb.REMOVE and aside.kind is Kind.FILE
         for _ in range(_READS):
             read = checked and known and not (base.resized(aside) or base.proves(aside))
@@ -140,7 +140,7 @@ class Cleanup:
             digest = sha256_of(self._client, aside.id, aside.size) if read else ""
             item = self._client.get(aside.id)
             same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
-            if same or not checked or names.basename(item.path) != aside.name:
+            if same or not checked or not aside.is_at(item):
                 break
             aside.seen(item)
         else:
@@ -246,7 +246,7 @@ class Cleanup:
                 return True
             except AnswerLostError:
                 answer = self._client.get(item.id)
-                if names.basename(answer.path) == aside.name:
+                if aside.is_at(answer):
                     aside.unsure_until = self._context.may_come_until()
                     return False
             self._context.renamed(item.id, answer.path)
@@ -320,7 +320,7 @@ class Cleanup:
     def _put_back(self, aside: Aside, target: str) -> None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if names.basename(item.path) == aside.name and not self.give_back(aside, item, target):
+            if aside.is_at(item) and not self.give_back(aside, item, target):
                 raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
@@ -415,9 +415,11 @@ class Cleanup:
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that the last listing does not have any more. Raises FsError."""
-        gone = [
-            file for file in self._state.forgettable() if self._context.namespace.known(file.item_id) is None
-        ]
+        known = self._context.namespace.known
+        only_remembered = (
+            f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change)
+        )
+        gone = [file for file in only_remembered if known(file.item_id) is None]
         if gone:
             self._state.drop(*gone)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
@@ -24,51 +25,35 @@ log = logging.getLogger("jobfs.save")
 _REMEMBERED = 2048
 
 
+@dataclass(eq=False)
 class Context:
-    """One for a mount. Every method may be called from any thread."""
+    """One for a mount. Every method may be called from any thread.
 
-    def __init__(
-        self,
-        client: Client,
-        namespace: Namespace,
-        content: ContentStore,
-        state: State,
-        beside: ThreadPoolExecutor,
-        *,
-        mount: str,
-        lifetime: float,
-        timeout: float,
-        cache_limit: int,
-        server: KnownServer,
-    ) -> None:
-        """`beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `cache_limit` in bytes.
+    `beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `lifetime`: seconds that a
+    request may still be carried out after its connection died (R7). `timeout` in seconds, `cache_limit` in bytes.
+    """
 
-        `lifetime`: seconds that a request may still be carried out after its connection died (R7); `timeout` in seconds.
-        """
-        self.client = client
-        self.namespace = namespace
-        self.content = content
-        self.state = state
-        self.beside = beside
-        self.mount = mount
-        self.lifetime = lifetime
-        self.timeout = timeout
-        self.cache_limit = cache_limit
-        self.server = server
-        #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
-        self._contested: LRUCache[str, str] = LRUCache(_REMEMBERED)
-        self._unsure: dict[str, float] = {}
-        #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
-        self.winners: LRUCache[str, File | str] = LRUCache(_REMEMBERED)
+    client: Client
+    namespace: Namespace
+    content: ContentStore
+    state: State
+    beside: ThreadPoolExecutor
+    mount: str
+    lifetime: float
+    timeout: float
+    cache_limit: int
+    server: KnownServer
+    #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
+    _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
+    #: By the id of an item, until when a request on it may still be carried out.
+    _unsure: dict[str, float] = field(default_factory=dict)
+    #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
+    winners: LRUCache[str, File | str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
 
     @property
     def known(self) -> ServerFacts:
         """What is known of this server."""
         return self.server.facts
-
-    def saw_moves_keep_updated_at(self) -> None:
-        """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
-        self.server.learn(moves_keep_updated_at=True)
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""

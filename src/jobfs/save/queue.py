@@ -20,7 +20,6 @@ import heapq
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from jobfs import names
@@ -33,7 +32,6 @@ from jobfs.save.remove import Remove
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
-from jobfs.state.reservations import Reservation
 
 log = logging.getLogger("jobfs.save")
 
@@ -73,8 +71,6 @@ class Queue:
         #: Due times: of what needs room to begin, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: What is due where a name is reserved, by who holds that.
-        self._reserved: dict[Reservation, list[Change]] = {}
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
@@ -108,7 +104,7 @@ class Queue:
         is closed again and again is sent all the same.
         """
         with self._lock:
-            if file.refused or file.path is None or not (file.unsaved or file.unmade):
+            if file.refused or file.path is None or not file.unsent:
                 return None
             change = file.change
             if change is None:
@@ -189,11 +185,10 @@ class Queue:
 
     def _take_up(self, now: float) -> None:
         """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
-        found, self._state.awake = self._state.awake, deque()
+        found = list(self._state.awake)
+        self._state.awake.clear()
         # What is not due yet may have been chosen early, and found to wait for another: it has no entry any more.
         due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
-        for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
-            due |= dict.fromkeys(self._reserved.pop(ended), now)
         if self._recoveries != self._health.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._health.recoveries
@@ -258,7 +253,7 @@ class Queue:
             held = self._reservations.against(change.target)
             if held is None:
                 return change
-            self._reserved.setdefault(held, []).append(change)
+            held.waiting.append(change)
         return None
 
     def _has_room(self, left_free: int = 0) -> bool:
@@ -299,9 +294,7 @@ class Queue:
         """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; its File may have the next one."""
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            pause = deadline.backoff(change.attempts, _BACKOFF, _MOST)
-        if isinstance(error, UnavailableError):
-            pause = max(pause, error.wait)
+            pause = deadline.backoff(change.attempts, error, first=_BACKOFF, most=_MOST)
         with self._lock:
             change.deadline, change.error = None, error
             change.attempts = change.attempts + 1 if error is not None else 0
@@ -340,7 +333,7 @@ class Queue:
             failed: JobfsError | None = None
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
-                pause = deadline.backoff(attempt)
+                met: UnavailableError | None = None
                 try:
                     self._attempt(first)
                     if self._state.before(change) is not first:
@@ -349,14 +342,13 @@ class Queue:
                     # The server is not asked any more, and what went wrong before says more.
                     raise failed or error from None
                 except UnavailableError as error:
-                    failed, pause = error, max(pause, error.wait)
+                    met = failed = error
                 except JobfsError as error:
                     if first is change:
                         raise
                     failed = error
-                if pause >= deadline.left(self._context.timeout):
-                    raise failed or deadline.out_of_time(f"{change.target} is being saved")
-                time.sleep(pause)
+                late = failed or deadline.out_of_time(f"{change.target} is being saved")
+                deadline.pause(deadline.backoff(attempt, met), late, self._context.timeout)
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
@@ -397,48 +389,26 @@ class Queue:
                 self._lock.wait(min(remaining, 0.2))
         return True
 
-    def cleaned(self, timeout: float, *, waiting: bool) -> bool:
-        """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
-        return self._waited_for(lambda: not self.to_clean(waiting=waiting), timeout)
+    def to_clean(self, timeout: float, *, waiting: bool) -> int:
+        """How many Changes are left to clean up after at most `timeout` seconds (`waiting`: with those that wait for R7)."""
 
-    def to_clean(self, *, waiting: bool) -> int:
-        """How many Changes are left to clean up now (`waiting`: with those that have to wait for R7)."""
-        now = time.monotonic()
-        with self._lock:
+        def left() -> int:
+            now = time.monotonic()
             return sum(
                 change.over
                 and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
                 for change in self._state.changes.values()
             )
 
-    def end(self, verb: Verb, *paths: str) -> None:
-        """Return when what was begun of this kind at these names is over. Raises ApiError."""
-        for path in paths:
-            while (change := self._state.under_way(path, verb)) is not None:
-                self.commit(change)
+        with self._lock:
+            self._waited_for(lambda: not left(), timeout)
+            return left()
 
-    def rest(self, *paths: str) -> None:
-        """Return when nothing runs at or below `paths`, and what was begun or is to be removed there is done. Raises ApiError."""
-        while True:
-            with self._lock:
-                found = [
-                    change
-                    for change in self._state.changes.values()
-                    if self._unrest(change)
-                    and any(
-                        names.within(name, path) for name in (change.target, *change.shows) for path in paths
-                    )
-                ]
-            if not found:
-                return
+    def rest(self, *paths: str, verb: Verb | None = None) -> None:
+        """Return when nothing is under way at `paths` (`State.under_way`). Raises ApiError."""
+        while found := self._state.under_way(*paths, verb=verb):
             for change in found:
-                self._drive(change, lambda change: not self._unrest(change))
-
-    @staticmethod
-    def _unrest(change: Change) -> bool:
-        if change.over:
-            return change.unfinished or (change.running and not change.settled)
-        return change.begun or change.verb is Verb.REMOVE
+                self._drive(change, lambda change: change.over if verb else not change.under_way)
 
 
 def _needs_room(change: Change) -> bool:

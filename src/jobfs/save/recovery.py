@@ -88,7 +88,7 @@ def _take_up(write_back: WriteBack, file: File) -> list[str]:
     """Show a File, and send it if no Change was begun that does; returns what was found, a line if there is anything to say."""
     if file.path is not None and not _show(write_back.state, file):
         return [f"{file.path}: its local bytes are not whole, it is dropped"]
-    if not (file.unsaved or file.unmade) or (file.change is not None and file.change.begun):
+    if not file.unsent or (file.change is not None and file.change.begun):
         return []
     write_back.queue.save(file, 0.0)
     return [f"{file.path}: not sent"]

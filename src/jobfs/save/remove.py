@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 
 from jobfs import names
 from jobfs.api import deadline
@@ -64,7 +63,7 @@ class Remove:
                     return None
                 gone.add(item.id)
             except UnavailableError as error:
-                self._wait(error, attempt)
+                self._pause(error, attempt)
             there = self._context.namespace.lookup(item.path, max_age=0.0)
             if there is None or there.is_dir or there.id in gone:
                 return None
@@ -73,13 +72,11 @@ class Remove:
             item = there
         raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
 
-    def _wait(self, error: UnavailableError, attempt: int) -> None:
-        """Pause before a request is tried again, as long as the server asks for; raises `error` if there is no time for that."""
+    def _pause(self, error: UnavailableError, attempt: int) -> None:
+        """Wait before a request is tried again; raises `error` if there is no time for that."""
         # The looks are few: the last ones come late in the time that a call has.
-        pause = error.wait + deadline.backoff(attempt, most=deadline.UNBOUNDED)
-        if pause >= deadline.left(self._context.timeout):
-            raise error
-        time.sleep(pause)
+        pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
+        deadline.pause(pause, error, self._context.timeout)
 
     # -- a file that is open, or whose bytes here the server does not have
 
@@ -130,7 +127,7 @@ class Remove:
             except AnswerLostError:
                 continue
             except UnavailableError as error:
-                self._wait(error, attempt)
+                self._pause(error, attempt)
         raise UnavailableError(f"{path} can't be deleted: no answer", endpoint="delete")
 
     def _still_there(self, path: str, base: Base) -> Item | None:
@@ -195,9 +192,9 @@ class Remove:
                 self._replace.make_directory(names.parent(item.path))
                 continue
             except UnavailableError as error:
-                self._wait(error, attempt)
+                self._pause(error, attempt)
             answer = self._client.get(item.id)
-            if names.basename(answer.path) == aside.name:
+            if aside.is_at(answer):
                 return answer
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")

@@ -308,7 +308,7 @@ class Replace:
             if seen.there is None or self._make_room(change, seen.there, seen):
                 if self._move(change):
                     return
-                time.sleep(deadline.backoff(turn, 0.02))
+                time.sleep(deadline.backoff(turn, first=0.02))
         raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
@@ -318,15 +318,12 @@ class Replace:
         if there.id == change.staged_id:
             self._placed(change, there, adopted=False)
             return True
-        if change.verb is Verb.MKDIR and (there.is_dir or not self._is_shown(change)):
+        # Where somebody was told in an outage that a directory is there, a file that the job made makes room.
+        own = change.file or self._state.at(change.target)
+        if change.verb is Verb.MKDIR and (there.is_dir or own is None or not own.unmade):
             self._meet_directory(change, there)
             return True
         return False
-
-    def _is_shown(self, change: Change) -> bool:
-        """True if somebody was told in an outage that this directory is there: then a file that the job made makes room."""
-        own = change.file or self._state.at(change.target)
-        return own is not None and own.unmade
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
@@ -389,7 +386,7 @@ class Replace:
                 self._drop_aside(change, aside, error)
         else:
             if there.updated_at == answer.updated_at != "" and not self._bases.young(there):
-                self._context.saw_moves_keep_updated_at()  # only an old item proves it
+                self._context.server.learn(moves_keep_updated_at=True)  # only an old item proves it (R1)
             aside.seen(answer)
             moved = True
         if moved:
@@ -410,7 +407,7 @@ class Replace:
             item = self._client.get(aside.id)
         except NotFoundError:
             return False
-        if names.basename(item.path) != aside.name:
+        if not aside.is_at(item):
             return False
         aside.seen(item)
         return True
@@ -554,22 +551,29 @@ class Replace:
     # -- directories
 
     def make_directory(self, path: str) -> None:
-        """Make a directory, and those above it, that is missing under a save; hidden and moved (R9). Raises ApiError.
+        """Make a directory, and those above it, that is missing under a save. Raises ApiError."""
+        if self._is_directory(path):
+            return
+        try:
+            self.make(path)
+        except FsError:
+            if not self._is_directory(path):
+                raise
+
+    def make(self, path: str) -> Item:
+        """A new directory, hidden and moved (R9). Raises FsError(EEXIST), ApiError.
 
         Straight at its path it might become the second of two on a server that allows that.
         """
-        if self._is_directory(path):
-            return
         with self._state.running(Verb.MKDIR, path) as change:
             try:
                 self.run(change)
-            except FsError:
-                if not self._is_directory(path):
-                    raise
             finally:
                 self.give_up(change)
                 if not change.asides and change.stage is Stage.PLACED:
                     self._state.end(change)
+        assert change.item is not None
+        return change.item
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""

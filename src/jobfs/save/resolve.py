@@ -57,7 +57,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
         with state.lock:
             while file.change is not None and file.change.running:
                 deadline.wait(state.lock, f"{target} is being saved")
-        if not (file.unsaved or file in state.unclosed or file.unmade):
+        if not (file.unsent or file in state.unclosed):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         _check_closed(file)
         local = file.local or state.bytes.open(file.ino, file.generation)

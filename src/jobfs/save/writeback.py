@@ -26,7 +26,7 @@ from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import BOOT, Local
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
@@ -180,23 +180,16 @@ class WriteBack:
     def seal(self, file: File) -> None:
         """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local, before, change = file.local, file.generation, file.change
+            local, new = file.local, not (file.generation or file.base.id)
             self.state.unclosed.discard(file)
             if local is None or file.path is None or not (file.shared and file.written):
                 return
             try:
-                # In one step, or a sync between the two would not find the row that it is to mark.
-                with self.state.lock:
-                    self.state.bytes.seal(file.ino, local)
-                    self.state.write(edit(file, **_closed(local), refused=""))
+                self.state.close(file, local, refused="")
             except FsError:
-                local.sealed = False
                 self.state.unclosed.add(file)
                 raise
-            sending = change is not None and change.begun and change.generation == before
-            if before and not sending:
-                self.state.bytes.retire(file.ino, before)
-            if not (before or file.base.id):
+            if new:
                 self.upload.count_new(file.path)
 
     def commit(self, file: File) -> None:
@@ -207,7 +200,7 @@ class WriteBack:
             if file.refused:
                 number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
-            if not (file.unsaved or file.unmade):
+            if not file.unsent:
                 return
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:
@@ -225,7 +218,7 @@ class WriteBack:
         if self.namespace.unreachable:
             self._begin_anew(file)
         try:
-            while (change := file.change) is not None and change.begun and not change.over:
+            while (change := file.change) is not None and change.going:
                 self.queue.commit(change)
         except UnavailableError:
             if not self._begin_anew(file):
@@ -254,35 +247,29 @@ class WriteBack:
             return None
         self.upload.count_new(path)
         try:
-            item = self.upload.make_directory(path)
-            if item is None:
-                with self.state.running(Verb.MKDIR, path) as change:
-                    try:
-                        self.replace.run(change)
-                    finally:
-                        self.replace.give_up(change)
-                item = change.item
+            item = self.upload.make_directory(path) or self.replace.make(path)
         except UnavailableError:
             return None
-        assert item is not None
         self.namespace.publish(item)
         return item
 
     def cancel(self, file: File) -> bool:
-        """A File with unsent bytes is unlinked (R10). Raises FsError.
+        """The save of a File that is unlinked does not go on (R10). Raises FsError.
 
-        True if no save of it is under way: then the caller deletes the item that it may have on the server. Else False: the save
-        is recorded as cancelled before this returns, and its name is hidden until the save is taken back.
+        False if it may have come to the server: it is recorded as cancelled before this returns, and its name is hidden until it
+        is taken back. Else True: the File has its row until the caller has deleted the item that it may have, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change
-            # Nothing is sent before the Change has a row: without one there is nothing to be taken back, and its run ends.
-            begun = change is not None and change.begun and change.recorded and not change.settled
-            if change is not None and begun:
-                self.state.cancel(change, shows={change.target: None}, gone=[file])
+            if change is None or not change.begun or change.settled:
+                return True
+            if not change.recorded:
+                self.state.end(change)  # nothing is sent before it has a row: its run ends
+                return True
+            self.state.cancel(change, shows={change.target: None}, gone=[file])
             self.state.unname(file)
         self.queue.wake()
-        return not begun
+        return False
 
     def unlink_later(
         self, file: File, path: str, hidden: str, base: Base, item: Item | None, attr: dict[str, int]
@@ -331,7 +318,7 @@ class WriteBack:
         file, pending = victim.file, victim.pending
         if file is None:
             if pending is not None and pending.over:
-                self._remove_later(path, pending.base, pending.item)
+                self.queue.add(self._removal(path, pending.base, pending.item), SCRATCH_DELAY)
             return
         if pending is not None:
             self.state.end(pending)
@@ -350,23 +337,20 @@ class WriteBack:
         replaced = (victim.pending, victim.file, over)
         gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
         replaces = bool(gone or victim.base.id)
+        values: dict[str, Any] = {
+            "path": path, "stays": False, "base": victim.base, "refused": "",
+            "item_id": victim.item.id if victim.item is not None else "",
+        }  # fmt: skip
         with file.lock, self.state.lock:
-            before, local = file.generation, file.local
-            values: dict[str, Any] = {
-                "path": path, "stays": False, "base": victim.base, "refused": "",
-                "item_id": victim.item.id if victim.item is not None else "",
-            }  # fmt: skip
+            local = file.local
             if local is not None and (file.stays or (replaces and not file.generation)):
                 # What was never closed is closed with its new name: that is what has the place after a death.
-                self.state.bytes.seal(file.ino, local)
-                values |= _closed(local)
-            if file.recorded or replaces:
+                self.state.close(file, local, gone=gone, new=True, **values)
+            elif file.recorded or replaces:
                 self.state.write(edit(file, **values), gone=gone, new=True)
             self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
-            if before and before != file.generation:
-                self.state.bytes.retire(file.ino, before)
         # When its unsent bytes were to be sent, what takes its place is sent.
         ended = victim.file.change if victim.file is not None else None
         due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
@@ -439,40 +423,39 @@ class WriteBack:
         base = self.bases.of(item)
         file = state.open(node) if isinstance(node, Item) else node
         copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
+        values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **attr}
         with file.lock, state.lock:
-            before, change, local = file.generation, file.change, file.local or copy
+            change, local = file.change, file.local or copy
             assert local is not None
             if local is not copy:
                 base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
-            values = {
-                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **_closed(local), **attr,
-            }  # fmt: skip
+            removal = self._removal(old, base, item) if base.id else None
+            # Killed after this, what the server has is not to be back alone: it is older.
+            older = [edit(removal)] if removal is not None and file.unsaved else []
             try:
-                state.bytes.seal(file.ino, local)
-                state.write(edit(file, **values), gone=[over] if over is not None else [], new=True)
+                state.close(file, local, *older, gone=[over] if over is not None else [], new=True, **values)
             except FsError:
                 _let_go_of(copy)
+                if removal is not None:
+                    state.end(removal)
                 raise
             if change is not None:
                 state.end(change)
-            if before and before != local.generation:
-                state.bytes.retire(file.ino, before)
             if local is not copy:
                 _let_go_of(copy)
             elif not file.handles:
                 local.release()
             state.apply(file, item=None, local=local)
-            if base.id:
-                self._remove_later(old, base, item)
+            if removal is not None:
+                self.queue.add(removal, SCRATCH_DELAY)
         if over is not None:
             state.unname(over)
 
-    def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
-        """The item of what has a scratch name here goes, unless something takes its name; killed before, both are there."""
-        change = self.state.change(
+    def _removal(self, path: str, base: Base, item: Item | None) -> Change:
+        """The item of what has a scratch name here goes, unless something takes its name."""
+        return self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip
-        self.queue.add(change, SCRATCH_DELAY)
 
 
 def _let_go_of(copy: Local | None) -> None:
@@ -480,8 +463,3 @@ def _let_go_of(copy: Local | None) -> None:
     if copy is not None:
         copy.release()
         copy.discard()
-
-
-def _closed(local: Local) -> dict[str, Any]:
-    """What the row of a File says of its bytes once they are closed."""
-    return {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}

@@ -45,7 +45,7 @@ class Left(NamedTuple):
     @property
     def waiting(self) -> bool:
         """True if something is to be sent that is not refused."""
-        return bool(self.changes) or any((f.unsaved or f.unmade) and not f.refused for f in self.files)
+        return bool(self.changes) or any(f.unsent and not f.refused for f in self.files)
 
     def told(self) -> list[Unsent]:
         """An entry for each."""
@@ -64,20 +64,18 @@ def left_of(
 ) -> Left:
     """What is left at or below `under`. `unclosed`: see State; `cleaning`: with what has only to be tidied up on the server."""
     here = [file for file in files if file.path and within(file.path, under)]
-    closed = [file for file in here if file.unsaved or file.unmade or file in unclosed]
+    closed = [file for file in here if file.unsent or file in unclosed]
     opened = [f for f in here if f.local and not (f.stays or f.generation or f in unclosed)]
-    rest = [
-        change
-        for change in changes
-        if within(change.target, under)
-        and (_is_undone(change) or (cleaning and change.stage is not Stage.DONE))
-        and (change.file is None or not (change.file.unsaved or change.file.unmade))
-    ]
+    rest = [change for change in changes if within(change.target, under) and _is_left(change, cleaning)]
     return Left(sorted(closed, key=lambda file: file.generation), opened, rest)
 
 
-def _is_undone(change: Change) -> bool:
-    """True if it is still to be done on the server, cleanup apart."""
+def _is_left(change: Change, cleaning: bool) -> bool:
+    """True if it is still to be done on the server, cleanup apart unless `cleaning`; what sends a File is told with that."""
+    if change.file is not None and change.file.unsent:
+        return False
+    if cleaning:
+        return change.stage is not Stage.DONE
     if change.over or change.verb is Verb.REMOVE:
         # Nobody can be told any more that an unlink, or what takes a save back, is refused: that is tried now and then.
         return (change.unfinished or not change.over) and not isinstance(change.error, REFUSALS)

@@ -1,4 +1,5 @@
-"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md).
+"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md). And handles:
+who has a file open.
 
 How a File and a Change live: see the pictures in tables.py.
 """
@@ -6,14 +7,15 @@ How a File and a Change live: see the pictures in tables.py.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cache
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
 
+#: Flags of an open that may change the file.
+CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Nothing is remembered. As a time it is one nanosecond before the epoch, which nobody sets.
 UNSET = -1
 
@@ -115,15 +119,81 @@ class Aside:
     permission: Permission = Permission.READ_WRITE
     unsure_until: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """The hidden name: it stays the same when a directory above it is renamed."""
-        return names.basename(self.path)
+    def is_at(self, item: Item) -> bool:
+        """True if an item has the hidden name, which stays the same when a directory above it is renamed."""
+        return names.basename(item.path) == names.basename(self.path)
 
     def seen(self, item: Item) -> None:
         """The server has it at its hidden name, as this item."""
         self.moved = True
         self.size, self.updated_at = item.size, item.updated_at
+
+
+class Readable(Protocol):
+    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+
+    def close(self) -> None:
+        """No longer needed."""
+
+
+class Handle:
+    """One open of a File.
+
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
+    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    """
+
+    __slots__ = (
+        "append", "asked", "at", "begun", "content", "ends", "file", "follows", "item", "left", "readable", "seen",
+        "served", "writable", "young",
+    )  # fmt: skip
+
+    def __init__(self, file: File, item: Item | None, flags: int) -> None:
+        self.file = file
+        self.item = self.seen = item
+        self.readable = flags & os.O_ACCMODE != os.O_WRONLY
+        self.writable = flags & CHANGES != 0
+        self.append = flags & os.O_APPEND != 0
+        self.young = False
+        #: True once this handle has read from the start.
+        self.begun = False
+        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
+        self.served = False
+        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
+        self.follows = False
+        self.left: Version | None = None
+        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
+        self.ends = self.asked = 0
+        #: Where it was opened, as the kernel's pages go.
+        self.at = ""
+        self.content: Readable | None = None
+
+    def reads(self, version: Version) -> bool:
+        """True if it shows this version, and can't change it."""
+        return not self.writable and self.item is not None and self.item.version == version
+
+    def drop_content(self) -> None:
+        """The bytes that it opened are not read any more."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.close()
+
+    def go_on(self, item: Item, content: Readable) -> None:
+        """What was written is the version `item` now. The caller has the File's lock."""
+        self.drop_content()
+        self.content = content
+        self.item = self.seen = item
+        self.young = True
+
+    def moved(self, item: Item) -> None:
+        """Its item got another name through this mount: the handle goes on with it as it is now."""
+        if self.item is not None and self.item.id == item.id:
+            if self.seen == self.item:
+                self.seen = item
+            self.item = item
 
 
 #: Of a field that the journal does not hold.
@@ -176,7 +246,8 @@ class File:
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     #: A Change that it has made void when it was created: that row stays until the journal has what was closed here.
     voids: Change | None = field(default=None, metadata=_MEMORY, repr=False)
-    handles: list[Any] = field(default_factory=list, metadata=_MEMORY, repr=False)
+    #: Who has it open.
+    handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
     #: Guards the bytes and the handles, and with the state's lock the generation; taken before that, never held across a request.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).
@@ -201,6 +272,11 @@ class File:
     def unmade(self) -> bool:
         """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
         return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.stays
+
+    @property
+    def unsent(self) -> bool:
+        """True if the server does not have what was acknowledged here."""
+        return self.unsaved or self.unmade
 
     @property
     def named(self) -> bool:
@@ -235,8 +311,9 @@ class File:
 class Change:
     """One unfinished change of the server. `seq` orders them; `ino`: the File that it is for, 0 if it is for an item.
 
-    `generation`, `size` and `sha256` are of the bytes that a `put` sends; `source` is where a `move`'s item was. `direct`: it
-    goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds since the epoch.
+    `generation`, `size` and `sha256` ("" if not known yet) are of the bytes that a `put` sends; `source` is where a `move`'s item
+    was. `direct`: it goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds
+    since the epoch.
     """
 
     seq: int
@@ -292,11 +369,6 @@ class Change:
         return self.deadline is not None
 
     @property
-    def saved(self) -> str:
-        """The hash of the bytes that it sends; "" if it is no save, or they have not been read yet."""
-        return self.sha256 if self.verb is Verb.PUT else ""
-
-    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
@@ -310,6 +382,22 @@ class Change:
     def over(self) -> bool:
         """True if nothing more is to be placed: only cleanup is left, or nothing."""
         return self.settled or self.stage is Stage.CANCELLED
+
+    @property
+    def going(self) -> bool:
+        """True while something of it may be on its way to the target."""
+        return self.begun and not self.over
+
+    @property
+    def under_way(self) -> bool:
+        """True if its names are not at rest: it was begun, or is to remove something; or it is still being taken back."""
+        if self.over:
+            return self.unfinished or (self.running and not self.settled)
+        return self.begun or self.verb is Verb.REMOVE
+
+    def is_below(self, *paths: str) -> bool:
+        """True if its target, or what it shows, is at one of these paths or below."""
+        return any(names.within(name, path) for name in (self.target, *self.shows) for path in paths)
 
     @property
     def ends(self) -> set[str]:

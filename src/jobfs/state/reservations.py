@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from jobfs import names
 from jobfs.api import deadline
+from jobfs.state.records import Change
 
-#: The names, and the thread that holds them.
-Reservation = tuple[frozenset[str], int]
+
+@dataclass(eq=False)
+class Reservation:
+    """Names, and the thread that holds them; `waiting` are to be looked at when they are free."""
+
+    names: frozenset[str]
+    holder: int
+    waiting: list[Change] = field(default_factory=list)
 
 
 class Reservations:
     """Held across requests; never asked for with a lock held. The state's lock is notified when anything is free again."""
 
-    def __init__(self, lock: threading.Condition) -> None:
+    def __init__(self, lock: threading.Condition, awake: deque[Change]) -> None:
         self._lock = lock
+        self._awake = awake
         self._held: list[Reservation] = []
 
     @contextlib.contextmanager
@@ -26,20 +36,21 @@ class Reservations:
         wanted = frozenset(paths)
         with self._lock:
             deadline.wait_for(self._lock, lambda: not self._is_held(wanted), f"{paths[0]} is being changed")
-            mine = (wanted, threading.get_ident())
+            mine = Reservation(wanted, threading.get_ident())
             self._held.append(mine)
         try:
             yield
         finally:
             with self._lock:
                 self._held.remove(mine)
+                self._awake.extend(mine.waiting)
                 self._lock.notify_all()
 
     def _is_held(self, wanted: frozenset[str]) -> bool:
         return any(
             names.within(path, other) or names.under(other, path)
-            for held, _ in self._held
-            for other in held
+            for held in self._held
+            for other in held.names
             for path in wanted
         )
 
@@ -47,13 +58,5 @@ class Reservations:
         """The reservation by which somebody else holds this name against a change of the server; None if it may start."""
         with self._lock:
             here = threading.get_ident()
-            for held in self._held:
-                names_held, holder = held
-                if holder != here and any(names.within(path, other) for other in names_held):
-                    return held
-        return None
-
-    def stands(self, reservation: Reservation) -> bool:
-        """False once it has ended: who found a name reserved looks again."""
-        with self._lock:
-            return reservation in self._held
+            others = (held for held in self._held if held.holder != here)
+            return next((h for h in others if any(names.within(path, other) for other in h.names)), None)

@@ -45,7 +45,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal, open_journal
 from jobfs.state.left import Left, left_of
-from jobfs.state.localbytes import Local, LocalBytes
+from jobfs.state.localbytes import BOOT, Local, LocalBytes
 from jobfs.state.records import Change, File, Record, Stage, Verb
 from jobfs.state.reservations import Reservations
 
@@ -69,7 +69,9 @@ class State:
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1
         self.changes: dict[int, Change] = {}
-        self.reservations = Reservations(self.lock)
+        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
+        self.awake: deque[Change] = deque()
+        self.reservations = Reservations(self.lock, self.awake)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.
@@ -83,8 +85,6 @@ class State:
         self._there: dict[str, dict[str, tuple[Change, ...]]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
-        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
-        self.awake: deque[Change] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
@@ -209,6 +209,33 @@ class State:
         # A scratch file is shown again as it was, closed or not.
         number = "generation" if file.stays and not file.generation else "draft"
         self.write(edit(file, local=local, **{number: local.generation}, **values), new=True)
+
+    def close(
+        self,
+        file: File,
+        local: Local,
+        *edits: Edit,
+        gone: Sequence[Record] = (),
+        new: bool = False,
+        **values: Any,
+    ) -> None:
+        """A File's bytes are closed (w), in one step with `edits`, `gone` and its `values`; those closed before may go.
+
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        with file.lock, self.lock:
+            before, change, sealed = file.generation, file.change, local.sealed
+            self.bytes.seal(file.ino, local)
+            values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
+            try:
+                # With the lock since the seal: a sync between the two would not find the row that it is to mark.
+                self.write(edit(file, **values), *edits, gone=gone, new=new)
+            except FsError:
+                local.sealed = sealed
+                raise
+            sending = change is not None and change.begun and change.generation == before
+            if before not in (0, local.generation) and not sending:
+                self.bytes.retire(file.ino, before)
 
     def end_draft(self, file: File, *edits: Edit) -> None:
         """The journal forgets what was written to a File and not closed, in one step with `edits`. Raises FsError(EIO)."""
@@ -468,9 +495,13 @@ class State:
         there = (change for change in self._at(path) if path in change.shows)
         return next((change for change in there if not change.begun and not change.settled), None)
 
-    def under_way(self, path: str, verb: Verb) -> Change | None:
-        """What was begun at a name and is not over: what is just taken away from it, or a rename that has failed and goes on."""
-        return next((c for c in self._at(path) if c.verb is verb and c.begun and not c.over), None)
+    def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
+        """What keeps `paths`, and names below them, from being at rest; of one `verb`: what was begun at these very names."""
+        with self.lock:
+            if verb is None:
+                return [c for c in self.changes.values() if c.under_way and c.is_below(*paths)]
+            there = (change for path in paths for change in self._at(path))
+            return [c for c in there if c.verb is verb and c.going]
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
@@ -552,15 +583,6 @@ class State:
                     self.write(gone=[file])
                 return
             self.drop(file)
-
-    def forgettable(self) -> list[File]:
-        """Files that are nothing but what is remembered of an item."""
-        with self.lock:
-            return [
-                file
-                for file in self._by_number.values()
-                if file.item_id and not (file.here or file.handles or file.change is not None)
-            ]
 
 
 def _assign(record: Record, changed: dict[str, Any]) -> None:

@@ -185,9 +185,9 @@ class Vfs(Attributes, Tree, Files):
         """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
         queue, due = self._write_back.queue, sys.maxsize
         patient_until = time.monotonic()
-        while not queue.cleaned(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
+        while number := queue.to_clean(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
             going_on()
-            now, number = time.monotonic(), queue.to_clean(waiting=False)
+            now = time.monotonic()
             if number < due:
                 due, patient_until = number, now + self._settings.timeout
             if now >= min(deadline, patient_until):
@@ -238,7 +238,7 @@ class Vfs(Attributes, Tree, Files):
         Returns the hidden paths that are still there. Raises ApiError.
         """
         end = time.monotonic() + timeout
-        self._write_back.queue.cleaned(timeout, waiting=True)
+        self._write_back.queue.to_clean(timeout, waiting=True)
         while True:
             self._namespace.refresh()
             left = self.hidden_of(self._write_back.context.mount)
@@ -290,17 +290,14 @@ class Vfs(Attributes, Tree, Files):
         node = self._view.find_known(path)
         return isinstance(node, Item) and not self._pages.only(path, node.version)
 
-    def open_with_another_size(self, path: str) -> Attr | None:
-        """The attributes of a version of another size than is shown at this path, which programs are reading; None without."""
+    def other_version(self, path: str) -> Attr | None:
+        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
         handle = self._pages.reader(path)
-        if handle is None or not self.is_open_otherwise(path):
-            return None
-        shown, attr = self._view.find_known(path), self.shown_to(handle)
-        return attr if shown is not None and attr.size != self._view.attr(shown).size else None
+        return None if handle is None or not self.is_open_otherwise(path) else self.shown_to(handle)
 
     def part(self, path: str, aside: str) -> None:
         """What is open at this path has a node of its own in the kernel from now on, `aside`. Raises FsError(ENOENT)."""
-        if self.open_with_another_size(path) is None:
+        if self.other_version(path) is None:
             raise FsError(errno.ENOENT)
         self._pages.part(path, aside)
 

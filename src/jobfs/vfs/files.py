@@ -19,8 +19,8 @@ from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Verb
-from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
+from jobfs.state.records import CHANGES, Handle, Readable, Verb
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelPages, OpenResult, Pins
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -146,7 +146,7 @@ class Files:
             # Bytes of this machine; of an item: since it was looked up.
             self._pages.opened(handle, path, None)
             self._pins.meet(handle)
-            return OpenResult(fh, isinstance(node, Item) or _others(handle))
+            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         kept, here = self._pages.opened(handle, path, content.version), content.here
         if not here or self._prefetch.walks:
             self._begins(handle)
@@ -155,25 +155,23 @@ class Files:
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
         kept = kept and here
         handle.served = handle.served or kept
-        others = (
-            not (kept or self._pages.only(path, content.version))
-            if handle.content is content
-            else _others(handle)
-        )
-        # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
-        return OpenResult(fh, others, kept and not others, self._known_size(handle))
+        past = self._past_the_pages(handle)
+        return OpenResult(fh, past, kept and not past, self._known_size(handle))
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
-        others = isinstance(node, Item) and not self._pages.only(path, node.version)
         secured = True
         if empty:
             self._truncate(handle, 0)
         else:
             secured = self._pins.secure(handle)
         shown = isinstance(node, Item) and not empty
-        past = others or not secured or _others(handle)
-        return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
+        past = not secured or self._past_the_pages(handle)
+        return OpenResult(fh, past, size=self._known_size(handle) if shown else -1)
+
+    def _past_the_pages(self, handle: Handle) -> bool:
+        """True if another version is open at the same node: the kernel has one set of pages for both."""
+        return not self._pages.only(handle.at, handle.item.version if handle.item is not None else None)
 
     def _detach(self, handle: Handle) -> None:
         """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
@@ -221,7 +219,7 @@ class Files:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
         self._may_open()
-        write_back.queue.end(Verb.REMOVE, path)
+        write_back.queue.rest(path, verb=Verb.REMOVE)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
@@ -447,9 +445,10 @@ class Files:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
-    def size(self, fh: int) -> int:
-        """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
-        return self._known_size(self.handle(fh))
+    def written(self, fh: int) -> int:
+        """Bytes of a file that is open to be written, without a look at the server; -1 if that is not known, and of others."""
+        handle = self.handle(fh)
+        return self._known_size(handle) if handle.writable else -1
 
     # -- close and fsync
 
@@ -516,11 +515,6 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
-
-
-def _others(handle: Handle) -> bool:
-    """True if another version of its file is open too."""
-    return any(other.item != handle.item for other in handle.file.handles if other.item is not None)
 
 
 def _touch(file: File) -> None:

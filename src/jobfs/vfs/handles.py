@@ -1,5 +1,5 @@
-"""Handles, one for each open of a file, and the version that each shows: pinned when it is opened, followed where that is right
-(vfs/semantics.md 3, Open files are pinned).
+"""The version that a handle shows: pinned when it is opened, followed where that is right (vfs/semantics.md 3, Open files are
+pinned).
 """
 
 from __future__ import annotations
@@ -7,17 +7,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item, Version
-from jobfs.state import File
 from jobfs.state.localbytes import Local
+from jobfs.state.records import Handle, Readable
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
@@ -28,8 +27,6 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
-#: Flags of an open that may change the file.
-CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Paths whose pages are remembered; all are forgotten when there are more.
 _MOST = 16_384
 
@@ -56,16 +53,6 @@ class Caller(NamedTuple):
     pid: int
 
 
-class Readable(Protocol):
-    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
-
-    def close(self) -> None:
-        """No longer needed."""
-
-
 class Fixed:
     """Bytes that were made to be read, of a file `name` of the control directory."""
 
@@ -81,59 +68,6 @@ class Fixed:
         """See Readable."""
 
 
-class Handle:
-    """One open of a File.
-
-    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
-    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
-    """
-
-    __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
-        "served", "writable", "young",
-    )  # fmt: skip
-
-    def __init__(self, file: File, item: Item | None, flags: int) -> None:
-        self.file = file
-        self.item = self.seen = item
-        self.readable = flags & os.O_ACCMODE != os.O_WRONLY
-        self.writable = flags & CHANGES != 0
-        self.append = flags & os.O_APPEND != 0
-        self.young = False
-        #: True once this handle has read from the start.
-        self.begun = False
-        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
-        self.served = False
-        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
-        self.follows = False
-        self.left: Version | None = None
-        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
-        self.ends = self.asked = 0
-        #: Where it was opened, as the kernel's pages go, and when.
-        self.at, self.epoch = "", 0
-        self.content: Readable | None = None
-
-    def drop_content(self) -> None:
-        """The bytes that it opened are not read any more."""
-        content, self.content = self.content, None
-        if content is not None:
-            content.close()
-
-    def go_on(self, item: Item, content: Readable) -> None:
-        """What was written is the version `item` now. The caller has the File's lock."""
-        self.drop_content()
-        self.content = content
-        self.item = self.seen = item
-        self.young = True
-
-    def moved(self, item: Item) -> None:
-        """Its item got another name through this mount: the handle goes on with it as it is now."""
-        if self.item is not None and self.item.id == item.id:
-            if self.seen == self.item:
-                self.seen = item
-            self.item = item
-
-
 class KernelPages:
     """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
 
@@ -147,11 +81,8 @@ class KernelPages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Version] = {}
-        self._open: dict[str, Version | None] = {}  # None: several, or one that is written
         self._handles: dict[str, list[Handle]] = {}
-        self._count = 0
-        self._epoch = 0
-        self._older = 0  # files open now that were open when a name was last changed
+        self._older: set[Handle] = set()  # open now, and when a name was last changed
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
@@ -160,18 +91,15 @@ class KernelPages:
             there.append(handle)
             for each in there[-2:] if len(there) > 1 else ():
                 each.served = each.readable  # what the kernel has read for one, it gives the other
-            self._count += 1
-            handle.at, handle.epoch = path, self._epoch
-            sole = version if self._open.get(path, version) == version else None
-            self._open[path] = sole
-            if sole is None or self._older:
+            handle.at = path
+            if version is None or self._older or not all(each.reads(version) for each in there):
                 self._held.pop(path, None)
                 return False
-            if self._held.get(path) == sole:
+            if self._held.get(path) == version:
                 return True
             if len(self._held) >= _MOST:
                 self._held.clear()
-            self._held[path] = sole
+            self._held[path] = version
             return False
 
     def any(self, path: str) -> bool:
@@ -188,32 +116,27 @@ class KernelPages:
         with self._lock:
             if path in self._handles:
                 self._held.pop(path, None)
-                self._open[aside] = self._open.pop(path)
                 self._handles[aside] = self._handles.pop(path)
                 for handle in self._handles[aside]:
                     handle.at = aside
 
-    def only(self, path: str, version: Version) -> bool:
-        """True if no other version than this is open at a path."""
+    def only(self, path: str, version: Version | None) -> bool:
+        """True if no other version than this of the server's is open at a path."""
         there = list(self._handles.get(path, ()))
         return all(handle.item is None or handle.item.version == version for handle in there)
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
         with self._lock:
-            self._count -= 1
             self._handles[handle.at].remove(handle)
             if not self._handles[handle.at]:
-                del self._open[handle.at], self._handles[handle.at]
-            if handle.epoch != self._epoch:
-                self._older -= 1
+                del self._handles[handle.at]
+            self._older.discard(handle)
 
     def unsure(self, path: str) -> None:
         """An open file goes on with another version."""
         with self._lock:
             self._held.pop(path, None)
-            if path in self._open:
-                self._open[path] = None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -228,8 +151,7 @@ class KernelPages:
         """A name was changed: nodes are other paths' now."""
         with self._lock:
             self._held.clear()
-            self._epoch += 1
-            self._older = self._count
+            self._older = {handle for there in self._handles.values() for handle in there}
 
 
 class Pins:
@@ -379,9 +301,15 @@ class Pins:
         item = self._view.measured(path, node) if node is not None else None
         if not isinstance(item, Item) or item.is_dir:
             return None
-        if item.version != handle.item.version:
+        if item.version != handle.item.version or self._differs(handle, item, opening=opening):
             return item
-        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
-        # first one's size, and would take for seen what is behind that.
+        return None
+
+    @staticmethod
+    def _differs(handle: Handle, item: Item, *, opening: bool) -> bool:
+        """Where neither a size nor a time tells two versions apart, the length of a download did.
+
+        Who writes has been told the first one's size, and would take for seen what is behind that.
+        """
         stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        return item if stale and (opening or not handle.writable) else None
+        return stale and (opening or not handle.writable)

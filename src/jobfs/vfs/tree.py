@@ -56,7 +56,7 @@ class Tree:
         """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
         self._view.may_write(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path, *hidden):
-            self._write_back.queue.end(Verb.MOVE, path)
+            self._write_back.queue.rest(path, verb=Verb.MOVE)
             yield
             self._lose_older(path)
             self._view.keep_parent(path)
@@ -169,7 +169,7 @@ class Tree:
         if directory:
             # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
             self._write_back.queue.rest(old, new)
-        self._write_back.queue.end(Verb.MOVE, old, new)
+        self._write_back.queue.rest(old, new, verb=Verb.MOVE)
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
         if target is not None:
@@ -378,8 +378,7 @@ class Tree:
         if file.stays:
             self._state.unname(file)
             return
-        change = file.change
-        if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
+        if not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file)

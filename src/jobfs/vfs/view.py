@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from jobfs import names
 from jobfs.errors import FsError, NotFoundError
@@ -59,15 +59,13 @@ class View:
         state = self.state
         if not path or not state:
             return self.namespace.lookup(path, max_age)
-        file, parent = state.at(path), names.parent(path)
-        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
+        file = state.at(path)
+        if is_shown(file):
             return file
-        if file is None:
-            if state.hidden(path):
-                return state.meanwhile(path)
-            above = state.at(parent) if parent else None
-            if self.is_local(parent) or (above is not None and above.unmade):
-                return None
+        if file is None and state.hidden(path):
+            return state.meanwhile(path)
+        if file is None and self._is_only_here(names.parent(path)):
+            return None
         try:
             # Of a directory that was made here no item stands for it, as far as is known here.
             return self.namespace.lookup(path, max_age) or file
@@ -78,6 +76,11 @@ class View:
                 raise
             # However long ago it was shown: it is on the way to what only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
+
+    def _is_only_here(self, directory: str) -> bool:
+        """True if the server has nothing of a directory: it stays here, or is to be made there yet."""
+        file = self.state.at(directory) if directory else None
+        return self.is_local(directory) or (file is not None and file.unmade)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
@@ -93,7 +96,7 @@ class View:
     def looked_up(self, path: str) -> Node | None:
         """What `find` says of an entry of a directory, if it makes no request for that; else None."""
         file = self.state.at(path)
-        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
+        if is_shown(file):
             return file
         if file is None and self.state.hidden(path):
             return self.state.meanwhile(path)
@@ -136,12 +139,10 @@ class View:
             else:
                 children[name] = item
         for name, file in files.items():
-            if is_hidden_open(name, file):
-                continue
-            if file.kind is Kind.DIRECTORY and not file.stays:
-                children.setdefault(name, file)
-            else:
+            if is_shown(file) and not is_hidden_open(name, file):
                 children[name] = file
+            elif not is_shown(file):
+                children.setdefault(name, file)
         return children
 
     def _children(self, path: str) -> dict[str, Item]:
@@ -174,8 +175,7 @@ class View:
         return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        mode = (0o755 if item.is_dir else 0o644) & ~self.owner.umask
-        mode = mode & ~0o222 if item.read_only else mode
+        mode = self._mode(item) & (~0o222 if item.read_only else -1)
         changed = item.updated_ns or self._started
         uid, gid, _ = self.owner
         times = (changed, changed, changed)
@@ -192,6 +192,10 @@ class View:
             times = (times[0], max(times[1], seen), max(times[2], seen))
             return Attr(ino, stat.S_IFDIR | mode, self._links(item.path), uid, gid, 0, *times)
         return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), *times)
+
+    def _mode(self, node: Node) -> int:
+        """The mode of what none is remembered of."""
+        return (0o755 if is_dir(node) else 0o644) & ~self.owner.umask
 
     def _owner(self, file: File) -> tuple[int, int]:
         """The owner and the group that are remembered of a file, else those of the mount."""
@@ -232,7 +236,7 @@ class View:
     def _file_attr(self, file: File) -> Attr:
         uid, gid = self._owner(file)
         times = _times(file, file.item.updated_ns if file.item is not None else self._started)
-        mode = file.mode if file.mode >= 0 else (0o755 if is_dir(file) else 0o644) & ~self.owner.umask
+        mode = file.mode if file.mode >= 0 else self._mode(file)
         if file.wish is not None:
             mode = with_permission(mode, None, file.wish)
         if is_dir(file):
@@ -316,6 +320,11 @@ def _times(file: File, otherwise: int) -> tuple[int, int, int]:
         for time_ns in (file.atime_ns, file.mtime_ns, file.ctime_ns)
     )
     return atime, mtime, ctime
+
+
+def is_shown(file: File | None) -> TypeGuard[File]:
+    """True if a File is shown at its path whatever the server has there; of a directory of the server it has attributes only."""
+    return file is not None and (file.stays or file.kind is not Kind.DIRECTORY)
 
 
 def is_dir(node: Node) -> bool:

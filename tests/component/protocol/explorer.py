@@ -31,7 +31,6 @@ class Search(NamedTuple, Generic[S]):
     states: int
     violation: str
     schedule: tuple[Step, ...]
-    last: S | None
 
     def story(self) -> str:
         """The schedule, one step a line."""
@@ -53,13 +52,13 @@ def search(
         state = queue.popleft()
         following = list(steps(state))
         if what := wrong(state, all(step.optional for step, _ in following)):
-            return Search(len(came), what, _way(came, state), state)
+            return Search(len(came), what, _way(came, state))
         for step, new in following:
             if new not in came:
                 came[new] = (step, state)
                 queue.append(new)
         assert len(came) <= limit, f"more than {limit} states"
-    return Search(len(came), "", (), None)
+    return Search(len(came), "", ())
 
 
 def _way(came: dict[S, tuple[Step, S] | None], state: S) -> tuple[Step, ...]:

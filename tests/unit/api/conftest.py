@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -133,95 +132,3 @@ def make_client() -> Iterator[MakeClient]:
             return stack.enter_context(Client(base_url, JOB, key, **given))
 
         yield make
-
-
-class SocketServer:
-    """Gives each connection, in turn, to a function of the script; the last one serves the rest."""
-
-    def __init__(self, *script: Callable[[socket.socket], None]) -> None:
-        self.connections = 0
-        self._script = list(script)
-        self._threads: list[threading.Thread] = []
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._start(self._accept)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self._open:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-            assert not thread.is_alive()
-
-    def _start(self, target: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(connection)
-            serve = self._script.pop(0) if len(self._script) > 1 else self._script[0]
-            self._start(self._run, serve, connection)
-
-    def _run(self, serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            serve(connection)
-
-
-def read_request(
-    connection: socket.socket, before_each: Callable[[], object] = lambda: None
-) -> tuple[str, dict[str, str], bytes]:
-    """One request off the socket: its first line, headers (lower case) and body; OSError if it ends early."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += _some(connection)
-    head, _, body = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    pieces, left = [body], int(headers.get("content-length", "0")) - len(body)
-    while left > 0:
-        before_each()
-        pieces.append(_some(connection))
-        left -= len(pieces[-1])
-    return first, headers, b"".join(pieces)
-
-
-def _some(connection: socket.socket) -> bytes:
-    data = connection.recv(65536)
-    if not data:
-        raise ConnectionError("the client closed the connection")
-    return data
-
-
-def send_answer(connection: socket.socket, answer: httpx.Response, *, cut: int | None = None) -> None:
-    """An answer onto the socket; `cut`: only so many bytes of its body."""
-    body = answer.content
-    lines = [
-        f"HTTP/1.1 {answer.status_code} X",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
-    ]
-    connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body[:cut])
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., SocketServer]]:
-    """Starts socket servers; they are stopped after the test."""
-    servers: list[SocketServer] = []
-
-    def start(*script: Callable[[socket.socket], None]) -> SocketServer:
-        servers.append(SocketServer(*script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()

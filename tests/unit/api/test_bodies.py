@@ -47,7 +47,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_multipart_create_has_its_fields_and_the_file(source: Path) -> None:
-    found = parts(multipart_create(FIELDS, (source, 5)))
+    body = multipart_create(FIELDS, (source, 5))
+    assert len(list(body)) == 1, "each piece is a write, and work for the server"
+    found = parts(body)
     assert {name: value[2] for name, value in found.items()} == {
         **{name: value.encode() for name, value in FIELDS.items()},
         "file": b"hello",
@@ -88,11 +90,6 @@ def test_a_json_body_carries_the_content_in_base64(
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
 
 
-def test_a_small_file_goes_out_in_one_piece(source: Path) -> None:
-    """Each piece is a write, and work for the server."""
-    assert len(list(multipart_create(FIELDS, (source, 5)))) == 1
-
-
 @pytest.mark.parametrize("make", [multipart_create, json_body])
 def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "large"
@@ -107,13 +104,6 @@ def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("make", [multipart_create, json_body])
-def test_a_source_that_is_too_short_is_an_error(source: Path, make: Make) -> None:
-    with pytest.raises(FsError) as caught:
-        b"".join(make(FIELDS, (source, 6)))
-    assert caught.value.errno == errno.EIO
-
-
 @pytest.mark.parametrize("make", [json_body, multipart_create])
 def test_only_as_many_bytes_are_sent_as_were_promised(source: Path, make: Make) -> None:
     whole, begun = sent(make(FIELDS, (source, 5))), sent(make(FIELDS, (source, 3)))
@@ -121,33 +111,32 @@ def test_only_as_many_bytes_are_sent_as_were_promised(source: Path, make: Make) 
         assert (b"hello" in data or base64.b64encode(b"hello") in data) is here
 
 
-def test_a_source_that_is_missing_is_an_error_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "name", "number"),
+    [
+        ("a.txt", "source", errno.EIO),
+        ("a.txt", "missing", errno.ENOENT),
+        ("bad\udcff", "source", errno.EILSEQ),
+    ],
+)
+@pytest.mark.parametrize("make", [json_body, multipart_create])
+def test_a_source_that_is_too_short_or_missing_and_a_name_that_is_no_unicode_are_errors_of_their_own(
+    source: Path, make: Make, path: str, name: str, number: int
+) -> None:
     with pytest.raises(FsError) as caught:
-        b"".join(multipart_create(FIELDS, (tmp_path / "missing", 1)))
-    assert caught.value.errno == errno.ENOENT
+        b"".join(make({**FIELDS, "path": path}, (source.parent / name, 6)))
+    assert caught.value.errno == number
 
 
 @pytest.mark.parametrize("make", [json_body, multipart_create])
-def test_a_name_that_is_not_valid_unicode_can_not_be_sent(make: Make) -> None:
-    with pytest.raises(FsError) as caught:
-        make({**FIELDS, "path": "bad\udcff"}, None)
-    assert caught.value.errno == errno.EILSEQ
-
-
-def test_how_long_each_piece_of_a_file_took_is_told(source: Path) -> None:
-    body, told = multipart_create(FIELDS, (source, 5)), list[float]()
-    body.moved = told.append
+def test_how_far_a_file_is_on_its_way_and_how_long_each_piece_took_is_told(
+    tmp_path: Path, make: Make
+) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 100_000)
+    body, told, took = make(FIELDS, (tmp_path / "big", 100_000)), list[float](), list[float]()
+    body.part, body.moved = told.append, took.append
     list(body)
-    assert len(told) == 2
-    assert all(seconds > 0 for seconds in told)
-
-
-def test_which_part_of_a_file_is_on_its_way_is_told(tmp_path: Path) -> None:
-    big = tmp_path / "big"
-    big.write_bytes(b"x" * 100_000)
-    for make in (json_body, multipart_create):
-        body, told = make(FIELDS, (big, 100_000)), list[float]()
-        body.part = told.append
-        list(body)
-        assert told == sorted(told)
-        assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
+    assert told == sorted(told)
+    assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
+    assert len(took) == len(told)
+    assert all(seconds > 0 for seconds in took)

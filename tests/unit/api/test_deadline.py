@@ -6,7 +6,6 @@ import errno
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,17 +15,7 @@ from jobfs.api import deadline
 from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
 from jobfs.nodes import Permission
 
-from .conftest import ID, Handler, MakeClient, Script, one
-
-
-class Streaming(httpx.BaseTransport):
-    """Gives the handler the body as it comes, where MockTransport reads it first."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._handler(request)
+from .conftest import ID, MakeClient, Script, one
 
 
 def test_an_inner_deadline_ends_with_the_outer_one() -> None:
@@ -98,20 +87,6 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
     assert caught.value.errno == errno.ETIMEDOUT
     assert 1 <= len(script.requests) <= 4
     assert client.health.last_error is None
-
-
-def test_a_body_on_its_way_is_progress(make_client: MakeClient, tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(bytes(500_000))
-
-    def slow(request: httpx.Request) -> httpx.Response:
-        assert isinstance(request.stream, httpx.SyncByteStream)
-        for _ in request.stream:
-            time.sleep(0.3)
-        return one(size=500_000)
-
-    client = make_client(slow, transport=Streaming(slow))
-    with within(2.0):
-        assert client.create_file("a.txt", tmp_path / "x", 500_000, Permission.READ_WRITE).size == 500_000
 
 
 def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:

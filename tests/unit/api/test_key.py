@@ -22,6 +22,7 @@ def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file.write_text("first\n")
     key = FileKey(file)
     assert key() == "first"
+    assert "first" not in repr(key)
     (tmp_path / "new").write_text("other\n")
     os.replace(tmp_path / "new", file)
     assert key() == "other"
@@ -46,25 +47,16 @@ def test_a_key_file_that_is_missing_for_a_moment_leaves_the_last_key(tmp_path: P
 
 
 def test_a_key_file_that_never_gave_a_key_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"can't read the API key from .*No such file"):
-        FileKey(tmp_path / "missing")()
-    empty = tmp_path / "empty"
-    empty.touch()
-    with pytest.raises(UsageError, match=r"no API key in .*empty"):
-        FileKey(empty)()
-    binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="not text"):
-        FileKey(binary)()
-
-
-def test_no_source_shows_its_key(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_text("secret")
-    key = FileKey(file)
-    key()
-    assert "secret" not in repr(key)
-    assert "secret" not in repr(fixed_key("secret"))
+    for content, told in (
+        (None, "can't read the API key from .*No such file"),
+        (b"", "no API key in .*key"),
+        (b"\xff\xfe\x00", "not text"),
+    ):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(UsageError, match=told):
+            FileKey(file)()
 
 
 def test_an_echoed_key_is_scrubbed() -> None:

@@ -53,6 +53,9 @@ def test_a_changing_request_is_repeated_whole_at_the_other_form_of_its_path(
         "https://api.example.test@evil.example.test/x",
         "ftp://api.example.test/x",
         "file:///etc/passwd",
+        "",
+        "https://[",
+        "https://host:port/",
     ],
 )
 @pytest.mark.parametrize("status", [302, 307])
@@ -61,18 +64,11 @@ def test_no_other_redirect_is_followed(
 ) -> None:
     """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(status, location), one())
-    with pytest.raises(ContractError, match="another place"):
+    with pytest.raises(ContractError, match=r"a redirect \(30\d\) to"):
         make_client(script).get("item00000000000000000001")
     assert len(script.requests) == 1
     assert "get item" in caplog.text
     assert KEY not in caplog.text
-
-
-@pytest.mark.parametrize("location", ["", "https://[", "https://host:port/"])
-def test_a_redirect_to_nowhere_does_not_match_the_contract(make_client: MakeClient, location: str) -> None:
-    script = Script(redirect(307, location))
-    with pytest.raises(ContractError):
-        make_client(script).get("item00000000000000000001")
 
 
 def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:

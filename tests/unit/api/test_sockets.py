@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,49 @@ import pytest
 
 from jobfs import errors
 from jobfs.api.client import Client
+from jobfs.api.deadline import within
 from jobfs.api.key import fixed_key
 from jobfs.nodes import Permission
 
-from .conftest import ID, JOB, KEY, SocketServer, failure, one, read_request, send_answer
+from .conftest import ID, JOB, KEY, failure, one
 
 RW = Permission.READ_WRITE
 
-Serve = Callable[..., SocketServer]
+Talk = Callable[[socket.socket], None]
 
 
-def file(content: bytes) -> httpx.Response:
-    return httpx.Response(200, content=content)
+class Listener(socketserver.ThreadingTCPServer):
+    """Gives each connection to a function."""
+
+    daemon_threads = True
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._talk = talk
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        with suppress(OSError):
+            self._talk(request)
 
 
-def client_of(server: SocketServer, **options: object) -> Client:
-    given: dict[str, object] = {"timeout": 10.0, **options}
-    return Client(server.url, JOB, fixed_key(KEY), **given)  # type: ignore[arg-type]
+Serve = Callable[[Talk], Listener]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts listeners; they end with the test."""
+    with ExitStack() as stack:
+
+        def start(talk: Talk) -> Listener:
+            listener = stack.enter_context(Listener(talk))
+            stack.callback(listener.shutdown)
+            threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+            return listener
+
+        yield start
 
 
 @pytest.fixture
@@ -42,6 +70,41 @@ def done(serve: Serve) -> Iterator[threading.Event]:
     over = threading.Event()
     yield over
     over.set()
+
+
+def read_request(connection: socket.socket, pause: float = 0.0) -> str:
+    """The first line of one request off the socket, with a pause before each piece of its body; OSError if it ends early."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += some(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    told = re.search(rb"(?i)content-length: *(\d+)", head)
+    left = int(told[1]) - len(body) if told else 0
+    while left > 0:
+        time.sleep(pause)
+        left -= len(some(connection))
+    return head.partition(b"\r\n")[0].decode()
+
+
+def some(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("the client closed the connection")
+    return data
+
+
+def send_answer(connection: socket.socket, answer: httpx.Response, *, cut: int | None = None) -> None:
+    """An answer onto the socket; `cut`: only so many bytes of its body."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+    connection.sendall(f"HTTP/1.1 {answer.status_code} X\r\n{headers}\r\n".encode() + answer.content[:cut])
+
+
+def file(content: bytes) -> httpx.Response:
+    return httpx.Response(200, content=content)
+
+
+def client_of(server: Listener, timeout: float = 10.0) -> Client:
+    return Client(server.url, JOB, fixed_key(KEY), timeout=timeout)
 
 
 def test_a_silent_server_does_not_hang_a_call(serve: Serve, done: threading.Event) -> None:
@@ -91,7 +154,7 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
             while not done.wait(pause):
                 connection.sendall(again)
 
-    server = serve(*[talk] * 20)
+    server = serve(talk)
     with client_of(server, timeout=0.3) as client:
         began = time.monotonic()
         with suppress(errors.ApiError):
@@ -157,8 +220,8 @@ def test_a_body_that_stops_times_out_for_want_of_progress(serve: Serve, done: th
 def test_after_a_download_read_to_its_end_the_connection_is_used_again(serve: Serve) -> None:
     def talk(connection: socket.socket) -> None:
         while True:
-            first, _, _ = read_request(connection)
-            send_answer(connection, file(b"hello") if "download" in first else one())
+            asked = read_request(connection)
+            send_answer(connection, file(b"hello") if "download" in asked else one())
 
     server = serve(talk)
     with client_of(server) as client:
@@ -203,12 +266,11 @@ def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve
     size = 48 << 20
     with open(tmp_path / "x", "wb") as large:
         large.truncate(size)
-    pause = threading.Event()
 
     def slowly(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        read_request(connection, before_each=lambda: pause.wait(0.004))
+        read_request(connection, 0.004)
         send_answer(connection, one(size=size))
 
-    with client_of(serve(slowly), timeout=2.0) as client:
+    with client_of(serve(slowly), timeout=2.0) as client, within(2.0):
         assert client.create_file("a.txt", tmp_path / "x", size, RW).id == ID

@@ -40,11 +40,6 @@ def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
     assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: waiting to be sent: a.txt, b.txt\n")
 
 
-def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:
-    assert run("flush").code == 2
-    assert run("flush", tmp_path).code == 2
-
-
 def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
@@ -128,13 +123,18 @@ def test_umount_of_what_no_process_of_this_user_serves(
     assert unmounted == ([str(tmp_path)] if stale else [])
 
 
-def test_umount_wants_a_directory_or_all(run: Run) -> None:
-    for words in ([], ["--all", "/mnt/a"]):
-        assert run("umount", *words) == Outcome(2, "", "jobfs: give the DIR to unmount, or --all\n")
-
-
-def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:
-    assert run("umount", "--all") == Outcome(0, "", "jobfs: no job is mounted\n")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["flush"], 2, "no job is mounted"),
+        (["flush", "/nowhere"], 2, "no job is mounted at /nowhere"),
+        (["umount"], 2, "give the DIR to unmount, or --all"),
+        (["umount", "--all", "/mnt/a"], 2, "give the DIR to unmount, or --all"),
+        (["umount", "--all"], 0, "no job is mounted"),
+    ],
+)
+def test_without_a_mount_it_is_said(run: Run, words: list[str], code: int, said: str) -> None:
+    assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 
 
 def test_who_is_nowhere_or_names_nothing_is_told_so(

@@ -46,13 +46,6 @@ def doctor(run: Run, tmp_path: Path, state: Path) -> Callable[..., Outcome]:
     return doctor
 
 
-def refuse(sentence: str) -> Callable[..., None]:
-    def check(*_: object) -> None:
-        raise UsageError(sentence)
-
-    return check
-
-
 def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
     """vfs/semantics.md 6.13: `jobfs doctor`: checks the machine and the account."""
     done = doctor(JOB)
@@ -65,14 +58,26 @@ def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
     assert "secret-key" not in done.out
 
 
-@pytest.mark.parametrize("check", ["check_device", "check_library", "ask_server"])
+@pytest.mark.parametrize(
+    ("check", "error", "told"),
+    [
+        ("check_device", UsageError("mend it"), "/dev/fuse: mend it"),
+        ("check_library", UsageError("mend it"), "libfuse 2: mend it"),
+        ("ask_server", UsageError("mend it"), "job: mend it"),
+        ("check_device", RuntimeError("a bug"), "/dev/fuse: can't be checked: RuntimeError: a bug"),
+    ],
+)
 def test_each_failure_has_its_remedy_and_the_others_are_checked_all_the_same(
-    doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str
+    doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str, error: Exception, told: str
 ) -> None:
-    """vfs/semantics.md 6.13: prints a remedy per failure."""
-    monkeypatch.setattr(preflight, check, refuse("it is broken: mend it"))
+    """vfs/semantics.md 6.13: prints a remedy per failure; a check that goes wrong is one, and no crash."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(preflight, check, fail)
     done = doctor(JOB, "--base-url", URL)
-    assert (done.code, done.out.count("FAILED"), done.out.count("it is broken: mend it")) == (1, 1, 1)
+    assert (done.code, done.out.count("FAILED"), done.out.count(f"FAILED  {told}\n")) == (1, 1, 1)
     assert "state directory" in done.out
 
 
@@ -147,19 +152,6 @@ def test_a_state_directory_that_cannot_be_read_is_told(run: Run, locked: str) ->
     assert "unexpected" not in done.out
     assert ("Permission denied" in done.out) is (locked == "everything")
     assert "connection: https://api.perstack.ai: TLS" in done.out
-
-
-def test_a_check_that_goes_wrong_is_a_failure_and_no_crash(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def crash() -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(preflight, "check_device", crash)
-    done = run("doctor", "--state-dir", tmp_path, "--cache-dir", tmp_path)
-    assert done.code == 1
-    assert "FAILED  /dev/fuse: can't be checked: RuntimeError: a bug" in done.out
-    assert "API key" in done.out
 
 
 def test_mounts_are_counted_and_the_dead_told_with_the_remedy(

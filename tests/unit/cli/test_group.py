@@ -21,23 +21,22 @@ from .conftest import JOB, Outcome
 Run = Callable[..., Outcome]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["mount", "--help"], ["status", "-h"]])
-def test_help_names_what_there_is(run: Run, arguments: list[str]) -> None:
-    done = run(*arguments)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("Usage: jobfs")
-
-
 def test_help_lists_every_command_without_loading_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
     done = run("--help")
     assert all(f"  {name} " in done.out for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
-def test_every_help_fits_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [[], ["-h"], ["--help"], *([name, flag] for name in cli.COMMANDS for flag in ("-h", "--help"))],
+    ids=" ".join,
+)
+def test_every_help_fits_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    lines = run(*filter(None, [command]), "--help").out.splitlines()
+    done = run(*words)
+    assert (done.code, done.err, done.out.startswith("Usage: jobfs")) == (0, "", True)
+    lines = done.out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
 
@@ -119,6 +118,20 @@ def test_it_can_be_called_as_mount_does(
     assert len(called) == (1 if mounts else 0)
 
 
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Makes every command fail; stdout stays."""
+
+    def fail(error: BaseException) -> None:
+        def main(**words: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
+        monkeypatch.setattr(cli.jobfs, "main", main)
+
+    return fail
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -129,55 +142,35 @@ def test_it_can_be_called_as_mount_does(
     ],
 )
 def test_whatever_happens_is_a_sentence_and_a_code(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+    run: Run, fail: Callable[[BaseException], None], error: BaseException, code: int, said: str
 ) -> None:
-    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
-
-    def fail(**words: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(cli.jobfs, "main", fail)
+    fail(error)
     assert run("status") == Outcome(code, "", said)
 
 
-def test_what_nobody_expected_leaves_its_traceback_in_a_file(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+def test_what_nobody_expected_leaves_its_traceback_in_a_file_if_the_disk_has_room(
+    run: Run, fail: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(**words: Any) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
-    monkeypatch.setattr(cli.jobfs, "main", fail)
+    fail(RuntimeError("a bug"))
     done = run("status")
-    assert done.code == 70
-    assert "Traceback" not in done.err
-    assert len(done.err.splitlines()) == 1
-    path = done.err.split("details are in ")[1].strip()
-    with open(path) as file:
+    assert (done.code, "Traceback" in done.err, len(done.err.splitlines())) == (70, False, 1)
+    with open(done.err.split("details are in ")[1].strip()) as file:
         assert "a bug" in file.read()
-    assert sys.exc_info() == (None, None, None)
+
+    def full(*words: Any, **more: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    assert run("status") == Outcome(70, "", "jobfs: unexpected RuntimeError: a bug\n")
 
 
-def test_a_full_disk_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_sentence_too() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "jobfs", "--version"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
+            [sys.executable, "-m", "jobfs", "--version"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (done.returncode, len(done.stderr.splitlines())) == (70, 1), done.stderr
     assert "No space left on device" in done.stderr
-
-    def fail(*words: Any, **more: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
-    monkeypatch.setattr(tempfile, "mkstemp", fail)
-    monkeypatch.setattr(cli.jobfs, "main", fail)
-    done_here = run("status")
-    assert done_here == Outcome(70, "", "jobfs: unexpected OSError: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import errno
 import os
 from pathlib import Path
@@ -125,24 +124,19 @@ def test_own_directories_do_not_lie_in_the_mount(
     assert list(place.iterdir()) == []
 
 
-def test_a_missing_device_names_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(preflight, "_DEVICE", tmp_path / "fuse")
-    with pytest.raises(UsageError, match="modprobe fuse"):
-        preflight.check_device()
-    monkeypatch.setattr(preflight, "_DEVICE", tmp_path)
-    with pytest.raises(UsageError, match="can't open"):
-        preflight.check_device()
-
-
-def test_a_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_machine_lacks_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for device in (tmp_path / "fuse", tmp_path):
+        monkeypatch.setattr(preflight, "_DEVICE", device)
+        with pytest.raises(UsageError, match=r"can't open .*modprobe fuse"):
+            preflight.check_device()
     monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(preflight, "_LIBRARY", "libfuse-that-is-not-there.so.2")
-    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
-        preflight.check_library()
-    monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
-    with pytest.raises(UsageError, match="libfuse 2 is missing"):
-        preflight.check_library()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
+            preflight.check_library()
+        monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
 
 
 @pytest.mark.usefixtures("able")
@@ -196,47 +190,24 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
     assert ask_server(settings, server.job, lambda: server.key) == 30
 
 
-@pytest.fixture
-def warnings() -> list[str]:
-    return []
-
-
-def key_file(tmp_path: Path, mode: int = 0o600) -> str:
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
+def test_a_key_file_wins_over_the_environment_and_one_that_others_can_read_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """api/wire.md: PERSTACK_API_KEY."""
+    warnings: list[str] = []
+    monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
+    assert find_key(load({}), warnings.append)() == "sk-env"
     path = tmp_path / "key"
     path.write_text("sk-file\n")
     path.chmod(mode)
-    return str(path)
+    assert find_key(load({"api_key_file": str(path)}), warnings.append)() == "sk-file"
+    told = [f"others can read the API key in {path}: chmod 600 {path}"]
+    assert warnings == (told if mode & 0o077 else [])
 
 
-def test_the_key_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
-    """api/wire.md: PERSTACK_API_KEY."""
-    monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
-    assert find_key(load({}), warnings.append)() == "sk-env"
-
-
-def test_a_key_file_wins_over_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
-) -> None:
-    monkeypatch.setenv("PERSTACK_API_KEY", "sk-env")
-    assert find_key(load({"api_key_file": key_file(tmp_path)}), warnings.append)() == "sk-file"
-    assert warnings == []
-
-
-def test_a_key_given_in_place_of_its_file_is_not_repeated(warnings: list[str]) -> None:
-    with pytest.raises(UsageError, match="--api-key-file") as caught:
-        find_key(load({"api_key_file": "sk-given-by-mistake"}), warnings.append)
-    assert "sk-given-by-mistake" not in str(caught.value)
-
-
-def test_a_directory_is_no_key_file(tmp_path: Path, warnings: list[str]) -> None:
-    with pytest.raises(UsageError, match="not a file"):
-        find_key(load({"api_key_file": str(tmp_path)}), warnings.append)
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
-def test_a_key_file_that_others_can_read_is_warned_about(
-    tmp_path: Path, warnings: list[str], mode: int
-) -> None:
-    path = key_file(tmp_path, mode=mode)
-    assert find_key(load({"api_key_file": path}), warnings.append)() == "sk-file"
-    assert warnings == [f"others can read the API key in {path}: chmod 600 {path}"]
+def test_what_is_no_key_file_is_refused_and_a_key_in_its_place_not_repeated(tmp_path: Path) -> None:
+    for given, said in (("sk-given-by-mistake", "--api-key-file"), (str(tmp_path), "not a file")):
+        with pytest.raises(UsageError, match=said) as caught:
+            find_key(load({"api_key_file": given}), pytest.fail)
+        assert "sk-given" not in str(caught.value)

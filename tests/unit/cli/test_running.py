@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from jobfs import mountpoint
 from jobfs.cli import running
-from jobfs.cli.running import bounded, mount_of, mounts
+from jobfs.cli.running import mount_of, mounts
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
@@ -27,6 +26,20 @@ def test_a_mount_in_the_usual_state_directory_is_found(answering: Callable[..., 
     assert mount_of("/mnt/a", None)[1] == ""
     assert mount_of("/mnt/a/", None)[1] == ""
     assert mount_of("/mnt/a/b/c.txt", None)[1] == "b/c.txt"
+    inner = answering("/mnt/a/b")
+    assert mount_of("/mnt/a/b/c", None) == (slot.look(inner.slot.path), "c")
+    assert mount_of("/mnt/a/bc", None)[1] == "bc"
+
+
+def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
+    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mnt")
+    answering(tmp_path / "mnt")
+    monkeypatch.chdir(tmp_path)
+    for path in ("mnt/file", "link/file", str(tmp_path / "link" / "file")):
+        assert mount_of(path, None)[1] == "file"
 
 
 def test_a_mount_elsewhere_is_found_by_its_own_status_or_by_being_told(
@@ -67,28 +80,6 @@ def test_a_dead_mount_is_found_by_its_slot(
     assert running.dead_mounts(None) == {}
 
 
-def test_the_innermost_mount_counts(answering: Callable[..., Answering]) -> None:
-    answering("/mnt/a")
-    inner = answering("/mnt/a/b")
-    assert mount_of("/mnt/a/b/c", None) == (slot.look(inner.slot.path), "c")
-    assert mount_of("/mnt/a/bc", None)[1] == "bc"
-
-
-def test_a_path_through_a_link_is_found(answering: Callable[..., Answering], tmp_path: Path) -> None:
-    (tmp_path / "mnt").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "mnt")
-    answering(tmp_path / "mnt")
-    assert mount_of(str(tmp_path / "link" / "file"), None)[1] == "file"
-
-
-def test_a_relative_path_is_found(
-    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answering(tmp_path / "mnt")
-    monkeypatch.chdir(tmp_path)
-    assert mount_of("mnt/file", None)[1] == "file"
-
-
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
 def test_a_dead_mount_is_of_the_job_that_is_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
@@ -120,20 +111,3 @@ def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
                 mount_of(str(path), None)
-
-
-def test_what_takes_too_long_is_left_to_itself() -> None:
-    never = threading.Event()
-    with pytest.raises(TimeoutError):
-        bounded(lambda: never.wait(20), 0.01)
-    never.set()
-    assert bounded(lambda: 3, 20) == 3
-
-
-@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
-def test_what_fails_in_time_fails_here(error: BaseException) -> None:
-    def fail() -> None:
-        raise error
-
-    with pytest.raises(type(error)):
-        bounded(fail, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.content import ContentStore
+from jobfs.errors import ApiError
 
 from .server import FakeClient
 
@@ -35,6 +37,13 @@ def make_store(cache: Path, tmp_path: Path) -> Iterator[MakeStore]:
     yield make
     for store in stores:
         store.close()
+
+
+def after_a_moment(read: Callable[[], bytes]) -> bytes:
+    """What a read gives that is tried again after a failure: for a moment that answers the kernel's second question too."""
+    while True:
+        with contextlib.suppress(ApiError):
+            return read()
 
 
 @pytest.fixture

@@ -48,8 +48,7 @@ class FakeClient:
     chunk: int = 64 * 1024
     ranges: bool = True
     says_length: bool = True
-    says_total: bool = True
-    lie: int = 0  # added to every length and total said
+    lie: int = 0  # added to every total said
     extra: bytes = b""  # sent after the content
     breaks: list[int] = field(default_factory=list)  # each body breaks after so many bytes, one a request
     errors: list[ApiError] = field(default_factory=list)  # raised instead of an answer, one a request
@@ -133,24 +132,13 @@ class Body:
         self._client = client
         self._request = request
         self._limit = limit
-        total = len(data) + client.lie
         ranged = client.ranges and (request.start > 0 or request.end is not None)
-        if ranged and request.start >= len(data):
-            self.start, self._bytes = request.start, b""
-            self.length: int | None = 0
-            self.total: int | None = total if client.says_total else None
-            return
-        end = len(data) if request.end is None or not ranged else min(request.end, len(data))
+        self.start, end = (request.start, request.end) if ranged else (0, None)
         if ranged and client.cap is not None:
-            end = min(end, request.start + client.cap)
-        self.start = request.start if ranged else 0
+            end = self.start + client.cap if end is None else min(end, self.start + client.cap)
         self._bytes = data[self.start : end] + client.extra
-        if ranged:
-            self.length = end - self.start
-            self.total = total if client.says_total else None
-        else:
-            self.length = total if client.says_length else None
-            self.total = self.length
+        self.total: int | None = len(data) + client.lie if ranged or client.says_length else None
+        self.length = len(self._bytes) if ranged else self.total
 
     def chunks(self) -> Iterator[bytes]:
         client, request = self._client, self._request

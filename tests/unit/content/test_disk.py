@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobfs.content import disk as disk_module
 from jobfs.content.disk import Backing, DiskCache, version_name
-from jobfs.content.parts import CacheFile, write_all
+from jobfs.content.file import CacheFile, write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.
@@ -23,28 +26,48 @@ NAMES = [version_name(version) for version in VERSIONS]
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[DiskCache]:
-    made = DiskCache(tmp_path, 1000, threading.RLock())
-    made.scan()
-    yield made
-    made.parts.close()
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], DiskCache]]:
+    """Opens a cache of 1,000 bytes in `tmp_path`/cache, as a mount does when it starts; the machine is in its boot "first"."""
+    (tmp_path / "boot_id").write_text("first\n")
+    monkeypatch.setattr(disk_module, "_BOOT_ID", tmp_path / "boot_id")
+    made: list[DiskCache] = []
+
+    def start() -> DiskCache:
+        made.append(DiskCache(tmp_path / "cache", 1000, threading.RLock()))
+        return made[-1]
+
+    yield start
+    for disk in made:
+        disk.close()
 
 
-def keep(disk: DiskCache, name: str, size: int = 100) -> None:
-    part = disk.parts.new()
-    write_all(part.fd, bytes(size), 0)
-    disk.keep(part, name, size)
+@pytest.fixture
+def disk(start: Callable[[], DiskCache]) -> DiskCache:
+    disk = start()
+    disk.scan()
+    return disk
+
+
+def keep(disk: DiskCache, *names: str) -> None:
+    for name in names:
+        part = disk.part()
+        write_all(part.fd, bytes(100), 0)
+        disk.keep(part, name, 100)
+
+
+def sizes(disk: DiskCache) -> list[int | None]:
+    return [disk.size(version) for version in VERSIONS]
 
 
 def test_each_version_has_a_name() -> None:
-    versions = [
+    versions = (
         ("a", "x", 1),
         ("a", "x", 2),
         ("a", "x", None),
         ("a", "y", 1),
         ("b", "x", 1),
         ("a\udc80", "x", 1),
-    ]
+    )
     assert len({version_name(Version(*version)) for version in versions}) == len(versions)
 
 
@@ -56,40 +79,35 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
 
 
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
-    for name in NAMES:
-        keep(disk, name)
+    keep(disk, *NAMES)
     disk.touch(NAMES[0])
     disk.pinned[NAMES[2]] += 1
     disk.limit = 350
     disk.fit()
-    assert [disk.size(version) for version in VERSIONS] == [100, None, 100, None, None, 100]
+    assert sizes(disk) == [100, None, 100, None, None, 100]
     assert disk.free(100)
-    assert [disk.size(version) for version in VERSIONS] == [None, None, 100, None, None, None]
+    assert sizes(disk) == [None, None, 100, None, None, None]
     assert not disk.free(100)
 
 
 def test_there_are_not_more_of_them_than_the_limit_has_room_for(
     disk: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 6, Bounds: nothing grows with the hours;
-    a small file that the job rewrites all day is a version each time.
-    """
+    """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     monkeypatch.setattr(disk_module, "_FEW", 4)
-    for name in NAMES:
-        keep(disk, name)
+    keep(disk, *NAMES)
     disk.fit()
-    assert [disk.size(version) for version in VERSIONS] == [None, None, 100, 100, 100, 100]
+    assert sizes(disk) == [None, None, 100, 100, 100, 100]
 
 
 def test_a_content_that_is_just_being_put_in_its_place_counts_once(
     disk: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted twice, it would cost another content its place: the limit is looked at by any thread at any time."""
-    for name in NAMES[1:]:
-        keep(disk, name)
+    keep(disk, *NAMES[1:])
     disk.limit = 600
     backing, put = Backing(VERSIONS[0], 100, disk), disk.keep
-    backing.write(0, b"x" * 100)
+    backing.put(0, b"x" * 100)
 
     def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
         file = put(file, name, size)
@@ -97,72 +115,42 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
         return file
 
     monkeypatch.setattr(disk, "keep", overtaken)
+    monkeypatch.setattr(Backing, "idle", False)
     backing.keep()
-    assert (disk.used, [disk.size(version) for version in VERSIONS]) == (600, [100] * 6)
+    assert (disk.used, sizes(disk)) == (600, [100] * 6)
 
 
-def test_what_another_thread_removes_while_the_directory_is_read_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = DiskCache(tmp_path, 1000, threading.RLock())
-    keep(disk, NAMES[0])
-    read = disk._files
-
-    def overtaken() -> Iterator[disk_module._Found]:
-        found = list(read())
-        monkeypatch.undo()
-        disk.scan()
-        disk.remove(NAMES[0])
-        yield from found
-
-    monkeypatch.setattr(disk, "_files", overtaken)
-    disk.scan()
-    assert disk.used == 0
-    disk.parts.close()
-
-
-def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "aa").mkdir(mode=0o700)
-    (tmp_path / "aa" / "notes.txt").write_bytes(b"mine")
-    (tmp_path / "README").write_bytes(b"mine")
-    disk = DiskCache(tmp_path, 1, threading.RLock())
+def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+    (tmp_path / "cache" / "aa").mkdir(parents=True)
+    foreign = [tmp_path / "cache" / "aa" / "notes.txt", tmp_path / "cache" / "README"]
+    for path in foreign:
+        path.write_bytes(b"mine")
+    disk = start()
+    disk.limit = 1
     disk.scan()
     keep(disk, NAMES[0])
     disk.fit()
     assert disk.used == 0
-    assert (tmp_path / "aa" / "notes.txt").exists()
-    assert (tmp_path / "README").exists()
-    disk.parts.close()
+    assert all(path.exists() for path in foreign)
 
 
 def test_the_last_minute_before_a_power_cut_is_not_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[[], DiskCache], tmp_path: Path
 ) -> None:
     """A file of the right length may hold zeros that the kernel never replaced by the bytes."""
-    boot = tmp_path / "boot_id"
-    boot.write_text("first\n")
-    monkeypatch.setattr(disk_module, "_BOOT_ID", boot)
-    directory = tmp_path / "cache"
-    disk = DiskCache(directory, 1000, threading.RLock())
-    now = time.time()
+    disk, now = start(), time.time()
     for name, age in zip(NAMES, (500, 70, 50, 0), strict=False):
         keep(disk, name)
-        os.utime(directory / name[:2] / name, (now, now - age))
-    disk.parts.close()
-    same = DiskCache(directory, 1000, threading.RLock())
-    assert same.used == 400
-    same.parts.close()
-    boot.write_text("second\n")
-    rebooted = DiskCache(directory, 1000, threading.RLock())
-    assert [rebooted.size(version) for version in VERSIONS[:4]] == [100, 100, None, None]
-    rebooted.parts.close()
+        os.utime(tmp_path / "cache" / name[:2] / name, (now, now - age))
+    assert start().used == 400
+    (tmp_path / "boot_id").write_text("second\n")
+    assert sizes(start()) == [100, 100, None, None, None, None]
 
 
 def planted(directory: Path, name: str, how: str) -> None:
     """Puts a file of 100 bytes into the cache as somebody else would, or as a link to one."""
     path = directory / name[:2] / name
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.unlink(missing_ok=True)
+    path.parent.mkdir(mode=0o700)
     if how == "link":
         elsewhere = directory.parent / "elsewhere"
         elsewhere.write_bytes(bytes(100))
@@ -178,11 +166,11 @@ def planted(directory: Path, name: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["foreign", "writable", "link", "pipe"])
 @pytest.mark.usefixtures("root")
 def test_nothing_that_another_user_can_have_written_is_believed(
-    disk: DiskCache, tmp_path: Path, how: str
+    start: Callable[[], DiskCache], tmp_path: Path, how: str
 ) -> None:
-    planted(tmp_path, NAMES[0], how)
+    disk = start()
+    planted(tmp_path / "cache", NAMES[0], how)
     assert disk.size(VERSIONS[0]) is None
-    disk.scan()
     assert disk.used == 0
     assert disk.open(NAMES[0], None) is None
     keep(disk, NAMES[0])
@@ -191,31 +179,118 @@ def test_nothing_that_another_user_can_have_written_is_believed(
 
 @pytest.mark.usefixtures("root")
 def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[[], DiskCache], tmp_path: Path
 ) -> None:
-    boot = tmp_path / "boot_id"
-    boot.write_text("first\n")
-    monkeypatch.setattr(disk_module, "_BOOT_ID", boot)
-    directory, victim = tmp_path / "cache", tmp_path / "victim"
-    directory.mkdir()
+    mark, victim = tmp_path / "cache" / "boot", tmp_path / "victim"
+    mark.parent.mkdir()
     victim.write_text("as it was")
-    (directory / "boot").symlink_to(victim)
-    made = DiskCache(directory, 1000, threading.RLock())
-    keep(made, NAMES[0])
-    made.parts.close()
-    assert victim.read_text() == "as it was"
-    assert (directory / "boot").read_text() == "first"
-    os.chown(directory / "boot", OTHER, -1)
-    again = DiskCache(directory, 1000, threading.RLock())
-    assert again.size(VERSIONS[0]) is None
-    again.parts.close()
+    mark.symlink_to(victim)
+    keep(start(), NAMES[0])
+    assert (victim.read_text(), mark.read_text()) == ("as it was", "first")
+    os.chown(mark, OTHER, -1)
+    assert start().size(VERSIONS[0]) is None
 
 
-def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(disk: DiskCache) -> None:
-    """A reader learns that its bytes are there, and another thread may begin anew before it reads them."""
+# -- unfinished files
+
+
+def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
     backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
-    backing.write(0, b"x" * 100)
+    backing.put(0, b"x" * 100)
+    backing.sure.add(0, 100)
+    assert backing.load(0, 100) == b"x" * 100
     backing.reset()
-    backing.write(200, b"y" * 100)
+    backing.put(200, b"y" * 100)
+    backing.sure.add(200, 300)
     assert backing.load(0, 100) is None
     assert backing.load(200, 300) == b"y" * 100
+    written = backing._written
+
+    def overtaken(*arguments: Any) -> CacheFile | None:
+        file = written(*arguments)
+        backing.reset()
+        return file
+
+    monkeypatch.setattr(backing, "_written", overtaken)
+    backing.put(0, b"x" * 100)
+    assert not backing.have
+
+
+def test_what_a_killed_mount_left_is_removed(start: Callable[[], DiskCache]) -> None:
+    left = start().part()
+    assert left.there()
+    again = start()
+    assert not left.there()
+    assert again.part().there()
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["linked", "from another file system"])
+def test_a_saved_file_becomes_a_private_part(
+    disk: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not linked:
+        monkeypatch.setattr(os, "link", refuse)
+    source = tmp_path / "source"
+    source.write_bytes(b"hello")
+    source.chmod(0o644)
+    file = disk.link(source, 5)
+    assert (os.fstat(file.fd).st_ino == source.stat().st_ino) is linked
+    assert os.fstat(file.fd).st_mode & 0o777 == 0o600
+    path = Path(file.path)
+    assert path.read_bytes() == b"hello"
+    del file
+    assert not path.exists(), "nobody refers to it"
+
+
+def test_a_directory_that_was_open_to_others_is_closed_to_them(
+    start: Callable[[], DiskCache], tmp_path: Path
+) -> None:
+    """vfs/semantics.md 3.10: the content cache has mode 0700."""
+    (tmp_path / "cache").mkdir(mode=0o755)
+    start()
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("root")
+def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(
+    disk: DiskCache, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").mkdir(mode=0o777)
+    os.chown(tmp_path / "cache", OTHER, -1)
+    with pytest.raises(PermissionError, match="belongs to"):
+        disk.part()
+
+
+# -- the caches of mounts that are gone
+
+
+def test_a_cache_goes_with_its_state_directory_and_what_is_no_cache_stays(tmp_path: Path) -> None:
+    """The cache directory may be that of all programs: what is theirs, or behind a link, is not touched."""
+    caches, gone = tmp_path / "cache", tmp_path / "gone"
+
+    def cache(directory: Path, owner: Path) -> DiskCache:
+        disk = DiskCache(directory, 1000, threading.RLock())
+        keep(disk, NAMES[0])
+        disk.claim(owner)
+        return disk
+
+    own = cache(caches / "job" / "0123456789ab", tmp_path)
+    abandoned = cache(caches / "another" / "fedcba987654", gone)
+    others = [
+        cache(caches / "another" / "aaaaaaaaaaaa", tmp_path),
+        cache(caches / "program" / "settings", gone),
+        cache(tmp_path / "elsewhere", gone),
+    ]
+    (caches / "job" / "fedcba987654").symlink_to(others[-1].directory)
+    (caches / "job" / "0000000000ff").mkdir()
+    own.remove_abandoned()
+    assert not abandoned.directory.exists()
+    assert [disk.size(VERSIONS[0]) for disk in (own, *others)] == [100] * 4
+    assert (caches / "job" / "0000000000ff").exists()

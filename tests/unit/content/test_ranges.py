@@ -26,9 +26,6 @@ def test_it_holds_what_was_added(steps: list[tuple[int, int]]) -> None:
     assert {position for position in range(SPAN + 1) if intervals.covers(position, position + 1)} == model
     assert intervals.total == len(model)
     assert bool(intervals) == bool(model)
-    intervals.clear()
-    assert intervals.total == 0
-    assert not intervals
 
 
 @given(additions, positions, positions)

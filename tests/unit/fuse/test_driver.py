@@ -25,7 +25,6 @@ from jobfs.errors import (  # noqa: E402
     UnauthorizedError,
     UnavailableError,
 )
-from jobfs.fuse import driver as module  # noqa: E402
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 
@@ -155,17 +154,6 @@ def test_attributes_for_a_listing_are_what_is_known(driver: FuseDriver, vfs: Mem
     assert vfs.calls == {"getattr": 1, "looked_up": 2}
 
 
-def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
-    driver.getattr("/file")
-    vfs.put("file", b"content, and what the job has added")
-    with pytest.raises(FsError) as caught:
-        driver.getattr("/file", listed=True)
-    assert caught.value.errno == errno.ENOENT
-    driver.getattr("/file")
-    assert driver.getattr("/file", listed=True)
-
-
 def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
     vfs.direct_io = True
     opened = handle(flags=os.O_RDONLY)
@@ -229,55 +217,21 @@ def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cac
     driver: FuseDriver, vfs: MemoryVfs
 ) -> None:
     """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
-    vfs.of_the_server = True
-    driver.getattr("/file")
-    same, grown, known, written = (handle(flags=os.O_RDONLY) for _ in range(4))
+    vfs.of_the_server, driver.node = True, lambda: 11
+    unknown, same, grown, other, written = (handle(flags=os.O_RDONLY) for _ in range(5))
+    driver.open("/file", unknown)
+    driver.told[11] = len(b"content")
     driver.open("/file", same)
     vfs.put("file", b"content, and what the job has added")
     driver.open("/file", grown)
-    driver.getattr("/file")
-    driver.open("/file", known)
-    assert [bool(fi.direct_io) for fi in (same, grown, known)] == [False, True, False]
+    driver.node = lambda: 12
+    driver.open("/file", other)
+    assert [bool(fi.direct_io) for fi in (unknown, same, grown, other)] == [False, False, True, False]
     writer = handle(flags=os.O_RDWR)
+    driver.node = lambda: 11
     driver.open("/file", writer)
-    driver.getattr("/file")
     driver.write("/file", memoryview(b"longer, by this mount's own hand: the kernel knows that"), 0, writer)
     driver.flush("/file", writer)
     driver.release("/file", writer)
     driver.open("/file", written)
     assert not written.direct_io
-    driver.rename("/file", "/renamed")
-    after = [handle(flags=os.O_RDONLY) for _ in range(2)]
-    driver.open("/renamed", after[0])
-    vfs.put("renamed", b"the job's, and longer than what the kernel has seen written or has been told of it")
-    driver.open("/renamed", after[1])
-    assert [bool(fi.direct_io) for fi in after] == [False, True]
-
-
-def test_what_is_no_longer_known_to_have_been_told_is_not_answered_from_what_was_kept(
-    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 1, TTL: among more files than anybody remembers, too, a version of another size is seen to be one."""
-    monkeypatch.setattr(module, "_PATHS", 0)
-    monkeypatch.setattr(vfs, "edition", lambda: 1)
-    monkeypatch.setattr(vfs, "lasting", lambda path: True, raising=False)
-    vfs.of_the_server = True
-    for path in ("/file", "/dir", "/file"):
-        driver.getattr(path)
-    vfs.put("file", b"content, and what the job has added")
-    grown = handle(flags=os.O_RDONLY)
-    driver.open("/file", grown)
-    assert grown.direct_io
-
-
-def test_the_kernel_is_known_to_have_asked_for_the_size_of_an_open_file(
-    driver: FuseDriver, vfs: MemoryVfs
-) -> None:
-    """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
-    vfs.of_the_server = True
-    writer, reader = handle(flags=os.O_RDWR), handle(flags=os.O_RDONLY)
-    driver.open("/file", writer)
-    driver.getattr("", writer)
-    vfs.put("file", b"content, and what the job has added")
-    driver.open("/file", reader)
-    assert reader.direct_io

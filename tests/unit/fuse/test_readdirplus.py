@@ -34,7 +34,7 @@ class Libfuse:
     def __init__(self, kernel_timeout: float = 1.0) -> None:
         self.names = [b".", b"..", b"plain", b"unknown", b"last"]
         self.nodes = {b"plain": 11, b"last": 12}
-        self.error = 0
+        self.error, self.size = 0, 100
         self.flags = BIG_WRITES
         self.asked: list[Opcode] = []
         self.forgotten: list[tuple[int, int]] = []
@@ -43,7 +43,8 @@ class Libfuse:
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.here = here = AtWork()
         here.desk = self.desk = Desk(4096)
-        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout, here)
+        self.told: dict[int, int] = {}
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout, here, self.told)
 
     def close(self) -> None:
         self.device.close()
@@ -76,7 +77,7 @@ class Libfuse:
             if found is None:
                 self.send(error=errno.ENOENT)
             else:
-                self.send(struct.pack("=Q", found).ljust(FOUND, b"\1"))
+                self.send(struct.pack("=Q40xQ", found, self.size).ljust(FOUND, b"\1"))
 
     def send(self, data: bytes = b"", error: int = 0) -> None:
         head = struct.pack("=IiQ", 16 + len(data), -error, UNIQUE)
@@ -136,6 +137,15 @@ def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None
     assert not libfuse.forgotten
 
 
+def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
+    """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
+    libfuse.told[11] = 99
+    libfuse.read_directory()
+    assert [node for _, node, _ in libfuse.entries()] == [0, 0, 0, 0, 12]
+    assert libfuse.forgotten == [(11, 1)]
+    assert libfuse.told == {11: 99, 12: 100}
+
+
 def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
     """The kernel goes on from the offset of the last entry that it got."""
     libfuse.read_directory(room=3 * (FOUND + 32))
@@ -159,7 +169,7 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
-    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0, libfuse.here)
+    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0, libfuse.here, {})
     libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]
@@ -167,12 +177,12 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
 
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
     """vfs/semantics.md 3.13: whoever reads another version there stays at it."""
-    libfuse.desk.answer = struct.pack("=Q", 11)
     for number in (b"1", b"2"):
+        libfuse.desk.answer, libfuse.desk.parting = struct.pack("=Q", 11), True
         libfuse.plus.part(libfuse.desk, libfuse.request(Opcode.LOOKUP, b"plain\0"))
         assert libfuse.renamed.pop() == (DIRECTORY, b"plain", b".fuse_hidden-parted-" + number)
     assert libfuse.asked == [Opcode.RENAME, Opcode.FORGET] * 2
-    assert libfuse.forgotten == [(11, 1)] * 2
+    assert (libfuse.forgotten, libfuse.desk.parting) == ([(11, 1)] * 2, False)
 
 
 OURS = DO_READDIRPLUS | READDIRPLUS_AUTO

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,20 +47,12 @@ def together(count: int, call: Callable[[], object], gate: Gate) -> list[object]
         return [future.result(20) for future in futures]
 
 
-def fill(world: World, count: int) -> None:
-    for number in range(count):
-        world.server.file(f"f{number:04d}")
-    world.namespace.refresh()
-    world.server.asked()
-    world.expire()
-
-
 @pytest.mark.parametrize(("count", "pages"), [(90, 1), (1000, 11)])
 def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
     world: World, count: int, pages: int
 ) -> None:
     """vfs/semantics.md 1: where a find would be the fifth within a second, a listing is read instead."""
-    fill(world, count)
+    world.listed(count)
     for number in range(count):
         assert world.namespace.lookup(f"f{number:04d}") is not None
     assert [operation for operation, _ in world.server.asked()] == ["find"] * 4 + ["list"] * pages
@@ -67,7 +60,7 @@ def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
 
 def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
     """vfs/semantics.md 1: after the snapshot expires, a single stat costs one find, not a listing."""
-    fill(world, 90)
+    world.listed(90)
     for number in range(40):
         world.namespace.lookup(f"f{number:04d}")
         world.clock.advance(0.25)
@@ -76,7 +69,7 @@ def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
 
 def test_a_name_that_was_not_there_is_asked_for_again_after_the_ttl(world: World) -> None:
     """vfs/semantics.md 1: a change made by the job is visible after the TTL, a new name too."""
-    fill(world, 300)
+    world.listed(300)
     assert world.namespace.lookup("new") is None
     made = world.server.file("new")
     assert world.namespace.lookup("new") is None
@@ -93,19 +86,12 @@ def slow_pages(world: World, seconds: float) -> None:
     world.server.before = slow
 
 
-def refreshed(world: World, times: int) -> None:
-    """That many more listings are read, and what they showed has expired."""
-    for _ in range(times):
-        world.namespace.refresh()
-    world.expire()
-    world.server.asked()
-
-
 def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(world: World) -> None:
     """vfs/semantics.md 1: the effective TTL grows with the time a listing takes, and the status says so."""
     slow_pages(world, 3.0)
-    fill(world, 300)
-    refreshed(world, 2)
+    world.listed(300)
+    world.listed()
+    world.listed()
     assert world.namespace.status().effective_ttl == pytest.approx(15.0)
     for number in range(300):
         assert world.namespace.lookup(f"f{number:04d}") is not None
@@ -119,7 +105,7 @@ def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(worl
 
 def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
     """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
-    fill(world, 30)
+    world.listed(30)
     looked_up = world.namespace.looked_up
     assert looked_up("f0001") is None, "as old as that a lookup would ask"
     world.namespace.refresh()
@@ -134,8 +120,9 @@ def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(
 def test_in_a_storm_a_listing_has_the_attributes_that_lookups_have(world: World) -> None:
     """vfs/semantics.md 1: decide by cost."""
     slow_pages(world, 3.0)
-    fill(world, 300)
-    refreshed(world, 2)
+    world.listed(300)
+    world.listed()
+    world.listed()
     assert world.namespace.looked_up("f0000") is None
     for number in range(4):
         world.namespace.lookup(f"f{number:04d}")
@@ -147,8 +134,9 @@ def test_in_a_storm_a_listing_has_the_attributes_that_lookups_have(world: World)
 def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
     """vfs/semantics.md 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
     slow_pages(world, 10.0)
-    fill(world, 300)
-    refreshed(world, 2)
+    world.listed(300)
+    world.listed()
+    world.listed()
     world.clock.advance(50.0)
     file, names = world.namespace.peek("f0000"), itertools.count()
 
@@ -197,7 +185,7 @@ def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
 def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) -> None:
     """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago."""
     first = world.server.file("x")
-    fill(world, 5)
+    world.listed(5)
     world.namespace.refresh()
     world.clock.advance(0.5)
     second = world.server.rewrite(first)
@@ -210,27 +198,21 @@ def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) 
     assert world.server.asked() == []
 
 
-def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
-    """vfs/semantics.md 1: concurrent callers who want the same thing share one request."""
-    fill(world, 3)
-    gate = world.server.before = Gate("find")
-    found = together(8, lambda: world.namespace.lookup("f0001"), gate)
-    assert len(set(found)) == 1
-    assert world.server.asked() == [("find", "f0001")]
-
-
-def test_concurrent_readers_of_directories_share_one_listing(world: World) -> None:
-    """vfs/semantics.md 1.10: concurrent callers who want the same thing share one request."""
-    gate = world.server.before = Gate("list")
-    found = together(8, lambda: len(world.namespace.children("")), gate)
-    assert found == [0] * 8
-    assert world.server.asked() == [("list", 0)]
+@pytest.mark.parametrize("operation", ["find", "list"])
+def test_concurrent_callers_who_want_the_same_share_one_request(world: World, operation: str) -> None:
+    """vfs/semantics.md 1.10: of one path, and of directories."""
+    world.listed(3)
+    gate = world.server.before = Gate(operation)
+    find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
+    found = together(8, find if operation == "find" else children, gate)
+    assert found == [found[0]] * 8
+    assert [asked for asked, _ in world.server.asked()] == [operation]
 
 
 def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
     """vfs/semantics.md 1: an answer is as young as was asked for, whoever made the request."""
     world.server.file("x")
-    fill(world, 3)
+    world.listed(3)
     gate = Gate("find")
     answered_early: list[object] = []
 
@@ -267,20 +249,15 @@ def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> 
     assert world.namespace.peek("x") is not None
 
 
-def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page(world: World) -> None:
-    """vfs/semantics.md 1: decide by cost: it tells more than the find, which can't see implicit directories."""
-    fill(world, 5)
+@pytest.mark.parametrize(("files", "asked"), [(5, ("list", 0)), (300, ("find", "new"))])
+def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page_and_else_a_find(
+    world: World, files: int, asked: tuple[str, object]
+) -> None:
+    """vfs/semantics.md 1: decide by cost: a listing tells more than the find, which can't see implicit directories."""
+    world.listed(files)
     world.server.file("new/x")
-    assert world.namespace.lookup("new") is not None
-    assert world.server.asked() == [("list", 0)]
-
-
-def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None:
-    """vfs/semantics.md 1: a single stat costs one find, not a listing."""
-    slow_pages(world, 0.2)
-    fill(world, 300)
-    assert world.namespace.lookup("nothing") is None
-    assert world.server.asked() == [("find", "nothing")]
+    assert (world.namespace.lookup("new") is not None) is (files == 5)
+    assert world.server.asked() == [asked]
 
 
 @pytest.mark.parametrize(("seconds", "listed"), [(0.1, True), (0.3, False)])
@@ -289,7 +266,7 @@ def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
 ) -> None:
     """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
     slow_pages(world, seconds)
-    fill(world, 90)
+    world.listed(90)
     for number in range(20):
         world.namespace.lookup(f"f{number:04d}", max_age=1.0)
     asked = [operation for operation, _ in world.server.asked()]
@@ -326,7 +303,7 @@ def test_one_slow_answer_changes_nothing(world: World, slow: int) -> None:
 
 def test_an_implicit_directory_that_is_not_known_is_seen_within_the_ttl(world: World) -> None:
     """vfs/semantics.md 1: implicit directories are shown; where there are any, what find can't see costs a listing."""
-    fill(world, 300)
+    world.listed(300)
     world.server.file("implicit/x")
     world.namespace.refresh()
     for number in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,8 +72,7 @@ def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
 
 def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
-    world.namespace.refresh()
-    world.expire()
+    world.listed()
     world.server.directory("new")
     assert world.namespace.lookup("new", max_age=0.0) is not None
     fail_with(world, UnavailableError("down"))
@@ -84,49 +84,52 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
-    """vfs/semantics.md 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
+@pytest.mark.parametrize("listed", [False, True])
+def test_what_is_not_known_is_an_error_and_never_absent_or_empty(
+    world: World, failure: ApiError, listed: bool
+) -> None:
+    """vfs/semantics.md 1.14, 1.15: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
     vfs/semantics.md 5: 401 is EACCES. A job that is gone is not a file that is gone.
     """
-    world.server.file("a.txt")
-    world.namespace.refresh()
+    if listed:
+        world.server.file("a.txt")
+        world.namespace.refresh()
     fail_with(world, failure)
     world.clock.advance(STALE + 1)
-    for _ in range(2):
+    for path in ("", "unknown") * 2:
         with pytest.raises(ApiError) as raised:
             world.namespace.lookup("unknown")
         assert raised.value.errno == (errno.EIO if isinstance(failure, NotFoundError) else failure.errno)
         with pytest.raises(ApiError):
-            world.namespace.children("unknown")
-
-
-@pytest.mark.parametrize("failure", FAILURES)
-def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiError) -> None:
-    """vfs/semantics.md 1.15: a network failure never looks like an empty directory."""
-    fail_with(world, failure)
-    with pytest.raises(ApiError):
-        world.namespace.children("")
-    with pytest.raises(ApiError):
-        world.namespace.lookup("a")
+            world.namespace.children(path)
     assert world.namespace.lookup("") is not None
 
 
-def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world: World) -> None:
-    """vfs/semantics.md 1: while the server cannot be reached the status says so; and it is found when it is back."""
-    a = world.server.file("a")
-    world.namespace.refresh()
+@pytest.mark.parametrize("away", [None, "refused"])
+def test_what_is_known_is_served_while_the_server_is_out_of_reach_and_it_is_found_when_it_is_back(
+    world: World, away: str | None
+) -> None:
+    """vfs/semantics.md 1: whether a look-up found it to be or another request; the status says so."""
+    a = world.server.file("a.txt")
+    world.listed()
+    world.server.health.away = away
     fail_with(world, UnavailableError("down"))
-    world.expire()
-    assert world.namespace.children("") == {"a": a}
-    for _ in range(2):
+    assert world.namespace.lookup("a.txt") == a
+    for _ in range(3):
         world.server.asked()
-        assert world.namespace.children("") == {"a": a}
+        assert world.namespace.children("") == {"a.txt": a}
         assert world.server.asked() == [("answers", "")]
+        assert world.namespace.lookup("a.txt") == a
+        assert world.namespace.lookup("new") is None
+        assert {asked[0] for asked in world.server.asked()} == {"answers"}
         assert world.namespace.unreachable
+    status = world.namespace.status()
+    assert (status.stale, status.error) == (True, away or "down")
     fail_with(world, None)
+    world.server.health.away = None
     b = world.server.file("b")
-    assert world.namespace.children("") == {"a": a, "b": b}
+    assert world.namespace.children("") == {"a.txt": a, "b": b}
     assert not world.namespace.unreachable
 
 
@@ -175,35 +178,14 @@ def test_who_is_to_change_something_asks_though_others_have_failed_just_now(worl
 
 def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 5: no retry storm, only the question whether it is back; one line in the log says it."""
-    for number in range(20):
-        world.server.file(f"f{number}")
-    world.namespace.refresh()
-    world.server.asked()
+    world.listed(20)
     fail_with(world, UnauthorizedError("key refused"))
-    world.expire()
     with caplog.at_level(logging.WARNING, "jobfs.namespace"):
         for number in range(20):
-            assert world.namespace.lookup(f"f{number}") is not None
+            assert world.namespace.lookup(f"f{number:04d}") is not None
             assert len(world.namespace.children("")) == 20
     assert len([asked for asked in world.server.asked() if asked[0] != "answers"]) == 1
     assert len(caplog.records) == 1
-
-
-def test_what_is_known_is_served_without_a_request_while_the_server_is_out_of_reach(world: World) -> None:
-    """vfs/semantics.md 1: though it was not a look-up that found it to be; the status says so."""
-    a = world.server.file("a.txt")
-    world.namespace.refresh()
-    world.expire()
-    world.server.health.away = "refused"
-    fail_with(world, UnavailableError("refused", errno=errno.ENETUNREACH))
-    world.server.asked()
-    for _ in range(3):
-        assert world.namespace.lookup("a.txt") == a
-        assert world.namespace.lookup("new") is None
-        assert world.namespace.children("") == {"a.txt": a}
-    assert {asked[0] for asked in world.server.asked()} == {"answers"}
-    status = world.namespace.status()
-    assert (status.stale, status.error) == (True, "refused")
 
 
 def test_what_the_last_listing_has_shown_can_be_asked_for_however_long_ago_that_was(world: World) -> None:
@@ -231,10 +213,7 @@ def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
 def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
     """vfs/semantics.md 5: 422 is EINVAL."""
     a = world.server.file("a.txt")
-    for number in range(120):
-        world.server.file(f"f{number}")
-    world.namespace.refresh()
-    world.expire()
+    world.listed(120)
 
     def refuse(_operation: str, argument: Any) -> None:
         if argument == "bad":
@@ -279,25 +258,22 @@ def test_a_listing_under_way_ends_when_the_namespace_is_closed(world: World) -> 
         world.namespace.refresh()
 
 
-def no_listing(operation: str, _argument: Any) -> None:
+NO_END = ContractError("list items: the list has no end")
+
+
+def no_listing(operation: str, _argument: Any, error: ApiError = NO_END) -> None:
     if operation == "list":
-        raise ContractError("list items: the list has no end")
+        raise error
 
 
-@pytest.mark.parametrize(
-    "error", [ContractError("list items: the list has no end"), UnavailableError("has no end", status=504)]
-)
+@pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
 def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, error: ApiError) -> None:
     """vfs/semantics.md 1: what is right goes on being shown; a directory that can't be listed is EIO, never empty."""
-
-    def no_listing(operation: str, *_: object) -> None:
-        if operation == "list":
-            raise error
 
     a = world.server.file("a.txt")
     d = world.server.directory("d")
     b = world.server.file("d/b.txt")
-    world.server.before = no_listing
+    world.server.before = partial(no_listing, error=error)
     for path, found in (("a.txt", a), ("d", d), ("d/b.txt", b), ("nothing", None)):
         assert world.namespace.lookup(path) == found
         assert world.namespace.lookup(path, max_age=0.0) == found

@@ -164,13 +164,9 @@ def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> N
     assert Tree.of(item(path) for path in items).has_implicit() is implicit
 
 
-def test_an_item_without_id_is_no_item() -> None:
+def test_an_item_without_id_is_no_item_and_of_equals_every_reader_shows_the_same() -> None:
     tree = Tree.of([implicit_directory("x")])
-    assert len(tree) == 0
-    assert tree.at("x") is None
-
-
-def test_of_equals_every_reader_shows_the_same() -> None:
+    assert (len(tree), tree.at("x")) == (0, None)
     one, other = item("x", "1"), item("x", "2")
     assert shown([one, other]) is shown([other, one]) is other
 

@@ -128,9 +128,6 @@ class Server:
     def rewrite(self, item: Item) -> Item:
         return self._store(replace(self.items[item.id], **self._stamp()))
 
-    def change(self, item: Item, **fields: Any) -> Item:
-        return self._store(replace(self.items[item.id], **fields))
-
     def move(self, item: Item, path: str) -> Item:
         with self._lock:
             old = self.items[item.id].path
@@ -192,6 +189,14 @@ class World:
     def expire(self) -> None:
         """Let everything that is known become older than the TTL."""
         self.clock.advance(TTL + 0.001)
+
+    def listed(self, files: int = 0) -> None:
+        """With so many more files, all is listed, and older than the TTL; nobody was asked since."""
+        for number in range(files):
+            self.server.file(f"f{number:04d}")
+        self.namespace.refresh()
+        self.expire()
+        self.server.asked()
 
 
 def item(path: str, item_id: str = "", **fields: Any) -> Item:

@@ -101,7 +101,7 @@ def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Bases, 
 
 def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Bases) -> None:
     """save/protocol.md R1: there the timestamp tells."""
-    world.context.saw_moves_keep_updated_at()
+    world.context.server.learn(moves_keep_updated_at=True)
     there = item(world)
     bases.learn(world.state.change(Verb.PUT, "file", base=Base.of(there)), there)
     assert world.client.done == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from jobfs import names
 from jobfs.errors import NotFoundError, UnavailableError
+from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -41,7 +43,8 @@ def cancelled(world: World, **values: Any) -> Change:
 
 def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Aside:
     item = world.client.put(item_id, hidden("file", tid=item_id * 16), content)
-    return Aside(item_id, item.path, moved=True, size=item.size, updated_at=item.updated_at, **values)
+    values = {"moved": True, "size": item.size, "updated_at": item.updated_at, **values}
+    return Aside(item_id, item.path, **values)
 
 
 # -- placed
@@ -185,6 +188,31 @@ def test_what_is_just_being_made_is_explained(
     assert (world.client.paths["h"] == hidden("x")) is stays
 
 
+@pytest.mark.parametrize(
+    ("role", "taken", "known", "shown"),
+    [
+        (names.Role.ASIDE, False, True, "x"),
+        (names.Role.ASIDE, True, True, "x.conflict-"),
+        (names.Role.REMOVED, False, True, "x"),
+        (names.Role.STAGED, False, True, ""),
+        (names.Role.STAGED, False, False, "x.recovered-"),
+    ],
+)
+def test_what_no_record_explains_is_shown_by_a_name_that_says_what_it_is(
+    world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
+) -> None:
+    """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted; one that is none is never T."""
+    world.client.put("h", hidden("x", role), b"content")
+    if taken:
+        world.client.put("t", "x")
+    if known:
+        world.state.write(used=TID)
+    cleanup.expose_orphans()
+    path = world.client.paths.get("h", "")
+    assert path.startswith(shown)
+    assert (path == shown) is (shown in ("x", ""))
+
+
 def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, cleanup: Cleanup) -> None:
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")
@@ -196,13 +224,108 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 
 
 def test_what_is_remembered_of_vanished_items_goes(world: World, cleanup: Cleanup) -> None:
-    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job."""
-    for name in "ab":
+    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job; what is open, or changed here, stays."""
+    for name in "abc":
         world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
-    gone = world.client.items.pop("a")
+    world.opened(world.client.items["c"])
+    changed = world.closed("d", NEW, world.client.put("d", "d"))
+    gone = [world.client.items.pop(name) for name in "acd"]
     cleanup.forget_vanished()
-    assert world.state.of(gone) is None
+    assert [world.state.of(item) is None for item in gone] == [True, False, False]
     assert world.state.of(world.client.items["b"]) is not None
+    assert changed.unsaved
+
+
+# -- undo: what was set aside goes back, the newest first (R11)
+
+
+def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any) -> Change:
+    """A change under way whose staged item is `new`, in the journal."""
+    values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "new", "asides": list(asides), **values}
+    change = world.state.change(verb, "file", **values)
+    world.state.write(edit(change))
+    return change
+
+
+def undone(world: World, change: Change) -> Change:
+    world.write_back.cleanup.undo(change, "refused", errno.EFBIG)
+    return change
+
+
+def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
+    """save/protocol.md R11."""
+    older, newer = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
+    world.client.put("new", hidden("file", names.Role.STAGED))
+    change = undone(world, change_of(world, older, newer))
+    assert world.client.paths["2"] == "file"
+    assert world.client.paths["1"].startswith("file.conflict-")
+    assert "new" not in world.client.paths, "the staged item's bytes are here"
+    assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
+
+
+def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
+    world.client.put("job", "file")
+    undone(world, change_of(world, set_aside(world, "1", OLD)))
+    assert world.client.paths["job"] == "file"
+    assert world.client.paths["1"].startswith("file.conflict-")
+
+
+def test_what_was_taken_away_is_left_alone(world: World) -> None:
+    taken, gone = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
+    world.client.put("1", "taken by the job")
+    del world.client.items["2"]
+    undone(world, change_of(world, taken, gone))
+    assert world.client.paths == {"1": "taken by the job"}
+
+
+def test_what_was_never_moved_is_not_moved_back(world: World) -> None:
+    left = set_aside(world, "1", OLD, moved=False)
+    world.client.put("1", "file")
+    undone(world, change_of(world, left, stage=Stage.STAGING, staged_id=""))
+    assert world.client.done == []
+
+
+def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
+    file = world.state.new(Kind.FILE, "file")
+    world.state.write(edit(file, generation=6))
+    world.state.bytes.new(file.ino, 5).release()
+    undone(world, change_of(world, file=file, generation=5))
+    assert (file.refused, file.unsaved) == ("", True)
+    world.state.sync()
+    assert list(world.state.bytes.directory.iterdir()) == [], "nothing needs the older ones"
+
+
+def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
+    """save/protocol.md R10."""
+    change = undone(world, change_of(world, set_aside(world, "1", OLD), stage=Stage.CANCELLED))
+    assert change.stage is Stage.CANCELLED
+    assert change.asides == []
+    assert world.client.paths == {"1": "file"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "place"), [(Verb.PUT, "file"), (Verb.PUT, "taken from there"), (Verb.MOVE, "file")]
+)
+def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, place: str) -> None:
+    """save/protocol.md R6: under any other name it is promoted."""
+    change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft")
+    world.client.put("new", place)
+    before = dict(world.client.paths)
+    with pytest.raises(UnavailableError):
+        undone(world, change)
+    assert world.client.paths == before
+    assert (change.stage, len(world.state.journal.load(Change))) == (Stage.STAGED, 1)
+
+
+def test_an_undo_that_the_server_does_not_answer_is_tried_again(world: World) -> None:
+    """save/protocol.md, The steps, undo: refused itself, it is tried until it succeeds."""
+    change = change_of(world, set_aside(world, "1", OLD))
+    world.client.lose, world.client.carried_out = 1, True
+    with pytest.raises(UnavailableError):
+        undone(world, change)
+    assert len(world.state.journal.load(Change)) == 1
+    undone(world, change)
+    assert (world.client.paths["1"], len(world.state.journal.load(Change))) == ("file", 0)
 
 
 def away() -> None:

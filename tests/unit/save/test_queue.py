@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +30,7 @@ from jobfs.nodes import Kind
 from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, Queue
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import Aside, Stage, Verb
+from jobfs.state.records import Aside, Handle, Stage, Verb
 
 from .world import World
 
@@ -145,6 +145,21 @@ def unsaved(state: State, path: str = "file", generation: int = 1) -> File:
     return file
 
 
+def cancelled(state: State, target: str = "file", **values: Any) -> Change:
+    """A save whose file was unlinked."""
+    change = state.change(Verb.PUT, target, begun=True, **values)
+    state.write(edit(change, stage=Stage.CANCELLED))
+    return change
+
+
+def going(queue: Queue, runner: Runner, change: Change) -> Change:
+    """A Change that runs until the gate is opened."""
+    runner.gate.clear()
+    queue.add(change, 0.0)
+    eventually(lambda: change.running)
+    return change
+
+
 def waiting(call: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=call)
     thread.start()
@@ -208,9 +223,7 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
     """The file is unlinked while it is saved, and made anew, among many others."""
     monkeypatch.setattr(module, "_CROWD", 1)
     runner.clean.clear()
-    unlinked, newer, other = put(), put(), put("other")
-    unlinked.begun = True
-    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    unlinked, newer, other = cancelled(state), put(), put("other")
     queue.wake()
     eventually(lambda: unlinked.running and queue._idle)
     queue.add(newer, 0.3)
@@ -220,19 +233,21 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
     eventually(lambda: newer.settled)
 
 
+@pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
 def test_what_was_unlinked_goes_before_what_takes_its_name(
-    queue: Queue, runner: Runner, put: Put, state: State
+    queue: Queue, runner: Runner, put: Put, state: State, then: str
 ) -> None:
     runner.clean.clear()
-    unlinked, newer = put(), put()
-    unlinked.begun = True
-    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    unlinked, newer = cancelled(state), put()
     queue.add(newer, 0.0)
-    eventually(lambda: unlinked.running)
+    eventually(lambda: unlinked.running and queue._idle and not queue._new)
     assert runner.ran == []
-    runner.clean.set()
+    if then == "it ends":
+        runner.clean.set()
+    else:
+        state.apply(newer, target="elsewhere")
     eventually(lambda: newer.settled)
-    assert runner.finished[0] == unlinked.seq
+    assert runner.finished[:1] == [unlinked.seq] * (then == "it ends")
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
@@ -251,19 +266,6 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
         state.apply(away, source="other")
     else:
         state.end(away)
-    eventually(lambda: newer.settled)
-
-
-def test_what_waits_for_another_and_gets_another_name_runs(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
-    runner.clean.clear()
-    unlinked, newer = put(), put()
-    unlinked.begun = True
-    state.write(edit(unlinked, stage=Stage.CANCELLED))
-    queue.add(newer, 0.0)
-    eventually(lambda: unlinked.running and queue._idle and not queue._new)
-    state.apply(newer, target="elsewhere")
     eventually(lambda: newer.settled)
 
 
@@ -302,7 +304,7 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
     file = unsaved(state)
-    file.handles.append(SimpleNamespace(writable=writing))
+    file.handles.append(Handle(file, None, os.O_RDWR if writing else os.O_RDONLY))
     first = queue.save(file, 0.0)
     assert first is not None
     state.apply(first, generation=1)
@@ -391,9 +393,8 @@ def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_wheth
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.5)
     for _ in range(3):
         world.client.health.failed(changing=True)
-    given_up = [put(str(number), tid=f"t{number}", begun=True) for number in range(50)]
+    given_up = [cancelled(state, str(number), tid=f"t{number}") for number in range(50)]
     for work in given_up:
-        state.write(edit(work, stage=Stage.CANCELLED))
         queue.add(work, 0.0)
     saved = put("saved")
     queue.add(saved, 0.0)
@@ -420,17 +421,6 @@ def test_a_long_transfer_keeps_nobody_from_asking_whether_the_server_is_back(
     runner.gates[large.seq].set()
 
 
-def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another file."""
-    stuck = put("stuck")
-    runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
-    queue.add(stuck, 0.0)
-    eventually(lambda: stuck.attempts > 5)
-    other = put("other")
-    queue.add(other, 0.0)
-    eventually(lambda: other.settled)
-
-
 def test_nothing_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
@@ -454,15 +444,12 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     queue.add(work, NEVER)
     queue.commit(work)
     assert work.settled
-    runner.gate.clear()
-    going = put()
-    queue.add(going, 0.0)
-    eventually(lambda: going.running)
-    thread = waiting(lambda: queue.commit(going))
+    other = going(queue, runner, put())
+    thread = waiting(lambda: queue.commit(other))
     runner.gate.set()
     thread.join(20)
-    assert going.settled
-    assert runner.ran == [work.seq, going.seq], "nobody ran it twice"
+    assert other.settled
+    assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
 def test_what_was_committed_is_not_remembered_though_it_is_cleaned_up_later(
@@ -505,10 +492,7 @@ def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner
 
 
 def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: Runner, put: Put) -> None:
-    runner.gate.clear()
-    work = put()
-    queue.add(work, 0.0)
-    eventually(lambda: work.running)
+    work = going(queue, runner, put())
     with deadline.within(0.02), pytest.raises(UnavailableError) as caught:
         queue.commit(work)
     assert caught.value.errno == errno.ETIMEDOUT
@@ -518,10 +502,7 @@ def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
     """vfs/semantics.md 1.14: nor for a run that finds out whether it is back. What was to be sent is due in the background."""
-    runner.gate.clear()
-    under_way, other = put(), put()
-    queue.add(under_way, 0.0)
-    eventually(lambda: under_way.running)
+    under_way, other = going(queue, runner, put()), put()
     world.client.health.away = "refused"
     for work in (under_way, other):
         with pytest.raises(HeldBackError):
@@ -535,10 +516,7 @@ def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
-    runner.gate.clear()
-    work = put()
-    queue.add(work, 0.0)
-    eventually(lambda: work.running)
+    work = going(queue, runner, put())
     run = work.deadline
     assert run is not None
     assert not run.waited
@@ -585,10 +563,7 @@ def test_what_a_commit_had_no_time_to_begin_is_begun_later(queue: Queue, runner:
 def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    runner.gate.clear()
-    inside, outside = put("dir/sub/file"), put("dirt")
-    queue.add(inside, 0.0)
-    eventually(lambda: inside.running)
+    inside, outside = going(queue, runner, put("dir/sub/file")), put("dirt")
     with state.reservations.held("dir"):
         with deadline.within(0.02), pytest.raises(UnavailableError):
             queue.rest("dir")
@@ -693,8 +668,7 @@ def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
 ) -> None:
     """save/protocol.md R10: while it is taken back it may still be on the server under the target's name."""
     runner.clean.clear()
-    work = put("dir/a", tid="begun", begun=True)
-    state.write(edit(work, stage=Stage.CANCELLED))
+    work = cancelled(state, "dir/a", tid="begun")
     thread = waiting(lambda: queue.rest("dir"))
     eventually(lambda: work.running)
     assert thread.is_alive()
@@ -774,16 +748,13 @@ def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner:
     for work in (waits, created):
         queue.add(work, 0.0)
     eventually(lambda: waits.settled and not waits.running and runner.finished)
-    assert queue.cleaned(20.0, waiting=False)
-    assert not queue.cleaned(0.01, waiting=True)
+    assert queue.to_clean(20.0, waiting=False) == 0
+    assert queue.to_clean(0.01, waiting=True) == 1
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
 def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: Runner, put: Put) -> None:
-    runner.gate.clear()
-    running, waits = put("1"), put("2")
-    queue.add(running, 0.0)
-    eventually(lambda: running.running)
+    running, waits = going(queue, runner, put("1")), put("2")
     thread = waiting(queue.stop)
     eventually(queue._stop.is_set)
     queue.add(waits, 0.0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.remove import Remove
 from jobfs.state import Change, File
-from jobfs.state.records import Base, Stage, Verb
+from jobfs.state.records import Base, Handle, Stage, Verb
 
 from .world import World, hidden, sha
 
@@ -66,7 +66,7 @@ def test_open_handles_get_their_bytes_first(world: World, remove: Remove) -> Non
 def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
     """An open file that libfuse has hidden: its unlink is due."""
     file = world.state.new(Kind.FILE, f".fuse_hidden{1:016x}")
-    file.handles.append(SimpleNamespace(item=None, content=None, writable=False))
+    file.handles.append(Handle(file, None, os.O_RDONLY))
     world.state.apply(file, stays=True, **values)
     change = world.state.change(
         Verb.REMOVE, "file", file, stage=Stage.STAGED, base=base, shows={"file": None}

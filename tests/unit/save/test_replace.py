@@ -12,7 +12,7 @@ from jobfs.errors import BadRequestError, FsError, UnavailableError
 from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Stage
+from jobfs.state.records import Base, Stage
 
 from .world import World, sha
 
@@ -62,7 +62,7 @@ def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.save("dir/file.txt", NEW, old(world))
     assert file.item is not None
-    assert (file.base.id, file.base.sha256, file.base.updated_at) == (file.item_id, sha(NEW), file.item.updated_at)  # fmt: skip
+    assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.of(file.item) is file
 
@@ -87,7 +87,27 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
 
 
+def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
+    """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place."""
+    unsynced: list[bool] = []
+    world.client.before["update"] = [lambda: unsynced.append(world.state.unsynced)]
+    world.save("dir/file.txt", NEW, old(world))
+    assert unsynced == [False]
+
+
 # -- the job in the middle
+
+
+def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: after a long upload T is looked at again; what the job has renamed is not ours to move."""
+    monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
+    monkeypatch.setattr(world.client.health, "latency", 0.0)
+    item = old(world)
+    world.client.before["find"] = [lambda: None, lambda: old(world, "elsewhere")]
+    world.save("dir/file.txt", NEW, item)
+    assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
 
 
 def test_a_job_that_makes_it_again_and_again_is_waited_for(
@@ -156,6 +176,16 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
     assert world.content.adopted == [(file.item_id, NEW)]
 
 
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out: bool) -> None:
+    """save/protocol.md R2: the job may have written to it since; nor does the answer to the next promote say that it has not."""
+    file = world.closed("file", NEW)
+    world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
+    world.client.carried_out = carried_out
+    world.write_back.commit(file)
+    assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
+
+
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
@@ -171,9 +201,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert contents(world) == {"file": NEW}
     left = [aside.id for change in world.state.changes.values() for aside in change.asides]
     assert left == ([] if carried_out else [""])
-
-
-# -- the end of it
 
 
 # -- directories and moves

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Base, Handle, Verb
 
 from .world import World
 
@@ -37,7 +37,7 @@ def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) 
 
 
 def opened(file: File, *, writable: bool = True) -> File:
-    file.handles.append(SimpleNamespace(writable=writable, item=None, content=None, moved=lambda item: None))
+    file.handles.append(Handle(file, None, os.O_RDWR if writable else os.O_RDONLY))
     if file.local is not None:
         file.local.acquire()
     return file
@@ -80,6 +80,7 @@ def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
         with pytest.raises(FsError):
             world.closed("file", NEW)
     (file,) = world.state.unclosed
+    assert world.state.left().files == [file], "until then its bytes are unsent"
     world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base(), None, {})
     world.write_back.seal(file)
     assert world.state.journal.load(File) == []
@@ -108,17 +109,18 @@ def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> No
     assert world.client.done == []
 
 
-def test_an_unlink_that_comes_between_the_claim_of_a_save_and_its_first_record_deletes_the_item(
+def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps_its_file(
     world: World,
 ) -> None:
-    """save/protocol.md R10: nothing of it was sent, and what it was to replace goes as by any unlink."""
+    """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
     change = world.write_back.queue.save(file)
     assert change is not None
     change.begun = True
     assert world.write_back.cancel(file), "the caller deletes the item"
     world.write_back.replace.run(change)
-    assert (world.client.done, world.state.changes, world.state.journal.load(File)) == ([], {}, [])
+    assert (world.client.done, world.state.changes, file.unsaved) == ([], {}, True)
+    assert [row.path for row in world.state.journal.load(File)] == ["file"]
 
 
 # -- who makes room

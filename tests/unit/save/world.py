@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import File
-from jobfs.state.records import Base, Stage
+from jobfs.state.records import Base, Handle, Stage
 from jobfs.state.server import KnownServer
 
 MOUNT = "0123456789ab"
@@ -320,7 +321,9 @@ class World:
         """A program has this version open, and not all of its bytes are on this machine."""
         content = OpenVersion(error)
         file = self.state.open(item)
-        file.handles.append(SimpleNamespace(item=item, content=content, writable=False))
+        handle = Handle(file, item, os.O_RDONLY)
+        handle.content = content
+        file.handles.append(handle)
         self.state.opened[file.ino] = file
         return content
 

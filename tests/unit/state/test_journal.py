@@ -18,7 +18,7 @@ from tests.support.files import errno_from
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state import journal as journal_module
-from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
+from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare, damaged, open_journal
 from jobfs.state.records import Aside, Base, Change, File, Stage, Verb, columns
 
 BASE = Base("b", "then", None, "ee", True)
@@ -70,14 +70,6 @@ def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
         assert {n: type(v) for n, v in held(loaded).items()} == {n: type(v) for n, v in held(record).items()}
         again.write(gone=[record])
         assert again.load(type(record)) == []
-
-
-def test_what_is_written_has_the_changed_fields_and_the_record_is_left_to_its_owner(journal: Journal) -> None:
-    change = Change(1, Verb.PUT, "file")
-    journal.write((change, {}))
-    journal.write((change, {"target": "other", "base": BASE}))
-    assert [(found.target, found.base) for found in journal.load(Change)] == [("other", BASE)]
-    assert (change.target, change.base) == ("file", Base())
 
 
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
@@ -306,7 +298,8 @@ def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) ->
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(UsageError, match=f"another version of jobfs .schema {version}.*move the file away"):
-        Journal(path)
+        open_journal(path.parent)
+    assert damaged(path.parent) == []
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
 
@@ -318,3 +311,49 @@ def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, column: str) -> None
         journal._db.execute(f"UPDATE change SET {column}")
     with pytest.raises(JournalDamagedError):
         Journal(path)
+
+
+# -- a damaged one is put aside with its bytes, and a new one is begun
+
+
+GARBAGE = b"this is not a database, but long enough to be taken for one" * 100
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "bytes").mkdir()
+    return tmp_path
+
+
+def test_a_journal_that_is_whole_is_opened_as_it_is(directory: Path) -> None:
+    journal, sentence = open_journal(directory)
+    journal.write((Change(1, Verb.PUT, "file"), {}))
+    journal.close()
+    journal, again = open_journal(directory)
+    assert len(journal.load(Change)) == 1
+    journal.close()
+    assert (sentence, again, damaged(directory)) == ("", "", [])
+
+
+@pytest.mark.parametrize("unsent", [True, False])
+def test_a_journal_that_lost_all_its_bytes_is_never_taken_for_an_empty_one(
+    directory: Path, unsent: bool
+) -> None:
+    (directory / "journal.db").touch()
+    if unsent:
+        (directory / "bytes" / "0000000000000007.1").write_bytes(b"unsent")
+    journal, sentence = open_journal(directory)
+    journal.close()
+    assert ("it is empty" in sentence) is unsent
+    assert bool(damaged(directory)) is unsent
+
+
+def test_what_cannot_be_put_aside_is_left_as_it_is(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    (directory / "journal.db").write_bytes(GARBAGE)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(FsError, match="can't be moved aside: Permission denied"):
+        open_journal(directory)
+    assert (directory / "journal.db").read_bytes() == GARBAGE

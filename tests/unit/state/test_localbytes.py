@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobfs.errors import FsError
+from jobfs.state import localbytes
 from jobfs.state.localbytes import LocalBytes
 
 
@@ -59,11 +61,16 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
         local.release()
 
 
-def test_a_source_that_is_gone_leaves_nothing(store: LocalBytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["source", "disk"])
+def test_what_the_disk_does_not_have_is_an_input_output_error(
+    store: LocalBytes, tmp_path: Path, gone: str
+) -> None:
+    if gone == "disk":
+        store.directory.rmdir()
     with pytest.raises(FsError) as caught:
         store.new(7, 1, tmp_path / "gone")
     assert caught.value.errno == errno.EIO
-    assert list(store.directory.iterdir()) == []
+    assert gone == "disk" or list(store.directory.iterdir()) == []
 
 
 def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> None:
@@ -98,12 +105,9 @@ def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count
 def test_a_sync_that_fails_is_made_up_for_by_the_next(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(handle: int) -> None:
-        raise OSError(errno.EIO, "broken")
-
     sealed(store, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", broken)
+        patch.setattr(os, "fdatasync", refusing(errno.EIO))
         with pytest.raises(FsError) as caught:
             store.sync()
     assert caught.value.errno == errno.EIO
@@ -156,13 +160,6 @@ def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: Loca
     assert caught.value.errno == errno.EIO
 
 
-def test_a_disk_that_is_gone_is_an_input_output_error(store: LocalBytes) -> None:
-    store.directory.rmdir()
-    with pytest.raises(FsError) as caught:
-        store.new(7, 1)
-    assert caught.value.errno == errno.EIO
-
-
 def test_what_is_thrown_away_keeps_as_much_of_its_name_as_there_is_room_for(store: LocalBytes) -> None:
     local = store.new(1, 1, None)
     kept = store.throw_away(local, "ü" * 127 + "x")
@@ -188,3 +185,59 @@ def test_what_of_a_write_the_disk_has_taken_is_not_left_behind_the_end(
         local.write(b"4567", 3)
     assert (local.size, local.path.read_bytes()) == (3, b"123")
     local.release()
+
+
+# -- copies, and what the disk answers
+
+
+def refusing(code: int) -> Callable[..., int]:
+    def refuse(*arguments: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+def copied(source: Path, target: Path) -> bytes:
+    handle = os.open(target, os.O_RDWR | os.O_CREAT)
+    try:
+        localbytes.copy_into(source, handle)
+    finally:
+        os.close(handle)
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+@pytest.mark.parametrize("kernel", [True, False], ids=["by the kernel", "where the kernel can't"])
+def test_a_copy_is_whole(tmp_path: Path, size: int, kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(size))
+    monkeypatch.setattr(localbytes, "_COPY_CHUNK", 30_000)
+    if not kernel:
+        monkeypatch.setattr(os, "copy_file_range", refusing(errno.EXDEV))
+    assert copied(source, tmp_path / "copy") == source.read_bytes()
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 10_000)
+    monkeypatch.setattr(os, "copy_file_range", refusing(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        copied(source, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (errno.ENOSPC, errno.ENOSPC),
+        (errno.EDQUOT, errno.EDQUOT),
+        (errno.EROFS, errno.EROFS),
+        (errno.ENOENT, errno.EIO),
+        (errno.EACCES, errno.EIO),
+        (None, errno.EIO),
+    ],
+)
+def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
+    answer: int | None, told: int
+) -> None:
+    """vfs/semantics.md 1: "not there" is not "could not ask"."""
+    assert localbytes.failure(OSError(answer, "the disk")) == told

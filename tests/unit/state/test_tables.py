@@ -8,15 +8,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import UNSET, Aside, Stage, Verb
+from jobfs.state.localbytes import Local
+from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
 
@@ -46,6 +49,11 @@ def written(state: State, path: str, *, item: Item | None = None, content: bytes
     state.apply(file, local=local)
     state.write(edit(file, generation=local.generation, size=local.size), new=True)
     return file
+
+
+def opens(file: File) -> None:
+    """A program opens it."""
+    file.handles.append(Handle(file, file.item, os.O_RDONLY))
 
 
 def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +100,7 @@ def test_everything_below_a_directory_that_is_this_machines_word_is_found(state:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
-    opened.handles.append(object())
+    opens(opened)
     state.write(edit(remembered, mode=0o600))
     assert set(state.beneath("dir")) == {*unsent[:2], opened}
     assert set(state.beneath("")) == {*unsent, opened}
@@ -153,7 +161,7 @@ def test_what_nothing_needs_is_let_go_of(state: State) -> None:
         "nothing": state.open(replace(ITEM, id="6", path="6")),
     }
     state.touch(replace(ITEM, id="5", path="5"))
-    needed["handle"].handles.append(object())
+    opens(needed["handle"])
     state.write(edit(needed["row"], mode=0o600))
     state.change(Verb.PUT, "3", needed["change"])
     for file in needed.values():
@@ -253,11 +261,11 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert state.pending("a") is change
-    assert state.under_way("a", Verb.REMOVE) is None
+    assert state.under_way("a", verb=Verb.REMOVE) == []
     change.begun = True
-    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, change)
+    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [change])
     state.apply(change, stage=Stage.PLACED)
-    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, None)
+    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [])
 
 
 # -- a file loses its name
@@ -267,7 +275,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
     file = written(state, "a", content=b"content")
     assert file.local is not None
     local = file.local.acquire()
-    file.handles.append(object())
+    opens(file)
     state.unname(file)
     state.sync()
     assert (state.at("a"), file.path, file.generation, file.recorded) == (None, None, 0, False)
@@ -281,7 +289,7 @@ def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(sta
     file = written(state, "a", content=b"closed")
     local = state.bytes.new(file.ino, state.journal.next_number())
     state.apply(file, local=local)
-    file.handles.append(object())
+    opens(file)
     state.unname(file)
     state.sync()
     assert list(state.bytes.directory.iterdir()) == [local.path]
@@ -428,13 +436,12 @@ def test_what_is_remembered_goes_with_the_item(state: State) -> None:
 
 def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
     file = state.open(ITEM)
-    file.handles.append(object())
+    opens(file)
     state.write(edit(file, mode=0o755))
     state.lose("one")
     assert state.of(ITEM) is None
     assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
     assert again(state).files() == []
-    assert file not in state.forgettable()
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
@@ -444,16 +451,6 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
     assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
     (found,) = again(state).files()
     assert (found.path, found.generation) == ("dir/a", file.generation)
-
-
-def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: State) -> None:
-    remembered = state.open(ITEM)
-    state.write(edit(remembered, mode=0o755))
-    opened = state.open(replace(ITEM, id="2", path="2"))
-    opened.handles.append(object())
-    written(state, "3", item=replace(ITEM, id="3", path="3"))
-    state.open(implicit_directory("x"))
-    assert state.forgettable() == [remembered]
 
 
 def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
@@ -475,3 +472,49 @@ def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: Stat
     assert not other
     assert other.changes == {}
     assert other.file(file.ino) is not None
+
+
+# -- records: which way a Change may go, and what each record says of itself
+
+
+TID = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(Stage, Stage)))
+def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stage) -> None:
+    """save/protocol.md, The steps."""
+    change = Change(1, Verb.PUT, "file", old)
+    if new in TRANSITIONS[old]:
+        change.become(new)
+        assert change.stage is new
+    else:
+        with pytest.raises(ValueError, match=f"from {old} to {new}"):
+            change.become(new)
+        assert change.stage is old
+
+
+def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: Path) -> None:
+    file = File(7, path="a", generation=3, item_id="1")
+    assert (file.written, file.here) == (False, False)
+    file.local = Local(threading.Condition(), tmp_path / "3", 3, 0)
+    assert (file.written, file.here) == (False, True)
+    file.local = Local(threading.Condition(), tmp_path / "4", 4, 0)
+    assert file.written
+
+
+def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
+    """save/protocol.md R6: by the last component of its path."""
+    change = Change(1, Verb.PUT, "dir/file", tid=TID)
+    for directory, tid, staged in (("dir", TID, True), ("moved", TID, True), ("dir", "f" * 16, False)):
+        path = names.hidden_path(f"{directory}/file", "0" * 12, tid, names.Role.STAGED)
+        assert change.is_staged(Item("1", Kind.FILE, path)) is staged
+    assert not change.is_staged(Item("1", Kind.FILE, "dir/file"))
+
+
+def test_what_is_kept_of_the_replaced_is_what_was_shown_first() -> None:
+    """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
+    change = Change(1, Verb.PUT, "file", asides=[Aside("not moved", "h1"), Aside("", "lost")])
+    assert change.replaced() is None
+    own, covered = Aside("own", "h2", moved=True), Aside("default", "h3", moved=True)
+    change.asides += [own, covered]
+    assert change.replaced() is own

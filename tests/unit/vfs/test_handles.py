@@ -11,7 +11,8 @@ import pytest
 
 from jobfs.nodes import Item, Kind, Version
 from jobfs.state import File
-from jobfs.vfs.handles import Handle, KernelPages
+from jobfs.state.records import Handle
+from jobfs.vfs.handles import KernelPages
 
 ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
@@ -67,14 +68,19 @@ def pages() -> KernelPages:
 
 def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    handle = Handle(File(7), None, os.O_RDONLY)
+    handle = reader(version)
     kept = pages.opened(handle, path, version)
     pages.closed(handle)
     return kept
 
 
+def reader(version: Version | None) -> Handle:
+    item = None if version is None else replace(OLD, updated_at=version.updated_at, size=version.size)
+    return Handle(File(7), item, os.O_RDONLY)
+
+
 def opened(pages: KernelPages, path: str, version: Version | None) -> Handle:
-    handle = Handle(File(7), None, os.O_RDONLY)
+    handle = reader(version)
     pages.opened(handle, path, version)
     return handle
 
@@ -114,6 +120,7 @@ def test_a_writer_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
 def test_an_open_file_that_goes_on_with_a_newer_version_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
     follower = opened(pages, "x", ONE)
     pages.unsure("x")
+    follower.item = reader(OTHER).item
     assert not visit(pages, "x", ONE)
     pages.closed(follower)
     assert not visit(pages, "x", ONE)

@@ -110,15 +110,13 @@ def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Call
     work = start(timeout=3.0)
     work.names()
     server.faults.rate("unavailable", 1.0, on="download")
-    fh = work.opened("file")
-    work.vfs.write(fh, NEW, 0)
-    with within(2.0):
-        assert errno_from(work.vfs.fsync, fh)
-    assert visible(server) == {"file": OLD}
-    work.vfs.release(fh)
+    with work.closing(work.opened("file")) as fh:
+        work.vfs.write(fh, NEW, 0)
+        with within(2.0):
+            assert errno_from(work.vfs.fsync, fh)
+        assert visible(server) == {"file": OLD}
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"file": NEW}
+    settled(work, {"file": NEW})
 
 
 def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(

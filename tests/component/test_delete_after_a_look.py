@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from itertools import count
 
 import pytest
 from tests.support.boundaries import Mortal
-from tests.support.serverside import contents, visible
+from tests.support.serverside import contents
 
 from jobfs.emulator import Server
 from jobfs.save import cleanup, remove
@@ -42,10 +41,7 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rewrite(work: Mortal) -> None:
-    fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("dir/file", USERS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
 def test_before_what_was_set_aside_is_deleted(
@@ -66,8 +62,7 @@ def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(
     rewrite(work)
     busy_readers(work, monkeypatch)
     work.vfs.unlink("dir/file")
-    work.settle()
-    assert visible(server) == {"dir": None, "dir/new": USERS, "dir/file": JOBS}
+    work.settle({"dir": None, "dir/new": USERS, "dir/file": JOBS})
 
 
 def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
@@ -75,30 +70,7 @@ def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
 ) -> None:
     """vfs/semantics.md 4: a file that was unlinked does not come back; here on a server that touches all that moves."""
     server.set(move_touches="tree")
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("dir/file", USERS, flags=os.O_RDWR)
     work.vfs.rename("dir", "moved")
     work.vfs.unlink("moved/file")
-    work.settle()
-    assert visible(server) == {"moved": None, "moved/new": USERS}
-
-
-def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
-    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
-    ticks = count((int(time.time()) + 10) * 1_000_000)
-    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
-    server.set(updated_resolution="seconds")
-    server.store.seed({"dir/file": OLD})
-    work = mortal(write_back_delay=30)
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    server.store.write("dir/file", JOBS)
-    work.vfs.unlink("dir/file")
-    work.settle()
-    assert visible(server) == {"dir": None, "dir/file": JOBS}
+    work.settle({"moved": None, "moved/new": USERS})

@@ -50,11 +50,10 @@ def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
     """vfs/semantics.md 4, keep both: created by the job since this file was made."""
     server.set(create_existing=create_existing)
     work.vfs._write_back.upload.ask("x")
-    fh = work.opened("file.txt")
-    work.vfs.write(fh, b"the user's", 0)
-    server.store.seed({"file.txt": "the job's"})
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
+    with work.closing(work.opened("file.txt")) as fh:
+        work.vfs.write(fh, b"the user's", 0)
+        server.store.seed({"file.txt": "the job's"})
+        work.vfs.fsync(fh)
     settled(work)
     tree = visible(server)
     assert tree.pop("file.txt") == b"the user's"
@@ -82,8 +81,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
 def test_what_is_known_of_a_server_is_not_asked_again(server: Server, work: Workspace) -> None:
     work.vfs._write_back.upload.ask("x")
     settled(work)
-    work.stop()
-    work.start()
+    work.remount()
     server.log.clear()
     made(server, work, 5)
     assert [entry.operation for entry in server.log.changes()] == ["create"] * 5
@@ -97,8 +95,7 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
         work.vfs._write_back.upload.ask("x")
     assert work.vfs._write_back.context.known.rejects.get(Kind.FILE) is None
     files = made(server, work, 1)
-    settled(work)
-    assert visible(server) == files
+    settled(work, files)
 
 
 @pytest.mark.parametrize("form", ["nfc", "lower", "trimmed"])
@@ -112,8 +109,7 @@ def test_a_server_that_changes_names_is_never_given_one_at_its_target(
     with pytest.raises(BadRequestError, match="the server keeps the name"):
         work.vfs._write_back.upload.ask("x")
     assert work.vfs._write_back.context.known.rejects == {}
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
@@ -142,6 +138,5 @@ def test_a_lost_answer_to_a_mkdir_is_looked_for(
     work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create")
     work.mkdir("dir")
-    settled(work)
-    assert visible(server) == {"dir": None}
+    settled(work, {"dir": None})
     assert doubled(server) == []

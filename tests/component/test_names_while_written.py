@@ -66,8 +66,7 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     assert work.vfs.read(fh, 100, 0) == b"not saved"
     work.vfs.release(fh)
     work.vfs.unlink(f"other/{HIDDEN}")
-    settled(work)
-    assert visible(server) == {"other": None, "file": b"old"}
+    settled(work, {"other": None, "file": b"old"})
 
 
 def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
@@ -130,8 +129,7 @@ def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
     assert work.vfs.read(fh, 100, 0) == b"new"
     work.vfs.release(fh)
     assert work.read("file") == b"old"
-    settled(work)
-    assert visible(server) == {"dir": None, "file": b"old"}
+    settled(work, {"dir": None, "file": b"old"})
 
 
 def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
@@ -145,8 +143,7 @@ def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
     server.faults.clear()
     assert work.read("file") == b"new"
     work.vfs.release(fh)
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": b"old", "file": b"new"}
+    settled(work, {"dir": None, "dir/file": b"old", "file": b"new"})
 
 
 def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
@@ -167,6 +164,5 @@ def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server
     work.vfs.flush(fh)
     renamer.join()
     work.vfs.release(fh)
-    settled(work)
-    assert visible(server) == {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"}
+    settled(work, {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"})
     assert work.names("other") == ["file", "made"]

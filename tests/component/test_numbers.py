@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
@@ -43,8 +42,7 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
     before = work.vfs.getattr(copy).ino
     work.drain()
     assert work.vfs.getattr(copy).ino == before
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr(copy).ino == before
 
 
@@ -101,12 +99,11 @@ def test_the_copies_of_a_copy_have_numbers_of_their_own(
     path = "file"
     for turn in range(4):
         assert work.read(path)
-        fh = work.vfs.open(path, os.O_RDWR).fh
-        server.store.write(path, f"of the job, {turn}")
-        before = set(work.names())
-        work.vfs.write(fh, MINE, 0)
-        work.vfs.fsync(fh)
-        work.vfs.release(fh)
+        with work.opening(path) as fh:
+            server.store.write(path, f"of the job, {turn}")
+            before = set(work.names())
+            work.vfs.write(fh, MINE, 0)
+            work.vfs.fsync(fh)
         settled(work)
         work.vfs.refresh()
         (path,) = set(work.names()) - before

@@ -136,11 +136,10 @@ def test_what_was_read_is_not_written_into_another_version(server: Server, start
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SIZE // 4)
     server.faults.next("cut", on="download")
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    eventually(lambda: server.log.count("download"), "what is edited is fetched meanwhile")
-    assert work.vfs.read(fh, 4096, END) == OLD[END:]
-    server.store.write("file", NEW)
-    server.set(bandwidth=0)
-    assert errno_from(work.vfs.write, fh, b"x", 0) == errno.ESTALE
-    work.vfs.release(fh)
+    with work.opening("file") as fh:
+        eventually(lambda: server.log.count("download"), "what is edited is fetched meanwhile")
+        assert work.vfs.read(fh, 4096, END) == OLD[END:]
+        server.store.write("file", NEW)
+        server.set(bandwidth=0)
+        assert errno_from(work.vfs.write, fh, b"x", 0) == errno.ESTALE
     assert server.store.read("file") == NEW

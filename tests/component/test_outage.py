@@ -21,7 +21,6 @@ from jobfs.draining import drain
 from jobfs.emulator import Server
 from jobfs.errors import UnavailableError
 from jobfs.namespace import remote
-from jobfs.save import queue as save_queue
 
 OUTAGES = ["unavailable", "drop"]
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
@@ -42,10 +41,18 @@ def patient(start: Callable[..., Workspace]) -> Workspace:
     return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
 
 
+@pytest.fixture
+def work(server: Server, patient: Workspace) -> Workspace:
+    """The same in an outage."""
+    _go_down(server, patient)
+    return patient
+
+
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     server: Server, patient: Workspace, kind: str
 ) -> None:
+    """vfs/semantics.md 4.10: an upload that fails is tried again."""
     work = patient
     server.store.seed({"dir/there": OLD})
     _go_down(server, work, kind)
@@ -63,73 +70,39 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     assert work.read("dir/d3/sub/file") == b"3"
     assert stat.S_ISDIR(work.vfs.getattr("dir/d3").mode)
     server.faults.clear()
-    settled(work)
-    assert visible(server) == expected
+    settled(work, expected)
     assert work.names("dir/d3") == ["file", "sub"]
     assert work.read("dir/d3/sub/file") == b"3"
 
 
-def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is held back by what failed attempts have earned: a minute."""
-    monkeypatch.setattr(save_queue, "_BACKOFF", 60.0)
-    monkeypatch.setattr(save_queue, "_MOST", 60.0)
-    # With time enough for each answer: one that is given up after the outage would wait for its minute.
-    work = start(timeout=4.0, ttl=0.1, write_back_delay=0.0)
-    _go_down(server, work)
-    for number in range(100):
-        work.write(f"f{number}", b"%d" % number)
-    state = work.vfs._state
-    eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
-    # What failed just before, and is told after the first success, would wait for its minute.
-    eventually(lambda: not any(change.running for change in list(state.changes.values())))
-    told = work.vfs.status()["unsent"]
-    assert any(entry["age"] for entry in told)
-    assert any(entry["attempts"] for entry in told)
-    assert all(entry["reason"] for entry in told if entry["attempts"])
-    server.faults.clear()
-    eventually(lambda: len(visible(server)) == 100)
-    settled(work)
-
-
-def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, work: Workspace) -> None:
     work.vfs.mkdir("dir", 0o2750, CALLER)
     work.vfs.utimens("dir", 1, 2_000_000_000)
     work.write("dir/file", NEW)
     before = work.vfs.getattr("dir")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.names("dir") == ["file"]
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": NEW}
+    settled(work, {"dir": None, "dir/file": NEW})
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
 
-def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work: Workspace) -> None:
     work.mkdir("dir")
     work.write("dir/mine", NEW)
     server.store.seed({"dir/jobs": JOBS})
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS}
+    settled(work, {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS})
     eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
 def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
-    work = patient
-    _go_down(server, work)
     work.mkdir("name")
     work.write("name/mine", NEW)
     work.write("other", NEW)
@@ -143,9 +116,7 @@ def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
     assert tree == {"name": None, "name/mine": NEW, "other": NEW}
 
 
-def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, patient: Workspace) -> None:
-    work = patient
-    _go_down(server, work)
+def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work: Workspace) -> None:
     work.vfs._write_back.queue.delay = 30.0
     work.mkdir("dir")
     work.write("dir/file", NEW)
@@ -154,15 +125,12 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, pati
     work.vfs.rmdir("dir")
     assert not work.exists("dir")
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
-    work = patient
-    _go_down(server, work)
     work.mkdir("dir")
     eventually(lambda: any(change.attempts for change in list(work.vfs._state.changes.values())))
     assert errno_from(work.vfs.rmdir, "dir") in (errno.EIO, errno.ETIMEDOUT)
@@ -170,23 +138,19 @@ def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
     server.faults.clear()
     settled(work)
     work.vfs.rmdir("dir")
-    settled(work)
-    assert visible(server) == {}
+    settled(work, {})
 
 
 def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
-    server: Server, patient: Workspace
+    server: Server, work: Workspace
 ) -> None:
-    work = patient
-    _go_down(server, work)
     work.mkdir("dir")
     server.faults.clear()
     server.faults.rate("error", 1.0, on="create", status=422)
     eventually(lambda: [entry["path"] for entry in work.vfs.status()["failed"]] == ["dir"])
     server.faults.clear()
     assert work.vfs.retry("dir") == ["dir"]
-    settled(work)
-    assert visible(server) == {"dir": None}
+    settled(work, {"dir": None})
     assert not work.vfs.status()["failed"]
 
 
@@ -200,10 +164,9 @@ def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_
     work.mkdir("dir/below")
     work.write("dir/file", NEW)
     work.write("dir/open", NEW)
-    fh = work.vfs.open("dir/open", os.O_RDONLY).fh
-    assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
-    assert work.read("dir/file") == NEW, "nothing was given up"
-    work.vfs.release(fh)
+    with work.opening("dir/open", os.O_RDONLY):
+        assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
+        assert work.read("dir/file") == NEW, "nothing was given up"
     given_up = dict(work.vfs.discard("dir"))
     assert set(given_up) == {"dir", "dir/below", "dir/file", "dir/open"}
     assert Path(given_up["dir/file"]).read_bytes() == NEW
@@ -257,12 +220,10 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     assert work.names() == ["renamed", "third"]
     assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     if kind == "drop":
-        work.stop()
-        work.start()
+        work.remount()
         assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"renamed": content, "third": content}
+    settled(work, {"renamed": content, "third": content})
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
@@ -280,8 +241,7 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
         assert work.read(name) == b"%d" % number
         eventually(lambda: any(change.attempts for change in list(state.changes.values())))
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"file": OLD, name: b"2"}
+    settled(work, {"file": OLD, name: b"2"})
 
 
 @pytest.mark.parametrize(("kind", "on", "met"), [("silent", "*", "begun"), ("drop", "create", "attempts")])
@@ -300,8 +260,7 @@ def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
     work.vfs.rename("first", "renamed")
     assert work.read("renamed") == NEW
     server.faults.clear()
-    settled(work)
-    assert visible(server) == {"renamed": NEW}
+    settled(work, {"renamed": NEW})
 
 
 def test_a_drain_ends_beside_a_rename_that_gets_nowhere(

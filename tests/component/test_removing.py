@@ -63,12 +63,11 @@ def test_what_the_job_renames_while_it_is_removed_stays(
     server.set(bandwidth=50_000)
     work = mortal(At(f"failed {request_}", 1, lambda: server.store.move(what, "kept")))
     assert work.names() == ["dir", "file"]
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    server.faults.next(fault, on=request_)  # type: ignore[arg-type]
-    work.boundaries.arm()
-    errno_from(work.vfs.unlink if what == "file" else work.vfs.rmdir, what)
-    server.set(bandwidth=0)
-    work.vfs.release(fh)
+    with work.opening("file", os.O_RDONLY):
+        server.faults.next(fault, on=request_)  # type: ignore[arg-type]
+        work.boundaries.arm()
+        errno_from(work.vfs.unlink if what == "file" else work.vfs.rmdir, what)
+        server.set(bandwidth=0)
     work.settle()
     assert "kept" in visible(server)
     eventually(lambda: "kept" in work.names())
@@ -88,12 +87,10 @@ def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gon
     work.vfs.unlink("file")
     work.vfs.rename("new", "file")
     if how == "fsync":
-        fh = work.vfs.open("file", os.O_RDWR).fh
-        work.vfs.fsync(fh)
-        work.vfs.release(fh)
+        with work.opening("file") as fh:
+            work.vfs.fsync(fh)
         assert server.store.read("file") == USERS
-    work.settle()
-    assert visible(server) == {"file": USERS}
+    work.settle({"file": USERS})
     assert work.names() == ["file"]
 
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
+from tests.support.operations import taken_up
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
@@ -85,8 +87,7 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
     work.vfs.write(fh, MINE, 0)
     assert work.vfs.read(fh, 100, 0) == MINE + OLD[4:]
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, "other": OTHER}
+    settled(work, {**ALL, "other": OTHER})
     assert work.names() == ["dir", "other"]
 
 
@@ -166,8 +167,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
     work.vfs.hide("file", HIDDEN)
     assert work.names() == ["dir", "other"]
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, "other": OTHER}
+    settled(work, {**ALL, "other": OTHER})
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
@@ -178,8 +178,7 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
     if not new:
         work.vfs.unlink("file")
     close(work, fh)
-    settled(work)
-    assert visible(server) == {**ALL, **({"file": MINE} if new else {}), "other": OTHER}
+    settled(work, {**ALL, **({"file": MINE} if new else {}), "other": OTHER})
     assert work.vfs.status()["conflicts"] == []
 
 
@@ -243,8 +242,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
     assert work.vfs.read(fh, 6, 0) == b"SECRET"
     assert work.vfs.getattr("file").ino != work.vfs.fgetattr(fh).ino
     close(work, fh)
-    settled(work)
-    assert visible(server) == wanted
+    settled(work, wanted)
     assert source is not new or server.store.item("file").lifecycle == "application"
     assert hidden(server) == []
     assert work.vfs.status()["conflicts"] == []
@@ -272,9 +270,7 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
     server: Server, tmp_path: Path, source: Callable[[Mortal], str]
 ) -> None:
     """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    at = 0
-    while True:
-        at += 1
+    for at in count(1):
         server.reset()
         server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
         boundaries = Boundaries(at)
@@ -287,17 +283,13 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
             hide(first, "file", os.O_RDONLY)
             first.vfs.rename(path, "file")
         kill(first)
-        again = Mortal(server, tmp_path / f"{at}", Boundaries())
-        again.start()
-        try:
+        with taken_up(first) as again:
             eventually(lambda again=again: again.exists("file"), boundaries.last)  # type: ignore[misc]
             assert again.read("file") in (OLD, MINE, OTHER), boundaries.last
             again.settle()
             found = visible(server)
             before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
             assert found in (after(source), before), f"{boundaries.last}: {found}"
-        finally:
-            again.stop()
         if not boundaries.struck:
             break
 
@@ -340,9 +332,8 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
     server.store.write("closed/file", OLD)
     server.store.set_permission("closed", "readOnly")
     eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
-    fh = work.vfs.open("closed/file", os.O_RDONLY).fh
-    assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
-    work.vfs.release(fh)
+    with work.opening("closed/file", os.O_RDONLY) as fh:
+        assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
 
 
 @pytest.mark.parametrize("unsent", [False, True])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.serverside import contents, visible
+from tests.support.operations import taken_up
+from tests.support.serverside import contents
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
@@ -27,10 +28,7 @@ def one_second(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def truncate_and_write(work: Workspace | Mortal) -> None:
-    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    work.write("file", OURS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
 def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
@@ -41,12 +39,8 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
     first.boundaries.dead = True
     first.bury()
     meanwhile()
-    again = Mortal(server, home, Boundaries())
-    again.start()
-    try:
+    with taken_up(first) as again:
         again.settle()
-    finally:
-        again.stop()
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
@@ -65,22 +59,6 @@ def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-def test_a_file_that_has_grown_since_it_was_measured_is_opened_to_be_written_with_its_size_of_now(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
-    server.set(sizes="omitted")
-    server.store.seed({"file": FIRST})
-    work = start()
-    measured = work.vfs.getattr("file").size
-    server.store.append("file", SECOND)
-    server.set(latency=50)  # what is fetched behind an open comes later
-    opened = work.vfs.open("file", os.O_RDWR)
-    assert opened.size == measured + len(SECOND)
-    assert work.vfs.read(opened.fh, 100, measured) == SECOND
-    work.vfs.release(opened.fh)
-
-
 def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -88,13 +66,12 @@ def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
     work = start()
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 100, 0) == FIRST
-    item = work.vfs.handle(fh).item
-    assert item is not None
-    work.vfs._content.learn(item, len(FIRST + SECOND))
-    assert work.vfs.fgetattr(fh).size == len(FIRST)
-    work.vfs.release(fh)
+    with work.opening("file", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 100, 0) == FIRST
+        item = work.vfs.handle(fh).item
+        assert item is not None
+        work.vfs._content.learn(item, len(FIRST + SECOND))
+        assert work.vfs.fgetattr(fh).size == len(FIRST)
 
 
 def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
@@ -116,8 +93,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
     server.faults.next("drop_after", on="update")
     work.write("file", b"before", fsync=True)
     truncate_and_write(work)
-    settled(work)
-    assert visible(server) == {"file": OURS}
+    settled(work, {"file": OURS})
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
@@ -148,12 +124,21 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     assert work.vfs.read(reader, 100, 0) == FIRST
     server.store.write("file", SECOND)
     monkeypatch.setattr(time, "time", lambda: now() + 30.0)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 100, 0) == SECOND
-    assert work.vfs.read(reader, 100, 0) == FIRST
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
+    with work.opening("file") as fh:
+        assert work.vfs.read(fh, 100, 0) == SECOND
+        assert work.vfs.read(reader, 100, 0) == FIRST
+        work.vfs.write(fh, OURS, 0)
     work.vfs.release(reader)
-    settled(work)
-    assert visible(server) == {"file": OURS}
+    settled(work, {"file": OURS})
+
+
+def test_what_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
+    server.store.seed({"file": FIRST})
+    work = start(write_back_delay=30)
+    work.write("file", OURS, flags=os.O_RDWR)
+    server.store.write("file", SECOND)
+    work.vfs.unlink("file")
+    settled(work, {"file": SECOND})

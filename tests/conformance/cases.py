@@ -12,8 +12,8 @@ A case is a title and indented steps, one a line::
 
 `create f …` names a call (syscalls.py has them all). A user's name before it: that user makes the call, else root. `a =`
 gives a handle a name. `-> ENOENT`, `-> 0644`: what a disk answers; a step without it succeeds there, with whatever answer;
-`-> ?`: it may fail there.
-`x*255` is 255 letters x, `{d/}*9` nine times d/, `\xff` a byte. What the disk answers to each step, jobfs has to answer too.
+`-> ?`: it may fail there. What the disk answers to each step, jobfs has to answer too; or, after `-> ok | EPERM`, that.
+`x*255` is 255 letters x, `{d/}*9` nine times d/, `\xff` a byte.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from tests.conformance.syscalls import USERS
 
 @dataclass(frozen=True)
 class Step:
-    """One call, as written; `expected` is None if any success will do, "?" if anything will."""
+    """One call, as written; `expected` is "" if any success will do, "?" if anything will; `here`: see above, or ""."""
 
     line: str
     user: str | None
     words: tuple[str, ...]
-    expected: str | None
+    expected: str
+    here: str
 
     @classmethod
     def parse(cls, line: str) -> Step:
         """A step from its line; ValueError if it is none."""
-        call, arrow, expected = line.partition("->")
+        call, _, answers = line.partition("->")
+        expected, _, here = answers.partition(" | ")
         words = [_word(word) for word in shlex.split(call.replace("\\x", "\\\\x"))]
         user = words.pop(0) if words[0] in USERS else None
         if len(words) > 2 and words[1] == "=":
@@ -46,12 +48,12 @@ class Step:
             if verb == "open":
                 rest += ["RDONLY", "0644"][len(rest) - 1 :]
             words = [verb, *rest, name]
-        return cls(call.strip(), user, tuple(words), expected.strip() if arrow else None)
+        return cls(call.strip(), user, tuple(words), expected.strip(), here.strip())
 
 
 @dataclass(frozen=True)
 class Case:
-    """`name` is group and title, the key in differences.py."""
+    """`name` is group and title."""
 
     group: str
     title: str
@@ -61,6 +63,11 @@ class Case:
     def name(self) -> str:
         """Names the case among all."""
         return f"{self.group}: {self.title}"
+
+    @property
+    def differs(self) -> bool:
+        """True if a mount answers otherwise than a disk."""
+        return any(step.here for step in self.steps)
 
     @property
     def needs_root(self) -> bool:

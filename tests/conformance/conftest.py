@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from tests.conformance.places import Both, place
-from tests.support.mounts import mounting
+from tests.conformance.places import Both, beside
 
-from jobfs.emulator import Behaviour, EmulatorConfig, running
+from jobfs.emulator import Behaviour
 
 #: A server that tells as little as it may, and changes as much.
 SPARING = Behaviour(
@@ -27,15 +25,5 @@ SPARING = Behaviour(
 @pytest.fixture(scope="session", params=[Behaviour(), SPARING], ids=["reference", "sparing"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """A disk and a mount, where each case makes a directory of its own; with a sparing server what was sent is compared."""
-    home = tmp_path_factory.mktemp("conformance")
-    for name in ("server", "disk"):
-        (home / name).mkdir()
-    # What the kernel knows must not grow old within a case: a removed directory answers otherwise then.
-    options: dict[str, Any] = {"ttl": 60, **({"allow_other": True} if os.geteuid() == 0 else {})}
-    with (
-        running(EmulatorConfig(behaviour=request.param), home / "server") as server,
-        mounting(server, home / "home", **options) as mounted,
-        place(home / "disk") as disk,
-        place(mounted.path) as mount,
-    ):
-        yield Both(disk, mount, settle=(True,) if request.param is SPARING else (False, True))
+    with beside(tmp_path_factory.mktemp("conformance"), request.param) as (_, made):
+        yield replace(made, settle=(True,)) if request.param is SPARING else made

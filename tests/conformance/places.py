@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.conformance.cases import Case
-from tests.conformance.differences import DIFFERENCES
+from tests.conformance.cases import Case, Step
+from tests.support.mounts import MountedJob, mounting
+
+from jobfs.emulator import Behaviour, EmulatorConfig, running
 
 _PROGRAM = Path(__file__).parent / "syscalls.py"
 _ROOT = Path(__file__).parents[2]
@@ -70,27 +74,6 @@ def place(directory: Path, *, read_only: bool = False) -> Iterator[Place]:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one case answered in one place, beside its steps."""
-
-    case: Case
-    seen: tuple[str, ...]
-
-    def as_expected(self) -> bool:
-        """True if each step answered what the case says that a disk answers."""
-        return all(
-            not answer.startswith("E") if step.expected is None else step.expected in ("?", answer)
-            for step, answer in zip(self.case.steps, self.seen, strict=True)
-        )
-
-    def __str__(self) -> str:
-        lines = (
-            f"  {step.line:<60}: {answer}" for step, answer in zip(self.case.steps, self.seen, strict=True)
-        )
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
 class Both:
     """A disk and a mount. `make`: cases make a directory of their own; `settle`: see `Place.run`."""
 
@@ -100,17 +83,39 @@ class Both:
     settle: tuple[bool, ...] = (False, True)
 
     def compare(self, case: Case) -> None:
-        """AssertionError unless the mount answers each step as the disk does, or as differences.py says."""
-        disk = Answers(case, tuple(self.disk.run(case, make=self.make)))
-        assert disk.as_expected(), f"{case.name}: the disk answers\n{disk}"
-        listed = DIFFERENCES.get(case.name)
+        """AssertionError unless the disk answers each step as the case says, and the mount as the disk does or as it says."""
+        disk = self.disk.run(case, make=self.make)
+        right = [_fits(step, answer) for step, answer in zip(case.steps, disk, strict=True)]
+        assert all(right), f"{case.name}: the disk answers\n{_shown(case, disk)}"
+        wanted = [step.here or answer for step, answer in zip(case.steps, disk, strict=True)]
         for settle in self.settle:
-            mount = Answers(case, tuple(self.mount.run(case, settle=settle, make=self.make)))
-            differing = tuple(
-                (step.line, here, there)
-                for step, here, there in zip(case.steps, disk.seen, mount.seen, strict=True)
-                if here != there
-            )
-            expected = listed.answers if listed is not None else ()
+            mount = self.mount.run(case, settle=settle, make=self.make)
             when = "once its files are on the server" if settle else "while its files are not sent yet"
-            assert differing == expected, f"{case.name}, {when}: the mount answers\n{mount}\nthe disk\n{disk}"
+            assert mount == wanted, (
+                f"{case.name}, {when}: the mount answers\n{_shown(case, mount)}\nthe disk\n{_shown(case, disk)}"
+            )
+
+
+def _fits(step: Step, answer: str) -> bool:
+    return step.expected in ("?", answer) if step.expected else not answer.startswith("E")
+
+
+def _shown(case: Case, seen: list[str]) -> str:
+    return "\n".join(f"  {step.line:<60}: {answer}" for step, answer in zip(case.steps, seen, strict=True))
+
+
+@contextmanager
+def beside(home: Path, behaviour: Behaviour, **options: Any) -> Iterator[tuple[MountedJob, Both]]:
+    """A mount of such a server, and with a directory of the disk where cases run in both."""
+    for name in ("server", "disk"):
+        (home / name).mkdir(parents=True)
+    if os.geteuid() == 0:
+        options["allow_other"] = True
+    with (
+        running(EmulatorConfig(behaviour=behaviour), home / "server") as server,
+        # What the kernel knows must not grow old within a case: a removed directory answers otherwise then.
+        mounting(server, home / "home", ttl=60, **options) as mounted,
+        place(home / "disk") as disk,
+        place(mounted.path) as mount,
+    ):
+        yield mounted, Both(disk, mount)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,8 @@ def held(limited_forks: ForkServer, tmp_path: Path) -> Callable[..., None]:
     """
 
     def held(play: Callable[..., None], *, seconds: float = 40, **arguments: Any) -> None:
-        work = Workload(play.__name__, partial(_called, play, arguments), seconds)
-        outcome = played(work, limited_forks, tmp_path / "stage")
-        assert not outcome.broken, "\n".join(["", *map(str, outcome.broken), "", str(outcome)])
+        work = Workload(play.__name__, play, seconds, arguments)
+        row = played(work, limited_forks, tmp_path / "stage")
+        assert not row.broken, "\n".join(["", *map(str, row.broken), "", str(row)])
 
     return held
-
-
-def _called(play: Callable[..., None], arguments: dict[str, Any], stage: Any) -> None:
-    play(stage, **arguments)

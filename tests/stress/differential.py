@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.cases import Case, Step
-from tests.conformance.places import Place, place
+from tests.conformance.places import Both, beside
 from tests.support.files import on_disk
-from tests.support.mounts import MountedJob, mounting
+from tests.support.mounts import MountedJob
 from tests.support.serverside import below, doubled, hidden
 
 from jobfs import names
-from jobfs.emulator import Behaviour, EmulatorConfig, running
+from jobfs.emulator import Behaviour
 
 from .shrinking import shrunk
 
@@ -51,7 +51,7 @@ NAMES = ("a", "b", "d", "e", "d/a", "d/b", "d/e", "e/a", "d/e/a", "'d/\u00fc b'"
 HANDLES = ("h0", "h1", "h2")
 USERS = ("", "", "", "nobody ", "other ", "member ")
 IDS = ("0", "NOBODY", "OTHER", "GROUP", "-1")
-#: All let the owner write: without that an item is readOnly, which is not as on a disk (differences.py).
+#: All let the owner write: without that an item is readOnly, which is not as on a disk.
 MODES = ("0600", "0644", "0666", "0755", "0777", "01777", "02775", "06755", "0333", "0711")
 FLAGS = (
     "RDONLY",
@@ -140,9 +140,9 @@ class Maker:
 class Twins:
     """A disk and a mount, each with a process that makes the calls there; each play is in a directory of its own."""
 
-    def __init__(self, mounted: MountedJob, disk: Path, here: Place, there: Place) -> None:
+    def __init__(self, mounted: MountedJob, both: Both) -> None:
         self.mounted = mounted
-        self._disk, self._here, self._there = disk, here, there
+        self._disk, self._here, self._there = both.disk.directory, both.disk, both.mount
         self._numbers = itertools.count(1)
 
     def play(self, steps: Sequence[Step], *, settle: bool) -> str:
@@ -157,7 +157,7 @@ class Twins:
             mount = self._there.run(case, make=False, below=name, settle=settle)
             for step, here, there in zip(part, disk, mount, strict=True):
                 if there == "EXDEV":
-                    return ""  # a directory does not move to a scratch name (differences.py); what follows is another case
+                    return ""  # a directory does not move to a scratch name; what follows is another case
                 if here != there:
                     return f"{step.line}: {there} instead of {here}"
             if found := self._sent(name):
@@ -198,17 +198,8 @@ def chapters(steps: Sequence[Step]) -> Iterator[tuple[tuple[Step, ...], str]]:
 @contextmanager
 def twins(home: Path, switches: dict[str, Any]) -> Iterator[Twins]:
     """A disk, and a mount of a server with these switches."""
-    for name in ("server", "disk"):
-        (home / name).mkdir(parents=True)
-    # What the kernel knows must not grow old within a case: a removed directory answers otherwise then.
-    options: dict[str, Any] = {"ttl": 60, **({"allow_other": True} if os.geteuid() == 0 else {})}
-    with (
-        running(EmulatorConfig(behaviour=Behaviour().changed(**switches)), home / "server") as server,
-        mounting(server, home / "home", **options) as mounted,
-        place(home / "disk") as here,
-        place(mounted.path) as there,
-    ):
-        yield Twins(mounted, home / "disk", here, there)
+    with beside(home, Behaviour().changed(**switches)) as (mounted, both):
+        yield Twins(mounted, both)
 
 
 def differences(

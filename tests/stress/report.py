@@ -49,27 +49,43 @@ def equal(what: str, found: Any, wanted: Any) -> Check:
     return Check(what, str(found), str(wanted), held=found == wanted)
 
 
+def none(what: str, wrong: list[str]) -> Check:
+    """Held if nothing was wrong; else the first of it is told."""
+    return Check(what, "; ".join(wrong[:3]) or "none", "none", held=not wrong)
+
+
+def in_time(what: str, seconds: float, limit: float, late: str = "") -> Check:
+    """Held if it was done in time; `late` says what was not done."""
+    return Check(what, late or f"{seconds:.2f}", f"at most {limit:g}", held=not late and seconds <= limit)
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.2f}"
 
 
 @dataclass
 class Row:
-    """What was played, its figures by the title of their column, and what was held.
+    """What was played, in how many seconds, its figures by the title of their column, and what was held.
 
     `columns`: of a column that shows what some checks are about, how the words of these begin.
     """
 
     name: str
-    what: str
-    figures: dict[str, str]
+    what: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    seconds: float = 0.0
     columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def broken(self) -> list[Check]:
         """The bounds that did not hold."""
         return [check for check in self.checks if not check.held]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"{self.name}: {self.what}, {self.seconds:.0f} s, {self.figures}", *map(str, self.checks)]
+        )
 
     def figure(self, title: str) -> Text:
         """A cell of the table: red if a bound of it did not hold."""
@@ -98,11 +114,11 @@ class Run:
         """Says what is to come."""
         self.console.print(f"seed {self.seed}, {what}; Ctrl-C ends it before", highlight=False)
 
-    def add(self, row: Row, seconds: float) -> None:
+    def add(self, row: Row) -> None:
         """Notes what was played, and says what came of it."""
         self.rows.append(row)
         verdict = f"{len(row.broken)} bounds broken" if row.broken else "held"
-        self.console.print(f"{seconds:5.0f} s  {row.name}: {verdict}", highlight=False)
+        self.console.print(f"{row.seconds:5.0f} s  {row.name}: {verdict}", highlight=False)
 
     def end(self) -> None:
         """Prints the report, and takes the directory away."""

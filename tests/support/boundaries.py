@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from jobfs.save import queue as save_queue
 
 from .serverside import hidden
 from .waiting import eventually
-from .workspaces import Workspace
+from .workspaces import Workspace, check_tree
 
 R = TypeVar("R")
 
@@ -169,10 +169,11 @@ class Mortal(Workspace):
     def unrest(self) -> str:
         return f"open: {list(self.state.changes.values())} hidden: {hidden(self.server)}"
 
-    def settle(self) -> None:
-        """Sends all that is unsent and waits until nothing is left to judge."""
+    def settle(self, tree: Mapping[str, bytes | None] | None = None) -> None:
+        """Sends all that is unsent and waits until nothing is left to judge: the server has this tree."""
         self.drain()
         eventually(self.at_rest, self.unrest)
+        check_tree(self.server, tree)
 
     def bury(self) -> None:
         """Frees what the dead process held, as the kernel does: nothing is written or sent any more."""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from tests.support.mounts import MountedJob, environment
+from tests.support.mounts import MountedJob, environment, gone_afterwards
 from tests.support.waiting import readable
 
 from jobfs.emulator import Server
@@ -78,24 +78,12 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Waits for its end; subprocess.TimeoutExpired if that does not come."""
         if self._code is None:
-            with contextlib.closing(_PidFile(self.pid)) as ended:
-                if not ended.wait(timeout):
+            # It becomes readable when the process ends.
+            with os.fdopen(os.pidfd_open(self.pid), closefd=True) as ended:
+                if not readable(ended, timeout):
                     raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
             self._code = self._server.wait(self.pid)
         return self._code
-
-
-class _PidFile:
-    """Becomes readable when the process ends."""
-
-    def __init__(self, pid: int) -> None:
-        self._handle = os.pidfd_open(pid)
-
-    def wait(self, timeout: float | None) -> bool:
-        return readable(self._handle, timeout)
-
-    def close(self) -> None:
-        os.close(self._handle)
 
 
 class ForkedMount(MountedJob):
@@ -142,13 +130,8 @@ def forking(
     forks: ForkServer, server: Server, home: Path, start: bool = True, **options: Any
 ) -> Iterator[ForkedMount]:
     """As `mounting`, with a mount that is forked."""
-    job = ForkedMount(forks, server, home, **options)
-    try:
-        if start:
-            job.mount()
+    with gone_afterwards(ForkedMount(forks, server, home, **options), start) as job:
         yield job
-    finally:
-        job.kill()
 
 
 _ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 from jobfs import control
 from jobfs.emulator import Server
@@ -243,8 +243,17 @@ def run(
 @contextmanager
 def mounting(server: Server, home: Path, start: bool = True, **options: Any) -> Iterator[MountedJob]:
     """A mount that is gone afterwards, whatever happened; `options` are flags, with underscores."""
+    with gone_afterwards(MountedJob(server, home, **options), start) as job:
+        yield job
+
+
+J = TypeVar("J", bound=MountedJob)
+
+
+@contextmanager
+def gone_afterwards(job: J, start: bool = True) -> Iterator[J]:
+    """A mount, started or not, of which nothing runs afterwards."""
     assert os.path.exists("/dev/fuse"), "these tests need /dev/fuse"
-    job = MountedJob(server, home, **options)
     try:
         if start:
             job.mount()

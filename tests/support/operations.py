@@ -43,15 +43,16 @@ class Promise:
 
 @dataclass(frozen=True)
 class Operation:
-    """`run` does it; afterwards the tree is one of `before`, or `after`, which it is once the promise was given.
+    """`run` does it; afterwards the tree is `after`, or one of `before`; it is `after` once the promise was given.
 
+    `before`: what was put there (`seed`), where nothing else is said.
     `durable`: the promise is that the server has it, which no loss of power takes back.
     """
 
     name: str
     run: Callable[[Mortal, Promise], None]
-    before: tuple[Tree, ...]
     after: Tree
+    before: tuple[Tree, ...] = ()
     prepare: Callable[[Mortal], object] = lambda work: None
     seed: Tree = field(default_factory=lambda: {"dir/file": OLD})
     durable: bool = True
@@ -80,7 +81,7 @@ class Operation:
         server = work.server
         tree = visible(server)
         kept = promise.kept and (self.durable or not power_lost)
-        allowed = [self.after] if kept else [*self.before, self.after]
+        allowed = [self.after] if kept else [*(self.before or [self.seed]), self.after]
         if not kept:
             tree = without_recovered(tree)
         assert tree in [{**OTHERS, **wanted} for wanted in allowed], (
@@ -118,19 +119,17 @@ def without_recovered(tree: Tree) -> Tree:
 
 
 def save(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, NEW, 0)
-    work.vfs.fsync(fh)
-    promise.keep(work)
-    work.vfs.release(fh)
+    with work.opening("dir/file") as fh:
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.fsync(fh)
+        promise.keep(work)
 
 
 def make(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh
-    work.vfs.write(fh, NEW, 0)
-    work.vfs.fsync(fh)
-    promise.keep(work)
-    work.vfs.release(fh)
+    with work.closing(work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh) as fh:
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.fsync(fh)
+        promise.keep(work)
 
 
 def truncate_and_write(work: Mortal, promise: Promise) -> None:
@@ -188,10 +187,7 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
     """The file is unlinked when its save has got as far as `request`."""
 
     def run(work: Mortal, promise: Promise) -> None:
-        fh = work.vfs.open("dir/file", os.O_RDWR).fh
-        work.vfs.write(fh, NEW, 0)
-        work.vfs.flush(fh)
-        work.vfs.release(fh)
+        work.write("dir/file", NEW, flags=os.O_RDWR)
         comes_to(work, request)
         work.vfs.unlink("dir/file")
         promise.keep(work)
@@ -222,12 +218,11 @@ def unlink_unsent(work: Mortal, promise: Promise) -> None:
 
 
 def chmod_dirty(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, NEW, 0)
-    work.vfs.chmod("dir/file", 0o444)
-    work.vfs.fsync(fh)
-    promise.keep(work)
-    work.vfs.release(fh)
+    with work.opening("dir/file") as fh:
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.chmod("dir/file", 0o444)
+        work.vfs.fsync(fh)
+        promise.keep(work)
 
 
 def unlink_while_made(work: Mortal, promise: Promise) -> None:
@@ -296,129 +291,66 @@ def unlink_open(work: Mortal, promise: Promise) -> None:
         promise.keep(work)
 
 
+def reads_both(work: Mortal) -> None:
+    work.read("dir/draft")
+    work.read("dir/file")
+
+
+FILE: Tree = {"dir/file": OLD}
+EDITED: Tree = {"dir/file": NEW}
+CHANGED: Tree = {"dir/file": NEW + OLD[len(NEW) :]}
+BOTH: Tree = {"dir/file": OLD, "dir/draft": NEW}
+UNSENT_BOTH: Tree = {"dir/file": NEW, "dir/draft": DRAFT}
+DRAFTED: Tree = {"dir/file": DRAFT}
+LATER: dict[str, Any] = {"durable": False, "options": {"write_back_delay": 30.0}}
+
 OPERATIONS = [
-    Operation("save in place", save, ({"dir/file": OLD},), {"dir/file": NEW + OLD[len(NEW) :]}),
-    Operation("new file", make, ({},), {"dir/file": NEW}, seed={}),
-    Operation("new file, at once", make, ({},), {"dir/file": NEW}, prepare=knows_rejection, seed={}),
+    Operation("save in place", save, CHANGED),
+    Operation("new file", make, EDITED, seed={}),
+    Operation("new file, at once", make, EDITED, prepare=knows_rejection, seed={}),
     Operation(
         "unlink while it is created at once",
-        unlink_while_made,
-        ({}, {"dir/file": NEW}),
-        {},
-        prepare=knows_rejection,
-        seed={},
-        durable=False,
+        unlink_while_made, {}, ({}, EDITED), prepare=knows_rejection, seed={}, durable=False,
     ),
+    Operation("truncate and write", truncate_and_write, EDITED, durable=False),
+    Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH),
+    Operation("rename over an open file", rename_over_open, EDITED, prepare=reads_both, seed=BOTH),
+    Operation("mkdir", mkdir, {"dir/made": None}, seed={}),
+    Operation("unlink of a saved file", unlink, {}, (EDITED,), prepare=saved_before),
     Operation(
-        "truncate and write", truncate_and_write, ({"dir/file": OLD},), {"dir/file": NEW}, durable=False
+        "unlink while it is staged", unlink_while_saved("before create_file"), {}, (FILE, EDITED), durable=False
     ),
-    Operation(
-        "rename over",
-        rename_over,
-        ({"dir/file": OLD, "dir/draft": NEW},),
-        {"dir/file": NEW},
-        prepare=lambda work: (work.read("dir/draft"), work.read("dir/file")),
-        seed={"dir/file": OLD, "dir/draft": NEW},
-    ),
-    Operation(
-        "rename over an open file",
-        rename_over_open,
-        ({"dir/file": OLD, "dir/draft": NEW},),
-        {"dir/file": NEW},
-        prepare=lambda work: (work.read("dir/draft"), work.read("dir/file")),
-        seed={"dir/file": OLD, "dir/draft": NEW},
-    ),
-    Operation("mkdir", mkdir, ({},), {"dir/made": None}, seed={}),
-    Operation("unlink of a saved file", unlink, ({"dir/file": NEW},), {}, prepare=saved_before),
-    Operation(
-        "unlink while it is staged",
-        unlink_while_saved("before create_file"),
-        ({"dir/file": OLD}, {"dir/file": NEW}),
-        {},
-        durable=False,
-    ),
-    Operation(
-        "unlink while it is placed",
-        unlink_while_saved("after update"),
-        ({"dir/file": OLD}, {"dir/file": NEW}),
-        {},
-        durable=False,
-    ),
+    Operation("unlink while it is placed", unlink_while_saved("after update"), {}, (FILE, EDITED), durable=False),
     Operation(
         "rename of a directory with an unsent file in it",
         rename_directory,
-        tuple(
-            {place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)
-        ),
         {"moved": None, "moved/file": NEW},
+        tuple({place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)),
         seed={"box/file": OLD},
-        options={"write_back_delay": 30.0},
-        durable=False,
+        **LATER,
     ),
-    Operation(
-        "unlink of an unsent file",
-        unlink_unsent,
-        ({"dir/file": OLD}, {"dir/file": OLD, "dir/made": NEW}),
-        {"dir/file": OLD},
-        options={"write_back_delay": 30.0},
-        durable=False,
-    ),
-    Operation(
-        "chmod of a changed file",
-        chmod_dirty,
-        ({"dir/file": OLD}, {"dir/file": NEW + OLD[len(NEW) :]}),
-        {"dir/file": NEW + OLD[len(NEW) :]},
-    ),
-]
-
+    Operation("unlink of an unsent file", unlink_unsent, FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER),
+    Operation("chmod of a changed file", chmod_dirty, CHANGED),
+]  # fmt: skip
 #: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
 ON_UNSENT = [
-    Operation("unlink of an unsent save", unlink, ({"dir/file": NEW},), {}, prepare=closed_before),
-    Operation(
-        "unlink of a save that has just begun",
-        unlink_begun,
-        ({"dir/file": NEW},),
-        {},
-        prepare=closed_before,
-    ),
-    Operation(
-        "unlink of an open file with an unsent save",
-        unlink_open,
-        ({"dir/file": NEW},),
-        {},
-        prepare=closed_before,
-    ),
+    Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=closed_before),
+    Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=closed_before),
+    Operation("unlink of an open file with an unsent save", unlink_open, {}, (EDITED,), prepare=closed_before),
     Operation(
         "rename over an unsent save",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=closed_before,
-        seed={"dir/file": OLD, "dir/draft": DRAFT},
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=closed_before, seed={**FILE, "dir/draft": DRAFT},
     ),
     Operation(
         "rename of an unsent file over an unsent save",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=draft_before,
-        durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=draft_before, durable=False,
     ),
     Operation(
         "rename of an unsent file over an unsent one",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=draft_before,
-        seed={},
-        durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=draft_before, seed={}, durable=False,
     ),
     Operation(
         "rename of an unsent file over an open one",
-        rename_over_open,
-        ({"dir/file": OLD, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=only_draft_before,
-        durable=False,
+        rename_over_open, DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=only_draft_before, durable=False,
     ),
-]
+]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobfs.state import directory as slot
 from jobfs.vfs import Caller, Vfs
 
 from .mounts import QUICK
-from .serverside import hidden
+from .serverside import hidden, visible
 from .waiting import eventually
 
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
@@ -57,10 +57,14 @@ class Workspace:
             self._graph.close()
             self._slot.close()
 
+    def remount(self) -> None:
+        """An unmount and a mount."""
+        self.stop()
+        self.start()
+
     def read(self, path: str, size: int = -1, offset: int = 0) -> bytes:
         """The bytes of a file, in reads of at most 128 KiB as the kernel makes them."""
-        fh = self.vfs.open(path, os.O_RDONLY).fh
-        try:
+        with self.opening(path, os.O_RDONLY) as fh:
             data = b""
             while size < 0 or len(data) < size:
                 piece = self.vfs.read(
@@ -70,17 +74,25 @@ class Workspace:
                     break
                 data += piece
             return data
-        finally:
-            self.vfs.flush(fh)
-            self.vfs.release(fh)
 
-    def write(self, path: str, content: bytes, *, fsync: bool = False) -> None:
-        """Writes a whole file: open or create, write, close."""
-        fh = self.opened(path)
-        try:
+    def write(self, path: str, content: bytes, *, fsync: bool = False, flags: int | None = None) -> None:
+        """Writes a whole file: open or create, write, close; or opens with these flags what is there."""
+        with self.closing(self.opened(path) if flags is None else self.vfs.open(path, flags).fh) as fh:
             self.vfs.write(fh, content, 0)
             if fsync:
                 self.vfs.fsync(fh)
+
+    @contextmanager
+    def opening(self, path: str, flags: int = os.O_RDWR) -> Iterator[int]:
+        """A handle of a file that is there, closed afterwards."""
+        with self.closing(self.vfs.open(path, flags).fh) as fh:
+            yield fh
+
+    @contextmanager
+    def closing(self, fh: int) -> Iterator[int]:
+        """Closes a handle afterwards, as the kernel does it; after an error its close is not heard."""
+        try:
+            yield fh
             self.vfs.flush(fh)
         finally:
             self.vfs.release(fh)
@@ -114,12 +126,20 @@ class Workspace:
         assert not left, left
 
 
-def settled(work: Workspace) -> None:
-    """All is sent, and nothing hidden is left; a listing is what shows a leftover of a lost create."""
+def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:
+    """All is sent, and nothing hidden is left (a listing is what shows a leftover of a lost create): the server has this tree."""
     work.drain()
     eventually(
         lambda: work.names() is not None and not hidden(work.server), lambda: f"hidden: {hidden(work.server)}"
     )
+    check_tree(work.server, tree)
+
+
+def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
+    """The server has this tree, if one is given."""
+    if tree is not None:
+        found = visible(server)
+        assert found == tree, f"{found} instead of {tree}"
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
+from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
@@ -12,6 +12,8 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
+from jobfs.namespace import Namespace
+from jobfs.save import writeback
 
 
 def mode(work: Workspace, path: str) -> int:
@@ -24,12 +26,10 @@ def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Works
     server.log.clear()
     work.vfs.chmod("tool", 0o755)
     assert server.log.changes() == []
-    work.stop()
-    work.start()
+    work.remount()
     assert mode(work, "tool") == 0o755
     server.store.set_permission("tool", "readOnly")
-    work.stop()
-    work.start()
+    work.remount()
     assert mode(work, "tool") == 0o555, "the server's word on writing counts"
 
 
@@ -42,8 +42,7 @@ def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspa
     after = work.vfs.getattr("file")
     assert (before.atime_ns, after.atime_ns, after.mtime_ns) == (5, 5, 7)
     server.store.write("file", "y")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("file").mtime_ns > 7
 
 
@@ -52,8 +51,7 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     work.vfs.chmod("file", 0o500)
     work.vfs.utimens("file", 5, 7)
     work.vfs.chown("file", 3, 4)
-    work.stop()
-    work.start()
+    work.remount()
     work.drain()
     attr = work.vfs.getattr("file")
     assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
@@ -80,8 +78,7 @@ def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Wor
     before = work.vfs.getattr("file").ctime_ns
     work.drain()
     assert work.vfs.getattr("file").ctime_ns == before
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("file").ctime_ns == before
 
 
@@ -93,8 +90,7 @@ def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Worksp
     after, other = work.vfs.getattr("dir"), work.vfs.getattr("other")
     assert before.mtime_ns < after.mtime_ns
     assert (after.ctime_ns, after.atime_ns) == (after.mtime_ns, before.atime_ns)
-    work.stop()
-    work.start()
+    work.remount()
     assert work.vfs.getattr("dir") == after
     assert work.vfs.getattr("other") == other
 
@@ -133,8 +129,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     server.store.seed({"dir/newer": "x", "plain/newer": "x"})
     moves()
     assert work.vfs.getattr("plain").mtime_ns > plain
-    work.stop()
-    work.start()
+    work.remount()
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
 
 
@@ -143,12 +138,11 @@ def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
 ) -> None:
     """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
     server.store.seed({"dir/file": "x"}, age=60)
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    work.vfs.write(fh, b"mine", 0)
-    before = work.vfs.getattr("dir").mtime_ns
-    server.store.write("dir/file", "the job's")
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
+    with work.opening("dir/file") as fh:
+        work.vfs.write(fh, b"mine", 0)
+        before = work.vfs.getattr("dir").mtime_ns
+        server.store.write("dir/file", "the job's")
+        work.vfs.fsync(fh)
     eventually(lambda: len(work.names("dir")) == 2)
     between = work.vfs.getattr("dir").mtime_ns
     work.write("dir/new", b"x")
@@ -175,3 +169,37 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     work.vfs.utimens("file", 1, 2)
     assert work.vfs.getattr("file").mode & 0o777 == 0o700
     assert work.vfs.getattr("file").mtime_ns == 2
+
+
+def test_what_is_remembered_of_saves_goes_though_nobody_lists(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md, Vocabulary: a transaction id is kept until a listing shows that nothing of it is left."""
+    monkeypatch.setattr(writeback, "_LIST_EVERY", 0.1)
+    server.store.seed({"file": "content"}, age=60)
+    work = start(request_lifetime=0.01)
+    assert work.read("file") == b"content"
+    work.write("file", b"another", fsync=True)
+    eventually(lambda: not work.vfs._write_back.state.journal.has_tombstones)
+
+
+def test_what_is_remembered_outlives_a_remount_that_nobody_looks_at(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 2: kept per item until the job replaces or deletes it: before a listing nothing is known to be gone."""
+    server.store.seed({"file": "content"}, age=60)
+    work = start()
+    work.vfs.chmod("file", 0o600)
+    work.stop()
+    looks: list[int] = []
+
+    def counted(namespace: Namespace) -> int:
+        looks.append(namespace._known.snapshots)
+        return looks[-1]
+
+    monkeypatch.setattr(Namespace, "snapshot_number", property(counted))
+    monkeypatch.setattr(writeback, "_TIDY_EVERY", 0.01)
+    work.start()
+    eventually(lambda: len(looks) > 3, "what a listing has shown is looked for")
+    assert looks[-1] == 0
+    assert work.vfs.getattr("file").mode & 0o777 == 0o600

@@ -105,8 +105,7 @@ def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, wo
     """Also where nobody has read it through this mount since: that it is there whole is enough."""
     server.store.seed({"file": "content"}, age=60)
     assert work.read("file") == b"content"
-    work.stop()
-    work.start()
+    work.remount()
     kept = []
     for _ in range(2):
         opened = work.vfs.open("file", os.O_RDONLY)

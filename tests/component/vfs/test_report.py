@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import hidden
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import CALLER, Workspace
 
 from jobfs import names
 from jobfs.document import Status
 from jobfs.emulator import Server
+from jobfs.nodes import Sent
 from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import File
@@ -173,3 +175,19 @@ def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, wor
     told = {entry["directory"]: (entry["left"], entry["bytes"]) for entry in status["other_slots"]}
     assert told == {"/mnt/b": (1, 5), "/mnt/c": (None, None)}
     assert len(status["problems"]) == 2
+
+
+def test_the_control_directory_is_not_changed(work: Workspace) -> None:
+    assert errno_from(work.vfs.open, ".jobfs/pending", os.O_RDWR) == errno.EACCES
+    assert errno_from(work.vfs.unlink, ".jobfs/pending") == errno.EPERM
+    assert errno_from(work.vfs.create, ".jobfs/new", 0o644, 0, CALLER) == errno.EPERM
+    assert errno_from(work.vfs.rename, ".jobfs", "other") == errno.EPERM
+    assert errno_from(work.vfs.mkdir, ".jobfs", 0o755, CALLER) == errno.EPERM
+
+
+def test_a_drain_shows_its_progress(work: Workspace) -> None:
+    for name in "abc":
+        work.write(name, b"x")
+    steps: list[Sent] = []
+    assert work.vfs.flush_all(None, 20, steps.append) == []
+    assert steps[-1] == Sent(3, 3, 3, 3)

@@ -38,13 +38,11 @@ def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, wor
     work.write(".file.swp", b"swap", fsync=True)
     work.vfs.rename(".file.swp", ".file.swo")
     assert server.log.changes() == []
-    work.stop()
-    work.start()
+    work.remount()
     assert work.read(".file.swo") == b"swap"
     assert work.names() == [".file.swo"]
     work.vfs.unlink(".file.swo")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.names() == []
     assert server.log.changes() == []
 
@@ -66,8 +64,7 @@ def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server,
         work.write(path, path.encode())
     work.vfs.rename("dir", "moved")
     work.vfs.rename("local~", "other~")
-    work.stop()
-    work.start()
+    work.remount()
     assert work.names() == ["moved", "other~"]
     assert work.read("moved/.file.swp") == b"dir/.file.swp"
     assert work.read("other~/a") == b"local~/a"

@@ -48,7 +48,7 @@ def main(run: Run, examples: int) -> None:
                 one_round(partial(check, made), some, run.seed + first, min(ROUND, examples - first))
                 growth.check()
             figures = {"MiB more memory at most": str(growth.mib)}
-            run.add(Row(what, f"{examples} examples", figures), time.monotonic() - began)
+            run.add(Row(what, f"{examples} examples", figures, seconds=time.monotonic() - began))
 
 
 def one_round(check: Callable[[Any], None], some: st.SearchStrategy[Any], number: int, examples: int) -> None:

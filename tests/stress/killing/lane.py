@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach
@@ -60,11 +59,11 @@ class Lane:
         self.home, self.seed = home, seed
         self.tally = Tally()
         home.mkdir(parents=True, exist_ok=True)
-        self._forks = ForkServer(home)
+        self.forks = ForkServer(home)
 
     def close(self) -> None:
         """Ends what it started; directories of chapters without a violation are gone already."""
-        self._forks.close()
+        self.forks.close()
         if not self.tally.violations:
             shutil.rmtree(self.home)
 
@@ -96,10 +95,6 @@ class Lane:
         if not found:
             shutil.rmtree(home)
 
-    def mount(self, server: Server, home: Path, **options: Any) -> ForkedMount:
-        """A mount that is not started yet."""
-        return ForkedMount(self._forks, server, home, **options)
-
 
 class Chapter:
     """See `Lane`."""
@@ -119,9 +114,8 @@ class Chapter:
         )
         with running(config, self.home / "server") as server:
             self._seed(server)
-            mounted = self.lane.mount(
-                server, self.home / "mount", log_level="info", **self.conditions.options
-            )
+            forks, options = self.lane.forks, self.conditions.options
+            mounted = ForkedMount(forks, server, self.home / "mount", log_level="info", **options)
             try:
                 mounted.mount()
                 for number in range(1, rounds + 1):
@@ -201,10 +195,7 @@ class Round:
         self._random = random.Random(self.name)
         self._contents = chapter._contents
         baseline = self._found()
-        self.ledger = Ledger(
-            {path: content for path, content in baseline.items() if not path.startswith("untouched")},
-            self.conditions.lateness,
-        )
+        self.ledger = Ledger(_touched(baseline), self.conditions.lateness)
         self.violations: list[str] = []
 
     def _found(self) -> dict[str, Content]:
@@ -343,15 +334,7 @@ class Round:
         except OSError as error:
             return [f"the mount can't be read: {error}"]
         server = on_server(self.server, self._contents)
-        verdict = Verdict(
-            self.ledger,
-            {path: content for path, content in server.items() if not path.startswith("untouched")},
-            {path: content for path, content in mount.items() if not path.startswith("untouched")},
-            calm=self.conditions.calm,
-            late=self.conditions.late,
-            doubtful=self.conditions.doubtful,
-            job=bool(self.conditions.job_pause),
-        )
+        verdict = Verdict(self.ledger, _touched(server), _touched(mount), self.conditions)
         touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
         status = self.mounted.status()
         told = self.conditions.job_pause or self.conditions.late or self.conditions.doubtful
@@ -367,6 +350,11 @@ class Round:
             *([] if told else conflicts),
             *(["a file that nobody wrote to was touched"] if touched else []),
         ]
+
+
+def _touched(tree: dict[str, Content]) -> dict[str, Content]:
+    """A tree without the files that nobody writes to."""
+    return {path: content for path, content in tree.items() if not path.startswith("untouched")}
 
 
 class BrokenError(Exception):

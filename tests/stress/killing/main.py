@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 from rich.console import Console
-from tests.stress.report import Check, Row, Run, program
+from tests.stress.report import Row, Run, none, program
 
 from .lane import Lane
 from .tally import Tally
@@ -51,7 +51,7 @@ def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | No
         total = sum((one.tally for one in running), Tally())
         run.kept = bool(total.violations)
         seconds = time.monotonic() - began
-        run.add(_row(total, [one.number for one in broken], seconds), seconds)
+        run.add(_row(total, [one.number for one in broken], seconds))
 
 
 class _Running:
@@ -108,12 +108,10 @@ def _row(total: Tally, broken: list[int], seconds: float) -> Row:
         "violations": len(total.violations),
         "kills a minute": f"{kills / max(seconds, 1) * 60:.1f}",
     }
-    found = "; ".join(total.violations[:3]) or "none"
-    checks = [
-        Check("violations", found, "none", held=not total.violations),
-        Check("lanes that ended otherwise", str(broken or "none"), "none", held=not broken),
-    ]
-    return Row("killed under load", "", {name: str(value) for name, value in figures.items()}, checks)
+    checks = [none("violations", total.violations), none("lanes that ended otherwise", [*map(str, broken)])]
+    return Row(
+        "killed under load", "", {name: str(value) for name, value in figures.items()}, checks, seconds
+    )
 
 
 def _lane(seed: int, number: int, home: Path, seconds: float) -> NoReturn:

@@ -12,6 +12,7 @@ from tests.support.serverside import doubled, hidden, visible
 from jobfs import names
 from jobfs.emulator import Server
 
+from .conditions import Conditions
 from .contents import ABSENT, DIRECTORY, Content, Contents
 from .ledger import Claim, Ledger, is_local
 
@@ -95,16 +96,8 @@ def _is_recovered(path: str) -> bool:
 class Verdict:
     """The judgement of one round, once all is settled and nobody is at work any more."""
 
-    def __init__(
-        self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool, doubtful: bool, job: bool
-    ) -> None:
-        """`late`: requests were carried out after their connection had died, so that names may have flipped.
-
-        `job`: it is at work, and may have deleted directories in earlier rounds. `doubtful`: nothing tells the job's changes from
-        our own moves, or from what was there a moment before, so that both may be kept without need.
-        """
-        self._ledger, self._server, self._mount = ledger, server, mount
-        self._calm, self._late, self._doubtful, self._job = calm, late, doubtful, job
+    def __init__(self, ledger: Ledger, server: Tree, mount: Tree, conditions: Conditions) -> None:
+        self._ledger, self._server, self._mount, self._conditions = ledger, server, mount, conditions
         #: Scratch names are on this machine only.
         self._found = {**server, **local_files(mount)}
 
@@ -148,7 +141,7 @@ class Verdict:
         wrong = []
         for path, options in sorted(self._ledger.options.items()):
             content = self._found.get(path, ABSENT)
-            if content in options or path in self._ledger.spoiled or self._late:
+            if content in options or path in self._ledger.spoiled or self._conditions.late:
                 continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
@@ -175,7 +168,7 @@ class Verdict:
                 whose = "the job's " if content.by_job else ""
                 lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
             there = [path for path in there if not _is_recovered(path)] or there
-            if self._calm and len(there) > 1 and sorted(there) != [min(there), f"{min(there)}~"]:
+            if self._conditions.calm and len(there) > 1 and sorted(there) != [min(there), f"{min(there)}~"]:
                 lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
         return lost
 
@@ -188,7 +181,7 @@ class Verdict:
             is_local(place) and (self._ledger.was_deleted(place) or self._out_of_sight(place))
             for place in claim.places
         )
-        flipped = self._late and claim.revisited
+        flipped = self._conditions.late and claim.revisited
         spoiled = bool(claim.places & self._ledger.spoiled)
         return self._ledger.excused(content) or spoiled or hidden_here or flipped
 
@@ -200,7 +193,8 @@ class Verdict:
     def _shown_again(self, path: str, content: Content) -> bool:
         """A file of this machine was not to be seen while its directory was not there: the next one of that name shows it."""
         made = content not in (ABSENT, DIRECTORY) and content.made < self._ledger.began
-        return self._job and is_local(path) and made
+        # It may have deleted directories in earlier rounds.
+        return bool(self._conditions.job_pause) and is_local(path) and made
 
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""
@@ -212,14 +206,14 @@ class Verdict:
                 continue
             second = _SECOND.search(path)
             if second is None:
-                if not self._late and not self._ledger.was_disturbed(path):
+                if not self._conditions.late and not self._ledger.was_disturbed(path):
                     strange.append(f"{path}: {content} appeared from nowhere")
             elif second[1] == _RECOVERED:
                 kept = names.kept_beside(path)
                 if kept is not None and kept[1] in self._ledger.unclosed:
                     continue
                 strange.append(f"{path}: {content} was not explained by any record")
-            elif not (self._late or self._doubtful) and not self._ledger.disturbed:
+            elif not (self._conditions.late or self._conditions.doubtful) and not self._ledger.disturbed:
                 strange.append(f"{path}: {content}, a conflict though the job was quiet")
         return strange
 

@@ -195,33 +195,24 @@ class Writer:
     # -- operations
 
     def _new_file(self) -> None:
-        path = self._any_free()
-        if path:
-            self._save(
-                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=self._random.random() < 0.3
-            )
+        self._make(self._any_free(), fsync=self._random.random() < 0.3)
+
+    def _make(self, path: str | None, *, fsync: bool = False) -> Content | None:
+        return self._save(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=fsync) if path else None
 
     def _save_in_place(self) -> None:
-        path = self._any_file()
-        if path:
+        if path := self._any_file():
             self._save(path, os.O_RDWR, "save in place", fsync=self._random.random() < 0.7)
 
     def _truncate_and_write(self) -> None:
-        path = self._any_file()
-        if path:
-            self._save(
-                path,
-                os.O_WRONLY | os.O_TRUNC | os.O_CREAT,
-                "truncate and write",
-                fsync=self._random.random() < 0.3,
-            )
+        if path := self._any_file():
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT
+            self._save(path, flags, "truncate and write", fsync=self._random.random() < 0.3)
 
     def _append(self) -> None:
-        path = self._any_file()
-        if path:
-            self._save(
-                path, os.O_RDWR | os.O_APPEND, "append", fsync=self._random.random() < 0.4, append=True
-            )
+        if path := self._any_file():
+            flags = os.O_RDWR | os.O_APPEND
+            self._save(path, flags, "append", fsync=self._random.random() < 0.4, append=True)
 
     def _rename(self, old: str, new: str) -> None:
         change = self.ledger.rename(old, new)
@@ -268,7 +259,7 @@ class Writer:
         source, target = self._random.choice(old), self._random.choice(new)
         inside = names.join(source, f"unsent{self._random.randrange(3)}.txt")
         if self.ledger.at(inside) == {ABSENT} and self.ledger.usable(inside):
-            self._save(inside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=False)
+            self._make(inside)
         self._rename(source, target)
 
     def _unlink(self, path: str) -> None:
@@ -276,13 +267,12 @@ class Writer:
         self._attempt(change, lambda: os.unlink(self.root / path))
 
     def _unlink_file(self) -> None:
-        path = self._any_file()
-        if path:
+        if path := self._any_file():
             self._unlink(path)
 
     def _unlink_unsent(self) -> None:
         path = self._any_free()
-        if path and self._save(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=False):
+        if path and self._make(path):
             self._unlink(path)
 
     def _unlink_open(self) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,37 +54,34 @@ class Calls:
                 self.done += 1
                 self.slowest[name] = max(self.slowest.get(name, 0.0), seconds)
 
-    def write(self, path: Path, data: bytes, flags: int = os.O_TRUNC) -> None:
+    def write(self, path: Path, data: bytes) -> None:
         """Opens, writes and closes, as programs do that want no word from the server. Raises as `of`."""
+        self._write(path, data)
+
+    def save(self, path: Path, data: bytes, *, local: bool = True) -> None:
+        """The same with an fsync, which may fail for the server's sake if not `local`; the close goes on all the same."""
+        self._write(path, data, lambda handle: self._fsync(handle, local))
+
+    def _write(self, path: Path, data: bytes, sync: Callable[[int], None] = lambda handle: None) -> None:
         with self.of("open"):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o644)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             with self.of("write"):
-                _write_all(handle, data)
+                write_all(handle, data)
+            sync(handle)
         except BaseException:
             os.close(handle)
             raise
         with self.of("close"):
             os.close(handle)
 
-    def save(self, path: Path, data: bytes, *, local: bool = True) -> None:
-        """The same with an fsync, which may fail for the server's sake if not `local`; the close goes on all the same."""
-        with self.of("open"):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    def _fsync(self, handle: int, local: bool) -> None:
         try:
-            with self.of("write"):
-                _write_all(handle, data)
-            try:
-                with self.of("fsync", local=local):
-                    os.fsync(handle)
-            except RefusedError:
-                if local:
-                    raise
-        except BaseException:
-            os.close(handle)
-            raise
-        with self.of("close"):
-            os.close(handle)
+            with self.of("fsync", local=local):
+                os.fsync(handle)
+        except RefusedError:
+            if local:
+                raise
 
 
 def listed(failures: Counter[str]) -> str:
@@ -92,7 +89,8 @@ def listed(failures: Counter[str]) -> str:
     return ", ".join(f"{count} × {name}" for name, count in failures.most_common()) or "none"
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes) -> None:
+    """Writes all of it, in as many calls as that takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from . import disks, handles, lines, outages, rewriting, silence, trees, weather
 from .outages import Away, End
-from .stage import Stage, Workload
+from .stage import Workload
 
 #: Minutes of a run with full numbers; half of them are bad weather.
 FULL = 30.0
@@ -88,8 +87,4 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
 
 
 def _work(name: str, limit: float, play: Callable[..., None], **arguments: Any) -> Workload:
-    return Workload(name, partial(_called, play, arguments), limit)
-
-
-def _called(play: Callable[..., None], arguments: dict[str, Any], stage: Stage) -> None:
-    play(stage, **arguments)
+    return Workload(name, play, limit, arguments)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import Literal
 
 from tests.stress.report import at_least, equal
+from tests.support.files import errno_from
 
 from jobfs.emulator import Rule
 
 from .bounds import Bounds
+from .calls import write_all
 from .rewriting import source
 from .stage import Stage
 
@@ -80,16 +81,6 @@ def _copied(stage: Stage, path: str, data: bytes) -> int:
         handle = os.open(stage.path / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     except OSError as error:
         return error.errno or -1
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view[: 128 * 1024]) :]
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.close(handle)
-        return error.errno or -1
-    try:
-        os.close(handle)
-    except OSError as error:
-        return error.errno or -1
-    return 0
+    failed = errno_from(write_all, handle, data)
+    closed = errno_from(os.close, handle)
+    return failed or closed

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -33,7 +34,7 @@ class Sample:
     local_bytes: int = 0
     hidden: int = 0
     conflicts: int = 0
-    tables: dict[str, int] = field(default_factory=dict)
+    tables: Counter[str] = field(default_factory=Counter)
 
     @property
     def at_rest(self) -> bool:
@@ -47,11 +48,7 @@ class Sample:
             for part in fields(self)
             if part.name != "tables"
         }
-        names = sorted({*self.tables, *other.tables})
-        return Sample(
-            **numbers,
-            tables={name: max(self.tables.get(name, 0), other.tables.get(name, 0)) for name in names},
-        )
+        return Sample(**numbers, tables=self.tables | other.tables)
 
     def __str__(self) -> str:
         rows = ", ".join(f"{count} {name}" for name, count in self.tables.items() if count)
@@ -116,13 +113,12 @@ class Sampler:
             sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
 
     def _of_state(self, sample: Sample) -> None:
-        sample.tables, sample.unsent = {}, 0
+        sample.tables, sample.unsent = Counter(), 0
         for journal in self._state.glob("*/*/journal.db"):
             with suppress(sqlite3.Error):
                 rows, unsent = rows_in(journal)
                 sample.unsent += unsent
-                for name, count in rows.items():
-                    sample.tables[name] = sample.tables.get(name, 0) + count
+                sample.tables.update(rows)
         sample.rows = sum(sample.tables.values())
         sizes = []
         for path in self._state.glob("*/*/bytes/*"):

@@ -85,8 +85,8 @@ def crowd(stage: Stage, number: int, latency: float) -> None:
     early = os.open(stage.path / paths[0], os.O_WRONLY | os.O_TRUNC)
     os.write(early, b"opened before")
     with stage.doing(f"{2 * number} files opened by two programs at {latency:g} ms", 2 * number):
-        reading = _hoard(stage, "read", "flat/f%d", number)
-        writing = _hoard(stage, "write", "held/h%d", number)
+        reading = _Hoarder(stage, "read", "flat/f%d", number)
+        writing = _Hoarder(stage, "write", "held/h%d", number)
         codes = {reading.code, writing.code} - {0}
         told = ", ".join(sorted(errno.errorcode.get(code, str(code)) for code in codes)) or "nothing"
         right = bool(codes) and codes <= {errno.EMFILE, errno.ENFILE}
@@ -140,12 +140,15 @@ def _opens(stage: Stage, path: str) -> bool:
 
 
 class _Hoarder:
-    def __init__(self, program: subprocess.Popen[bytes]) -> None:
-        self._program = program
-        assert program.stdout is not None
-        words = program.stdout.readline().split()
-        assert len(words) == 2, "the program that opens many files has died"
-        self.held, self.code = map(int, words)
+    """A program that opens `number` files of this pattern, and holds them."""
+
+    def __init__(self, stage: Stage, how: str, pattern: str, number: int) -> None:
+        words: list[str | Path] = [sys.executable, "-c", _HOARDER, how, stage.path / pattern, str(number)]
+        self._program = stage.begin(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._program.stdout is not None
+        said = self._program.stdout.readline().split()
+        assert len(said) == 2, "the program that opens many files has died"
+        self.held, self.code = map(int, said)
 
     def let_go(self) -> None:
         """Ends it."""
@@ -154,13 +157,6 @@ class _Hoarder:
         self._program.wait()
         assert self._program.stdout is not None
         self._program.stdout.close()
-
-
-def _hoard(stage: Stage, how: str, pattern: str, number: int) -> _Hoarder:
-    words: list[str | Path] = [how, stage.path / pattern, str(number)]
-    return _Hoarder(
-        stage.begin(sys.executable, "-c", _HOARDER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    )
 
 
 def reader(stage: Stage, files: int, saves: int, latency: float) -> None:

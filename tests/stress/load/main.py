@@ -37,7 +37,6 @@ def main(run: Run, minutes: float, only: tuple[str, ...], listing: bool) -> None
     forks = limited(run.home / "forks")
     try:
         for work in chosen:
-            outcome = played(work, forks, run.home / work.name, seed=run.seed, pause=_PAUSE)
-            run.add(outcome.row(), outcome.seconds)
+            run.add(played(work, forks, run.home / work.name, seed=run.seed, pause=_PAUSE))
     finally:
         forks.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from tests.stress.report import Check, at_most
@@ -68,14 +70,14 @@ def outage(
 
 def _leave(stage: Stage, away: Away) -> None:
     if away == "refused":
-        stage.server.refuse()
+        stage.server.listen(False)
     else:
         stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
 
 
 def _return(stage: Stage, away: Away) -> None:
     if away == "refused":
-        stage.server.accept()
+        stage.server.listen(True)
     else:
         stage.server.mend()
 
@@ -93,35 +95,31 @@ def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) 
     for number, path in enumerate([*old, *new[: len(old)]]):
         _write(stage, path, b"saved again " + source(number))
     for path in new[:renames]:
-        try:
-            with stage.calls.of("rename"):
-                os.rename(stage.path / path, stage.path / f"{path}.renamed")
-        except RefusedError:
-            stage.expected.doubt(f"{path}.renamed", stage.expected.at(path)[0])
-        else:
+        if _done(stage, os.rename, path, stage.path / f"{path}.renamed"):
             stage.expected.move(path, f"{path}.renamed")
-    for path in new[renames : renames + unlinks]:
-        try:
-            with stage.calls.of("unlink"):
-                os.unlink(stage.path / path)
-        except RefusedError:
-            continue
-        stage.expected.forget(path)
-    for number in range(10):
-        try:
-            with stage.calls.of("mkdir"):
-                os.mkdir(stage.path / f"new/made{number}")
-        except RefusedError:
-            stage.expected.doubt(f"new/made{number}", None)
         else:
-            stage.expected.put(f"new/made{number}", None)
-            _write(stage, f"new/made{number}/within", b"within")
-    for place in ("", "new", "new/d00", "old"):
-        try:
-            with stage.calls.of("ls"):
-                os.listdir(stage.path / place)
-        except RefusedError:
-            continue
+            stage.expected.doubt(f"{path}.renamed", stage.expected.at(path)[0])
+    for path in new[renames : renames + unlinks]:
+        if _done(stage, os.unlink, path):
+            stage.expected.forget(path)
+    for path in [f"new/made{number}" for number in range(10)]:
+        if _done(stage, os.mkdir, path):
+            stage.expected.put(path, None)
+            _write(stage, f"{path}/within", b"within")
+        else:
+            stage.expected.doubt(path, None)
+    for path in ("", "new", "new/d00", "old"):
+        _done(stage, os.listdir, path)
+
+
+def _done(stage: Stage, call: Callable[..., object], path: str, *more: Path) -> bool:
+    """Makes a call; False if it failed, which is noted."""
+    try:
+        with stage.calls.of(call.__name__):
+            call(stage.path / path, *more)
+    except RefusedError:
+        return False
+    return True
 
 
 def _write(stage: Stage, path: str, data: bytes) -> None:

@@ -115,13 +115,9 @@ class ServerProcess:
         """No more faults; requests that hang go on hanging."""
         self.control("faults", "DELETE")
 
-    def refuse(self) -> None:
-        """Connections break, new ones are refused."""
-        self.control("listener", "POST", b'{"open": false}')
-
-    def accept(self) -> None:
-        """Connections are accepted again, at the same port."""
-        self.control("listener", "POST", b'{"open": true}')
+    def listen(self, accept: bool) -> None:
+        """Connections break, and new ones are refused; or they are accepted again, at the same port."""
+        self.control("listener", "POST", json.dumps({"open": accept}).encode())
 
     def forget(self) -> None:
         """Empties the log of requests."""

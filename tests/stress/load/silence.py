@@ -8,8 +8,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
-from tests.stress.report import Check, at_most
+from tests.stress.report import Check, at_most, equal, in_time
 
 from jobfs.emulator import Rule
 
@@ -46,11 +47,9 @@ def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
         stage.expected.put(f"f{turn}", wanted)
     calls = [_call(stage, "mkdir", turn) for turn in range(at_once)]
     with stage.doing(f"umount --timeout {timeout:g}, {at_once} calls wait, {at_once} files are unsent", 1):
-        threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
-        for thread in threads:
-            thread.start()
+        threads = _begun(calls)
         began = time.monotonic()
-        code, told = stage.mounted.limited(
+        code, told = stage.jobfs(
             "umount", "--lazy", stage.path, "--timeout", str(timeout), within=timeout + 3 * _MARGIN
         )
         took = time.monotonic() - began
@@ -88,9 +87,7 @@ def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE"
         _quietly(lambda: os.close(handle))
 
     with stage.doing(f"{programs} programs wait in fsync; stat, status", programs):
-        threads = [threading.Thread(target=work, args=[number], daemon=True) for number in range(programs)]
-        for thread in threads:
-            thread.start()
+        threads = _begun([partial(work, number) for number in range(programs)])
         for event in began:
             event.wait(10)
         time.sleep(0.5)  # from the last write to its fsync
@@ -100,10 +97,8 @@ def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE"
         stage.answers()
         waiting = sum(thread.is_alive() for thread in threads)
         stage.check(
-            at_most("seconds that the looks take, all together", time.monotonic() - looked, 4 * _AT_ONCE)
-        )
-        stage.check(
-            Check("programs that wait meanwhile", str(waiting), str(programs), held=waiting == programs)
+            at_most("seconds that the looks take, all together", time.monotonic() - looked, 4 * _AT_ONCE),
+            equal("programs that wait meanwhile", waiting, programs),
         )
     stage.mounted.kill()
     for thread in threads:
@@ -144,6 +139,14 @@ def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
     return calls[kind]
 
 
+def _begun(calls: list[Callable[[], object]]) -> list[threading.Thread]:
+    """A thread for each call, which makes it now."""
+    threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
 def _quietly(call: Callable[[], object]) -> None:
     """Its answer is not asked for, only that there is one."""
     try:
@@ -161,9 +164,7 @@ def _hold(
 ) -> None:
     """Makes the calls at the same time, and holds them to their end."""
     began = time.monotonic()
-    threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
-    for thread in threads:
-        thread.start()
+    threads = _begun(calls)
     meanwhile()
     # A little more, to be able to say how much it is too long.
     end = began + within + 1
@@ -171,21 +172,18 @@ def _hold(
         thread.join(max(0.0, end - time.monotonic()))
     late = sum(thread.is_alive() for thread in threads)
     took = time.monotonic() - began
-    found = f"{late} of {len(threads)} not within {took:.1f}" if late else f"{took:.2f}"
-    held = not late and took <= within
-    stage.check(Check(f"seconds of {what}", found, f"at most {within:g}", held=held))
+    told = f"{late} of {len(threads)} not within {took:.1f}" if late else ""
+    stage.check(in_time(f"seconds of {what}", took, within, told))
 
 
 def _ends(stage: Stage, within: float) -> None:
     """SIGTERM ends the mount within that many seconds."""
     process = stage.mounted.process
     assert process is not None
-    began = time.monotonic()
+    began, late = time.monotonic(), ""
     os.kill(process.pid, signal.SIGTERM)
     try:
         process.wait(within + 1)
-        took = time.monotonic() - began
-        stage.check(at_most("seconds from SIGTERM to the end", took, within))
     except subprocess.TimeoutExpired:
-        text = f"not within {time.monotonic() - began:.1f}"
-        stage.check(Check("seconds from SIGTERM to the end", text, f"at most {within:g}", held=False))
+        late = "it has not ended"
+    stage.check(in_time("seconds from SIGTERM to the end", time.monotonic() - began, within, late))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from tests.stress.report import Check, Row, at_most, equal
+from tests.stress.report import Check, Row, at_most, equal, in_time, none
 from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach, environment, is_mounted
 from tests.support.waiting import PATIENCE
@@ -51,60 +51,6 @@ def limited(home: Path) -> ForkServer:
     return ForkServer(home, descriptors=DESCRIPTORS)
 
 
-class LimitedMount(ForkedMount):
-    """A mount with the descriptors of a shell, and other commands with as many."""
-
-    def __init__(self, forks: ForkServer, server: ServerProcess, home: Path, **options: Any) -> None:
-        # Of the server it is told nothing but where it is.
-        super().__init__(forks, cast(Server, server), home, **options)
-
-    def limited(self, *arguments: str | Path, within: float) -> tuple[int, str]:
-        """Exit code and outputs of another jobfs command; killed after `within` seconds, which is code -9."""
-        output = self.home / "output"
-        with output.open("wb") as file:
-            words = [str(word) for word in arguments]
-            process = self._forks.run(
-                words, environment(self.home, self.key), self.home, file.fileno(), file.fileno()
-            )
-        try:
-            code = process.wait(within)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            code = process.wait(5)
-        return code, output.read_text(errors="replace").strip()
-
-
-@dataclass
-class Outcome:
-    """What came of a workload: what was done, how many times a second, the figures at their peak and at rest, the checks."""
-
-    name: str
-    what: str = ""
-    rate: float = 0.0
-    peak: Sample = field(default_factory=Sample)
-    rest: Sample = field(default_factory=Sample)
-    checks: list[Check] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def broken(self) -> list[Check]:
-        """The bounds that did not hold."""
-        return [check for check in self.checks if not check.held]
-
-    def row(self) -> Row:
-        """It, in the report: figures at the peak and at rest."""
-        figures = {title: f"{shown(self.peak)} / {shown(self.rest)}" for title, _, shown in COLUMNS}
-        columns = {title: words for title, words, _ in COLUMNS}
-        return Row(self.name, self.what, {"rate /s": f"{self.rate:,.0f}", **figures}, self.checks, columns)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.name}: {self.what}, {self.rate:.0f} a second, {self.seconds:.0f} s",
-            *map(str, self.checks),
-        ]
-        return "\n".join([*lines, f"peak: {self.peak}", f"rest: {self.rest}"])
-
-
 class Stage:
     """A context. `seconds`: after that long everything is killed. `options` are the mount's flags, with underscores."""
 
@@ -112,10 +58,14 @@ class Stage:
         self, forks: ForkServer, home: Path, name: str, *, seconds: float, seed: int, pause: float
     ) -> None:
         self.home, self.random = home, random.Random(f"{seed}/{name}")
-        self.outcome = Outcome(name)
+        self.row = Row(name, columns={title: words for title, words, _ in COLUMNS})
+        self.rate = 0.0
+        #: At their peak, and at rest.
+        self.figures: tuple[Sample, Sample] | None = None
         self.server = ServerProcess(forks, home / "far", seed)
         self.calls, self.expected = Calls(), Expected()
-        self.mounted = LimitedMount(forks, self.server, home / "near")
+        # Of the server it is told nothing but where it is.
+        self.mounted = ForkedMount(forks, cast(Server, self.server), home / "near")
         self.sampler = Sampler(self.server, self.mounted.state, self._pid, pause)
         self.expired = False
         self._lock = threading.Lock()
@@ -136,7 +86,7 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._watch.cancel()
-        self.outcome.seconds = time.monotonic() - self._began
+        self.row.seconds = time.monotonic() - self._began
         self._kill()
         self.sampler.stop()
         with suppress(subprocess.TimeoutExpired):
@@ -202,13 +152,13 @@ class Stage:
     @contextmanager
     def doing(self, what: str, number: int | None = None) -> Iterator[None]:
         """What the table says was done, `number` times, or as many as there were calls; its rate is that of this block."""
-        self.outcome.what = what
+        self.row.what = what
         began, before = time.monotonic(), self.calls.done
         try:
             yield
         finally:
             done = self.calls.done - before if number is None else number
-            self.outcome.rate = done / max(time.monotonic() - began, 1e-3)
+            self.rate = done / max(time.monotonic() - began, 1e-3)
 
     def begin(self, *command: str | Path, **more: Any) -> subprocess.Popen[bytes]:
         """Starts a program, which is killed with the mount if it has not ended before."""
@@ -274,7 +224,7 @@ class Stage:
 
     def check(self, *checks: Check) -> None:
         """Notes a bound and whether it held."""
-        self.outcome.checks += checks
+        self.row.checks += checks
 
     def failures(self) -> None:
         """Holds all calls to what they promise: those that need the local disk only never fail."""
@@ -283,15 +233,12 @@ class Stage:
 
     def answers(self, seconds: float = 2.0) -> None:
         """Holds `jobfs status` to an answer within so many seconds."""
-        began = time.monotonic()
+        began, failed = time.monotonic(), ""
         try:
             self.mounted.status()
-            took = time.monotonic() - began
-            self.check(at_most("seconds until status answers", took, seconds))
         except Exception as error:
-            took = time.monotonic() - began
-            text = f"{type(error).__name__} after {took:.1f} s: {error}"
-            self.check(Check("seconds until status answers", text, f"at most {seconds:g}", held=False))
+            failed = f"{type(error).__name__} after {time.monotonic() - began:.1f} s: {error}"
+        self.check(in_time("seconds until status answers", time.monotonic() - began, seconds, failed))
 
     def rest(self, within: float) -> None:
         """Waits until everything is sent and cleaned up, and holds it to that."""
@@ -308,14 +255,9 @@ class Stage:
                     os.listdir(self.path)
             time.sleep(0.05)
         took = time.monotonic() - began
-        self.check(
-            Check(
-                "seconds until all is sent and cleaned up",
-                f"{took:.1f}" if sample.at_rest else f"not within {took:.0f}: {sample}",
-                f"at most {within:g}",
-                held=sample.at_rest,
-            )
-        )
+        found = f"{took:.1f}" if sample.at_rest else f"not within {took:.0f}: {sample}"
+        what = "seconds until all is sent and cleaned up"
+        self.check(Check(what, found, f"at most {within:g}", held=sample.at_rest))
 
     def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = _UMOUNT) -> None:
         """The end of most workloads: all comes to rest, the bounds hold, nothing is lost, and it unmounts in good order."""
@@ -323,9 +265,10 @@ class Stage:
         self.rest(within)
         items = len(self.server.rows())
         self._pruned(items + ROWS)
-        self.outcome.rest = self.sampler.take()
-        self.outcome.peak = self.sampler.peak
-        self.check(*standing(self.outcome.peak, self.outcome.rest, self.baseline, items, bounds))
+        rest = self.sampler.take()
+        peak = self.sampler.peak
+        self.figures = peak, rest
+        self.check(*standing(peak, rest, self.baseline, items, bounds))
         self.compare(bounds.flipped + bounds.conflicts)
         self.unmount(umount)
 
@@ -339,22 +282,31 @@ class Stage:
                 os.listdir(self.path)
             time.sleep(0.5)
 
+    def jobfs(self, *words: str | Path, within: float) -> tuple[int, str]:
+        """Exit code and outputs of another jobfs command; killed after `within` seconds, which is code -9."""
+        try:
+            done = self.mounted.jobfs(*words, timeout=within)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL, ""
+        return done.returncode, f"{done.stdout}{done.stderr}".strip()
+
+    def succeeds(self, *words: str | Path, within: float) -> bool:
+        """Holds another jobfs command to exit code 0."""
+        code, told = self.jobfs(*words, within=within)
+        found = f"ends with {code} {told[:200]}".strip()
+        self.check(Check(str(words[0]), found, "ends with 0", held=code == 0))
+        return code == 0
+
     def recover(self, within: float) -> None:
         """`jobfs recover` sends what is left, and ends with 0 within so many seconds."""
-        mounted = self.mounted
-        places: list[str | Path] = ["--state-dir", mounted.state, "--cache-dir", mounted.cache]
-        lifetime = _OPTIONS["request-lifetime"]
-        code, told = mounted.limited(
-            "recover",
-            self.server.job,
-            "--base-url",
-            self.server.url,
-            *places,
-            "--request-lifetime",
-            lifetime,
-            within=within,
-        )
-        self.check(Check("recover", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0))
+        options: dict[str, str | Path] = {
+            "--base-url": self.server.url,
+            "--state-dir": self.mounted.state,
+            "--cache-dir": self.mounted.cache,
+            "--request-lifetime": _OPTIONS["request-lifetime"],
+        }
+        words = [word for option in options.items() for word in option]
+        self.succeeds("recover", self.server.job, *words, within=within)
 
     def compare(self, differing: int = 0) -> None:
         """Holds the server to what was written; `differing` paths may show another state, but no content may be lost."""
@@ -364,19 +316,18 @@ class Stage:
         bound = f"at most {differing}" if differing else "0"
         self.check(
             Check("paths that differ from what was written", text, bound, held=len(found) <= differing),
-            Check("contents that are nowhere", "; ".join(lost[:3]) or "none", "none", held=not lost),
+            none("contents that are nowhere", lost),
         )
 
     def unmount(self, within: float) -> None:
         """`jobfs umount`, and nothing is left on this disk or hidden on the server."""
         began = time.monotonic()
-        code, told = self.mounted.limited("umount", self.path, within=within + 2)
+        ended = self.succeeds("umount", self.path, within=within + 2)
         took = time.monotonic() - began
-        if code == 0:
+        if ended:
             with suppress(AssertionError, subprocess.TimeoutExpired):
                 self.mounted.ended(5)
         self.check(
-            Check("umount", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0),
             at_most("seconds that umount takes", took, within),
             # It would end after some seconds all the same, and has not ended in order.
             equal("calls in flight at the end", self.mounted.log.count("still in flight"), 0),
@@ -394,18 +345,17 @@ class Workload:
     """`play` gets a stage on which nothing has begun; `seconds` is when it is broken off."""
 
     name: str
-    play: Callable[[Stage], None]
+    play: Callable[..., None]
     seconds: float
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def played(
-    workload: Workload, forks: ForkServer, home: Path, *, seed: int = 0, pause: float = 0.2
-) -> Outcome:
+def played(workload: Workload, forks: ForkServer, home: Path, *, seed: int = 0, pause: float = 0.2) -> Row:
     """Plays a workload on a stage of its own, and says what came of it; nothing of it is left."""
     stage = Stage(forks, home, workload.name, seconds=workload.seconds, seed=seed, pause=pause)
     with stage:
         try:
-            workload.play(stage)
+            workload.play(stage, **workload.arguments)
         except Exception as error:
             if not stage.expired:
                 text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -416,6 +366,7 @@ def played(
         if stage.expired:
             text = f"not within {workload.seconds:g} s: {stage.sampler.peak}"
             stage.check(Check("the workload", text, "runs to its end", held=False))
-        if not stage.outcome.rest.threads:
-            stage.outcome.peak, stage.outcome.rest = stage.sampler.peak, stage.sampler.now
-    return stage.outcome
+        peak, rest = stage.figures or (stage.sampler.peak, stage.sampler.now)
+        figures = {title: f"{shown(peak)} / {shown(rest)}" for title, _, shown in COLUMNS}
+        stage.row.figures = {"rate /s": f"{stage.rate:,.0f}", **figures}
+    return stage.row

@@ -461,6 +461,8 @@ def mount_options(settings: Settings, job: str) -> list[str]:
         "use_ino",
         "default_permissions",
         "big_writes",
+        # What is unlinked while it is open has no name; else libfuse gives it another one.
+        "hard_remove",
         # O_TRUNC arrives with open, so that what is thrown away is not fetched first.
         "atomic_o_trunc",
         f"attr_timeout={settings.kernel_timeout:g}",

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from jobfs.errors import JobfsError, UsageError
-from jobfs.names import basename, is_fuse_hidden
 
 T = TypeVar("T")
 
@@ -218,8 +217,6 @@ def _inside(path: str, mount: MountInfo) -> str:
     path = path.removesuffix(" (deleted)")
     if path == mount.point:
         return "."
-    if is_fuse_hidden(basename(path)):
-        return "a file without a name"
     return path.removeprefix(mount.point if path.startswith(f"{mount.point}/") else "").lstrip("/") or "."
 
 

@@ -24,7 +24,6 @@ CONTROL_DIR = ".jobfs"
 #: What editors and desktops leave beside a file (vfs/semantics.md 4).
 SCRATCH = (
     ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
-    ".fuse_hidden*",
 )  # fmt: skip
 
 _HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-(.+)", re.DOTALL)
@@ -35,8 +34,6 @@ _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # fmt: skip
-
-_FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
 
 
 class Role(StrEnum):
@@ -205,11 +202,6 @@ def kept_beside(path: str) -> tuple[str, str] | None:
     """The label that `beside` gave a second version at this path, and the path of its file; None if it is an ordinary name."""
     match = _KEPT.fullmatch(path)
     return None if match is None else (match[2], match[1] + (match[3] or ""))
-
-
-def is_fuse_hidden(name: str) -> bool:
-    """True for the name that libfuse gives to a file that is unlinked while it is open."""
-    return _FUSE_HIDDEN.fullmatch(name) is not None
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:

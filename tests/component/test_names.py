@@ -57,10 +57,10 @@ def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
         assert visible(server) == {"dir": None, "dir/file": b"another"}
     else:
         fh = work.vfs.open("dir/file", os.O_RDONLY).fh
-        work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
+        work.vfs.unlink("dir/file")
         assert work.vfs.read(fh, 100, 0) == b"old"
         work.vfs.release(fh)
-        assert not [name for name in work.names("dir") if "fuse" not in name]
+        assert work.names("dir") == []
 
 
 def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(
@@ -242,17 +242,3 @@ def test_only_the_first_rename_of_a_directory_asks_if_what_is_in_it_moved_along(
     server.log.clear()
     work.vfs.rename("new", "newer")
     assert server.log.count() == 1
-
-
-def test_what_is_done_in_a_directory_that_is_only_implied_makes_it(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 1.19: on a server that moves nothing into a directory without an item."""
-    server.store.seed({"dir/file": "old", "open/file": "old", "new": "another"}, age=60, directories=False)
-    work = start(write_back_delay=0)
-    work.vfs.rename("new", "dir/file")
-    with work.opening("open/file", os.O_RDONLY) as fh:
-        work.vfs.hide("open/file", f"open/.fuse_hidden{1:016x}")
-        assert work.vfs.read(fh, 100, 0) == b"old"
-    assert not [name for name in work.names("open") if "fuse" not in name]
-    settled(work, {"dir": None, "dir/file": b"another"})

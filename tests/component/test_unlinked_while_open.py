@@ -1,10 +1,9 @@
-"""Files that are unlinked, or renamed over, while a program has them open: libfuse hides them by a rename of its own."""
+"""Files that are unlinked, or renamed over, while a program has them open."""
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,17 +21,11 @@ from tests.support.workspaces import CALLER, settled
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
-from jobfs.save import writeback
 
-HIDDEN = f".fuse_hidden{1:016x}"
 OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
 
 
-@pytest.fixture(autouse=True)
-def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was unlinked stays on the server until something needs it to go."""
-    monkeypatch.setattr(writeback, "UNLINK_DELAY", 60.0)
-
+pytestmark = pytest.mark.usefixtures("quick")
 
 Start = Callable[..., Mortal]
 
@@ -55,18 +48,16 @@ def kill(work: Mortal) -> None:
     work.bury()
 
 
-def hide(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
-    """Opens a file, and renames it out of sight as libfuse does it; the handle."""
+def unlinked(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
+    """Opens a file, and unlinks it; the handle."""
     fh = work.vfs.open(path, flags).fh
-    work.vfs.hide(path, HIDDEN)
+    work.vfs.unlink(path)
     return fh
 
 
 def close(work: Mortal, fh: int) -> None:
-    """The last descriptor is closed: libfuse unlinks what it has hidden."""
     work.vfs.flush(fh)
     work.vfs.release(fh)
-    work.vfs.unlink(HIDDEN)
 
 
 ALL = {"dir": None, "dir/inner": OLD}
@@ -79,7 +70,7 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
     server: Server, work: Mortal
 ) -> None:
     """vfs/semantics.md 4.33: it stays readable and writable through its handle."""
-    fh = hide(work, "file")
+    fh = unlinked(work, "file")
     assert work.names() == ["dir", "other"]
     assert not work.exists("file")
     assert work.vfs.fgetattr(fh).nlink == 0
@@ -91,28 +82,31 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
     assert work.names() == ["dir", "other"]
 
 
-def test_it_goes_after_a_moment(server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4.36: it goes in 1 s; who has it open reads on."""
-    monkeypatch.setattr(writeback, "UNLINK_DELAY", 0.05)
-    fh = hide(work, "file", os.O_RDONLY)
-    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
-    assert work.vfs.read(fh, 100, 0) == OLD
-    close(work, fh)
-    assert work.names() == ["dir", "other"]
+LARGE = os.urandom(24 << 20)
 
 
-@pytest.mark.parametrize("end", ["flush", "unmount", "rmdir"])
-def test_it_goes_when_something_needs_it_to(server: Server, work: Mortal, end: str) -> None:
-    """vfs/semantics.md 4, Unlink: with the next flush, unmount, or rmdir of its directory."""
-    fh = hide(work, "dir/inner")
-    if end == "rmdir":
-        work.vfs.rmdir("dir")
-    elif end == "unmount":
-        assert work.vfs.flush_all(None, 5, None) == []
-    else:
-        assert work.vfs.flush_all("dir", 5, None) == []
-    assert not server.store.exists("dir/inner")
-    assert work.vfs.read(fh, 100, 0) == OLD
+def reading(server: Server, work: Mortal) -> int:
+    """A file that is being read, most of which is not on this machine; the handle."""
+    server.store.seed({"dir/large": LARGE}, age=60)
+    eventually(lambda: work.exists("dir/large"))
+    fh = work.vfs.open("dir/large", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100, len(LARGE) - 100) == LARGE[-100:]
+    return fh
+
+
+def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start) -> None:
+    """vfs/semantics.md 4.36: it is unlinked at once, and goes from the server when its reader's bytes are here."""
+    work = mortal(ttl=0.1)
+    fh = reading(server, work)
+    server.faults.rate("unavailable", 1.0, on="download")
+    work.vfs.unlink("dir/large")
+    assert work.names("dir") == ["inner"]
+    assert server.store.exists("dir/large")
+    server.faults.clear()
+    work.vfs.unlink("dir/inner")
+    work.vfs.rmdir("dir")
+    eventually(lambda: visible(server) == {"file": OLD, "other": OTHER}, lambda: visible(server))
+    assert work.vfs.read(fh, 100, 10 << 20) == LARGE[10 << 20 :][:100]
     close(work, fh)
 
 
@@ -123,9 +117,7 @@ def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work:
     assert work.vfs.read(fh, 100, 0) == OLD
     server.store.replace("file", JOBS)
     work.vfs.refresh()
-    work.vfs.hide("file", HIDDEN)
-    if goes == "renamed over":
-        work.vfs.rename("other", "file")
+    work.vfs.rename("other", "file") if goes == "renamed over" else work.vfs.unlink("file")
     work.vfs.write(fh, MINE, 0)
     assert work.vfs.read(fh, 4, 0) == MINE
     close(work, fh)
@@ -144,7 +136,7 @@ def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
         work.vfs.rename("file", "file~")
     else:
         work.write(path, MINE, fsync=kind == "saved before")
-    fh = hide(work, path)
+    fh = unlinked(work, path)
     assert work.names() == (["dir", "other"] if path in ("file", "file~") else ["dir", "file", "other"])
     close(work, fh)
     settled(work)
@@ -164,7 +156,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
     change = work.write_back.queue.save(work.vfs.handle(fh).file, 0.0)
     assert change is not None
     eventually(lambda: not server.faults.rules())
-    work.vfs.hide("file", HIDDEN)
+    work.vfs.unlink("file")
     assert work.names() == ["dir", "other"]
     close(work, fh)
     settled(work, {**ALL, "other": OTHER})
@@ -173,7 +165,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
 def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
     """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
-    fh = hide(work, "file")
+    fh = unlinked(work, "file")
     work.write("file", MINE)
     if not new:
         work.vfs.unlink("file")
@@ -187,7 +179,7 @@ def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
 ) -> None:
     """vfs/semantics.md 4.33: as it was closed, or not at all."""
     work.write("file", MINE)
-    hide(work, "file")
+    unlinked(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, b"never closed", 0)
     kill(work)
@@ -233,7 +225,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
     """vfs/semantics.md 4: rename over; who has the old one open reads on, and writes under no name."""
     server.store.set_lifecycle("file", "application")
     path = source(work)
-    fh = hide(work, "file")
+    fh = work.vfs.open("file", os.O_RDWR).fh
     work.vfs.rename(path, "file")
     wanted = after(source)
     assert work.read("file") == wanted["file"]
@@ -254,7 +246,7 @@ def test_it_is_renamed_over_and_the_job_has_written_to_it(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
     path = source(work)
-    fh = hide(work, "file", os.O_RDONLY)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
     server.store.write("file", JOBS)
     work.vfs.rename(path, "file")
     close(work, fh)
@@ -280,7 +272,7 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
         first.state.sync()
         boundaries.arm()
         with suppress(Death, JobfsError):
-            hide(first, "file", os.O_RDONLY)
+            first.vfs.open("file", os.O_RDONLY)
             first.vfs.rename(path, "file")
         kill(first)
         with taken_up(first) as again:
@@ -301,15 +293,13 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
     """vfs/semantics.md 4: what failed has changed nothing; until it is sent, it has the name here."""
     path = source(work)
     server.faults.rate("error", 1.0, on="change", status=403)
-    fh = hide(work, "file", os.O_RDONLY)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
     failed = errno_from(work.vfs.rename, path, "file")
     server.faults.clear()
     assert bool(failed) is (source in (edited, an_item))
     work.vfs.release(fh)
-    with suppress(JobfsError):
-        work.vfs.unlink(HIDDEN)
     if failed:
-        eventually(lambda: work.names() == ["dir", "file", "other"], lambda: work.names())
+        assert work.names() == ["dir", "file", "other"]
         assert work.read("file") == OLD
         assert work.read("other") == (MINE if source is edited else OTHER)
     work.vfs.retry(None)
@@ -322,10 +312,9 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
     """vfs/semantics.md 4: what failed has changed nothing, whatever it failed for."""
     server.store.set_permission("other", "readOnly")
     eventually(lambda: work.vfs.getattr("other").mode & 0o222 == 0)
-    fh = hide(work, "file", os.O_RDONLY)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
     assert errno_from(work.vfs.rename, "other", "file") == errno.EPERM
     work.vfs.release(fh)
-    assert errno_from(work.vfs.unlink, HIDDEN) == errno.ENOENT
     settled(work)
     assert (work.names(), visible(server)) == (["dir", "file", "other"], {**ALL, "file": OLD, "other": OTHER})
     server.store.mkdir("closed")
@@ -333,50 +322,38 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
     server.store.set_permission("closed", "readOnly")
     eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
     with work.opening("closed/file", os.O_RDONLY) as fh:
-        assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
+        assert errno_from(work.vfs.unlink, "closed/file") == errno.EACCES
 
 
 @pytest.mark.parametrize("unsent", [False, True])
-def test_one_that_the_server_refuses_to_remove_is_there_again_and_holds_up_nothing(
-    server: Server, work: Mortal, unsent: bool
-) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: what was unlinked is not sent later."""
+def test_one_that_the_server_refuses_to_remove_is_there(server: Server, work: Mortal, unsent: bool) -> None:
+    """vfs/semantics.md 4.29: unlink's errors are the caller's."""
     if unsent:
-        work.write("file", b"unlinked")
+        work.write("file", b"unsent")
     server.faults.rate("error", 1.0, on="delete", status=422)
-    fh = hide(work, "file")
-    began = time.monotonic()
-    work.vfs.flush_all(None, 60.0, None)
-    assert time.monotonic() - began < 30, "no flush waits for what the server refuses"
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert errno_from(work.vfs.unlink, "file")
     assert work.names() == ["dir", "file", "other"]
+    assert work.vfs.read(fh, 100, 0) == (b"unsent" if unsent else OLD)
     close(work, fh)
-    work.write("file", MINE)
     server.faults.clear()
     settled(work)
-    found = {content for path, content in visible(server).items() if path.startswith("file")}
-    assert (MINE in found, b"unlinked" in found) == (True, False)
+    assert visible(server) == {**ALL, "file": b"unsent" if unsent else OLD, "other": OTHER}
 
 
-def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(
-    server: Server, work: Mortal, mortal: Start
-) -> None:
+def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Server, mortal: Start) -> None:
     """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
-    work.write("new", MINE)
-    new = work.vfs.open("new", os.O_RDONLY).fh
-    work.vfs.hide("new", f".fuse_hidden{2:016x}")
-    fh = hide(work, "file")
-    server.faults.rate("throttled", 1.0, retry_after="30")
-    eventually(
-        lambda: errno_from(work.vfs.getattr, "unknown") and work.write_back.client.health.wait(changing=True)
-    )
-    assert {entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)} == {"file", "new"}
+    work = mortal(ttl=0.1)
+    fh = reading(server, work)
+    server.faults.rate("unavailable", 1.0, on="download")
+    work.vfs.unlink("dir/large")
+    assert {entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)} == {"dir/large"}
     work.vfs.release(fh)
-    work.vfs.release(new)
-    work.stop()
+    kill(work)
     server.faults.clear()
     again = mortal()
-    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
-    assert again.names() == ["dir", "other"]
+    eventually(lambda: visible(server) == {**ALL, "file": OLD, "other": OTHER})
+    assert again.names("dir") == ["inner"]
 
 
 def test_without_power_it_has_its_name_while_it_is_being_sent(
@@ -385,7 +362,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
     """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
     state = SyncedState(work)
     work.write("scratch~", MINE)
-    hide(work, "file")
+    work.vfs.open("file", os.O_RDWR)
     server.faults.rate("unavailable", 1.0, on="create")
     work.vfs.rename("scratch~", "file")
     work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
@@ -421,7 +398,7 @@ def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: S
     assert work.vfs.read(fh, 100, (24 << 20) - 100)
     server.store.append("log", b"more")
     eventually(lambda: work.vfs.getattr("log").size > 24 << 20)
-    work.vfs.hide("log", HIDDEN)
+    work.vfs.unlink("log")
     work.write("log", MINE, fsync=True)
     settled(work)
     assert server.store.read("log") == MINE
@@ -435,7 +412,7 @@ def test_its_bytes_leave_this_machine_when_it_is_closed(server: Server, work: Mo
         work.vfs.write(fh, content, 0)
         work.vfs.flush(fh)
         if content is MINE:
-            work.vfs.hide("new", HIDDEN)
+            work.vfs.unlink("new")
             settled(work)
     close(work, fh)
     settled(work)

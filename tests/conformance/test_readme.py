@@ -66,6 +66,9 @@ DIFFERENCES = {
     "a removed directory, to who is still in it or has it open": [
         "rmdir: what a removed directory answers to who is in it, or has it open"
     ],
+    "`fchmod`, `fchown`, `futimens` of an unlinked file that is open; to open it again by `/proc/self/fd`": [
+        "unlink: the attributes of an unlinked open file stay"
+    ],
     "`chown` that changes neither owner nor group": ["chown: -1 for both moves the change time"],
     "extended attributes": ["open: an attribute of its own name"],
 }

@@ -36,7 +36,6 @@ class MemoryVfs:
         self._handles = itertools.count(1)
         self.nodes: dict[str, Node] = {"": Node(stat.S_IFDIR | 0o755, 1)}
         self.open_files: dict[int, Node] = {}
-        self.hidden: list[tuple[str, str]] = []
         self.warnings: list[str] = []
         self.left_alone = 0
         self.callers: list[Caller] = []
@@ -169,11 +168,6 @@ class MemoryVfs:
             self._node(old)
             for name in [name for name in self.nodes if name == old or name.startswith(old + "/")]:
                 self.nodes[new + name[len(old) :]] = self.nodes.pop(name)
-
-    def hide(self, path: str, hidden: str) -> None:
-        self._call("hide", path)
-        self.hidden.append((path, hidden))
-        self.nodes[hidden] = self.nodes.pop(path)
 
     def unlink(self, path: str) -> None:
         self._call("unlink", path)

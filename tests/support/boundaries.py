@@ -210,7 +210,6 @@ def hurrying() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writeback, "_TIDY_EVERY", 0.02)
-        patch.setattr(writeback, "UNLINK_DELAY", 0.1)
         patch.setattr(writeback, "SCRATCH_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)

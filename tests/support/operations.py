@@ -15,7 +15,6 @@ import pytest
 from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
 from jobfs.nodes import Kind
-from jobfs.save import writeback
 from jobfs.state import Change
 
 from .boundaries import Boundaries, Mortal
@@ -148,16 +147,9 @@ def rename_over(work: Mortal, promise: Promise) -> None:
 
 
 def rename_over_open(work: Mortal, promise: Promise) -> None:
-    """As libfuse does it: what is open under the name is renamed out of sight first."""
     fh = work.vfs.open("dir/file", os.O_RDONLY).fh
-    hidden = f"dir/.fuse_hidden{1:016x}"
-    with pytest.MonkeyPatch.context() as patch:
-        # Both are one call of libfuse: a busy machine does not unlink what was hidden between them.
-        patch.setattr(writeback, "UNLINK_DELAY", 60.0)
-        work.vfs.hide("dir/file", hidden)
     rename_over(work, promise)
     work.vfs.release(fh)
-    work.vfs.unlink(hidden)
 
 
 def mkdir(work: Mortal, promise: Promise) -> None:
@@ -278,17 +270,9 @@ def unlink_begun(work: Mortal, promise: Promise) -> None:
 
 
 def unlink_open(work: Mortal, promise: Promise) -> None:
-    """As libfuse does it: renamed out of sight, and no rename over it follows. Killed within a second, it may be back."""
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    hidden = f"dir/.fuse_hidden{1:016x}"
-    work.vfs.hide("dir/file", hidden)
-    assert "file" not in work.names("dir")
+    unlink(work, promise)
     work.vfs.release(fh)
-    work.vfs.unlink(hidden)
-    left = work.state.changes
-    eventually(lambda: work.boundaries.dead or all(c.error for c in list(left.values())), work.unrest)
-    if not left:
-        promise.keep(work)
 
 
 def reads_both(work: Mortal) -> None:

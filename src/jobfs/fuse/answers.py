@@ -6,10 +6,13 @@ ESTALE says what is true, and the kernel then looks the name up again. Who holds
 be looked up, and asks about the same node again: that gets its ENOENT here.
 
 **Nodes part.** The kernel has one size and one set of pages for a node: it ends every reader there, and fills a page of a shorter
-version with zeros up to it. So a look-up that finds another version being read gives the node that it is read at another name in
-libfuse: the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is
+version with zeros up to it. So a look-up that finds another version being read has libfuse take the name from the node that it is
+read at: the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is
 open. Until the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node,
 and the kernel keeps its attributes for no time.
+
+**Nodes without a name**, parted or unlinked, are asked about by `fstat`, which names no handle. libfuse knows of nothing there.
+So it is asked once more, with a handle that is open there.
 
 **Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
 libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
 import struct
 from collections.abc import Callable, Iterator
 
@@ -32,10 +34,8 @@ from jobfs.vfs import CHANGES
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 #: Most threads of which it is remembered what they were told to look up again.
 _TOLD = 1000
-#: How the names of nodes begin that have left their path: at the end of a path. No program can ask for them.
-PARTED = "/.fuse_hidden-parted-"
 #: Requests whose answers are looked at here.
-ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR}
+ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
 #: Files whose sizes are remembered at most.
 _SIZES = 200_000
 
@@ -91,11 +91,14 @@ def tell(told: dict[int, int], node: int, size: int) -> None:
     told[node] = size
 
 
-def channel_operations(device: int, here: AtWork, sizes: dict[int, int]) -> ChannelOperations:
+def channel_operations(
+    device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]
+) -> ChannelOperations:
     """What sends libfuse's answers to the kernel, but for ENOENT about a node. To be kept as long as the channel.
 
     The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
-    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node.
+    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node,
+    and `nodes` the node of each open file, by the number of its handle.
     """
 
     told: dict[int, int] = {}  # the node, by the thread that is to look it up again
@@ -109,7 +112,12 @@ def channel_operations(device: int, here: AtWork, sizes: dict[int, int]) -> Chan
         if count > 1:
             add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
-            look_again(desk, ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR))
+            error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
+            if error.value == -errno.ENOENT and opcode == Opcode.GETATTR and not desk.flags.value:
+                desk.handle = next((number for number, at in [*nodes.items()] if at == node), 0)
+                if desk.handle:
+                    return 0
+            look_again(desk, error)
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
@@ -124,7 +132,13 @@ def channel_operations(device: int, here: AtWork, sizes: dict[int, int]) -> Chan
             told[thread] = node
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
+        if opcode == Opcode.CREATE:
+            nodes[ctypes.c_uint64.from_address(answer + _FOUND).value] = ctypes.c_uint64.from_address(
+                answer
+            ).value
+            return
         if opcode == Opcode.OPEN:
+            nodes[ctypes.c_uint64.from_address(answer).value] = node
             if not desk.flags.value & CHANGES:
                 ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
             return
@@ -168,7 +182,6 @@ class ReadDirPlus:
         self._device, self._process = device, process
         self._accepted = _OFFERED if kernel_timeout else 0
         self._here = here
-        self._numbers = itertools.count(1)
 
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with what it does not know of."""
@@ -181,11 +194,8 @@ class ReadDirPlus:
 
     def part(self, desk: Desk, length: int) -> None:
         """The node that a look-up has found, and that nobody was told of, leaves its path; it is found no more."""
-        request = ctypes.string_at(desk.address, length)
-        found, name = desk.answer, request[_HEADER_END:]
-        aside = f"{PARTED}{next(self._numbers)}\0".encode()[1:]
-        header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
-        self._ask(Opcode.RENAME, header + request[_NODE] + name + aside)
+        request, found = ctypes.string_at(desk.address, length), desk.answer
+        self._ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
         desk.parting = False
 

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError
-from jobfs.fuse.answers import PARTED
-from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden, path_length
+from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
@@ -131,8 +130,10 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs = vfs
         self._on_ready = on_ready
         self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
-        #: What the kernel believes of the sizes of files, by node; and the node that this thread's request is about.
+        #: What the kernel believes of the sizes of files, by node; the node of each open file, by the number of its handle; and
+        #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
+        self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
 
     def __call__(self, operation: str, *args: Any) -> Any:
@@ -150,8 +151,6 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
             return pack_stat(self._vfs.fgetattr(fi.fh))
-        if PARTED in path:
-            return pack_stat(self._vfs.parted(basename(path)))
         answers = self.answers()
         stat = answers.get(path)
         if stat is None:
@@ -218,14 +217,11 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.unlink(relative(path))
 
     def rename(self, old: str, new: str) -> None:
-        source, target = relative(old), relative(new)
-        if PARTED in new:
-            self._vfs.part(source, basename(target))
-            return
-        if is_fuse_hidden(basename(target)):
-            self._vfs.hide(source, target)
-        else:
-            self._vfs.rename(source, target)
+        self._vfs.rename(relative(old), relative(new))
+
+    def part(self, path: str) -> None:
+        """What is open at a path has a node without a name from now on, as if it was unlinked. Raises FsError(ENOENT)."""
+        self._vfs.part(relative(path))
 
     def symlink(self, target: str, source: str) -> None:
         self._vfs.symlink(relative(target), source, _caller())
@@ -275,6 +271,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.fsync(fi.fh)
 
     def release(self, path: str | None, fi: Any) -> None:
+        self.nodes.pop(fi.fh, None)
         self._vfs.release(fi.fh)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:

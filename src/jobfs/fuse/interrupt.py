@@ -33,7 +33,7 @@ class Opcode(IntEnum):
     GETATTR = 3
     SETATTR = 4
     READLINK = 5
-    RENAME = 12
+    UNLINK = 10
     OPEN = 14
     READ = 15
     STATFS = 17
@@ -43,11 +43,14 @@ class Opcode(IntEnum):
     FLUSH = 25
     INIT = 26
     READDIR = 28
+    CREATE = 35
     READDIRPLUS = 44
 
 
 #: Those in which a program may wait for the server, and which change nothing by themselves.
-_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.SETATTR, Opcode.RENAME, Opcode.FORGET, Opcode.INIT}
+_INTERRUPTIBLE = frozenset(Opcode) - {
+    Opcode.SETATTR, Opcode.UNLINK, Opcode.CREATE, Opcode.FORGET, Opcode.INIT,
+}  # fmt: skip
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
@@ -91,12 +94,16 @@ class Desk:
         self.address = ctypes.addressof(self.buffer)
         #: Of an open or a getattr; after the header.
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
+        #: Of a getattr with a handle: its number.
+        self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
         #: Where the answer about a node is kept, if it lasts.
         self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
         #: The answer to a look-up is held back: another version is being read at its node.
         self.parting = False
+        #: Of a getattr that is to be repeated, the number of a handle at its node; else 0.
+        self.handle = 0
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False
         #: What libfuse has answered to a request of ours.

@@ -48,6 +48,8 @@ _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
 _LOOK = 0.005
 #: What reading a request ends with, other than with one: it was taken back, or is another's.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
+#: The flag of a getattr that names a handle.
+_WITH_A_HANDLE = 1
 #: Longer than any request: a view of a request's data is cut from it to the length that the request names.
 _Window = ctypes.c_ubyte * (1 << 30)
 
@@ -124,7 +126,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
         driver.node = lambda: self._here.desk.about()[0]
-        self._sending = channel_operations(self.device, self._here, driver.told)
+        self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here, driver.told)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
@@ -191,6 +193,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 while desk.parting:
                     self._plus.part(desk, length)
                     process(session, address, length, answering)
+                if desk.handle:
+                    desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+                    process(session, address, length, answering)
             desk.turn += 1
         return False
 
@@ -255,6 +260,12 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # An open file's own size, which may not be what the next one to open it has.
         self._here.desk.brief = bool(path) and self.operations.brief(ctypes.string_at(path).decode())
+
+    def unlink(self, path: bytes) -> int:
+        if self._here.desk.parting:
+            self.operations.part(path.decode())
+            return 0
+        return int(super().unlink(path) or 0)
 
     def readdir(
         self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int

@@ -17,7 +17,6 @@ from jobfs.errors import (
     FsError,
     NoDirectoryError,
     NotFoundError,
-    UnauthorizedError,
     UnavailableError,
 )
 from jobfs.nodes import Item
@@ -78,10 +77,10 @@ class Remove:
         pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
         deadline.pause(pause, error, self._context.timeout)
 
-    # -- a file that is open, or whose bytes here the server does not have
+    # -- a file whose bytes are needed here, or that the server does not have as it is here
 
     def run(self, change: Change) -> None:
-        """Carry out the unlink of an open file, or the removal of one that has a scratch name here now.
+        """Carry out the unlink of a file that is read here, or the removal of one that has a scratch name here now.
 
         From here on it does not come back after a kill: its bytes here are on the disk. Raises ApiError, FsError.
         """
@@ -92,20 +91,12 @@ class Remove:
         try:
             self.delete_version(change.target, change.base)
         except REFUSALS as error:
-            # A key may be taken again. Else the file is there again: what takes its name would wait for ever.
-            if change.file is None or not isinstance(error, UnauthorizedError):
-                log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
-                self._let_go(change)
-                self._context.namespace.touch(change.target)
-            raise
-        self._let_go(change)
-
-    def _let_go(self, change: Change) -> None:
-        """An unlink is over, and with it what this machine has of the file. Raises FsError(EIO)."""
-        if change.file is not None:
-            self._state.unname(change.file)
-        else:
+            # What takes its name would wait for ever.
+            log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
             self._state.end(change)
+            self._context.namespace.touch(change.target)
+            raise
+        self._state.end(change)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.

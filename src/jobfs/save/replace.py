@@ -16,9 +16,9 @@ A save from its first line to its last, in reading order:
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
 (save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
-staged, and what was to be replaced if that is still the version that was seen. A file that a program has open is renamed by
-libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py); it goes in the same
-way where its file gets a scratch name (`Tree._stay`). Refused for good, a save is undone (cleanup.py `undo`).
+staged, and what was to be replaced if that is still the version that was seen. Where its bytes are still needed here, or its
+file gets a scratch name (`Tree._stay`), an item goes a little later (save/remove.py). Refused for good, a save is undone
+(cleanup.py `undo`).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
 After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for

@@ -38,8 +38,8 @@ _SYNC_EVERY = 0.5
 _TIDY_EVERY = 1.0
 #: Seconds between returns of free memory.
 _GIVE_BACK_EVERY = 15.0
-#: Seconds until the unlink of an open file is carried out, and until a file that has a scratch name now leaves the server.
-UNLINK_DELAY, SCRATCH_DELAY = 1.0, 3.0
+#: Seconds until a file that has a scratch name now leaves the server.
+SCRATCH_DELAY = 3.0
 #: Seconds without a listing after which there is one, where something may be left to be deleted.
 _LIST_EVERY = 3600.0
 #: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
@@ -115,23 +115,17 @@ class WriteBack:
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
             self.state.sync()  # what is removed by the next mount may have its bytes here
-            self._leave_unlinks()
+            self._leave_removals()
             self.state.sync()
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
 
-    def _leave_unlinks(self) -> None:
-        """Removals that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
+    def _leave_removals(self) -> None:
+        """Removals that were not begun are the next mount's. Raises FsError(EIO)."""
         with self.state.lock:
             waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
-        for change in waiting:
-            if self.state.reservations.against(change.target) is not None:
-                continue  # a rename is still under way there, and it may be that which hides the file
-            if change.base.id:
-                self.state.write(edit(change))
-            elif change.file is not None:
-                self.state.unname(change.file)
+            self.state.write(*map(edit, waiting))
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):
@@ -271,24 +265,16 @@ class WriteBack:
         self.queue.wake()
         return False
 
-    def unlink_later(
-        self, file: File, path: str, hidden: str, base: Base, item: Item | None, attr: dict[str, int]
-    ) -> None:
-        """libfuse hides an open File under a name of its own: it is unlinked in a second, unless something takes its name before.
-
-        Nothing is recorded yet: killed before, the file is there as it was closed. What was not closed is gone.
-        """
-        with file.lock, self.state.lock:
-            if file.draft:
-                self.state.end_draft(file)
-            if file.change is not None:
-                self.state.end(file.change)
-            change = self.state.change(
-                Verb.REMOVE, path, file, stage=Stage.STAGED, base=base, item=item, stays=file.stays,
-                shows={path: None},
-            )  # fmt: skip
-            self.state.apply(file, item=item, path=hidden, stays=True, **attr)
-        self.queue.add(change, UNLINK_DELAY)
+    def remove_later(self, item: Item) -> None:
+        """An item whose bytes are needed here goes once they are on this machine. Raises ApiError, FsError(EIO)."""
+        self.client.reach(item.path)
+        removal = self._removal(item.path, self.bases.of(item), item)
+        try:
+            self.state.write(edit(removal), new=True)
+        except FsError:
+            self.state.end(removal)
+            raise
+        self.queue.add(removal, 0.0)
 
     def victim(self, path: str, node: File | Item | None) -> Victim:
         """What makes room if something takes this name; `node` is what is shown there, at rest. Raises nothing."""
@@ -297,7 +283,7 @@ class WriteBack:
         if isinstance(node, File):
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
-        return Victim(pending.base, pending.item, pending.file, pending) if pending else Victim()
+        return Victim(pending.base, pending.item, None, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
         """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
@@ -314,17 +300,12 @@ class WriteBack:
             self.state.unname(victim.file)
 
     def spared(self, victim: Victim, path: str) -> None:
-        """The name was not taken after all: what had it is there as before. A file that libfuse had hidden is back."""
+        """The name was not taken after all: what had it is there as before."""
         file, pending = victim.file, victim.pending
         if file is None:
             if pending is not None and pending.over:
                 self.queue.add(self._removal(path, pending.base, pending.item), SCRATCH_DELAY)
             return
-        if pending is not None:
-            self.state.end(pending)
-            self.state.apply(file, path=path, stays=pending.stays)
-            if file.local is not None and file.written:
-                self.state.write(edit(file, draft=file.local.generation))
         if file.written and not file.writing:
             self.state.unclosed.add(file)  # its close could not be recorded
         self.queue.save(file)

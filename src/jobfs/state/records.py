@@ -280,8 +280,8 @@ class File:
 
     @property
     def named(self) -> bool:
-        """False for one that was unlinked, or that libfuse has hidden while it is open."""
-        return self.path is not None and not names.is_fuse_hidden(names.basename(self.path))
+        """False for one that was unlinked while it is open."""
+        return self.path is not None
 
     @property
     def shared(self) -> bool:
@@ -338,8 +338,6 @@ class Change:
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: What its names show meanwhile instead of the server's word: an item, or None for nothing.
     shows: dict[str, Item | None] = field(default_factory=dict, metadata=_MEMORY, repr=False)
-    #: Of an unlink: the file was of this machine only.
-    stays: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: True once a request of it may have been sent.
     begun: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and

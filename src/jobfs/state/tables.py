@@ -284,17 +284,15 @@ class State:
             generation, local = file.generation, file.local
             if generation and (local is None or local.generation != generation):
                 self.bytes.retire(file.ino, generation)
-            gone = file.path is None or file.named
             self.apply(
                 file, item_id="", ctime_ns=time.time_ns(), generation=0, size=0, draft=0, boot="", refused="",
-                path=None if gone else file.path,
+                path=None,
             )  # fmt: skip
             if not file.handles:
                 if local is not None:
                     file.local = None
                     self.bytes.retire(file.ino, local.generation)
-                if gone:
-                    self._drop(file)
+                self._drop(file)
 
     # -- changes under the lock
 
@@ -442,13 +440,8 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends: a new File has its name. Raises FsError.
-
-        Killed before that is closed, an unlink runs.
-        """
+        """A Change that was not begun ends: a new File has its name. Killed before that is closed, one with a row runs."""
         with self.lock:
-            if change.file is not None and change.base.id and not change.recorded:
-                self.write(edit(change))  # else an older version would be back than what was closed
             file.voids = change if change.recorded else None
             self._end(change)
 

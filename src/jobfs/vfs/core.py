@@ -295,18 +295,11 @@ class Vfs(Attributes, Tree, Files):
         handle = self._pages.reader(path)
         return None if handle is None or not self.is_open_otherwise(path) else self.shown_to(handle)
 
-    def part(self, path: str, aside: str) -> None:
-        """What is open at this path has a node of its own in the kernel from now on, `aside`. Raises FsError(ENOENT)."""
+    def part(self, path: str) -> None:
+        """What is open at this path has a node of its own in the kernel from now on. Raises FsError(ENOENT) if nothing has to."""
         if self.other_version(path) is None:
             raise FsError(errno.ENOENT)
-        self._pages.part(path, aside)
-
-    def parted(self, aside: str) -> Attr:
-        """The attributes of what is open at such a node. Raises FsError(ENOENT)."""
-        handle = self._pages.reader(aside)
-        if handle is None:
-            raise FsError(errno.ENOENT)
-        return self.shown_to(handle)
+        self._pages.part(path)
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item, Version
@@ -71,18 +72,17 @@ class Fixed:
 class KernelPages:
     """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
 
-    The kernel keeps pages by node, and a node is a path as far as libfuse goes. So what is remembered is the version opened
-    last at a path, and only while nothing else can have come into those pages: no other version open there, no writer, and
-    nobody who had a file open when a name was last changed here, since its node may be another path's by now.
+    The kernel keeps pages by node, and a node is a path as far as libfuse goes, until it has lost that. So what is remembered is
+    the version opened last at a path, and only while no other version is open there, nor a writer.
 
     Thread-safe; its lock is a leaf. Every `opened` is followed by one `closed`.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held: dict[str, Version] = {}
         self._handles: dict[str, list[Handle]] = {}
-        self._older: set[Handle] = set()  # open now, and when a name was last changed
+        self._numbers = itertools.count()
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
@@ -92,7 +92,7 @@ class KernelPages:
             for each in there[-2:] if len(there) > 1 else ():
                 each.served = each.readable  # what the kernel has read for one, it gives the other
             handle.at = path
-            if version is None or self._older or not all(each.reads(version) for each in there):
+            if version is None or not all(each.reads(version) for each in there):
                 self._held.pop(path, None)
                 return False
             if self._held.get(path) == version:
@@ -111,13 +111,14 @@ class KernelPages:
         there = list(self._handles.get(path, ()))
         return there[0] if there and not any(handle.writable for handle in there) else None
 
-    def part(self, path: str, aside: str) -> None:
-        """The kernel's node of a path, with all that is open there, is called `aside` from now on: another is at the path."""
+    def part(self, path: str) -> None:
+        """The kernel's node of a path has lost it, with all that is open there: another one will be at the path."""
         with self._lock:
-            if path in self._handles:
-                self._held.pop(path, None)
-                self._handles[aside] = self._handles.pop(path)
-                for handle in self._handles[aside]:
+            self._held.pop(path, None)
+            if (there := self._handles.pop(path, None)) is not None:
+                aside = f"{path}\0{next(self._numbers)}"  # no path
+                self._handles[aside] = there
+                for handle in there:
                     handle.at = aside
 
     def only(self, path: str, version: Version | None) -> bool:
@@ -131,27 +132,27 @@ class KernelPages:
             self._handles[handle.at].remove(handle)
             if not self._handles[handle.at]:
                 del self._handles[handle.at]
-            self._older.discard(handle)
 
     def unsure(self, path: str) -> None:
         """An open file goes on with another version."""
         with self._lock:
             self._held.pop(path, None)
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """While a name is changed: nothing opened before the end of it is trusted."""
-        self.renamed()
-        try:
-            yield
-        finally:
-            self.renamed()
-
-    def renamed(self) -> None:
-        """A name was changed: nodes are other paths' now."""
+    def moved(self, old: str, new: str, *, directory: bool) -> None:
+        """The kernel's node of a path, of a `directory` with those below it, has another one; what was there has none."""
         with self._lock:
-            self._held.clear()
-            self._older = {handle for there in self._handles.values() for handle in there}
+            held, handles = self._held, self._handles
+            self.part(new)
+            below = [path for path in {**held, **handles} if names.under(path, old)] if directory else []
+            for path in (old, *below):
+                at = names.moved(path, old, new)
+                self.part(at)
+                if path in held:
+                    held[at] = held.pop(path)
+                if path in handles:
+                    handles[at] = handles.pop(path)
+                    for handle in handles[at]:
+                        handle.at = at
 
 
 class Pins:

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobfs import names
-from jobfs.content import StaleVersionError
+from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.records import Verb
+from jobfs.state.records import Handle, Verb
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
-from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
+from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 
 class Tree:
@@ -52,10 +52,10 @@ class Tree:
             self._view.touch_directory(names.parent(path))
 
     @contextmanager
-    def _leaving(self, path: str, *hidden: str) -> Iterator[None]:
+    def _leaving(self, path: str) -> Iterator[None]:
         """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
         self._view.may_write(self._view.directory(names.parent(path)))
-        with self._state.reservations.held(path, *hidden):
+        with self._state.reservations.held(path):
             self._write_back.queue.rest(path, verb=Verb.MOVE)
             yield
             self._lose_older(path)
@@ -105,7 +105,7 @@ class Tree:
 
     def _remove_directory(self, path: str) -> None:
         files, _ = self._state.children(path)
-        if not all(is_hidden_open(name, file) for name, file in files.items()):
+        if files:
             raise FsError(errno.ENOTEMPTY)
         node = self._view.directory(path)
         if isinstance(node, Item):
@@ -114,8 +114,6 @@ class Tree:
             elif self._namespace.children(path, max_age=self._namespace.recent):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
-        for file in files.values():
-            self._forget_hidden(file)  # libfuse has no name any more by which to unlink it
 
     def _forget_directory(self, path: str, node: Node) -> None:
         """A directory is gone from `path`, and with it what is known here beyond an item, and its Change. Raises FsError(EIO)."""
@@ -147,19 +145,12 @@ class Tree:
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
-        directory = False
-        with self._pages.changing(), self._state.reservations.held(old, new):
-            try:
-                check_new_name(new)
-                directory = is_dir(self._view.get(old))
-                if old != new:
-                    self._rename(old, new, directory=directory)
-            except JobfsError:
-                if not directory:
-                    # What libfuse had hidden to make room for a file has its name again.
-                    with self._state.lock:
-                        self._write_back.spared(self._write_back.victim(new, None), new)
-                raise
+        with self._state.reservations.held(old, new):
+            check_new_name(new)
+            directory = is_dir(self._view.get(old))
+            if old != new:
+                self._rename(old, new, directory=directory)
+                self._pages.moved(old, new, directory=directory)
 
     def _rename(self, old: str, new: str, *, directory: bool) -> None:
         if names.under(new, old):
@@ -352,10 +343,6 @@ class Tree:
     def unlink(self, path: str) -> None:
         """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
         self._view.may_change(path)
-        file = self._state.at(path)
-        if file is not None and is_hidden_open(names.basename(path), file):
-            self._forget_hidden(file)
-            return
         with self._leaving(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
@@ -365,13 +352,17 @@ class Tree:
                 self._unlink_item(node)
             else:
                 self._unlink_file(node, path)
+            self._pages.part(path)
 
     def _unlink_item(self, item: Item) -> None:
-        file = self._state.of(item)
-        self._write_back.remove.delete(item)
+        file, shown = self._state.of(item), self._view.freeze(item)
+        if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
+            self._write_back.remove_later(item)  # nobody waits until they are downloaded
+        else:
+            self._write_back.remove.delete(item)
         if file is not None and file.handles:
-            # Who has it open may have written to it meanwhile.
-            self._lose(file)
+            self._state.apply(file, **shown)
+            self._state.unname(file)
 
     def _unlink_file(self, file: File, path: str) -> None:
         """A File of this machine, or with bytes that the server does not have."""
@@ -383,30 +374,8 @@ class Tree:
         self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file)
 
-    def _forget_hidden(self, file: File) -> None:
-        """The last handle of an unlinked file is closed. Its unlink on the server is a Change of its own."""
-        with file.lock:
-            local = file.local
-            self._state.apply(file, path=None)
-            if local is not None and not file.handles:
-                self._state.apply(file, local=None)
-                if local.generation != file.generation:
-                    local.discard()  # else its bytes go with its row
-            self._state.let_go(file)
 
-    def hide(self, path: str, hidden: str) -> None:
-        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`.
-
-        A save of it that is under way comes to rest first. Raises ApiError, FsError.
-        """
-        self._view.may_change(path)
-        with self._pages.changing(), self._leaving(path, hidden):
-            node = self._view.get(path)
-            self._view.may_replace(node)
-            if isinstance(node, File):
-                self._write_back.bring_to_rest(node)
-                node = self._view.get(path)
-            file = node if isinstance(node, File) else self._state.open(node)
-            frozen = self._view.freeze(file)
-            gone = self._write_back.victim(path, node)
-            self._write_back.unlink_later(file, path, hidden, gone.base, gone.item, frozen)
+def _lacks_bytes(handle: Handle) -> bool:
+    """True if some of the version that a handle reads is not on this machine."""
+    content = handle.content
+    return isinstance(content, Content) and not (content.here or content.whole())

@@ -139,9 +139,9 @@ class View:
             else:
                 children[name] = item
         for name, file in files.items():
-            if is_shown(file) and not is_hidden_open(name, file):
+            if is_shown(file):
                 children[name] = file
-            elif not is_shown(file):
+            else:
                 children.setdefault(name, file)
         return children
 
@@ -243,10 +243,9 @@ class View:
             return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
-        gone = file.path is None or is_hidden_open(names.basename(file.path), file)
         size = self.size(file.item) if file.item is not None else 0
         size = file.local.size if file.local is not None else size
-        return Attr(file.ino, stat.S_IFREG | mode, 0 if gone else 1, uid, gid, size, *times)
+        return Attr(file.ino, stat.S_IFREG | mode, 1 if file.named else 0, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 
@@ -330,11 +329,6 @@ def is_shown(file: File | None) -> TypeGuard[File]:
 def is_dir(node: Node) -> bool:
     """True for a directory."""
     return node.kind is Kind.DIRECTORY
-
-
-def is_hidden_open(name: str, entry: object) -> bool:
-    """True for what libfuse made of a file that was unlinked while open: nobody sees it but its handles."""
-    return isinstance(entry, File) and entry.stays and names.is_fuse_hidden(name)
 
 
 def check_name(path: str) -> None:

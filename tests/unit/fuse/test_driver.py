@@ -167,13 +167,6 @@ def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: 
     assert vfs.callers == [(11, 22, 33)]
 
 
-@pytest.mark.parametrize("name", [".fuse_hidden", ".fuse_hidden12", ".fuse_hidden000000030000000g", "x"])
-def test_a_users_rename_is_a_rename(driver: FuseDriver, vfs: MemoryVfs, name: str) -> None:
-    driver("rename", "/file", f"/dir/{name}")
-    assert f"dir/{name}" in vfs.nodes
-    assert vfs.hidden == []
-
-
 def test_fsyncdir_reaches_the_directory(driver: FuseDriver, vfs: MemoryVfs) -> None:
     driver("fsyncdir", "/dir", 0, 0)
     assert vfs.calls["fsyncdir"] == 1

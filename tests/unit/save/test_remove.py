@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 
 from jobfs.errors import ApiError, FsError, UnavailableError
-from jobfs.nodes import Kind
 from jobfs.save.remove import Remove
-from jobfs.state import Change, File
-from jobfs.state.records import Base, Handle, Stage, Verb
+from jobfs.state import Change
+from jobfs.state.records import Base, Stage, Verb
 
 from .world import World, hidden, sha
 
@@ -60,18 +58,11 @@ def test_open_handles_get_their_bytes_first(world: World, remove: Remove) -> Non
     assert world.client.paths == {"b": "other"}
 
 
-# -- an open file
+# -- what goes a little later
 
 
-def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
-    """An open file that libfuse has hidden: its unlink is due."""
-    file = world.state.new(Kind.FILE, f".fuse_hidden{1:016x}")
-    file.handles.append(Handle(file, None, os.O_RDONLY))
-    world.state.apply(file, stays=True, **values)
-    change = world.state.change(
-        Verb.REMOVE, "file", file, stage=Stage.STAGED, base=base, shows={"file": None}
-    )
-    return change, file
+def unlinked(world: World, base: Base) -> Change:
+    return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
@@ -85,7 +76,7 @@ def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: s
         del world.client.items["a"]
         world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
-    change, _ = unlinked(world, base)
+    change = unlinked(world, base)
     remove.run(change)
     assert world.client.paths == there
     assert change.stage is Stage.DONE
@@ -95,7 +86,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
     """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
-        change, _ = unlinked(world, Base("a", "", None, sha(b"ours")))
+        change = unlinked(world, Base("a", "", None, sha(b"ours")))
         remove.run(change)
         assert (world.client.items == {}) is deleted
 

@@ -81,7 +81,7 @@ def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
             world.closed("file", NEW)
     (file,) = world.state.unclosed
     assert world.state.left().files == [file], "until then its bytes are unsent"
-    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base(), None, {})
+    world.state.unname(file)
     world.write_back.seal(file)
     assert world.state.journal.load(File) == []
 
@@ -141,11 +141,10 @@ def test_a_victim_is_what_was_shown_last(world: World) -> None:
 def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
     """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
-    file = opened(world.state.open(item))
-    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})
+    world.write_back.remove_later(item)
     (change,) = world.state.changes.values()
     change.begun = begun
-    expected = Victim() if begun else Victim(Base.of(item), item, file, change)
+    expected = Victim() if begun else Victim(Base.of(item), item, None, change)
     assert world.write_back.victim("file", None) == expected
 
 

@@ -127,18 +127,17 @@ def test_an_open_file_that_goes_on_with_a_newer_version_leaves_nothing_to_be_kep
     pages.unsure("never opened")
 
 
-def test_after_a_rename_nothing_is_kept_until_all_that_was_open_is_closed(pages: KernelPages) -> None:
-    visit(pages, "x", ONE)
-    before = opened(pages, "y", OTHER)
-    pages.renamed()
-    after = opened(pages, "x", ONE)
-    assert not visit(pages, "x", ONE), "what is open as y may be x now"
-    pages.closed(after)
-    pages.closed(before)
-    assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
-    pages.renamed()
-    pages.renamed()
-    assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
+def test_pages_go_with_their_file_to_its_new_name(pages: KernelPages) -> None:
+    visit(pages, "dir/x", ONE)
+    reader, replaced = opened(pages, "dir/x", ONE), opened(pages, "new/x", OTHER)
+    pages.moved("dir", "new", directory=True)
+    assert (reader.at, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
+    assert not pages.any("dir/x")
+    assert visit(pages, "new/x", ONE)
+    assert not visit(pages, "dir/x", ONE), "another file may be there now"
+    pages.closed(replaced)
+    pages.closed(reader)
+    assert not pages._handles
 
 
 def test_an_unbounded_number_of_paths_is_not_remembered(pages: KernelPages) -> None:

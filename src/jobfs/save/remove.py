@@ -146,13 +146,20 @@ class Remove:
             raise FsError(errno.ENOTEMPTY)
         with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
-                aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
+                # Else, in a deep tree, the hidden names of those in it would come one below the other: no path is so long.
+                near = names.basename(item.path) if self._has_hidden(item.path) else item.path
+                aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
                 self._take_away(change, item, aside)
             except BaseException:
                 if change.stage is Stage.STAGED:
                     state.end(change)
                 raise
         state.lose(item.id)
+
+    def _has_hidden(self, directory: str) -> bool:
+        """True if this mount has set something aside in a directory."""
+        asides = (aside for change in [*self._state.changes.values()] for aside in change.asides)
+        return any(names.under(aside.path, directory) for aside in asides)
 
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
         """Move the directory to its hidden name. Raises NotFoundError if it has another name by now, ApiError."""

@@ -337,12 +337,17 @@ class Replace:
             self._client.delete(change.staged_id)
         self._placed(change, there, adopted=False)
 
-    def plan_aside(self, change: Change, there: Item, role: names.Role = names.Role.ASIDE) -> Aside:
-        """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
+    def plan_aside(
+        self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, near: str = ""
+    ) -> Aside:
+        """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S)).
+
+        `near`: the path beside which it is hidden, if that is not its own.
+        """
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
-            path = names.hidden_path(there.path, self._context.mount, tid, role)
+            path = names.hidden_path(near or there.path, self._context.mount, tid, role)
             # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
             unsure = self._context.unsure_until(there.id)
             aside = Aside(

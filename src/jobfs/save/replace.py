@@ -338,16 +338,13 @@ class Replace:
         self._placed(change, there, adopted=False)
 
     def plan_aside(
-        self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, near: str = ""
+        self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
     ) -> Aside:
-        """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S)).
-
-        `near`: the path beside which it is hidden, if that is not its own.
-        """
+        """Have it in the journal, synced with local bytes ((S)), that `there` is to be set aside: beside it, or beside `at`."""
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
-            path = names.hidden_path(near or there.path, self._context.mount, tid, role)
+            path = names.hidden_path(at or there.path, self._context.mount, tid, role)
             # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
             unsure = self._context.unsure_until(there.id)
             aside = Aside(

@@ -31,6 +31,7 @@ class Search(NamedTuple, Generic[S]):
     states: int
     violation: str
     schedule: tuple[Step, ...]
+    last: S | None
 
     def story(self) -> str:
         """The schedule, one step a line."""
@@ -52,13 +53,13 @@ def search(
         state = queue.popleft()
         following = list(steps(state))
         if what := wrong(state, all(step.optional for step, _ in following)):
-            return Search(len(came), what, _way(came, state))
+            return Search(len(came), what, _way(came, state), state)
         for step, new in following:
             if new not in came:
                 came[new] = (step, state)
                 queue.append(new)
         assert len(came) <= limit, f"more than {limit} states"
-    return Search(len(came), "", ())
+    return Search(len(came), "", (), None)
 
 
 def _way(came: dict[S, tuple[Step, S] | None], state: S) -> tuple[Step, ...]:

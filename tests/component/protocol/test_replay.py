@@ -1,0 +1,346 @@
+"""What breaks the protocol without one of its rules is done to the real mount, which has them all: it ends well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from tests.component.protocol.explorer import Search, Step, search
+from tests.component.protocol.model import ELSEWHERE, SOURCE, TARGET, Rules, Scenario, World, wrong
+from tests.component.protocol.protocol import Protocol
+from tests.component.protocol.replay import Cue, Life, lives
+from tests.component.protocol.scenarios import SCENARIOS
+from tests.component.protocol.test_model import RULES, violating
+from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.powerloss import SyncedState, reboot
+from tests.support.serverside import doubled, hidden, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER
+
+from jobfs.emulator import Server
+from jobfs.errors import JobfsError
+from jobfs.nodes import Kind
+
+PATHS = {TARGET: "dir/file.txt", SOURCE: "dir/draft.txt", ELSEWHERE: "dir/elsewhere.txt"}
+#: Seconds until a late request is carried out, and how long the mounts wait for such requests.
+LATE, LIFETIME = 0.4, 1.4
+
+#: All but what needs two mounts (tests/component/test_save_unanswered.py).
+REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]
+
+
+#: Those of one mount with a file at T.
+PLAYABLE = [each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"]
+
+
+def content(token: str) -> bytes:
+    """Contents differ in their bytes only."""
+    return f"content {token:8}".encode()
+
+
+def walk(protocol: Protocol, random: Random) -> Search[World]:
+    """A random schedule to a state at rest; what can go wrong does so more often than not."""
+    world = protocol.scenario.start()
+    way: list[Step] = []
+    while True:
+        steps = list(protocol.steps(world))
+        if all(step.optional for step, _ in steps) and (not steps or random.random() < 0.5):
+            return Search(len(way), "", tuple(way), world)
+        odd = [(step, after) for step, after in steps if step.optional or step.outcome]
+        step, world = random.choice(odd if odd and random.random() < 0.35 else steps)
+        way.append(step)
+
+
+Outcome = tuple[str, tuple[str, ...]]
+
+
+@cache
+def outcomes(scenario: Scenario, left: tuple[str, ...]) -> set[Outcome]:
+    """How it may end, by the model with all rules, if the job has all but `left` behind it: at T, and elsewhere."""
+    ends: set[Outcome] = set()
+
+    def note(world: World, at_rest: bool) -> str:
+        if at_rest and world.job == left:
+            there = world.at(TARGET)
+            others = sorted(item.content for item in world.items if item.name != TARGET)
+            ends.add((there.content if there else "", tuple(others)))
+        return wrong(world, at_rest)
+
+    search(scenario.start(), Protocol(scenario, Rules()).steps, note, 60_000)
+    return ends
+
+
+class Script(Boundaries):
+    """Boundaries that have cues: each is acted on once, in order."""
+
+    failures = True
+
+    def __init__(self, life: Life, play: Play) -> None:
+        super().__init__()
+        self.cues = life.cues
+        self._play = play
+        self._counts: dict[str, int] = {}
+        self._cueing = threading.RLock()
+
+    def reach(self, name: str) -> None:
+        if self.dead and name != "before download":
+            raise Death(name)
+        if self.dead or not self._armed:
+            return
+        due: list[Cue] = []
+        with self._cueing:
+            self._counts[name] = count = self._counts.get(name, 0) + 1
+            self.passed.append(name)
+            while self.cues and self.cues[0].boundary == name and self.cues[0].nth <= count:
+                due.append(self.cues.popleft())
+        for cue in due:
+            self._play.done.append(f"[{name}]")
+            if cue.what in ("death", "power"):
+                self._play.power_lost = cue.what == "power"
+                self._play.done.append(cue.what)
+                self.dead = self.struck = True
+                raise Death(name)
+            self._play.act(cue.what)
+
+
+class Play:
+    """One schedule against the local server."""
+
+    def __init__(self, server: Server, home: Path, scenario: Scenario, schedule: Search[World]) -> None:
+        self.server, self.home, self.scenario = server, home, scenario
+        self.job = list(scenario.start().job)
+        self.power_lost = False
+        self.done: list[str] = []
+        assert schedule.last is not None
+        self._lives = lives(schedule.schedule, schedule.last.mounts[0].todo)
+        self._fh: int | None = None
+        self._renaming = self._refusing = False
+        self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
+        self.owed: set[str] = set()
+        server.store.seed({"dir": None})
+        for name, token in scenario.there:
+            server.store.seed({PATHS[name]: content(token)}, age=0 if scenario.one_tick else 60)
+        server.set(
+            move_touches="item" if scenario.moves_touch else "no",
+            updated_resolution="seconds" if scenario.one_tick else "milliseconds",
+            create_existing="overwrite" if scenario.create_replaces else "reject",
+        )
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every life in turn; the last one comes to rest."""
+        mounts: list[str] = []
+        for number, life in enumerate(self._lives):
+            last = number == len(self._lives) - 1
+            script = Script(life, self)
+            # What the job does is seen when the schedule says so, not because a machine is slow.
+            work = self.work = Mortal(self.server, self.home, script, request_lifetime=LIFETIME, ttl=60)
+            script.arm()
+            work.start()
+            if self.scenario.known_to_reject:
+                work.write_back.context.server.learn(rejects=dict.fromkeys(Kind, True))
+            synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
+            try:
+                for mount in mounts:
+                    # What `jobfs recover --of` does for a state directory that is lost for good.
+                    work.vfs.refresh()
+                    work.vfs.expose(mount)
+                work.work(lambda life=life: self._program(life))  # type: ignore[misc]
+                self.done.append("[at rest]")
+                for cue in [cue for cue in script.cues if cue.what not in ("death", "power")]:
+                    self.act(cue.what)
+                if last:
+                    work.settle()
+                    self._check(work)
+                mounts = [work.mount_id] if life.wiped else []
+            finally:
+                script.dead = script.dead or not last
+                work.end()
+            if synced is not None and self.power_lost:
+                synced.lose_power("gone")
+                reboot(monkeypatch, self.home)
+            if life.wiped:
+                shutil.rmtree(self.home / "state")
+                self.owed = {token for token in self.owed if token.startswith("j")}
+            self.power_lost = False
+
+    def _program(self, life: Life) -> None:
+        for act in life.program:
+            self.act(act)
+        if life.wiped or self._fh is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fh is not None:
+            fh, self._fh = self._fh, None
+            with suppress(JobfsError):
+                self.work.vfs.flush(fh)
+                self.work.vfs.release(fh)
+
+    def act(self, what: str) -> None:
+        """One thing happens."""
+        self.done.append(what)
+        first, _, rest = what.partition(" ")
+        if first == "job":
+            self._job(rest)
+        elif first == "fault":
+            kind, on = rest.split()
+            delay = LATE if kind == "late" else 0.2
+            self.server.faults.next(kind, on=on, delay=delay)  # type: ignore[arg-type]
+        elif what == "fate gives the rename up":
+            self._refuses(self._renaming)
+        elif first == "net":
+            eventually(lambda: all(e.ms is not None for e in self.server.log.entries() if e.fault == "late"))
+        else:
+            self._user(what)
+
+    def _refuses(self, everything: bool) -> None:
+        """From now on the server refuses all, or nothing any more."""
+        if everything:
+            self.server.faults.rate("error", 1.0, status=403)
+        elif self._refusing:
+            self.server.faults.clear()
+        self._refusing = everything
+
+    def _job(self, act: str) -> None:
+        store, path, token = self.server.store, PATHS[TARGET], f"j{len(self.job)}"
+        if act == "delete source":
+            store.delete(PATHS[SOURCE])
+        elif store.exists(path) is (act == "creates"):
+            # The real mount is elsewhere by now: the job finds nothing to do.
+            return
+        elif act in ("creates", "overwrites"):
+            self._gone(path)
+            store.write(path, content(token))
+            self.owed.add(token)
+        elif act == "deletes":
+            self._gone(path)
+            store.delete(path)
+        else:
+            store.move(path, PATHS[ELSEWHERE])
+        self.job.remove(act.removesuffix("s") if act != "delete source" else act)
+
+    def _gone(self, path: str) -> None:
+        """Whoever overwrites or deletes it has seen it."""
+        if self.server.store.exists(path):
+            self.owed.discard(self.server.store.read(path).decode().split()[1])
+
+    def _user(self, act: str) -> None:
+        vfs, path = self.work.vfs, PATHS[TARGET]
+        if act in ("opens T", "truncates T"):
+            # Whoever saves over it has seen it.
+            self._gone(path)
+        if act == "opens T":
+            if self.work.exists(path):
+                self.work.read(path)
+                self._fh = vfs.open(path, os.O_RDWR).fh
+            else:
+                self._fh = vfs.create(path, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
+        elif act == "truncates T":
+            self._fh = vfs.open(path, os.O_WRONLY | os.O_TRUNC).fh
+        elif act.startswith("saves"):
+            self._save(act.split()[1])
+        elif act == "renames S over T":
+            self._let_go()
+            self._renaming = True
+            with suppress(JobfsError):
+                vfs.rename(PATHS[SOURCE], path)
+            self._renaming = False
+            self._refuses(False)
+        elif act == "moves T away":
+            self._let_go()
+            vfs.rename(path, PATHS[ELSEWHERE])
+        elif act == "user unlinks":
+            vfs.unlink(path)
+            self.owed.clear()
+        else:
+            assert act == "hides T, which is open"
+            self._fh = vfs.open(path, os.O_RDONLY).fh
+            self._gone(path)
+            vfs.unlink(path)
+
+    def _save(self, token: str) -> None:
+        vfs = self.work.vfs
+        assert self._fh is not None
+        self.owed = {other for other in self.owed if other.startswith("j")} | {token}
+        vfs.ftruncate(self._fh, 0)
+        vfs.write(self._fh, content(token), 0)
+        if self._syncs:
+            vfs.fsync(self._fh)
+        else:
+            self._let_go()
+
+    def _check(self, work: Mortal) -> None:
+        server = self.server
+        tree = {path: data.decode().split()[1] for path, data in visible(server).items() if data is not None}
+        where = f"{self.done}, {work.boundaries.passed}: {tree}"
+        assert hidden(server) == [], where
+        assert doubled(server) == [], where
+        assert self.owed <= set(tree.values()), where
+        there = tree.pop(PATHS[TARGET], "")
+        allowed = outcomes(self.scenario, tuple(self.job))
+        assert (there, tuple(sorted(tree.values()))) in allowed, f"{where} not in {allowed}"
+        if there:
+            # What the job did last is seen once the mount looks again.
+            work.vfs.refresh()
+            eventually(lambda: work.exists(PATHS[TARGET]), where)
+            eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)
+
+
+@pytest.mark.parametrize("rule", REPLAYED)
+def test_what_goes_wrong_without_a_rule_ends_well_here(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """save/protocol.md: the model's schedules against the real code."""
+    scenario, found = violating(rule)
+    play = Play(server, tmp_path / "home", scenario, found)
+    play.run(monkeypatch)
+    print(f"{rule}\n{found.story()}\nplayed: {play.done}")
+
+
+@pytest.mark.parametrize("scenario", PLAYABLE, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("seed", range(2))
+def test_it_ends_as_the_model_does_whatever_happens(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Scenario, seed: int
+) -> None:
+    """save/protocol.md: a random way through the model, with all rules; the real mount comes to one of its ends."""
+    found = walk(Protocol(scenario, Rules()), Random(seed))
+    play = Play(server, tmp_path / "home", scenario, found)
+    play.run(monkeypatch)
+    print(f"{found.story()}\nplayed: {play.done}")
+
+
+def job_puts_a_file(server: Server) -> Any:
+    def act() -> None:
+        with suppress(KeyError):
+            server.store.item("dir/D")
+            server.store.write("dir/D/file", b"jobs")
+
+    return act
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_file_put_into_a_directory_that_is_removed_is_there_afterwards(
+    server: Server, tmp_path: Path, at: int
+) -> None:
+    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal."""
+    server.store.seed({"dir/D": None}, age=60)
+    boundaries = Boundaries(at, job_puts_a_file(server), journal=False)
+    work = Mortal(server, tmp_path / "home", boundaries)
+    work.start()
+    try:
+        with suppress(JobfsError):
+            work.work(lambda: work.vfs.rmdir("dir/D"))
+        work.settle()
+        put = boundaries.struck and any(content == b"jobs" for content in visible(server).values())
+        made = any(entry.target == "dir/D/file" for entry in server.log.entries())
+        assert hidden(server) == []
+        assert put or not made
+    finally:
+        work.end()

@@ -397,9 +397,9 @@ class Files:
     def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item = handle.file, handle.item
-        values: dict[str, object] = {
-            "item": item, "base": self._write_back.bases.of(handle.seen, young=handle.young),
-        }  # fmt: skip
+        values: dict[str, object] = {"item": item}
+        if file.named:
+            values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)

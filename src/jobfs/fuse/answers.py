@@ -133,9 +133,8 @@ def channel_operations(
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.CREATE:
-            nodes[ctypes.c_uint64.from_address(answer + _FOUND).value] = ctypes.c_uint64.from_address(
-                answer
-            ).value
+            number = ctypes.c_uint64.from_address(answer + _FOUND).value
+            nodes[number] = ctypes.c_uint64.from_address(answer).value
             return
         if opcode == Opcode.OPEN:
             nodes[ctypes.c_uint64.from_address(answer).value] = node

@@ -164,6 +164,10 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """True if the kernel is to ask again for the attributes of this path: another version is open there."""
         return self._vfs.is_open_otherwise(path[1:])
 
+    def parts(self, path: str) -> bool:
+        """True if a look-up of this path is to give it another node: another version is being read at the one that it has."""
+        return self._vfs.is_read_otherwise(path[1:])
+
     def other_version(self, path: str) -> bytes | None:
         """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
         attr = self._vfs.other_version(path[1:])

@@ -248,10 +248,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         name, desk = path.decode(), self._here.desk
         stat = self.operations.getattr(name, listed=desk.listing)
         desk.brief = self.operations.brief(name)
-        if desk.brief and (opened := self.operations.other_version(name)) is not None:
+        if desk.brief:
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
-            desk.parting = opcode == Opcode.LOOKUP
-            stat = opened if opcode == Opcode.GETATTR else stat
+            desk.parting = opcode == Opcode.LOOKUP and self.operations.parts(name)
+            if opcode == Opcode.GETATTR:
+                stat = self.operations.other_version(name) or stat
         ctypes.memmove(buffer, stat, _STAT_SIZE)
         if desk.keeping is not None and name not in desk.keeping:
             desk.keeping = None  # it lasts no longer than this

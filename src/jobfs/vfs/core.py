@@ -292,12 +292,16 @@ class Vfs(Attributes, Tree, Files):
 
     def other_version(self, path: str) -> Attr | None:
         """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
-        handle = self._pages.reader(path)
-        return None if handle is None or not self.is_open_otherwise(path) else self.shown_to(handle)
+        handle = self._pages.reader(path) if self.is_read_otherwise(path) else None
+        return None if handle is None else self.shown_to(handle)
+
+    def is_read_otherwise(self, path: str) -> bool:
+        """True if programs are reading another version at this path than is shown there, and none writes to the file."""
+        return self._pages.reader(path) is not None and self.is_open_otherwise(path)
 
     def part(self, path: str) -> None:
         """What is open at this path has a node of its own in the kernel from now on. Raises FsError(ENOENT) if nothing has to."""
-        if self.other_version(path) is None:
+        if not self.is_read_otherwise(path):
             raise FsError(errno.ENOENT)
         self._pages.part(path)
 

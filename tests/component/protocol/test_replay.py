@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -88,8 +89,29 @@ class Script(Boundaries):
         self._play = play
         self._counts: dict[str, int] = {}
         self._cueing = threading.RLock()
+        self._looked = threading.Condition()
+        self._looking: set[int] = set()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What the job does next does not fall between a look and its delete, unless a cue puts it there.
+
+        The API has no "delete if unchanged": what comes in that round trip is lost with every client.
+        """
+        with self._looked:
+            self._looked.wait_for(lambda: not self._looking, timeout=1.0)
+            yield
+
+    def _note(self, name: str) -> None:
+        with self._looked:
+            if name == "before get":
+                self._looking.add(threading.get_ident())
+            elif name not in ("after get", "before delete"):
+                self._looking.discard(threading.get_ident())
+                self._looked.notify_all()
 
     def reach(self, name: str) -> None:
+        self._note(name)
         if self.dead and name != "before download":
             raise Death(name)
         if self.dead or not self._armed:
@@ -151,7 +173,7 @@ class Play:
                     # What `jobfs recover --of` does for a state directory that is lost for good.
                     work.vfs.refresh()
                     work.vfs.expose(mount)
-                work.work(lambda life=life: self._program(life))  # type: ignore[misc]
+                work.work(lambda life=life, script=script: self._program(life, script))  # type: ignore[misc]
                 self.done.append("[at rest]")
                 for cue in [cue for cue in script.cues if cue.what not in ("death", "power")]:
                     self.act(cue.what)
@@ -170,9 +192,13 @@ class Play:
                 self.owed = {token for token in self.owed if token.startswith("j")}
             self.power_lost = False
 
-    def _program(self, life: Life) -> None:
+    def _program(self, life: Life, script: Script) -> None:
         for act in life.program:
-            self.act(act)
+            if act.startswith("job"):
+                with script.apart():
+                    self.act(act)
+            else:
+                self.act(act)
         if life.wiped or self._fh is not None:
             self._let_go()
 

@@ -155,9 +155,6 @@ class Status(TypedDict):
     shadowed: Annotated[list[Shadowed], "items hidden behind another one"]
     hostile: Annotated[list[Odd], "items whose names can't be shown"]
     foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
-    damaged: Annotated[
-        list[str], "directories with what was saved of a journal that was damaged, or lost its end"
-    ]
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
 
 
@@ -178,10 +175,6 @@ def problems(status: Status) -> list[str]:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {CHANGED_TWICE}")
-    found += [
-        f"an earlier journal was damaged, or lost its end: look at what was saved in {place}, then remove it"
-        for place in status["damaged"]
-    ]
     return found + [_of_slot(slot, status["job_id"]) for slot in status["other_slots"]]
 
 

@@ -215,7 +215,7 @@ def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: 
 
 
 @pytest.mark.parametrize("damage", ["random", "emptied"])
-def test_a_damaged_journal_is_put_aside_with_its_bytes(
+def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
     server: Server, mount: Callable[..., MountedJob], damage: str
 ) -> None:
     """save/protocol.md, Recovery: it never starts as if nothing had been there."""
@@ -234,18 +234,15 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     log.unlink(missing_ok=True)
     damaged = {"random": os.urandom(journal.stat().st_size), "emptied": b""}[damage]
     journal.write_bytes(damaged)
-    (place / "bytes" / f"{1000:016x}.1").touch()
+    done = mounted.jobfs(*mounted.command()[3:])
+    assert done.returncode == 2
+    assert f"the journal {journal} can't be used: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [path.read_bytes() for path in (place / "bytes").iterdir()] == [b"closed, not sent"]
+    assert not damaged or journal.read_bytes() == damaged
+    place.rename(place.with_name("moved away"))
     mounted.mount()
-    assert "damaged" in mounted.log
-    assert "the bytes of 1 files" in mounted.log
-    assert "Traceback" not in mounted.log
-    (aside,) = place.glob("damaged-*")
-    assert sorted(path.read_bytes() for path in (aside / "bytes").iterdir()) == [b"", b"closed, not sent"]
-    assert (aside / "journal.db").read_bytes() == damaged
     saved(mounted.path / "goes on", b"x")
-    done = mounted.jobfs("status", mounted.path, "--json")
-    assert done.returncode == 1
-    assert str(aside) in json.loads(done.stdout)["damaged"]
 
 
 def test_recover_says_what_was_written_and_never_closed(

@@ -14,7 +14,7 @@ import pytest
 
 from jobfs.content import disk as cache
 from jobfs.save import recovery, replace
-from jobfs.state import journal, localbytes, tables
+from jobfs.state import localbytes, tables
 
 from .boundaries import Mortal
 
@@ -79,7 +79,7 @@ class SyncedState:
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """From now on it is another run of this machine, for saves and for the content cache."""
     again = localbytes.BOOT + "-next"
-    for module in (journal, recovery, replace, tables):
+    for module in (recovery, replace, tables):
         monkeypatch.setattr(module, "BOOT", again)
     boot = home / "boot_id"
     boot.write_text(again)

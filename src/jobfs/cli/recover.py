@@ -21,7 +21,6 @@ from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
 from jobfs.state import directory as slot
-from jobfs.state.journal import damaged
 
 if TYPE_CHECKING:
     from jobfs.mount import Mounted
@@ -167,7 +166,7 @@ def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDire
         raise
     finally:
         mounted.vfs.stop()
-        clean = not (left_by(slot.look(place.path)) or damaged(place.path))
+        clean = not left_by(slot.look(place.path))
         if clean:
             mounted.vfs.empty_trash()
         mounted.close()

@@ -18,7 +18,6 @@ from jobfs.nodes import Kind
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
-from jobfs.state.journal import keep_unnamed
 from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Stage, Verb
 
@@ -53,7 +52,7 @@ def restore(write_back: WriteBack) -> list[str]:
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
         else:
             found += _take_up(write_back, file)
-    write_back.warnings += _sweep(state, changes)
+    _sweep(state, changes)
     return found
 
 
@@ -177,22 +176,8 @@ def _show(state: State, file: File) -> bool:
     return True
 
 
-def _sweep(state: State, changes: list[Change]) -> list[str]:
-    """Remove local bytes that no record names: they are on the server, or were unlinked. Returns what the user has to be told.
-
-    Where the power may have taken their records, they are put aside.
-    """
+def _sweep(state: State, changes: list[Change]) -> None:
+    """Remove local bytes that no record names: they are on the server, or were unlinked."""
     kept = {(file.ino, number) for file in state.files() for number in (file.generation, file.draft)}
     kept |= {(c.ino, c.generation) for c in changes if c.generation and c.stage is not Stage.DONE}
-    unnamed = state.bytes.unnamed({state.bytes.path(ino, generation).name for ino, generation in kept})
-    if state.journal.complete:
-        state.bytes.unlink(unnamed)
-        return []
-    try:
-        told = keep_unnamed(state.bytes.directory, unnamed)
-    except OSError as error:
-        return [
-            f"local bytes that the journal does not name stay in {state.bytes.directory}: {error.strerror}"
-        ]
-    state.journal.take_over()
-    return [told] if told else []
+    state.bytes.keep_only({state.bytes.path(ino, generation) for ino, generation in kept})

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.localbytes import BOOT, sync_directory
+from jobfs.state.localbytes import sync_directory
 from jobfs.state.records import KEYS, Change, File, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
@@ -40,10 +40,6 @@ _LEAST = 32 << 10
 _START = 128 << 10
 #: Pages after which SQLite moves its log into the database: it stays small enough for the spare room.
 _CHECKPOINT = 128
-
-
-class JournalDamagedError(UsageError):
-    """The journal's bytes are not what a jobfs wrote."""
 
 
 class Spare:
@@ -105,10 +101,9 @@ def _free(directory: Path) -> int:
 
 def free_for_start(directory: Path) -> None:
     """On a full disk: give up the spare room, so that a mount can start."""
-    path = directory / "spare"
     with contextlib.suppress(OSError):
-        if _free(directory) < _LEAST:
-            os.truncate(path, 0)
+        if _free(directory) < _START:
+            os.truncate(directory / "spare", 0)
 
 
 class Journal:
@@ -121,7 +116,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open or make the journal.
 
-        Raises UsageError if another jobfs wrote it or the disk refuses it, JournalDamagedError if its bytes are damaged.
+        Raises UsageError if another jobfs wrote it, if it is damaged, or if it is new beside local bytes: these are then
+        nobody's, and stay.
         """
         self.path = path
         self.observer: Callable[[str], None] | None = None
@@ -131,49 +127,44 @@ class Journal:
         self._written = 0
         self._synced = 0
         self._tables = {kind: _Table(kind) for kind in KEYS}
-        self._spare = Spare(path.with_name("spare"))
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            # What is no text is damaged; SQLite's own word for that is the one for a disk that fails.
-            self._db.text_factory = bytes.decode
-        except sqlite3.Error as error:
-            raise UsageError(f"the journal {path} can't be opened: {error}") from error
-        try:
+        with contextlib.ExitStack() as opened:
             try:
+                self._spare = Spare(path.with_name("spare"))
+                self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+                opened.callback(self._db.close)
                 self._prepare()
-            except sqlite3.OperationalError:
-                # On a full disk what is there has to be finished all the same.
-                if not self._spare.give_up():
-                    raise
-                self._prepare()
-            self._seq = self._check()
-            self._spare.restore()
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            raise UsageError(f"the journal {path} can't be used: {error}") from error
-        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
-            self._db.close()
-            raise JournalDamagedError(f"the journal {path} is damaged: {error}") from error
+                self._seq = self._check()
+            except (OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+                raise UsageError(
+                    f"the journal {path} can't be used: {error}; mend the disk, or move {path.parent} away: what is unsent is "
+                    "in numbered files there"
+                ) from error
+            opened.pop_all()
+        self._spare.restore()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # What is in it from now on is never taken for new.
+        os.fdatasync(self._wal)
         sync_directory(path.parent)
 
     def _prepare(self) -> None:
+        """Raises sqlite3.Error, UsageError."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version not in (0, SCHEMA_VERSION):
-            self._db.close()
             raise UsageError(
                 f"the journal {self.path} was written by another version of jobfs (schema {version}, this one has "
-                f"{SCHEMA_VERSION}); send what is unsent with that version, or move the file away"
+                f"{SCHEMA_VERSION}); send what is unsent with that version, or move {self.path.parent} away"
             )
         if version == 0:
+            local = self.path.with_name("bytes")
+            if local.is_dir() and any(local.iterdir()):
+                raise sqlite3.DatabaseError("it is empty")
             self._db.execute("BEGIN IMMEDIATE")
             for table in self._tables.values():
                 self._db.execute(table.create)
             self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
-            self._db.execute("CREATE TABLE machine AS SELECT '' AS boot")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
         # Nobody knows how old the requests of an earlier run are: they count from now.
@@ -323,18 +314,6 @@ class Journal:
         with self._transaction():
             self._db.executemany("UPDATE file SET boot = '' WHERE generation = ?", numbers)
 
-    @property
-    def complete(self) -> bool:
-        """False if the power may have taken the end of it: this machine was started anew since `take_over`."""
-        with self.lock:
-            (boot,) = self._db.execute("SELECT boot FROM machine").fetchone()
-        return bool(BOOT) and boot == BOOT
-
-    def take_over(self) -> None:
-        """From now on it is complete until this machine is started anew."""
-        with self.lock, contextlib.suppress(sqlite3.Error):
-            self._db.execute("UPDATE machine SET boot = ?", (BOOT,))
-
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""
         with self.lock, contextlib.suppress(sqlite3.Error):
@@ -357,75 +336,6 @@ class Journal:
         with self.lock:
             self._db.close()
             os.close(self._wal)
-
-
-def open_journal(directory: Path) -> tuple[Journal, str]:
-    """The journal of a state directory, and one sentence if it was damaged and a new one had to be begun, else "".
-
-    A damaged one is put aside with its local bytes, never thrown away and never taken for an empty one. Raises UsageError if it
-    can't be used, FsError if a damaged one can't be put aside.
-    """
-    path, local = directory / "journal.db", directory / "bytes"
-    try:
-        refuse_emptied(directory)
-        return Journal(path), ""
-    except JournalDamagedError as error:
-        try:
-            place = _place(directory)
-            place.mkdir(mode=0o700)
-            count = sum(map(_holds_bytes, local.iterdir())) if local.is_dir() else 0
-            if count:
-                local.rename(place / "bytes")
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{path}{suffix}").rename(place / f"journal.db{suffix}")
-        except OSError as failure:
-            raise FsError(
-                failure.errno or errno.EIO, f"{error}, and can't be moved aside: {failure.strerror}"
-            ) from error
-        kept = f"the bytes of {count} files, under their numbers" if count else "nothing unsent"
-        return Journal(path), f"{error}; it was moved to {place} with {kept}"
-
-
-def refuse_emptied(directory: Path) -> None:
-    """Raises JournalDamagedError for a journal that lost all its bytes while there is unsent work."""
-    path, log = directory / "journal.db", directory / "journal.db-wal"
-    with contextlib.suppress(FileNotFoundError):
-        emptied = not (path.stat().st_size or (log.exists() and log.stat().st_size))
-        if emptied and any((directory / "bytes").iterdir()):
-            raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
-
-
-def damaged(directory: Path) -> list[Path]:
-    """What was put aside in this state directory, and not yet removed by a person."""
-    return sorted(directory.glob("damaged-*"))
-
-
-def keep_unnamed(local: Path, unnamed: list[Path]) -> str:
-    """Put aside local bytes whose records the power may have taken; a sentence that says where they are, "" if there are none.
-
-    Raises OSError.
-    """
-    kept = [path for path in unnamed if _holds_bytes(path)]
-    if not kept:
-        return ""
-    place = _place(local.parent) / local.name
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in kept:
-        path.rename(place / path.name)
-    return f"the power may have taken the end of the journal: the bytes of {len(kept)} files that it does not name are in {place}"
-
-
-def _place(directory: Path) -> Path:
-    """Where something is put aside now."""
-    return directory / f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-
-
-def _holds_bytes(path: Path) -> bool:
-    """False for an empty file; what can't be looked at may hold some."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_size > 0
-    return True
 
 
 class _Table:

@@ -1,24 +1,20 @@
-"""What is unsent: of a mount that runs (`State.left`), and of one that has ended, as its journal says, without a change there."""
+"""What is unsent: of a mount that runs (`State.left`), and of one that has ended, as its journal says."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
+import os
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from jobfs.document import Unsent
-from jobfs.errors import REFUSALS, JobfsError, UsageError
+from jobfs.errors import REFUSALS
 from jobfs.names import within
-from jobfs.state.journal import Journal, refuse_emptied
+from jobfs.state.journal import Journal
 from jobfs.state.localbytes import Local, path_of
 from jobfs.state.records import Change, File, Stage, Verb
-
-#: The files of a journal: SQLite has what was written last in the second.
-_FILES = ("journal.db", "journal.db-wal")
 
 
 class Left(NamedTuple):
@@ -114,24 +110,12 @@ def until(due: float) -> float:
 
 
 def left_in(directory: Path) -> Left:
-    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read.
-
-    Opening a journal writes to it, and puts it aside if it is damaged: a copy is opened.
-    """
-    try:
-        refuse_emptied(directory)
-        with tempfile.TemporaryDirectory(prefix="jobfs-") as place:
-            for name in _FILES:
-                if (directory / name).exists():
-                    shutil.copyfile(directory / name, Path(place, name))
-            try:
-                journal = Journal(Path(place, _FILES[0]))
-            except JobfsError as error:
-                raise UsageError(str(error).replace(place, str(directory))) from None
-            with contextlib.closing(journal):
-                return left_to_next(journal, directory)
-    except OSError as error:
-        raise UsageError(f"{directory} can't be read: {error.strerror}") from None
+    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read."""
+    path = directory / "journal.db"
+    if not os.path.lexists(path):
+        return Left([], [], [])
+    with contextlib.closing(Journal(path)) as journal:
+        return left_to_next(journal, directory)
 
 
 def left_to_next(journal: Journal, directory: Path) -> Left:

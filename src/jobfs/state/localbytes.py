@@ -280,9 +280,9 @@ class LocalBytes:
         """True if something waits for a sync, to be on the disk or to be removed."""
         return bool(self._unsynced or self._retired)
 
-    def unnamed(self, named: set[str]) -> list[Path]:
-        """The files that no record names."""
-        return sorted(path for path in self.directory.iterdir() if path.name not in named)
+    def keep_only(self, named: set[Path]) -> None:
+        """Remove every file that is not one of these."""
+        self.unlink(sorted(set(self.directory.iterdir()) - named))
 
     def throw_away(self, local: Local, name: str) -> Path:
         """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""

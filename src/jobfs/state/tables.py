@@ -43,7 +43,7 @@ from jobfs import names
 from jobfs.api import deadline
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, inode_number
-from jobfs.state.journal import Journal, open_journal
+from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
 from jobfs.state.localbytes import BOOT, Local, LocalBytes
 from jobfs.state.records import Change, File, Record, Stage, Verb
@@ -62,9 +62,8 @@ class State:
 
     def __init__(self, directory: Path) -> None:
         """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
-        journal, self.damage = open_journal(directory)
-        self.journal: Journal = journal
-        self.lock = journal.lock
+        self.journal = Journal(directory / "journal.db")
+        self.lock = self.journal.lock
         self.bytes = LocalBytes(directory / "bytes", directory / "trash", self.lock)
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1

@@ -211,7 +211,6 @@ class Vfs(Attributes, Tree, Files):
             f"job without --read-only, or jobfs recover {self._directory.record.job}"
         )
         return [
-            *([self._state.damage] if self._state.damage else []),
             *self._write_back.warnings,
             *([waiting] if self.left_alone else []),
         ]

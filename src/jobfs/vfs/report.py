@@ -27,7 +27,6 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.settings import Settings
 from jobfs.state import Change, File, StateDirectory
 from jobfs.state.directory import Found, others
-from jobfs.state.journal import damaged
 from jobfs.state.left import age, left_in, until
 from jobfs.state.records import Stage, Verb
 from jobfs.vfs.view import View
@@ -157,7 +156,6 @@ class Report:
             "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
             "foreign_hidden": self._foreign(self._namespace.hidden()),
-            "damaged": [str(path) for path in damaged(self._slot.path)],
             "other_slots": self._other_slots(),
         }
         status["problems"] = document.problems(status)

@@ -59,7 +59,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         "listing_error": None,
         "cache": {"bytes": 1_300_000, "refused": None},
         "taken_up": [], "unsent": [], "failed": [], "cleaning": [], "conflicts": [], "shadowed": [], "hostile": [],
-        "foreign_hidden": [], "damaged": [], "other_slots": [],
+        "foreign_hidden": [], "other_slots": [],
         **changed,
     }  # fmt: skip
     return {**status, "problems": document.problems(status)}

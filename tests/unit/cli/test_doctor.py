@@ -123,7 +123,7 @@ def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Pat
     done = doctor()
     assert done.code == 0
     assert (
-        f"/mnt/a has left what can't be told: the journal {(damaged.path / 'journal.db')} is damaged"
+        f"/mnt/a has left what can't be told: the journal {(damaged.path / 'journal.db')} can't be used"
         in done.out
     )
     assert done.out.count("can't be told") == 2, done.out

@@ -123,7 +123,6 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
             {"cache": {"bytes": 0, "refused": "No space left on device"}},
             "cache takes no bytes (No space left",
         ),
-        ({"damaged": ["/state/a/damaged-1"]}, "/state/a/damaged-1"),
         ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
         ({"other_slots": [{**SLOT, "left": None, "error": "no"}]}, "/mnt/old has left can't be told: no"),
     ],

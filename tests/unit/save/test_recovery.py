@@ -11,7 +11,7 @@ import pytest
 from jobfs import names
 from jobfs.save import restore
 from jobfs.save.upload import Upload
-from jobfs.state import Change, File, edit, journal
+from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
@@ -120,22 +120,13 @@ def test_what_the_power_took_here_and_the_server_has_is_placed(
     assert finish(again) == {"file": NEW}
 
 
-@pytest.mark.parametrize("booted", [False, True], ids=["killed", "power lost"])
-def test_bytes_that_no_record_names_are_put_aside_if_the_power_may_have_taken_that(
-    world: World, remount: Remount, monkeypatch: pytest.MonkeyPatch, booted: bool
-) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: after a kill they were sent, or unlinked."""
-    first, path = (world.state.bytes.path(7, number) for number in (1, 2))
-    first.write_bytes(NEW)
-    remount()
+def test_bytes_that_no_record_names_are_removed(world: World, remount: Remount) -> None:
+    """design.md, Things to know: they were sent, or unlinked."""
+    path = world.state.bytes.path(7, 1)
     path.write_bytes(NEW)
-    if booted:
-        monkeypatch.setattr(journal, "BOOT", "another run of this machine")
+    kept = world.closed("file", NEW)
     again = remount()
-    assert not path.exists()
-    kept = [found.read_bytes() for found in path.parent.parent.glob("damaged-*/bytes/*")]
-    assert len(kept) == (2 if booted else 1), "of the first mount nobody knows whether it was one"
-    assert len(again.write_back.warnings) == booted
+    assert list(again.state.bytes.directory.iterdir()) == [again.state.bytes.path(kept.ino, kept.generation)]
 
 
 def test_bytes_that_the_power_may_have_taken_are_given_to_nobody_who_opens_the_file(

@@ -17,8 +17,7 @@ from tests.support.files import errno_from
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
-from jobfs.state import journal as journal_module
-from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare, damaged, open_journal
+from jobfs.state.journal import SCHEMA_VERSION, Journal, Spare
 from jobfs.state.records import Aside, Base, Change, File, Stage, Verb, columns
 
 BASE = Base("b", "then", None, "ee", True)
@@ -112,35 +111,10 @@ def test_a_tombstone_of_an_earlier_run_counts_from_the_start(path: Path) -> None
         assert again.tombstone("old")
 
 
-def test_a_journal_is_complete_until_the_machine_is_started_anew(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md (w): it survives the death of the process, not the loss of power."""
-    with closing(Journal(path)) as journal:
-        assert not journal.complete, "nobody has looked"
-        journal.take_over()
-    with closing(Journal(path)) as journal:
-        assert journal.complete
-    monkeypatch.setattr(journal_module, "BOOT", "another run")
-    with closing(Journal(path)) as journal:
-        assert not journal.complete
-        journal.take_over()
-        assert journal.complete
-
-
 def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:
     journal.write(*((File(n, generation=n, boot="this"), {}) for n in (7, 8)))
     journal.mark_synced([8, 9])
     assert [file.boot for file in journal.load(File)] == ["this", ""]
-
-
-def test_a_text_that_is_none_is_damage(path: Path) -> None:
-    """vfs/semantics.md 6: a damaged journal is put aside; one that the disk can't read is not."""
-    with closing(Journal(path)) as journal:
-        journal.write((File(7, path="name"), {}))
-        journal._db.execute("UPDATE file SET path = CAST(x'ff41' AS TEXT)")
-    with pytest.raises(JournalDamagedError):
-        Journal(path)
 
 
 # -- the spare room
@@ -297,9 +271,10 @@ def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) ->
     Journal(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(UsageError, match=f"another version of jobfs .schema {version}.*move the file away"):
-        open_journal(path.parent)
-    assert damaged(path.parent) == []
+    with pytest.raises(
+        UsageError, match=f"another version of jobfs .schema {version}.*move {path.parent} away"
+    ):
+        Journal(path)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
 
@@ -309,51 +284,22 @@ def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, column: str) -> None
     with closing(Journal(path)) as journal:
         journal.write(put(1))
         journal._db.execute(f"UPDATE change SET {column}")
-    with pytest.raises(JournalDamagedError):
+    with pytest.raises(UsageError, match=f"the journal {path} can't be used"):
         Journal(path)
 
 
-# -- a damaged one is put aside with its bytes, and a new one is begun
-
-
-GARBAGE = b"this is not a database, but long enough to be taken for one" * 100
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    (tmp_path / "bytes").mkdir()
-    return tmp_path
-
-
-def test_a_journal_that_is_whole_is_opened_as_it_is(directory: Path) -> None:
-    journal, sentence = open_journal(directory)
-    journal.write((Change(1, Verb.PUT, "file"), {}))
-    journal.close()
-    journal, again = open_journal(directory)
-    assert len(journal.load(Change)) == 1
-    journal.close()
-    assert (sentence, again, damaged(directory)) == ("", "", [])
-
-
-@pytest.mark.parametrize("unsent", [True, False])
-def test_a_journal_that_lost_all_its_bytes_is_never_taken_for_an_empty_one(
-    directory: Path, unsent: bool
+@pytest.mark.parametrize("found", [b"this is no database" * 100, b"", None], ids=["garbage", "empty", "none"])
+def test_a_journal_that_is_damaged_or_gone_is_refused_and_what_is_there_stays(
+    path: Path, found: bytes | None
 ) -> None:
-    (directory / "journal.db").touch()
-    if unsent:
-        (directory / "bytes" / "0000000000000007.1").write_bytes(b"unsent")
-    journal, sentence = open_journal(directory)
-    journal.close()
-    assert ("it is empty" in sentence) is unsent
-    assert bool(damaged(directory)) is unsent
-
-
-def test_what_cannot_be_put_aside_is_left_as_it_is(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, target: Path) -> Path:
-        raise PermissionError(13, "Permission denied")
-
-    (directory / "journal.db").write_bytes(GARBAGE)
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(FsError, match="can't be moved aside: Permission denied"):
-        open_journal(directory)
-    assert (directory / "journal.db").read_bytes() == GARBAGE
+    """design.md, Things to know: it is never taken for an empty one."""
+    if found is not None:
+        path.write_bytes(found)
+    unsent = path.parent / "bytes" / "0000000000000007.1"
+    unsent.parent.mkdir()
+    unsent.write_bytes(b"unsent")
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"the journal {path} can't be used: .* move {path.parent} away"):
+            Journal(path)
+    assert unsent.read_bytes() == b"unsent"
+    assert not found or path.read_bytes() == found

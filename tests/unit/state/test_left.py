@@ -14,15 +14,6 @@ from jobfs.state.localbytes import path_of
 from jobfs.state.records import Change, File, Stage, Verb
 
 
-def looks(directory: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file with its bytes and the time of its last change."""
-    return {
-        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in directory.iterdir()
-        if path.is_file()
-    }
-
-
 def test_a_mount_that_wrote_nothing_has_left_nothing(tmp_path: Path) -> None:
     assert left_in(tmp_path) == Left([], [], [])
     Journal(tmp_path / "journal.db").close()
@@ -48,31 +39,22 @@ def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(t
     (tmp_path / "bytes").mkdir()
     for ino, draft, content in ((10, 5, b"written"), (11, 6, b"")):
         path_of(tmp_path / "bytes", ino, draft).write_bytes(content)
-    before = looks(tmp_path)
-    assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
     left = left_in(tmp_path)
     assert [(entry["path"], entry["size"], entry["reason"]) for entry in left.told()] == [
         ("dir", 0, ""), ("new", 10, ""), ("saved", 20, "Too large"), ("never closed", 7, "open and changed"),
         ("placed", 0, ""), ("gone", 0, ""),
     ]  # fmt: skip
     assert (left.bytes, len(left.changes), left.number) == (37, 2, 6)
-    assert looks(tmp_path) == before
     journal.close()
     assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
 
 
-@pytest.mark.parametrize("garbage", [b"no database " * 1000, b""])
-def test_a_journal_that_cannot_be_read_is_said_and_stays_as_it_is(tmp_path: Path, garbage: bytes) -> None:
-    (tmp_path / "journal.db").write_bytes(garbage)
-    (tmp_path / "bytes").mkdir()
-    (tmp_path / "bytes" / "0000000000000007.1").write_bytes(b"unsent")
-    with pytest.raises(UsageError, match=f"the journal {tmp_path}/journal.db is damaged"):
-        left_in(tmp_path)
-    assert looks(tmp_path).keys() == {"journal.db"}
-    assert (tmp_path / "journal.db").read_bytes() == garbage
-
-
-def test_a_journal_that_is_no_file_is_said(tmp_path: Path) -> None:
-    (tmp_path / "journal.db").mkdir()
-    with pytest.raises(UsageError, match=f"{tmp_path} can't be read: Is a directory"):
+@pytest.mark.parametrize("garbage", [b"no database " * 1000, None])
+def test_a_journal_that_cannot_be_read_is_said(tmp_path: Path, garbage: bytes | None) -> None:
+    journal = tmp_path / "journal.db"
+    if garbage is None:
+        journal.mkdir()
+    else:
+        journal.write_bytes(garbage)
+    with pytest.raises(UsageError, match=f"the journal {journal} can't be used"):
         left_in(tmp_path)

@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
 from jobfs.state.localbytes import sync_directory
-from jobfs.state.records import KEYS, Change, File, Record, columns, decode, encode
+from jobfs.state.records import Change, File, Record, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 
 R = TypeVar("R")
 
@@ -126,7 +126,6 @@ class Journal:
         self.lock = threading.Condition()
         self._written = 0
         self._synced = 0
-        self._tables = {kind: _Table(kind) for kind in KEYS}
         with contextlib.ExitStack() as opened:
             try:
                 self._spare = Spare(path.with_name("spare"))
@@ -162,8 +161,8 @@ class Journal:
             if local.is_dir() and any(local.iterdir()):
                 raise sqlite3.DatabaseError("it is empty")
             self._db.execute("BEGIN IMMEDIATE")
-            for table in self._tables.values():
-                self._db.execute(table.create)
+            for kind in File, Change:
+                self._db.execute(f"CREATE TABLE {_table(kind)} (key PRIMARY KEY, record) WITHOUT ROWID")
             self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
@@ -188,8 +187,8 @@ class Journal:
     def load(self, kind: type[R]) -> list[R]:
         """Every record of one kind, in the order of their keys."""
         with self.lock:
-            rows = self._db.execute(self._tables[kind].select).fetchall()
-        return [decode(kind, row) for row in rows]
+            rows = self._db.execute(f"SELECT record FROM {_table(kind)} ORDER BY key").fetchall()
+        return [decode(kind, text) for (text,) in rows]
 
     def write(
         self,
@@ -213,8 +212,6 @@ class Journal:
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             try:
                 self._write(edits, gone, used)
-            except OverflowError as error:
-                raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
                 if new:
                     raise self._refusal(error) from error
@@ -245,14 +242,12 @@ class Journal:
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
     ) -> None:
-        steps: list[tuple[str, Sequence[Any]]] = []
-        for record in gone:
-            table = self._tables[type(record)]
-            steps.append((table.delete, [getattr(record, table.key)]))
+        steps: list[tuple[str, Sequence[Any]]] = [
+            (f"DELETE FROM {_table(type(record))} WHERE key = ?", [record.key]) for record in gone
+        ]
         for record, changed in edits:
-            table = self._tables[type(record)]
-            values = [changed.get(name, getattr(record, name)) for name in table.columns]
-            steps.append((table.upsert, [encode(value) for value in values]))
+            upsert = f"INSERT OR REPLACE INTO {_table(type(record))} VALUES (?, ?)"
+            steps.append((upsert, [record.key, encode(record, changed)]))
         if used:
             steps.append(("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic())))
         # One step is a transaction by itself. Each call of SQLite lets other threads go first.
@@ -300,20 +295,6 @@ class Journal:
         with self.lock:
             return self._spare.restore()
 
-    def mark_synced(self, generations: Iterable[int]) -> None:
-        """Note that the local bytes of these generations are on the disk (w). Raises FsError(ENOSPC, EIO)."""
-        numbers = [(number,) for number in generations]
-        with self.lock:
-            try:
-                self._mark(numbers)
-            except sqlite3.Error as error:
-                self._in_spare_room(error, lambda: self._mark(numbers))
-            self._written += 1
-
-    def _mark(self, numbers: list[tuple[int]]) -> None:
-        with self._transaction():
-            self._db.executemany("UPDATE file SET boot = '' WHERE generation = ?", numbers)
-
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""
         with self.lock, contextlib.suppress(sqlite3.Error):
@@ -338,19 +319,5 @@ class Journal:
             os.close(self._wal)
 
 
-class _Table:
-    """How one dataclass of records.py is a table: a column a field."""
-
-    def __init__(self, kind: type[Record]) -> None:
-        self.name = kind.__name__.lower()
-        self.key = KEYS[kind]
-        self.columns = columns(kind)
-        listed = ", ".join(f'"{name}"' for name in self.columns)
-        typed = ", ".join(
-            f'"{name}" PRIMARY KEY' if name == self.key else f'"{name}"' for name in self.columns
-        )
-        marks = ", ".join("?" for _ in self.columns)
-        self.create = f"CREATE TABLE {self.name} ({typed}) WITHOUT ROWID"
-        self.select = f'SELECT {listed} FROM {self.name} ORDER BY "{self.key}"'
-        self.upsert = f"INSERT OR REPLACE INTO {self.name} ({listed}) VALUES ({marks})"
-        self.delete = f'DELETE FROM {self.name} WHERE "{self.key}" = ?'
+def _table(kind: type[Any]) -> str:
+    return "file" if kind is File else "change"

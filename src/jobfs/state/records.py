@@ -1,5 +1,5 @@
-"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md). And handles:
-who has a file open.
+"""What the journal holds, a dataclass a table: the object in memory and the record on disk are one type (design.md). And
+handles: who has a file open.
 
 How a File and a Change live: see the pictures in tables.py.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cache
@@ -18,8 +19,6 @@ from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from jobfs.api.deadline import Deadline
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
@@ -254,6 +253,11 @@ class File:
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
 
     @property
+    def key(self) -> int:
+        """The key of its row."""
+        return self.ino
+
+    @property
     def unsaved(self) -> bool:
         """True if bytes were closed here that the server does not have: a generation that no Change has placed."""
         return self.generation > 0 and self.shared
@@ -357,6 +361,11 @@ class Change:
     since: float = field(default=0.0, metadata=_MEMORY, repr=False)
 
     @property
+    def key(self) -> int:
+        """The key of its row."""
+        return self.seq
+
+    @property
     def settled(self) -> bool:
         """True if the server has the outcome: only what was set aside may be left."""
         return self.stage in (Stage.PLACED, Stage.DONE)
@@ -429,51 +438,38 @@ class Change:
 
 Record = File | Change
 
-#: The key column of each table that holds records.
-KEYS: dict[type[Any], str] = {File: "ino", Change: "seq"}
 
-
+@cache
 def columns(kind: type[Any]) -> list[str]:
-    """The columns of a table: the fields that are not of this process alone."""
+    """The fields that the journal holds: those that are not of this process alone."""
     return [part.name for part in fields(kind) if "memory" not in part.metadata]
 
 
-def encode(value: Any) -> Any:
-    """A field's value as SQLite holds it."""
-    if type(value) in (int, str):
-        return value  # most of them
-    if isinstance(value, Base):
-        return json.dumps(list(asdict(value).values())) if value.id else ""
-    if isinstance(value, list):
-        return json.dumps([asdict(aside) for aside in value]) if value else ""
-    if isinstance(value, StrEnum):
-        return value.value
-    return int(value) if isinstance(value, bool) else value
+def encode(record: Record, changed: Mapping[str, Any]) -> str:
+    """A record with some fields changed, as the journal holds it. Raises TypeError."""
+    values = {name: changed.get(name, getattr(record, name)) for name in columns(type(record))}
+    return json.dumps(values, default=asdict)
 
 
-@cache
-def _adapter() -> TypeAdapter[list[Aside]]:
-    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
+def decode(kind: type[Any], text: str) -> Any:
+    """The record that was encoded. Raises ValueError, TypeError, AttributeError for what no jobfs wrote."""
+    record = _made(kind, json.loads(text))
+    record.recorded = True
+    return record
 
-    return TypeAdapter(list[Aside])
+
+def _made(kind: type[Any], values: dict[str, Any]) -> Any:
+    read = {name: _READ[name](value) for name, value in values.items() if name in _READ}
+    return kind(**{**values, **read})
 
 
-_DECODERS: dict[str, Any] = {
+_READ: dict[str, Callable[[Any], Any]] = {
     "kind": Kind,
+    "lifecycle": Lifecycle,
     "permission": Permission,
     "wish": lambda value: None if value is None else Permission(value),
     "verb": Verb,
     "stage": Stage,
-    "stays": bool,
-    "direct": bool,
-    "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: _adapter().validate_json(value) if value else [],
+    "base": lambda values: Base(**values),
+    "asides": lambda found: [_made(Aside, values) for values in found],
 }
-
-
-def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:
-    """The record of a row."""
-    values = zip(columns(kind), row, strict=True)
-    record = kind(**{name: _DECODERS[name](value) if name in _DECODERS else value for name, value in values})
-    record.recorded = True
-    return record

@@ -522,17 +522,19 @@ class State:
                 self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
-            if safe:
-                with self.lock:
-                    try:
-                        self.journal.mark_synced(generation for _, generation in safe)
-                    except FsError:
-                        self.bytes.unsure(safe)
-                        raise
-                    for ino, generation in safe:
-                        file = self._by_number.get(ino)
-                        if file is not None and file.generation == generation:
-                            file.boot = ""
+            with self.lock:
+                closed = [(self._by_number.get(ino), generation) for ino, generation in safe]
+                try:
+                    self.write(
+                        *(
+                            edit(file, boot="")
+                            for file, number in closed
+                            if file and file.generation == number
+                        )
+                    )
+                except FsError:
+                    self.bytes.unsure(safe)
+                    raise
             self.journal.sync()
             self.bytes.remove(retired)
 

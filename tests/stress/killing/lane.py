@@ -173,12 +173,17 @@ class Chapter:
         left = []
         for path in mounted.state.rglob("journal.db"):
             with closing(sqlite3.connect(path)) as journal:
-                changes = journal.execute("SELECT stage, asides FROM change").fetchall()
+                changes = journal.execute(
+                    "SELECT record ->> 'stage', record ->> 'asides' FROM change"
+                ).fetchall()
                 (saves,) = journal.execute(
-                    "SELECT count(*) FROM file WHERE (generation AND NOT stays) OR draft"
+                    "SELECT count(*) FROM file "
+                    "WHERE (record ->> 'generation' AND NOT record ->> 'stays') OR record ->> 'draft'"
                 ).fetchone()
                 saves += sum(not _waits(began, *change) for change in changes)
-                (local,) = journal.execute("SELECT count(*) FROM file WHERE stays AND generation").fetchone()
+                (local,) = journal.execute(
+                    "SELECT count(*) FROM file WHERE record ->> 'stays' AND record ->> 'generation'"
+                ).fetchone()
             files = list((path.parent / "bytes").iterdir())
             left += [f"{file} is left after the unmount" for file in files[local:]]
             left += [f"the journal still has {saves} saves after the unmount"] * bool(saves)

@@ -4,8 +4,7 @@
 callers share one disk sync (`State.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
 
 The state directory holds some spare room (`Spare`). Whatever needs the disk for something new is refused with ENOSPC while
-that is spent; what only records what has already happened takes from it, and so can't fail for want of space. A journal that
-fails otherwise takes nothing new any more, as a file system that is remounted read-only.
+that is spent; what only records what has already happened takes from it, and so can't fail for want of space.
 """
 
 from __future__ import annotations
@@ -58,30 +57,20 @@ class Spare:
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
         if not (self._whole and beside):
-            self._whole = not self._take(self._size)
-        return self._whole and _free(self._path.parent) >= beside
-
-    def fits(self) -> bool:
-        """False if the disk, or a quota of the user, has no room for anything new: tried out, for no call tells of a quota."""
-        return self._take(_LEAST, more=True) not in (errno.ENOSPC, errno.EDQUOT)
-
-    def _take(self, size: int, *, more: bool = False) -> int:
-        """Have the file hold so many bytes, or try so many `more`; with what errno the disk refuses them, 0 if it does not."""
-        try:
-            with self._path.open("ab") as file:
-                had = file.tell()
-                try:
-                    if more or had < size:
-                        os.posix_fallocate(file.fileno(), had if more else 0, size)
-                except OSError:
-                    more = True
-                    raise
-                finally:
-                    if more:
+            try:
+                with self._path.open("ab") as file:
+                    had = file.tell()
+                    try:
+                        if had < self._size:
+                            os.posix_fallocate(file.fileno(), 0, self._size)
+                    except OSError:
                         file.truncate(had)
-        except OSError as error:
-            return error.errno or errno.EIO
-        return 0
+                        raise
+            except OSError:
+                self._whole = False
+                return False
+            self._whole = True
+        return _free(self._path.parent) >= beside
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -121,8 +110,6 @@ class Journal:
         """
         self.path = path
         self.observer: Callable[[str], None] | None = None
-        #: Why nothing new is taken any more, "" while all is well.
-        self.broken = ""
         self.lock = threading.Condition()
         self._written = 0
         self._synced = 0
@@ -206,38 +193,21 @@ class Journal:
         if self.observer:
             self.observer("write")
         with self.lock:
-            if new and self.broken:
-                raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
             if new and not self._spare.restore(beside=_LEAST):
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
-            try:
-                self._write(edits, gone, used)
-            except sqlite3.Error as error:
-                if new:
-                    raise self._refusal(error) from error
-                self._in_spare_room(error, lambda: self._write(edits, gone, used))
+            while True:
+                try:
+                    self._write(edits, gone, used)
+                    break
+                except sqlite3.Error as error:
+                    # Whatever the error is: that a user's quota is spent is an I/O error to SQLite.
+                    if new or not self._spare.give_up():
+                        full = "full" in str(error)
+                        told = f"the journal can't be written: {error}"
+                        raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
             self._written += 1
         if self.observer:
             self.observer("written")
-
-    def _in_spare_room(self, error: sqlite3.Error, write: Callable[[], None]) -> None:
-        """What has happened could not be recorded: there is the spare room for it. Raises FsError(ENOSPC, EIO).
-
-        Whatever the error is: that a user's quota is spent is an I/O error to SQLite.
-        """
-        if self._spare.give_up():
-            try:
-                return write()
-            except sqlite3.Error as again:
-                error = again
-        refusal = self._refusal(error)
-        if refusal.errno != errno.ENOSPC:
-            self.broken = str(refusal)
-        raise refusal from error
-
-    def _refusal(self, error: sqlite3.Error) -> FsError:
-        full = "full" in str(error) or not self._spare.fits()
-        return FsError(errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}")
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str

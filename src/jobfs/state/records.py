@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from functools import cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -439,15 +438,15 @@ class Change:
 Record = File | Change
 
 
-@cache
-def columns(kind: type[Any]) -> list[str]:
-    """The fields that the journal holds: those that are not of this process alone."""
-    return [part.name for part in fields(kind) if "memory" not in part.metadata]
+#: The fields that the journal holds: those that are not of this process alone.
+COLUMNS: dict[type[Any], list[str]] = {
+    kind: [part.name for part in fields(kind) if "memory" not in part.metadata] for kind in (File, Change)
+}
 
 
 def encode(record: Record, changed: Mapping[str, Any]) -> str:
     """A record with some fields changed, as the journal holds it. Raises TypeError."""
-    values = {name: changed.get(name, getattr(record, name)) for name in columns(type(record))}
+    values = {name: changed.get(name, getattr(record, name)) for name in COLUMNS[type(record)]}
     return json.dumps(values, default=asdict)
 
 

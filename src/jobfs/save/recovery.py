@@ -14,6 +14,7 @@ import logging
 import time
 
 from jobfs import names
+from jobfs.errors import FsError
 from jobfs.nodes import Kind
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
@@ -43,15 +44,16 @@ def restore(write_back: WriteBack) -> list[str]:
             found += _bring_back(write_back, file)
         if not file.recorded:
             state.drop(file)  # it was never closed, or was unlinked
-        elif file.generation and (fault := state.bytes.fault(file.ino, file.generation)):
+            continue
+        try:
+            found += _take_up(write_back, file)
+        except FsError as fault:
             # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
-            file.refused, file.refused_errno = fault, errno.EIO
+            file.refused, file.refused_errno = str(fault), errno.EIO
             if file.change is not None:
                 file.change.file = None
                 file.change = None
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
-        else:
-            found += _take_up(write_back, file)
     _sweep(state, changes)
     return found
 
@@ -62,18 +64,18 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
     The File itself is as it was closed, or as the server has it; a new one is gone. Raises FsError(EIO).
     """
     state, told = write_back.state, f"{file.path} was written and never closed"
-    local, fault = state.bytes.open(file.ino, file.draft), state.bytes.fault(file.ino, file.draft)
-    if not (fault or (local is not None and local.size)):
-        state.end_draft(file)
-        return []
     taken = {other.path for other in state.files()}
     tried = (names.beside(file.path or "", "recovered", attempt=number) for number in itertools.count())
     kept = state.new(Kind.FILE, next(name for name in tried if name not in taken))
     try:
+        local = state.bytes.open(file.ino, file.draft)
+        if local is None or not local.size:
+            state.end_draft(file)
+            return []
         kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
         written = local.path.stat().st_mtime_ns
-    except OSError as error:
-        write_back.warnings.append(f"{told}: {fault or error}")
+    except (OSError, FsError) as error:
+        write_back.warnings.append(f"{told}: {error}")
         return write_back.warnings[-1:]
     times = {"atime_ns": written, "mtime_ns": written, "ctime_ns": time.time_ns()}
     values = {"mode": file.mode, "uid": file.uid, "gid": file.gid, "stays": file.stays, **times}

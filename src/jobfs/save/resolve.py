@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 from jobfs import names
@@ -60,7 +61,9 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
         if not (file.unsent or file in state.unclosed):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         _check_closed(file)
-        local = file.local or state.bytes.open(file.ino, file.generation)
+        local = file.local
+        with contextlib.suppress(FsError):  # what can't be read is given up without a copy
+            local = local or state.bytes.open(file.ino, file.generation)
         kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
         change = file.change
         if change is not None and change.begun:

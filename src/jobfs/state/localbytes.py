@@ -29,7 +29,6 @@ log = logging.getLogger("jobfs.state")
 _SYNC_EACH = 16
 #: Bytes: whoever writes so much may have to wait for the disk.
 _MUCH = 64 << 10
-_COPY_CHUNK = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
@@ -55,19 +54,6 @@ def sync_directory(directory: Path, *, whole: bool = False) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def copy_into(source: Path, handle: int) -> None:
-    """Fill the empty file `handle` with `source`; the kernel has them share blocks where the file system can. Raises OSError."""
-    with source.open("rb", buffering=0) as origin:
-        try:
-            while os.copy_file_range(origin.fileno(), handle, _COPY_CHUNK):
-                pass
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            with open(handle, "wb", closefd=False) as target:
-                shutil.copyfileobj(origin, target)
 
 
 @dataclass(slots=True, eq=False)
@@ -179,7 +165,7 @@ class LocalBytes:
         try:
             if source is not None:
                 about_to_wait()
-                copy_into(source, handle)
+                shutil.copyfile(source, path)
             size = os.fstat(handle).st_size
         except OSError as error:
             os.close(handle)
@@ -188,24 +174,14 @@ class LocalBytes:
         return Local(self._lock, path, generation, size, handle, users=1, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
-        """A generation that an earlier run left; None if it is not there, or can't be read (`fault`)."""
+        """A generation that an earlier run left; None if it is not there. Raises FsError(EIO) if it can't be read."""
         path = self.path(ino, generation)
         try:
             return Local(self._lock, path, generation, path.stat().st_size, sealed=sealed)
-        except OSError:
-            return None
-
-    def fault(self, ino: int, generation: int) -> str:
-        """Why a generation can't be read, and where it is; "" if it can, or is not there."""
-        path = self.path(ino, generation)
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.read(1)
         except FileNotFoundError:
-            pass
+            return None
         except OSError as error:
-            return f"its file {path} can't be read: {error.strerror}"
-        return ""
+            raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
 
     def give(self, ino: int, generation: int, other: int) -> Local:
         """Bytes that were never closed, for another File, and closed now; until they are swept the first one has them too.

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import FsError
-from jobfs.state import localbytes
-from jobfs.state.localbytes import LocalBytes
+from jobfs.state.localbytes import LocalBytes, failure
 
 
 @pytest.fixture
@@ -125,13 +124,12 @@ def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -
 
 
 def test_what_can_not_be_read_is_told_from_what_is_not_there(store: LocalBytes) -> None:
-    sealed(store, 1)
     store.path(7, 2).symlink_to(store.path(7, 2))
-    assert [store.open(7, number) is not None for number in (1, 2, 3)] == [True, False, False]
-    assert [store.fault(7, number) for number in (1, 3)] == ["", ""]
-    assert (
-        store.fault(7, 2) == f"its file {store.path(7, 2)} can't be read: Too many levels of symbolic links"
-    )
+    assert store.open(7, 3) is None
+    with pytest.raises(
+        FsError, match=f"its file {store.path(7, 2)} can't be read: Too many levels of symbolic links"
+    ):
+        store.open(7, 2)
 
 
 def test_what_the_disk_does_not_let_go_keeps_nothing_else(store: LocalBytes) -> None:
@@ -197,32 +195,15 @@ def refusing(code: int) -> Callable[..., int]:
     return refuse
 
 
-def copied(source: Path, target: Path) -> bytes:
-    handle = os.open(target, os.O_RDWR | os.O_CREAT)
-    try:
-        localbytes.copy_into(source, handle)
-    finally:
-        os.close(handle)
-    return target.read_bytes()
-
-
-@pytest.mark.parametrize("size", [0, 1, 100_000])
-@pytest.mark.parametrize("kernel", [True, False], ids=["by the kernel", "where the kernel can't"])
-def test_a_copy_is_whole(tmp_path: Path, size: int, kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(size))
-    monkeypatch.setattr(localbytes, "_COPY_CHUNK", 30_000)
-    if not kernel:
-        monkeypatch.setattr(os, "copy_file_range", refusing(errno.EXDEV))
-    assert copied(source, tmp_path / "copy") == source.read_bytes()
-
-
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_the_disk_refuses_leaves_nothing(
+    store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 10_000)
-    monkeypatch.setattr(os, "copy_file_range", refusing(errno.ENOSPC))
-    with pytest.raises(OSError, match="No space left"):
-        copied(source, tmp_path / "copy")
+    monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
+    with pytest.raises(FsError) as caught:
+        store.new(7, 1, source)
+    assert (caught.value.errno, list(store.directory.iterdir())) == (errno.ENOSPC, [])
 
 
 @pytest.mark.parametrize(
@@ -240,4 +221,4 @@ def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
     answer: int | None, told: int
 ) -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
-    assert localbytes.failure(OSError(answer, "the disk")) == told
+    assert failure(OSError(answer, "the disk")) == told

@@ -527,7 +527,7 @@ class Replace:
                 file.change = None
             state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *made, gone=gone)
             for replaced in gone:
-                state.forget_bytes(replaced)
+                state.unname(replaced)
             self._tell(change, item)
             # The namespace has it: from here on its names show that, however long cleanup takes.
             state.apply(change, shows={})

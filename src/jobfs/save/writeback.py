@@ -285,16 +285,11 @@ class WriteBack:
         pending = self.state.pending(path)
         return Victim(pending.base, pending.item, None, pending) if pending else Victim()
 
-    def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
-        """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
-
-        `new`: a File that was just created, which the journal has when it is closed.
-        """
+    def replaced(self, victim: Victim, over: File | None = None) -> None:
+        """Something has the name: let go of what had it, `over` if that is a file of this machine only."""
         if over is not None:
             self.state.unname(over)
-        if victim.pending is not None and new is not None:
-            self.state.void(victim.pending, new)
-        elif victim.pending is not None:
+        if victim.pending is not None:
             self.state.end(victim.pending)
         if victim.file is not None:
             self.state.unname(victim.file)

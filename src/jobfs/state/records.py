@@ -242,8 +242,6 @@ class File:
     local: Local | None = field(default=None, metadata=_MEMORY, repr=False)
     #: What is being done about it on the server, or will be.
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: A Change that it has made void when it was created: that row stays until the journal has what was closed here.
-    voids: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     #: Who has it open.
     handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
     #: Guards the bytes and the handles, and with the state's lock the generation; taken before that, never held across a request.

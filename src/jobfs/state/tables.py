@@ -270,15 +270,7 @@ class State:
         Raises FsError(EIO).
         """
         with file.lock, self.lock:
-            change = file.change
-            self.write(gone=[file, *([change] if change is not None else [])])
-            if change is not None:
-                self.end(change)
-            self.forget_bytes(file)
-
-    def forget_bytes(self, file: File) -> None:
-        """What `unname` does in the tables: the row of the File is gone already."""
-        with file.lock, self.lock:
+            self.write(gone=[file] if file.change is None else [file, file.change])
             self.unclosed.discard(file)
             generation, local = file.generation, file.local
             if generation and (local is None or local.generation != generation):
@@ -298,19 +290,14 @@ class State:
     def write(self, *edits: Edit, gone: Sequence[Record] = (), used: str = "", new: bool = False) -> None:
         """One step: the journal has it, then the tables have it, all or nothing.
 
-        `edits`: records with what changes of them; `gone`: records whose rows go, if they have one. `used`, `new`: see
-        Journal.write. Raises FsError.
+        `edits`: records with what changes of them; `gone`: records whose rows go, if they have one; a Change ends with that.
+        `used`, `new`: see Journal.write. Raises FsError.
         """
         with self.lock:
             rows = [record for record in gone if record.recorded]
-            named = [*gone, *(record for record, changed in edits if "generation" in changed)]
-            files = [record for record in named if isinstance(record, File) and record.voids is not None]
-            rows += [file.voids for file in files if file.voids is not None]
             if edits or rows or used:
                 self.journal.write(*edits, gone=rows, used=used, new=new)
-            for file in files:
-                file.voids = None
-            for old in rows:
+            for old in gone:
                 old.recorded = False
                 if isinstance(old, Change):
                     self._end(old)
@@ -436,13 +423,6 @@ class State:
         """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
         with self.lock:
             self.write(gone=[change])
-            self._end(change)
-
-    def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends: a new File has its name. Killed before that is closed, one with a row runs."""
-        with self.lock:
-            file.voids = change if change.recorded else None
-            self._end(change)
 
     def _end(self, change: Change) -> None:
         self._forget(change)

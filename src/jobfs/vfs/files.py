@@ -232,7 +232,7 @@ class Files:
             file.base, file.item = victim.base, victim.item
             file.item_id = victim.item.id if victim.item is not None else ""
             try:
-                write_back.replaced(victim, new=file)
+                write_back.replaced(victim)
             except FsError:
                 local.release()
                 state.unname(file)

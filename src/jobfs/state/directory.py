@@ -11,7 +11,6 @@ so that what a killed mount left is finished wherever the job is mounted next (s
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -57,9 +56,18 @@ class Found:
         """True if a mount ever got as far as keeping a journal here."""
         return (self.path / "journal.db").exists()
 
+    def is_foreign(self, base_url: str) -> bool:
+        """True if it is of another server than `base_url`; servers on this machine change their ports."""
+        if self.record is None:
+            return False
+        then, now = urlsplit(self.record.base_url), urlsplit(base_url)
+        local = {"localhost", "127.0.0.1", "::1"}
+        same = (then.scheme, then.netloc) == (now.scheme, now.netloc)
+        return not (same or (then.hostname in local and now.hostname in local))
+
     def done_with(self, base_url: str) -> bool:
         """True if it is of another server than `base_url`, and that has everything."""
-        return self.record is not None and self.record.clean and not _same_server(self.record, base_url)
+        return self.record is not None and self.record.clean and self.is_foreign(base_url)
 
 
 class StateDirectory:
@@ -87,20 +95,13 @@ class StateDirectory:
         self.record = replace(self.record, pid=os.getpid(), clean=clean, directory=where)
         draft = self.path / "mount.json.new"
         free_for_start(self.path)
-        text = json.dumps(asdict(self.record))
         with refusing(self.path):
-            try:
-                # Synced, or a loss of power may leave an empty one: then nobody knows whose the unsent work is.
-                with draft.open("w") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(self.path / "mount.json")
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                draft.unlink(missing_ok=True)
-                _write_in_place(self.path / "mount.json", text)
+            # Synced, or a loss of power may leave an empty one: then nobody knows what the place was used for.
+            with draft.open("w") as file:
+                file.write(json.dumps(asdict(self.record)))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path / "mount.json")
 
     def close(self) -> None:
         """Let the next mount have the place."""
@@ -117,42 +118,37 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
     """
     home = state_dir / job
     with refusing(state_dir), _choosing(_private(home)):
-        warnings: list[str] = []
-        usable: list[Found] = []
-        for found in _slots(home):
+        places = _slots(home)
+        for found in places:
             _private(found.path)
-            if found.record and found.record.directory == directory and in_use(found, _INSTANT):
+            if found.record and found.record.directory == directory and in_use(found):
                 raise UsageError(_taken(found.record))
-            if found.has_journal and not _same_server(found.record, base_url):
-                warnings += [] if found.done_with(base_url) else [_foreign(found)]
-            else:
-                usable.append(found)
+        usable = [found for found in places if not (found.has_journal and found.is_foreign(base_url))]
         # Those of this directory first, then those with a journal; of these what was used last.
         usable.sort(key=lambda found: found.record.started if found.record else 0.0, reverse=True)
         usable.sort(key=lambda found: not found.has_journal)
         usable.sort(key=lambda found: found.record is None or found.record.directory != directory)
-        path, lock = _first_free(usable, home)
+        path, lock = _first_free([*(found.path for found in usable), home / new_mount_id()])
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
-        place = StateDirectory(path, lock, record, tuple(warnings))
+        left = [found for found in places if found not in usable and not found.done_with(base_url)]
+        place = StateDirectory(path, lock, record, tuple(map(_foreign, left)))
         place.write_record()
         return place
 
 
 def reopen(found: Found, base_url: str) -> StateDirectory:
-    """Take an existing place to finish what is in it; one whose record is lost is taken to belong to `base_url`.
-
-    Raises UsageError if a process holds it or it is of another server.
-    """
-    path, record = found.path, found.record
-    if record is None:
-        record = Record(path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time())
-    elif not _same_server(record, base_url):
+    """Take an existing place to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
+    path = found.path
+    if found.is_foreign(base_url):
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
+    record = found.record or Record(
+        path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time()
+    )
     with refusing(path):
         _private(path)
-        lock = _locked_in(path, _INSTANT)
+        lock = _locked_in(path)
         if lock < 0:
-            raise UsageError(f"{path} is in use" + (f" by process {record.pid}" if found.record else ""))
+            raise UsageError(f"{path} is in use by process {record.pid}")
         return StateDirectory(path, lock, record)
 
 
@@ -193,7 +189,8 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
     except OSError:
         return True
     try:
-        return not locked(lock, patience)
+        # Shared: whoever looks is in the way of nobody else who looks.
+        return not _locked(lock, fcntl.LOCK_SH, patience)
     finally:
         os.close(lock)
 
@@ -206,31 +203,30 @@ def _slots(home: Path) -> list[Found]:
     return [look(home / name) for name in names]
 
 
-def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:
-    """The first place whose lock is free, made if none is, and its lock, held."""
-    for path in [*(found.path for found in candidates), home / new_mount_id()]:
+def _first_free(candidates: list[Path]) -> tuple[Path, int]:
+    """The first of these places whose lock is free, made if need be, and its lock, held. The last one is new."""
+    for path in candidates:
         _private(path)
-        if (lock := _locked_in(path, _INSTANT)) >= 0:
+        if (lock := _locked_in(path)) >= 0:
             _private(path / "bytes")
             return path, lock
-    raise UsageError(f"the state directory {home} can't be locked: put it on a local disk with --state-dir")
+    raise AssertionError
 
 
-def _locked_in(place: Path, patience: float) -> int:
+def _locked_in(place: Path, patience: float = _INSTANT) -> int:
     """The lock in this directory, held; -1 if another holds it for so many seconds. Raises OSError."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if locked(lock, patience):
+    if _locked(lock, fcntl.LOCK_EX, patience):
         return lock
     os.close(lock)
     return -1
 
 
-def locked(lock: int, patience: float = 0.0) -> bool:
-    """Lock it exclusively, trying for `patience` seconds; False if another holds it."""
+def _locked(lock: int, how: int, patience: float) -> bool:
     end = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() >= end:
@@ -248,18 +244,6 @@ def _choosing(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _write_in_place(path: Path, text: str) -> None:
-    """On a disk without a free byte: in the blocks that the file has, in one write, so that a kill leaves all or nothing of it.
-
-    Raises OSError.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.pwrite(handle, text.encode().ljust(os.fstat(handle).st_size), 0)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -280,17 +264,6 @@ def _private(path: Path) -> Path:
     return path
 
 
-def _same_server(record: Record | None, base_url: str) -> bool:
-    """True if unsent work of that record may go to `base_url`; servers on this machine change their ports."""
-    if record is None:
-        return False
-    then, now = urlsplit(record.base_url), urlsplit(base_url)
-    local = {"localhost", "127.0.0.1", "::1"}
-    return (then.scheme, then.netloc) == (now.scheme, now.netloc) or (
-        then.hostname in local and now.hostname in local
-    )
-
-
 def _taken(record: Record) -> str:
     return (
         f"an earlier mount of job {record.job} at {record.directory} still runs (process {record.pid}), perhaps "
@@ -299,7 +272,5 @@ def _taken(record: Record) -> str:
 
 
 def _foreign(found: Found) -> str:
-    if found.record is not None:
-        return f"{found.path} was used with {found.record.base_url}: what is unsent there stays until that is mounted again"
-    recover = f"jobfs recover {found.path.parent.name}"
-    return f"{found.path} does not say of which server it is: what is unsent there stays until {recover}"
+    where = found.record.base_url if found.record is not None else ""
+    return f"{found.path} was used with {where}: what is unsent there stays until that is mounted again"

@@ -35,7 +35,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,8 @@ class State:
         self._shown: dict[str, dict[str, File]] = {}
         # Those of them that are directories: they are counted with each file that is made.
         self._directories: dict[str, dict[str, File]] = {}
-        #: The Changes of what is at a name, and those that say what is shown there meanwhile: of these the last one counts.
-        self._there: dict[str, dict[str, tuple[Change, ...]]] = {}
-        self._touched: dict[int, File] = {}
+        #: The Changes of what is at a path, and those that say what is shown there meanwhile: of these the last one counts.
+        self._there: dict[str, tuple[Change, ...]] = {}
         self._syncing = threading.Lock()
 
     def load(self) -> tuple[list[File], list[Change]]:
@@ -120,11 +119,10 @@ class State:
         """The Files shown in a directory, and what Changes say is shown there meanwhile, by name."""
         with self.lock:
             meanwhile = {
-                name: change.shows[path]
-                for name, there in self._there.get(directory, {}).items()
-                for path in (names.join(directory, name),)
-                for change in there
-                if path in change.shows
+                names.basename(path): item
+                for change in self.changes.values()
+                for path, item in change.shows.items()
+                if names.parent(path) == directory
             }
             return dict(self._shown.get(directory, {})), meanwhile
 
@@ -144,8 +142,7 @@ class State:
             ]
 
     def _at(self, path: str) -> Sequence[Change]:
-        here = self._there.get(names.parent(path))
-        return here.get(names.basename(path), ()) if here else ()
+        return self._there.get(path, ())
 
     # -- which file is which
 
@@ -248,11 +245,9 @@ class State:
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
-            if file.handles or file.recorded or file.change is not None or file.ino in self._touched:
-                return
-            if file.path is not None and file.here:
-                return
-            self._drop(file)
+            shown = file.path is not None and file.here
+            if not (file.handles or file.recorded or file.change is not None or shown):
+                self._drop(file)
 
     def files(self) -> list[File]:
         """Every File."""
@@ -301,13 +296,9 @@ class State:
                 old.recorded = False
                 if isinstance(old, Change):
                     self._end(old)
-                else:
-                    self._touched.pop(old.ino, None)
             for record, changed in edits:
                 record.recorded = True
                 self.apply(record, **changed)
-                if isinstance(record, File):
-                    self._touched.pop(record.ino, None)
 
     def apply(self, record: File | Change, **changed: Any) -> None:
         """Change a record in the tables only: what the journal need not know, or knows already."""
@@ -377,7 +368,6 @@ class State:
             del self._by_number[file.ino]
         if self._by_item.get(file.item_id) is file:
             del self._by_item[file.item_id]
-        self._touched.pop(file.ino, None)
         self._show_at(file, None)
 
     def drop(self, *files: File) -> None:
@@ -390,7 +380,7 @@ class State:
     def _know(self, change: Change) -> None:
         self.changes[change.seq] = change
         for path in change.ends | change.shows.keys():
-            self._there.setdefault(names.parent(path), {})[names.basename(path)] = (*self._at(path), change)
+            self._there[path] = (*self._at(path), change)
         if change.shows:
             self.edition += 1
 
@@ -398,12 +388,9 @@ class State:
         if self.changes.pop(change.seq, None) is None:
             return
         for path in change.ends | change.shows.keys():
-            here = self._there[names.parent(path)]
-            here[names.basename(path)] = tuple(c for c in self._at(path) if c is not change)
-            if not here[names.basename(path)]:
-                del here[names.basename(path)]
-                if not here:
-                    del self._there[names.parent(path)]
+            self._there[path] = tuple(other for other in self._at(path) if other is not change)
+            if not self._there[path]:
+                del self._there[path]
         if change.shows:
             self.edition += 1
 
@@ -496,10 +483,6 @@ class State:
         deadline.about_to_wait()
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            with self.lock:
-                touched = [file for file in self._touched.values() if not file.here]
-                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-                self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             with self.lock:
@@ -521,14 +504,14 @@ class State:
     @property
     def unsynced(self) -> bool:
         """True if `sync` has something to do."""
-        return self.bytes.waiting or self.journal.unsynced or bool(self._touched)
+        return self.bytes.waiting or self.journal.unsynced
 
     # -- remembered attributes (vfs/semantics.md 2)
 
     def touch(self, item: Item, *, content: bool = False, made: bool = False) -> int:
         """The change time of an item is now (`content`: its mtime too; `made`: all its times); returns it, in ns since the epoch.
 
-        Kept at once in memory, and with the next `sync` in the journal: no operation waits for the disk because of it.
+        In the journal, too, where that has room for it; of a File whose bytes are here, once these are closed.
         """
         with self.lock:
             file = self.open(item)
@@ -538,10 +521,11 @@ class State:
                 times["mtime_ns"] = now
             if made:
                 times["atime_ns"] = now
-            _assign(file, {**file.stale_times(item), **times})
-            if item.id:
-                self._touched[file.ino] = file
-            self.edition += 1
+            changed = {**file.stale_times(item), **times}
+            with suppress(FsError):
+                if item.id and not file.here:
+                    self.write(edit(file, **changed), new=True)
+            self.apply(file, **changed)
             return now
 
     def lose(self, item_id: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
@@ -149,15 +150,15 @@ def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server
     work.vfs.write(fh, b"new", 0)
     renamer = threading.Thread(target=work.vfs.rename, args=("dir", "other"))
     closer = threading.current_thread()
-    journal = work.vfs._state.journal
+    asked: list[str] = []
 
     def meanwhile(step: str) -> None:
-        if threading.current_thread() is closer:
-            journal.observer = None
+        if threading.current_thread() is closer and not asked:
+            asked.append(step)
             renamer.start()
             renamer.join(0.5)
 
-    journal.observer = meanwhile
+    watch(work.vfs._state.journal, meanwhile)
     work.vfs.flush(fh)
     renamer.join()
     work.vfs.release(fh)

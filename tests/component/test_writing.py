@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually, eventually_equal
@@ -288,7 +289,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
         if what == "sync":
             syncs.append(threading.get_ident())
 
-    work.vfs._state.journal.observer = observe
+    watch(work.vfs._state.journal, observe)
     fh = work.vfs.open("file", os.O_RDWR).fh
     with monkeypatch.context() as patch:
         # What was set aside goes in the background, as soon as the save is done.
@@ -299,7 +300,6 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
         assert rounds(server) <= 3, [
             (entry.operation, entry.time, entry.ms) for entry in server.log.entries()
         ]
-    work.vfs._state.journal.observer = None
     assert syncs.count(threading.get_ident()) == 1, "one for the save; others are the background's"
     work.vfs.release(fh)
 

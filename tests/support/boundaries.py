@@ -22,6 +22,7 @@ from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError
 from jobfs.save import cleanup, writeback
 from jobfs.save import queue as save_queue
+from jobfs.state.journal import Journal
 
 from .serverside import hidden
 from .waiting import eventually
@@ -124,6 +125,21 @@ def _watched(boundaries: Boundaries) -> type[Client]:
     return type("Watched", (Client,), {name: around(name, after) for name, after in _REQUESTS.items()})
 
 
+def watch(journal: Journal, tell: Callable[[str], object]) -> None:
+    """From now on `tell` hears of each write and each sync of the journal, before and after it; it may end the call."""
+
+    def told(real: Callable[..., None], before: str, after: str) -> Callable[..., None]:
+        def call(*arguments: Any, **more: Any) -> None:
+            tell(before)
+            real(*arguments, **more)
+            tell(after)
+
+        return call
+
+    journal.write = told(journal.write, "write", "written")  # type: ignore[method-assign]
+    journal.sync = told(journal.sync, "sync", "synced")  # type: ignore[method-assign]
+
+
 class Mortal(Workspace):
     """A workspace whose requests and journal writes pass `boundaries`."""
 
@@ -144,7 +160,7 @@ class Mortal(Workspace):
         self.write_back = self.vfs._write_back
         self.state = self.write_back.state
         if self.boundaries.journal:
-            self.state.journal.observer = self.boundaries.reach
+            watch(self.state.journal, self.boundaries.reach)
 
     def work(self, operation: Callable[[], R]) -> R | None:
         """Runs `operation` with the boundaries armed, and waits until the background is at rest; None once it is dead."""

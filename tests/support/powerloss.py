@@ -16,7 +16,7 @@ from jobfs.content import disk as cache
 from jobfs.save import recovery, replace
 from jobfs.state import localbytes, tables
 
-from .boundaries import Mortal
+from .boundaries import Mortal, watch
 
 #: What became of bytes that were not synced.
 Fate = Literal["gone", "empty", "zeros", "whole"]
@@ -32,15 +32,12 @@ class SyncedState:
         self._work = work
         self._safe: set[str] = set()
         self._take()
-        before = work.state.journal.observer
 
         def observe(event: str) -> None:
             if event == "synced":
                 self._take()
-            if before is not None:
-                before(event)
 
-        work.state.journal.observer = observe
+        watch(work.state.journal, observe)
 
     def _take(self) -> None:
         """What the disk has now. The file sizes tell nothing of the names: those are synced with the directory."""

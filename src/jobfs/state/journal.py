@@ -16,12 +16,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.localbytes import sync_directory
+from jobfs.state.localbytes import free, sync_directory
 from jobfs.state.records import Change, File, Record, decode, encode
 
 log = logging.getLogger("jobfs.state")
@@ -70,7 +70,7 @@ class Spare:
                 self._whole = False
                 return False
             self._whole = True
-        return _free(self._path.parent) >= beside
+        return free(self._path.parent) >= beside
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -83,24 +83,15 @@ class Spare:
         return False
 
 
-def _free(directory: Path) -> int:
-    facts = os.statvfs(directory)
-    return facts.f_bavail * facts.f_frsize
-
-
 def free_for_start(directory: Path) -> None:
     """On a full disk: give up the spare room, so that a mount can start."""
     with contextlib.suppress(OSError):
-        if _free(directory) < _START:
+        if free(directory) < _START:
             os.truncate(directory / "spare", 0)
 
 
 class Journal:
-    """Records in memory and on disk. All methods may be called from any thread.
-
-    `observer`, if set, is called with "write" or "sync" before and after each ("write", "written", "sync", "synced"):
-    tests stop the world there.
-    """
+    """Records on disk. All methods may be called from any thread."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the journal.
@@ -109,7 +100,6 @@ class Journal:
         nobody's, and stay.
         """
         self.path = path
-        self.observer: Callable[[str], None] | None = None
         self.lock = threading.Condition()
         self._written = 0
         self._synced = 0
@@ -190,8 +180,6 @@ class Journal:
         `new`: it is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. What only records
         what has happened takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
-        if self.observer:
-            self.observer("write")
         with self.lock:
             if new and not self._spare.restore(beside=_LEAST):
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
@@ -206,8 +194,6 @@ class Journal:
                         told = f"the journal can't be written: {error}"
                         raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
             self._written += 1
-        if self.observer:
-            self.observer("written")
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
@@ -242,8 +228,6 @@ class Journal:
 
         Raises FsError(EIO) if the disk fails.
         """
-        if self.observer:
-            self.observer("sync")
         with self.lock:
             upto = self._written
         if upto > self._synced:
@@ -252,8 +236,6 @@ class Journal:
             except OSError as error:
                 raise FsError(errno.EIO, f"the journal can't be synced: {error.strerror}") from error
             self._synced = upto
-        if self.observer:
-            self.observer("synced")
 
     @property
     def unsynced(self) -> bool:

@@ -45,6 +45,12 @@ def failure(error: OSError) -> int:
     return error.errno if error.errno in _TOLD else errno.EIO
 
 
+def free(directory: Path) -> int:
+    """Free bytes of the disk that holds a directory. Raises OSError."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
+
+
 def sync_directory(directory: Path, *, whole: bool = False) -> None:
     """Return when the names in `directory` are on the disk; `whole`: all of its file system. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -274,8 +280,3 @@ class LocalBytes:
     def empty_trash(self) -> None:
         """Remove what was thrown away."""
         shutil.rmtree(self.trash, ignore_errors=True)
-
-    def free(self) -> int:
-        """Free bytes of the disk that holds the local bytes."""
-        facts = os.statvfs(self.directory)
-        return facts.f_bavail * facts.f_frsize

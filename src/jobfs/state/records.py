@@ -265,11 +265,6 @@ class File:
         return self.local is not None and self.local.generation != self.generation
 
     @property
-    def only_draft(self) -> bool:
-        """True for a file that was made here and never closed: the journal has nothing else of it."""
-        return self.draft > 0 and not (self.generation or self.item_id)
-
-    @property
     def unmade(self) -> bool:
         """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
         return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.stays
@@ -278,11 +273,6 @@ class File:
     def unsent(self) -> bool:
         """True if the server does not have what was acknowledged here."""
         return self.unsaved or self.unmade
-
-    @property
-    def named(self) -> bool:
-        """False for one that was unlinked while it is open."""
-        return self.path is not None
 
     @property
     def shared(self) -> bool:
@@ -398,10 +388,6 @@ class Change:
         if self.over:
             return self.unfinished or (self.running and not self.settled)
         return self.begun or self.verb is Verb.REMOVE
-
-    def is_below(self, *paths: str) -> bool:
-        """True if its target, or what it shows, is at one of these paths or below."""
-        return any(names.within(name, path) for name in (self.target, *self.shows) for path in paths)
 
     @property
     def ends(self) -> set[str]:

@@ -199,7 +199,7 @@ class State:
 
         `values`: what else changes of it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        if not file.named:
+        if file.path is None:
             self.apply(file, local=local, **values)
             return
         # A scratch file is shown again as it was, closed or not.
@@ -236,11 +236,11 @@ class State:
     def end_draft(self, file: File, *edits: Edit) -> None:
         """The journal forgets what was written to a File and not closed, in one step with `edits`. Raises FsError(EIO)."""
         with self.lock:
-            if file.only_draft:
-                self.write(*edits, gone=[file])
-                file.draft = 0
-            else:
+            if file.generation or file.item_id:
                 self.write(*edits, edit(file, draft=0))
+            else:
+                self.write(*edits, gone=[file])  # it was made here: the journal has nothing else of it
+                file.draft = 0
 
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
@@ -457,10 +457,11 @@ class State:
     def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
         """What keeps `paths`, and names below them, from being at rest; of one `verb`: what was begun at these very names."""
         with self.lock:
-            if verb is None:
-                return [c for c in self.changes.values() if c.under_way and c.is_below(*paths)]
-            there = (change for path in paths for change in self._at(path))
-            return [c for c in there if c.verb is verb and c.going]
+            if verb is not None:
+                there = (change for path in paths for change in self._at(path))
+                return [c for c in there if c.verb is verb and c.going]
+            going = [change for change in self.changes.values() if change.under_way]
+            return [c for c in going if any(names.within(n, p) for n in (c.target, *c.shows) for p in paths)]
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.

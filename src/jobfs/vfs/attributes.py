@@ -129,8 +129,7 @@ class Attributes:
                 file, lasting = self._state.open(node), bool(node.id)
                 values = {**file.stale_times(node), **values}
             else:
-                # Those of a new file are recorded when it is closed.
-                file, lasting = node, node.recorded and node.named and not node.only_draft
+                file, lasting = node, node.recorded and node.path is not None
             if lasting:
                 self._state.write(edit(file, **values), new=True)
             else:

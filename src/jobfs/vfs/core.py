@@ -23,6 +23,7 @@ from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
 from jobfs.state.left import left_to_next
+from jobfs.state.localbytes import free
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Files
@@ -317,7 +318,7 @@ class Vfs(Attributes, Tree, Files):
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
-        used, blocks = -(-facts.size // _BLOCK), self._state.bytes.free() // _BLOCK
+        used, blocks = -(-facts.size // _BLOCK), free(self._state.bytes.directory) // _BLOCK
         return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:

@@ -398,7 +398,7 @@ class Files:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
-        if file.named:
+        if file.path is not None:
             values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
@@ -469,7 +469,7 @@ class Files:
         if not file.shared:
             if file.local is not None:
                 file.local.sync()
-            if file.named:
+            if file.path is not None:
                 self._close_dirty(file)
                 self._state.sync()
         if file.shared:  # by now
@@ -490,7 +490,7 @@ class Files:
             self._detach(handle)
 
     def _close_dirty(self, file: File) -> None:
-        if not file.named:
+        if file.path is None:
             return
         if file.stays:
             self._keep(file)

@@ -245,7 +245,7 @@ class View:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
         size = self.size(file.item) if file.item is not None else 0
         size = file.local.size if file.local is not None else size
-        return Attr(file.ino, stat.S_IFREG | mode, 1 if file.named else 0, uid, gid, size, *times)
+        return Attr(file.ino, stat.S_IFREG | mode, 0 if file.path is None else 1, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.boundaries import watch
 
 from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.save.remove import Remove
@@ -107,7 +108,7 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, in
 def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Remove) -> None:
     """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
     told: list[list[str]] = []
-    world.state.journal.observer = lambda boundary: told.append(list(world.namespace.told))
+    watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
     remove.remove_directory(world.client.put("d", "dir", None))
     assert told[0] == []
     assert told[-2] == ["forget d"], "before the journal says that it was taken away"

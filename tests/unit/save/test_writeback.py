@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.boundaries import watch
 
 from jobfs.api.deadline import within
 from jobfs.errors import FsError, UnavailableError
@@ -89,7 +90,7 @@ def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
 def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
     file = world.closed("file", NEW)
     seen: list[str] = []
-    world.state.journal.observer = seen.append
+    watch(world.state.journal, seen.append)
     world.write_back.seal(file)
     assert seen == []
 

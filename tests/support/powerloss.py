@@ -47,7 +47,7 @@ class SyncedState:
             if not path.name.endswith("-shm"):
                 shutil.copyfile(path, self._copy / path.name)
         state = self._work.state
-        unsynced = set(state.bytes._unsynced.values())
+        unsynced = {state.bytes.path(*key) for key in state.bytes._unsynced}
         for path in state.bytes.directory.iterdir():
             file = state.file(int(path.name.split(".")[0], 16))
             named = file is not None and state.bytes.path(file.ino, file.generation) == path

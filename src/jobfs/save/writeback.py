@@ -132,7 +132,7 @@ class WriteBack:
             try:
                 if self.state.unsynced:
                     self.state.sync()
-                if self.state.journal.restore_spare():
+                if self.state.journal.spare.restore():
                     for file in list(self.state.unclosed):
                         # It could not be recorded when it was closed.
                         self.seal(file)

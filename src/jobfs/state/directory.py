@@ -27,8 +27,6 @@ from jobfs.state.journal import free_for_start
 
 #: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
 _INSTANT = 0.3
-#: Choosing a state directory takes milliseconds: seconds to wait for another mount that does.
-_CHOOSING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,9 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
     or can't be written. A place that was used with another server is left alone, with a warning.
     """
     home = state_dir / job
-    with refusing(state_dir), _choosing(_private(home)):
+    with refusing(state_dir), (_private(home) / "lock").open("w") as choosing:
+        # One at a time: a state directory is chosen and recorded before the next mount looks.
+        fcntl.flock(choosing, fcntl.LOCK_EX)
         places = _slots(home)
         for found in places:
             _private(found.path)
@@ -213,10 +213,10 @@ def _first_free(candidates: list[Path]) -> tuple[Path, int]:
     raise AssertionError
 
 
-def _locked_in(place: Path, patience: float = _INSTANT) -> int:
-    """The lock in this directory, held; -1 if another holds it for so many seconds. Raises OSError."""
+def _locked_in(place: Path) -> int:
+    """The lock in this directory, held; -1 if another holds it for longer than an instant. Raises OSError."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if _locked(lock, fcntl.LOCK_EX, patience):
+    if _locked(lock, fcntl.LOCK_EX, _INSTANT):
         return lock
     os.close(lock)
     return -1
@@ -232,18 +232,6 @@ def _locked(lock: int, how: int, patience: float) -> bool:
             if time.monotonic() >= end:
                 return False
             time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def _choosing(home: Path) -> Iterator[None]:
-    """One at a time: a state directory is chosen and recorded before the next mount looks."""
-    lock = _locked_in(home, _CHOOSING)
-    if lock < 0:
-        raise UsageError(f"another mount of this job is just starting in {home}: try again")
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager

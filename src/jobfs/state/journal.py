@@ -105,7 +105,7 @@ class Journal:
         self._synced = 0
         with contextlib.ExitStack() as opened:
             try:
-                self._spare = Spare(path.with_name("spare"))
+                self.spare = Spare(path.with_name("spare"))
                 self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
                 opened.callback(self._db.close)
                 self._prepare()
@@ -116,7 +116,7 @@ class Journal:
                     "in numbered files there"
                 ) from error
             opened.pop_all()
-        self._spare.restore()
+        self.spare.restore()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # What is in it from now on is never taken for new.
         os.fdatasync(self._wal)
@@ -181,7 +181,7 @@ class Journal:
         what has happened takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
         with self.lock:
-            if new and not self._spare.restore(beside=_LEAST):
+            if new and not self.spare.restore(beside=_LEAST):
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             while True:
                 try:
@@ -189,7 +189,7 @@ class Journal:
                     break
                 except sqlite3.Error as error:
                     # Whatever the error is: that a user's quota is spent is an I/O error to SQLite.
-                    if new or not self._spare.give_up():
+                    if new or not self.spare.give_up():
                         full = "full" in str(error)
                         told = f"the journal can't be written: {error}"
                         raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
@@ -241,11 +241,6 @@ class Journal:
     def unsynced(self) -> bool:
         """True if something was written since the last sync."""
         return self._written > self._synced
-
-    def restore_spare(self) -> bool:
-        """Take the spare room again if the disk has it; False if it does not."""
-        with self.lock:
-            return self._spare.restore()
 
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""

@@ -153,7 +153,7 @@ class LocalBytes:
         self._lock = lock
         self.directory = directory
         self.trash = trash
-        self._unsynced: dict[tuple[int, int], Path] = {}
+        self._unsynced: set[tuple[int, int]] = set()
         self._retired: list[Path] = []
         directory.mkdir(mode=0o700, exist_ok=True)
 
@@ -208,12 +208,12 @@ class LocalBytes:
     def cover(self, ino: int, local: Local) -> None:
         """The next sync covers these bytes."""
         with self._lock:
-            self._unsynced[ino, local.generation] = local.path
+            self._unsynced.add((ino, local.generation))
 
     def retire(self, ino: int, generation: int) -> None:
         """These bytes are no longer needed, once the journal that does not name them is on the disk."""
         with self._lock:
-            self._unsynced.pop((ino, generation), None)
+            self._unsynced.discard((ino, generation))
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
@@ -239,12 +239,12 @@ class LocalBytes:
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
         with self._lock:
-            batch, self._unsynced = self._unsynced, {}
+            batch, self._unsynced = self._unsynced, set()
         try:
             many = len(batch) > _SYNC_EACH
-            for path in () if many else batch.values():
+            for key in () if many else batch:
                 # What is no longer needed may be gone.
-                with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                with contextlib.suppress(FileNotFoundError), self.path(*key).open("rb") as file:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)
         except OSError as error:
@@ -255,7 +255,7 @@ class LocalBytes:
     def unsure(self, batch: Iterable[tuple[int, int]]) -> None:
         """The next sync covers these again: it is not recorded that they are on the disk."""
         with self._lock:
-            self._unsynced = {key: self.path(*key) for key in batch} | self._unsynced
+            self._unsynced |= set(batch)
 
     @property
     def waiting(self) -> bool:

@@ -242,12 +242,23 @@ class State:
                 self.write(*edits, gone=[file])  # it was made here: the journal has nothing else of it
                 file.draft = 0
 
+    def drop(self, *files: File) -> None:
+        """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
+        with self.lock:
+            self.write(gone=files)
+            for file in files:
+                if self._by_number.get(file.ino) is file:
+                    del self._by_number[file.ino]
+                if self._by_item.get(file.item_id) is file:
+                    del self._by_item[file.item_id]
+                self._show_at(file, None)
+
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
             shown = file.path is not None and file.here
             if not (file.handles or file.recorded or file.change is not None or shown):
-                self._drop(file)
+                self.drop(file)
 
     def files(self) -> list[File]:
         """Every File."""
@@ -278,7 +289,7 @@ class State:
                 if local is not None:
                     file.local = None
                     self.bytes.retire(file.ino, local.generation)
-                self._drop(file)
+                self.drop(file)
 
     # -- changes under the lock
 
@@ -363,20 +374,6 @@ class State:
                 shown.setdefault(names.parent(path), {})[names.basename(path)] = file
         file.shown_at = path
 
-    def _drop(self, file: File) -> None:
-        if self._by_number.get(file.ino) is file:
-            del self._by_number[file.ino]
-        if self._by_item.get(file.item_id) is file:
-            del self._by_item[file.item_id]
-        self._show_at(file, None)
-
-    def drop(self, *files: File) -> None:
-        """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
-        with self.lock:
-            self.write(gone=files)
-            for file in files:
-                self._drop(file)
-
     def _know(self, change: Change) -> None:
         self.changes[change.seq] = change
         for path in change.ends | change.shows.keys():
@@ -408,8 +405,7 @@ class State:
 
     def end(self, change: Change) -> None:
         """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
-        with self.lock:
-            self.write(gone=[change])
+        self.write(gone=[change])
 
     def _end(self, change: Change) -> None:
         self._forget(change)
@@ -487,15 +483,10 @@ class State:
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             with self.lock:
-                closed = [(self._by_number.get(ino), generation) for ino, generation in safe]
+                there = [(self._by_number.get(ino), generation) for ino, generation in safe]
+                closed = [file for file, generation in there if file and file.generation == generation]
                 try:
-                    self.write(
-                        *(
-                            edit(file, boot="")
-                            for file, number in closed
-                            if file and file.generation == number
-                        )
-                    )
+                    self.write(*(edit(file, boot="") for file in closed))
                 except FsError:
                     self.bytes.unsure(safe)
                     raise

@@ -136,7 +136,7 @@ def test_what_has_happened_is_recorded_on_a_full_disk_too(
         journal._db.execute("DROP TRIGGER refused")
         return True
 
-    monkeypatch.setattr(journal._spare, "give_up", give_up)
+    monkeypatch.setattr(journal.spare, "give_up", give_up)
     journal.write((File(7), {}))
     assert len(journal.load(File)) == 1
 
@@ -171,7 +171,7 @@ def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(sm
         assert len(journal.load(Change)) == accepted
         for number in range(2000):
             journal.write(used=str(number))
-        assert not journal.restore_spare()
+        assert not journal.spare.restore()
         with pytest.raises(FsError) as caught:
             journal.write(put(accepted), new=True)
         assert caught.value.errno == errno.ENOSPC

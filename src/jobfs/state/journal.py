@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,12 +137,12 @@ class Journal:
             local = self.path.with_name("bytes")
             if local.is_dir() and any(local.iterdir()):
                 raise sqlite3.DatabaseError("it is empty")
-            self._db.execute("BEGIN IMMEDIATE")
-            for kind in File, Change:
-                self._db.execute(f"CREATE TABLE {_table(kind)} (key PRIMARY KEY, record) WITHOUT ROWID")
-            self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._db.execute("COMMIT")
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("CREATE TABLE file (key PRIMARY KEY, record) WITHOUT ROWID")
+                self._db.execute("CREATE TABLE change (key PRIMARY KEY, record) WITHOUT ROWID")
+                self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
@@ -164,7 +164,7 @@ class Journal:
     def load(self, kind: type[R]) -> list[R]:
         """Every record of one kind, in the order of their keys."""
         with self.lock:
-            rows = self._db.execute(f"SELECT record FROM {_table(kind)} ORDER BY key").fetchall()
+            rows = self._db.execute(f"SELECT record FROM {kind.__name__.lower()} ORDER BY key").fetchall()
         return [decode(kind, text) for (text,) in rows]
 
     def write(
@@ -198,30 +198,21 @@ class Journal:
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
     ) -> None:
-        steps: list[tuple[str, Sequence[Any]]] = [
-            (f"DELETE FROM {_table(type(record))} WHERE key = ?", [record.key]) for record in gone
-        ]
+        steps: list[tuple[str, tuple[Any, ...]]] = []
+        for record in gone:
+            table, key = _row(record)
+            steps.append((f"DELETE FROM {table} WHERE key = ?", (key,)))
         for record, changed in edits:
-            upsert = f"INSERT OR REPLACE INTO {_table(type(record))} VALUES (?, ?)"
-            steps.append((upsert, [record.key, encode(record, changed)]))
+            table, key = _row(record)
+            steps.append((f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, encode(record, changed))))
         if used:
             steps.append(("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic())))
-        # One step is a transaction by itself. Each call of SQLite lets other threads go first.
-        with self._transaction() if len(steps) > 1 else contextlib.nullcontext():
+        with self._db:
+            # One step is a transaction by itself. Each call of SQLite lets other threads go first.
+            if len(steps) > 1:
+                self._db.execute("BEGIN IMMEDIATE")
             for step in steps:
                 self._db.execute(*step)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing. Raises sqlite3.Error."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
     def sync(self) -> None:
         """Return when everything written so far is on the disk; by one thread at a time (`State.sync`).
@@ -266,5 +257,6 @@ class Journal:
             os.close(self._wal)
 
 
-def _table(kind: type[Any]) -> str:
-    return "file" if kind is File else "change"
+def _row(record: Record) -> tuple[str, int]:
+    """The table of a record, and its key there."""
+    return ("file", record.ino) if isinstance(record, File) else ("change", record.seq)

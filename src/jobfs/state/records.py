@@ -250,11 +250,6 @@ class File:
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
 
     @property
-    def key(self) -> int:
-        """The key of its row."""
-        return self.ino
-
-    @property
     def unsaved(self) -> bool:
         """True if bytes were closed here that the server does not have: a generation that no Change has placed."""
         return self.generation > 0 and self.shared
@@ -346,11 +341,6 @@ class Change:
     error: JobfsError | None = field(default=None, metadata=_MEMORY, repr=False)
     #: Since when nothing but cleanup is left, in monotonic seconds.
     since: float = field(default=0.0, metadata=_MEMORY, repr=False)
-
-    @property
-    def key(self) -> int:
-        """The key of its row."""
-        return self.seq
 
     @property
     def settled(self) -> bool:

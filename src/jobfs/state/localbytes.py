@@ -122,12 +122,6 @@ class Local:
         os.ftruncate(self.handle, length)
         self.size = length
 
-    def sync(self) -> None:
-        """Return when the bytes are on the disk. Raises OSError."""
-        about_to_wait()
-        with self.path.open("rb") as file:
-            os.fdatasync(file.fileno())
-
     @property
     def source(self) -> Path:
         """A path to the bytes that holds while somebody uses them, though the file was removed."""

@@ -466,12 +466,9 @@ class Files:
     def fsync(self, fh: int) -> None:
         """The server has it, or the error is raised; for a scratch file, the local disk has it."""
         file = self.handle(fh).file
-        if not file.shared:
-            if file.local is not None:
-                file.local.sync()
-            if file.path is not None:
-                self._close_dirty(file)
-                self._state.sync()
+        if file.path is not None and file.stays:
+            self._close_dirty(file)
+            self._state.sync()
         if file.shared:  # by now
             self._write_back.commit(file)
 

@@ -18,7 +18,6 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import Local
 from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
@@ -271,29 +270,23 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
 # -- a file loses its name
 
 
-def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
+@pytest.mark.parametrize("newer", [False, True], ids=["closed", "written since"])
+def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> None:
+    """vfs/semantics.md 4.33: the bytes that its handles have, and no others, stay."""
     file = written(state, "a", content=b"content")
     assert file.local is not None
+    if newer:
+        state.apply(file, local=state.bytes.new(file.ino, state.journal.next_number(), file.local.path))
     local = file.local.acquire()
     opens(file)
     state.unname(file)
     state.sync()
     assert (state.at("a"), file.path, file.generation, file.recorded) == (None, None, 0, False)
-    assert file.local is local
-    assert local.read(0, 9) == b"content"
-    assert again(state).files() == []
-    local.release()
-
-
-def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(state: State) -> None:
-    file = written(state, "a", content=b"closed")
-    local = state.bytes.new(file.ino, state.journal.next_number())
-    state.apply(file, local=local)
-    opens(file)
-    state.unname(file)
-    state.sync()
+    assert (file.local, local.read(0, 9)) == (local, b"content")
     assert list(state.bytes.directory.iterdir()) == [local.path]
-    local.release()
+    assert again(state).files() == []
+    for _ in range(local.users):
+        local.release()
 
 
 # -- sync
@@ -382,8 +375,11 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
 # -- what is remembered of items
 
 
-def test_what_was_touched_is_remembered(state: State) -> None:
-    """vfs/semantics.md 2: times are remembered on this machine, and survive a remount."""
+def test_what_is_remembered_of_an_item_survives_a_remount_and_goes_with_it(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
+    state.write(edit(state.open(ITEM), mode=0o755))
     state.touch(ITEM, content=True)
     file = state.of(ITEM)
     assert file is not None
@@ -391,12 +387,19 @@ def test_what_was_touched_is_remembered(state: State) -> None:
     assert (file.atime_ns, file.version) == (UNSET, "1")
     found = again(state).of(ITEM)
     assert found is not None
-    assert (found.ctime_ns, found.mtime_ns, found.version) == (file.ctime_ns, file.mtime_ns, "1")
-    state.touch(ITEM, made=True)
-    assert file.atime_ns == file.mtime_ns
-    state.lose("one")
-    state.sync()
-    assert again(state).of(ITEM) is None, "what is gone is not written again"
+    assert (found.mode, found.ctime_ns, found.mtime_ns, found.version) == (
+        0o755,
+        file.ctime_ns,
+        file.mtime_ns,
+        "1",
+    )
+    with monkeypatch.context() as patch:
+        broken(state, patch)
+        state.touch(ITEM, made=True)
+    assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
+    for _ in range(2):
+        state.lose("one")
+    assert (state.of(ITEM), again(state).of(ITEM)) == (None, None)
 
 
 def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
@@ -418,18 +421,6 @@ def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_live
     assert file is not None
     assert file.mtime_ns > 0
     assert again(state).files() == []
-
-
-def test_what_is_remembered_goes_with_the_item(state: State) -> None:
-    """vfs/semantics.md 2.11: kept in the state directory per item, survives a remount, goes when the item goes."""
-    state.write(edit(state.open(ITEM), mode=0o755))
-    found = again(state).of(ITEM)
-    assert found is not None
-    assert found.mode == 0o755
-    state.lose("one")
-    state.lose("one")
-    assert state.of(ITEM) is None
-    assert again(state).of(ITEM) is None
 
 
 def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
@@ -489,15 +480,6 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stag
         with pytest.raises(ValueError, match=f"from {old} to {new}"):
             change.become(new)
         assert change.stage is old
-
-
-def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: Path) -> None:
-    file = File(7, path="a", generation=3, item_id="1")
-    assert (file.written, file.here) == (False, False)
-    file.local = Local(threading.Condition(), tmp_path / "3", 3, 0)
-    assert (file.written, file.here) == (False, True)
-    file.local = Local(threading.Condition(), tmp_path / "4", 4, 0)
-    assert file.written
 
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:

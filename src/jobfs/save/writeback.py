@@ -438,4 +438,4 @@ def _let_go_of(copy: Local | None) -> None:
     """Bytes that nobody needs after all."""
     if copy is not None:
         copy.release()
-        copy.discard()
+        copy.path.unlink(missing_ok=True)

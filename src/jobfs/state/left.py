@@ -29,16 +29,6 @@ class Left(NamedTuple):
     changes: list[Change]
 
     @property
-    def number(self) -> int:
-        """How many there are in all."""
-        return len(self.files) + len(self.opened) + len(self.changes)
-
-    @property
-    def bytes(self) -> int:
-        """The size of what is unsent."""
-        return sum(entry["size"] for entry in self.told())
-
-    @property
     def waiting(self) -> bool:
         """True if something is to be sent that is not refused."""
         return bool(self.changes) or any(f.unsent and not f.refused for f in self.files)

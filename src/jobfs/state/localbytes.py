@@ -93,10 +93,6 @@ class Local:
 
     close = release
 
-    def discard(self) -> None:
-        """Remove the file. Who still has it open goes on reading it."""
-        self.path.unlink(missing_ok=True)
-
     def read(self, offset: int, size: int) -> bytes:
         """The bytes at `offset`, at most `size`; short only at the end. For users."""
         return os.pread(self.handle, size, offset)

@@ -94,10 +94,6 @@ class Base:
         return self.is_version(now) and not self.young
 
 
-#: Nothing is replaced.
-NO_BASE = Base()
-
-
 @dataclass(slots=True)
 class Aside:
     """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
@@ -230,7 +226,7 @@ class File:
     boot: str = ""
     stays: bool = False
     link: str = ""
-    base: Base = NO_BASE
+    base: Base = Base()
     refused: str = ""
     refused_errno: int = 0
 
@@ -314,7 +310,7 @@ class Change:
     tid: str = ""
     staged_id: str = ""
     direct: bool = False
-    base: Base = NO_BASE
+    base: Base = Base()
     asides: list[Aside] = field(default_factory=list)
     made: float = 0.0
 

@@ -464,13 +464,13 @@ class State:
 
         A file that is renamed to the name of one that was unlinked may have been made before.
         """
+
+        def order(one: Change) -> tuple[bool, int]:
+            return one.stage is not Stage.CANCELLED, one.seq
+
         with self.lock:
-            first, own = None, (change.stage is not Stage.CANCELLED, change.seq)
-            for other in self._at(change.target):
-                rank = (other.stage is not Stage.CANCELLED, other.seq)
-                if rank < own and not other.settled:
-                    first, own = other, rank
-            return first
+            there = [other for other in self._at(change.target) if not other.settled]
+            return min((other for other in there if order(other) < order(change)), key=order, default=None)
 
     def sync(self) -> None:
         """The protocol's (S): local bytes and journal are on the disk, and what the journal no longer names is removed.

@@ -115,7 +115,7 @@ class Vfs(Attributes, Tree, Files):
         A read-only mount leaves the journal as it is: it makes no changing request, ever.
         """
         if self._settings.read_only:
-            self.left_alone = left_to_next(self._state.journal, self._directory.path).number
+            self.left_alone = len(left_to_next(self._state.journal, self._directory.path).told())
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:

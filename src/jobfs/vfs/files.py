@@ -185,7 +185,7 @@ class Files:
                     local.release()
                     if file.path is None:
                         file.local = None
-                        local.discard()
+                        local.path.unlink(missing_ok=True)
                 self._state.opened.pop(file.ino, None)
                 self._state.let_go(file)
         handle.drop_content()
@@ -372,7 +372,7 @@ class Files:
         begun = self._begin(file, local.source if keep else None, local.size if keep else 0)
         local.release()
         if not file.generation:
-            local.discard()  # of a file that was unlinked: no record names them
+            local.path.unlink(missing_ok=True)  # of a file that was unlinked: no record names them
         return begun
 
     def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
@@ -388,7 +388,7 @@ class Files:
                 state.begin(file, local, **values)
             except FsError:
                 local.release()
-                local.discard()
+                local.path.unlink(missing_ok=True)
                 raise
             return local
 

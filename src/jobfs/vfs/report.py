@@ -305,14 +305,14 @@ def _why_cleaned(change: Change) -> str:
 def _slot(found: Found) -> document.Slot:
     left, error = None, None
     try:
-        left = left_in(found.path)
+        left = left_in(found.path).told()
     except JobfsError as failure:
         error = str(failure)
     return {
         "path": str(found.path),
         "directory": found.record.directory if found.record else None,
-        "left": left.number if left else None,
-        "bytes": left.bytes if left else None,
+        "left": None if left is None else len(left),
+        "bytes": None if left is None else sum(entry["size"] for entry in left),
         "error": error,
     }
 

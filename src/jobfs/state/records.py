@@ -408,16 +408,18 @@ class Change:
 Record = File | Change
 
 
-#: The fields that the journal holds: those that are not of this process alone.
-COLUMNS: dict[type[Any], list[str]] = {
-    kind: [part.name for part in fields(kind) if "memory" not in part.metadata] for kind in (File, Change)
+#: The fields that the journal holds, each with its default: those that are not of this process alone.
+COLUMNS: dict[type[Any], dict[str, Any]] = {
+    kind: {part.name: part.default for part in fields(kind) if "memory" not in part.metadata}
+    for kind in (File, Change)
 }
 
 
 def encode(record: Record, changed: Mapping[str, Any]) -> str:
-    """A record with some fields changed, as the journal holds it. Raises TypeError."""
-    values = {name: changed.get(name, getattr(record, name)) for name in COLUMNS[type(record)]}
-    return json.dumps(values, default=asdict)
+    """A record with some fields changed, as the journal holds it: what is as by default is left out."""
+    columns = COLUMNS[type(record)]
+    values = {name: changed.get(name, getattr(record, name)) for name in columns}
+    return json.dumps({n: value for n, value in values.items() if value != columns[n]}, default=asdict)
 
 
 def decode(kind: type[Any], text: str) -> Any:

@@ -174,11 +174,11 @@ class Chapter:
         for path in mounted.state.rglob("journal.db"):
             with closing(sqlite3.connect(path)) as journal:
                 changes = journal.execute(
-                    "SELECT record ->> 'stage', record ->> 'asides' FROM change"
+                    "SELECT coalesce(record ->> 'stage', 'staging'), record ->> 'asides' FROM change"
                 ).fetchall()
                 (saves,) = journal.execute(
                     "SELECT count(*) FROM file "
-                    "WHERE (record ->> 'generation' AND NOT record ->> 'stays') OR record ->> 'draft'"
+                    "WHERE (record ->> 'generation' AND record ->> 'stays' IS NOT 1) OR record ->> 'draft'"
                 ).fetchone()
                 saves += sum(not _waits(began, *change) for change in changes)
                 (local,) = journal.execute(

@@ -17,7 +17,7 @@ from .server import ServerProcess
 #: How many rows of the journal mean that something is not sent, or not cleaned up, yet.
 _UNSENT = """
 SELECT (SELECT count(*) FROM change)
-    + (SELECT count(*) FROM file WHERE record ->> 'generation' AND NOT record ->> 'stays')
+    + (SELECT count(*) FROM file WHERE record ->> 'generation' AND record ->> 'stays' IS NOT 1)
 """
 #: Patterns of paths on the server: hidden names, second versions (names.py).
 _HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"

@@ -61,27 +61,25 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
     assert record["clean"] is False
 
 
-def test_the_place_of_the_same_directory_is_taken_again(take: Take) -> None:
-    first, second = take("/mnt/a"), take("/mnt/b")
-    ended(second)
-    ended(first)
-    assert take("/mnt/b").mount_id == second.mount_id
-    assert take("/mnt/a").mount_id == first.mount_id
-
-
-def test_the_place_of_a_killed_mount_is_taken_at_another_directory(take: Take) -> None:
-    killed = ended(take("/mnt/a"))
-    one = take("/mnt/b")
-    assert one.mount_id == killed.mount_id
-    assert one.record.directory == "/mnt/b"
-    assert one.warnings == ()
-
-
-def test_a_place_with_a_journal_goes_before_an_empty_one(take: Take) -> None:
-    empty, unsent = take("/mnt/a"), take("/mnt/b")
-    ended(unsent)
-    ended(empty, journal=False)
-    assert take("/mnt/c").mount_id == unsent.mount_id
+@pytest.mark.parametrize(
+    ("left", "at", "taken"),
+    [
+        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/a", 0),
+        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/b", 1),
+        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/c", 1),
+        ([("/mnt/a", True), ("/mnt/b", False)], "/mnt/c", 0),
+        ([("/mnt/a", True), ("/mnt/b", False)], "/mnt/b", 1),
+    ],
+)
+def test_the_place_of_that_directory_is_taken_else_what_a_mount_left_last(
+    take: Take, left: list[tuple[str, bool]], at: str, taken: int
+) -> None:
+    """`left`: where mounts were, and whether they had a journal."""
+    places_left = [take(directory) for directory, _ in left]
+    for place, (_, journal) in zip(places_left, left, strict=True):
+        ended(place, journal)
+    one = take(at)
+    assert (one.mount_id, one.record.directory, one.warnings) == (places_left[taken].mount_id, at, ())
 
 
 def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Take) -> None:
@@ -90,21 +88,21 @@ def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Take)
         take("/mnt/a")
 
 
-def test_unsent_work_for_another_server_is_left_alone_and_named(take: Take) -> None:
-    other = ended(take("/mnt/a", "https://other.example.com"))
-    one = take("/mnt/a")
+@pytest.mark.parametrize("clean", [False, True])
+def test_unsent_work_for_another_server_is_left_alone_and_named(take: Take, clean: bool) -> None:
+    other = ended(take("/mnt/a", "https://other.example.com"), clean=clean)
+    one, found = take("/mnt/a"), places.look(other.path)
     assert one.mount_id != other.mount_id
-    assert len(one.warnings) == 1
-    assert str(other.path) in one.warnings[0]
-    assert "https://other.example.com" in one.warnings[0]
-
-
-def test_nothing_is_said_of_a_place_of_another_server_that_has_everything(take: Take) -> None:
-    other = ended(take("/mnt/a", "https://other.example.com"), clean=True)
-    one = take("/mnt/a")
-    assert (one.mount_id != other.mount_id, one.warnings) == (True, ())
-    found = places.look(other.path)
-    assert (found.done_with(URL), found.done_with("https://other.example.com")) == (True, False)
+    assert one.warnings == (
+        ()
+        if clean
+        else (
+            f"{other.path} was used with https://other.example.com: what is unsent there stays until that is mounted again",
+        )
+    )
+    assert (found.done_with(URL), found.done_with("https://other.example.com")) == (clean, False)
+    with pytest.raises(UsageError, match="give that server with --base-url"):
+        places.reopen(found, URL)
 
 
 @pytest.mark.parametrize(

@@ -153,20 +153,18 @@ class LocalBytes:
 
     def new(self, ino: int, generation: int, source: Path | None = None) -> Local:
         """A new generation with one user, empty or with the bytes of `source`. Raises FsError(ENOSPC, EMFILE, EIO)."""
-        path = self.path(ino, generation)
+        path, handle = self.path(ino, generation), -1
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
-        try:
             if source is not None:
                 about_to_wait()
                 shutil.copyfile(source, path)
             size = os.fstat(handle).st_size
         except OSError as error:
-            os.close(handle)
-            path.unlink(missing_ok=True)
-            raise FsError(failure(error), f"can't fill {path}: {error.strerror}") from error
+            if handle >= 0:
+                os.close(handle)
+                path.unlink(missing_ok=True)
+            raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
         return Local(self._lock, path, generation, size, handle, users=1, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:

@@ -23,8 +23,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
-from jobfs.save.bases import sha256_of, with_bytes
-from jobfs.save.context import Context
+from jobfs.save.context import Context, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -39,8 +38,6 @@ _CHANGED = "changed by the job while it was being saved here"
 _NAMES = 50
 #: Times that bytes are read again because the item was touched meanwhile.
 _READS = 3
-#: Seconds between a look and a delete that are no pause.
-_PAUSE = 0.05
 #: Seconds until an aside is looked at again that is waiting for something else.
 _AGAIN = 0.5
 #: Seconds between listings that show whether directories that were removed are still empty.
@@ -81,8 +78,6 @@ class Cleanup:
             log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
             raise failed
         if not change.asides:
-            for taken in change.taken:
-                self._context.content.drop(taken.version)
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)
@@ -110,6 +105,8 @@ class Cleanup:
             return False
         if not aside.id:
             return self._delete_lost(aside)
+        # Before it is looked at: the job may write to it as long as that takes.
+        spare(self._context, aside.id)
         try:
             item, ours = self._look(aside, change)
         except NotFoundError:
@@ -157,20 +154,18 @@ class Cleanup:
         return all(self._delete(aside, item) for item in found)
 
     def _delete(self, aside: Aside, item: Item) -> bool:
-        """Delete an item that is out of the way; False if it has to be looked at again (R7): that took time, or its answer."""
-        began = time.monotonic()
-        spare(self._context, item.id)
-        if time.monotonic() - began > _PAUSE:
-            return False  # next time there is nothing to wait for
+        """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
         try:
-            self._client.delete(item.id, once=True)
-        except NotFoundError:
-            pass
+            self._remove(item)
         except AnswerLostError:
             aside.unsure_until = self._context.may_come_until()
             return False
-        forget(self._context, item)
         return True
+
+    def _remove(self, item: Item) -> None:
+        with contextlib.suppress(NotFoundError):
+            self._client.delete(item.id, once=True)
+        forget(self._context, item)
 
     # -- a directory that was taken out of the job's reach (R12)
 
@@ -303,9 +298,9 @@ class Cleanup:
         file = change.file
         if file is None:
             return []
-        if file.generation == change.generation:
-            return [] if change.verb is Verb.MOVE else [edit(file, refused=reason, refused_errno=code)]
-        if change.generation:
+        if file.generation == change.generation and change.verb is not Verb.MOVE:
+            return [edit(file, refused=reason, refused_errno=code)]
+        if change.generation not in (0, file.generation):
             self._state.bytes.retire(file.ino, change.generation)
         return []
 
@@ -328,12 +323,12 @@ class Cleanup:
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
         if change.verb in (Verb.PUT, Verb.MKDIR):
+            spare(self._context, change.staged_id)
             for item in self._staged(change):
                 self._remove(item)
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(own)
         if change.verb is Verb.PUT and change.base.id:
-            # Before it is looked at: the job may write to it as long as that takes.
             spare(self._context, change.base.id)
             there = shown(self._client.find(change.target))
             if there is not None and is_base(self._context, there, change.base):
@@ -358,12 +353,6 @@ class Cleanup:
         ):
             return [item]
         return []
-
-    def _remove(self, item: Item) -> None:
-        spare(self._context, item.id)
-        with contextlib.suppress(NotFoundError):
-            self._client.delete(item.id, once=True)
-        forget(self._context, item)
 
     # -- hidden items that no record explains (R4)
 
@@ -395,8 +384,7 @@ class Cleanup:
         if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
             return ""
         if parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction):
-            self._client.delete(item.id, once=True)
-            forget(self._context, item)
+            self._remove(item)
             return ""
         return self._show(item, parts)
 
@@ -439,7 +427,7 @@ def explained(context: Context, item: Item) -> bool:
 
 
 def spare(context: Context, item_id: str) -> None:
-    """Before an item is deleted: open handles get its bytes onto this machine. Raises ApiError, FsError."""
+    """Before an item is looked at to be deleted: open handles get its bytes onto this machine. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
             content = handle.content

@@ -53,7 +53,6 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
@@ -92,12 +91,11 @@ def check(change: Change) -> None:
 class Replace:
     """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
 
-    def __init__(self, context: Context, upload: Upload, bases: Bases, cleanup: Cleanup) -> None:
+    def __init__(self, context: Context, upload: Upload, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
-        self._bases = bases
         self._cleanup = cleanup
 
     def run(self, change: Change) -> None:
@@ -294,7 +292,7 @@ class Replace:
         """The same of the target, while its new content is on its way; the bytes of the base come meanwhile, if need be."""
         look = self._look(change.target)
         if look.there is not None:
-            self._bases.learn(change, look.there)
+            self._context.learn_bytes(change, look.there)
         return look
 
     def _place(self, change: Change, look: Look | None) -> None:
@@ -357,9 +355,9 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        if self._bases.needs_bytes(change.base, there):
+        if self._context.needs_bytes(change.base, there):
             # By another thread: a body that hangs would hold up this one for longer than its call may take.
-            learning = self._context.beside.submit(deadline.carried(self._bases.learn), change, there)
+            learning = self._context.beside.submit(deadline.carried(self._context.learn_bytes), change, there)
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
@@ -387,7 +385,7 @@ class Replace:
             if not moved:
                 self._drop_aside(change, aside, error)
         else:
-            if there.updated_at == answer.updated_at != "" and not self._bases.young(there):
+            if there.updated_at == answer.updated_at != "" and not self._context.young(there):
                 self._context.server.learn(moves_keep_updated_at=True)  # only an old item proves it (R1)
             aside.seen(answer)
             moved = True
@@ -580,11 +578,9 @@ class Replace:
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
         with self._state.lock:
-            if change.over:
-                return
-            if change.recorded:
+            if change.recorded and change.begun and not change.over:
                 self._state.cancel(change, shows={})
-            else:
+            elif not change.over:
                 self._state.end(change)
 
     def _is_directory(self, path: str) -> bool:

@@ -6,17 +6,16 @@ tries it, at the path of a hidden item of its own (`trial.questions.rejects`), a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
-import time
 from pathlib import Path
 
 from jobfs import names
 from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
-from jobfs.save.bases import with_bytes
-from jobfs.save.context import Context
+from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change, edit
 from jobfs.state.localbytes import failure
 from jobfs.state.records import Aside, Stage, Verb
@@ -27,8 +26,6 @@ log = logging.getLogger("jobfs.save")
 #: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves; and so many more to ask
 #: again, where it could not be asked.
 _WORTH, _AGAIN = 4, 50
-#: Seconds by which the server's clock may be misjudged.
-_SKEW = 1.5
 
 
 class Upload:
@@ -107,13 +104,8 @@ class Upload:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
         if not self._context.known.rejects.get(Kind.DIRECTORY):
             return None
-        began = time.monotonic()
-        try:
+        with contextlib.suppress(AnswerLostError):
             return self._client.create_directory(path, Permission.READ_WRITE)
-        except AnswerLostError:
-            for item in self._client.find(path):
-                if item.is_dir and self._context.age(item) < time.monotonic() - began + _SKEW:
-                    return item
         return None
 
     # -- how this server takes creates

@@ -10,7 +10,7 @@ import pytest
 
 from jobfs.api.client import Client
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases, sha256_of, with_bytes
+from jobfs.save.context import Context, sha256_of, with_bytes
 from jobfs.state import edit
 from jobfs.state.records import Base, Verb
 
@@ -20,8 +20,8 @@ CONTENT = b"content"
 
 
 @pytest.fixture
-def bases(world: World) -> Bases:
-    return world.write_back.bases
+def bases(world: World) -> Context:
+    return world.context
 
 
 def item(world: World, seconds: float = 60.0) -> Item:
@@ -36,31 +36,31 @@ def sent(world: World, of: Item, digest: str, version: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
 def test_a_version_is_young_by_the_servers_clock(
-    world: World, bases: Bases, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
+    world: World, bases: Context, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
 ) -> None:
     """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    assert bases.of(item(world, seconds)).young is young
+    assert bases.base_of(item(world, seconds)).young is young
     world.client.server_time_offset = 30.0
-    assert not bases.of(item(world, seconds)).young
-    assert bases.of(item(world, seconds), young=True).young
+    assert not bases.base_of(item(world, seconds)).young
+    assert bases.base_of(item(world, seconds), young=True).young
 
 
-def test_the_bytes_are_known_that_are_here(world: World, bases: Bases) -> None:
+def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None:
     """save/protocol.md R1: its bytes equal base's."""
     version = item(world)
-    assert bases.of(version).sha256 == ""
+    assert bases.base_of(version).sha256 == ""
     world.content.cached.add("a")
-    assert bases.of(version).sha256 == sha(CONTENT)
+    assert bases.base_of(version).sha256 == sha(CONTENT)
 
 
-def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Bases) -> None:
+def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Context) -> None:
     """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
     version = item(world)
     sent(world, version, "ff", version.updated_at)
-    assert bases.of(version).sha256 == "ff"
-    assert bases.of(replace(version, updated_at="later")).sha256 == ""
+    assert bases.base_of(version).sha256 == "ff"
+    assert bases.base_of(replace(version, updated_at="later")).sha256 == ""
 
 
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {
@@ -74,7 +74,7 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", LEARNED)
 def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
-    world: World, bases: Bases, what: str
+    world: World, bases: Context, what: str
 ) -> None:
     """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
@@ -82,12 +82,12 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
     seen = {name: value for name, value in values.items() if name != "whole"}
     there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
     change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
-    bases.learn(change, there)
+    bases.learn_bytes(change, there)
     assert change.base.sha256 == digest
 
 
 @pytest.mark.parametrize("why", ["written", "refused"])
-def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Bases, why: str) -> None:
+def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Context, why: str) -> None:
     """save/protocol.md R1: to read bytes safely: download, then get, and `updatedAt` still is what it was."""
     there = item(world)
     if why == "written":
@@ -95,15 +95,15 @@ def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Bases, 
     else:
         world.client.contents.clear()
     change = world.state.change(Verb.PUT, "file", base=Base.of(there))
-    bases.learn(change, there)
+    bases.learn_bytes(change, there)
     assert change.base.sha256 == ""
 
 
-def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Bases) -> None:
+def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Context) -> None:
     """save/protocol.md R1: there the timestamp tells."""
     world.context.server.learn(moves_keep_updated_at=True)
     there = item(world)
-    bases.learn(world.state.change(Verb.PUT, "file", base=Base.of(there)), there)
+    bases.learn_bytes(world.state.change(Verb.PUT, "file", base=Base.of(there)), there)
     assert world.client.done == []
 
 

@@ -328,7 +328,7 @@ def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
 
     monkeypatch.setattr(world.namespace, "subtree", looked_at)
     if look == "first":
-        world.write_back.remove.remove_directory(outer)
+        world.write_back.rename.remove_directory(outer)
         assert world.client.paths["o"] != "dir"
     else:
         aside = Aside("o", outer.path, moved=True)

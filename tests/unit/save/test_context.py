@@ -50,7 +50,7 @@ def test_an_item_whose_directory_was_renamed_beside_a_request_without_an_answer_
     world.client.put("d", hidden("done/file"))
     context.unanswered("c")
     context.unanswered("d")
-    context.renamed_directory("dir", "done")
+    context.renamed_directory("done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
         assert (context.is_elsewhere(item_id, here), context.is_elsewhere(item_id, back)) == (False, True)
     assert not context.is_elsewhere("b", "other/file")

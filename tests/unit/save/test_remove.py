@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobfs.errors import ApiError, FsError, UnavailableError
-from jobfs.save.remove import Remove
+from jobfs.save.rename import Rename
 from jobfs.state import Change
 from jobfs.state.records import Base, Stage, Verb
 
@@ -18,8 +18,8 @@ from .world import World, hidden, sha
 
 
 @pytest.fixture
-def remove(world: World) -> Remove:
-    return world.write_back.remove
+def remove(world: World) -> Rename:
+    return world.write_back.rename
 
 
 def failed(call: Any, *arguments: Any) -> int:
@@ -31,7 +31,7 @@ def failed(call: Any, *arguments: Any) -> int:
 # -- a file
 
 
-def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
+def test_a_directory_that_took_the_name_stays(world: World, remove: Rename) -> None:
     """vfs/semantics.md 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
     gone = world.client.put("a", "file")
     del world.client.items["a"]
@@ -40,13 +40,13 @@ def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> N
     assert world.client.paths == {"b": "file"}
 
 
-def test_a_server_that_never_answers_a_delete_is_unavailable(world: World, remove: Remove) -> None:
+def test_a_server_that_never_answers_a_delete_is_unavailable(world: World, remove: Rename) -> None:
     world.client.lose, world.client.carried_out = 100, False
     assert failed(remove.delete, world.client.put("a", "file")) == errno.EIO
     assert "a" in world.client.items
 
 
-def test_open_handles_get_their_bytes_first(world: World, remove: Remove) -> None:
+def test_open_handles_get_their_bytes_first(world: World, remove: Rename) -> None:
     """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
     content = world.opened(item)
@@ -66,7 +66,7 @@ def unlinked(world: World, base: Base) -> Change:
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
-def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: str) -> None:
+def test_what_the_job_did_to_it_since_stays(world: World, remove: Rename, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     item = world.client.put("a", "file", b"content")
     base = Base.of(item)
@@ -82,7 +82,7 @@ def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: s
     assert change.stage is Stage.DONE
 
 
-def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, remove: Remove) -> None:
+def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, remove: Rename) -> None:
     """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
@@ -95,7 +95,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
 
 
 @pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
-def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, inside: str) -> None:
+def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, inside: str) -> None:
     """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
     item = world.client.put("d", "dir", None)
     world.client.put("x", inside)
@@ -104,7 +104,7 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, in
     assert world.state.changes == {}
 
 
-def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Remove) -> None:
+def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
     """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
     told: list[list[str]] = []
     world.state.journal.observer = lambda boundary: told.append(list(world.namespace.told))
@@ -113,7 +113,7 @@ def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, 
     assert told[-2] == ["forget d"], "before the journal says that it was taken away"
 
 
-def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Remove) -> None:
+def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
     """save/protocol.md R12: it does not stay under its hidden name until the next mount."""
     running: list[bool] = []
 
@@ -128,7 +128,7 @@ def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: R
     assert running == [False]
 
 
-def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -> None:
+def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
     """save/protocol.md R4: a hidden item of ours is named by a record."""
     seen: list[list[str]] = []
     world.client.before["update"] = [
@@ -139,7 +139,7 @@ def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Remove, carried_out: bool) -> None:
+def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Rename, carried_out: bool) -> None:
     """save/protocol.md R7: and what is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
     remove.remove_directory(world.client.put("d", "dir", None))
@@ -149,7 +149,7 @@ def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Remove, 
     assert change.asides[0].unsure_until > 0
 
 
-def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, remove: Remove) -> None:
+def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, remove: Rename) -> None:
     world.client.lose, world.client.carried_out = 100, False
     assert failed(remove.remove_directory, world.client.put("d", "dir", None)) == errno.EIO
     (change,) = world.state.changes.values()

@@ -10,7 +10,6 @@ import pytest
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.save import discard, retry
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage
 
@@ -45,10 +44,10 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
 def test_what_was_refused_is_tried_again(world: World) -> None:
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
-    assert retry(world.write_back, "dir") == ["dir/a"]
+    assert world.write_back.retry("dir") == ["dir/a"]
     assert [file.refused for file in files] == ["", "too large"]
     assert files[0].change is not None
-    assert retry(world.write_back, None) == ["b"]
+    assert world.write_back.retry(None) == ["b"]
     world.write_back.commit(files[1])
     assert world.client.contents[files[1].item_id] == NEW
 
@@ -57,7 +56,7 @@ def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> N
     """tables.py, lock order: a File's lock, then the state's."""
     file = refused(world)
     with file.lock:
-        giving_up = threading.Thread(target=discard, args=(world.write_back, "file"))
+        giving_up = threading.Thread(target=world.write_back.discard, args=("file",))
         giving_up.start()
         giving_up.join(0.2)
         assert giving_up.is_alive()
@@ -71,7 +70,7 @@ def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> N
 def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
     """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
     file = refused(world)
-    ((given_up, kept),) = discard(world.write_back, path)
+    ((given_up, kept),) = world.write_back.discard(path)
     assert (given_up, Path(kept).read_bytes()) == ("file", NEW)
     assert (world.state.at("file"), world.state.file(file.ino), world.state.changes) == (None, None, {})
     assert len(world.state.journal.load(File)) == 0
@@ -81,7 +80,7 @@ def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: Wor
 
 def test_what_was_begun_is_taken_back(world: World) -> None:
     file, _ = begun(world)
-    discard(world.write_back, "file")
+    world.write_back.discard("file")
     assert world.client.paths == {"o": "file"}
     assert (world.state.left().files, world.state.changes, file.generation) == ([], {}, 0)
 
@@ -90,7 +89,7 @@ def test_a_staged_item_whose_answer_was_lost_is_found_and_taken_back(world: Worl
     begun(world, Stage.STAGING)
     (change,) = world.state.changes.values()
     world.state.write(edit(change, staged_id=""))
-    discard(world.write_back, "file")
+    world.write_back.discard("file")
     assert world.client.paths == {"o": "file"}
 
 
@@ -98,6 +97,6 @@ def test_what_was_placed_after_all_is_not_given_up(world: World) -> None:
     file, _ = begun(world)
     world.client.put("n", "file", NEW)
     with pytest.raises(FsError, match="just being sent") as caught:
-        discard(world.write_back, "file")
+        world.write_back.discard("file")
     assert caught.value.errno == errno.EBUSY
     assert file.unsaved

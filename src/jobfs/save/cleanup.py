@@ -31,9 +31,11 @@ from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
-#: Why a second version is kept.
+#: Why something gets a name.
 _FOUND = "found under a hidden name that no journal explains"
 _CHANGED = "changed by the job while it was being saved here"
+_FILLED = "the job put something into it while it was removed"
+_UNDONE = "it was not replaced"
 #: Most names that are tried for a second version.
 _NAMES = 50
 #: Times that bytes are read again because the item was touched meanwhile.
@@ -103,8 +105,6 @@ class Cleanup:
         """
         if aside.unsure_until > time.monotonic():
             return False
-        if not aside.id:
-            return self._delete_lost(aside)
         # Before it is looked at: the job may write to it as long as that takes.
         spare(self._context, aside.id)
         try:
@@ -115,7 +115,7 @@ class Cleanup:
             # Someone gave it another name: it is theirs now.
             return True
         if change.gives_back:
-            return self.give_back(aside, item, change.target)
+            return self.keep(aside, item, change.target, reason=_UNDONE, back=True)
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change)
         if ours:
@@ -145,13 +145,6 @@ class Cleanup:
         # What a late request had brought here has another name.
         elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
         return item, not elsewhere and (base.proves(item) or digest in known)
-
-    def _delete_lost(self, aside: Aside) -> bool:
-        """Delete what a create without an answer may have left; some servers say 404 where they find nothing."""
-        found: list[Item] = []
-        with contextlib.suppress(NotFoundError):
-            found = self._client.find(aside.path)
-        return all(self._delete(aside, item) for item in found)
 
     def _delete(self, aside: Aside, item: Item) -> bool:
         """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
@@ -193,8 +186,7 @@ class Cleanup:
             return False
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
-            log.warning("%s: the job put something into it while it was removed; it is back", change.target)
-            return self.give_back(aside, item, change.target)
+            return self.keep(aside, item, change.target, reason=_FILLED, back=True)
         # What a save has left in it is looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
         return roles <= {names.Role.REMOVED} and self._delete(aside, item)
@@ -227,12 +219,23 @@ class Cleanup:
     # -- what is kept
 
     def keep(
-        self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
+        self,
+        aside: Aside,
+        item: Item,
+        target: str,
+        label: str = "conflict",
+        reason: str = _CHANGED,
+        *,
+        back: bool = False,
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
+        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free.
+
+        True when done, False to come back later. Raises ApiError.
+        """
+        # Its directory may have been renamed meanwhile.
         where = names.join(names.parent(item.path), names.basename(target))
-        for attempt in range(_NAMES):
-            path = names.beside(where, label, attempt=attempt)
+        beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
+        for path in [where, *beside] if back else beside:
             try:
                 answer = self._context.content.update(item, seen=True, path=path)
             except PathExistsError:
@@ -240,31 +243,16 @@ class Cleanup:
             except NotFoundError:
                 return True
             except AnswerLostError:
+                aside.unsure_until = self._context.may_come_until()
                 answer = self._client.get(item.id)
                 if aside.is_at(answer):
-                    aside.unsure_until = self._context.may_come_until()
                     return False
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning("%s: %s; kept as %s", target, reason, answer.path)
+            log.warning("%s: %s; it is %s now", target, reason, answer.path)
             return True
         return False
-
-    def give_back(self, aside: Aside, item: Item, target: str) -> bool:
-        """Give it its name again, or show it beside what has that by now. True when done. Raises ApiError."""
-        # Its directory may have been renamed meanwhile.
-        back = names.join(names.parent(item.path), names.basename(target))
-        try:
-            self._context.namespace.publish(self._context.content.update(item, seen=True, path=back))
-        except PathExistsError:
-            return self.keep(aside, item, target)
-        except NotFoundError:
-            return True
-        except ApiError:
-            aside.unsure_until = self._context.may_come_until()
-            raise
-        return True
 
     # -- refused
 
@@ -315,7 +303,7 @@ class Cleanup:
     def _put_back(self, aside: Aside, target: str) -> None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if aside.is_at(item) and not self.give_back(aside, item, target):
+            if aside.is_at(item) and not self.keep(aside, item, target, reason=_UNDONE, back=True):
                 raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
@@ -386,20 +374,11 @@ class Cleanup:
         if parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction):
             self._remove(item)
             return ""
-        return self._show(item, parts)
-
-    def _show(self, item: Item, parts: names.HiddenName) -> str:
-        target = names.join(names.parent(item.path), parts.name)
-        if parts.role is not names.Role.STAGED and not self._client.find(target):
-            with contextlib.suppress(PathExistsError):
-                self._context.namespace.publish(self._client.update(item.id, path=target))
-                self._context.touch_directory(names.parent(target))
-                log.warning("%s: found under a hidden name, put back", target)
-                return f"{target}: put back"
-        label = "recovered" if parts.role is names.Role.STAGED else "conflict"
-        if not self.keep(Aside(item.id, item.path), item, target, label, _FOUND):
-            return ""
-        return f"{target}: kept beside it, with .{label}- in its name"
+        staged = parts.role is names.Role.STAGED
+        label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
+        if self.keep(Aside(item.id, item.path), item, target, label, _FOUND, back=not staged):
+            return f"{target}: shown again, under this name or with .{label}- in it"
+        return ""
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that the last listing does not have any more. Raises FsError."""
@@ -416,14 +395,11 @@ def explained(context: Context, item: Item) -> bool:
     """True if a Change of this mount knows this hidden item."""
     parts = names.parse_hidden(names.basename(item.path))
     with context.state.lock:
-        for change in context.state.changes.values():
-            if item.id == change.staged_id or (parts is not None and parts.transaction == change.tid):
-                return True
-            if any(
-                item.id == aside.id or (not aside.id and aside.path == item.path) for aside in change.asides
-            ):
-                return True
-    return False
+        return any(
+            item.id in (change.staged_id, *(aside.id for aside in change.asides))
+            or (parts is not None and parts.transaction == change.tid)
+            for change in context.state.changes.values()
+        )
 
 
 def spare(context: Context, item_id: str) -> None:

@@ -49,6 +49,8 @@ class Context:
     timeout: float
     cache_limit: int
     server: KnownServer
+    #: Until when what was asked for without an answer may make hidden items: a listing after that shows them (R4).
+    look_again: float = 0.0
     #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By the id of an item, until when a request on it may still be carried out.

@@ -391,5 +391,5 @@ def _hides(change: Change) -> int:
     if change.verb is Verb.REMOVE or isinstance(change.error, REFUSALS):
         return 0
     if change.over:
-        return change.unfinished + sum(aside.id != "" for aside in change.asides)
+        return change.unfinished + len(change.asides)
     return 0 if change.direct else _OF_ONE

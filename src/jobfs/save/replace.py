@@ -16,9 +16,8 @@ A save from its first line to its last, in reading order:
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
 (save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
-staged, and what was to be replaced if that is still the version that was seen. Where its bytes are still needed here, or its
-file gets a scratch name (`Tree._stay`), an item goes a little later (save/remove.py). Refused for good, a save is undone
-(cleanup.py `undo`).
+staged, and what was to be replaced if that is still the version that was seen. Refused for good, a save is undone (`undo`
+there).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
 After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
@@ -41,9 +40,7 @@ from jobfs.api import deadline
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
-    ApiError,
     BadRequestError,
-    ContractError,
     FsError,
     NoDirectoryError,
     NotFoundError,
@@ -68,7 +65,6 @@ _ROUNDS = 8
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
-_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}  #: Of a File without unsent bytes.
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
@@ -101,9 +97,8 @@ class Replace:
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
-        Raises UnavailableError if it has to be tried again later, and ContractError if an answer does not match the request and
-        a look shows that it was not done. Raises a class of REFUSALS if the server refuses it for good (then everything set
-        aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
+        everything set aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
         """
         change.begun = True
         try:
@@ -121,11 +116,8 @@ class Replace:
             change.unsure = True  # before the refused request, one without an answer may have come
             self._cleanup.undo(change, str(error), error.errno)
             raise
-        except AnswerLostError as error:
+        except AnswerLostError:
             change.unsure = True
-            if isinstance(error, WrongAnswerError):
-                # No answer is on its way: who waits is told at once.
-                raise ContractError(str(error), endpoint=error.endpoint, status=error.status) from None
             raise
 
     @contextlib.contextmanager
@@ -213,14 +205,13 @@ class Replace:
             self._state.apply(change, target=path, base=Base())
         log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
-    def _attempt(self, change: Change, *lost: Aside) -> None:
+    def _attempt(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        self._record(change, used=tid, tid=tid, asides=[*change.asides, *lost])
+        self._record(change, used=tid, tid=tid)
 
     def _create(self, change: Change) -> Item:
         """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
-        errors: list[ApiError] = []
         for _ in range(_CREATES):
             try:
                 return self._upload.create(change, change.hidden(self._context.mount))
@@ -228,25 +219,14 @@ class Replace:
                 found = self._upload.find(change)
                 if found is not None:
                     return found
-                errors.append(error)
-                self._attempt_again(change, error)
-        above = names.parent(change.target)
-        insists = all(isinstance(error, NoDirectoryError) for error in errors) and self._is_directory(above)
-        if insists or isinstance(errors[-1], AnswerLostError):
-            raise errors[-1]
-        raise UnavailableError(f"{above} keeps being removed", endpoint="create")
-
-    def _attempt_again(self, change: Change, error: AnswerLostError | BadRequestError) -> None:
-        """Make what this attempt lacked, note what it may make yet, and begin the next. Raises BadRequestError, ApiError."""
-        lost = []
-        if isinstance(error, NoDirectoryError):
-            self.make_directory(names.parent(change.target))
-        elif isinstance(error, BadRequestError):
-            raise error
-        else:
-            late = self._context.may_come_until()
-            lost = [Aside("", change.hidden(self._context.mount), unsure_until=late)]
-        self._attempt(change, *lost)
+                if isinstance(error, NoDirectoryError):
+                    self.make_directory(names.parent(change.target))
+                elif isinstance(error, BadRequestError):
+                    raise
+                # What comes of it late is a staged item whose transaction is a tombstone (R4).
+                self._context.look_again = self._context.may_come_until()
+            self._attempt(change)
+        raise UnavailableError(f"{change.target} can't be made: it is tried again", endpoint="create")
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, save it the hidden way."""
@@ -330,9 +310,7 @@ class Replace:
         """
         if change.file is None or not there.is_dir:
             raise FsError(errno.EEXIST) if there.is_dir else PathExistsError(f"{there.path} is a file there")
-        with contextlib.suppress(NotFoundError, UnavailableError):
-            # Else a later listing shows it, and its transaction is a tombstone.
-            self._client.delete(change.staged_id)
+        # A later listing shows the staged one, and its transaction is a tombstone.
         self._placed(change, there, adopted=False)
 
     def plan_aside(
@@ -373,12 +351,10 @@ class Replace:
         check(change)
         try:
             answer = self._context.content.update(there, seen=True, path=aside.path, once=True)
-        except AnswerLostError as error:
+        except AnswerLostError:
             aside.unsure_until = self._context.unanswered(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
             moved, change.unsure = self._has_moved(aside), unsure
-            if isinstance(error, WrongAnswerError) and not moved:
-                raise
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
@@ -429,20 +405,16 @@ class Replace:
         except NotFoundError:
             self._staged_gone(change)
             return True
-        except AnswerLostError as error:
+        except AnswerLostError:
             self._context.unanswered(change.staged_id)
             change.unsure = True
-            if not self._look_at_staged(change):
-                return True
-            if isinstance(error, WrongAnswerError):
-                raise
-            return False
+            return not self._look_at_staged(change)
         self._placed(change, answer, adopted=not change.unsure)
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
         """After a lost move or a restart (R6). True: what is to be placed is where it was; else that was dealt with."""
-        for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
+        for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)
         try:
@@ -487,6 +459,7 @@ class Replace:
         # What has to be copied is copied before the locks are taken: readers wait for them.
         saved = content.take(source) if adopted else None
         with self._going_on(change):
+            sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
             state.write(
                 *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(
@@ -498,7 +471,7 @@ class Replace:
                     permission=item.permission,
                     wish=None if file.wish is item.permission else file.wish,
                     refused="",
-                    **(_NOTHING if file.generation == change.generation else {}),
+                    **sent,
                 ),
                 gone=[] if change.asides else [change],
             )

@@ -16,9 +16,9 @@ from jobfs import names
 from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
-from jobfs.state import Change, edit
+from jobfs.state import Change
 from jobfs.state.localbytes import failure
-from jobfs.state.records import Aside, Stage, Verb
+from jobfs.state.records import Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
@@ -119,23 +119,18 @@ class Upload:
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
 
-        They are in the journal, as a change that was cancelled: what is left of them is taken away by cleanup.
+        Their transaction is a tombstone: what is left of them is deleted when a listing shows it (R4).
         """
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
-        # Running until it is asked: cleanup would take away what the answer depends on.
-        with self._state.running(Verb.PUT, path) as change:
+        # It explains them until the server is asked: the answer depends on them.
+        with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
-                self._state.write(
-                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]), used=tid, new=True
-                )
-            except FsError:
-                self._state.end(change)
-                raise
-            # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
-            self._state.sync()
-            try:
+                self._state.write(used=tid, new=True)
+                # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+                self._state.sync()
+                self._context.look_again = self._context.may_come_until()
                 self._probe.write_bytes(b"?")
                 found: dict[Kind, bool] = {}
                 for kind in Kind:
@@ -143,13 +138,11 @@ class Upload:
                     with rejects(self._client, path, kind, self._probe) as found[kind]:
                         self._context.server.learn(rejects=dict(found), forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
-            except AnswerLostError:
-                # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
-                change.asides[0].unsure_until = self._context.may_come_until()
-                raise
             except OSError as error:
                 told = f"can't write in {self._probe.parent}: {error.strerror}"
                 raise FsError(failure(error), told) from error
+            finally:
+                self._state.end(change)
 
 
 def wanted(change: Change) -> Permission | None:

@@ -112,17 +112,9 @@ class WriteBack:
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
             self.state.sync()  # what is removed by the next mount may have its bytes here
-            self._leave_removals()
-            self.state.sync()
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
-
-    def _leave_removals(self) -> None:
-        """Removals that were not begun are the next mount's. Raises FsError(EIO)."""
-        with self.state.lock:
-            waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
-            self.state.write(*map(edit, waiting))
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):
@@ -140,15 +132,14 @@ class WriteBack:
     def _tidy_loop(self) -> None:
         seen = 0  # before the first listing nothing is known to be gone
         given_back = listed = time.monotonic()
-        # Until then what a killed mount has asked for may be carried out: a listing after that shows it.
-        settled = listed + self.context.lifetime if self.taken_up else listed
         while not self._stopping.wait(_TIDY_EVERY):
             if time.monotonic() - given_back > _GIVE_BACK_EVERY:
                 memory.give_back()
                 given_back = time.monotonic()
             now = self.namespace.snapshot_number
             if now == seen:
-                if time.monotonic() > (settled if listed < settled else listed + _LIST_EVERY):
+                again = self.context.look_again
+                if time.monotonic() > (again if listed < again else listed + _LIST_EVERY):
                     listed = time.monotonic()
                     if self.state.journal.has_tombstones:
                         self.context.in_background(self.namespace.refresh)
@@ -223,7 +214,7 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            if change is None or not change.begun or change.settled or any(a.id for a in change.asides):
+            if change is None or not change.begun or change.settled or change.asides:
                 return False
             # What it was to replace, the next one does.
             self.state.cancel(change, ino=0, base=Base())

@@ -290,28 +290,23 @@ class Replace:
         raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
-        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""
+        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST).
+
+        A directory that was acknowledged in an outage is the one that the job has made meanwhile; a file of the job makes room.
+        """
         if there is None:
             return False
-        if there.id == change.staged_id:
-            self._placed(change, there, adopted=False)
-            return True
-        # Where somebody was told in an outage that a directory is there, a file that the job made makes room.
-        own = change.file or self._state.at(change.target)
-        if change.verb is Verb.MKDIR and (there.is_dir or own is None or not own.unmade):
-            self._meet_directory(change, there)
-            return True
-        return False
-
-    def _meet_directory(self, change: Change, there: Item) -> None:
-        """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
-
-        Raises FsError(EEXIST) for a directory whose maker waits, PathExistsError where a file is in the way of it.
-        """
-        if change.file is None or not there.is_dir:
-            raise FsError(errno.EEXIST) if there.is_dir else PathExistsError(f"{there.path} is a file there")
-        # A later listing shows the staged one, and its transaction is a tombstone.
+        if there.id != change.staged_id:
+            own = change.file or self._state.at(change.target)
+            if change.verb is not Verb.MKDIR or (own is not None and own.unmade and not there.is_dir):
+                return False
+            if not there.is_dir:
+                raise PathExistsError(f"{there.path} is a file there")
+            if change.file is None:
+                raise FsError(errno.EEXIST)
+            # A later listing shows the staged one, and its transaction is a tombstone.
         self._placed(change, there, adopted=False)
+        return True
 
     def plan_aside(
         self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""

@@ -18,7 +18,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change
 from jobfs.state.localbytes import failure
-from jobfs.state.records import Verb
+from jobfs.state.records import Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")

@@ -133,29 +133,25 @@ class WriteBack:
         seen = 0  # before the first listing nothing is known to be gone
         given_back = listed = time.monotonic()
         while not self._stopping.wait(_TIDY_EVERY):
-            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
+            now, number = time.monotonic(), self.namespace.snapshot_number
+            if now - given_back > _GIVE_BACK_EVERY:
                 memory.give_back()
-                given_back = time.monotonic()
-            now = self.namespace.snapshot_number
-            if now == seen:
-                again = self.context.look_again
-                if time.monotonic() > (again if listed < again else listed + _LIST_EVERY):
-                    listed = time.monotonic()
-                    if self.state.journal.has_tombstones:
-                        self.context.in_background(self.namespace.refresh)
-                continue
-            listed = time.monotonic()
+                given_back = now
+            again = self.context.look_again
             try:
-                self.cleanup.expose_orphans()
-                self.cleanup.forget_vanished()
-                # What their requests may have left is gone: the listing has shown it.
-                self.state.journal.prune(time.monotonic() - self.context.lifetime * _LIFETIMES)
-                seen = now
-            except JobfsError as error:
+                if number != seen:
+                    listed = now
+                    self.cleanup.expose_orphans()
+                    self.cleanup.forget_vanished()
+                    # What their requests may have left is gone: the listing has shown it.
+                    self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
+                    seen = number
+                elif now > (again if listed < again else listed + _LIST_EVERY):
+                    listed = now
+                    if self.state.journal.has_tombstones:
+                        self.namespace.refresh()
+            except Exception as error:
                 log.info("what the listing has shown is looked at again later: %s", error)
-            except Exception:
-                log.exception("what the listing has shown could not be looked at")
-                seen = now
 
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 

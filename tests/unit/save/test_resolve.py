@@ -79,24 +79,14 @@ def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: Wor
 
 
 def test_what_was_begun_is_taken_back(world: World) -> None:
-    file, _ = begun(world)
-    world.write_back.discard("file")
-    assert world.client.paths == {"o": "file"}
-    assert (world.state.left().files, world.state.changes, file.generation) == ([], {}, 0)
-
-
-def test_a_staged_item_whose_answer_was_lost_is_found_and_taken_back(world: World) -> None:
-    begun(world, Stage.STAGING)
-    (change,) = world.state.changes.values()
-    world.state.write(edit(change, staged_id=""))
-    world.write_back.discard("file")
-    assert world.client.paths == {"o": "file"}
-
-
-def test_what_was_placed_after_all_is_not_given_up(world: World) -> None:
-    file, _ = begun(world)
-    world.client.put("n", "file", NEW)
+    file, change = begun(world)
     with pytest.raises(FsError, match="just being sent") as caught:
         world.write_back.discard("file")
     assert caught.value.errno == errno.EBUSY
-    assert file.unsaved
+    assert file.unsaved, "it has set something aside"
+    world.client.put("o", "file", OLD)
+    change.asides.clear()
+    world.write_back.discard("file")
+    world.clean_up()
+    assert world.client.paths == {"o": "file"}
+    assert (world.state.left().files, world.state.changes, file.generation) == ([], {}, 0)

@@ -223,8 +223,9 @@ class Replace:
                     self.make_directory(names.parent(change.target))
                 elif isinstance(error, BadRequestError):
                     raise
-                # What comes of it late is a staged item whose transaction is a tombstone (R4).
-                self._context.look_again = self._context.may_come_until()
+                else:
+                    # What comes of it late is a staged item whose transaction is a tombstone (R4).
+                    self._context.look_again = self._context.may_come_until()
             self._attempt(change)
         raise UnavailableError(f"{change.target} can't be made: it is tried again", endpoint="create")
 

@@ -130,7 +130,6 @@ class Upload:
                 self._state.write(used=tid, new=True)
                 # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
                 self._state.sync()
-                self._context.look_again = self._context.may_come_until()
                 self._probe.write_bytes(b"?")
                 found: dict[Kind, bool] = {}
                 for kind in Kind:
@@ -138,6 +137,9 @@ class Upload:
                     with rejects(self._client, path, kind, self._probe) as found[kind]:
                         self._context.server.learn(rejects=dict(found), forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
+            except AnswerLostError:
+                self._context.look_again = self._context.may_come_until()
+                raise
             except OSError as error:
                 told = f"can't write in {self._probe.parent}: {error.strerror}"
                 raise FsError(failure(error), told) from error

@@ -32,15 +32,6 @@ def placed(world: World, *asides: Aside) -> Change:
     return change
 
 
-def cancelled(world: World, **values: Any) -> Change:
-    """A save of `new` over the item `o` whose file was unlinked."""
-    base = Base("o", world.client.items["o"].updated_at, 3) if "o" in world.client.items else Base()
-    values = {"tid": TID, "size": 3, "sha256": sha(NEW), "base": base, **values}
-    change = world.state.change(Verb.PUT, "file", **values)
-    world.state.write(edit(change, stage=Stage.CANCELLED, shows={"file": None}))
-    return change
-
-
 def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Aside:
     item = world.client.put(item_id, hidden("file", tid=item_id * 16), content)
     values = {"moved": True, "size": item.size, "updated_at": item.updated_at, **values}
@@ -128,26 +119,7 @@ def test_one_listing_serves_all_directories_that_were_removed(
     assert (world.client.items, world.namespace.refreshed) == ({}, 3)
 
 
-def test_a_listing_that_fails_is_not_read_again_at_once(
-    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(world.namespace, "refresh", away)
-    change = removed(world, "d")
-    with pytest.raises(UnavailableError):
-        cleanup.finish(change)
-    assert cleanup.finish(change) > time.monotonic()
-
-
 # -- cancelled (R10)
-
-
-def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup) -> None:
-    """save/protocol.md R10: T's item if it is base."""
-    world.client.put("o", "file", OLD)
-    change = cancelled(world)
-    world.client.put("o", "file", b"the job's")
-    cleanup.finish(change)
-    assert world.client.paths == {"o": "file"}
 
 
 # -- what no record explains (R4)
@@ -254,13 +226,6 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
     assert world.client.paths["1"].startswith("file.conflict-")
     assert "new" not in world.client.paths, "the staged item's bytes are here"
     assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
-
-
-def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
-    world.client.put("job", "file")
-    undone(world, change_of(world, set_aside(world, "1", OLD)))
-    assert world.client.paths["job"] == "file"
-    assert world.client.paths["1"].startswith("file.conflict-")
 
 
 def test_what_was_taken_away_is_left_alone(world: World) -> None:

@@ -226,15 +226,6 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
     assert "a" not in world.client.items
 
 
-def test_directories_that_were_removed_before_go_with_the_one_they_are_in(world: World) -> None:
-    """save/protocol.md R12: a listing that shows the outer one empty but for them shows them empty, too."""
-    checked = Checked(world, content=None)
-    inside = world.client.put("b", f"{hidden(TARGET)}/{hidden('x', names.Role.REMOVED, 'f' * 16)}", None)
-    world.state.change(Verb.REMOVE, f"{TARGET}/x", asides=[Aside("b", inside.path)])
-    assert checked.settle(of=REMOVED)
-    assert world.changes() == ["delete a"]
-
-
 @pytest.mark.parametrize(("lost", "forgotten"), [(True, False), (False, True)])
 def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
     world: World, monkeypatch: pytest.MonkeyPatch, lost: bool, forgotten: bool

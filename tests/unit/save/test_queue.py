@@ -21,7 +21,6 @@ from jobfs.errors import (
     FsError,
     HeldBackError,
     InvalidRequestError,
-    JobfsError,
     OutOfTimeError,
     UnavailableError,
 )
@@ -269,19 +268,6 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
-def test_what_waited_for_two_that_end_at_once_runs(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
-    first, second, waits = put(), put(), put()
-    queue.add(waits, 0.0)
-    eventually(lambda: not queue._new)
-    with queue._lock:
-        state.end(first)
-        state.end(second)
-    eventually(lambda: waits.settled)
-    assert runner.ran == [waits.seq]
-
-
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
     runner.gate.clear()
     works = [put(str(number)) for number in range(20)]
@@ -384,23 +370,6 @@ def test_while_the_server_is_away_it_is_asked_now_and_then_and_then_all_are_sent
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_whether_it_is_back(
-    queue: Queue, runner: Runner, put: Put, state: State, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 6: after an outage all is sent at once, however much of what was begun in it was given up."""
-    monkeypatch.setattr(module, "_LOOK", 0.02)
-    monkeypatch.setattr(health, "_PROBE_EVERY", 0.5)
-    for _ in range(3):
-        world.client.health.failed(changing=True)
-    given_up = [cancelled(state, str(number), tid=f"t{number}") for number in range(50)]
-    for work in given_up:
-        queue.add(work, 0.0)
-    saved = put("saved")
-    queue.add(saved, 0.0)
-    eventually(lambda: saved.settled)
-    assert all(work.stage is Stage.DONE for work in given_up)
-
-
 def test_nothing_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
@@ -448,13 +417,6 @@ def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner
         queue.commit(away)
     assert not away.running
     assert away.attempts, "it is tried on"
-
-
-def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: Runner, put: Put) -> None:
-    work = going(queue, runner, put())
-    with deadline.within(0.02), pytest.raises(UnavailableError) as caught:
-        queue.commit(work)
-    assert caught.value.errno == errno.ETIMEDOUT
 
 
 def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
@@ -526,35 +488,6 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
         assert own.settled
         assert late.seq not in runner.ran
     eventually(lambda: late.settled)
-
-
-def test_what_waits_for_one_reservation_is_not_looked_at_when_another_ends(
-    queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Thousands of unsent files may lie in a directory that is being renamed."""
-    looks: list[str] = []
-    real = state.reservations.against
-
-    def against(path: str) -> object:
-        looks.append(path)
-        return real(path)
-
-    monkeypatch.setattr(state.reservations, "against", against)
-    with state.reservations.held("dir"):
-        inside = [put(f"dir/{number}") for number in range(50)]
-        for work in inside:
-            queue.add(work, 0.0)
-        eventually(lambda: len(looks) == len(inside))
-        for number in range(20):
-            with state.reservations.held(f"other {number}"):
-                pass
-        outside = put("outside")
-        queue.add(outside, 0.0)
-        eventually(lambda: outside.settled)
-        assert looks.count("outside") == 1
-        assert len(looks) == len(inside) + 1
-        assert not any(work.begun for work in inside)
-    eventually(lambda: all(work.settled for work in inside))
 
 
 def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobody_says_so(
@@ -703,11 +636,3 @@ def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: 
     runner.gate.set()
     thread.join(20)
     assert (running.settled, runner.ran) == (True, [running.seq])
-
-
-def test_an_unexpected_failure_is_the_callers_error(queue: Queue, runner: Runner, put: Put) -> None:
-    work = put()
-    runner.failures[work.seq] = [RuntimeError("a surprise")]
-    with pytest.raises(JobfsError, match="internal error"):
-        queue.commit(work)
-    assert not work.running

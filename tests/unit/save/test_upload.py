@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.errors import AnswerLostError, FsError, UnavailableError
+from jobfs.errors import AnswerLostError
 from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
@@ -115,20 +114,3 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
     if why == "directory":
         change.verb = Verb.MKDIR
     assert upload.may_be_direct(change, why != "suspect") is direct
-
-
-def test_a_full_disk_keeps_it_from_being_asked(
-    world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    def full(*edits: object, **more: object) -> None:
-        raise FsError(errno.ENOSPC)
-
-    monkeypatch.setattr(world.state.journal, "write", full)
-    with pytest.raises(FsError):
-        upload.ask("dir/file")
-    assert (world.client.done, world.state.changes) == ([], {})
-
-
-def lost() -> None:
-    raise UnavailableError("nobody there")

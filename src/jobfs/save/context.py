@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -123,17 +122,6 @@ class Context:
         item = self.namespace.peek(path)
         if item is not None and item.is_dir:
             self.namespace.note_names(path, self.state.touch(item, content=True))
-
-    def in_background(self, task: Callable[[], object]) -> None:
-        """Run something that nobody waits for; what goes wrong is logged."""
-
-        def guarded() -> None:
-            try:
-                task()
-            except Exception as error:
-                log.warning("background work failed: %s", error)
-
-        self.beside.submit(guarded)
 
     # -- what is known of the version that a save replaces
 

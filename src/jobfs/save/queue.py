@@ -287,13 +287,7 @@ class Queue:
 
         Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
         """
-        try:
-            self._drive(change, lambda change: change.over)
-        except JobfsError:
-            if not (change.begun or change.over):
-                # The time was over before its turn came.
-                self.add(change, 0.0)
-            raise
+        self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
         """Run a Change here, and before it what has to come first, until it is over, as long as this thread's call may.

@@ -20,6 +20,7 @@ from jobfs.errors import (
     ApiError,
     BadRequestError,
     FsError,
+    HeldBackError,
     JobfsError,
     NoDirectoryError,
     NotFoundError,
@@ -55,29 +56,43 @@ class Rename:
     def update(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path, to a free name, permission or lifecycle with one request. Raises PathExistsError, ApiError."""
         lost: AnswerLostError | None = None
-        for _ in range(3):
+        for attempt in range(_LOOKS):
             try:
-                answer = self._context.content.update(item, **wanted)
+                answer = self._context.content.update(item, once=True, **wanted)
             except AnswerLostError as error:
                 self._context.unanswered(item.id)
                 lost = error
-                answer = self._client.get(item.id)
-                if any(value not in (None, getattr(answer, name)) for name, value in wanted.items()):
-                    self._context.check_form(answer, wanted.get("path", answer.path), item.path)
-                    continue
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
-            if lost is None:
-                # Else the job may have written to it between the request and the look (R2).
-                self._context.touched(item, answer)
-            if "path" in wanted:
-                self._context.renamed(item.id, answer.path)
-            self._namespace.publish(answer)
-            return answer
-        raise lost or UnavailableError(
-            f"the directory of {wanted['path']} keeps being removed", endpoint="update"
-        )
+            except UnavailableError as error:
+                self._pause(error, attempt)
+            else:
+                if lost is None:
+                    # Else the job may have written to it between the request and the look (R2).
+                    self._context.touched(item, answer)
+                return self._publish(answer, **wanted)
+            answer = self._client.get(item.id)
+            if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
+                return self._publish(answer, **wanted)
+            self._context.check_form(answer, wanted.get("path", answer.path), item.path)
+            if answer.path != item.path:
+                raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
+        raise lost or UnavailableError(f"{item.path} can't be changed: no answer", endpoint="update")
+
+    def _publish(self, item: Item, path: str = "", **wanted: object) -> Item:
+        if path:
+            self._context.renamed(item.id, item.path)
+        self._namespace.publish(item)
+        return item
+
+    def _pause(self, error: UnavailableError, attempt: int) -> None:
+        """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
+        if isinstance(error, HeldBackError):
+            raise error
+        # The looks are few: the last ones come late in the time that a call has.
+        pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
+        deadline.pause(pause, error, self._context.timeout)
 
     # -- a directory with all that is in it
 
@@ -202,9 +217,7 @@ class Rename:
             except NotFoundError:
                 forget(self._context, item)
             except UnavailableError as error:
-                # The looks are few: the last ones come late in the time that a call has.
-                pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
-                deadline.pause(pause, error, self._context.timeout)
+                self._pause(error, attempt)
             there = look(item, lost)
             if there is None:
                 return self._namespace.touch(item.path)

@@ -183,8 +183,9 @@ class Replace:
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
         if not self._upload.has_bytes(change):
-            self._cleanup.undo(change, "its local bytes are not whole", errno.EIO)
-            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
+            told = f"the local bytes of {change.target} are not whole"
+            self._cleanup.undo(change, told, errno.EIO)
+            raise FsError(errno.EIO, told)
         if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):
             return True
         self._rename_suspect(change, change.file)

@@ -6,7 +6,6 @@ tries it, at the path of a hidden item of its own (`trial.questions.rejects`), a
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import logging
@@ -104,9 +103,10 @@ class Upload:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
         if not self._context.known.rejects.get(Kind.DIRECTORY):
             return None
-        with contextlib.suppress(AnswerLostError):
+        try:
             return self._client.create_directory(path, Permission.READ_WRITE)
-        return None
+        except AnswerLostError:
+            return next((item for item in self._client.find(path) if item.is_dir), None)
 
     # -- how this server takes creates
 
@@ -114,7 +114,7 @@ class Upload:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
         due = next(self._new) % _AGAIN == _WORTH
         if due and len(self._context.known.rejects) < len(Kind) and not self._client.health.out:
-            self._context.in_background(lambda: self.ask(path))
+            self._context.beside.submit(self.ask, path)
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.

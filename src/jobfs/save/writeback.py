@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import memory, names
-from jobfs.api import deadline
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
@@ -441,16 +440,12 @@ class WriteBack:
         """Let go of record and bytes, and of what was begun; returns where a copy is."""
         state = self.state
         with state.reservations.held(target):
-            with state.lock:
-                while file.change is not None and file.change.running:
-                    deadline.wait(state.lock, f"{target} is being saved")
             if not (file.unsent or file in state.unclosed):
                 raise FsError(errno.ENOENT, f"{target} was just sent")
             _check_closed(file)
-            local = file.local or state.bytes.open(file.ino, file.generation)
+            local, change = file.local or state.bytes.open(file.ino, file.generation), file.change
             kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
-            change = file.change
-            if change is not None and change.begun and not self._take_back(file):
+            if change is not None and (change.running or (change.begun and not self._take_back(file))):
                 raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
             with file.lock, state.lock:
                 state.unname(file)

@@ -193,7 +193,7 @@ class Pins:
             if not isinstance(content, Content) or content.whole():
                 return True
             if (content.size or 0) > _AT_ONCE:
-                self._write_back.context.in_background(content.bring)
+                self._write_back.context.beside.submit(content.bring)
                 return True
             self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:

@@ -132,10 +132,16 @@ def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever
 # -- R7: look again
 
 
+@pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_what_has_another_name_is_theirs(checked: Checked, of: tuple[Verb, Stage]) -> None:
+def test_what_has_another_name_is_theirs_and_what_is_gone_is_done(
+    checked: Checked, of: tuple[Verb, Stage], gone: bool
+) -> None:
     """save/protocol.md R7: the item's last component must still be our aside name, else forget it."""
     checked.client.put("a", "dir/taken back", CONTENT)
+    if gone:
+        checked.client.items.clear()
+        checked.client.contents.clear()
     assert checked.settle(of=of)
     assert checked.world.changes() == []
 
@@ -152,14 +158,6 @@ def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked,
 
     checked.client.after_download = take
     assert checked.settle()
-    assert checked.world.changes() == []
-
-
-@pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_what_is_gone_is_done(checked: Checked, of: tuple[Verb, Stage]) -> None:
-    checked.client.items.clear()
-    checked.client.contents.clear()
-    assert checked.settle(of=of)
     assert checked.world.changes() == []
 
 

@@ -352,8 +352,6 @@ class Cleanup:
                 try:
                     self.expose(item)
                 except REFUSALS as error:
-                    if error.status == 401:
-                        raise  # the key, and so all of them
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:

@@ -18,7 +18,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, shows_fraction
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Base
-from jobfs.state.server import KnownServer, ServerFacts
+from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
@@ -56,11 +56,6 @@ class Context:
     _unsure: dict[str, float] = field(default_factory=dict)
     #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
     winners: LRUCache[str, File | str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
-
-    @property
-    def known(self) -> ServerFacts:
-        """What is known of this server."""
-        return self.server.facts
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
@@ -152,7 +147,7 @@ class Context:
             return False
         if base.young and not shows_fraction(there.updated_ns):
             return False  # the job may have written others in that second
-        if not base.young and self.known.moves_keep_updated_at:
+        if not base.young and self.server.facts.moves_keep_updated_at:
             return False  # its timestamp tells
         return (there.size or 0) <= self.cache_limit
 

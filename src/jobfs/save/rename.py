@@ -104,7 +104,7 @@ class Rename:
         """
         old = item.path
         inside = [other for other in self._namespace.subtree(old) if other.path != old][:_ASKED]
-        if inside and self._context.known.moves_carry is False:
+        if inside and self._context.server.facts.moves_carry is False:
             raise FsError(errno.EXDEV)
         values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
         with self._state.running(Verb.MOVE, new, **values) as change:
@@ -122,10 +122,10 @@ class Rename:
 
     def _carries(self, inside: list[Item], new: str) -> bool:
         """False if a directory was moved without what is in it: the first one that is not empty shows that."""
-        if inside and self._context.known.moves_carry is None:
+        if inside and self._context.server.facts.moves_carry is None:
             with contextlib.suppress(JobfsError):  # the directory itself is renamed all the same
                 self._context.server.learn(moves_carry=carried(self._client, inside, new))
-        return not inside or self._context.known.moves_carry is not False
+        return not inside or self._context.server.facts.moves_carry is not False
 
     def remove_directory(self, item: Item) -> None:
         """Remove a directory that is seen empty (R12): out of the job's reach, looked at again later, then deleted.

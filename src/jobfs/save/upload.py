@@ -88,7 +88,7 @@ class Upload:
             return True
         if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
-        return self._context.known.rejects.get(Kind.FILE, False)
+        return self._context.server.facts.rejects.get(Kind.FILE, False)
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
@@ -101,7 +101,7 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self._context.known.rejects.get(Kind.DIRECTORY):
+        if not self._context.server.facts.rejects.get(Kind.DIRECTORY):
             return None
         try:
             return self._client.create_directory(path, Permission.READ_WRITE)
@@ -113,7 +113,7 @@ class Upload:
     def count_new(self, path: str) -> None:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
         due = next(self._new) % _AGAIN == _WORTH
-        if due and len(self._context.known.rejects) < len(Kind) and not self._client.health.out:
+        if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
             self._context.beside.submit(self.ask, path)
 
     def ask(self, target: str) -> None:

@@ -190,7 +190,7 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
-    assert not world.write_back.context.known.moves_keep_updated_at
+    assert not world.write_back.context.server.facts.moves_keep_updated_at
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -59,12 +59,14 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
         upload.count_new("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     upload.count_new("dir/file")
-    eventually(lambda: world.context.known.rejects == dict.fromkeys(Kind, True) and world.client.items == {})
+    eventually(
+        lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True) and world.client.items == {}
+    )
     asked = len(world.client.done)
     for _ in range(100):
         upload.count_new("dir/file")
     assert len(world.client.done) == asked
-    eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.known)
+    eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.server.facts)
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
@@ -82,7 +84,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
         upload.ask("dir/file")
     assert seen == [True]
     assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
-    assert world.context.known.rejects == {}
+    assert world.context.server.facts.rejects == {}
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
@@ -96,7 +98,7 @@ def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, 
     world.client.before["create"] = [listed] * 4
     upload.ask("dir/file")
     assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
-    assert world.context.known.rejects == dict.fromkeys(Kind, True)
+    assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
     """save/protocol.md R9: straight to T only after a 400 to a create at the path of an own hidden item."""
     server.set(create_existing=create_existing)
     files = made(server, work, 3)
-    eventually(lambda: work.vfs._write_back.context.known.rejects.get(Kind.FILE) is not None)
+    eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is not None)
     settled(work)
-    assert work.vfs._write_back.context.known.rejects.get(Kind.FILE) is (create_existing == "reject")
+    assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is (create_existing == "reject")
     server.log.clear()
     work.write("another", b"one more", fsync=True)
     requests = [entry.operation for entry in server.log.changes()]
@@ -93,7 +93,7 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
     server.faults.next("error", on="create", status=413)
     with pytest.raises(Exception, match=r"."):
         work.vfs._write_back.upload.ask("x")
-    assert work.vfs._write_back.context.known.rejects.get(Kind.FILE) is None
+    assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is None
     files = made(server, work, 1)
     settled(work, files)
 
@@ -108,7 +108,7 @@ def test_a_server_that_changes_names_is_never_given_one_at_its_target(
     server.set(name_form=form)
     with pytest.raises(BadRequestError, match="the server keeps the name"):
         work.vfs._write_back.upload.ask("x")
-    assert work.vfs._write_back.context.known.rejects == {}
+    assert work.vfs._write_back.context.server.facts.rejects == {}
     settled(work, {})
 
 
@@ -118,7 +118,7 @@ def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
     """save/protocol.md R9: of the same kind."""
     for name in ("a", "b", "c", "f"):
         work.mkdir(name)
-    eventually(lambda: work.vfs._write_back.context.known.rejects.get(Kind.DIRECTORY))
+    eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.DIRECTORY))
     settled(work)
     server.log.clear()
     work.mkdir("c/d")

@@ -263,10 +263,10 @@ def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
     settled(work, {"renamed": NEW})
 
 
-def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
+def test_a_rename_over_a_file_that_gets_nowhere_leaves_both(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """vfs/semantics.md 6: it waits as long as something gets on; what is left is named, in the status too."""
+    """vfs/semantics.md 4, Rename: who renames is told that it failed; what it has set aside goes back."""
     server.store.seed({"new": NEW, "old": OLD})
     work = start(timeout=3.0)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
@@ -274,12 +274,9 @@ def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
     with pytest.raises(UnavailableError):
         work.vfs.rename("new", "old")
     server.faults.rate("unavailable", 1.0)
-    for left in (drain(work.vfs, None, None, None, lambda: False, 0.5), work.vfs.flush_all(None, 0.1, None)):
-        assert [entry["path"] for entry in left] == ["old"]
-    assert [entry["path"] for entry in work.vfs.status()["unsent"]] == ["old"]
+    assert drain(work.vfs, None, None, None, lambda: False, 0.5) == []
     server.faults.clear()
-    eventually(lambda: drain(work.vfs, None, None, None, lambda: False, 0.5) == [])
-    assert visible(server) == {"old": NEW}
+    settled(work, {"new": NEW, "old": OLD})
 
 
 def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[..., Workspace]) -> None:

@@ -119,7 +119,7 @@ def test_what_is_written_through_an_older_handle_goes_along(
     if end == "saves the file":
         work.write("file", b"saved", fsync=True)
         expected["file"] = b"saved"
-    elif end == "is killed":
+    else:
         expected["file"] = OLD
     work.boundaries.dead = end == "is killed"
     work.end()

@@ -118,7 +118,6 @@ def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
     work.vfs.unlink("file")
     (change,) = work.vfs._write_back.state.changes.values()
     eventually(lambda: not change.unfinished, "it is taken back")
-    assert change.asides
     with within(3.0):
         work.write("file", b"another", fsync=True)
     assert visible(server) == {"file": b"another"}

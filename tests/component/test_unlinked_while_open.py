@@ -140,7 +140,9 @@ def test_whatever_the_file_is(
         work.write(path, MINE, fsync=kind == "saved before")
     fh = unlinked(work, path)
     with monkeypatch.context() as patch:
-        patch.setattr(work.write_back.bases, "of", lambda *_, **__: pytest.fail("nothing will be saved"))
+        patch.setattr(
+            work.write_back.context, "base_of", lambda *_, **__: pytest.fail("nothing will be saved")
+        )
         work.vfs.write(fh, b"SECRET", 50)
     assert work.vfs.read(fh, 100, 50) == b"SECRET"
     assert work.names() == (["dir", "other"] if path in ("file", "file~") else ["dir", "file", "other"])

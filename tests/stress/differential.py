@@ -37,7 +37,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "other_encoding": 415, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed",
         "list_order": "updated",
         "delete_body": "item", "trailing_slash": "bare", "move_touches": "tree",
-        "updated_resolution": "seconds", "instance_items": "complete", "move_carries": False,
+        "updated_resolution": "seconds", "instance_items": "complete",
         "expert": "studioExpert", "name_form": "lower",
     },
     "a server whose list changes its order": {

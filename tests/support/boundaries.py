@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,7 +181,8 @@ class Mortal(Workspace):
         self.vfs.listdir("")
         refused = [file for file in self.state.left().files if file.refused]
         unsent = [file for file in self.state.left().files if file not in refused]
-        return not (unsent or self.state.changes) and not hidden(self.server)
+        late = self.write_back.context.look_again > time.monotonic()
+        return not (unsent or self.state.changes or late) and not hidden(self.server)
 
     def unrest(self) -> str:
         return f"open: {list(self.state.changes.values())} hidden: {hidden(self.server)}"

@@ -190,7 +190,7 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
 def knows_rejection(work: Mortal) -> None:
     """This mount has seen the server reject a create at an existing path (R9)."""
     work.write_back.upload.ask("dir/file")
-    assert work.write_back.context.known.rejects.get(Kind.FILE)
+    assert work.write_back.context.server.facts.rejects.get(Kind.FILE)
     eventually(work.at_rest)
 
 

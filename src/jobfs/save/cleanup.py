@@ -23,8 +23,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
-from jobfs.save.bases import sha256_of, with_bytes
-from jobfs.save.context import Context
+from jobfs.save.context import Context, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -32,15 +31,15 @@ from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
-#: Why a second version is kept.
+#: Why something gets a name.
 _FOUND = "found under a hidden name that no journal explains"
 _CHANGED = "changed by the job while it was being saved here"
+_FILLED = "the job put something into it while it was removed"
+_UNDONE = "it was not replaced"
 #: Most names that are tried for a second version.
 _NAMES = 50
 #: Times that bytes are read again because the item was touched meanwhile.
 _READS = 3
-#: Seconds between a look and a delete that are no pause.
-_PAUSE = 0.05
 #: Seconds until an aside is looked at again that is waiting for something else.
 _AGAIN = 0.5
 #: Seconds between listings that show whether directories that were removed are still empty.
@@ -81,8 +80,6 @@ class Cleanup:
             log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
             raise failed
         if not change.asides:
-            for taken in change.taken:
-                self._context.content.drop(taken.version)
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)
@@ -108,8 +105,8 @@ class Cleanup:
         """
         if aside.unsure_until > time.monotonic():
             return False
-        if not aside.id:
-            return self._delete_lost(aside)
+        # Before it is looked at: the job may write to it as long as that takes.
+        spare(self._context, aside.id)
         try:
             item, ours = self._look(aside, change)
         except NotFoundError:
@@ -118,7 +115,7 @@ class Cleanup:
             # Someone gave it another name: it is theirs now.
             return True
         if change.gives_back:
-            return self.give_back(aside, item, change.target)
+            return self.keep(aside, item, change.target, reason=_UNDONE, back=True)
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change)
         if ours:
@@ -149,28 +146,19 @@ class Cleanup:
         elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
         return item, not elsewhere and (base.proves(item) or digest in known)
 
-    def _delete_lost(self, aside: Aside) -> bool:
-        """Delete what a create without an answer may have left; some servers say 404 where they find nothing."""
-        found: list[Item] = []
-        with contextlib.suppress(NotFoundError):
-            found = self._client.find(aside.path)
-        return all(self._delete(aside, item) for item in found)
-
     def _delete(self, aside: Aside, item: Item) -> bool:
-        """Delete an item that is out of the way; False if it has to be looked at again (R7): that took time, or its answer."""
-        began = time.monotonic()
-        spare(self._context, item.id)
-        if time.monotonic() - began > _PAUSE:
-            return False  # next time there is nothing to wait for
+        """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
         try:
-            self._client.delete(item.id, once=True)
-        except NotFoundError:
-            pass
+            self._remove(item)
         except AnswerLostError:
             aside.unsure_until = self._context.may_come_until()
             return False
-        forget(self._context, item)
         return True
+
+    def _remove(self, item: Item) -> None:
+        with contextlib.suppress(NotFoundError):
+            self._client.delete(item.id, once=True)
+        forget(self._context, item)
 
     # -- a directory that was taken out of the job's reach (R12)
 
@@ -198,8 +186,7 @@ class Cleanup:
             return False
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
-            log.warning("%s: the job put something into it while it was removed; it is back", change.target)
-            return self.give_back(aside, item, change.target)
+            return self.keep(aside, item, change.target, reason=_FILLED, back=True)
         # What a save has left in it is looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
         return roles <= {names.Role.REMOVED} and self._delete(aside, item)
@@ -232,12 +219,23 @@ class Cleanup:
     # -- what is kept
 
     def keep(
-        self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
+        self,
+        aside: Aside,
+        item: Item,
+        target: str,
+        label: str = "conflict",
+        reason: str = _CHANGED,
+        *,
+        back: bool = False,
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
+        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free.
+
+        True when done, False to come back later. Raises ApiError.
+        """
+        # Its directory may have been renamed meanwhile.
         where = names.join(names.parent(item.path), names.basename(target))
-        for attempt in range(_NAMES):
-            path = names.beside(where, label, attempt=attempt)
+        beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
+        for path in [where, *beside] if back else beside:
             try:
                 answer = self._context.content.update(item, seen=True, path=path)
             except PathExistsError:
@@ -245,31 +243,16 @@ class Cleanup:
             except NotFoundError:
                 return True
             except AnswerLostError:
+                aside.unsure_until = self._context.may_come_until()
                 answer = self._client.get(item.id)
                 if aside.is_at(answer):
-                    aside.unsure_until = self._context.may_come_until()
                     return False
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning("%s: %s; kept as %s", target, reason, answer.path)
+            log.warning("%s: %s; it is %s now", target, reason, answer.path)
             return True
         return False
-
-    def give_back(self, aside: Aside, item: Item, target: str) -> bool:
-        """Give it its name again, or show it beside what has that by now. True when done. Raises ApiError."""
-        # Its directory may have been renamed meanwhile.
-        back = names.join(names.parent(item.path), names.basename(target))
-        try:
-            self._context.namespace.publish(self._context.content.update(item, seen=True, path=back))
-        except PathExistsError:
-            return self.keep(aside, item, target)
-        except NotFoundError:
-            return True
-        except ApiError:
-            aside.unsure_until = self._context.may_come_until()
-            raise
-        return True
 
     # -- refused
 
@@ -303,9 +286,9 @@ class Cleanup:
         file = change.file
         if file is None:
             return []
-        if file.generation == change.generation:
-            return [] if change.verb is Verb.MOVE else [edit(file, refused=reason, refused_errno=code)]
-        if change.generation:
+        if file.generation == change.generation and change.verb is not Verb.MOVE:
+            return [edit(file, refused=reason, refused_errno=code)]
+        if change.generation not in (0, file.generation):
             self._state.bytes.retire(file.ino, change.generation)
         return []
 
@@ -320,7 +303,7 @@ class Cleanup:
     def _put_back(self, aside: Aside, target: str) -> None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if aside.is_at(item) and not self.give_back(aside, item, target):
+            if aside.is_at(item) and not self.keep(aside, item, target, reason=_UNDONE, back=True):
                 raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
@@ -328,12 +311,12 @@ class Cleanup:
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
         if change.verb in (Verb.PUT, Verb.MKDIR):
+            spare(self._context, change.staged_id)
             for item in self._staged(change):
                 self._remove(item)
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(own)
         if change.verb is Verb.PUT and change.base.id:
-            # Before it is looked at: the job may write to it as long as that takes.
             spare(self._context, change.base.id)
             there = shown(self._client.find(change.target))
             if there is not None and is_base(self._context, there, change.base):
@@ -359,12 +342,6 @@ class Cleanup:
             return [item]
         return []
 
-    def _remove(self, item: Item) -> None:
-        spare(self._context, item.id)
-        with contextlib.suppress(NotFoundError):
-            self._client.delete(item.id, once=True)
-        forget(self._context, item)
-
     # -- hidden items that no record explains (R4)
 
     def expose_orphans(self) -> None:
@@ -375,8 +352,6 @@ class Cleanup:
                 try:
                     self.expose(item)
                 except REFUSALS as error:
-                    if error.status == 401:
-                        raise  # the key, and so all of them
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
@@ -395,23 +370,13 @@ class Cleanup:
         if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
             return ""
         if parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction):
-            self._client.delete(item.id, once=True)
-            forget(self._context, item)
+            self._remove(item)
             return ""
-        return self._show(item, parts)
-
-    def _show(self, item: Item, parts: names.HiddenName) -> str:
-        target = names.join(names.parent(item.path), parts.name)
-        if parts.role is not names.Role.STAGED and not self._client.find(target):
-            with contextlib.suppress(PathExistsError):
-                self._context.namespace.publish(self._client.update(item.id, path=target))
-                self._context.touch_directory(names.parent(target))
-                log.warning("%s: found under a hidden name, put back", target)
-                return f"{target}: put back"
-        label = "recovered" if parts.role is names.Role.STAGED else "conflict"
-        if not self.keep(Aside(item.id, item.path), item, target, label, _FOUND):
-            return ""
-        return f"{target}: kept beside it, with .{label}- in its name"
+        staged = parts.role is names.Role.STAGED
+        label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
+        if self.keep(Aside(item.id, item.path), item, target, label, _FOUND, back=not staged):
+            return f"{target}: shown again, under this name or with .{label}- in it"
+        return ""
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that the last listing does not have any more. Raises FsError."""
@@ -428,18 +393,15 @@ def explained(context: Context, item: Item) -> bool:
     """True if a Change of this mount knows this hidden item."""
     parts = names.parse_hidden(names.basename(item.path))
     with context.state.lock:
-        for change in context.state.changes.values():
-            if item.id == change.staged_id or (parts is not None and parts.transaction == change.tid):
-                return True
-            if any(
-                item.id == aside.id or (not aside.id and aside.path == item.path) for aside in change.asides
-            ):
-                return True
-    return False
+        return any(
+            item.id in (change.staged_id, *(aside.id for aside in change.asides))
+            or (parts is not None and parts.transaction == change.tid)
+            for change in context.state.changes.values()
+        )
 
 
 def spare(context: Context, item_id: str) -> None:
-    """Before an item is deleted: open handles get its bytes onto this machine. Raises ApiError, FsError."""
+    """Before an item is looked at to be deleted: open handles get its bytes onto this machine. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
             content = handle.content

@@ -1,28 +1,33 @@
-"""What every part of a save works with."""
+"""What every part of a save works with, and what is known of versions that a save replaces (save/protocol.md R1, R2)."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
-from jobfs.errors import BadRequestError
+from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item
-from jobfs.state import File, State, edit
-from jobfs.state.server import KnownServer, ServerFacts
+from jobfs.nodes import Item, shows_fraction
+from jobfs.state import Change, File, State, edit
+from jobfs.state.records import Base
+from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
 #: Items that are remembered.
 _REMEMBERED = 2048
+#: Seconds after its `updatedAt` in which a version may be written to again without another `updatedAt` (R1).
+YOUNG = 2.0
+#: Seconds to wait for bytes that a reader was given just now to be in their place.
+_SETTLING = 0.1
 
 
 @dataclass(eq=False)
@@ -43,6 +48,8 @@ class Context:
     timeout: float
     cache_limit: int
     server: KnownServer
+    #: Until when what was asked for without an answer may make hidden items: a listing after that shows them (R4).
+    look_again: float = 0.0
     #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By the id of an item, until when a request on it may still be carried out.
@@ -50,24 +57,16 @@ class Context:
     #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
     winners: LRUCache[str, File | str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
 
-    @property
-    def known(self) -> ServerFacts:
-        """What is known of this server."""
-        return self.server.facts
-
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
         with self.state.lock:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
-    def renamed_directory(self, old: str, new: str) -> None:
+    def renamed_directory(self, new: str) -> None:
         """This mount has given a directory another name: a late request may take what is in it back to the old one."""
         with self.state.lock:
-            for item_id, path in list(self._contested.items()):
-                if names.under(path, old):
-                    self._contested[item_id] = names.moved(path, old, new)
-            for item in self.namespace.subtree(new) if self._unsure else ():
+            for item in self.namespace.subtree(new) if self._unsure or self._contested else ():
                 if names.parse_hidden(names.basename(item.path)) is None:
                     self.renamed(item.id, item.path)
 
@@ -96,10 +95,6 @@ class Context:
         """Until when a request that goes unanswered now may be carried out, in monotonic seconds (R7)."""
         return time.monotonic() + self.lifetime
 
-    def age(self, item: Item) -> float:
-        """Seconds since the item's `updatedAt`, by the server's clock."""
-        return time.time() + self.client.server_time_offset - item.updated_ns / 1e9
-
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (monotonic s, R7)."""
         now, until = time.monotonic(), self.may_come_until()
@@ -123,13 +118,69 @@ class Context:
         if item is not None and item.is_dir:
             self.namespace.note_names(path, self.state.touch(item, content=True))
 
-    def in_background(self, task: Callable[[], object]) -> None:
-        """Run something that nobody waits for; what goes wrong is logged."""
+    # -- what is known of the version that a save replaces
 
-        def guarded() -> None:
-            try:
-                task()
-            except Exception as error:
-                log.warning("background work failed: %s", error)
+    def base_of(self, item: Item | None, *, young: bool | None = None) -> Base:
+        """The base that a version shown by this mount makes for a save."""
+        if item is None or item.implicit:
+            return Base()
+        young = self.young(item) if young is None else young
+        return Base.of(item, sha256=self._known_hash(item), young=young)
 
-        self.beside.submit(guarded)
+    def young(self, item: Item) -> bool:
+        """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
+        return time.time() + self.client.server_time_offset - item.updated_ns / 1e9 < YOUNG
+
+    def _known_hash(self, item: Item) -> str:
+        """The hash of a version that was placed here, or whose bytes are on this machine, else ""."""
+        file = self.state.of(item)
+        if file is not None and file.sha256 and file.version == item.updated_at:
+            return file.sha256
+        if item.is_dir or not self.content.whole(item, _SETTLING):
+            return ""
+        with self.content.open(item) as content:
+            return content.sha256() or ""
+
+    def needs_bytes(self, base: Base, there: Item) -> bool:
+        """True if only its bytes will tell the base once it is set aside, and they are not known yet."""
+        if base.sha256 or there.is_dir or not base.is_version(there):
+            return False
+        if base.young and not shows_fraction(there.updated_ns):
+            return False  # the job may have written others in that second
+        if not base.young and self.server.facts.moves_keep_updated_at:
+            return False  # its timestamp tells
+        return (there.size or 0) <= self.cache_limit
+
+    def learn_bytes(self, change: Change, there: Item) -> None:
+        """Fetch the bytes of the base, if need be. Raises UnavailableError."""
+        base = change.base
+        if not self.needs_bytes(base, there):
+            return
+        try:
+            digest = sha256_of(self.client, there.id, there.size)
+            if base.is_version(self.client.get(there.id)):
+                change.base = replace(base, sha256=digest)
+        except UnavailableError:
+            raise  # that says nothing of it, and the save is tried again
+        except ApiError as error:
+            log.info("%s: the bytes that are replaced can't be read: %s", change.target, error)
+
+
+def sha256_of(client: Client, item_id: str, size: int | None) -> str:
+    """The hash, in hex, of an item's bytes as the server has them now; `size` as far as it is known. Raises ApiError."""
+    digest = hashlib.sha256()
+    with client.download(item_id, size=size) as body:
+        for chunk in body.chunks():
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def with_bytes(client: Client, item: Item, digest: str) -> Item | None:
+    """The item as it is now, if it has these bytes and was neither written to nor moved while they were read. Raises ApiError."""
+    try:
+        if sha256_of(client, item.id, item.size) != digest:
+            return None
+        now = client.get(item.id)
+    except NotFoundError:
+        return None
+    return now if (now.version, now.path) == (item.version, item.path) else None

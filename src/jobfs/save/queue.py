@@ -4,12 +4,11 @@ Changes of one target run one after another (State.before), none where a name is
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent. Where
 many wait, the first begin before they are due: else who copies many files waits for the delay too.
 
-At most 64 hidden items of saves stand in the workspace: with 40 nothing more is begun in the background, with 64 fsync waits too.
-One that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun
-goes on.
+At most 64 hidden items of saves stand in the workspace: with so many nothing more is begun, and fsync waits too. One that has to
+wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes on.
 
-Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
-one Change at a time asks whether it is back (another one after a second), and once it is, all that had failed is due.
+Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone, and once an
+outage is over, all that had failed is due.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ import contextlib
 import errno
 import heapq
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from jobfs import names
 from jobfs.api import deadline
@@ -28,7 +29,7 @@ from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTime
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
-from jobfs.save.remove import Remove
+from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
@@ -37,14 +38,12 @@ log = logging.getLogger("jobfs.save")
 
 #: Seconds until a Change that failed runs again, at first and at most.
 _BACKOFF, _MOST = 0.5, 8.0
-#: Seconds that a run has to find out whether an outage is over before another one asks, and between looks whether one may.
-_ASK, _LOOK = 1.0, 0.25
-#: Most hidden items of saves in the workspace, and how many of these what runs in the background leaves to those who wait.
-_HIDDEN, _LEFT_FREE = 64, 24
+#: Seconds between looks whether the server may be asked again.
+_LOOK = 0.25
+#: Most hidden items of saves in the workspace.
+_HIDDEN = 64
 #: Those of one save: what it stages, and what it sets aside.
 _OF_ONE = 2
-#: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
-_SPARE = 64
 #: What is due within so many seconds begins at once where more than so many such files wait.
 _EARLY, _CROWD = 0.5, 32
 #: Seconds that a file which was closed may wait to be sent while a program has it open to write to it.
@@ -57,13 +56,13 @@ class Queue:
     """Runs the Changes of one mount. May be called from any thread."""
 
     def __init__(
-        self, context: Context, replace: Replace, remove: Remove, cleanup: Cleanup, *, delay: float
+        self, context: Context, replace: Replace, rename: Rename, cleanup: Cleanup, *, delay: float
     ) -> None:
         """`delay` in seconds from the close of a file to its upload."""
         self._context = context
         self._state = context.state
         self._replace = replace
-        self._remove = remove
+        self._rename = rename
         self._cleanup = cleanup
         self.delay = delay
         self._reservations = context.state.reservations
@@ -73,10 +72,11 @@ class Queue:
         self._begun: list[tuple[float, int, Change]] = []
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
-        self._threads: list[threading.Thread] = []
-        #: Threads without a Change. One of them looks for the next: what wakes it does not wake all.
-        self._idle = 0
-        self._looking = threading.Lock()
+        self._most = context.client.max_connections
+        self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
+        #: How many of these threads have a Change.
+        self._busy = 0
+        self._thread = threading.Thread(target=self._dispatch, name="jobfs-queue", daemon=True)
         self._health = context.client.health
         self._recoveries = self._health.recoveries
         self._stop = threading.Event()
@@ -85,15 +85,15 @@ class Queue:
 
     def start(self) -> None:
         """Begin to run what is due."""
-        with self._lock:
-            self._start_thread()
+        self._thread.start()
 
     def stop(self) -> None:
         """Run nothing more; returns when what runs has come to rest."""
         self._stop.set()
         self.wake()
-        for thread in self._threads:
-            thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown()
 
     # -- what is to run
 
@@ -110,12 +110,14 @@ class Queue:
             if change is None:
                 verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
                 change = self._state.change(verb, file.path, file)
-        if not change.begun:
-            # Else the newer bytes are sent when it ends.
-            usual = WHILE_OPEN if file.writing else self.delay
-            before = [due - time.monotonic() for due in (by, change.due) if due]
-            self.add(change, min([usual if delay is None else delay, *before]))
-        return change
+            if delay is None:
+                delay = WHILE_OPEN if file.writing else self.delay
+            due = min(time.monotonic() + delay, by or math.inf)
+            if not change.begun and not 0 < change.due <= due:
+                # Else the newer bytes are sent when it ends.
+                self._push(change, due)
+                self._lock.notify_all()
+            return change
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
@@ -140,38 +142,35 @@ class Queue:
 
     # -- the threads
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"jobfs-save-{len(self._threads)}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            log.warning("no thread for another save: %s", error)
-        else:
-            self._threads.append(thread)
-
-    def _work(self) -> None:
+    def _dispatch(self) -> None:
         while (change := self._take()) is not None:
             try:
-                with deadline.bound_by(change.deadline):
-                    self._attempt(change)
-            except REFUSALS:
-                pass
-            except JobfsError as error:
-                log.info("%s: tried again later: %s", change.target, error)
+                self._pool.submit(self._work, change)
+            except RuntimeError as error:
+                log.warning("no thread for another save: %s", error)  # another one takes it
+
+    def _work(self, change: Change) -> None:
+        try:
+            with deadline.bound_by(change.deadline):
+                self._attempt(change)
+        except REFUSALS:
+            pass
+        except JobfsError as error:
+            log.info("%s: tried again later: %s", change.target, error)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._lock.notify_all()
 
     def _take(self) -> Change | None:
         """Wait for a Change that may run, and claim it; None at the end."""
         with self._lock:
-            self._idle += 1
-        with self._looking, self._lock:
             while not self._stop.is_set():
                 now = time.monotonic()
                 self._take_up(now)
                 change = self._choose(now)
                 if change is not None:
-                    self._idle -= 1
-                    if not self._idle and len(self._threads) < self._context.client.max_connections:
-                        self._start_thread()
+                    self._busy += 1
                     self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
                 self._lock.wait(self._until_next(now) + 0.001)
@@ -192,52 +191,27 @@ class Queue:
         if self._recoveries != self._health.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._health.recoveries
-            failed = self._failed()
-            for change in failed:
-                change.attempts = 0
-            due |= dict.fromkeys(failed, now)
+            for change in self._out.values():
+                if change.attempts and not change.running:
+                    change.attempts = 0
+                    due[change] = now
         for change, when in due.items():
             self._push(change, when)
-        for heap in (self._begun, self._new):
-            if len(heap) > 2 * len(self._state.changes) + _SPARE:
-                # What a program has synced leaves an entry that is due later.
-                heap[:] = [entry for entry in heap if self._stands(entry)]
-                heapq.heapify(heap)
 
     def _choose(self, now: float) -> Change | None:
-        """The Change that is to run now. None while the server is to be left alone; in an outage one at a time asks for all."""
-        health = self._health
-        if health.wait(changing=True) > 0 or (health.out and self._asking()):
+        """The Change that is to run now; None while the server is to be left alone."""
+        if self._busy >= self._most or self._health.wait(changing=True) > 0:
             return None
         change = self._first(self._begun, now)
-        if change is None and self._has_room(_LEFT_FREE):
+        if change is None and self._has_room():
             change = self._first(self._new, self._horizon(now))
-        if change is None and health.out:
-            # Nothing is due that could ask: of what failed, the next has its turn.
-            failed = self._failed()
-            if failed:
-                self._push(min(failed, key=lambda change: change.due), now)
-                change = self._first(self._begun, now)
         return change
 
     def _horizon(self, now: float) -> float:
-        """What is due until then begins now: where many wait, that is a while ahead.
-
-        It is enough to look at the beginning of the heap, where each of them has two entries or three.
-        """
+        """What is due until then begins now: where many wait, that is a while ahead."""
         soon = now + _EARLY
         waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
         return soon if waiting > _CROWD else now
-
-    def _asking(self) -> bool:
-        """True if in an outage nothing more may run now: what has just begun to will find out whether it is over."""
-        recent = time.monotonic() - _ASK
-        just_begun = any(change.running and change.due > recent for change in self._out.values())
-        return just_begun or self._health.wait(changing=False) > 0
-
-    def _failed(self) -> list[Change]:
-        """What waits for its next try."""
-        return [change for change in self._out.values() if change.attempts and not change.running]
 
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
         """The first Change that is due and may run."""
@@ -256,11 +230,11 @@ class Queue:
             held.waiting.append(change)
         return None
 
-    def _has_room(self, left_free: int = 0) -> bool:
+    def _has_room(self) -> bool:
         """True if the hidden items of one more may stand in the workspace."""
         for seq in [seq for seq in self._out if seq not in self._state.changes]:
             del self._out[seq]
-        return sum(map(_hides, self._out.values())) + _OF_ONE <= _HIDDEN - left_free
+        return sum(map(_hides, self._out.values())) + _OF_ONE <= _HIDDEN
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         """It is about to run; `until`: the deadline of that run."""
@@ -277,7 +251,7 @@ class Queue:
             if change.over:
                 later = self._cleanup.finish(change)
             elif change.verb is Verb.REMOVE:
-                self._remove.run(change)
+                self._rename.run(change)
             else:
                 self._replace.run(change)
         except JobfsError as failure:
@@ -313,13 +287,7 @@ class Queue:
 
         Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
         """
-        try:
-            self._drive(change, lambda change: change.over)
-        except JobfsError:
-            if not (change.begun or change.over):
-                # The time was over before its turn came.
-                self.add(change, 0.0)
-            raise
+        self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
         """Run a Change here, and before it what has to come first, until it is over, as long as this thread's call may.
@@ -330,25 +298,20 @@ class Queue:
             if not over(change):
                 # Nor does it wait for what asks whether the server is back.
                 self._context.client.reach(change.target)
-            failed: JobfsError | None = None
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
-                met: UnavailableError | None = None
+                late: JobfsError = deadline.out_of_time(f"{change.target} is being saved")
                 try:
                     self._attempt(first)
                     if self._state.before(change) is not first:
                         continue
-                except (OutOfTimeError, HeldBackError) as error:
-                    # The server is not asked any more, and what went wrong before says more.
-                    raise failed or error from None
-                except UnavailableError as error:
-                    met = failed = error
+                except (OutOfTimeError, HeldBackError):
+                    raise  # the server is not asked any more
                 except JobfsError as error:
-                    if first is change:
+                    if first is change and not isinstance(error, UnavailableError):
                         raise
-                    failed = error
-                late = failed or deadline.out_of_time(f"{change.target} is being saved")
-                deadline.pause(deadline.backoff(attempt, met), late, self._context.timeout)
+                    late = error
+                deadline.pause(deadline.backoff(attempt, late), late, self._context.timeout)
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
@@ -422,5 +385,5 @@ def _hides(change: Change) -> int:
     if change.verb is Verb.REMOVE or isinstance(change.error, REFUSALS):
         return 0
     if change.over:
-        return change.unfinished + sum(aside.id != "" for aside in change.asides)
+        return change.unfinished + len(change.asides)
     return 0 if change.direct else _OF_ONE

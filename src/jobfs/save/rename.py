@@ -1,115 +1,260 @@
-"""Changes of items on the server that the caller waits for: moved, a directory with all in it, given another permission."""
+"""Changes of items on the server that the caller waits for: renamed, given another permission, removed.
+
+A directory that is removed is moved out of the job's reach, and deleted later (save/protocol.md R12). Of a file never more is
+deleted than the user has seen (vfs/semantics.md 4; save/protocol.md R10).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from jobfs import names
+from jobfs.api import deadline
 from jobfs.errors import (
+    REFUSALS,
     AnswerLostError,
+    ApiError,
     BadRequestError,
+    FsError,
+    HeldBackError,
     JobfsError,
     NoDirectoryError,
     NotFoundError,
     UnavailableError,
 )
 from jobfs.nodes import Item
+from jobfs.save.cleanup import Cleanup, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import Stage, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 from jobfs.trial.questions import carried
 
 log = logging.getLogger("jobfs.save")
 
 #: Most items that are asked whether they moved along with their directory.
 _ASKED = 3
+#: Most times that a request is sent, with a look before each but the first.
+_LOOKS = 8
 
 
 class Rename:
     """Synchronous changes; each raises ApiError, with the errno that the caller gets (vfs/semantics.md 5)."""
 
-    def __init__(self, context: Context, replace: Replace) -> None:
+    def __init__(self, context: Context, replace: Replace, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._namespace = context.namespace
         self._replace = replace
+        self._cleanup = cleanup
 
     def update(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path, to a free name, permission or lifecycle with one request. Raises PathExistsError, ApiError."""
         lost: AnswerLostError | None = None
-        for _ in range(3):
+        for attempt in range(_LOOKS):
             try:
-                answer = self._context.content.update(item, **wanted)
+                answer = self._context.content.update(item, once=True, **wanted)
             except AnswerLostError as error:
                 self._context.unanswered(item.id)
                 lost = error
-                answer = self._client.get(item.id)
-                if any(value not in (None, getattr(answer, name)) for name, value in wanted.items()):
-                    self._context.check_form(answer, wanted.get("path", answer.path), item.path)
-                    continue
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
-            if lost is None:
-                # Else the job may have written to it between the request and the look (R2).
-                self._context.touched(item, answer)
-            if "path" in wanted:
-                self._context.renamed(item.id, answer.path)
-            self._namespace.publish(answer)
-            return answer
-        raise lost or UnavailableError(
-            f"the directory of {wanted['path']} keeps being removed", endpoint="update"
-        )
+            except UnavailableError as error:
+                self._pause(error, attempt)
+            else:
+                if lost is None:
+                    # Else the job may have written to it between the request and the look (R2).
+                    self._context.touched(item, answer)
+                return self._publish(answer, **wanted)
+            answer = self._client.get(item.id)
+            if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
+                return self._publish(answer, **wanted)
+            self._context.check_form(answer, wanted.get("path", answer.path), item.path)
+            if answer.path != item.path:
+                raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
+        raise lost or UnavailableError(f"{item.path} can't be changed: no answer", endpoint="update")
+
+    def _publish(self, item: Item, path: str = "", **wanted: object) -> Item:
+        if path:
+            self._context.renamed(item.id, item.path)
+        self._namespace.publish(item)
+        return item
+
+    def _pause(self, error: UnavailableError, attempt: int) -> None:
+        """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
+        if isinstance(error, HeldBackError):
+            raise error
+        # The looks are few: the last ones come late in the time that a call has.
+        pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
+        deadline.pause(pause, error, self._context.timeout)
+
+    # -- a directory with all that is in it
 
     def rename_directory(self, item: Item, new: str) -> None:
-        """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.
+        """Rename a directory with one request; the caller holds both names, and nothing runs below them.
 
-        Killed in between, the next mount asks the server whether it was renamed (`find_renamed`).
+        Killed in between, the next mount asks the server whether it was renamed (`find_renamed`). Raises ApiError, FsError(EXDEV)
+        on a server that moves a directory without what is in it: `mv` copies then.
         """
         old = item.path
+        inside = [other for other in self._namespace.subtree(old) if other.path != old][:_ASKED]
+        if inside and self._context.server.facts.moves_carry is False:
+            raise FsError(errno.EXDEV)
         values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
         with self._state.running(Verb.MOVE, new, **values) as change:
             try:
                 self._state.write(edit(change), new=True)
-                inside = [] if self._context.known.moves_carry else self._below(old)[:_ASKED]
-                self.update(item, path=new)
-                self._bring_along(inside, old, new)
+                moved = self.update(item, path=new)
+                if not self._carries(inside, new):
+                    self.update(moved, path=old)
+                    raise FsError(errno.EXDEV)
                 repath(self._state, change)
-                self._context.renamed_directory(old, new)
+                self._context.renamed_directory(new)
             except BaseException:
                 self._state.end(change)
                 raise
 
-    def _bring_along(self, inside: list[Item], old: str, new: str) -> None:
-        """Move what is in a directory by itself, on a server that moves a directory's own item only.
-
-        The reference does not say which; the first directory with something in it shows. `inside`: some of that.
-        """
-        if not inside:
-            return
-        try:
-            if self._context.known.moves_carry is None:
+    def _carries(self, inside: list[Item], new: str) -> bool:
+        """False if a directory was moved without what is in it: the first one that is not empty shows that."""
+        if inside and self._context.server.facts.moves_carry is None:
+            with contextlib.suppress(JobfsError):  # the directory itself is renamed all the same
                 self._context.server.learn(moves_carry=carried(self._client, inside, new))
-            if self._context.known.moves_carry is not False:
-                return
-            self._namespace.refresh()
-            for item in self._below(old):
-                try:
-                    self.update(item, path=names.moved(item.path, old, new))
-                except (BadRequestError, NotFoundError) as error:
-                    log.warning("%s stays where it is though %s was renamed: %s", item.path, old, error)
-        except JobfsError as error:
-            # The directory itself was renamed, and nothing is lost: what stayed is shown where it is.
-            log.warning("what is in %s may not have been renamed with it: %s", old, error)
+        return not inside or self._context.server.facts.moves_carry is not False
 
-    def _below(self, directory: str) -> list[Item]:
-        """Every known item in a directory, those above before what is in them."""
-        known = self._namespace.subtree(directory)
-        return sorted((item for item in known if item.path != directory), key=lambda item: item.path)
+    def remove_directory(self, item: Item) -> None:
+        """Remove a directory that is seen empty (R12): out of the job's reach, looked at again later, then deleted.
+
+        Raises FsError(ENOTEMPTY), ApiError.
+        """
+        namespace, state = self._namespace, self._state
+        if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
+            raise FsError(errno.ENOTEMPTY)
+        with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
+            try:
+                # Else, in a deep tree, the hidden names of those in it would come one below the other: no path is so long.
+                near = names.basename(item.path) if self._has_hidden(item.path) else item.path
+                aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
+                self._take_away(change, item, aside)
+            except BaseException:
+                if change.stage is Stage.STAGED:
+                    state.end(change)
+                raise
+        state.lose(item.id)
+
+    def _has_hidden(self, directory: str) -> bool:
+        """True if this mount has set something aside in a directory."""
+        asides = (aside for change in [*self._state.changes.values()] for aside in change.asides)
+        return any(names.under(aside.path, directory) for aside in asides)
+
+    def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
+        """Move the directory to its hidden name. Raises ApiError; if it may be there, cleanup looks at it all the same."""
+        try:
+            moved = self.update(item, path=aside.path)
+        except (NotFoundError, BadRequestError):
+            raise
+        except ApiError:
+            aside.unsure_until = self._context.unsure_until(item.id)
+            if aside.unsure_until:
+                self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+                self._namespace.touch(item.path)
+            raise
+        aside.seen(moved)
+        aside.unsure_until = self._context.unsure_until(item.id)
+        # Before cleanup may look: what a listing shows in it from now on is not to be forgotten.
+        self._namespace.forget(moved)
+        self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+
+    # -- a file
+
+    def delete(self, item: Item) -> None:
+        """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
+
+        Raises ApiError.
+        """
+
+        def another(item: Item, lost: bool) -> Item | None:
+            there = self._namespace.lookup(item.path, max_age=0.0)
+            if there is None or there.is_dir or (lost and there.id != item.id):
+                return None
+            return there
+
+        spare(self._context, item.id)
+        self._delete(item, another)
+
+    def delete_version(self, path: str, base: Base) -> None:
+        """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.
+
+        Before every delete it is looked at (R7). Raises ApiError, FsError.
+        """
+        if not base.id:
+            return
+        spare(self._context, base.id)
+        item = self._still_there(path, base)
+        if item is not None:
+            self._delete(item, lambda item, lost: self._still_there(path, base))
+        else:
+            self._namespace.touch(path)
+
+    def _delete(self, item: Item, look: Callable[[Item, bool], Item | None]) -> None:
+        """Delete an item that was just looked at; no request is sent again without another `look`.
+
+        Meanwhile the job may have renamed it, or made another one where ours was deleted without an answer. `look` tells what is
+        to be deleted now, given the item and whether an answer was lost. Raises ApiError.
+        """
+        lost = False
+        for attempt in range(_LOOKS):
+            try:
+                self._client.delete(item.id, once=True)
+                return forget(self._context, item)
+            except AnswerLostError:
+                lost = True
+            except NotFoundError:
+                forget(self._context, item)
+            except UnavailableError as error:
+                self._pause(error, attempt)
+            there = look(item, lost)
+            if there is None:
+                return self._namespace.touch(item.path)
+            item = there
+        raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
+
+    def _still_there(self, path: str, base: Base) -> Item | None:
+        """The item of that version, if that is what stands at the path."""
+        try:
+            item = self._client.get(base.id)
+        except NotFoundError:
+            return None
+        if item.path != path:
+            return None
+        if is_base(self._context, item, base):
+            return item
+        log.warning("%s: the job has written to it since it was shown here: it stays", path)
+        return None
+
+    def run(self, change: Change) -> None:
+        """Carry out the unlink of a file that is read here, or the removal of one that has a scratch name here now.
+
+        From here on it does not come back after a kill: its bytes here are on the disk. Raises ApiError, FsError.
+        """
+        change.begun = True
+        if change.base.id:
+            self._state.sync()
+            self._state.write(edit(change))
+        try:
+            self.delete_version(change.target, change.base)
+        except REFUSALS as error:
+            # What takes its name would wait for ever.
+            log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
+            self._state.end(change)
+            self._namespace.touch(change.target)
+            raise
+        self._state.end(change)
 
 
 def repath(state: State, change: Change) -> None:

@@ -16,9 +16,8 @@ A save from its first line to its last, in reading order:
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
 (save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
-staged, and what was to be replaced if that is still the version that was seen. Where its bytes are still needed here, or its
-file gets a scratch name (`Tree._stay`), an item goes a little later (save/remove.py). Refused for good, a save is undone
-(cleanup.py `undo`).
+staged, and what was to be replaced if that is still the version that was seen. Refused for good, a save is undone (`undo`
+there).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
 After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
@@ -41,9 +40,7 @@ from jobfs.api import deadline
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
-    ApiError,
     BadRequestError,
-    ContractError,
     FsError,
     NoDirectoryError,
     NotFoundError,
@@ -53,7 +50,6 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
@@ -69,7 +65,6 @@ _ROUNDS = 8
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
-_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}  #: Of a File without unsent bytes.
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
@@ -92,20 +87,18 @@ def check(change: Change) -> None:
 class Replace:
     """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
 
-    def __init__(self, context: Context, upload: Upload, bases: Bases, cleanup: Cleanup) -> None:
+    def __init__(self, context: Context, upload: Upload, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
-        self._bases = bases
         self._cleanup = cleanup
 
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
-        Raises UnavailableError if it has to be tried again later, and ContractError if an answer does not match the request and
-        a look shows that it was not done. Raises a class of REFUSALS if the server refuses it for good (then everything set
-        aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
+        everything set aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
         """
         change.begun = True
         try:
@@ -123,11 +116,8 @@ class Replace:
             change.unsure = True  # before the refused request, one without an answer may have come
             self._cleanup.undo(change, str(error), error.errno)
             raise
-        except AnswerLostError as error:
+        except AnswerLostError:
             change.unsure = True
-            if isinstance(error, WrongAnswerError):
-                # No answer is on its way: who waits is told at once.
-                raise ContractError(str(error), endpoint=error.endpoint, status=error.status) from None
             raise
 
     @contextlib.contextmanager
@@ -193,8 +183,9 @@ class Replace:
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
         if not self._upload.has_bytes(change):
-            self._cleanup.undo(change, "its local bytes are not whole", errno.EIO)
-            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
+            told = f"the local bytes of {change.target} are not whole"
+            self._cleanup.undo(change, told, errno.EIO)
+            raise FsError(errno.EIO, told)
         if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):
             return True
         self._rename_suspect(change, change.file)
@@ -215,14 +206,13 @@ class Replace:
             self._state.apply(change, target=path, base=Base())
         log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
-    def _attempt(self, change: Change, *lost: Aside) -> None:
+    def _attempt(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        self._record(change, used=tid, tid=tid, asides=[*change.asides, *lost])
+        self._record(change, used=tid, tid=tid)
 
     def _create(self, change: Change) -> Item:
         """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
-        errors: list[ApiError] = []
         for _ in range(_CREATES):
             try:
                 return self._upload.create(change, change.hidden(self._context.mount))
@@ -230,25 +220,15 @@ class Replace:
                 found = self._upload.find(change)
                 if found is not None:
                     return found
-                errors.append(error)
-                self._attempt_again(change, error)
-        above = names.parent(change.target)
-        insists = all(isinstance(error, NoDirectoryError) for error in errors) and self._is_directory(above)
-        if insists or isinstance(errors[-1], AnswerLostError):
-            raise errors[-1]
-        raise UnavailableError(f"{above} keeps being removed", endpoint="create")
-
-    def _attempt_again(self, change: Change, error: AnswerLostError | BadRequestError) -> None:
-        """Make what this attempt lacked, note what it may make yet, and begin the next. Raises BadRequestError, ApiError."""
-        lost = []
-        if isinstance(error, NoDirectoryError):
-            self.make_directory(names.parent(change.target))
-        elif isinstance(error, BadRequestError):
-            raise error
-        else:
-            late = self._context.may_come_until()
-            lost = [Aside("", change.hidden(self._context.mount), unsure_until=late)]
-        self._attempt(change, *lost)
+                if isinstance(error, NoDirectoryError):
+                    self.make_directory(names.parent(change.target))
+                elif isinstance(error, BadRequestError):
+                    raise
+                else:
+                    # What comes of it late is a staged item whose transaction is a tombstone (R4).
+                    self._context.look_again = self._context.may_come_until()
+            self._attempt(change)
+        raise UnavailableError(f"{change.target} can't be made: it is tried again", endpoint="create")
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, save it the hidden way."""
@@ -294,7 +274,7 @@ class Replace:
         """The same of the target, while its new content is on its way; the bytes of the base come meanwhile, if need be."""
         look = self._look(change.target)
         if look.there is not None:
-            self._bases.learn(change, look.there)
+            self._context.learn_bytes(change, look.there)
         return look
 
     def _place(self, change: Change, look: Look | None) -> None:
@@ -312,30 +292,23 @@ class Replace:
         raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
-        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""
+        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST).
+
+        A directory that was acknowledged in an outage is the one that the job has made meanwhile; a file of the job makes room.
+        """
         if there is None:
             return False
-        if there.id == change.staged_id:
-            self._placed(change, there, adopted=False)
-            return True
-        # Where somebody was told in an outage that a directory is there, a file that the job made makes room.
-        own = change.file or self._state.at(change.target)
-        if change.verb is Verb.MKDIR and (there.is_dir or own is None or not own.unmade):
-            self._meet_directory(change, there)
-            return True
-        return False
-
-    def _meet_directory(self, change: Change, there: Item) -> None:
-        """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
-
-        Raises FsError(EEXIST) for a directory whose maker waits, PathExistsError where a file is in the way of it.
-        """
-        if change.file is None or not there.is_dir:
-            raise FsError(errno.EEXIST) if there.is_dir else PathExistsError(f"{there.path} is a file there")
-        with contextlib.suppress(NotFoundError, UnavailableError):
-            # Else a later listing shows it, and its transaction is a tombstone.
-            self._client.delete(change.staged_id)
+        if there.id != change.staged_id:
+            own = change.file or self._state.at(change.target)
+            if change.verb is not Verb.MKDIR or (own is not None and own.unmade and not there.is_dir):
+                return False
+            if not there.is_dir:
+                raise PathExistsError(f"{there.path} is a file there")
+            if change.file is None:
+                raise FsError(errno.EEXIST)
+            # A later listing shows the staged one, and its transaction is a tombstone.
         self._placed(change, there, adopted=False)
+        return True
 
     def plan_aside(
         self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
@@ -357,9 +330,9 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        if self._bases.needs_bytes(change.base, there):
+        if self._context.needs_bytes(change.base, there):
             # By another thread: a body that hangs would hold up this one for longer than its call may take.
-            learning = self._context.beside.submit(deadline.carried(self._bases.learn), change, there)
+            learning = self._context.beside.submit(deadline.carried(self._context.learn_bytes), change, there)
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
@@ -375,19 +348,17 @@ class Replace:
         check(change)
         try:
             answer = self._context.content.update(there, seen=True, path=aside.path, once=True)
-        except AnswerLostError as error:
+        except AnswerLostError:
             aside.unsure_until = self._context.unanswered(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
             moved, change.unsure = self._has_moved(aside), unsure
-            if isinstance(error, WrongAnswerError) and not moved:
-                raise
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
                 self._drop_aside(change, aside, error)
         else:
-            if there.updated_at == answer.updated_at != "" and not self._bases.young(there):
+            if there.updated_at == answer.updated_at != "" and not self._context.young(there):
                 self._context.server.learn(moves_keep_updated_at=True)  # only an old item proves it (R1)
             aside.seen(answer)
             moved = True
@@ -431,20 +402,16 @@ class Replace:
         except NotFoundError:
             self._staged_gone(change)
             return True
-        except AnswerLostError as error:
+        except AnswerLostError:
             self._context.unanswered(change.staged_id)
             change.unsure = True
-            if not self._look_at_staged(change):
-                return True
-            if isinstance(error, WrongAnswerError):
-                raise
-            return False
+            return not self._look_at_staged(change)
         self._placed(change, answer, adopted=not change.unsure)
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
         """After a lost move or a restart (R6). True: what is to be placed is where it was; else that was dealt with."""
-        for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
+        for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)
         try:
@@ -489,6 +456,7 @@ class Replace:
         # What has to be copied is copied before the locks are taken: readers wait for them.
         saved = content.take(source) if adopted else None
         with self._going_on(change):
+            sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
             state.write(
                 *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(
@@ -500,7 +468,7 @@ class Replace:
                     permission=item.permission,
                     wish=None if file.wish is item.permission else file.wish,
                     refused="",
-                    **(_NOTHING if file.generation == change.generation else {}),
+                    **sent,
                 ),
                 gone=[] if change.asides else [change],
             )
@@ -580,11 +548,9 @@ class Replace:
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
         with self._state.lock:
-            if change.over:
-                return
-            if change.recorded:
+            if change.recorded and change.begun and not change.over:
                 self._state.cancel(change, shows={})
-            else:
+            elif not change.over:
                 self._state.end(change)
 
     def _is_directory(self, path: str) -> bool:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import time
 from pathlib import Path
 
 from jobfs import names
 from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
-from jobfs.save.bases import with_bytes
-from jobfs.save.context import Context
-from jobfs.state import Change, edit
+from jobfs.save.context import Context, with_bytes
+from jobfs.state import Change
 from jobfs.state.localbytes import failure
-from jobfs.state.records import Aside, Stage, Verb
+from jobfs.state.records import Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
@@ -27,8 +25,6 @@ log = logging.getLogger("jobfs.save")
 #: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves; and so many more to ask
 #: again, where it could not be asked.
 _WORTH, _AGAIN = 4, 50
-#: Seconds by which the server's clock may be misjudged.
-_SKEW = 1.5
 
 
 class Upload:
@@ -92,7 +88,7 @@ class Upload:
             return True
         if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
-        return self._context.known.rejects.get(Kind.FILE, False)
+        return self._context.server.facts.rejects.get(Kind.FILE, False)
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
@@ -105,45 +101,35 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self._context.known.rejects.get(Kind.DIRECTORY):
+        if not self._context.server.facts.rejects.get(Kind.DIRECTORY):
             return None
-        began = time.monotonic()
         try:
             return self._client.create_directory(path, Permission.READ_WRITE)
         except AnswerLostError:
-            for item in self._client.find(path):
-                if item.is_dir and self._context.age(item) < time.monotonic() - began + _SKEW:
-                    return item
-        return None
+            return next((item for item in self._client.find(path) if item.is_dir), None)
 
     # -- how this server takes creates
 
     def count_new(self, path: str) -> None:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
         due = next(self._new) % _AGAIN == _WORTH
-        if due and len(self._context.known.rejects) < len(Kind) and not self._client.health.out:
-            self._context.in_background(lambda: self.ask(path))
+        if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
+            self._context.beside.submit(self.ask, path)
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
 
-        They are in the journal, as a change that was cancelled: what is left of them is taken away by cleanup.
+        Their transaction is a tombstone: what is left of them is deleted when a listing shows it (R4).
         """
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
-        # Running until it is asked: cleanup would take away what the answer depends on.
-        with self._state.running(Verb.PUT, path) as change:
+        # It explains them until the server is asked: the answer depends on them.
+        with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
-                self._state.write(
-                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]), used=tid, new=True
-                )
-            except FsError:
-                self._state.end(change)
-                raise
-            # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
-            self._state.sync()
-            try:
+                self._state.write(used=tid, new=True)
+                # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+                self._state.sync()
                 self._probe.write_bytes(b"?")
                 found: dict[Kind, bool] = {}
                 for kind in Kind:
@@ -152,12 +138,13 @@ class Upload:
                         self._context.server.learn(rejects=dict(found), forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
             except AnswerLostError:
-                # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
-                change.asides[0].unsure_until = self._context.may_come_until()
+                self._context.look_again = self._context.may_come_until()
                 raise
             except OSError as error:
                 told = f"can't write in {self._probe.parent}: {error.strerror}"
                 raise FsError(failure(error), told) from error
+            finally:
+                self._state.end(change)
 
 
 def wanted(change: Change) -> Permission | None:

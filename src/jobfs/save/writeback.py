@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -10,17 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs import memory
+from jobfs import memory, names
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.queue import WHILE_OPEN, Queue
-from jobfs.save.remove import Remove
 from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
@@ -79,14 +78,12 @@ class WriteBack:
             client, namespace, content, self.state, beside, mount=mount, lifetime=settings.request_lifetime,
             timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
-        self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
         self.cleanup = Cleanup(self.context, self.upload)
-        self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
-        self.remove = Remove(self.context, self.replace, self.cleanup)
-        self.rename = Rename(self.context, self.replace)
+        self.replace = Replace(self.context, self.upload, self.cleanup)
+        self.rename = Rename(self.context, self.replace, self.cleanup)
         delay = settings.write_back_delay
-        self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
+        self.queue = Queue(self.context, self.replace, self.rename, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
         #: What the user has to be told of that, a sentence each.
@@ -115,17 +112,9 @@ class WriteBack:
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
             self.state.sync()  # what is removed by the next mount may have its bytes here
-            self._leave_removals()
-            self.state.sync()
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
-
-    def _leave_removals(self) -> None:
-        """Removals that were not begun are the next mount's. Raises FsError(EIO)."""
-        with self.state.lock:
-            waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
-            self.state.write(*map(edit, waiting))
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):
@@ -143,31 +132,26 @@ class WriteBack:
     def _tidy_loop(self) -> None:
         seen = 0  # before the first listing nothing is known to be gone
         given_back = listed = time.monotonic()
-        # Until then what a killed mount has asked for may be carried out: a listing after that shows it.
-        settled = listed + self.context.lifetime if self.taken_up else listed
         while not self._stopping.wait(_TIDY_EVERY):
-            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
+            now, number = time.monotonic(), self.namespace.snapshot_number
+            if now - given_back > _GIVE_BACK_EVERY:
                 memory.give_back()
-                given_back = time.monotonic()
-            now = self.namespace.snapshot_number
-            if now == seen:
-                if time.monotonic() > (settled if listed < settled else listed + _LIST_EVERY):
-                    listed = time.monotonic()
-                    if self.state.journal.has_tombstones:
-                        self.context.in_background(self.namespace.refresh)
-                continue
-            listed = time.monotonic()
+                given_back = now
+            again = self.context.look_again
             try:
-                self.cleanup.expose_orphans()
-                self.cleanup.forget_vanished()
-                # What their requests may have left is gone: the listing has shown it.
-                self.state.journal.prune(time.monotonic() - self.context.lifetime * _LIFETIMES)
-                seen = now
-            except JobfsError as error:
+                if number != seen:
+                    listed = now
+                    self.cleanup.expose_orphans()
+                    self.cleanup.forget_vanished()
+                    # What their requests may have left is gone: the listing has shown it.
+                    self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
+                    seen = number
+                elif now > (again if listed < again else listed + _LIST_EVERY):
+                    listed = now
+                    if self.state.journal.has_tombstones:
+                        self.namespace.refresh()
+            except Exception as error:
                 log.info("what the listing has shown is looked at again later: %s", error)
-            except Exception:
-                log.exception("what the listing has shown could not be looked at")
-                seen = now
 
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 
@@ -209,28 +193,28 @@ class WriteBack:
         """
         if file.stays:
             return
-        if self.namespace.unreachable:
-            self._begin_anew(file)
+        if self.namespace.unreachable and self._take_back(file):
+            self.queue.save(file)
         try:
             while (change := file.change) is not None and change.going:
                 self.queue.commit(change)
         except UnavailableError:
-            if not self._begin_anew(file):
+            if not self._take_back(file):
                 raise
+            self.queue.save(file)
 
-    def _begin_anew(self, file: File) -> bool:
-        """In an outage, a file whose save was begun need not wait for that: it is taken back later, and another one begun.
+    def _take_back(self, file: File) -> bool:
+        """A save that was begun does not go on, and is taken back later: in an outage nobody waits for it.
 
-        False if it has none, or one that may have set aside what it replaces.
+        False if there is none, or one that may have set aside what it replaces.
         """
         with file.lock, self.state.lock:
             change = file.change
-            if change is None or not change.begun or change.settled or any(a.id for a in change.asides):
+            if change is None or not change.begun or change.settled or change.asides:
                 return False
-            # What it was to replace, the other one does.
+            # What it was to replace, the next one does.
             self.state.cancel(change, ino=0, base=Base())
         self.queue.wake()
-        self.queue.save(file)
         return True
 
     # -- names
@@ -268,7 +252,7 @@ class WriteBack:
     def remove_later(self, item: Item) -> None:
         """An item whose bytes are needed here goes once they are on this machine. Raises ApiError, FsError(EIO)."""
         self.client.reach(item.path)
-        removal = self._removal(item.path, self.bases.of(item), item)
+        removal = self._removal(item.path, self.context.base_of(item), item)
         try:
             self.state.write(edit(removal), new=True)
         except FsError:
@@ -279,7 +263,7 @@ class WriteBack:
     def victim(self, path: str, node: File | Item | None) -> Victim:
         """What makes room if something takes this name; `node` is what is shown there, at rest. Raises nothing."""
         if isinstance(node, Item):
-            return Victim(self.bases.of(node), node)
+            return Victim(self.context.base_of(node), node)
         if isinstance(node, File):
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
@@ -350,16 +334,9 @@ class WriteBack:
         try:
             state.write(edit(change), new=True)
             self.queue.commit(change)
-        except JobfsError as error:
-            with state.lock:
-                undone = change.stage is Stage.DONE or not change.begun
-                if undone:
-                    state.end(change)
-            if not undone and isinstance(error, UnavailableError):
-                self._go_on_alone(change)
-            elif not undone:
-                # Not even what was set aside could be put back: that is tried again.
-                self.replace.give_up(change)
+        except JobfsError:
+            # Whatever of it the server may have carried out is taken back: both are there, or beside each other.
+            self.replace.give_up(change)
             self.spared(victim, target)
             self.queue.wake()
             self.namespace.touch(item.path)
@@ -368,18 +345,6 @@ class WriteBack:
         assert change.item is not None
         self.replaced(victim)
         return change.item
-
-    def _go_on_alone(self, change: Change) -> None:
-        """A rename of an item may have been done: it goes on, though its caller was told that it failed. Raises FsError(EIO).
-
-        What has its target here is saved after it, and knows nothing of the item: both are kept.
-        """
-        with self.state.lock:
-            file = change.file
-            self.state.write(edit(change, ino=0, file=None))
-            self.state.apply(change, shows={})
-            if file is not None and file.change is change:
-                file.change = None
 
     def stay(
         self,
@@ -396,7 +361,7 @@ class WriteBack:
         machine that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state, item = self.state, node if isinstance(node, Item) else None
-        base = self.bases.of(item)
+        base = self.context.base_of(item)
         file = state.open(node) if isinstance(node, Item) else node
         copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
         values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **attr}
@@ -432,6 +397,63 @@ class WriteBack:
         return self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip
+
+    # -- what a person decides about saves that do not get through (vfs/semantics.md 4)
+
+    def retry(self, path: str | None) -> list[str]:
+        """Try at once what was refused, or waits for its next try, at or below `path`; returns the paths."""
+        found = []
+        for file in self.state.left(path or "").files:
+            change = file.change
+            if not file.refused and (change is None or not change.attempts):
+                continue
+            if file.refused:
+                self.state.write(edit(file, refused="", refused_errno=0))
+            if change is not None and change.begun:
+                self.queue.add(change, 0.0)
+            else:
+                self.queue.save(file, 0.0)
+            found.append(file.path or "")
+        return found
+
+    def discard(self, path: str) -> list[tuple[str, str]]:
+        """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
+
+        The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has
+        the file open, or it is just being sent.
+        """
+        found = self.state.left(path).files
+        if not found:
+            raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
+        for file in found:
+            _check_closed(file)
+        # What is in a directory goes before it.
+        found.sort(key=lambda file: (file.unmade, -(file.path or "").count("/")))
+        targets = [(file, file.path or "") for file in found]
+        return [(target, self._give_up(file, target)) for file, target in targets]
+
+    def _give_up(self, file: File, target: str) -> str:
+        """Let go of record and bytes, and of what was begun; returns where a copy is."""
+        state = self.state
+        with state.reservations.held(target):
+            if not (file.unsent or file in state.unclosed):
+                raise FsError(errno.ENOENT, f"{target} was just sent")
+            _check_closed(file)
+            local, change = file.local, file.change
+            with contextlib.suppress(FsError):  # what can't be read is given up without a copy
+                local = local or state.bytes.open(file.ino, file.generation)
+            kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
+            if change is not None and (change.running or (change.begun and not self._take_back(file))):
+                raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
+            with file.lock, state.lock:
+                state.unname(file)
+            self.namespace.touch(target)
+        return kept
+
+
+def _check_closed(file: File) -> None:
+    if file.handles:
+        raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
 
 
 def _let_go_of(copy: Local | None) -> None:

@@ -272,7 +272,7 @@ def _tree(trial: Trial) -> Finding:
     moved = trial.client.update(above.id, path=trial.path("moved"))
     if carried(trial.client, [below], moved.path):
         return good("yes", "a rename of a directory is one request", moves_carry=True)
-    return costs("no", "what is in a directory is renamed one by one with it", moves_carry=False)
+    return costs("no", "a directory with something in it is not renamed: mv copies it", moves_carry=False)
 
 
 def _download(trial: Trial) -> Finding:

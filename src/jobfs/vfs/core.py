@@ -19,7 +19,7 @@ from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
-from jobfs.save import WriteBack, discard, restore, retry
+from jobfs.save import WriteBack, restore
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
 from jobfs.state.left import left_to_next
@@ -217,12 +217,12 @@ class Vfs(Attributes, Tree, Files):
         ]
 
     def retry(self, path: str | None) -> list[str]:
-        """See resolve.py."""
-        return retry(self._write_back, path)
+        """See WriteBack."""
+        return self._write_back.retry(path)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
-        """See resolve.py."""
-        given_up = discard(self._write_back, path)
+        """See WriteBack."""
+        given_up = self._write_back.discard(path)
         for target, _ in given_up:
             self._view.touch_directory(names.parent(target))
         return given_up

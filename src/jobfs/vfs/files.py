@@ -127,7 +127,7 @@ class Files:
                     self._state.add(file)  # it has been let go of just now
                 file.item, file.path = item, path
                 if handle.writable:
-                    handle.young = self._write_back.bases.young(item)  # only a base has to prove anything
+                    handle.young = self._write_back.context.young(item)  # only a base has to prove anything
                 handle.content = self._content.open(item)
             if not file.handles:
                 if file.local is not None:
@@ -399,7 +399,7 @@ class Files:
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
         if file.path is not None:
-            values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
+            values["base"] = self._write_back.context.base_of(handle.seen, young=handle.young)
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)

@@ -193,7 +193,7 @@ class Pins:
             if not isinstance(content, Content) or content.whole():
                 return True
             if (content.size or 0) > _AT_ONCE:
-                self._write_back.context.in_background(content.bring)
+                self._write_back.context.beside.submit(content.bring)
                 return True
             self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:
@@ -287,7 +287,7 @@ class Pins:
             handle.item, handle.ends, handle.asked = item, 0, 0
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
-                handle.seen, handle.young = item, self._write_back.bases.young(item)
+                handle.seen, handle.young = item, self._write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
         if old is not None:

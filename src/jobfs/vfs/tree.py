@@ -110,7 +110,7 @@ class Tree:
         node = self._view.directory(path)
         if isinstance(node, Item):
             if not node.implicit:
-                self._write_back.remove.remove_directory(node)
+                self._write_back.rename.remove_directory(node)
             elif self._namespace.children(path, max_age=self._namespace.recent):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
@@ -359,7 +359,7 @@ class Tree:
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
             self._write_back.remove_later(item)  # nobody waits until they are downloaded
         else:
-            self._write_back.remove.delete(item)
+            self._write_back.rename.delete(item)
         if file is not None and file.handles:
             self._state.apply(file, **shown)
             self._state.unname(file)
@@ -371,7 +371,7 @@ class Tree:
             return
         if not self._write_back.cancel(file):
             return
-        self._write_back.remove.delete_version(path, file.base)
+        self._write_back.rename.delete_version(path, file.base)
         self._state.unname(file)
 
 

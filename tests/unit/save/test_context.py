@@ -1,10 +1,20 @@
-"""Requests that may still be carried out (save/protocol.md R1, R7)."""
+"""What is known of requests that may still be carried out, and of versions that saves replace (save/protocol.md R1, R2, R7)."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import Any, cast
 
-from .world import World, hidden
+import pytest
+
+from jobfs.api.client import Client
+from jobfs.nodes import Item
+from jobfs.save.context import Context, sha256_of, with_bytes
+from jobfs.state import edit
+from jobfs.state.records import Base, Verb
+
+from .world import World, hidden, sha
 
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> None:
@@ -50,8 +60,111 @@ def test_an_item_whose_directory_was_renamed_beside_a_request_without_an_answer_
     world.client.put("d", hidden("done/file"))
     context.unanswered("c")
     context.unanswered("d")
-    context.renamed_directory("dir", "done")
+    context.renamed_directory("done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
         assert (context.is_elsewhere(item_id, here), context.is_elsewhere(item_id, back)) == (False, True)
     assert not context.is_elsewhere("b", "other/file")
     assert not context.is_elsewhere("d", "done/file"), "it is set aside, and has no name"
+
+
+CONTENT = b"content"
+
+
+@pytest.fixture
+def bases(world: World) -> Context:
+    return world.context
+
+
+def item(world: World, seconds: float = 60.0) -> Item:
+    """An item that was changed so many seconds ago."""
+    return world.client.put("a", "file", CONTENT, updated_ns=int((time.time() - seconds) * 1e9))
+
+
+def sent(world: World, of: Item, digest: str, version: str) -> None:
+    """This machine has saved it; `version`: what it was then."""
+    world.state.write(edit(world.state.open(of), version=version, sha256=digest))
+
+
+@pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
+def test_a_version_is_young_by_the_servers_clock(
+    world: World, bases: Context, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
+) -> None:
+    """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert bases.base_of(item(world, seconds)).young is young
+    world.client.server_time_offset = 30.0
+    assert not bases.base_of(item(world, seconds)).young
+    assert bases.base_of(item(world, seconds), young=True).young
+
+
+def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None:
+    """save/protocol.md R1: its bytes equal base's."""
+    version = item(world)
+    assert bases.base_of(version).sha256 == ""
+    world.content.cached.add("a")
+    assert bases.base_of(version).sha256 == sha(CONTENT)
+
+
+def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Context) -> None:
+    """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
+    version = item(world)
+    sent(world, version, "ff", version.updated_at)
+    assert bases.base_of(version).sha256 == "ff"
+    assert bases.base_of(replace(version, updated_at="later")).sha256 == ""
+
+
+LEARNED: dict[str, tuple[dict[str, Any], str]] = {
+    "up to the size of the cache": ({}, sha(CONTENT)),
+    "larger": ({"size": 1 << 30}, ""),
+    "young": ({"young": True}, sha(CONTENT)),
+    "young, in whole seconds": ({"young": True, "whole": True}, ""),
+    "another version by now": ({"updated_at": "earlier"}, ""),
+}
+
+
+@pytest.mark.parametrize("what", LEARNED)
+def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
+    world: World, bases: Context, what: str
+) -> None:
+    """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
+    values, digest = LEARNED[what]
+    whole = values.get("whole", False)
+    seen = {name: value for name, value in values.items() if name != "whole"}
+    there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
+    change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
+    bases.learn_bytes(change, there)
+    assert change.base.sha256 == digest
+
+
+@pytest.mark.parametrize("why", ["written", "refused"])
+def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Context, why: str) -> None:
+    """save/protocol.md R1: to read bytes safely: download, then get, and `updatedAt` still is what it was."""
+    there = item(world)
+    if why == "written":
+        world.client.after_download = lambda: world.client.touched("a")
+    else:
+        world.client.contents.clear()
+    change = world.state.change(Verb.PUT, "file", base=Base.of(there))
+    bases.learn_bytes(change, there)
+    assert change.base.sha256 == ""
+
+
+def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Context) -> None:
+    """save/protocol.md R1: there the timestamp tells."""
+    world.context.server.learn(moves_keep_updated_at=True)
+    there = item(world)
+    bases.learn_bytes(world.state.change(Verb.PUT, "file", base=Base.of(there)), there)
+    assert world.client.done == []
+
+
+def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:
+    """save/protocol.md R1: download, then get, and `updatedAt` still is the same."""
+    version, client = item(world), cast(Client, world.client)
+    assert sha256_of(client, "a", None) == sha(CONTENT)
+    assert with_bytes(client, version, sha(CONTENT)) == version
+    assert with_bytes(client, version, sha(b"other")) is None
+    world.client.after_download = lambda: world.client.touched("a")
+    assert with_bytes(client, version, sha(CONTENT)) is None
+    world.client.after_download = world.client.items.clear
+    assert with_bytes(client, version, sha(CONTENT)) is None

@@ -87,18 +87,6 @@ def test_placed_is_only_cleaned_up(world: World, remount: Remount) -> None:
     assert list(shown.values()) == [JOBS]
 
 
-def test_an_unlinked_file_that_may_have_been_created_at_its_name_is_not_shown_again(
-    world: World, remount: Remount
-) -> None:
-    """Recovery, `cancelled`: continue it; R9: of a create straight at its name there is no transaction id."""
-    world.client.put("n", "file", NEW)
-    file, change = left(world, Stage.STAGING, direct=True)
-    world.state.write(edit(change, stage=Stage.CANCELLED, tid=""), gone=[file])
-    again = remount()
-    assert again.state.hidden("file")
-    assert finish(again) == {}
-
-
 @pytest.mark.parametrize("remains", [None, b"ne"], ids=["nothing", "a part"])
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over"])
 def test_what_the_power_took_here_and_the_server_has_is_placed(

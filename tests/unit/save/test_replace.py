@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 
 import pytest
@@ -189,7 +190,7 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
-    assert not world.write_back.context.known.moves_keep_updated_at
+    assert not world.write_back.context.server.facts.moves_keep_updated_at
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -199,8 +200,7 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     created = [step for step in world.client.done if step.startswith("create")]
     assert len(set(created)) == len(created) == (1 if carried_out else 2)
     assert contents(world) == {"file": NEW}
-    left = [aside.id for change in world.state.changes.values() for aside in change.asides]
-    assert left == ([] if carried_out else [""])
+    assert carried_out or world.context.look_again > time.monotonic(), "what comes late is looked for"
 
 
 # -- directories and moves

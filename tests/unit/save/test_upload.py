@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.errors import AnswerLostError, FsError, UnavailableError
+from jobfs.errors import AnswerLostError
 from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Base, Stage, Verb
+from jobfs.state.records import Base, Verb
 from jobfs.state.server import KnownServer, ServerFacts
 
 from .world import TID, World, hidden, sha
@@ -60,39 +59,46 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
         upload.count_new("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     upload.count_new("dir/file")
-    eventually(lambda: world.context.known.rejects == dict.fromkeys(Kind, True) and world.client.items == {})
+    eventually(
+        lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True) and world.client.items == {}
+    )
     asked = len(world.client.done)
     for _ in range(100):
         upload.count_new("dir/file")
     assert len(world.client.done) == asked
-    eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.known)
+    eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.server.facts)
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
-    """save/protocol.md R9: the hidden item of a mount's question is in the journal as a cancelled Change."""
-    seen: list[Change] = []
-    world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
+    """save/protocol.md R9: the transaction of a mount's question is a tombstone."""
+    seen: list[bool] = []
+
+    def look() -> None:
+        (change,) = world.state.changes.values()
+        seen.append(world.state.journal.tombstone(change.tid))
+
+    world.client.before["create"] = [look]
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
         upload.ask("dir/file")
-    (change,) = seen
-    (aside,) = change.asides
-    assert (change.stage, aside.id) == (Stage.CANCELLED, "")
-    assert world.client.done == [f"create {aside.path}"]
-    (left,) = [found.asides for found in world.state.awake if not found.running][-1]
-    assert left.path == aside.path
-    assert left.unsure_until > time.monotonic(), "what goes unanswered may be carried out late (R7)"
-    assert world.context.known.rejects == {}
+    assert seen == [True]
+    assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
+    assert world.context.server.facts.rejects == {}
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
     """save/protocol.md R9: else the second create would be the first, and the server be taken for one that allows two."""
-    to_clean: list[list[Change]] = []
-    world.client.before["create"] = [lambda: to_clean.append(list(world.state.awake)) for _ in range(4)]
+    explained: list[bool] = []
+
+    def listed() -> None:
+        world.write_back.cleanup.expose_orphans()
+        explained.append(bool(world.state.changes))
+
+    world.client.before["create"] = [listed] * 4
     upload.ask("dir/file")
-    assert to_clean == [[]] * 4
-    assert len(world.state.awake) == 1
+    assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
+    assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
 
 
 @pytest.mark.parametrize(
@@ -110,33 +116,3 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
     if why == "directory":
         change.verb = Verb.MKDIR
     assert upload.may_be_direct(change, why != "suspect") is direct
-
-
-def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:
-    upload.ask("dir/file")
-    world.client.lose, world.client.carried_out = 1, False
-    assert upload.make_directory("dir") is None
-    world.client.put("old", "dir", None)
-    world.client.lose = 1
-    assert upload.make_directory("dir") is None, "it was there before"
-    world.client.before["find"] = [lost]
-    world.client.lose = 1
-    with pytest.raises(UnavailableError):
-        upload.make_directory("other")
-
-
-def test_a_full_disk_keeps_it_from_being_asked(
-    world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    def full(*edits: object, **more: object) -> None:
-        raise FsError(errno.ENOSPC)
-
-    monkeypatch.setattr(world.state.journal, "write", full)
-    with pytest.raises(FsError):
-        upload.ask("dir/file")
-    assert (world.client.done, world.state.changes) == ([], {})
-
-
-def lost() -> None:
-    raise UnavailableError("nobody there")

@@ -19,7 +19,7 @@ from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import File
@@ -275,9 +275,6 @@ class FakeContent:
 
     def adopt(self, item: Item, taken: bytes) -> None:
         self.adopted.append((item.id, taken))
-
-    def drop(self, version: Version) -> None:
-        self.cached.discard(version.item_id)
 
 
 class OpenVersion(Content):

@@ -148,8 +148,7 @@ class Files:
             self._pins.meet(handle)
             return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         kept, here = self._pages.opened(handle, path, content.version), content.here
-        if not here or self._prefetch.walks:
-            self._begins(handle)
+        self._begins(handle)
         if not here:
             self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.

@@ -188,7 +188,6 @@ class Mount:
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver
-        from jobfs.fuse.interrupt import interruptible
         from jobfs.fuse.loop import LoopPool, Session
 
         greeted = threading.Event()
@@ -200,8 +199,7 @@ class Mount:
             FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept
         )
         here = mount_at(self._directory)
-        ended = interruptible(sync_on_close=self._settings.sync_on_close)
-        pool = LoopPool(session, self._is_over, ended)
+        pool = LoopPool(session, self._is_over)
         pool.start()
         if here is None or not greeted.wait(_GREETING):
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")

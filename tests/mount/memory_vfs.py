@@ -89,8 +89,8 @@ class MemoryVfs:
             raise FsError(errno.ENOENT)
         return self._attr(self._node(path))
 
-    def is_open_otherwise(self, path: str) -> bool:
-        return False
+    def others(self, path: str) -> list[Any]:
+        return []
 
     def fgetattr(self, fh: int) -> Attr:
         self._call("fgetattr")

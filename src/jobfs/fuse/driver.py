@@ -24,6 +24,7 @@ from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
 if TYPE_CHECKING:
+    from jobfs.state.records import Handle
     from jobfs.vfs import OpenResult, Vfs
 
 _log = logging.getLogger("jobfs.fuse.driver")
@@ -160,18 +161,12 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
                 answers[path] = stat
         return stat
 
-    def brief(self, path: str) -> bool:
-        """True if the kernel is to ask again for the attributes of this path: another version is open there."""
-        return self._vfs.is_open_otherwise(path[1:])
+    def others(self, path: str) -> list[Handle]:
+        """What is open at this path, if another version is shown there: where all of it only reads, their nodes part."""
+        return self._vfs.others(path[1:])
 
-    def parts(self, path: str) -> bool:
-        """True if a look-up of this path is to give it another node: another version is being read at the one that it has."""
-        return self._vfs.is_read_otherwise(path[1:])
-
-    def other_version(self, path: str) -> bytes | None:
-        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
-        attr = self._vfs.other_version(path[1:])
-        return None if attr is None else pack_stat(attr)
+    def shown_to(self, handle: Handle) -> bytes:
+        return pack_stat(self._vfs.shown_to(handle))
 
     def answers(self) -> dict[str | int, bytes]:
         """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.

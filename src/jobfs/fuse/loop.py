@@ -125,7 +125,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
-        driver.node = lambda: self._here.desk.about()[0]
+        driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
         self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here, driver.told)
@@ -247,12 +247,13 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
         stat = self.operations.getattr(name, listed=desk.listing)
-        desk.brief = self.operations.brief(name)
-        if desk.brief:
+        others = self.operations.others(name)
+        desk.brief = bool(others)
+        if others and not any(handle.writable for handle in others):
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
-            desk.parting = opcode == Opcode.LOOKUP and self.operations.parts(name)
+            desk.parting = opcode == Opcode.LOOKUP
             if opcode == Opcode.GETATTR:
-                stat = self.operations.other_version(name) or stat
+                stat = self.operations.shown_to(others[0])
         ctypes.memmove(buffer, stat, _STAT_SIZE)
         if desk.keeping is not None and name not in desk.keeping:
             desk.keeping = None  # it lasts no longer than this
@@ -260,7 +261,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # An open file's own size, which may not be what the next one to open it has.
-        self._here.desk.brief = bool(path) and self.operations.brief(ctypes.string_at(path).decode())
+        self._here.desk.brief = bool(path) and bool(self.operations.others(ctypes.string_at(path).decode()))
 
     def unlink(self, path: bytes) -> int:
         if self._here.desk.parting:
@@ -359,15 +360,9 @@ class LoopPool:
     """Threads that serve a session. `on_end` is called once, when the kernel says that the file system is gone.
 
     That is when it is unmounted and nothing in it is open any more. Calls may still be under way then.
-    `interruptible`: opcodes of requests that are answered early where their program is told to end.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        on_end: Callable[[], None],
-        interruptible: frozenset[int] = frozenset(),
-    ) -> None:
+    def __init__(self, session: Session, on_end: Callable[[], None]) -> None:
         self._session = session
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -375,7 +370,7 @@ class LoopPool:
         self._readers = Readers(self._replace)
         self._desks: list[Desk] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._desks, interruptible, self._readers.relieve)
+        self._interrupter = Interrupter(session.device, self._desks, self._readers.relieve)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""

@@ -23,6 +23,7 @@ from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
 from jobfs.state.left import left_to_next
+from jobfs.state.records import Handle
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Files
@@ -279,29 +280,23 @@ class Vfs(Attributes, Tree, Files):
         Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
         """
         node = self._view.looked_up(path)
-        if node is None or self._view.unmeasured(node) is not None or self.is_open_otherwise(path):
+        if node is None or self._view.unmeasured(node) is not None or self.others(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
 
-    def is_open_otherwise(self, path: str) -> bool:
-        """True if another version is open at this path than is shown there (section 3, Open files are pinned)."""
-        if not self._pages.any(path):
-            return False
-        node = self._view.find_known(path)
-        return isinstance(node, Item) and not self._pages.only(path, node.version)
-
-    def other_version(self, path: str) -> Attr | None:
-        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
-        handle = self._pages.reader(path) if self.is_read_otherwise(path) else None
-        return None if handle is None else self.shown_to(handle)
-
-    def is_read_otherwise(self, path: str) -> bool:
-        """True if programs are reading another version at this path than is shown there, and none writes to the file."""
-        return self._pages.reader(path) is not None and self.is_open_otherwise(path)
+    def others(self, path: str) -> list[Handle]:
+        """What is open at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
+        there = self._pages.at(path)
+        node = self._view.find_known(path) if there else None
+        return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
 
     def part(self, path: str) -> None:
-        """What is open at this path has a node of its own in the kernel from now on. Raises FsError(ENOENT) if nothing has to."""
-        if not self.is_read_otherwise(path):
+        """What reads another version at this path has a node of its own in the kernel from now on.
+
+        Raises FsError(ENOENT) if there is nothing like that any more.
+        """
+        others = self.others(path)
+        if not others or any(handle.writable for handle in others):
             raise FsError(errno.ENOENT)
         self._pages.part(path)
 

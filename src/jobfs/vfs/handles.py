@@ -102,14 +102,9 @@ class KernelPages:
             self._held[path] = version
             return False
 
-    def any(self, path: str) -> bool:
-        """True if anything is open at a path."""
-        return path in self._handles
-
-    def reader(self, path: str) -> Handle | None:
-        """One of those who have a file open at a path, if all only read it."""
-        there = list(self._handles.get(path, ()))
-        return there[0] if there and not any(handle.writable for handle in there) else None
+    def at(self, path: str) -> list[Handle]:
+        """What is open at a path."""
+        return list(self._handles.get(path, ()))
 
     def part(self, path: str) -> None:
         """The kernel's node of a path has lost it, with all that is open there: another one will be at the path."""
@@ -123,8 +118,7 @@ class KernelPages:
 
     def only(self, path: str, version: Version | None) -> bool:
         """True if no other version than this of the server's is open at a path."""
-        there = list(self._handles.get(path, ()))
-        return all(handle.item is None or handle.item.version == version for handle in there)
+        return all(handle.item is None or handle.item.version == version for handle in self.at(path))
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""

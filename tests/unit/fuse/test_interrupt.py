@@ -16,7 +16,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.fuse import interrupt
-from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, interruptible, told_to_end
+from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, told_to_end
 
 #: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting. Its name, of which the
 #: kernel keeps 15 bytes, ends within a character.
@@ -65,11 +65,11 @@ def test_a_program_that_is_gone_is_not_told_anything() -> None:
 class Lab:
     """One desk, a pipe for the device, and programs that are told to end as a test says."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, opcodes: frozenset[int]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.desk = Desk(4096)
-        self.interrupter = Interrupter(self.writer, [self.desk], opcodes)
+        self.interrupter = Interrupter(self.writer, [self.desk])
         self.told = {7}
         monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
 
@@ -90,7 +90,7 @@ class Lab:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    lab = Lab(monkeypatch, interruptible(sync_on_close=False))
+    lab = Lab(monkeypatch)
     yield lab
     os.close(lab.reader)
     os.close(lab.writer)
@@ -132,21 +132,16 @@ def test_it_may_be_told_at_any_time(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("opcode", "flags"),
-    [(3, 0), (14, os.O_RDWR), (20, 0), (28, 0)] + [(14, os.O_WRONLY | os.O_TRUNC)]
-    + [(changing, 0) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 25, 35, 45)],
+    [(3, 0), (14, os.O_RDWR), (20, 0), (25, 0), (28, 0)] + [(14, os.O_WRONLY | os.O_TRUNC)]
+    + [(changing, 0) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
 def test_what_changes_something_by_itself_is_not_answered_early(lab: Lab, opcode: int, flags: int) -> None:
     """vfs/semantics.md 4: an error means that it was not done."""
     lab.request(opcode, 2, flags=flags)
     for now in (1.0, 1.2, 9.0):
         lab.interrupter.look(now)
-    changes = opcode not in {3, 14, 20, 28} or bool(flags & os.O_TRUNC)
+    changes = opcode not in {3, 14, 20, 25, 28} or bool(flags & os.O_TRUNC)
     assert bool(lab.sent()) is not changes
-
-
-def test_a_close_is_answered_early_where_it_waits_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Opcode.FLUSH in interruptible(sync_on_close=True)
-    assert Opcode.FLUSH not in interruptible(sync_on_close=False)
 
 
 def test_a_read_has_a_second(lab: Lab) -> None:
@@ -185,7 +180,7 @@ def test_a_request_that_changes_under_the_look_is_not_believed(lab: Lab) -> None
 def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:
     reader = os.open("/dev/null", os.O_RDONLY)
     try:
-        interrupter = Interrupter(reader, [lab.desk], interruptible(sync_on_close=False))
+        interrupter = Interrupter(reader, [lab.desk])
         lab.request(Opcode.LOOKUP, 2)
         interrupter.look(1.0)
         interrupter.look(1.2)

@@ -132,7 +132,7 @@ def test_pages_go_with_their_file_to_its_new_name(pages: KernelPages) -> None:
     reader, replaced = opened(pages, "dir/x", ONE), opened(pages, "new/x", OTHER)
     pages.moved("dir", "new", directory=True)
     assert (reader.at, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
-    assert not pages.any("dir/x")
+    assert not pages.at("dir/x")
     assert visit(pages, "new/x", ONE)
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
     pages.closed(replaced)

@@ -197,9 +197,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
 
     def statfs(self, path: str) -> dict[str, int]:
-        stat = self._vfs.statfs()
-        told = {f"f_{name}": value for name, value in stat._asdict().items()}
-        return told | {"f_frsize": stat.bsize, "f_favail": stat.ffree}
+        return self._vfs.statfs()
 
     def readlink(self, path: str) -> str:
         return self._vfs.readlink(relative(path))

@@ -1,7 +1,7 @@
 """What each file operation means (vfs/semantics.md; R1 to R12: save/protocol.md): the Vfs and the words its callers need."""
 
 from jobfs.state.records import CHANGES
-from jobfs.vfs.core import StatFs, Vfs
+from jobfs.vfs.core import Vfs
 from jobfs.vfs.handles import Caller, OpenResult
 
-__all__ = ["CHANGES", "Caller", "OpenResult", "StatFs", "Vfs"]
+__all__ = ["CHANGES", "Caller", "OpenResult", "Vfs"]

@@ -12,7 +12,8 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.vfs.view import Node, View
+from jobfs.vfs.handles import Shared
+from jobfs.vfs.view import Node
 
 _NONE = 0xFFFFFFFF
 
@@ -23,13 +24,8 @@ _TOLD = {
 }  # fmt: skip
 
 
-class Attributes:
+class Attributes(Shared):
     """Changes of attributes."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._state = view.state
-        self._write_back = view.write_back
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
@@ -65,7 +61,7 @@ class Attributes:
             if isinstance(node, Item):
                 now = self._view.attr(node)
                 times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
-                self._view.namespace.forget_names(node)
+                self._namespace.forget_names(node)
             self._remember(node, **times)
 
     # -- what `jobfs info` tells and `jobfs set` changes
@@ -166,5 +162,5 @@ class Attributes:
         if not path:
             raise FsError(errno.EPERM)
         self._write_back.replace.make_directory(path)
-        self._view.namespace.touch(path)
+        self._namespace.touch(path)
         return self._view.get(path, max_age=0.0)

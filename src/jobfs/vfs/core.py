@@ -6,11 +6,9 @@ import contextlib
 import errno
 import logging
 import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from jobfs import names
 from jobfs.api.client import Client
@@ -27,19 +25,17 @@ from jobfs.state.records import Handle
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Files
-from jobfs.vfs.handles import KernelPages
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
-from jobfs.vfs.view import Owner, View
+from jobfs.vfs.view import View
 
 log = logging.getLogger("jobfs.vfs")
 
-_BLOCK = 4096
+#: Bytes of a block, and how many files more there may be, as `statvfs` tells it.
+_BLOCK, _FREE = 4096, 1 << 20
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
-#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
-_RESERVE, _UNLIMITED = 300, 1 << 20
 
 
 def ask_for_more_descriptors() -> None:
@@ -48,25 +44,6 @@ def ask_for_more_descriptors() -> None:
     # The system may have a lower limit of its own: then the one that it gave holds.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _for_programs() -> int:
-    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
-    return max(limit - _RESERVE, limit // 4)
-
-
-class StatFs(NamedTuple):
-    """What `statvfs` shows; sizes in blocks of `bsize` bytes."""
-
-    bsize: int
-    blocks: int
-    bfree: int
-    bavail: int
-    files: int
-    ffree: int
-    namemax: int
 
 
 class Vfs(Attributes, Tree, Files):
@@ -82,26 +59,9 @@ class Vfs(Attributes, Tree, Files):
         server: KnownServer,
     ) -> None:
         """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
-        self._settings = settings
-        self._namespace = namespace
-        self._write_back = WriteBack(
-            client,
-            namespace,
-            content,
-            directory.path,
-            directory.record.mount_id,
-            settings,
-            server,
-        )
-        owner = Owner(settings.uid, settings.gid, settings.umask)
-        view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
-        self._pages = pages = KernelPages()
-        self._report = Report(view, client, namespace, directory, settings)
-        Attributes.__init__(self, view)
-        Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
-        Files.__init__(
-            self, view, pages, self._report, sync_on_close=settings.sync_on_close, most_open=_for_programs()
-        )
+        state, mount = directory.path, directory.record.mount_id
+        view = View(WriteBack(client, namespace, content, state, mount, settings, server), settings)
+        super().__init__(view, Report(view, client, namespace, directory, settings))
         self._directory = directory
         self._stopped = threading.Event()
         #: How many changes of an earlier mount a read-only mount leaves as they are.
@@ -183,15 +143,12 @@ class Vfs(Attributes, Tree, Files):
                 self._write_back.queue.save(file, 0.0)
 
     def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
-        """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
-        queue, due = self._write_back.queue, sys.maxsize
-        patient_until = time.monotonic()
-        while number := queue.to_clean(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
+        """Wait until what saves have set aside is off the server, for `--timeout` seconds (R7: not for what has to wait)."""
+        end = min(deadline, time.monotonic() + self._settings.timeout)
+        queue = self._write_back.queue
+        while queue.to_clean(max(min(end - time.monotonic(), 0.25), 0.0), waiting=False):
             going_on()
-            now = time.monotonic()
-            if number < due:
-                due, patient_until = number, now + self._settings.timeout
-            if now >= min(deadline, patient_until):
+            if time.monotonic() >= end:
                 return
 
     def number_unsent(self) -> int:
@@ -310,11 +267,19 @@ class Vfs(Attributes, Tree, Files):
             return False
         return self._namespace.peek(path) is not None
 
-    def statfs(self) -> StatFs:
-        """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
+    def statfs(self) -> dict[str, int]:
+        """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
-        used, blocks = -(-facts.size // _BLOCK), self._state.bytes.free() // _BLOCK
-        return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
+        used, free = -(-facts.size // _BLOCK), self._state.bytes.free() // _BLOCK
+        blocks = {
+            "f_bsize": _BLOCK,
+            "f_frsize": _BLOCK,
+            "f_blocks": used + free,
+            "f_bfree": free,
+            "f_bavail": free,
+        }
+        files = {"f_files": facts.items + _FREE, "f_ffree": _FREE, "f_favail": _FREE}
+        return {**blocks, **files, "f_namemax": names.NAME_MAX}
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""

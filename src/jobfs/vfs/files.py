@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import resource
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.state.records import CHANGES, Handle, Readable, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelPages, OpenResult, Pins
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, OpenResult, Pins, Shared
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -32,32 +33,20 @@ T = TypeVar("T")
 #: Reads in a row that come to the end of a file whose program still has bytes of it to read: the kernel's, which reads ahead,
 #: and once more after it has dropped its pages.
 _ENDS = 2
+#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
+_RESERVE, _UNLIMITED = 300, 1 << 20
 
 
-class Files:
+class Files(Shared):
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(
-        self,
-        view: View,
-        pages: KernelPages,
-        control: Report,
-        *,
-        sync_on_close: bool,
-        most_open: int,
-    ) -> None:
-        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
-        self._view = view
-        self._pages = pages
-        self._control = control
-        self._write_back = view.write_back
-        self._state = view.state
-        self._content = view.content
-        self._sync_on_close = sync_on_close
-        self._most_open = most_open
+    def __init__(self, view: View, report: Report) -> None:
+        super().__init__(view)
+        self._report = report
+        self._most_open = _most_open()
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self._pins = Pins(view, pages)
+        self._pins = Pins(view, self._pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def handle(self, fh: int) -> Handle:
@@ -105,7 +94,7 @@ class Files:
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
-        handle.content = Fixed(name, self._control.content(name, flags))
+        handle.content = Fixed(name, self._report.content(name, flags))
         self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
         return OpenResult(self._number(handle), direct_io=True)
 
@@ -431,7 +420,7 @@ class Files:
         """The attributes of the version that a handle has open."""
         file = handle.file
         if isinstance(handle.content, Fixed):
-            return self._control.attr(handle.content.name, len(handle.content.content))
+            return self._report.attr(handle.content.name, len(handle.content.content))
         if file.local is None:
             # At the end seems to be who has read everything: the kernel reads ahead, and asks once before the last bytes.
             handle.asked = handle.asked + 1 if handle.ends else 0
@@ -459,7 +448,7 @@ class Files:
             return
         self._close_dirty(file)
         # Each close of a descriptor that a program has twice is told, as the first one was.
-        if self._sync_on_close and file.shared:
+        if self._settings.sync_on_close and file.shared:
             self._write_back.commit(file)
 
     def fsync(self, fh: int) -> None:
@@ -514,6 +503,13 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
+
+
+def _most_open() -> int:
+    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+    return max(limit - _RESERVE, limit // 4)
 
 
 def _touch(file: File) -> None:

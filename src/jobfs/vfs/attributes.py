@@ -94,19 +94,11 @@ class Attributes(Shared):
     def set(self, path: str, values: dict[str, Any]) -> None:
         """Change permission and lifecycle on the server, by their names; unsent bytes are sent first.
 
-        Raises FsError(EPERM) for anything else, FsError(EINVAL) for a value that there is not, FsError(EOPNOTSUPP) for a file of
-        this machine only, ApiError.
+        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
         """
         self._view.may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
-        try:
-            wanted = {name: types[name](value) for name, value in values.items() if value is not None}
-        except KeyError:
-            raise FsError(errno.EPERM) from None
-        except ValueError:
-            raise FsError(
-                errno.EINVAL, "permission is readOnly or readWrite, lifecycle expertJob or application"
-            ) from None
+        wanted = {name: types[name](value) for name, value in values.items() if value is not None}
         node = self._real(path)
         if isinstance(node, File):
             if node.stays:

@@ -9,11 +9,12 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from jobfs import names
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
-from jobfs.document import Status, Unsent
+from jobfs.document import Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
@@ -64,6 +65,10 @@ class Vfs(Attributes, Tree, Files):
         super().__init__(view, Report(view, client, namespace, directory, settings))
         self._directory = directory
         self._stopped = threading.Event()
+        self.status, self.refresh = self._report.status, namespace.refresh
+        #: Once everything is on the server: copies of what was given up are no longer kept.
+        self.empty_trash = self._state.bytes.empty_trash
+        self.retry = partial(retry, self._write_back)
         #: How many changes of an earlier mount a read-only mount leaves as they are.
         self.left_alone = 0
 
@@ -174,10 +179,6 @@ class Vfs(Attributes, Tree, Files):
             *([waiting] if self.left_alone else []),
         ]
 
-    def retry(self, path: str | None) -> list[str]:
-        """See resolve.py."""
-        return retry(self._write_back, path)
-
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See resolve.py."""
         given_up = discard(self._write_back, path)
@@ -214,14 +215,6 @@ class Vfs(Attributes, Tree, Files):
         self._namespace.refresh()
         done = [self._write_back.cleanup.expose(item, anyway=True) for item in self.hidden_of(mount)]
         return [line for line in done if line]
-
-    def refresh(self) -> None:
-        """List the whole workspace now. Raises ApiError."""
-        self._namespace.refresh()
-
-    def empty_trash(self) -> None:
-        """The mount ends with everything on the server: copies of what was given up are no longer kept."""
-        self._state.bytes.empty_trash()
 
     # -- attributes
 
@@ -263,9 +256,8 @@ class Vfs(Attributes, Tree, Files):
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's."""
-        if names.control_name(path) is not None or self._state.at(path) or self._state.hidden(path):
-            return False
-        return self._namespace.peek(path) is not None
+        known_here = self._state.at(path) or self._state.hidden(path)
+        return not known_here and self._namespace.peek(path) is not None
 
     def statfs(self) -> dict[str, int]:
         """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
@@ -295,12 +287,6 @@ class Vfs(Attributes, Tree, Files):
     def fsyncdir(self) -> None:
         """What this machine knows of changed names is on its disk; most changes are on the server before. Raises FsError(EIO)."""
         self._state.sync()
-
-    # -- what the mount says of itself
-
-    def status(self) -> Status:
-        """See report.py."""
-        return self._report.status()
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

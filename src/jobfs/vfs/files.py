@@ -77,8 +77,7 @@ class Files(Shared):
 
     def _open(self, path: str, flags: int) -> tuple[Handle, Node]:
         """A handle on what is at `path`."""
-        for again in itertools.count():
-            edition = self._state.edition
+        for tries_left in range(REOPENS, -1, -1):
             node = self._view.get(path)
             if node.kind is Kind.DIRECTORY:
                 raise FsError(errno.EISDIR)
@@ -86,7 +85,7 @@ class Files(Shared):
                 self._view.may_write(node)
             node = self._view.measured(path, node)
             handle = self._attach(path, node, flags)
-            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+            if not tries_left or self._still_shows(path, node):
                 return handle, node
             # Its save has ended, or it was written to, since it was looked up.
             self._detach(handle)
@@ -183,20 +182,14 @@ class Files(Shared):
         self._view.may_change(path)
         check_new_name(path)
         self._view.may_write(self._view.directory(names.parent(path)))
-        while True:
-            with self._state.reservations.held(path):
-                node = self._view.find(path)
-                if node is None:
-                    file = self._make(path, mode, caller)
-                    break
+        with self._state.reservations.held(path):
+            node = self._view.find(path)
+            if node is None:
+                file = self._make(path, mode, caller)
+        if node is not None:
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
-            try:
-                return self.open(path, flags)
-            except FsError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                # It was unlinked just now.
+            return self.open(path, flags)
         handle = Handle(file, None, flags)
         handle.writable = True
         file.handles.append(handle)

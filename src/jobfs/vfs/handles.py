@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from cachetools import LRUCache
+
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
@@ -28,7 +30,7 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
-#: Paths whose pages are remembered; all are forgotten when there are more.
+#: Paths whose pages are remembered.
 _MOST = 16_384
 
 log = logging.getLogger("jobfs.vfs")
@@ -80,7 +82,7 @@ class KernelPages:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._held: dict[str, Version] = {}
+        self._held: LRUCache[str, Version] = LRUCache(_MOST)
         self._handles: dict[str, list[Handle]] = {}
         self._numbers = itertools.count()
 
@@ -97,8 +99,6 @@ class KernelPages:
                 return False
             if self._held.get(path) == version:
                 return True
-            if len(self._held) >= _MOST:
-                self._held.clear()
             self._held[path] = version
             return False
 
@@ -242,7 +242,7 @@ class Pins:
 
         `opening`: nor has it been told anything of that. Raises FsError, ApiError.
         """
-        item = self._newer(handle, max_age, opening=opening)
+        item = self._newer(handle, max_age)
         if item is None:
             return False
         self._go_on(handle, item, self._content.open(item), opening=opening)
@@ -300,24 +300,13 @@ class Pins:
         if old is not None:
             old.close()
 
-    def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
         if path is None or handle.item is None or not handle.file.shared:
             return None
         node = self._view.find(path, max_age)
         item = self._view.measured(path, node) if node is not None else None
-        if not isinstance(item, Item) or item.is_dir:
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return None
-        if item.version != handle.item.version or self._differs(handle, item, opening=opening):
-            return item
-        return None
-
-    @staticmethod
-    def _differs(handle: Handle, item: Item, *, opening: bool) -> bool:
-        """Where neither a size nor a time tells two versions apart, the length of a download did.
-
-        Who writes has been told the first one's size, and would take for seen what is behind that.
-        """
-        stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        return stale and (opening or not handle.writable)
+        return item

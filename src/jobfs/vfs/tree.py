@@ -127,7 +127,7 @@ class Tree(Shared):
 
     def readlink(self, path: str) -> str:
         """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""
-        node = self._view.get(path) if names.control_name(path) is None else None
+        node = self._view.get(path)
         if isinstance(node, File) and node.link:
             return node.link
         raise FsError(errno.EINVAL)
@@ -298,8 +298,7 @@ class Tree(Shared):
             self._unlink_item(target)
         elif target is not None and not target.stays:
             self._unlink_file(target, new)
-        over = self._state.at(new)
-        self._rename_scratch(link, over, new)
+        self._rename_scratch(link, self._state.at(new), new)
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
         """A local name becomes another one, in the place of a local file that may have that. Raises FsError(ENOSPC)."""

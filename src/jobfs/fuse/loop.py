@@ -21,15 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
+from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations
 from jobfs.fuse.driver import FuseDriver, errno_of
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -141,13 +142,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
         arguments, table = (_path * len(words))(*words), self._table
         threads = _int()
-        with _captured_stderr() as reasons:
-            session = _fuse_setup(
-                len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
-                ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
-            )  # fmt: skip
-        if not session:
-            raise UsageError(f"could not mount: {'; '.join(reasons()) or 'libfuse gave no reason'}")
+        with TemporaryFile("w+", errors="replace") as said:
+            with _stderr_in(said):
+                session = _fuse_setup(
+                    len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
+                    ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
+                )  # fmt: skip
+            if not session:
+                raise UsageError(f"could not mount: {said.read().strip() or 'libfuse gave no reason'}")
         return session
 
     def _ask(self, address: int, length: int) -> None:
@@ -183,36 +185,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if self.closed:
                 desk.turn += 1
                 return True
-            opcode, unique, node = head(desk.buffer)
-            if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
-                begin(timeout)
-                if opcode in ours:
-                    ours[opcode](desk, length)
-                else:
-                    process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                while desk.parting:
-                    self._plus.part(desk, length)
-                    process(session, address, length, answering)
-                if desk.handle:
-                    desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-                    process(session, address, length, answering)
+            opcode, _, _ = head(desk.buffer)
+            begin(timeout)
+            if opcode in ours:
+                ours[opcode](desk, length)
+            else:
+                process(session, address, length, answering if opcode in ANSWERED_HERE else others)
+            while desk.parting:
+                self._plus.part(desk, length)
+                process(session, address, length, answering)
+            if desk.handle:
+                desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+                process(session, address, length, answering)
             desk.turn += 1
         return False
-
-    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before: since then nothing has changed. Else its answer is kept."""
-        desk.keeping = None
-        if desk.flags.value:
-            return False  # of an open file
-        answers = self.operations.answers()
-        known = answers.get(node)
-        if known is None:
-            desk.keeping = answers
-            return False
-        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        # It fails if the program was told to end, which has its answer then.
-        write(self.device, answer, len(answer))
-        return True
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -255,8 +241,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if opcode == Opcode.GETATTR:
                 stat = self.operations.shown_to(others[0])
         ctypes.memmove(buffer, stat, _STAT_SIZE)
-        if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # it lasts no longer than this
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
@@ -441,16 +425,13 @@ class LoopPool:
 
 
 @contextlib.contextmanager
-def _captured_stderr() -> Iterator[Callable[[], list[str]]]:
-    """Keep what C code writes to stderr; the function given returns its lines. No other thread may run."""
-    lines: list[str] = []
-    saved, captured = os.dup(2), os.memfd_create("stderr")
-    os.dup2(captured, 2)
+def _stderr_in(file: IO[str]) -> Iterator[None]:
+    """What C code writes to stderr goes into a file. No other thread may run."""
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
     try:
-        yield lambda: lines
+        yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        with open(captured, "rb") as file:
-            file.seek(0)
-            lines.extend(file.read().decode(errors="replace").splitlines())
+        file.seek(0)

@@ -17,11 +17,8 @@ from jobfs.vfs.view import Node
 
 _NONE = 0xFFFFFFFF
 
-#: What `jobfs info` tells of an item, by the names of its fields.
-_TOLD = {
-    "id": "id", "type": "kind", "owner": "owner", "lifecycle": "lifecycle", "permission": "permission",
-    "mime_type": "mime_type", "key": "key", "created_at": "created_at", "updated_at": "updated_at",
-}  # fmt: skip
+#: What `jobfs info` tells of an item beside its type.
+_TOLD = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
 
 
 class Attributes(Shared):
@@ -73,7 +70,7 @@ class Attributes(Shared):
         state, error = self._condition(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
-            facts |= {name: str(getattr(item, field)) for name, field in _TOLD.items()}
+            facts |= {"type": str(item.kind), **{name: str(getattr(item, name)) for name in _TOLD}}
         facts["size"] = self._view.attr(node).size
         return facts
 

@@ -203,8 +203,7 @@ class Files(Shared):
         write_back.queue.rest(path, verb=Verb.REMOVE)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
-        inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        file.mode, file.uid, file.gid = inherited
+        file.mode, file.uid, file.gid = mode & 0o7777, caller.uid, caller.gid
         _touch(file)
         file.atime_ns = file.mtime_ns
         local = self._begin(file)

@@ -59,7 +59,7 @@ class Tree(Shared):
         """Make a directory; synchronous, unless the server can't be asked. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         self._view.may_change(path)
         with self._making(path):
-            mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
+            mode, uid, gid = mode & 0o7777, caller.uid, caller.gid
             if self._view.stays_here(path):
                 self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
@@ -122,8 +122,8 @@ class Tree(Shared):
         if not self._settings.local_symlinks and not self._view.stays_here(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         with self._making(path):
-            _, uid, gid = self._view.inherited(path, 0, caller.uid, caller.gid, directory=False)
-            self._add(self._state.new(Kind.FILE, path), 0o777, uid, gid, stays=True, link=target)
+            link = self._state.new(Kind.FILE, path)
+            self._add(link, 0o777, caller.uid, caller.gid, stays=True, link=target)
 
     def readlink(self, path: str) -> str:
         """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""

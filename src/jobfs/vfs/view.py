@@ -260,13 +260,6 @@ class View:
             "ctime_ns": time.time_ns(),
         }
 
-    def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:
-        """Mode, owner and group of what `uid` and `gid` make at `path`: a set-group directory hands on its group."""
-        above = self.attr(self.get(names.parent(path)))
-        if not above.mode & stat.S_ISGID:
-            return mode & 0o7777, uid, gid
-        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
-
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
     def may_change(self, *paths: str) -> None:

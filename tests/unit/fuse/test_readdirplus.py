@@ -61,8 +61,7 @@ class Libfuse:
         assert node == DIRECTORY
         if opcode == Opcode.UNLINK:
             self.unlinked.append(request[40:])
-            return
-        if opcode == Opcode.INIT:
+        elif opcode == Opcode.INIT:
             self.send(struct.pack("=IIII", 7, 19, 0, self.flags) + bytes(8))
         elif opcode == Opcode.READDIR and self.error:
             self.send(error=self.error)
@@ -151,16 +150,13 @@ def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
     assert libfuse.asked == [Opcode.READDIR, Opcode.LOOKUP]
 
 
-def test_the_end_of_a_directory_is_an_answer_without_entries(libfuse: Libfuse) -> None:
-    libfuse.names = []
+@pytest.mark.parametrize("error", [0, errno.EIO])
+def test_the_end_of_a_directory_is_an_answer_without_entries_and_an_error_is_passed_on(
+    libfuse: Libfuse, error: int
+) -> None:
+    libfuse.names, libfuse.error = [], error
     libfuse.read_directory()
-    assert libfuse.answered() == (0, b"")
-
-
-def test_an_error_is_passed_on(libfuse: Libfuse) -> None:
-    libfuse.error = errno.EIO
-    libfuse.read_directory()
-    assert libfuse.answered() == (-errno.EIO, b"")
+    assert libfuse.answered() == (-error, b"")
 
 
 def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:

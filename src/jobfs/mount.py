@@ -194,10 +194,8 @@ class Mount:
         self._before = mount_at(self._directory)
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
-        kept = self._settings.kernel_timeout
-        session = Session(
-            FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept
-        )
+        driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
+        session = Session(driver, self._directory, options)
         here = mount_at(self._directory)
         pool = LoopPool(session, self._is_over)
         pool.start()

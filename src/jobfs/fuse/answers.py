@@ -136,22 +136,19 @@ class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any. `here`: the desk of
-    the thread that asks. `sizes`: as for `channel_operations`.
+    `here`: the desk of the thread that asks. `sizes`: as for `channel_operations`.
     """
 
     def __init__(
         self,
         device: int,
         process: Callable[[int, int], None],
-        kernel_timeout: float,
         here: AtWork,
         sizes: dict[int, int],
     ) -> None:
         self._sizes = sizes
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
         self._device, self._process = device, process
-        self._accepted = _OFFERED if kernel_timeout else 0
         self._here = here
 
     def accept(self, desk: Desk, length: int) -> None:
@@ -160,7 +157,7 @@ class ReadDirPlus:
         answer = bytearray(self._ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
         if len(answer) >= _IN_ANSWER.size:
             (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
-            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & self._accepted)
+            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & _OFFERED)
         write(self._device, bytes(answer), len(answer))
 
     def part(self, desk: Desk, length: int) -> None:

@@ -111,12 +111,10 @@ _info = fuse.fuse_file_info.from_address
 class Session(fuse.FUSE):  # type: ignore[misc]
     """One mounted session: fusepy's callbacks, the frequent ones made lean; it answers only while threads are in `loop`.
 
-    `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's own words if it can't mount.
+    Raises UsageError with libfuse's own words if it can't mount.
     """
 
-    def __init__(
-        self, driver: FuseDriver, mountpoint: str, options: Sequence[str], kernel_timeout: float
-    ) -> None:
+    def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._callbacks()
@@ -129,7 +127,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
         self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here, driver.told)
+        self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
         size = _fuse_chan_bufsize(self._channel)
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)

@@ -129,19 +129,15 @@ class Files(Shared):
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        content = handle.content
-        if isinstance(node, File) or not isinstance(content, Content):
-            # Bytes of this machine; of an item: since it was looked up.
-            self._pages.opened(handle, path, None)
-            self._pins.meet(handle)
-            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
-        kept, here = self._pages.opened(handle, path, content.version), content.here
+        shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
+        kept = self._pages.opened(handle, path, shown.version if shown else None)
+        kept = kept and shown is not None and shown.here
         self._begins(handle)
-        if not here:
-            self._pins.meet(handle)
+        self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
-        kept = kept and here
         handle.served = handle.served or kept
+        if shown is None:  # bytes of this machine; of an item: since it was looked up
+            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         past = self._past_the_pages(handle)
         return OpenResult(fh, past, kept and not past, self._known_size(handle))
 

@@ -33,8 +33,8 @@ _WINDOW, _WINDOW_STEP, WINDOW_MAX = 16, 4, 128
 _BYTES_MAX = 32 << 20
 #: The reader has left out what it did not read before so many others that come later on its way.
 _SLACK = 32
-#: Seconds without a read after which nothing more is fetched, and after which the walk is forgotten.
-IDLE, _FORGOTTEN = 1.0, 10.0
+#: Seconds without a read after which a walk is forgotten.
+_FORGOTTEN = 10.0
 #: Directories that are kept in order, and walks that are known, at most.
 _KEPT, _WALKS = 64, 8
 
@@ -46,19 +46,17 @@ class Walk:
         self.last, self.read_at = path, now
         #: How many files may be fetched ahead: fewer after files that were fetched in vain.
         self.window = _WINDOW
-        #: The order that it seems to follow, and once it is known for a walk, what comes next.
-        self.by_name: bool | None = None
-        self.coming: Iterator[Item] | None = None
+        #: Once it is known for a walk: what comes next.
+        self.coming: Iterator[Item] = iter(())
         #: The highest directory that it came through.
         self.top = names.parent(path)
         #: Paths and sizes of what was fetched for it, in order, and not read yet.
         self._ahead: dict[str, int] = {}
 
-    def room(self, now: float) -> int:
+    def room(self) -> int:
         """How many files more may be fetched ahead."""
-        if self.coming is None or now - self.read_at > IDLE or sum(self._ahead.values()) >= _BYTES_MAX:
-            return 0
-        return max(0, self.window - len(self._ahead))
+        ahead = sum(self._ahead.values())
+        return 0 if ahead >= _BYTES_MAX else max(0, self.window - len(self._ahead))
 
     def reached(self, path: str, now: float) -> bool:
         """A file was read: True if it had been fetched for this walk."""
@@ -77,10 +75,9 @@ class Walk:
         self.last, self.read_at = path, now
         self.top = os.path.commonpath((self.top, names.parent(path)))
 
-    def take(self, wanted: Callable[[Item], bool], now: float) -> Item | None:
+    def take(self, wanted: Callable[[Item], bool]) -> Item | None:
         """The next file to be fetched ahead; None for now."""
-        coming = self.coming or iter(())
-        for item in itertools.islice(coming, _SCAN if self.room(now) else 0):
+        for item in itertools.islice(self.coming, _SCAN if self.room() else 0):
             if item.path not in self._ahead and wanted(item):
                 self._ahead[item.path] = item.size or 0
                 return item
@@ -94,17 +91,10 @@ class Prefetch:
     comes before those of namespace and content.
     """
 
-    def __init__(
-        self,
-        namespace: Namespace,
-        content: ContentStore,
-        state: State,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
         self._namespace = namespace
         self._content = content
         self._state = state
-        self._clock = clock
         self._lock = threading.Lock()
         self._walks: list[Walk] = []
         #: Directories in order, with the place of each path in them, by number of the listing.
@@ -113,9 +103,9 @@ class Prefetch:
     def reading(self, item: Item, content: object) -> None:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
         with self._lock:
-            now = self._clock()
+            now = time.monotonic()
             walk = self._walk(item, now, here=isinstance(content, Content) and content.here)
-            room = walk.room(now) if walk is not None else 0
+            room = walk.room() if walk is not None else 0
         if room:
             self._content.prefetch(self._take, room)
 
@@ -130,19 +120,15 @@ class Prefetch:
         known = [walk for walk in self._walks if walk.window > 0 and now - walk.read_at <= _FORGOTTEN]
         self._walks = sorted(known, key=lambda walk: walk.read_at)
         for walk in self._walks:
-            if (found := self._leads(walk.last, path)) is not None:
-                left_out, by_name = found
+            if (by_name := self._leads(walk.last, path)) is not None:
                 walk.came_to(path, now)
-                # Where the second step left out files, only the third is proof.
-                if walk.coming is not None or not left_out or by_name is walk.by_name:
-                    walk.coming = self.after(path, by_name, walk.top)
-                walk.by_name = by_name
+                walk.coming = self.after(path, by_name, walk.top)
                 return walk
         self._walks = [*self._walks[1 - _WALKS :], Walk(path, now)]
         return None
 
-    def _leads(self, before: str, path: str) -> tuple[int, bool] | None:
-        """How many files are left out on the way from one file to another, and if that goes by name; None if it is far.
+    def _leads(self, before: str, path: str) -> bool | None:
+        """True if one file comes soon after another by name, False if by inode number, None if it does not.
 
         Those between that are on disk do not count: they are read without our knowing.
         """
@@ -153,12 +139,11 @@ class Prefetch:
             places += [
                 (place, by_name) for place, at in enumerate(itertools.islice(missing, _NEXT)) if at == path
             ]
-        return min(places) if places else None
+        return min(places)[1] if places else None
 
     def _take(self) -> Item | None:
         with self._lock:
-            now = self._clock()
-            taken = (walk.take(self._wanted, now) for walk in self._walks)
+            taken = (walk.take(self._wanted) for walk in self._walks)
             return next((item for item in taken if item is not None), None)
 
     def _wanted(self, item: Item) -> bool:

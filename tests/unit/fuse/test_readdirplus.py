@@ -31,7 +31,7 @@ def entry(name: bytes, offset: int) -> bytes:
 class Libfuse:
     """Answers as libfuse does; `nodes` has what it says of a name, and `forgotten` what it was told to forget."""
 
-    def __init__(self, kernel_timeout: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.names = [b".", b"..", b"plain", b"unknown", b"last"]
         self.nodes = {b"plain": 11, b"last": 12}
         self.error, self.size = 0, 100
@@ -44,7 +44,7 @@ class Libfuse:
         self.here = here = AtWork()
         here.desk = self.desk = Desk(4096)
         self.told: dict[int, int] = {}
-        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout, here, self.told)
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.told)
 
     def close(self) -> None:
         self.device.close()
@@ -163,7 +163,7 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
-    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0, libfuse.here, {})
+    libfuse.plus = ReadDirPlus(write, libfuse.process, libfuse.here, {})
     libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]
@@ -177,19 +177,9 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
     assert not libfuse.desk.parting
 
 
-OURS = DO_READDIRPLUS | READDIRPLUS_AUTO
-
-
-@pytest.mark.parametrize(
-    ("kernel_timeout", "offered", "accepted"),
-    [(1.0, OURS | BIG_WRITES, OURS | BIG_WRITES), (1.0, BIG_WRITES, BIG_WRITES), (0.0, OURS, BIG_WRITES)],
-)
-def test_they_are_agreed_upon_where_the_kernel_knows_them_and_keeps_what_it_hears(
-    kernel_timeout: float, offered: int, accepted: int
-) -> None:
-    libfuse = Libfuse(kernel_timeout)
-    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered) + bytes(48))
+@pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
+def test_they_are_agreed_upon_where_the_kernel_knows_them(libfuse: Libfuse, ours: int) -> None:
+    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()
-    libfuse.close()
-    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, accepted))
+    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, ours | BIG_WRITES))

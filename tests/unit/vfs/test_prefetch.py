@@ -11,11 +11,11 @@ import pytest
 
 from jobfs import names
 from jobfs.nodes import Item, Kind, inode_number
-from jobfs.vfs.prefetch import IDLE, LARGE, WINDOW_MAX, Prefetch
+from jobfs.vfs.prefetch import LARGE, WINDOW_MAX, Prefetch
 
 
 class World:
-    """A tree in memory, what of it is on disk, and a clock that stands still."""
+    """A tree in memory, and what of it is on disk."""
 
     def __init__(self, paths: Iterable[str], size: int = 1000) -> None:
         self.items: dict[str, Item] = {}
@@ -26,11 +26,10 @@ class World:
                 self.items.setdefault(directory, Item(f"i{next(numbers):05}", Kind.DIRECTORY, directory))
             self.items[path] = Item(f"i{next(numbers):05}", Kind.FILE, path, size=size)
         self.snapshot_number = 1
-        self.now = 0.0
         self.on_disk: set[str] = set()
         self.fetched: list[str] = []
         world: Any = self  # it is namespace, content store and state in one
-        self.ahead = Prefetch(world, world, world, clock=lambda: self.now)
+        self.ahead = Prefetch(world, world, world)
 
     def missing(self, item: Item) -> bool:
         return item.path not in self.on_disk
@@ -145,14 +144,6 @@ def test_a_program_that_picks_one_file_of_three_is_followed() -> None:
     order = [path for path in world.order(by_name=True) if path.endswith(".c")]
     _, missed = world.read_all(order)
     assert len(missed) <= 3
-
-
-def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
-    """vfs/semantics.md 3.9: stopped when the pattern breaks."""
-    world = World(flat(500))
-    world.read_all(world.order()[:50])
-    world.now += IDLE + 1
-    assert world.ahead._take() is None
 
 
 def test_reads_in_no_order_end_a_walk() -> None:

@@ -65,17 +65,9 @@ _LEAN = {
     "getattr": _prototype(_path, _pointer),
     "fgetattr": _prototype(_pointer, _pointer, _pointer),
     "readdir": _prototype(_path, _pointer, _prototype(_pointer, _path, _path, _offset), _offset, _pointer),
-    "open": _prototype(_path, _pointer),
-    "create": _prototype(_path, fuse.c_mode_t, _pointer),
     "read": _prototype(_pointer, _pointer, _size, _offset, _pointer),
     "write": _prototype(_pointer, _pointer, _size, _offset, _pointer),
-    "ftruncate": _prototype(_pointer, _offset, _pointer),
-    "flush": _prototype(_pointer, _pointer),
-    "fsync": _prototype(_pointer, _int, _pointer),
-    "release": _prototype(_pointer, _pointer),
 }
-#: Of these, those that the driver is called with as they are.
-_PASSED_ON = frozenset({"open", "create", "ftruncate", "flush", "fsync", "release"})
 
 
 class _Operations(ctypes.Structure):
@@ -216,13 +208,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
-            if (
-                not bits
-                and hasattr(kind, "argtypes")
-                and (operation := getattr(self.operations, source, None))
-            ):
-                passed_on = _passed_on(operation) if name in _PASSED_ON else getattr(self, name)
-                setattr(table, name, kind(_guarded(name, passed_on)))
+            if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
+                setattr(table, name, kind(_guarded(name, getattr(self, name))))
         return table
 
     # The frequent callbacks. Pointers are numbers, good until the callback returns. They go past the driver's
@@ -271,15 +258,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         window = memoryview(_Window.from_address(buffer)).cast("B")
         with window[:size].toreadonly() as data:
             return int(self.operations.write(None, data, offset, _info(info)))
-
-
-def _passed_on(operation: Callable[..., None]) -> Callable[..., None]:
-    """`operation` of the driver, for C: with a path where that is one, and with what is behind the pointer at the end."""
-
-    def call(path: bytes | int, *args: int) -> None:
-        operation(path.decode() if isinstance(path, bytes) else None, *args[:-1], _info(args[-1]))
-
-    return call
 
 
 def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:

@@ -125,17 +125,6 @@ class Vfs(Attributes, Tree, Files):
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
         return left._replace(opened=[], changes=[] if done else left.changes).told()
 
-    def is_known(self, path: str) -> bool:
-        """False if there is nothing at `path`, nor on its way to or from there; True also if the server can't be asked."""
-        left = self._state.left(path)
-        if left.files or left.changes:
-            return True
-        try:
-            self.getattr(path)
-        except JobfsError as error:
-            return error.errno not in (errno.ENOENT, errno.ENOTDIR)
-        return True
-
     def _seal_open(self) -> None:
         """What was written to files that are open, or could not be recorded when they were closed, is due now."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
@@ -252,7 +241,8 @@ class Vfs(Attributes, Tree, Files):
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
-        return self._view.edition()
+        edition = self._namespace.edition()
+        return edition + self._state.edition if edition else 0
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's."""

@@ -36,11 +36,6 @@ class View:
         self.touch_directory = write_back.context.touch_directory
         self._started = time.time_ns()
 
-    def edition(self) -> int:
-        """A number that stays the same while every lookup would be answered as before; 0 if that can't be said."""
-        edition = self.namespace.edition()
-        return edition + self.state.edition if edition else 0
-
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
         state = self.state

@@ -7,18 +7,17 @@ It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
+import platform
 import struct
 import time
 from collections.abc import Callable
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import fuse
 
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError, JobfsError, UsageError
 from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
@@ -43,6 +42,15 @@ _SAVES = frozenset({"flush", "fsync"})
 #: `tv_nsec` of utimensat(2), as fusepy delivers it: seconds are 0 then.
 _UTIME_NOW = 0x3FFFFFFF
 _UTIME_OMIT = 0x3FFFFFFE
+
+
+#: `struct stat`: inode number; links and mode, or mode and links; owner, group; size, length of a block, blocks; times.
+_LAYOUTS = {"x86_64": "=8x2Q3I12x9q", "aarch64": "=8xQ4I16xqi4x7q"}
+_MACHINE = platform.machine()
+if _MACHINE not in _LAYOUTS:
+    raise UsageError(f"jobfs runs on {' and '.join(_LAYOUTS)}, and this machine is {_MACHINE}")
+_LINKS_FIRST, _SECOND = _MACHINE == "x86_64", 10**9
+_pack = struct.Struct(_LAYOUTS[_MACHINE]).pack
 
 
 def errno_of(operation: str, error: BaseException) -> int:
@@ -70,38 +78,13 @@ def relative(path: str) -> str:
     return path
 
 
-def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
-    """A function that packs an Attr as `struct stat` of this machine, after fusepy's description of it."""
-    sources = {
-        "st_ino": 0, "st_mode": 1, "st_nlink": 2, "st_uid": 3, "st_gid": 4, "st_size": 5, "st_blksize": 6,
-        "st_blocks": 7, "st_atimespec": (8, 9), "st_mtimespec": (10, 11), "st_ctimespec": (12, 13),
-    }  # fmt: skip
-    order: list[int] = []
-    form, end = "=", 0
-    for name in sorted(sources, key=lambda name: getattr(layout, name).offset):
-        field, source = getattr(layout, name), sources[name]
-        indices = source if isinstance(source, tuple) else (source,)
-        code = {2: "H", 4: "I", 8: "Q"}[field.size // len(indices)]
-        if len(indices) == 2:
-            code = code.lower()  # a time may be before the epoch
-        form += f"{field.offset - end}x" + code * len(indices)
-        order.extend(indices)
-        end = field.offset + field.size
-    form += f"{ctypes.sizeof(layout) - end}x"
-    pack, arrange, second = struct.Struct(form).pack, itemgetter(*order), 10**9
-
-    def pack_stat(attr: Attr) -> bytes:
-        ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
-        values = (
-            ino, mode, nlink, uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
-            atime // second, atime % second, mtime // second, mtime % second, ctime // second, ctime % second,
-        )  # fmt: skip
-        return pack(*arrange(values))
-
-    return pack_stat
-
-
-pack_stat = _stat_packer(fuse.c_stat)
+def pack_stat(attr: Attr) -> bytes:
+    """An Attr as `struct stat` of this machine."""
+    ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
+    return _pack(
+        ino, *((nlink, mode) if _LINKS_FIRST else (mode, nlink)), uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
+        *divmod(atime, _SECOND), *divmod(mtime, _SECOND), *divmod(ctime, _SECOND),
+    )  # fmt: skip
 
 
 def _caller() -> Caller:

@@ -13,7 +13,7 @@ import pytest
 from jobfs.nodes import Item, Kind, Version
 from jobfs.state import File
 from jobfs.state.records import Handle
-from jobfs.vfs.handles import KernelPages
+from jobfs.vfs.pages import KernelPages
 
 ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")

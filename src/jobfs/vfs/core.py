@@ -253,15 +253,10 @@ class Vfs(Attributes, Tree, Files):
         """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
         used, free = -(-facts.size // _BLOCK), self._state.bytes.free() // _BLOCK
-        blocks = {
-            "f_bsize": _BLOCK,
-            "f_frsize": _BLOCK,
-            "f_blocks": used + free,
-            "f_bfree": free,
-            "f_bavail": free,
-        }
-        files = {"f_files": facts.items + _FREE, "f_ffree": _FREE, "f_favail": _FREE}
-        return {**blocks, **files, "f_namemax": names.NAME_MAX}
+        return {
+            "f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": used + free, "f_bfree": free, "f_bavail": free,
+            "f_files": facts.items + _FREE, "f_ffree": _FREE, "f_favail": _FREE, "f_namemax": names.NAME_MAX,
+        }  # fmt: skip
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""

@@ -246,14 +246,8 @@ class View:
     def freeze(self, node: Node) -> dict[str, int]:
         """The attributes of a node as they are shown, for the File that is to have them from now on: its change time."""
         attr = self.attr(node)
-        return {
-            "mode": attr.mode & 0o7777,
-            "uid": attr.uid,
-            "gid": attr.gid,
-            "atime_ns": attr.atime_ns,
-            "mtime_ns": attr.mtime_ns,
-            "ctime_ns": time.time_ns(),
-        }
+        shown = {name: getattr(attr, name) for name in ("uid", "gid", "atime_ns", "mtime_ns")}
+        return {**shown, "mode": attr.mode & 0o7777, "ctime_ns": time.time_ns()}
 
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 

@@ -10,7 +10,6 @@ Signals are blocked in every thread and taken by one that only waits for them, s
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import queue
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
 from jobfs.draining import drain, kept
-from jobfs.errors import FsError, JobfsError, UsageError
+from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
 from jobfs.service import ServiceManager
@@ -188,20 +187,16 @@ class Mount:
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver
-        from jobfs.fuse.interrupt import interruptible
         from jobfs.fuse.loop import LoopPool, Session
 
         greeted = threading.Event()
         self._before = mount_at(self._directory)
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
-        kept = self._settings.kernel_timeout
-        session = Session(
-            FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept
-        )
+        driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
+        session = Session(driver, self._directory, options)
         here = mount_at(self._directory)
-        ended = interruptible(sync_on_close=self._settings.sync_on_close)
-        pool = LoopPool(session, self._is_over, ended)
+        pool = LoopPool(session, self._is_over)
         pool.start()
         if here is None or not greeted.wait(_GREETING):
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
@@ -446,8 +441,8 @@ class Mount:
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")
         with within(self._settings.timeout):
-            if path and not self._mounted.vfs.is_known(path):
-                raise FsError(errno.ENOENT)  # it is misspelled, or lies behind a link that stays here
+            if path:
+                self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
         left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, path)
         return {"left": left}
 

@@ -70,6 +70,9 @@ DIFFERENCES = {
         "unlink: the attributes of an unlinked open file stay"
     ],
     "`chown` that changes neither owner nor group": ["chown: -1 for both moves the change time"],
+    "making something in a directory with the set-group bit": [
+        "mkdir: in a directory with the set-group bit it inherits the group and the bit"
+    ],
     "extended attributes": ["open: an attribute of its own name"],
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from jobfs.errors import FsError
 from jobfs.nodes import Attr, Sent
-from jobfs.vfs import Caller, OpenResult, StatFs
+from jobfs.vfs import Caller, OpenResult
 
 
 @dataclass
@@ -89,8 +89,8 @@ class MemoryVfs:
             raise FsError(errno.ENOENT)
         return self._attr(self._node(path))
 
-    def is_open_otherwise(self, path: str) -> bool:
-        return False
+    def others(self, path: str) -> list[Any]:
+        return []
 
     def fgetattr(self, fh: int) -> Attr:
         self._call("fgetattr")
@@ -174,9 +174,9 @@ class MemoryVfs:
         self._node(path)
         del self.nodes[path]
 
-    def statfs(self) -> StatFs:
+    def statfs(self) -> dict[str, int]:
         self._call("statfs")
-        return StatFs(4096, 1000, 600, 500, 90, 40, 255)
+        return {"f_bsize": 4096, "f_blocks": 1000, "f_bfree": 600, "f_bavail": 500, "f_namemax": 255}
 
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
         return [{"path": path} for path in self.waiting]

@@ -1,23 +1,11 @@
-"""What libfuse's answers lack: that the kernel is to look again, and listings with attributes (READDIRPLUS).
+"""What libfuse's answers lack, by fuse/notes.md: that the kernel is to look again, that nodes part, and listings with attributes.
 
-**Look again.** The kernel looks a name up, and then opens or asks about the node that it found. If a rename has put another file
-there in between, libfuse has no name for that node any more, and says ENOENT, where a disk would just have one of the two files.
-ESTALE says what is true, and the kernel then looks the name up again. Who holds a directory open that was removed has no name to
-be looked up, and asks about the same node again: that gets its ENOENT here.
-
-**Nodes part.** The kernel has one size and one set of pages for a node: it ends every reader there, and fills a page of a shorter
-version with zeros up to it. So a look-up that finds another version being read has libfuse take the name from the node that it is
-read at: the reader stays there, and a new node is at the path. It is as if another file had been renamed over the one that is
-open. Until the kernel looks up again it is told of the reader's version. Where a program writes to the file, there is one node,
-and the kernel keeps its attributes for no time.
-
-**Nodes without a name**, parted or unlinked, are asked about by `fstat`, which names no handle. libfuse knows of nothing there.
-So it is asked once more, with a handle that is open there.
-
-**Listings.** Without attributes the kernel asks for every name that a program stats or opens, and waits for each answer. So
-libfuse, which does not know such listings, is asked for the listing and for the names in it as if the kernel had asked. Its
-answers are caught here, and sent as one. libfuse counts those names as looked up, and so does the kernel, which tells it later
-what it has forgotten. No request is made for that: a name whose attributes are not known goes without.
+**Look again.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE in place of ENOENT.
+**Nodes part.** Where another version is being read at the node of a path, the path gets another node: libfuse is told of an
+unlink that there was not. Where a program writes to the file, there is one node, whose attributes the kernel keeps for no time.
+**Nodes without a name**, parted or unlinked: `fstat` names no handle, so it is asked once more with one that is open there.
+**Listings.** libfuse is asked for the listing and for the names in it as if the kernel had asked. Its answers are caught here,
+and sent as one. No request is made for that: a name whose attributes are not known goes without.
 """
 
 from __future__ import annotations
@@ -32,8 +20,6 @@ from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
-#: Most threads of which it is remembered what they were told to look up again.
-_TOLD = 1000
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
 #: Files whose sizes are remembered at most.
@@ -55,8 +41,6 @@ write.restype = ctypes.c_ssize_t
 
 #: Where an answer has its error, in `fuse_out_header`; and the flags of what is opened, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
-#: Bytes of `fuse_attr_out`.
-_ATTR = 104
 #: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: The size in both: `fuse_attr` comes after that, and has it after the inode number.
@@ -94,14 +78,11 @@ def tell(told: dict[int, int], node: int, size: int) -> None:
 def channel_operations(
     device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]
 ) -> ChannelOperations:
-    """What sends libfuse's answers to the kernel, but for ENOENT about a node. To be kept as long as the channel.
+    """What sends libfuse's answers to the kernel. To be kept as long as the channel.
 
-    The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
-    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node,
-    and `nodes` the node of each open file, by the number of its handle.
+    The close of a file that is opened to be read need not be told: there is nothing to be sent. `sizes` has what
+    the kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
     """
-
-    told: dict[int, int] = {}  # the node, by the thread that is to look it up again
 
     def send(channel: int, vector: int, count: int) -> int:
         desk = here.desk
@@ -113,23 +94,16 @@ def channel_operations(
             add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
-            if error.value == -errno.ENOENT and opcode == Opcode.GETATTR and not desk.flags.value:
-                desk.handle = next((number for number, at in [*nodes.items()] if at == node), 0)
-                if desk.handle:
-                    return 0
-            look_again(desk, error)
+            if error.value == -errno.ENOENT:
+                if opcode == Opcode.GETATTR and not desk.flags.value:
+                    desk.handle = next((number for number, at in [*nodes.items()] if at == node), 0)
+                    if desk.handle:
+                        return 0
+                error.value = -errno.ESTALE
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
-
-    def look_again(desk: Desk, error: ctypes.c_int32) -> None:
-        node, thread = desk.about()
-        if error.value == -errno.ENOENT and told.pop(thread, None) != node:
-            error.value = -errno.ESTALE
-            if len(told) > _TOLD:
-                told.clear()
-            told[thread] = node
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.CREATE:
@@ -148,8 +122,6 @@ def channel_operations(
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)
             ctypes.memset(answer + nanoseconds, 0, 4)
-        elif desk.keeping is not None and opcode == Opcode.GETATTR:
-            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
     return ChannelOperations(send=_send_prototype(send))
 
@@ -164,22 +136,19 @@ class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any. `here`: the desk of
-    the thread that asks. `sizes`: as for `channel_operations`.
+    `here`: the desk of the thread that asks. `sizes`: as for `channel_operations`.
     """
 
     def __init__(
         self,
         device: int,
         process: Callable[[int, int], None],
-        kernel_timeout: float,
         here: AtWork,
         sizes: dict[int, int],
     ) -> None:
         self._sizes = sizes
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
         self._device, self._process = device, process
-        self._accepted = _OFFERED if kernel_timeout else 0
         self._here = here
 
     def accept(self, desk: Desk, length: int) -> None:
@@ -188,7 +157,7 @@ class ReadDirPlus:
         answer = bytearray(self._ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
         if len(answer) >= _IN_ANSWER.size:
             (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
-            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & self._accepted)
+            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & _OFFERED)
         write(self._device, bytes(answer), len(answer))
 
     def part(self, desk: Desk, length: int) -> None:

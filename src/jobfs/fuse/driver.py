@@ -7,23 +7,23 @@ It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
+import platform
 import struct
 import time
 from collections.abc import Callable
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import fuse
 
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError, JobfsError, UsageError
 from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
 if TYPE_CHECKING:
+    from jobfs.state.records import Handle
     from jobfs.vfs import OpenResult, Vfs
 
 _log = logging.getLogger("jobfs.fuse.driver")
@@ -42,6 +42,15 @@ _SAVES = frozenset({"flush", "fsync"})
 #: `tv_nsec` of utimensat(2), as fusepy delivers it: seconds are 0 then.
 _UTIME_NOW = 0x3FFFFFFF
 _UTIME_OMIT = 0x3FFFFFFE
+
+
+#: `struct stat`: inode number; links and mode, or mode and links; owner, group; size, length of a block, blocks; times.
+_LAYOUTS = {"x86_64": "=8x2Q3I12x9q", "aarch64": "=8xQ4I16xqi4x7q"}
+_MACHINE = platform.machine()
+if _MACHINE not in _LAYOUTS:
+    raise UsageError(f"jobfs runs on {' and '.join(_LAYOUTS)}, and this machine is {_MACHINE}")
+_LINKS_FIRST, _SECOND = _MACHINE == "x86_64", 10**9
+_pack = struct.Struct(_LAYOUTS[_MACHINE]).pack
 
 
 def errno_of(operation: str, error: BaseException) -> int:
@@ -69,38 +78,13 @@ def relative(path: str) -> str:
     return path
 
 
-def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
-    """A function that packs an Attr as `struct stat` of this machine, after fusepy's description of it."""
-    sources = {
-        "st_ino": 0, "st_mode": 1, "st_nlink": 2, "st_uid": 3, "st_gid": 4, "st_size": 5, "st_blksize": 6,
-        "st_blocks": 7, "st_atimespec": (8, 9), "st_mtimespec": (10, 11), "st_ctimespec": (12, 13),
-    }  # fmt: skip
-    order: list[int] = []
-    form, end = "=", 0
-    for name in sorted(sources, key=lambda name: getattr(layout, name).offset):
-        field, source = getattr(layout, name), sources[name]
-        indices = source if isinstance(source, tuple) else (source,)
-        code = {2: "H", 4: "I", 8: "Q"}[field.size // len(indices)]
-        if len(indices) == 2:
-            code = code.lower()  # a time may be before the epoch
-        form += f"{field.offset - end}x" + code * len(indices)
-        order.extend(indices)
-        end = field.offset + field.size
-    form += f"{ctypes.sizeof(layout) - end}x"
-    pack, arrange, second = struct.Struct(form).pack, itemgetter(*order), 10**9
-
-    def pack_stat(attr: Attr) -> bytes:
-        ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
-        values = (
-            ino, mode, nlink, uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
-            atime // second, atime % second, mtime // second, mtime % second, ctime // second, ctime % second,
-        )  # fmt: skip
-        return pack(*arrange(values))
-
-    return pack_stat
-
-
-pack_stat = _stat_packer(fuse.c_stat)
+def pack_stat(attr: Attr) -> bytes:
+    """An Attr as `struct stat` of this machine."""
+    ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
+    return _pack(
+        ino, *((nlink, mode) if _LINKS_FIRST else (mode, nlink)), uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
+        *divmod(atime, _SECOND), *divmod(mtime, _SECOND), *divmod(ctime, _SECOND),
+    )  # fmt: skip
 
 
 def _caller() -> Caller:
@@ -129,7 +113,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self._vfs = vfs
         self._on_ready = on_ready
-        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
+        self._answers: tuple[int, dict[str, bytes]] = (0, {})
         #: What the kernel believes of the sizes of files, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
@@ -151,7 +135,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
             return pack_stat(self._vfs.fgetattr(fi.fh))
-        answers = self.answers()
+        answers = self._kept()
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
@@ -160,21 +144,15 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
                 answers[path] = stat
         return stat
 
-    def brief(self, path: str) -> bool:
-        """True if the kernel is to ask again for the attributes of this path: another version is open there."""
-        return self._vfs.is_open_otherwise(path[1:])
+    def others(self, path: str) -> list[Handle]:
+        """What is open at this path, if another version is shown there: where all of it only reads, their nodes part."""
+        return self._vfs.others(path[1:])
 
-    def parts(self, path: str) -> bool:
-        """True if a look-up of this path is to give it another node: another version is being read at the one that it has."""
-        return self._vfs.is_read_otherwise(path[1:])
+    def shown_to(self, handle: Handle) -> bytes:
+        return pack_stat(self._vfs.shown_to(handle))
 
-    def other_version(self, path: str) -> bytes | None:
-        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
-        attr = self._vfs.other_version(path[1:])
-        return None if attr is None else pack_stat(attr)
-
-    def answers(self) -> dict[str | int, bytes]:
-        """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
+    def _kept(self) -> dict[str, bytes]:
+        """What `getattr` says of paths, as long as nothing has changed.
 
         What is found from now on is kept under the edition that is read first: a change meanwhile makes it void.
         """
@@ -202,9 +180,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
 
     def statfs(self, path: str) -> dict[str, int]:
-        stat = self._vfs.statfs()
-        told = {f"f_{name}": value for name, value in stat._asdict().items()}
-        return told | {"f_frsize": stat.bsize, "f_favail": stat.ffree}
+        return self._vfs.statfs()
 
     def readlink(self, path: str) -> str:
         return self._vfs.readlink(relative(path))

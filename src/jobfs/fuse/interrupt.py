@@ -32,14 +32,10 @@ class Opcode(IntEnum):
     FORGET = 2
     GETATTR = 3
     SETATTR = 4
-    READLINK = 5
     UNLINK = 10
     OPEN = 14
     READ = 15
-    STATFS = 17
     FSYNC = 20
-    GETXATTR = 22
-    LISTXATTR = 23
     FLUSH = 25
     INIT = 26
     READDIR = 28
@@ -47,10 +43,10 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
-#: Those in which a program may wait for the server, and which change nothing by themselves.
-_INTERRUPTIBLE = frozenset(Opcode) - {
-    Opcode.SETATTR, Opcode.UNLINK, Opcode.CREATE, Opcode.FORGET, Opcode.INIT,
-}  # fmt: skip
+#: Those in which a program may wait for the server, and that change nothing, or what is recorded already.
+_INTERRUPTIBLE = frozenset({
+    Opcode.LOOKUP, Opcode.GETATTR, Opcode.OPEN, Opcode.READ, Opcode.FSYNC, Opcode.FLUSH, Opcode.READDIR, Opcode.READDIRPLUS,
+})  # fmt: skip
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
@@ -96,8 +92,6 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
-        #: Where the answer about a node is kept, if it lasts.
-        self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
         #: The answer to a look-up is held back: another version is being read at its node.
@@ -115,11 +109,6 @@ class Desk:
         self.reads: list[bool] = []
         self.since = 0.0
         self._seen = 0
-
-    def about(self) -> tuple[int, int]:
-        """The node that the request at work is about, and the thread that made it."""
-        _, _, _, node, _, _, thread, _ = _HEADER.unpack_from(self.buffer)
-        return node, thread
 
     def waiting(self, now: float) -> Request | None:
         """The request under way, if it was there at the last look already; `since` is when it was seen first."""
@@ -152,13 +141,8 @@ def told_to_end(thread: int) -> bool:
     return bool((signals[b"SigPnd"] | signals[b"ShdPnd"]) & ~signals[b"SigBlk"] & _TO_END)
 
 
-def interruptible(*, sync_on_close: bool) -> frozenset[int]:
-    """Opcodes to be answered early. A close is only where it waits for the server, which comes last in it."""
-    return _INTERRUPTIBLE - (frozenset() if sync_on_close else {Opcode.FLUSH})
-
-
 class Interrupter:
-    """Looks at who waits at the desks, and answers those who were told to end; `opcodes`: in which requests.
+    """Looks at who waits at the desks, and answers those who were told to end.
 
     `relieve` gets the desks that were at work on the same request at the last look already.
     """
@@ -167,13 +151,11 @@ class Interrupter:
         self,
         device: int,
         desks: Sequence[Desk],
-        opcodes: frozenset[int],
         relieve: Callable[[list[Desk]], None] = lambda desks: None,
     ) -> None:
         self._device = device
         self._relieve = relieve
         self._desks = desks
-        self._opcodes = opcodes
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
 
@@ -203,7 +185,7 @@ class Interrupter:
 
     def _is_answered_early(self, desk: Desk, request: Request, now: float) -> bool:
         """True if the request has no answer yet, and its program may get EINTR."""
-        if desk.answered == request.turn or request.opcode not in self._opcodes or not request.thread:
+        if desk.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
         if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
             return False  # who is told that it was interrupted must not find the file empty later

@@ -21,15 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
+from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations
 from jobfs.fuse.driver import FuseDriver, errno_of
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -64,17 +65,9 @@ _LEAN = {
     "getattr": _prototype(_path, _pointer),
     "fgetattr": _prototype(_pointer, _pointer, _pointer),
     "readdir": _prototype(_path, _pointer, _prototype(_pointer, _path, _path, _offset), _offset, _pointer),
-    "open": _prototype(_path, _pointer),
-    "create": _prototype(_path, fuse.c_mode_t, _pointer),
     "read": _prototype(_pointer, _pointer, _size, _offset, _pointer),
     "write": _prototype(_pointer, _pointer, _size, _offset, _pointer),
-    "ftruncate": _prototype(_pointer, _offset, _pointer),
-    "flush": _prototype(_pointer, _pointer),
-    "fsync": _prototype(_pointer, _int, _pointer),
-    "release": _prototype(_pointer, _pointer),
 }
-#: Of these, those that the driver is called with as they are.
-_PASSED_ON = frozenset({"open", "create", "ftruncate", "flush", "fsync", "release"})
 
 
 class _Operations(ctypes.Structure):
@@ -110,12 +103,10 @@ _info = fuse.fuse_file_info.from_address
 class Session(fuse.FUSE):  # type: ignore[misc]
     """One mounted session: fusepy's callbacks, the frequent ones made lean; it answers only while threads are in `loop`.
 
-    `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's own words if it can't mount.
+    Raises UsageError with libfuse's own words if it can't mount.
     """
 
-    def __init__(
-        self, driver: FuseDriver, mountpoint: str, options: Sequence[str], kernel_timeout: float
-    ) -> None:
+    def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._callbacks()
@@ -125,10 +116,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
-        driver.node = lambda: self._here.desk.about()[0]
+        driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
         self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here, driver.told)
+        self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
         size = _fuse_chan_bufsize(self._channel)
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
@@ -141,13 +132,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
         arguments, table = (_path * len(words))(*words), self._table
         threads = _int()
-        with _captured_stderr() as reasons:
-            session = _fuse_setup(
-                len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
-                ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
-            )  # fmt: skip
-        if not session:
-            raise UsageError(f"could not mount: {'; '.join(reasons()) or 'libfuse gave no reason'}")
+        with TemporaryFile("w+", errors="replace") as said:
+            with _stderr_in(said):
+                session = _fuse_setup(
+                    len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
+                    ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
+                )  # fmt: skip
+            if not session:
+                raise UsageError(f"could not mount: {said.read().strip() or 'libfuse gave no reason'}")
         return session
 
     def _ask(self, address: int, length: int) -> None:
@@ -183,36 +175,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if self.closed:
                 desk.turn += 1
                 return True
-            opcode, unique, node = head(desk.buffer)
-            if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
-                begin(timeout)
-                if opcode in ours:
-                    ours[opcode](desk, length)
-                else:
-                    process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                while desk.parting:
-                    self._plus.part(desk, length)
-                    process(session, address, length, answering)
-                if desk.handle:
-                    desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-                    process(session, address, length, answering)
+            opcode, _, _ = head(desk.buffer)
+            begin(timeout)
+            if opcode in ours:
+                ours[opcode](desk, length)
+            else:
+                process(session, address, length, answering if opcode in ANSWERED_HERE else others)
+            while desk.parting:
+                self._plus.part(desk, length)
+                process(session, address, length, answering)
+            if desk.handle:
+                desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+                process(session, address, length, answering)
             desk.turn += 1
         return False
-
-    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before: since then nothing has changed. Else its answer is kept."""
-        desk.keeping = None
-        if desk.flags.value:
-            return False  # of an open file
-        answers = self.operations.answers()
-        known = answers.get(node)
-        if known is None:
-            desk.keeping = answers
-            return False
-        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        # It fails if the program was told to end, which has its answer then.
-        write(self.device, answer, len(answer))
-        return True
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -232,13 +208,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
-            if (
-                not bits
-                and hasattr(kind, "argtypes")
-                and (operation := getattr(self.operations, source, None))
-            ):
-                passed_on = _passed_on(operation) if name in _PASSED_ON else getattr(self, name)
-                setattr(table, name, kind(_guarded(name, passed_on)))
+            if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
+                setattr(table, name, kind(_guarded(name, getattr(self, name))))
         return table
 
     # The frequent callbacks. Pointers are numbers, good until the callback returns. They go past the driver's
@@ -247,20 +218,19 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
         stat = self.operations.getattr(name, listed=desk.listing)
-        desk.brief = self.operations.brief(name)
-        if desk.brief:
+        others = self.operations.others(name)
+        desk.brief = bool(others)
+        if others and not any(handle.writable for handle in others):
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
-            desk.parting = opcode == Opcode.LOOKUP and self.operations.parts(name)
+            desk.parting = opcode == Opcode.LOOKUP
             if opcode == Opcode.GETATTR:
-                stat = self.operations.other_version(name) or stat
+                stat = self.operations.shown_to(others[0])
         ctypes.memmove(buffer, stat, _STAT_SIZE)
-        if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # it lasts no longer than this
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # An open file's own size, which may not be what the next one to open it has.
-        self._here.desk.brief = bool(path) and self.operations.brief(ctypes.string_at(path).decode())
+        self._here.desk.brief = bool(path) and bool(self.operations.others(ctypes.string_at(path).decode()))
 
     def unlink(self, path: bytes) -> int:
         if self._here.desk.parting:
@@ -288,15 +258,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         window = memoryview(_Window.from_address(buffer)).cast("B")
         with window[:size].toreadonly() as data:
             return int(self.operations.write(None, data, offset, _info(info)))
-
-
-def _passed_on(operation: Callable[..., None]) -> Callable[..., None]:
-    """`operation` of the driver, for C: with a path where that is one, and with what is behind the pointer at the end."""
-
-    def call(path: bytes | int, *args: int) -> None:
-        operation(path.decode() if isinstance(path, bytes) else None, *args[:-1], _info(args[-1]))
-
-    return call
 
 
 def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
@@ -359,15 +320,9 @@ class LoopPool:
     """Threads that serve a session. `on_end` is called once, when the kernel says that the file system is gone.
 
     That is when it is unmounted and nothing in it is open any more. Calls may still be under way then.
-    `interruptible`: opcodes of requests that are answered early where their program is told to end.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        on_end: Callable[[], None],
-        interruptible: frozenset[int] = frozenset(),
-    ) -> None:
+    def __init__(self, session: Session, on_end: Callable[[], None]) -> None:
         self._session = session
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -375,7 +330,7 @@ class LoopPool:
         self._readers = Readers(self._replace)
         self._desks: list[Desk] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._desks, interruptible, self._readers.relieve)
+        self._interrupter = Interrupter(session.device, self._desks, self._readers.relieve)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
@@ -446,16 +401,13 @@ class LoopPool:
 
 
 @contextlib.contextmanager
-def _captured_stderr() -> Iterator[Callable[[], list[str]]]:
-    """Keep what C code writes to stderr; the function given returns its lines. No other thread may run."""
-    lines: list[str] = []
-    saved, captured = os.dup(2), os.memfd_create("stderr")
-    os.dup2(captured, 2)
+def _stderr_in(file: IO[str]) -> Iterator[None]:
+    """What C code writes to stderr goes into a file. No other thread may run."""
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
     try:
-        yield lambda: lines
+        yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        with open(captured, "rb") as file:
-            file.seek(0)
-            lines.extend(file.read().decode(errors="replace").splitlines())
+        file.seek(0)

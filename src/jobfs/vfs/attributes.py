@@ -12,24 +12,17 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.vfs.view import Node, View
+from jobfs.vfs.handles import Shared
+from jobfs.vfs.view import Node
 
 _NONE = 0xFFFFFFFF
 
-#: What `jobfs info` tells of an item, by the names of its fields.
-_TOLD = {
-    "id": "id", "type": "kind", "owner": "owner", "lifecycle": "lifecycle", "permission": "permission",
-    "mime_type": "mime_type", "key": "key", "created_at": "created_at", "updated_at": "updated_at",
-}  # fmt: skip
+#: What `jobfs info` tells of an item beside its type.
+_TOLD = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
 
 
-class Attributes:
+class Attributes(Shared):
     """Changes of attributes."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._state = view.state
-        self._write_back = view.write_back
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
@@ -65,7 +58,7 @@ class Attributes:
             if isinstance(node, Item):
                 now = self._view.attr(node)
                 times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
-                self._view.namespace.forget_names(node)
+                self._namespace.forget_names(node)
             self._remember(node, **times)
 
     # -- what `jobfs info` tells and `jobfs set` changes
@@ -77,7 +70,7 @@ class Attributes:
         state, error = self._condition(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
-            facts |= {name: str(getattr(item, field)) for name, field in _TOLD.items()}
+            facts |= {"type": str(item.kind), **{name: str(getattr(item, name)) for name in _TOLD}}
         facts["size"] = self._view.attr(node).size
         return facts
 
@@ -98,19 +91,11 @@ class Attributes:
     def set(self, path: str, values: dict[str, Any]) -> None:
         """Change permission and lifecycle on the server, by their names; unsent bytes are sent first.
 
-        Raises FsError(EPERM) for anything else, FsError(EINVAL) for a value that there is not, FsError(EOPNOTSUPP) for a file of
-        this machine only, ApiError.
+        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
         """
         self._view.may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
-        try:
-            wanted = {name: types[name](value) for name, value in values.items() if value is not None}
-        except KeyError:
-            raise FsError(errno.EPERM) from None
-        except ValueError:
-            raise FsError(
-                errno.EINVAL, "permission is readOnly or readWrite, lifecycle expertJob or application"
-            ) from None
+        wanted = {name: types[name](value) for name, value in values.items() if value is not None}
         node = self._real(path)
         if isinstance(node, File):
             if node.stays:
@@ -165,5 +150,5 @@ class Attributes:
         if not path:
             raise FsError(errno.EPERM)
         self._write_back.replace.make_directory(path)
-        self._view.namespace.touch(path)
+        self._namespace.touch(path)
         return self._view.get(path, max_age=0.0)

@@ -6,16 +6,15 @@ import contextlib
 import errno
 import logging
 import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 from jobfs import names
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
-from jobfs.document import Status, Unsent
+from jobfs.document import Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
@@ -24,22 +23,21 @@ from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
 from jobfs.state.left import left_to_next
 from jobfs.state.localbytes import free
+from jobfs.state.records import Handle
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Files
-from jobfs.vfs.handles import KernelPages
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
-from jobfs.vfs.view import Owner, View
+from jobfs.vfs.view import View
 
 log = logging.getLogger("jobfs.vfs")
 
-_BLOCK = 4096
+#: Bytes of a block, and how many files more there may be, as `statvfs` tells it.
+_BLOCK, _FREE = 4096, 1 << 20
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
-#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
-_RESERVE, _UNLIMITED = 300, 1 << 20
 
 
 def ask_for_more_descriptors() -> None:
@@ -48,25 +46,6 @@ def ask_for_more_descriptors() -> None:
     # The system may have a lower limit of its own: then the one that it gave holds.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _for_programs() -> int:
-    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
-    return max(limit - _RESERVE, limit // 4)
-
-
-class StatFs(NamedTuple):
-    """What `statvfs` shows; sizes in blocks of `bsize` bytes."""
-
-    bsize: int
-    blocks: int
-    bfree: int
-    bavail: int
-    files: int
-    ffree: int
-    namemax: int
 
 
 class Vfs(Attributes, Tree, Files):
@@ -82,28 +61,15 @@ class Vfs(Attributes, Tree, Files):
         server: KnownServer,
     ) -> None:
         """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
-        self._settings = settings
-        self._namespace = namespace
-        self._write_back = WriteBack(
-            client,
-            namespace,
-            content,
-            directory.path,
-            directory.record.mount_id,
-            settings,
-            server,
-        )
-        owner = Owner(settings.uid, settings.gid, settings.umask)
-        view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
-        self._pages = pages = KernelPages()
-        self._report = Report(view, client, namespace, directory, settings)
-        Attributes.__init__(self, view)
-        Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
-        Files.__init__(
-            self, view, pages, self._report, sync_on_close=settings.sync_on_close, most_open=_for_programs()
-        )
+        state, mount = directory.path, directory.record.mount_id
+        view = View(WriteBack(client, namespace, content, state, mount, settings, server), settings)
+        super().__init__(view, Report(view, client, namespace, directory, settings))
         self._directory = directory
         self._stopped = threading.Event()
+        self.status, self.refresh = self._report.status, namespace.refresh
+        #: Once everything is on the server: copies of what was given up are no longer kept.
+        self.empty_trash = self._state.bytes.empty_trash
+        self.retry = self._write_back.retry
         #: How many changes of an earlier mount a read-only mount leaves as they are.
         self.left_alone = 0
 
@@ -160,17 +126,6 @@ class Vfs(Attributes, Tree, Files):
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
         return left._replace(opened=[], changes=[] if done else left.changes).told()
 
-    def is_known(self, path: str) -> bool:
-        """False if there is nothing at `path`, nor on its way to or from there; True also if the server can't be asked."""
-        left = self._state.left(path)
-        if left.files or left.changes:
-            return True
-        try:
-            self.getattr(path)
-        except JobfsError as error:
-            return error.errno not in (errno.ENOENT, errno.ENOTDIR)
-        return True
-
     def _seal_open(self) -> None:
         """What was written to files that are open, or could not be recorded when they were closed, is due now."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
@@ -183,15 +138,12 @@ class Vfs(Attributes, Tree, Files):
                 self._write_back.queue.save(file, 0.0)
 
     def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
-        """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
-        queue, due = self._write_back.queue, sys.maxsize
-        patient_until = time.monotonic()
-        while number := queue.to_clean(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
+        """Wait until what saves have set aside is off the server, for `--timeout` seconds (R7: not for what has to wait)."""
+        end = min(deadline, time.monotonic() + self._settings.timeout)
+        queue = self._write_back.queue
+        while queue.to_clean(max(min(end - time.monotonic(), 0.25), 0.0), waiting=False):
             going_on()
-            now = time.monotonic()
-            if number < due:
-                due, patient_until = number, now + self._settings.timeout
-            if now >= min(deadline, patient_until):
+            if time.monotonic() >= end:
                 return
 
     def number_unsent(self) -> int:
@@ -215,10 +167,6 @@ class Vfs(Attributes, Tree, Files):
             *self._write_back.warnings,
             *([waiting] if self.left_alone else []),
         ]
-
-    def retry(self, path: str | None) -> list[str]:
-        """See WriteBack."""
-        return self._write_back.retry(path)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See WriteBack."""
@@ -257,14 +205,6 @@ class Vfs(Attributes, Tree, Files):
         done = [self._write_back.cleanup.expose(item, anyway=True) for item in self.hidden_of(mount)]
         return [line for line in done if line]
 
-    def refresh(self) -> None:
-        """List the whole workspace now. Raises ApiError."""
-        self._namespace.refresh()
-
-    def empty_trash(self) -> None:
-        """The mount ends with everything on the server: copies of what was given up are no longer kept."""
-        self._state.bytes.empty_trash()
-
     # -- attributes
 
     def getattr(self, path: str) -> Attr:
@@ -279,47 +219,44 @@ class Vfs(Attributes, Tree, Files):
         Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
         """
         node = self._view.looked_up(path)
-        if node is None or self._view.unmeasured(node) is not None or self.is_open_otherwise(path):
+        if node is None or self._view.unmeasured(node) is not None or self.others(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
 
-    def is_open_otherwise(self, path: str) -> bool:
-        """True if another version is open at this path than is shown there (section 3, Open files are pinned)."""
-        if not self._pages.any(path):
-            return False
-        node = self._view.find_known(path)
-        return isinstance(node, Item) and not self._pages.only(path, node.version)
-
-    def other_version(self, path: str) -> Attr | None:
-        """The attributes of the version that programs are reading at this path, if it is another than is shown there."""
-        handle = self._pages.reader(path) if self.is_read_otherwise(path) else None
-        return None if handle is None else self.shown_to(handle)
-
-    def is_read_otherwise(self, path: str) -> bool:
-        """True if programs are reading another version at this path than is shown there, and none writes to the file."""
-        return self._pages.reader(path) is not None and self.is_open_otherwise(path)
+    def others(self, path: str) -> list[Handle]:
+        """What is open at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
+        there = self._pages.at(path)
+        node = self._view.find_known(path) if there else None
+        return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
 
     def part(self, path: str) -> None:
-        """What is open at this path has a node of its own in the kernel from now on. Raises FsError(ENOENT) if nothing has to."""
-        if not self.is_read_otherwise(path):
+        """What reads another version at this path has a node of its own in the kernel from now on.
+
+        Raises FsError(ENOENT) if there is nothing like that any more.
+        """
+        others = self.others(path)
+        if not others or any(handle.writable for handle in others):
             raise FsError(errno.ENOENT)
         self._pages.part(path)
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
-        return self._view.edition()
+        edition = self._namespace.edition()
+        return edition + self._state.edition if edition else 0
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's."""
-        if names.control_name(path) is not None or self._state.at(path) or self._state.hidden(path):
-            return False
-        return self._namespace.peek(path) is not None
+        known_here = self._state.at(path) or self._state.hidden(path)
+        return not known_here and self._namespace.peek(path) is not None
 
-    def statfs(self) -> StatFs:
-        """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
+    def statfs(self) -> dict[str, int]:
+        """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
-        used, blocks = -(-facts.size // _BLOCK), free(self._state.bytes.directory) // _BLOCK
-        return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
+        used, room = -(-facts.size // _BLOCK), free(self._state.bytes.directory) // _BLOCK
+        return {
+            "f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_blocks": used + room, "f_bfree": room, "f_bavail": room,
+            "f_files": facts.items + _FREE, "f_ffree": _FREE, "f_favail": _FREE, "f_namemax": names.NAME_MAX,
+        }  # fmt: skip
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
@@ -335,12 +272,6 @@ class Vfs(Attributes, Tree, Files):
     def fsyncdir(self) -> None:
         """What this machine knows of changed names is on its disk; most changes are on the server before. Raises FsError(EIO)."""
         self._state.sync()
-
-    # -- what the mount says of itself
-
-    def status(self) -> Status:
-        """See report.py."""
-        return self._report.status()
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

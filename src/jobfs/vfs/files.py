@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import resource
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.state.records import CHANGES, Handle, Readable, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelPages, OpenResult, Pins
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, OpenResult, Pins, Shared
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -32,32 +33,20 @@ T = TypeVar("T")
 #: Reads in a row that come to the end of a file whose program still has bytes of it to read: the kernel's, which reads ahead,
 #: and once more after it has dropped its pages.
 _ENDS = 2
+#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
+_RESERVE, _UNLIMITED = 300, 1 << 20
 
 
-class Files:
+class Files(Shared):
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(
-        self,
-        view: View,
-        pages: KernelPages,
-        control: Report,
-        *,
-        sync_on_close: bool,
-        most_open: int,
-    ) -> None:
-        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
-        self._view = view
-        self._pages = pages
-        self._control = control
-        self._write_back = view.write_back
-        self._state = view.state
-        self._content = view.content
-        self._sync_on_close = sync_on_close
-        self._most_open = most_open
+    def __init__(self, view: View, report: Report) -> None:
+        super().__init__(view)
+        self._report = report
+        self._most_open = _most_open()
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self._pins = Pins(view, pages)
+        self._pins = Pins(view, self._pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def handle(self, fh: int) -> Handle:
@@ -88,8 +77,7 @@ class Files:
 
     def _open(self, path: str, flags: int) -> tuple[Handle, Node]:
         """A handle on what is at `path`."""
-        for again in itertools.count():
-            edition = self._state.edition
+        for tries_left in range(REOPENS, -1, -1):
             node = self._view.get(path)
             if node.kind is Kind.DIRECTORY:
                 raise FsError(errno.EISDIR)
@@ -97,7 +85,7 @@ class Files:
                 self._view.may_write(node)
             node = self._view.measured(path, node)
             handle = self._attach(path, node, flags)
-            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+            if not tries_left or self._still_shows(path, node):
                 return handle, node
             # Its save has ended, or it was written to, since it was looked up.
             self._detach(handle)
@@ -105,7 +93,7 @@ class Files:
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
-        handle.content = Fixed(name, self._control.content(name, flags))
+        handle.content = Fixed(name, self._report.content(name, flags))
         self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
         return OpenResult(self._number(handle), direct_io=True)
 
@@ -141,20 +129,15 @@ class Files:
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        content = handle.content
-        if isinstance(node, File) or not isinstance(content, Content):
-            # Bytes of this machine; of an item: since it was looked up.
-            self._pages.opened(handle, path, None)
-            self._pins.meet(handle)
-            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
-        kept, here = self._pages.opened(handle, path, content.version), content.here
-        if not here or self._prefetch.walks:
-            self._begins(handle)
-        if not here:
-            self._pins.meet(handle)
+        shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
+        kept = self._pages.opened(handle, path, shown.version if shown else None)
+        kept = kept and shown is not None and shown.here
+        self._begins(handle)
+        self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
-        kept = kept and here
         handle.served = handle.served or kept
+        if shown is None:  # bytes of this machine; of an item: since it was looked up
+            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         past = self._past_the_pages(handle)
         return OpenResult(fh, past, kept and not past, self._known_size(handle))
 
@@ -195,20 +178,14 @@ class Files:
         self._view.may_change(path)
         check_new_name(path)
         self._view.may_write(self._view.directory(names.parent(path)))
-        while True:
-            with self._state.reservations.held(path):
-                node = self._view.find(path)
-                if node is None:
-                    file = self._make(path, mode, caller)
-                    break
+        with self._state.reservations.held(path):
+            node = self._view.find(path)
+            if node is None:
+                file = self._make(path, mode, caller)
+        if node is not None:
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
-            try:
-                return self.open(path, flags)
-            except FsError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                # It was unlinked just now.
+            return self.open(path, flags)
         handle = Handle(file, None, flags)
         handle.writable = True
         file.handles.append(handle)
@@ -222,8 +199,7 @@ class Files:
         write_back.queue.rest(path, verb=Verb.REMOVE)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
-        inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        file.mode, file.uid, file.gid = inherited
+        file.mode, file.uid, file.gid = mode & 0o7777, caller.uid, caller.gid
         _touch(file)
         file.atime_ns = file.mtime_ns
         local = self._begin(file)
@@ -432,7 +408,7 @@ class Files:
         """The attributes of the version that a handle has open."""
         file = handle.file
         if isinstance(handle.content, Fixed):
-            return self._control.attr(handle.content.name, len(handle.content.content))
+            return self._report.attr(handle.content.name, len(handle.content.content))
         if file.local is None:
             # At the end seems to be who has read everything: the kernel reads ahead, and asks once before the last bytes.
             handle.asked = handle.asked + 1 if handle.ends else 0
@@ -460,7 +436,7 @@ class Files:
             return
         self._close_dirty(file)
         # Each close of a descriptor that a program has twice is told, as the first one was.
-        if self._sync_on_close and file.shared:
+        if self._settings.sync_on_close and file.shared:
             self._write_back.commit(file)
 
     def fsync(self, fh: int) -> None:
@@ -512,6 +488,13 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
+
+
+def _most_open() -> int:
+    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+    return max(limit - _RESERVE, limit // 4)
 
 
 def _touch(file: File) -> None:

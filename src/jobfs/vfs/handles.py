@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import logging
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
-from jobfs.nodes import Item, Version
+from jobfs.nodes import Item
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Handle, Readable
+from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
@@ -28,8 +26,6 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
-#: Paths whose pages are remembered; all are forgotten when there are more.
-_MOST = 16_384
 
 log = logging.getLogger("jobfs.vfs")
 
@@ -69,90 +65,17 @@ class Fixed:
         """See Readable."""
 
 
-class KernelPages:
-    """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
+class Shared:
+    """What the parts of the Vfs work on."""
 
-    The kernel keeps pages by node, and a node is a path as far as libfuse goes, until it has lost that. So what is remembered is
-    the version opened last at a path, and only while no other version is open there, nor a writer.
-
-    Thread-safe; its lock is a leaf. Every `opened` is followed by one `closed`.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._held: dict[str, Version] = {}
-        self._handles: dict[str, list[Handle]] = {}
-        self._numbers = itertools.count()
-
-    def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
-        """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
-        with self._lock:
-            there = self._handles.setdefault(path, [])
-            there.append(handle)
-            for each in there[-2:] if len(there) > 1 else ():
-                each.served = each.readable  # what the kernel has read for one, it gives the other
-            handle.at = path
-            if version is None or not all(each.reads(version) for each in there):
-                self._held.pop(path, None)
-                return False
-            if self._held.get(path) == version:
-                return True
-            if len(self._held) >= _MOST:
-                self._held.clear()
-            self._held[path] = version
-            return False
-
-    def any(self, path: str) -> bool:
-        """True if anything is open at a path."""
-        return path in self._handles
-
-    def reader(self, path: str) -> Handle | None:
-        """One of those who have a file open at a path, if all only read it."""
-        there = list(self._handles.get(path, ()))
-        return there[0] if there and not any(handle.writable for handle in there) else None
-
-    def part(self, path: str) -> None:
-        """The kernel's node of a path has lost it, with all that is open there: another one will be at the path."""
-        with self._lock:
-            self._held.pop(path, None)
-            if (there := self._handles.pop(path, None)) is not None:
-                aside = f"{path}\0{next(self._numbers)}"  # no path
-                self._handles[aside] = there
-                for handle in there:
-                    handle.at = aside
-
-    def only(self, path: str, version: Version | None) -> bool:
-        """True if no other version than this of the server's is open at a path."""
-        there = list(self._handles.get(path, ()))
-        return all(handle.item is None or handle.item.version == version for handle in there)
-
-    def closed(self, handle: Handle) -> None:
-        """A file that was `opened` is closed."""
-        with self._lock:
-            self._handles[handle.at].remove(handle)
-            if not self._handles[handle.at]:
-                del self._handles[handle.at]
-
-    def unsure(self, path: str) -> None:
-        """An open file goes on with another version."""
-        with self._lock:
-            self._held.pop(path, None)
-
-    def moved(self, old: str, new: str, *, directory: bool) -> None:
-        """The kernel's node of a path, of a `directory` with those below it, has another one; what was there has none."""
-        with self._lock:
-            held, handles = self._held, self._handles
-            self.part(new)
-            below = [path for path in {**held, **handles} if names.under(path, old)] if directory else []
-            for path in (old, *below):
-                at = names.moved(path, old, new)
-                self.part(at)
-                if path in held:
-                    held[at] = held.pop(path)
-                if path in handles:
-                    handles[at] = handles.pop(path)
-                    for handle in handles[at]:
-                        handle.at = at
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._settings = view.settings
+        self._write_back = view.write_back
+        self._state = view.state
+        self._namespace = view.namespace
+        self._content = view.content
+        self._pages = KernelPages()
 
 
 class Pins:
@@ -235,7 +158,7 @@ class Pins:
 
         `opening`: nor has it been told anything of that. Raises FsError, ApiError.
         """
-        item = self._newer(handle, max_age, opening=opening)
+        item = self._newer(handle, max_age)
         if item is None:
             return False
         self._go_on(handle, item, self._content.open(item), opening=opening)
@@ -293,24 +216,13 @@ class Pins:
         if old is not None:
             old.close()
 
-    def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
         if path is None or handle.item is None or not handle.file.shared:
             return None
         node = self._view.find(path, max_age)
         item = self._view.measured(path, node) if node is not None else None
-        if not isinstance(item, Item) or item.is_dir:
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return None
-        if item.version != handle.item.version or self._differs(handle, item, opening=opening):
-            return item
-        return None
-
-    @staticmethod
-    def _differs(handle: Handle, item: Item, *, opening: bool) -> bool:
-        """Where neither a size nor a time tells two versions apart, the length of a download did.
-
-        Who writes has been told the first one's size, and would take for seen what is behind that.
-        """
-        stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        return stale and (opening or not handle.writable)
+        return item

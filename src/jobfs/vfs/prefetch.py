@@ -12,7 +12,6 @@ import itertools
 import os.path
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from cachetools import LRUCache
@@ -34,121 +33,55 @@ _WINDOW, _WINDOW_STEP, WINDOW_MAX = 16, 4, 128
 _BYTES_MAX = 32 << 20
 #: The reader has left out what it did not read before so many others that come later on its way.
 _SLACK = 32
-#: What has been left out so often, and more often than not, is no walk.
-_WASTE = 16
-#: Seconds without a read after which nothing more is fetched, and after which the walk is forgotten.
-IDLE, _FORGOTTEN = 1.0, 10.0
-#: Directories that are kept in order.
-_KEPT = 64
-#: Most walks at once, and most reads remembered of which each may be the beginning of one.
-_WALKS, _STEPS = 4, 4
-
-
-class Atlas:
-    """The directories as the last listing showed them, in both orders; kept until there is another listing."""
-
-    def __init__(self, namespace: Namespace, state: State) -> None:
-        self._namespace = namespace
-        self._state = state
-        self._kept: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
-
-    def after(self, path: str, by_name: bool, top: str | None = "") -> Iterator[Item]:
-        """The files that come after the one at `path`, below the directory `top`; None: in the same directory only."""
-        directory = names.parent(path)
-        yield from self.level(directory, by_name, path, deep=top is not None)
-        while directory and top is not None and directory != top:
-            directory, below = names.parent(directory), directory
-            yield from self.level(directory, by_name, below)
-
-    def level(
-        self, directory: str, by_name: bool, after: str | None = None, *, deep: bool = True
-    ) -> Iterator[Item]:
-        """The files of a directory that come after a path, or all; `deep`: with what is below it, in its place."""
-        items, places = self._sorted(directory, by_name)
-        start = 0 if after is None else places.get(after, len(items) - 1) + 1
-        for item in itertools.islice(items, start, None):
-            if not item.is_dir:
-                yield item
-            elif deep:
-                yield from self.level(item.path, by_name)
-
-    def _sorted(self, directory: str, by_name: bool) -> tuple[list[Item], dict[str, int]]:
-        key = self._namespace.snapshot_number, directory, by_name
-        found = self._kept.get(key)
-        if found is None:
-            items = list((self._namespace.last_children(directory) or {}).values())
-            items.sort(key=(lambda item: item.path) if by_name else self._state.number)
-            found = self._kept[key] = items, {item.path: n for n, item in enumerate(items)}
-        return found
+#: Seconds without a read after which a walk is forgotten.
+_FORGOTTEN = 10.0
+#: Directories that are kept in order, and walks that are known, at most.
+_KEPT, _WALKS = 64, 8
 
 
 class Walk:
-    """A program on its way, and what was fetched ahead of it."""
+    """A program on its way, and what was fetched ahead of it. It begins with any read; what comes next shows if it is one."""
 
-    def __init__(self, atlas: Atlas, start: str, path: str, by_name: bool, now: float) -> None:
-        self.last, self.read_at = start, now
-        self._atlas = atlas
-        #: The highest directory that it came through; None while it was in one only: who reads that need not go on to the next.
-        self._top: str | None = None
-        self._window = _WINDOW
-        self._planned: dict[str, tuple[int, int]] = {}  # path to number and size, in order: not read yet
-        self._count = self._read = self._wasted = 0
-        self._suffixes = {_suffix(start)}
-        self._left_out: set[str] = set()
-        self.go_on(path, by_name, now)
+    def __init__(self, path: str, now: float) -> None:
+        self.last, self.read_at = path, now
+        #: How many files may be fetched ahead: fewer after files that were fetched in vain.
+        self.window = _WINDOW
+        #: Once it is known for a walk: what comes next.
+        self.coming: Iterator[Item] = iter(())
+        #: The highest directory that it came through.
+        self.top = names.parent(path)
+        #: Paths and sizes of what was fetched for it, in order, and not read yet.
+        self._ahead: dict[str, int] = {}
 
-    @property
-    def over(self) -> bool:
-        """True if this is no walk after all."""
-        return self._wasted > max(_WASTE, self._read)
-
-    def room(self, now: float) -> int:
+    def room(self) -> int:
         """How many files more may be fetched ahead."""
-        ahead = sum(size for _, size in self._planned.values())
-        if self.over or now - self.read_at > IDLE or ahead >= _BYTES_MAX:
-            return 0
-        return max(0, self._window - len(self._planned))
+        ahead = sum(self._ahead.values())
+        return 0 if ahead >= _BYTES_MAX else max(0, self.window - len(self._ahead))
 
     def reached(self, path: str, now: float) -> bool:
         """A file was read: True if it had been fetched for this walk."""
-        if path not in self._planned:
+        if path not in self._ahead:
             return False
-        number, _ = self._planned.pop(path)
-        self._window = min(self._window + _WINDOW_STEP, WINDOW_MAX)
-        self._note(path, now)
-        for other, (earlier, _) in list(self._planned.items()):
-            if earlier >= number - _SLACK:
-                break
-            del self._planned[other]
-            self._wasted += 1
-            if _suffix(other) not in self._suffixes:
-                self._left_out.add(_suffix(other))  # nor does it want its like
+        order = list(self._ahead)
+        in_vain = order[: max(0, order.index(path) - _SLACK)]
+        for each in (path, *in_vain):
+            del self._ahead[each]
+        self.window = min(self.window + _WINDOW_STEP - len(in_vain), WINDOW_MAX)
+        self.last, self.read_at = path, now
         return True
 
-    def go_on(self, path: str, by_name: bool, now: float) -> None:
-        """The walk came to a file that was not fetched for it: fetch what comes after that."""
-        directory, before = names.parent(path), names.parent(self.last)
-        if self._top is not None or directory != before:
-            self._top = os.path.commonpath((before if self._top is None else self._top, directory))
-        self._note(path, now)
-        self._coming = self._atlas.after(path, by_name, self._top)
+    def came_to(self, path: str, now: float) -> None:
+        """A file was read that had not been fetched for this walk."""
+        self.last, self.read_at = path, now
+        self.top = os.path.commonpath((self.top, names.parent(path)))
 
-    def take(self, wanted: Callable[[Item], bool], now: float) -> Item | None:
+    def take(self, wanted: Callable[[Item], bool]) -> Item | None:
         """The next file to be fetched ahead; None for now."""
-        if not self.room(now):
-            return None
-        for item in itertools.islice(self._coming, _SCAN):
-            if item.path not in self._planned and _suffix(item.path) not in self._left_out and wanted(item):
-                self._count += 1
-                self._planned[item.path] = self._count, item.size or 0
+        for item in itertools.islice(self.coming, _SCAN if self.room() else 0):
+            if item.path not in self._ahead and wanted(item):
+                self._ahead[item.path] = item.size or 0
                 return item
         return None
-
-    def _note(self, path: str, now: float) -> None:
-        self.last, self.read_at = path, now
-        self._read += 1
-        self._suffixes.add(_suffix(path))
-        self._left_out.discard(_suffix(path))
 
 
 class Prefetch:
@@ -158,84 +91,59 @@ class Prefetch:
     comes before those of namespace and content.
     """
 
-    def __init__(
-        self,
-        namespace: Namespace,
-        content: ContentStore,
-        state: State,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
+        self._namespace = namespace
         self._content = content
-        self._clock = clock
+        self._state = state
         self._lock = threading.Lock()
-        self._atlas = Atlas(namespace, state)
-        #: Those that are under way; while there is none, reads of what is on disk are of no interest.
-        self.walks: list[Walk] = []
-        #: Reads that may be the beginning of one, and the way on which each came soon after another one.
-        self._steps: deque[tuple[str, bool | None]] = deque(maxlen=_STEPS)
+        self._walks: list[Walk] = []
+        #: Directories in order, with the place of each path in them, by number of the listing.
+        self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
     def reading(self, item: Item, content: object) -> None:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
-        here = isinstance(content, Content) and content.here
-        if here and not self.walks:
-            return
         with self._lock:
-            now = self._clock()
-            walk = self._walk(item, here, now)
-            room = walk.room(now) if walk is not None else 0
+            now = time.monotonic()
+            walk = self._walk(item, now, here=isinstance(content, Content) and content.here)
+            room = walk.room() if walk is not None else 0
         if room:
             self._content.prefetch(self._take, room)
 
-    def _walk(self, item: Item, here: bool, now: float) -> Walk | None:
-        """The walk that has come to this file, for which more may be fetched ahead."""
+    def _walk(self, item: Item, now: float, *, here: bool) -> Walk | None:
+        """The walk that has come to this file."""
         path = item.path
-        for walk in self.walks:
+        for walk in self._walks:
             if walk.reached(path, now):
                 return walk
-        self.walks = [walk for walk in self.walks if now - walk.read_at <= _FORGOTTEN]
         if here or not self._content.missing(item):
             return None  # nobody waits
-        self.walks = [walk for walk in self.walks if not walk.over]
-        for walk in self.walks:
-            if (found := self._leads(walk.last, path)) is not None:
-                walk.go_on(path, found[1], now)
+        known = [walk for walk in self._walks if walk.window > 0 and now - walk.read_at <= _FORGOTTEN]
+        self._walks = sorted(known, key=lambda walk: walk.read_at)
+        for walk in self._walks:
+            if (by_name := self._leads(walk.last, path)) is not None:
+                walk.came_to(path, now)
+                walk.coming = self.after(path, by_name, walk.top)
                 return walk
-        return self._step(path, now)
-
-    def _step(self, path: str, now: float) -> Walk | None:
-        """Is this the second step of a walk? If it left out files, only the third is proof."""
-        guess = None
-        for step in list(self._steps):
-            if (found := self._leads(step[0], path)) is None:
-                continue
-            self._steps.remove(step)
-            left_out, guess = found
-            if not left_out or step[1] is guess:
-                walk = Walk(self._atlas, step[0], path, guess, now)
-                self.walks = [*self.walks[1 - _WALKS :], walk]
-                return walk
-            break
-        self._steps.append((path, guess))
+        self._walks = [*self._walks[1 - _WALKS :], Walk(path, now)]
         return None
 
-    def _leads(self, before: str, path: str) -> tuple[int, bool] | None:
-        """How many files are left out on the way from one file to another, and if that goes by name; None if it is far.
+    def _leads(self, before: str, path: str) -> bool | None:
+        """True if one file comes soon after another by name, False if by inode number, None if it does not.
 
         Those between that are on disk do not count: they are read without our knowing.
         """
         places = []
         for by_name in (False, True):
-            coming = itertools.islice(self._atlas.after(before, by_name), _SCAN)
+            coming = itertools.islice(self.after(before, by_name), _SCAN)
             missing = (item.path for item in coming if item.path == path or self._content.missing(item))
             places += [
                 (place, by_name) for place, at in enumerate(itertools.islice(missing, _NEXT)) if at == path
             ]
-        return min(places) if places else None
+        return min(places)[1] if places else None
 
     def _take(self) -> Item | None:
         with self._lock:
-            now = self._clock()
-            taken = (walk.take(self._wanted, now) for walk in self.walks)
+            taken = (walk.take(self._wanted) for walk in self._walks)
             return next((item for item in taken if item is not None), None)
 
     def _wanted(self, item: Item) -> bool:
@@ -243,6 +151,29 @@ class Prefetch:
         small = size is not None and size <= LARGE
         return small and self._content.lasting(item) and self._content.missing(item)
 
+    # -- the tree as the last listing showed it
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1]
+    def after(self, path: str, by_name: bool, top: str = "") -> Iterator[Item]:
+        """The files that come after the one at `path`, below the directory `top`."""
+        while path and path != top:
+            directory = names.parent(path)
+            yield from self.below(directory, by_name, path)
+            path = directory
+
+    def below(self, directory: str, by_name: bool, after: str | None = None) -> Iterator[Item]:
+        """The files below a directory, or those that come after a path in it."""
+        items, places = self._ordered(directory, by_name)
+        for item in items[0 if after is None else places.get(after, len(items)) + 1 :]:
+            if item.is_dir:
+                yield from self.below(item.path, by_name)
+            else:
+                yield item
+
+    def _ordered(self, directory: str, by_name: bool) -> tuple[list[Item], dict[str, int]]:
+        key = self._namespace.snapshot_number, directory, by_name
+        found = self._sorted.get(key)
+        if found is None:
+            items = list((self._namespace.last_children(directory) or {}).values())
+            items.sort(key=(lambda item: item.path) if by_name else self._state.number)
+            found = self._sorted[key] = items, {item.path: n for n, item in enumerate(items)}
+        return found

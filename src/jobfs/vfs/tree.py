@@ -21,21 +21,12 @@ from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.records import Handle, Verb
-from jobfs.vfs.handles import REOPENS, Caller, KernelPages
-from jobfs.vfs.view import Node, View, check_new_name, is_dir
+from jobfs.vfs.handles import REOPENS, Caller, Shared
+from jobfs.vfs.view import Node, check_new_name, is_dir
 
 
-class Tree:
+class Tree(Shared):
     """Makes, removes and renames. May be called from any thread."""
-
-    def __init__(self, view: View, pages: KernelPages, *, symlinks: bool) -> None:
-        """`symlinks`: links may be made at every name; else at scratch names only (Emacs locks a file by such a link)."""
-        self._view = view
-        self._pages = pages
-        self._symlinks = symlinks
-        self._state = view.state
-        self._write_back = view.write_back
-        self._namespace = view.namespace
 
     @contextmanager
     def _making(self, path: str) -> Iterator[None]:
@@ -68,7 +59,7 @@ class Tree:
         """Make a directory; synchronous, unless the server can't be asked. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         self._view.may_change(path)
         with self._making(path):
-            mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
+            mode, uid, gid = mode & 0o7777, caller.uid, caller.gid
             if self._view.stays_here(path):
                 self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
@@ -81,8 +72,8 @@ class Tree:
                 self._write_back.queue.save(file)
                 return
             self._state.touch(item, made=True)
-            owner = self._view.owner
-            if mode != 0o755 & ~owner.umask or (uid, gid) != owner[:2]:
+            settings = self._settings
+            if (mode, uid, gid) != (0o755 & ~settings.umask, settings.uid, settings.gid):
                 file = self._state.open(item)
                 self._state.write(edit(file, mode=mode, uid=uid, gid=gid, permission=item.permission))
 
@@ -127,15 +118,16 @@ class Tree:
     def symlink(self, path: str, target: str, caller: Caller) -> None:
         """A link on this machine only: the API has none (section 2). Raises FsError(EPERM, EEXIST, EACCES), ApiError."""
         self._view.may_change(path)
-        if not self._symlinks and not self._view.stays_here(path):
+        # At a scratch name always: Emacs locks a file by such a link.
+        if not self._settings.local_symlinks and not self._view.stays_here(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         with self._making(path):
-            _, uid, gid = self._view.inherited(path, 0, caller.uid, caller.gid, directory=False)
-            self._add(self._state.new(Kind.FILE, path), 0o777, uid, gid, stays=True, link=target)
+            link = self._state.new(Kind.FILE, path)
+            self._add(link, 0o777, caller.uid, caller.gid, stays=True, link=target)
 
     def readlink(self, path: str) -> str:
         """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""
-        node = self._view.get(path) if names.control_name(path) is None else None
+        node = self._view.get(path)
         if isinstance(node, File) and node.link:
             return node.link
         raise FsError(errno.EINVAL)
@@ -300,14 +292,13 @@ class Tree:
     # -- names of this machine only
 
     def _rename_link(self, link: File, target: Node | None, new: str) -> None:
-        if not self._symlinks and not self._view.stays_here(new):
+        if not self._settings.local_symlinks and not self._view.stays_here(new):
             raise FsError(errno.EPERM)
         if isinstance(target, Item):
             self._unlink_item(target)
         elif target is not None and not target.stays:
             self._unlink_file(target, new)
-        over = self._state.at(new)
-        self._rename_scratch(link, over, new)
+        self._rename_scratch(link, self._state.at(new), new)
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
         """A local name becomes another one, in the place of a local file that may have that. Raises FsError(ENOSPC)."""

@@ -6,14 +6,14 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 from jobfs import names
 from jobfs.errors import FsError, NotFoundError
 from jobfs.namespace.flights import COULD_NOT_ASK
 from jobfs.nodes import Attr, Item, Kind, Permission, implicit_directory
 from jobfs.save import WriteBack
+from jobfs.settings import Settings
 from jobfs.state import File
 from jobfs.state.records import UNSET
 
@@ -24,35 +24,17 @@ _SHORT = names.NAME_MAX // 4
 Node = File | Item
 
 
-class Owner(NamedTuple):
-    """Whose files these are unless something else is remembered, and which mode bits are taken off by default."""
-
-    uid: int
-    gid: int
-    umask: int
-
-
 class View:
     """Lookups and attributes."""
 
-    def __init__(
-        self, write_back: WriteBack, owner: Owner, local_patterns: Iterable[str], *, changes: bool
-    ) -> None:
-        """`changes`: False for a read-only mount."""
+    def __init__(self, write_back: WriteBack, settings: Settings) -> None:
+        self.settings = settings
         self.write_back = write_back
         self.state = write_back.state
         self.namespace = write_back.namespace
         self.content = write_back.content
         self.touch_directory = write_back.context.touch_directory
-        self.owner = owner
-        self.changes = changes
-        self._patterns = tuple(local_patterns)
         self._started = time.time_ns()
-
-    def edition(self) -> int:
-        """A number that stays the same while every lookup would be answered as before; 0 if that can't be said."""
-        edition = self.namespace.edition()
-        return edition + self.state.edition if edition else 0
 
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
@@ -125,7 +107,9 @@ class View:
 
     def stays_here(self, path: str) -> bool:
         """True if a file made at `path` stays on this machine (vfs/semantics.md 4, Scratch names)."""
-        return names.is_scratch(names.basename(path), self._patterns) or self.is_local(names.parent(path))
+        return names.is_scratch(names.basename(path), self.settings.local_only) or self.is_local(
+            names.parent(path)
+        )
 
     def list(self, path: str) -> dict[str, Node]:
         """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
@@ -177,7 +161,7 @@ class View:
     def _item_attr(self, item: Item) -> Attr:
         mode = self._mode(item) & (~0o222 if item.read_only else -1)
         changed = item.updated_ns or self._started
-        uid, gid, _ = self.owner
+        uid, gid = self.settings.uid, self.settings.gid
         times = (changed, changed, changed)
         file = self.state.of(item)
         ino = self.state.number(item) if file is None else file.ino
@@ -195,11 +179,12 @@ class View:
 
     def _mode(self, node: Node) -> int:
         """The mode of what none is remembered of."""
-        return (0o755 if is_dir(node) else 0o644) & ~self.owner.umask
+        return (0o755 if is_dir(node) else 0o644) & ~self.settings.umask
 
     def _owner(self, file: File) -> tuple[int, int]:
         """The owner and the group that are remembered of a file, else those of the mount."""
-        return file.uid if file.uid >= 0 else self.owner.uid, file.gid if file.gid >= 0 else self.owner.gid
+        uid, gid = self.settings.uid, self.settings.gid
+        return file.uid if file.uid >= 0 else uid, file.gid if file.gid >= 0 else gid
 
     def _links(self, path: str) -> int:
         """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
@@ -261,27 +246,14 @@ class View:
     def freeze(self, node: Node) -> dict[str, int]:
         """The attributes of a node as they are shown, for the File that is to have them from now on: its change time."""
         attr = self.attr(node)
-        return {
-            "mode": attr.mode & 0o7777,
-            "uid": attr.uid,
-            "gid": attr.gid,
-            "atime_ns": attr.atime_ns,
-            "mtime_ns": attr.mtime_ns,
-            "ctime_ns": time.time_ns(),
-        }
-
-    def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:
-        """Mode, owner and group of what `uid` and `gid` make at `path`: a set-group directory hands on its group."""
-        above = self.attr(self.get(names.parent(path)))
-        if not above.mode & stat.S_ISGID:
-            return mode & 0o7777, uid, gid
-        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
+        shown = {name: getattr(attr, name) for name in ("uid", "gid", "atime_ns", "mtime_ns")}
+        return {**shown, "mode": attr.mode & 0o7777, "ctime_ns": time.time_ns()}
 
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
     def may_change(self, *paths: str) -> None:
         """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
-        if not self.changes:
+        if self.settings.read_only:
             raise FsError(errno.EROFS)
         if any(names.control_name(path) is not None for path in paths):
             raise FsError(errno.EPERM)

@@ -17,7 +17,6 @@ fuse = pytest.importorskip("fuse", exc_type=ImportError)
 from jobfs.errors import (  # noqa: E402
     FsError,
     InvalidRequestError,
-    JobfsError,
     NoSpaceError,
     NotFoundError,
     PathExistsError,
@@ -77,62 +76,34 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("error", "read", "save", "logged"),
     [
-        (FsError(errno.ENOTEMPTY), errno.ENOTEMPTY),
-        (NotFoundError("gone"), errno.ENOENT),
-        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ),
+        (FsError(errno.ENOTEMPTY), errno.ENOTEMPTY, errno.EIO, 0),
+        (NotFoundError("gone"), errno.ENOENT, errno.EIO, 0),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ, errno.EIO, 0),
+        (InvalidRequestError("422"), errno.EINVAL, errno.EIO, 0),
+        (UnauthorizedError("401"), errno.EACCES, errno.EIO, 0),
+        (PathExistsError("400"), errno.EEXIST, errno.EIO, 0),
+        (FsError(errno.EOPNOTSUPP), errno.EOPNOTSUPP, errno.EIO, 0),
+        (FsError(errno.ENOSYS), errno.ENOSYS, errno.EIO, 0),
+        (TooLargeError("413"), errno.EFBIG, errno.EFBIG, 0),
+        (NoSpaceError("507"), errno.ENOSPC, errno.ENOSPC, 0),
+        (FsError(errno.EDQUOT), errno.EDQUOT, errno.EDQUOT, 0),
+        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT, errno.ETIMEDOUT, 0),
+        (ValueError("bug"), errno.EIO, errno.EIO, 1),
+        (SystemExit(3), errno.EIO, errno.EIO, 1),
+        (PermissionError(errno.EACCES, "of the local disk"), errno.EIO, errno.EIO, 1),
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),
     ],
 )
-def test_an_error_of_ours_keeps_its_errno_and_is_not_logged(
-    error: BaseException, expected: int, caplog: pytest.LogCaptureFixture
+def test_what_a_program_gets_for_an_error(
+    error: BaseException, read: int, save: int, logged: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """vfs/semantics.md 5: errors from the API become errno."""
-    assert errno_of("read", error) == expected
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("operation", ["fsync", "flush"])
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (InvalidRequestError("422"), errno.EIO),
-        (UnauthorizedError("401"), errno.EIO),
-        (PathExistsError("400"), errno.EIO),
-        (FsError(errno.EOPNOTSUPP), errno.EIO),
-        (FsError(errno.ENOSYS), errno.EIO),
-        (TooLargeError("413"), errno.EFBIG),
-        (NoSpaceError("507"), errno.ENOSPC),
-        (FsError(errno.EDQUOT), errno.EDQUOT),
-        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT),
-    ],
-)
-def test_a_save_fails_as_on_a_disk(operation: str, error: JobfsError, expected: int) -> None:
-    """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS."""
-    assert errno_of(operation, error) == expected
-    assert errno_of("truncate", error) == error.errno
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (ValueError("bug"), errno.EIO),
-        (TimeoutError(), errno.EIO),
-        (SystemExit(3), errno.EIO),
-        (KeyboardInterrupt(), errno.EIO),
-        (PermissionError(errno.EACCES, "of the local disk"), errno.EIO),
-        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
-        (OSError(errno.EDQUOT, "full"), errno.EDQUOT),
-    ],
-)
-def test_what_nobody_expected_is_eio_and_one_line_in_the_log(
-    error: BaseException, expected: int, caplog: pytest.LogCaptureFixture
-) -> None:
+    """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS. What nobody expected is logged."""
     caplog.set_level(logging.INFO, "jobfs")
-    assert errno_of("read", error) == expected
-    assert len(caplog.records) == 1
-    assert caplog.records[0].exc_info is None
+    assert errno_of("truncate", error) == read
+    assert [record.exc_info for record in caplog.records] == [None] * logged
+    assert [errno_of(operation, error) for operation in ("fsync", "flush")] == [save] * 2
 
 
 def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: MemoryVfs) -> None:
@@ -167,11 +138,6 @@ def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: 
     assert vfs.callers == [(11, 22, 33)]
 
 
-def test_fsyncdir_reaches_the_directory(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    driver("fsyncdir", "/dir", 0, 0)
-    assert vfs.calls["fsyncdir"] == 1
-
-
 def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDriver) -> None:
     for operation in ("getxattr", "setxattr", "listxattr", "removexattr", "opendir", "releasedir", "lock"):
         assert getattr(driver, operation) is None
@@ -180,30 +146,22 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
 def test_attributes_are_asked_for_again_once_anything_may_have_changed(
     driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edition, asked = 1, 0
-    plain = vfs.getattr
-
-    def counted(path: str) -> Attr:
-        nonlocal asked
-        asked += 1
-        return plain(path)
-
-    monkeypatch.setattr(vfs, "getattr", counted)
+    edition = 1
     monkeypatch.setattr(vfs, "edition", lambda: edition)
     monkeypatch.setattr(vfs, "lasting", lambda path: path != "dir", raising=False)
-    first = [driver.getattr("/file") for _ in range(3)]
-    assert asked == 1
-    assert first == [pack_stat(plain("file"))] * 3
+
+    def asked(path: str) -> int:
+        before = vfs.calls["getattr"]
+        assert {driver.getattr(f"/{path}") for _ in range(3)} == {pack_stat(vfs.getattr(path))}
+        return vfs.calls["getattr"] - before - 1
+
+    assert asked("file") == 1
     vfs.put("file", b"longer content")
     edition = 2
-    assert driver.getattr("/file") == pack_stat(plain("file")) != first[0]
-    for _ in range(3):
-        driver.getattr("/dir")
-    assert asked == 5, "what does not last as long is asked for each time"
+    assert asked("file") == 1
+    assert asked("dir") == 3, "it does not last as long"
     edition = 0
-    for _ in range(3):
-        driver.getattr("/file")
-    assert asked == 8, "nothing is kept when nobody knows for how long"
+    assert asked("file") == 3, "nobody knows for how long"
 
 
 def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cache(
@@ -211,20 +169,22 @@ def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cac
 ) -> None:
     """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
     vfs.of_the_server, driver.node = True, lambda: 11
-    unknown, same, grown, other, written = (handle(flags=os.O_RDONLY) for _ in range(5))
-    driver.open("/file", unknown)
+
+    def past_the_cache() -> bool:
+        opened = handle(flags=os.O_RDONLY)
+        driver.open("/file", opened)
+        return bool(opened.direct_io)
+
+    assert not past_the_cache(), "it has heard of none"
     driver.told[11] = len(b"content")
-    driver.open("/file", same)
+    assert not past_the_cache()
     vfs.put("file", b"content, and what the job has added")
-    driver.open("/file", grown)
-    driver.node = lambda: 12
-    driver.open("/file", other)
-    assert [bool(fi.direct_io) for fi in (unknown, same, grown, other)] == [False, False, True, False]
+    assert past_the_cache()
     writer = handle(flags=os.O_RDWR)
-    driver.node = lambda: 11
     driver.open("/file", writer)
     driver.write("/file", memoryview(b"longer, by this mount's own hand: the kernel knows that"), 0, writer)
     driver.flush("/file", writer)
     driver.release("/file", writer)
-    driver.open("/file", written)
-    assert not written.direct_io
+    assert not past_the_cache()
+    driver.node = lambda: 12
+    assert not past_the_cache(), "that is another node"

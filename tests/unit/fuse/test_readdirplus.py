@@ -31,7 +31,7 @@ def entry(name: bytes, offset: int) -> bytes:
 class Libfuse:
     """Answers as libfuse does; `nodes` has what it says of a name, and `forgotten` what it was told to forget."""
 
-    def __init__(self, kernel_timeout: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.names = [b".", b"..", b"plain", b"unknown", b"last"]
         self.nodes = {b"plain": 11, b"last": 12}
         self.error, self.size = 0, 100
@@ -44,7 +44,7 @@ class Libfuse:
         self.here = here = AtWork()
         here.desk = self.desk = Desk(4096)
         self.told: dict[int, int] = {}
-        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout, here, self.told)
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.told)
 
     def close(self) -> None:
         self.device.close()
@@ -61,8 +61,7 @@ class Libfuse:
         assert node == DIRECTORY
         if opcode == Opcode.UNLINK:
             self.unlinked.append(request[40:])
-            return
-        if opcode == Opcode.INIT:
+        elif opcode == Opcode.INIT:
             self.send(struct.pack("=IIII", 7, 19, 0, self.flags) + bytes(8))
         elif opcode == Opcode.READDIR and self.error:
             self.send(error=self.error)
@@ -151,23 +150,20 @@ def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
     assert libfuse.asked == [Opcode.READDIR, Opcode.LOOKUP]
 
 
-def test_the_end_of_a_directory_is_an_answer_without_entries(libfuse: Libfuse) -> None:
-    libfuse.names = []
+@pytest.mark.parametrize("error", [0, errno.EIO])
+def test_the_end_of_a_directory_is_an_answer_without_entries_and_an_error_is_passed_on(
+    libfuse: Libfuse, error: int
+) -> None:
+    libfuse.names, libfuse.error = [], error
     libfuse.read_directory()
-    assert libfuse.answered() == (0, b"")
-
-
-def test_an_error_is_passed_on(libfuse: Libfuse) -> None:
-    libfuse.error = errno.EIO
-    libfuse.read_directory()
-    assert libfuse.answered() == (-errno.EIO, b"")
+    assert libfuse.answered() == (-error, b"")
 
 
 def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
-    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0, libfuse.here, {})
+    libfuse.plus = ReadDirPlus(write, libfuse.process, libfuse.here, {})
     libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]
@@ -181,19 +177,9 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
     assert not libfuse.desk.parting
 
 
-OURS = DO_READDIRPLUS | READDIRPLUS_AUTO
-
-
-@pytest.mark.parametrize(
-    ("kernel_timeout", "offered", "accepted"),
-    [(1.0, OURS | BIG_WRITES, OURS | BIG_WRITES), (1.0, BIG_WRITES, BIG_WRITES), (0.0, OURS, BIG_WRITES)],
-)
-def test_they_are_agreed_upon_where_the_kernel_knows_them_and_keeps_what_it_hears(
-    kernel_timeout: float, offered: int, accepted: int
-) -> None:
-    libfuse = Libfuse(kernel_timeout)
-    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered) + bytes(48))
+@pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
+def test_they_are_agreed_upon_where_the_kernel_knows_them(libfuse: Libfuse, ours: int) -> None:
+    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()
-    libfuse.close()
-    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, accepted))
+    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, ours | BIG_WRITES))

@@ -21,10 +21,12 @@ def readers(replaced: list[bool]) -> Readers:
     return Readers(lambda: replaced.append(True))
 
 
-def reading(readers: Readers) -> list[Desk]:
-    desks = [Desk(64)]
-    assert all(readers.joined(desk) for desk in desks)
-    return desks
+@pytest.fixture
+def first(readers: Readers) -> Desk:
+    """The desk of the thread that reads."""
+    desk = Desk(64)
+    assert readers.joined(desk)
+    return desk
 
 
 def idle(readers: Readers) -> tuple[Desk, threading.Thread]:
@@ -35,8 +37,9 @@ def idle(readers: Readers) -> tuple[Desk, threading.Thread]:
     return desk, thread
 
 
-def test_who_waits_hands_over_to_one_that_is_idle(readers: Readers, replaced: list[bool]) -> None:
-    first, *_ = reading(readers)
+def test_who_waits_hands_over_to_one_that_is_idle(
+    readers: Readers, first: Desk, replaced: list[bool]
+) -> None:
     desk, thread = idle(readers)
     assert not desk.reads
     readers.hand_over(first)
@@ -44,14 +47,9 @@ def test_who_waits_hands_over_to_one_that_is_idle(readers: Readers, replaced: li
     assert (desk.reads, first.reads, replaced) == ([True], [], [])
 
 
-def test_where_nobody_is_idle_another_thread_is_made(readers: Readers, replaced: list[bool]) -> None:
-    for number, desk in enumerate(reading(readers), 1):
-        readers.hand_over(desk)
-        assert len(replaced) == number
-
-
-def test_who_has_handed_over_waits_for_its_turn_to_read_again(readers: Readers, replaced: list[bool]) -> None:
-    first, *_ = reading(readers)
+def test_where_nobody_is_idle_another_thread_is_made(
+    readers: Readers, first: Desk, replaced: list[bool]
+) -> None:
     readers.hand_over(first)
     readers.hand_over(first)
     assert replaced == [True], "once a call, however often it waits"
@@ -59,9 +57,10 @@ def test_who_has_handed_over_waits_for_its_turn_to_read_again(readers: Readers, 
     assert first.reads
 
 
-def test_who_leaves_is_not_replaced_but_lets_others_read(readers: Readers, replaced: list[bool]) -> None:
+def test_who_leaves_is_not_replaced_but_lets_others_read(
+    readers: Readers, first: Desk, replaced: list[bool]
+) -> None:
     """At the end of the mount each thread is told in its turn."""
-    first, *_ = reading(readers)
     desk, thread = idle(readers)
     assert readers.left(first)
     thread.join(20)
@@ -70,12 +69,10 @@ def test_who_leaves_is_not_replaced_but_lets_others_read(readers: Readers, repla
     assert replaced == []
 
 
-def test_of_many_that_were_needed_a_few_stay(readers: Readers) -> None:
-    desks = reading(readers)
+def test_of_many_that_were_needed_a_few_stay(readers: Readers, first: Desk) -> None:
     waiting = [idle(readers) for _ in range(IDLE_THREADS)]
     assert not readers.joined(Desk(64))
-    for desk in desks:
-        readers.left(desk)
+    readers.left(first)
     for _ in waiting:
         eventually(lambda: any(readers.left(desk) for desk, _ in waiting))
     for _, thread in waiting:
@@ -83,22 +80,9 @@ def test_of_many_that_were_needed_a_few_stay(readers: Readers) -> None:
         assert not thread.is_alive()
 
 
-def test_who_waits_in_silence_is_relieved(readers: Readers, replaced: list[bool]) -> None:
+def test_who_waits_in_silence_is_relieved(readers: Readers, first: Desk, replaced: list[bool]) -> None:
     """What waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
-    desks = reading(readers)
-    readers.relieve(desks)
-    assert not any(desk.reads for desk in desks)
-    assert replaced == [True], "one is made a look, until there are enough"
+    readers.relieve([first])
+    assert (first.reads, replaced) == ([], [True])
     readers.relieve([])
-    assert replaced == [True, True]
-
-
-def test_where_no_thread_could_be_made_one_is_made_at_the_next_look(
-    readers: Readers, replaced: list[bool]
-) -> None:
-    """A process that may have no more threads for a moment does not stop to answer."""
-    first, *_ = reading(readers)
-    readers.hand_over(first)
-    del replaced[:]  # it failed
-    readers.relieve([])
-    assert replaced == [True]
+    assert replaced == [True, True], "one is made a look, until there is one: the last may have failed"

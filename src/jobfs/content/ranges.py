@@ -39,11 +39,6 @@ class IntervalSet:
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
-    def covered_before(self, position: int) -> int:
-        """The end of the last interval that begins before `position`, at most `position`; 0 if none does."""
-        index = bisect_left(self._starts, position) - 1
-        return min(position, self._ends[index]) if index >= 0 else 0
-
     def next_start(self, position: int) -> int | None:
         """Where the first interval at or after `position` begins; None if there is none."""
         index = bisect_left(self._starts, position)

@@ -147,7 +147,7 @@ class Files:
             self._pages.opened(handle, path, None)
             self._pins.meet(handle)
             return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
-        kept, here = self._pages.opened(handle, path, content.version), content.here
+        kept, here = self._pages.opened(handle, path, content.version), content.whole
         if not here or self._prefetch.walks:
             self._begins(handle)
         if not here:

@@ -176,7 +176,7 @@ class Prefetch:
 
     def reading(self, item: Item, content: object) -> None:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
-        here = isinstance(content, Content) and content.here
+        here = isinstance(content, Content) and content.whole
         if here and not self.walks:
             return
         with self._lock:

@@ -306,24 +306,12 @@ def test_what_was_not_proved_is_not_kept_for_later(make_store: MakeStore) -> Non
         with pytest.raises(UnavailableError):
             handle.fetch()
         client.wait(lambda: client.requests[1].finished)
-        assert not handle.whole()
+        assert not handle.whole
     store.close()
     client.unanswered, client.data = 0, data
     with make_store(client).open(item_of(len(data))) as handle:
-        assert not handle.whole()
+        assert not handle.whole
         assert handle.fetch().read_bytes() == data
-
-
-def test_bytes_that_are_there_are_left_out_of_a_long_download(make_store: MakeStore) -> None:
-    data = pattern(48 * MIB)
-    client = FakeClient(data)
-    with make_store(client).open(item_of(len(data))) as handle:
-        for offset in range(16 * MIB, 40 * MIB, 128 * KIB):
-            handle.read(offset, 128 * KIB)
-        before = client.moved
-        assert before >= 24 * MIB
-        assert handle.fetch().read_bytes() == data
-    assert client.moved < len(data) + 5 * MIB
 
 
 def test_a_transfer_gives_up_its_thread_when_others_wait(

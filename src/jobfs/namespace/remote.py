@@ -160,11 +160,6 @@ class Namespace:
         with self._lock:
             return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
 
-    def directories(self, path: str) -> int:
-        """How many directories are known in the directory `path`."""
-        with self._lock:
-            return self._known.tree.directories(path)
-
     def names_changed(self, directory: Item) -> int:
         """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
         return self._known.names_changed(directory)

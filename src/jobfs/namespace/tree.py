@@ -92,10 +92,6 @@ class Tree:
         """The item with this id, shown or not."""
         return self._by_id.get(item_id)
 
-    def ids(self) -> list[str]:
-        """The ids of all items."""
-        return list(self._by_id)
-
     def items(self) -> list[Item]:
         """All items, shown or not."""
         return list(self._by_id.values())
@@ -304,18 +300,14 @@ _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
     """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
-    targets = dict.fromkeys(path for item in now.hidden() for path in _targets(item, before))
-    return [path for path in targets if before.at(path) is not None and now.at(path) is None]
+    paths = dict.fromkeys(target for item in now.hidden() if (target := _target(item.path)) is not None)
+    return [path for path in paths if before.at(path) is not None and now.at(path) is None]
 
 
-def _targets(item: Item, before: Tree) -> list[str]:
-    """The paths that a hidden item may be the new or the old content of."""
-    directory, name = names.parent(item.path), names.basename(item.path)
+def _target(path: str) -> str | None:
+    """The path that a hidden item has the new or the old content of; of a very long name only the beginning is known."""
+    directory, name = names.parent(path), names.basename(path)
     hidden = names.parse_hidden(name)
     if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
-        return []
-    if len(name.encode()) < names.NAME_MAX - 3:
-        return [names.join(directory, hidden.name)]
-    # As long as a name may be, it can have been cut, in the middle of a character.
-    found = [other for other in before.children(directory) if other.startswith(hidden.name)]
-    return [names.join(directory, other) for other in found]
+        return None
+    return names.join(directory, hidden.name)

@@ -176,7 +176,6 @@ class Lister:
         self._client = client
         self._expected = expected
         self._workers = client.max_connections
-        self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
 
     def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
@@ -207,7 +206,10 @@ class Lister:
                     break
                 gone |= lost - {item.id for item in found}  # what was deleted makes up for nothing
             last = this
-        self._note(this, number, len(lost), moved=not steady)
+        if not steady:
+            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
+            log.info(told, number, this.flaw, len(lost))
+        self._expected = this.total if steady and this.size == TAKE else 0
         return Listing([*this.items.values(), *found], len(this.pages))
 
     def _read_pass(self, ours: Callable[[], Set[str]]) -> Pass:
@@ -243,14 +245,6 @@ class Lister:
         many = len(lost) > max(_FEW, len(this.pages))
         agreed = last is not None and (last.flaw is None or this.same(last))
         return set() if len(this.pages) == 1 or (many and agreed) else lost
-
-    def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
-        """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
-        self._expected = this.total if not moved and this.size == TAKE else 0
-        if moved:
-            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
-            log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)
-        self._moved = moved
 
     def close(self) -> None:
         """Stop the threads; what is under way is waited for."""

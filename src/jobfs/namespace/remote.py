@@ -16,9 +16,9 @@ from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
+from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError, again
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Flight
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -52,6 +52,8 @@ _FEW = 8
 _ROUNDS = 6
 #: Seconds without progress after which what is known is shown unconfirmed, at least; and so many usual answers.
 _PATIENCE, _TIMES = 2.0, 8
+#: Seconds after a failure in which only one asks again.
+_PAUSE = 1.0
 #: Seconds for which a listing is good for all who remove directories, at least.
 _RECENT = 1.0
 
@@ -88,7 +90,9 @@ class Namespace:
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error), clock)
         self._cost = Cost(ttl, kernel_timeout)
-        self._breaker = Breaker()
+        #: Why the server could not be asked when last somebody tried, and when one may ask again; None: all may.
+        self._failure: ApiError | None = None
+        self._asks_at: float | None = None
         self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
@@ -210,7 +214,7 @@ class Namespace:
         """The server's tree as it is known now."""
         with self._lock:
             known, cost = self._known, self._cost
-            error = self._client.health.away or self._breaker.error
+            error = self._client.health.away or self._failure
             age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
@@ -228,7 +232,7 @@ class Namespace:
     @property
     def unreachable(self) -> bool:
         """True if the server could not be asked when last somebody tried."""
-        return self._breaker.error is not None or self._client.health.away is not None
+        return self._failure is not None or self._client.health.away is not None
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -242,7 +246,7 @@ class Namespace:
         """The answer to our own create or update: the item now is at its path, with all that was below it."""
         with self._lock:
             self._known.publish(item)
-            self._breaker.succeeded(self._clock())
+            self._failure = None
 
     def forget(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
@@ -305,8 +309,12 @@ class Namespace:
         """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
-        if not insists and self._client.health.away is None:
-            self._breaker.check(self._clock())
+        if insists or self._failure is None or self._asks_at is None or self._client.health.away is not None:
+            return
+        now = self._clock()
+        if now < self._asks_at:
+            raise again(self._failure)
+        self._asks_at = now + _PAUSE
 
     # asking (without the lock)
 
@@ -413,17 +421,21 @@ class Namespace:
                 del self._flights[flight.path]
             self._known.land(flight.ticket)
             if error is None:
-                self._breaker.succeeded(self._clock())
+                self._failure = None
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked. Under the lock."""
+        """The server could not be asked. Under the lock.
+
+        A call in haste keeps nobody from asking who needs an answer.
+        """
         hasty = flight.hasty and not self._client.health.out
         # If there is no way to the server, or it goes on to be silent, api/health.py tells of it.
-        if self._breaker.error is None and not (hasty or error.errno == errno.ENETUNREACH):
+        if self._failure is None and not (hasty or error.errno == errno.ENETUNREACH):
             log.warning("the server can't be asked (%s): known names are served as they were", error)
-        self._breaker.failed(error, flight.began, self._clock(), hasty=hasty)
+        self._failure = again(error)
+        self._asks_at = None if hasty else self._clock() + _PAUSE
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
@@ -485,6 +497,5 @@ class Namespace:
         """True if the server, which could not be asked, answers again."""
         if not self._client.answers():
             return False
-        with self._lock:
-            self._breaker.succeeded(self._clock())
+        self._failure = None
         return True

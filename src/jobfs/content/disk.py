@@ -164,12 +164,8 @@ class DiskCache:
         except OSError:
             self._gone(name)
             return None
-        if not is_own_file(stat):
-            _log.warning("what another user has put into the content cache is not used: %s", path)
-            self.remove(name)
-            return None
-        if size is not None and stat.st_size != size:
-            _log.warning("a cached file has %d bytes instead of %d: downloading it again", stat.st_size, size)
+        if not is_own_file(stat) or size not in (None, stat.st_size):
+            _log.warning("what is in the content cache is another user's, or damaged, and not used: %s", path)
             self.remove(name)
             return None
         self._note(name, stat.st_size, file)

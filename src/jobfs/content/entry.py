@@ -20,14 +20,12 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, bound_by, cur
 from jobfs.content.disk import CacheFile, DiskCache, read_all, version_name, write_all
 from jobfs.content.fetch import Fetch
 from jobfs.content.link import Link, StaleVersionError
-from jobfs.content.ranges import MIB, NEAR, IntervalSet, Run, align_down, align_up
+from jobfs.content.ranges import NEAR, IntervalSet, Run, align_down, align_up
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Item
 
 _log = logging.getLogger("jobfs.content")
 
-#: Bytes that are hashed at once.
-_PIECE = 4 * MIB
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
 #: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
@@ -215,24 +213,11 @@ class Entry:
         if not self.whole:
             return None
         about_to_wait()
-        digest = hashlib.sha256()
-        for position in range(0, self.size, _PIECE):
-            try:
-                data = self.load(position, min(position + _PIECE, self.size))
-            except FsError:
-                return None
-            if data is None:
-                return None
-            digest.update(data)
-        return digest.hexdigest()
-
-    def settled(self, patience: float) -> bool:
-        """True if every byte is on disk; waits `patience` seconds for that if all have come."""
-        if patience and not self.whole:
-            about_to_wait()
-            with self.cond:
-                self.cond.wait_for(lambda: self.whole or not self._complete(), patience)
-        return self.whole
+        with contextlib.suppress(OSError, FsError), self._path().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            if file.tell() == self.size:
+                return digest.hexdigest()
+        return None
 
     @property
     def young(self) -> bool:

@@ -103,10 +103,9 @@ class Link:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
 
         Content is named by id, `updatedAt` and size (vfs/semantics.md 3). In whole seconds, the job may write twice within one
-        and to the same size: a download between the two holds the first content under the name of both. So what was downloaded
-        within 2 s (a second for the resolution, another for the error of our idea of the server's clock) after the change is
-        good for the handles that are open now, not for later ones. Where the `updatedAt` shows a fraction, 50 ms do: the
-        request itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing.
+        and to the same size. So what was downloaded within 2 s (a second for the resolution, another for the error of our idea
+        of the server's clock) after the change is good for the handles that are open now, not for later ones. Where the
+        `updatedAt` shows a fraction, 50 ms do. An `updatedAt` that cannot be read proves nothing.
         """
         if updated_ns == 0:
             return False

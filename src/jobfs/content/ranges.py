@@ -39,18 +39,13 @@ class IntervalSet:
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
-    def next_start(self, position: int) -> int | None:
-        """Where the first interval at or after `position` begins; None if there is none."""
-        index = bisect_left(self._starts, position)
-        return self._starts[index] if index < len(self._starts) else None
-
     def gap(self, start: int, end: int) -> tuple[int, int] | None:
         """The first stretch of [start, end) that is not covered; None if there is none."""
         start = self.covered_until(start)
         if start >= end:
             return None
-        following = self.next_start(start)
-        return start, end if following is None else min(end, following)
+        following = bisect_left(self._starts, start)
+        return start, min([end, *self._starts[following : following + 1]])
 
 
 KIB = 1024

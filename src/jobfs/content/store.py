@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -116,9 +115,7 @@ class Content:
     def __enter__(self) -> Content:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -309,15 +306,10 @@ class ContentStore:
 
     # -- questions ----------------------------------------------------------------------------------------
 
-    def whole(self, item: Item, patience: float = 0.0) -> bool:
-        """True if a handle opened now would read this version from the disk alone.
-
-        `patience`: seconds to wait until bytes that have all come are in their place.
-        """
+    def whole(self, item: Item) -> bool:
+        """True if a handle opened now would read this version from the disk alone."""
         entry = self._entries.get(item.version)
-        if entry is not None:
-            return entry.settled(patience)
-        return self._disk.size(item.version) is not None
+        return self._disk.size(item.version) is not None if entry is None else entry.whole
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""

@@ -17,8 +17,6 @@ log = logging.getLogger("jobfs.save")
 
 #: Seconds after its `updatedAt` in which a version may be written to again without another `updatedAt` (R1).
 YOUNG = 2.0
-#: Seconds to wait for bytes that a reader was given just now to be in their place.
-_SETTLING = 0.1
 
 
 def sha256_of(client: Client, item_id: str, size: int | None) -> str:
@@ -66,7 +64,7 @@ class Bases:
         file = self._state.of(item)
         if file is not None and file.sha256 and file.version == item.updated_at:
             return file.sha256
-        if item.is_dir or not self._content.whole(item, _SETTLING):
+        if item.is_dir or not self._content.whole(item):
             return ""
         with self._content.open(item) as content:
             return content.sha256() or ""

@@ -293,27 +293,6 @@ def test_a_look_while_a_move_of_ours_is_on_its_way_is_judged_after_it(make_store
         assert reading.result(20) == data[4 * MIB : 4 * MIB + 4096]
 
 
-def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_place(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader has its bytes before the cache has them under their name."""
-    released, settle = threading.Event(), Entry.settle
-
-    def later(entry: Entry) -> None:
-        released.wait(10)
-        settle(entry)
-
-    monkeypatch.setattr(Entry, "settle", later)
-    store = make_store(FakeClient(b"12345"))
-    item = item_of(5)
-    with store.open(item) as handle, ThreadPoolExecutor(1) as threads:
-        assert handle.read(0, 5) == b"12345"
-        assert not store.whole(item)
-        waiting = threads.submit(store.whole, item, 10.0)
-        released.set()
-        assert waiting.result(10)
-
-
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FakeClient(b"12345"))
     adopt(store, item_of(5), saved(tmp_path, b"1234"))

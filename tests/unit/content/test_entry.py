@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,10 @@ def test_a_file_read_from_its_start_is_one_plain_request(make_store: MakeStore) 
     data = pattern(3 * MIB + 17)
     client = FakeClient(data)
     with make_store(client).open(item_of(len(data))) as handle:
+        assert handle.sha256() is None
         assert read_all(handle, len(data)) == data
+        handle.fetch()
+        assert handle.sha256() == hashlib.sha256(data).hexdigest()
         assert handle.read(len(data), 10) == b""
         assert handle.read(len(data) - 4, 4096) == data[-4:]
         assert handle.read(1 << 40, 10) == b""
@@ -137,14 +141,6 @@ def test_a_reader_joins_what_is_being_brought_ahead(make_store: MakeStore) -> No
         handle.bring()
         assert handle.read(0, len(data)) == data
     assert len(client.requests) == 1
-
-
-def test_the_hash_is_that_of_the_whole_bytes_and_absent_before(make_store: MakeStore) -> None:
-    client = FakeClient(b"hello")
-    with make_store(client).open(item_of(5)) as handle:
-        assert handle.sha256() is None
-        handle.fetch()
-        assert handle.sha256() == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
 
 @pytest.mark.parametrize(

@@ -187,17 +187,6 @@ def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCapt
     assert len(caplog.records) == 1
 
 
-def test_what_the_last_listing_has_shown_can_be_asked_for_however_long_ago_that_was(world: World) -> None:
-    world.server.file("d/a.txt")
-    world.namespace.refresh()
-    fail_with(world, UnavailableError("down"))
-    world.clock.advance(STALE + 1)
-    with pytest.raises(UnavailableError):
-        world.namespace.children("d")
-    assert set(world.namespace.last_children("d") or {}) == {"a.txt"}
-    assert world.namespace.last_children("unknown") is None
-
-
 def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
     fail_with(world, UnavailableError("down"))
     for _ in range(2):

@@ -105,7 +105,7 @@ class Content:
             (self._entry or self._store.attach(self)).bring()
 
     def sha256(self) -> str | None:
-        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
+        """SHA-256 in hex of the whole content; None unless it is whole."""
         return None if self._closed else (self._entry or self._store.attach(self)).sha256()
 
     def close(self) -> None:
@@ -173,9 +173,8 @@ class ContentStore:
                 entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
             content.size = size
             if content._closed:
-                entry.bodies = max(
-                    entry.bodies, 1
-                )  # its program has got bytes already: what comes has to be proved
+                # Its program has got bytes already: what comes has to be proved.
+                entry.bodies = max(entry.bodies, 1)
             else:
                 content._entry = entry
                 entry.pins += 1
@@ -282,7 +281,8 @@ class ContentStore:
         size, kept = os.fstat(file.fd).st_size, False
         if size == 0 or item.size not in (None, size):
             return
-        if self._is_kept(item, size):
+        # Where seconds are whole the job may have written in the same one: then later handles do not get these bytes.
+        if size <= self._disk.limit and (shows_fraction(item.updated_ns) or self.lasting(item)):
             whole = self._disk.keep(file, version_name(item.version), size)
             kept, file = whole is not None, whole or file
         entry = self._entries.get(item.version)
@@ -290,11 +290,6 @@ class ContentStore:
             entry.began = entry.began if kept else time.time()
             entry.install(file)
         self._disk.fit()
-
-    def _is_kept(self, item: Item, size: int) -> bool:
-        """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
-        sure = shows_fraction(item.updated_ns) or self._link.lasting(item.updated_ns, time.time())
-        return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
@@ -342,8 +337,9 @@ class ContentStore:
         if data:
             entry = Entry(item, size, self._link, self._disk)
             entry.began = began
-            entry.put(0, data)
-            entry.settle()
+            with contextlib.suppress(FsError):
+                entry.put(0, data)
+                entry.settle()
         return size
 
     def close(self) -> None:

@@ -55,9 +55,8 @@ class Pass:
         #: The ids of what this mount changed while it was read: that is no flaw.
         self.ours: Set[str] = frozenset()
         self.keep(first)
-        # More than was asked for is a server that does not count pages: what it says is all is all.
-        self._full = self.size <= TAKE and self.size in (TAKE, first.take)
-        if not self.size or (self.size >= first.total and not self._full):
+        # Only after a full page there may be more than the total says.
+        if not self.size or (self.size >= first.total and self.size != TAKE):
             self._end = -1
 
     def next(self) -> int | None:

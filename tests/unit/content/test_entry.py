@@ -52,19 +52,6 @@ def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
     assert client.requests == []
 
 
-def test_a_small_read_in_the_middle_of_a_big_file_moves_little(make_store: MakeStore) -> None:
-    """vfs/semantics.md 3: a read far ahead of the download uses a Range request."""
-    data = pattern(64 * MIB)
-    client = FakeClient(data)
-    store = make_store(client)
-    middle = 32 * MIB + 12345
-    with store.open(item_of(len(data))) as handle:
-        assert handle.read(middle, 4096) == data[middle : middle + 4096]
-        client.wait(lambda: client.requests[0].finished)
-    assert len(client.requests) == 1
-    assert client.moved <= MIB
-
-
 def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(make_store: MakeStore) -> None:
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: 256 * KIB})

@@ -51,7 +51,7 @@ def together(count: int, call: Callable[[], object], gate: Gate) -> list[object]
 def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
     world: World, count: int, pages: int
 ) -> None:
-    """vfs/semantics.md 1: where a find would be the fifth within a second, a listing is read instead."""
+    """vfs/semantics.md 1.9: where a find would be the fifth within a second, a listing is read instead."""
     world.listed(count)
     for number in range(count):
         assert world.namespace.lookup(f"f{number:04d}") is not None

@@ -20,7 +20,7 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, bound_by, cur
 from jobfs.content.disk import CacheFile, DiskCache, read_all, version_name, write_all
 from jobfs.content.fetch import Fetch
 from jobfs.content.link import Link, StaleVersionError
-from jobfs.content.ranges import NEAR, IntervalSet, Run, align_down, align_up
+from jobfs.content.ranges import CHUNK, NEAR, IntervalSet, Run
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Item
 
@@ -322,8 +322,9 @@ class Entry:
         return max(coming, key=lambda fetch: fetch.pos, default=None)
 
     def _range(self, start: int, end: int) -> tuple[int, int]:
-        """A range in whole pieces."""
-        return align_down(start), max(min(align_up(end), self.size), start + 1)
+        """A range in whole pieces; but from the file's beginning it would be the whole file."""
+        first, last = start // CHUNK * CHUNK, -(-end // CHUNK) * CHUNK
+        return first or start, max(min(last, self.size), start + 1)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
         """Begin what this run of reads of `asked` bytes, which has come to `end`, will ask for next."""
@@ -347,10 +348,11 @@ class Entry:
 
     # -- what transfers ask and tell ------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, fetch: Fetch) -> None:
         """A transfer is about to send its first request."""
         self.began = self.began or time.time()
-        self._disk.fit(self.size - self.have.total if self.size <= self._disk.limit else 0)
+        coming = (self.size if fetch.end is None else fetch.end) - fetch.pos
+        self._disk.fit(coming if self.size <= self._disk.limit else 0)
 
     def next_start(self, fetch: Fetch) -> int | None:
         """The first byte that this fetch still has to bring; None if it may end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from jobfs.api.client import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.link import StaleVersionError
-from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError, again
+from jobfs.errors import ContractError, JobfsError, UnavailableError, again
 
 if TYPE_CHECKING:
     from jobfs.content.entry import Entry
@@ -59,8 +58,6 @@ class Fetch:
                 return
         except JobfsError as failed:
             error = again(failed)  # its traceback would keep all this alive, an open file among it
-        except OSError as failed:
-            error = FsError(failed.errno or errno.EIO, f"the content cache failed: {failed.strerror}")
         except Exception:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
@@ -71,7 +68,7 @@ class Fetch:
         entry = self._entry
         self._gained = time.monotonic()
         self._took_turn = False
-        entry.start()
+        entry.start(self)
         failures = 0
         while (start := entry.next_start(self)) is not None:
             if self._took_turn and not self._background:

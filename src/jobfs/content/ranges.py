@@ -91,14 +91,3 @@ class Run:
     def sequential(self, asked: int) -> bool:
         """True if this is a run of more than one read of `asked` bytes."""
         return self.end - self.start > asked
-
-
-def align_down(position: int) -> int:
-    """The piece boundary at or before `position`; `position` itself in the very first piece, where a range
-    from 0 would be the whole file."""
-    return position // CHUNK * CHUNK or position
-
-
-def align_up(position: int) -> int:
-    """The piece boundary at or after `position`."""
-    return -(-position // CHUNK) * CHUNK

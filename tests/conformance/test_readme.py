@@ -61,6 +61,7 @@ DIFFERENCES = {
         "rename: with the flag that two names change places",
     ],
     "`fallocate`": ["open: room is set aside"],
+    "the link count of a directory": ["mkdir: the link count of a directory tells how many are in it"],
     "holes: `SEEK_HOLE`, `SEEK_DATA`": ["open: a file that was not written has a hole"],
     "`open` with `O_TMPFILE`": ["open: an unnamed temporary file"],
     "a removed directory, to who is still in it or has it open": [

@@ -62,7 +62,7 @@ FLAGS = (
     "WRONLY|APPEND",
     "RDONLY|DIRECTORY",
 )
-SEEN = "type mode uid gid nlink"
+SEEN = "type mode uid gid"
 #: Bytes: several requests of the kernel, and not a multiple of a page.
 LARGEST = 300_001
 #: Steps between two of which all is closed: then the server has what the disk has, after `remount` in another mount.

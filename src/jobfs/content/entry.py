@@ -1,4 +1,4 @@
-"""One version's content, shared by all its handles: what is there, what is on its way, who waits (vfs/semantics.md 3).
+"""One version's content, shared by all its handles: its bytes, the transfers that bring them, who waits (vfs/semantics.md 3).
 
 A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while
 the reads go on in order. A read a little ahead of a running transfer waits for it. Where the server has no
@@ -7,47 +7,176 @@ ranges, everybody waits for the stream.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import logging
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from jobfs.api.deadline import Deadline, about_to_wait, current
-from jobfs.content.disk import DiskCache, version_name
-from jobfs.content.fetch import Fetch, Incoming
-from jobfs.content.file import CacheFile
-from jobfs.content.link import Link
-from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up
-from jobfs.errors import FsError, UnavailableError, again
-from jobfs.nodes import Version
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, bound_by, current
+from jobfs.content.disk import CacheFile, DiskCache, read_all, version_name, write_all
+from jobfs.content.fetch import Fetch
+from jobfs.content.link import Link, StaleVersionError
+from jobfs.content.ranges import CHUNK, NEAR, IntervalSet, Run
+from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
+from jobfs.nodes import Item
 
-#: Bytes that are hashed at once.
-_PIECE = 4 * MIB
+_log = logging.getLogger("jobfs.content")
+
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
 #: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
 _ECHO = 0.02
 #: Seconds that a reader gives a transfer to report its own, better worded failure.
 _GRACE = 0.5
-#: Jumps in a row after which a stream that nobody waits for is not worth going on with…
-_JUMPS = 4
-#: …if it has more than this to go.
-_LONG = 16 * MIB
 
 
-class Entry(Incoming):
-    """The content of one version, as its readers see it."""
+class Entry:
+    """The `size` bytes of the version that `item` shows, in a sparse file of the cache, or of memory where the disk refuses them.
 
-    def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
-        super().__init__(version, size, updated_ns, link, disk)
-        self._jumps = 0
-        self._digest: str | None = None
+    `have` tells which bytes are there: they are written first and announced afterwards, and never written again. `sure` tells
+    which of them may be read whatever else comes. `whole`: all are there, proved to be of this version. `pins`: handles that
+    have it open. `cond` has the store's lock.
+    """
 
-    # -- readers ------------------------------------------------------------------------------------------
+    def __init__(self, item: Item, size: int, link: Link, disk: DiskCache) -> None:
+        self.version = item.version
+        self.size = size
+        self.link = link
+        self.have, self.sure = IntervalSet(), IntervalSet()
+        self.file: CacheFile | None = None
+        self.whole = size == 0
+        self.cond = threading.Condition(disk.lock)
+        self.fetches: list[Fetch] = []
+        self.pins = 0
+        self.linger = 0.0  # until when transfers go on though nobody has it open
+        self.stale: StaleVersionError | None = None
+        self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
+        self.began: float | None = None  # time.time() of the first request for them
+        self.bodies = 0  # answers with bytes of it whose headers have come
+        self.proved = 0  # so many of them, the first ones, are of this version: see `prove`
+        self.proving: Deadline | None = None  # of the look that is to prove more
+        self.stamps = {self.version.updated_at}  # that it has had: a request of ours may change that
+        self._updated_ns = item.updated_ns
+        self._disk = disk
+        self._moving = 0  # such requests on their way
+        self._settling = False  # complete, on its way to its place
+        self._started_over = False
+
+    # -- bytes --------------------------------------------------------------------------------------------
+
+    def put(self, position: int, data: bytes) -> None:
+        """Keep bytes and announce them; what is there already is left alone, as it may be of another version.
+
+        Raises FsError(EIO).
+        """
+        at, end = position, position + len(data)
+        while at < end:
+            with self.cond:
+                gap, file = self.have.gap(at, end), self.file
+            if gap is None:
+                return
+            start, at = gap
+            file = self._written(file, start, data[start - position : at - position])
+            with self.cond:
+                # Unless all bytes were forgotten meanwhile, or came from elsewhere.
+                if not self.whole and self.file is file:
+                    self.have.add(start, at)
+                    file.bytes = self.have.total
+                    self.cond.notify_all()
+
+    def load(self, offset: int, end: int) -> bytes | None:
+        """The bytes [offset, end), or None if they have gone since they were announced: get them again. Raises FsError(EIO)."""
+        with self.cond:
+            if not (self.whole or self.sure.covers(offset, end)):
+                return None  # forgotten: the file that there is now may have a hole there
+            file = self.file
+        if file is None:
+            return None
+        data, memory = b"", None
+        try:
+            data = read_all(file.fd, offset, end - offset)
+        except OSError as error:
+            memory = self._disk.hold(self.size, error)
+        if len(data) == end - offset:
+            return data
+        # The disk fails, or somebody has cut the file.
+        self._disk.remove(version_name(self.version))
+        self._reset(memory)
+        return None
+
+    def look(self) -> None:
+        """Look whether the disk has this version already, if nothing of it is here."""
+        if not (self.whole or self.have or self.fetches):
+            file = self._disk.open(version_name(self.version), self.size)
+            if file is not None:
+                self.install(file)
+
+    def install(self, file: CacheFile) -> None:
+        """The whole content is in `file`."""
+        with self.cond:
+            self.bodies = max(self.bodies, 1)  # should it go again, whatever comes has to be proved
+            old, self.file, self.whole = self.file, file, True
+            self.have.add(0, self.size)
+            for fetch in self.fetches:
+                fetch.stop = True
+            self.cond.notify_all()
+        del old  # without the lock: that may remove it
+
+    def _reset(self, new: CacheFile | None = None) -> None:
+        """None of these bytes are used any more; `new`: where those go that come now."""
+        with self.cond:
+            old, self.file = self.file, new
+            self.have, self.sure = IntervalSet(), IntervalSet()
+            self.whole = self.size == 0
+        del old  # without the lock: that removes it
+
+    def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile:
+        """The file that the bytes were written to, made where there is none yet. Raises FsError(EIO)."""
+        try:
+            file = file or self._part()
+            write_all(file.fd, data, position)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._disk.free(len(data)):
+                return self._written(file, position, data)
+            if file is not None and self.file is not file:
+                return file  # another transfer was faster: these bytes come once more
+            memory = self._disk.hold(self.size, error)
+            write_all(memory.fd, data, position)
+            self._reset(memory)
+            return memory
+        if file.path:
+            self._disk.refused = ""
+        return file
+
+    def _part(self) -> CacheFile:
+        new = self._disk.part()
+        with self.cond:
+            if self.file is None:
+                self.file = new
+            # What came whole from elsewhere meanwhile is not written to.
+            return new if self.whole else self.file
+
+    def _path(self) -> Path:
+        """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
+        file = self.file
+        try:
+            if file is None or not file.there():
+                file = self._disk.part() if file is None else self._disk.copy(file.fd, self.size)
+        except OSError as error:
+            told = f"the content cache can't be written: {error.strerror}"
+            raise FsError(error.errno or errno.EIO, told) from None
+        with self.cond:
+            self.file = file
+        return Path(file.path)
+
+    # -- what handles ask -----------------------------------------------------------------------------------
 
     def read(self, run: Run, offset: int, size: int) -> bytes:
         """The bytes [offset, offset + size), cut at the end of the file; see Content.read."""
-        self.look()
         run.note(offset, offset + size)
         while True:
             end = self._wait(run, offset, offset + size)
@@ -57,22 +186,20 @@ class Entry(Incoming):
 
     def fetch(self) -> Path:
         """The whole content as a file; see Content.fetch."""
-        self.look()
         while self.pins:
             if self.whole:
-                return self.path()
+                return self._path()
             self._wait(Run(0, 0), 0, self.size)  # as who reads it from its start
             self.settle()
             with self.cond:
                 if self.stale is not None:
                     raise again(self.stale)
-                if not self.whole and (self.settling or self.fetches):
+                if not self.whole and (self._settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
         raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
 
     def bring(self) -> None:
         """Bring everything, in this thread, unless that is under way; what goes wrong is for readers to find."""
-        self.look()
         with self.cond:
             gap = self.have.gap(0, self.size)
             if gap is None or self.whole or self.fetches or self.stale is not None or self.link.closed:
@@ -83,64 +210,26 @@ class Entry(Incoming):
 
     def sha256(self) -> str | None:
         """Hex digest of the whole content; None if it is not there, or can't be read."""
-        self.look()
-        if self.whole and self._digest is None:
-            about_to_wait()
-            digest = hashlib.sha256()
-            for position in range(0, self.size, _PIECE):
-                try:
-                    data = self.load(position, min(position + _PIECE, self.size))
-                except FsError:
-                    return None
-                if data is None:
-                    return None
-                digest.update(data)
-            self._digest = digest.hexdigest()
-        return self._digest if self.whole else None
-
-    def look(self) -> None:
-        """Look whether the disk has this version already, if nothing of it is here."""
-        if self.whole or self.have or self.fetches:
-            return
-        name = version_name(self.version)
-        file = self._disk.open(name, self.size)
-        if file is not None:
-            self.install(file, name)
-
-    def install(self, file: CacheFile, name: str | None) -> None:
-        """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
-        with self.cond:
-            self.bodies = max(self.bodies, 1)
-            old, self.file, self.name, self.whole = self.file, file, name, True
-            self.have.add(0, self.size)
-            for fetch in self.fetches:
-                fetch.stop = True
-            self.cond.notify_all()
-        del old  # without the lock: that may remove it
-
-    def on_disk(self, patience: float = 0.0) -> bool:
-        """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""
-        if patience and not self.whole:
-            about_to_wait()
-            with self.cond:
-                self.cond.wait_for(lambda: self.whole or not self.complete(), patience)
-        return self.whole or self._disk.size(self.version) is not None
-
-    # -- the store's side ---------------------------------------------------------------------------------
+        if not self.whole:
+            return None
+        about_to_wait()
+        with contextlib.suppress(OSError, FsError), self._path().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            if file.tell() == self.size:
+                return digest.hexdigest()
+        return None
 
     @property
-    def resumable(self) -> bool:
-        """True if a handle opened later can go on with what is here and nowhere else."""
-        return bool(self.fetches or self.have) and not self.whole and not self.transient()
+    def young(self) -> bool:
+        """True if these bytes may not be all that this version ever was: see Link.lasting."""
+        return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
 
-    def outlived(self) -> bool:
-        """True if these bytes serve only those who have them open, and what is downloaded now would serve all."""
-        lasting = self.link.lasting
-        return (
-            self.began is not None
-            and not lasting(self.updated_ns, self.began)
-            and lasting(self.updated_ns, time.time())
-        )
+    def serves_more(self) -> bool:
+        """True if a handle that is opened now may share these bytes with those that have them open."""
+        if self.young:
+            # Bytes that are downloaded now may serve all.
+            return self.pins > 0 and not self.link.lasting(self._updated_ns, time.time())
+        return self.pins > 0 or self.stale is None
 
     # -- waiting ------------------------------------------------------------------------------------------
 
@@ -214,7 +303,6 @@ class Entry(Incoming):
             # Soon there, or on its way with the whole file that is wanted anyway.
             anyway = self.link.ranges is False or (whole and nearest.end is None)
             if anyway or position - nearest.pos <= NEAR:
-                nearest.background = False
                 return nearest
         if self.link.ranges is False:
             for fetch in self.fetches:
@@ -222,7 +310,6 @@ class Entry(Incoming):
             return self._begin(0, None)
         if whole:
             return self._begin(position if run.from_start else self.have.covered_until(0), None)
-        self._jump()
         return self._begin(*self._range(position, max(gap[1], position + run.chunk())))
 
     def _nearest(self, position: int) -> Fetch | None:
@@ -234,38 +321,21 @@ class Entry(Incoming):
         ]
         return max(coming, key=lambda fetch: fetch.pos, default=None)
 
-    def _jump(self) -> None:
-        """Reads here and there make a stream pointless that nobody waits for."""
-        self._jumps += 1
-        if self._jumps >= _JUMPS:
-            for fetch in self.fetches:
-                if fetch.end is None and not fetch.waiters and self.size - fetch.pos > _LONG:
-                    fetch.stop = True
-
     def _range(self, start: int, end: int) -> tuple[int, int]:
-        """A range in whole pieces, without what is there and what is on its way."""
-        first = max(align_down(start), self.have.covered_before(start))
-        coming = [fetch.pos for fetch in self.fetches if not fetch.stop and fetch.pos > start]
-        there = self.have.next_start(start)
-        last = min([align_up(end), self.size, *coming, *([] if there is None else [there])])
-        return first, max(last, start + 1)
+        """A range in whole pieces; but from the file's beginning it would be the whole file."""
+        first, last = start // CHUNK * CHUNK, -(-end // CHUNK) * CHUNK
+        return first or start, max(min(last, self.size), start + 1)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
         """Begin what this run of reads of `asked` bytes, which has come to `end`, will ask for next."""
-        if run.from_start:
-            self._jumps = 0
         covered = self.have.covered_until(end - 1) if end else 0
-        if not self._is_to_come(covered):
+        over = self.whole or self.stale or self.failed or self.link.closed or covered == self.size
+        if over or self.link.ranges is False or self._nearest(covered) is not None:
             return
         if run.from_start and covered - end < NEAR:
             self._begin(covered, None)
         elif not run.from_start and run.sequential(asked) and covered - end < max(run.chunk(), NEAR) // 2:
             self._begin(*self._range(covered, covered + run.chunk()))
-
-    def _is_to_come(self, position: int) -> bool:
-        """True if a byte is missing there, nothing brings it, and nothing is known to be wrong."""
-        over = self.whole or self.stale or self.failed or self.link.closed or position == self.size
-        return not over and self.link.ranges is not False and self._nearest(position) is None
 
     def _begin(self, start: int, end: int | None) -> Fetch:
         self.failed = None
@@ -275,3 +345,155 @@ class Entry(Incoming):
             self.fetches.remove(fetch)
             raise UnavailableError("download: the mount is going away", endpoint="download")
         return fetch
+
+    # -- what transfers ask and tell ------------------------------------------------------------------------
+
+    def start(self, fetch: Fetch) -> None:
+        """A transfer is about to send its first request."""
+        self.began = self.began or time.time()
+        coming = (self.size if fetch.end is None else fetch.end) - fetch.pos
+        self._disk.fit(coming if self.size <= self._disk.limit else 0)
+
+    def next_start(self, fetch: Fetch) -> int | None:
+        """The first byte that this fetch still has to bring; None if it may end."""
+        with self.cond:
+            if self.unwanted(fetch):
+                return None
+            gap = self.have.gap(fetch.pos, self.size if fetch.end is None else min(fetch.end, self.size))
+            return None if gap is None else gap[0]
+
+    def unwanted(self, fetch: Fetch) -> bool:
+        """True if this fetch is to stop where it is."""
+        if fetch.stop or self.link.closed or self.stale is not None:
+            return True
+        if self.pins or fetch.waiters or time.monotonic() < self.linger:
+            return False
+        return (self.size if fetch.end is None else fetch.end) - fetch.pos > NEAR
+
+    def streams(self) -> bool:
+        """True if a transfer brings the whole file."""
+        with self.cond:
+            return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
+
+    def answered(self) -> None:
+        """The headers of another answer have come: what was not read yet needs a proof that both are of this version."""
+        with self.cond:
+            self.bodies += 1
+            self.cond.notify_all()
+
+    def start_over(self, fetch: Fetch) -> bool:
+        """None of the bytes are good, bring all once more; False if that was done before."""
+        with self.cond:
+            if self._started_over or self.whole:
+                return False
+            self._started_over = True
+            for other in self.fetches:
+                other.stop = other.stop or other is not fetch
+            self.cond.notify_all()
+        self._reset()
+        return True
+
+    def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
+        """The fetch is over."""
+        with self.cond:
+            fetch.error = error
+            self.fetches.remove(fetch)
+            if error is not None:
+                self.failed = (error, time.monotonic())
+            if isinstance(error, StaleVersionError):
+                self.stale = again(error)
+            useless = isinstance(error, ContractError) and not self.whole
+            self.cond.notify_all()
+        if useless:
+            self._reset()
+        try:
+            if error is None and self.pins and not fetch.stop:
+                self.prove()  # before readers come to what was brought ahead of them
+            self.settle()
+        except JobfsError as unsettled:
+            _log.warning("%s", str(unsettled))
+
+    # -- of one version ---------------------------------------------------------------------------------------
+
+    @property
+    def certain(self) -> bool:
+        """True if all that is there is of one version: one answer is, and more are if that is proved."""
+        return self.stale is None and (self.bodies <= 1 or self.proved == self.bodies)
+
+    def shows(self, item: Item) -> bool:
+        """True if the server shows this version still."""
+        return item.updated_at in self.stamps and item.size in (None, self.size)
+
+    def _complete(self) -> bool:
+        return self.stale is None and self.have.covers(0, self.size)
+
+    def settle(self) -> None:
+        """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
+        with self.cond:
+            if self.whole or self._settling or self.fetches or not self._complete():
+                return
+            self._settling = True
+        try:
+            self.prove()
+            if self._complete() and not self.young and self.size <= self._disk.limit:
+                self._keep()
+            with self.cond:
+                # Unless the bytes were forgotten meanwhile.
+                self.whole = self._complete() and self.certain
+        finally:
+            with self.cond:
+                self._settling = False
+                self.cond.notify_all()
+        self._disk.fit()
+
+    def _keep(self) -> None:
+        """Make the complete file the content of its version, or leave it to those who have it open."""
+        part = self.file
+        file = None if part is None else self._disk.keep(part, version_name(self.version), self.size)
+        with self.cond:
+            if file is not None and self.file is part:
+                self.file = file
+
+    def prove(self, *, anew: bool = False) -> None:
+        """See that all answers whose headers have come are of this version: that the server shows it still, asked after them.
+
+        One request serves all who wait for that; none is made where there is nothing to prove, unless `anew`. Raises
+        StaleVersionError if it is gone, ApiError if that can't be known.
+        """
+        looking = Deadline(UNBOUNDED, current(), waited=False)
+        with self.cond:
+            while self.proving is not None:
+                with self.proving.joined(current()):
+                    self.cond.wait()
+            if self.stale is not None:
+                raise again(self.stale)
+            if self.certain and not anew:
+                return
+            self.proving, bodies = looking, self.bodies
+        shown = None
+        try:
+            with contextlib.suppress(NotFoundError), bound_by(looking):
+                shown = self.link.client.get(self.version.item_id)
+            with self.cond:
+                self.cond.wait_for(lambda: not self._moving)
+                if shown is None or not self.shows(shown):
+                    told = "download: the item was written while it was read"
+                    self.stale = StaleVersionError(told, endpoint="download")
+                    raise again(self.stale)
+                self.proved = bodies
+        finally:
+            with self.cond:
+                self.proving = None
+                self.cond.notify_all()
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """While a request of ours may change `updatedAt`: what it is seen to be is judged afterwards."""
+        with self.cond:
+            self._moving += 1
+        try:
+            yield
+        finally:
+            with self.cond:
+                self._moving -= 1
+                self.cond.notify_all()

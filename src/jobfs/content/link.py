@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from cachetools import FIFOCache
+
 from jobfs.api.client import Client
 from jobfs.errors import ApiError
 from jobfs.nodes import Version, shows_fraction
@@ -18,7 +20,7 @@ _log = logging.getLogger("jobfs.content")
 #: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
 _COARSE, _FINE = 2.0, 0.05
 #: Sizes remembered of versions whose items do not tell them.
-_MEASURED = 1 << 17
+_SIZES = 1 << 17
 
 
 class StaleVersionError(ApiError):
@@ -92,8 +94,8 @@ class Link:
         self.timeout = timeout
         self.ranges: bool | None = None
         self.closed = False
-        #: Of versions whose items tell no size: their bytes, and whether that surely is this version's size.
-        self._measured: dict[Version, tuple[int, bool]] = {}
+        #: How many bytes versions have whose items tell no size.
+        self.sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
         # One connection is left to those who ask for names.
         self.pool = Pool(client.max_connections - 1, "jobfs-content", lock)
 
@@ -101,29 +103,21 @@ class Link:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
 
         Content is named by id, `updatedAt` and size (vfs/semantics.md 3). In whole seconds, the job may write twice within one
-        and to the same size: a download between the two holds the first content under the name of both. So what was downloaded
-        within 2 s (a second for the resolution, another for the error of our idea of the server's clock) after the change is
-        good for the handles that are open now, not for later ones. Where the `updatedAt` shows a fraction, 50 ms do: the
-        request itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing.
+        and to the same size. So what was downloaded within 2 s (a second for the resolution, another for the error of our idea
+        of the server's clock) after the change is good for the handles that are open now, not for later ones. Where the
+        `updatedAt` shows a fraction, 50 ms do. An `updatedAt` that cannot be read proves nothing.
         """
         if updated_ns == 0:
             return False
         young = _FINE if shows_fraction(updated_ns) else _COARSE
         return began + self.client.server_time_offset >= updated_ns / 1e9 + young
 
-    def measured(self, version: Version, updated_ns: int) -> int | None:
-        """The size of a version whose item does not tell it; None if it is not known, or not sure though it could be."""
-        size, sure = self._measured.get(version, (None, True))
-        return size if sure or not self.lasting(updated_ns, time.time()) else None
-
-    def learn(self, version: Version, size: int, *, sure: bool) -> None:
+    def learn(self, version: Version, size: int) -> None:
         """Remember the size of a version whose item does not tell it."""
         with self.lock:
-            if len(self._measured) >= _MEASURED:
-                del self._measured[next(iter(self._measured))]
-            self._measured[version] = size, sure
+            self.sizes[version] = size
 
     def forget(self, version: Version) -> None:
         """The size that was learned was that of other bytes."""
         with self.lock:
-            self._measured.pop(version, None)
+            self.sizes.pop(version, None)

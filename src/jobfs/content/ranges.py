@@ -39,23 +39,13 @@ class IntervalSet:
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
-    def covered_before(self, position: int) -> int:
-        """The end of the last interval that begins before `position`, at most `position`; 0 if none does."""
-        index = bisect_left(self._starts, position) - 1
-        return min(position, self._ends[index]) if index >= 0 else 0
-
-    def next_start(self, position: int) -> int | None:
-        """Where the first interval at or after `position` begins; None if there is none."""
-        index = bisect_left(self._starts, position)
-        return self._starts[index] if index < len(self._starts) else None
-
     def gap(self, start: int, end: int) -> tuple[int, int] | None:
         """The first stretch of [start, end) that is not covered; None if there is none."""
         start = self.covered_until(start)
         if start >= end:
             return None
-        following = self.next_start(start)
-        return start, end if following is None else min(end, following)
+        following = bisect_left(self._starts, start)
+        return start, min([end, *self._starts[following : following + 1]])
 
 
 KIB = 1024
@@ -101,14 +91,3 @@ class Run:
     def sequential(self, asked: int) -> bool:
         """True if this is a run of more than one read of `asked` bytes."""
         return self.end - self.start > asked
-
-
-def align_down(position: int) -> int:
-    """The piece boundary at or before `position`; `position` itself in the very first piece, where a range
-    from 0 would be the whole file."""
-    return position // CHUNK * CHUNK or position
-
-
-def align_up(position: int) -> int:
-    """The piece boundary at or after `position`."""
-    return -(-position // CHUNK) * CHUNK

@@ -12,16 +12,14 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
-from jobfs.content.disk import DiskCache, version_name
+from jobfs.content.disk import CacheFile, DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.file import CacheFile, write_all
 from jobfs.content.link import Link, Pool
 from jobfs.content.ranges import NEAR, Run
 from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
@@ -29,8 +27,6 @@ from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
-#: Unfinished contents that nobody has open, kept to be resumed, with a descriptor each.
-_IDLE = 64
 #: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
 _UNDER_WAY = 4 << 20
 #: Seconds that `close` waits for transfers to notice.
@@ -40,26 +36,25 @@ _CLOSING = 2.0
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. A file is opened, or a
-    download begun, by whoever reads first: what the kernel has kept costs nothing here.
+    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. A download is begun by
+    whoever reads first: what the kernel has kept costs no request.
     """
 
-    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "item", "size", "version")
+    __slots__ = ("_closed", "_entry", "_run", "_store", "item", "size", "version")
 
     def __init__(self, store: ContentStore, item: Item) -> None:
         self.item = item
         self.version = item.version
-        self.size = item.size
+        self.size: int | None = None
         self._store = store
         self._entry: Entry | None = None
-        self._on_disk = False  # all bytes were there when it was opened
-        self._run: Run | None = None
+        self._run = Run()
         self._closed = False
 
     @property
-    def here(self) -> bool:
-        """True if every byte was seen to be on disk; False proves nothing."""
-        return self._on_disk if self._entry is None else self._entry.whole
+    def whole(self) -> bool:
+        """True if every byte is on this machine, and stays there until `close`."""
+        return self._entry is not None and self._entry.whole
 
     @property
     def stale(self) -> bool:
@@ -84,14 +79,12 @@ class Content:
             # Another file by now: this one may have been a part of it, with holes.
             if len(data) == wanted and entry.file is file:
                 return data
-        if self._run is None:
-            self._run = Run()
         return entry.read(self._run, offset, size)
 
     def meet(self) -> None:
         """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
-        if not self.here:
-            entry = self._store.attach(self)
+        if not self.whole:
+            entry = self._entry or self._store.attach(self)
             if entry.stale is not None:
                 raise again(entry.stale)
             entry.read(Run(), 0, 1)
@@ -108,28 +101,21 @@ class Content:
 
     def bring(self) -> None:
         """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
-        if not self.here:
-            self._store.attach(self).bring()
-
-    def whole(self) -> bool:
-        """True if every byte is on disk."""
-        return self._store.on_disk(self.version) is not None if self._entry is None else self._entry.on_disk()
+        if not self.whole:
+            (self._entry or self._store.attach(self)).bring()
 
     def sha256(self) -> str | None:
-        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
+        """SHA-256 in hex of the whole content; None unless it is whole."""
         return None if self._closed else (self._entry or self._store.attach(self)).sha256()
 
     def close(self) -> None:
         """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
-        if not self._closed:
-            self._store.release(self)
+        self._store.release(self)
 
     def __enter__(self) -> Content:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -160,8 +146,8 @@ class ContentStore:
         # waiting for another file.
         self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
         self._running = self._bytes = 0  # of what is fetched ahead
-        self._entries: dict[Version, Entry] = {}
-        self._idle: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
+        #: An entry lives as long as somebody has it open, or a transfer brings it.
+        self._entries: WeakValueDictionary[Version, Entry] = WeakValueDictionary()
         self._ahead.submit(self._scan)
 
     # -- handles ------------------------------------------------------------------------------------------
@@ -169,72 +155,39 @@ class ContentStore:
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
         content = Content(self, item)
-        name = version_name(content.version)
-        with self._lock:
-            self._disk.pinned[name] += 1  # first: what is seen now stays
-        # What is in the index is not looked at again: reading it tells whether it has gone.
-        size = self._disk.touch(name)
-        if size is None or item.size not in (None, size):
-            size = self.on_disk(content.version)
-        content._on_disk = size is not None
-        content.size = self.size(item) if size is None else size
+        if self.size(item) is not None:
+            self.attach(content)
         return content
-
-    def on_disk(self, version: Version) -> int | None:
-        """Bytes of a version that is in the cache whole; None if it is not."""
-        size = self._disk.size(version)
-        if size:
-            self._disk.touch(version_name(version))
-        return size
 
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.
 
-        For one that was closed meanwhile it is another one, which goes when what it serves has been read. Raises as `measure`.
+        One that was closed meanwhile holds it no longer than it reads. Raises as `measure`.
         """
-        version = content.version
-        size = content.size = self.measure(content.item) if content.size is None else content.size
+        version, size = content.version, self.measure(content.item)
         with self._lock:
             if content._entry is not None:
                 return content._entry
-            entry = None if content._closed else self._entries.get(version)
-            unused = entry is not None and version in self._idle and entry.transient()
-            if entry is None or unused or entry.size != size or entry.outlived():
-                entry = Entry(version, size, content.item.updated_ns, self._link, self._disk)
-            if content._closed or content._on_disk:
-                # Its program may have bytes of it from elsewhere already: what comes has to be proved.
+            entry = self._entries.get(version)
+            if entry is None or entry.size != size or not entry.serves_more():
+                entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
+            content.size = size
+            if content._closed:
+                # Its program has got bytes already: what comes has to be proved.
                 entry.bodies = max(entry.bodies, 1)
-            if not content._closed:
-                self._entries[version] = content._entry = entry
-                self._idle.pop(version, None)
+            else:
+                content._entry = entry
                 entry.pins += 1
-            return entry
+        entry.look()
+        return entry
 
     def release(self, content: Content) -> None:
-        """A handle is closed: with the last one, decide what stays."""
-        version, gone = content.version, None
+        """A handle is closed: transfers that only it wanted stop soon."""
         with self._lock:
-            if content._closed:
-                return
-            content._closed = True
-            name = version_name(version)
-            self._disk.unpin(name)
-            entry, current = content._entry, self._entries.get(version)
+            entry, content._entry, content._closed = content._entry, None, True
             if entry is not None:
                 entry.pins -= 1
                 entry.linger = time.monotonic() + LINGER
-            if current is not None and not current.pins and name not in self._disk.pinned:
-                gone = self._rest(version, current)
-        del gone  # without the lock: that may remove its file
-
-    def _rest(self, version: Version, entry: Entry) -> Entry | None:
-        """Nobody has an entry open any more: keep it if a later handle can go on with it; which one goes."""
-        if self._link.closed or not entry.resumable:
-            self._idle.pop(version, None)
-            return self._entries.pop(version)
-        self._idle[version] = entry
-        self._idle.move_to_end(version)
-        return self._entries.pop(self._idle.popitem(last=False)[0]) if len(self._idle) > _IDLE else None
 
     # -- changed by this mount ----------------------------------------------------------------------------
 
@@ -312,45 +265,31 @@ class ContentStore:
 
     def drop(self, version: Version) -> None:
         """This mount has replaced a version: its content goes, unless somebody has it open."""
-        name = version_name(version)
-        with self._lock:
-            if name in self._disk.pinned:
-                return
-        self._disk.remove(name)
+        if version not in self._entries:
+            self._disk.remove(version_name(version))
 
     def learn(self, item: Item, size: int) -> None:
         """Remember the size of a version that was made here, where its item does not tell."""
         if item.size is None:
-            self._link.learn(item.version, size, sure=self._link.lasting(item.updated_ns, time.time()))
+            self._link.learn(item.version, size)
 
     def adopt(self, item: Item, file: CacheFile) -> None:
         """Make what was taken the content of the version that `item` shows, for who has it open and, if it is kept, for all.
 
         This is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
-        version, name, size = item.version, version_name(item.version), os.fstat(file.fd).st_size
-        kept = self._is_kept(item, size)
+        size, kept = os.fstat(file.fd).st_size, False
         if size == 0 or item.size not in (None, size):
             return
-        if kept:
-            try:
-                file = self._disk.keep(file, name, size)
-            except OSError as error:
-                _log.warning("a saved file can't be kept in the cache: %s", error)
-                return
-        with self._lock:
-            entry = self._entries.get(version)
-            if entry is None and not kept and name in self._disk.pinned:
-                entry = self._entries[version] = Entry(version, size, item.updated_ns, self._link, self._disk)
+        # Where seconds are whole the job may have written in the same one: then later handles do not get these bytes.
+        if size <= self._disk.limit and (shows_fraction(item.updated_ns) or self.lasting(item)):
+            whole = self._disk.keep(file, version_name(item.version), size)
+            kept, file = whole is not None, whole or file
+        entry = self._entries.get(item.version)
         if entry is not None and entry.size == size and not entry.whole:
             entry.began = entry.began if kept else time.time()
-            entry.install(file, name if kept else None)
+            entry.install(file)
         self._disk.fit()
-
-    def _is_kept(self, item: Item, size: int) -> bool:
-        """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
-        sure = shows_fraction(item.updated_ns) or self._link.lasting(item.updated_ns, time.time())
-        return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
@@ -362,15 +301,10 @@ class ContentStore:
 
     # -- questions ----------------------------------------------------------------------------------------
 
-    def whole(self, item: Item, patience: float = 0.0) -> bool:
-        """True if a handle opened now would read this version from the disk alone.
-
-        `patience`: seconds to wait until bytes that have all come are in their place.
-        """
+    def whole(self, item: Item) -> bool:
+        """True if a handle opened now would read this version from the disk alone."""
         entry = self._entries.get(item.version)
-        if entry is not None:
-            return entry.on_disk(patience)
-        return self.on_disk(item.version) is not None
+        return self._disk.size(item.version) is not None if entry is None else entry.whole
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""
@@ -385,7 +319,7 @@ class ContentStore:
         """Bytes of a version: what the item tells, or else what was learned; None if that is still to be measured."""
         if item.size is not None:
             return item.size
-        size = self._link.measured(item.version, item.updated_ns)
+        size = self._link.sizes.get(item.version)
         return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:
@@ -399,16 +333,13 @@ class ContentStore:
         began = time.time()
         with self._link.client.download(item.id) as body:
             size, data = _measured(body, self._disk.limit)
-        sure = self._link.lasting(item.updated_ns, began)
-        self._link.learn(item.version, size, sure=sure)
-        if sure and data:
-            try:
-                part = self._disk.part()
-                write_all(part.fd, data, 0)
-                self._disk.keep(part, version_name(item.version), size)
-            except OSError as error:
-                _log.warning("a content can't be kept in the cache: %s", error.strerror)
-            self._disk.fit()
+        self._link.learn(item.version, size)
+        if data:
+            entry = Entry(item, size, self._link, self._disk)
+            entry.began = began
+            with contextlib.suppress(FsError):
+                entry.put(0, data)
+                entry.settle()
         return size
 
     def close(self) -> None:
@@ -417,8 +348,6 @@ class ContentStore:
         with self._lock:
             for entry in self._entries.values():
                 entry.cond.notify_all()
-            self._entries.clear()
-            self._idle.clear()
         until = time.monotonic() + _CLOSING
         for pool in (self._link.pool, self._ahead):
             pool.close(max(0.0, until - time.monotonic()))

@@ -238,7 +238,7 @@ class Knowledge:
 
     # how old it is
 
-    def fresh(self, path: str, not_before: float) -> bool:
+    def fresh(self, path: str, not_before: float = NEVER) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
         needed = self.needed(path)
         return any(stamp.began >= not_before and stamp.ticket >= needed for stamp in self._told(path))
@@ -250,13 +250,8 @@ class Knowledge:
     def doubtful_children(self, directory: str) -> list[str]:
         """The paths in a directory that are in doubt though it may itself be in none."""
         return [
-            path for path in self._doubts if path and names.parent(path) == directory and self.doubtful(path)
+            path for path in self._doubts if path and names.parent(path) == directory and not self.fresh(path)
         ]
-
-    def doubtful(self, path: str) -> bool:
-        """True if nothing that is known of `path` can be trusted, however young it is."""
-        needed = self.needed(path)
-        return all(stamp.ticket < needed for stamp in self._told(path))
 
     def needed(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""

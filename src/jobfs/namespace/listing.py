@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import dropwhile, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 from jobfs.api.client import Client
@@ -40,7 +40,7 @@ _FEW = 8
 class Pass:
     """One reading of all pages in their order: what it showed so far, where it ends, and whether the list held still."""
 
-    def __init__(self, first: Page, take: int) -> None:
+    def __init__(self, first: Page) -> None:
         #: How many items the server really gives in a page, and how far each page begins after the one before.
         self.size = _raw(first)
         self.step = max(1, self.size - 1)
@@ -55,9 +55,8 @@ class Pass:
         #: The ids of what this mount changed while it was read: that is no flaw.
         self.ours: Set[str] = frozenset()
         self.keep(first)
-        # More than was asked for is a server that does not count pages: what it says is all is all.
-        self.full = self.size <= take and self.size in (take, first.take)
-        if not self.size or (self.size >= first.total and not self.full):
+        # Only after a full page there may be more than the total says.
+        if not self.size or (self.size >= first.total and self.size != TAKE):
             self._end = -1
 
     def next(self) -> int | None:
@@ -117,12 +116,6 @@ class Pass:
         return self.pages[-1].total
 
     @property
-    def take_next(self) -> int:
-        """Items to ask for in a page of the next pass: where each query has an order of its own, the same pages lack the same."""
-        many = len(self.pages) > 2 or (self.full and len(self.pages) > 1)
-        return max(2, min(self.size, TAKE) - 1) if many else TAKE
-
-    @property
     def flaw(self) -> str | None:
         """What shows that the list moved, apart from what this mount did; None if nothing does."""
         if self._gaps(self.pages):
@@ -143,7 +136,7 @@ class Pass:
 
     def _ordered(self) -> bool:
         """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
-        filled = list(reversed([*dropwhile(lambda page: not _raw(page), reversed(self.pages))]))
+        filled = [page for page in self.pages if _raw(page)]
         shared = max(0, len(filled) - 1) if self.size > 1 else 0
         return not self._gaps(filled) and sum(map(_raw, filled)) - shared == self.count
 
@@ -182,7 +175,6 @@ class Lister:
         self._client = client
         self._expected = expected
         self._workers = client.max_connections
-        self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
 
     def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
@@ -198,7 +190,7 @@ class Lister:
         gone: set[str] = set()
         last: Pass | None = None
         for number in range(1, _MOST + 1):
-            this = self._read_pass(ours, last.take_next if last else TAKE)
+            this = self._read_pass(ours)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
             lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone - this.ours
@@ -213,10 +205,13 @@ class Lister:
                     break
                 gone |= lost - {item.id for item in found}  # what was deleted makes up for nothing
             last = this
-        self._note(this, number, len(lost), moved=not steady)
+        if not steady:
+            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
+            log.info(told, number, this.flaw, len(lost))
+        self._expected = this.total if steady and this.size == TAKE else 0
         return Listing([*this.items.values(), *found], len(this.pages))
 
-    def _read_pass(self, ours: Callable[[], Set[str]], take: int) -> Pass:
+    def _read_pass(self, ours: Callable[[], Set[str]]) -> Pass:
         """Read every page once; raises ApiError, ContractError for a list that goes on far beyond its promise.
 
         The first page tells the total and how many items the server really gives in a page. The others are read in parallel,
@@ -231,11 +226,11 @@ class Lister:
         ahead: dict[int, Future[Page]] = {number: ask(TAKE, number * _STEP) for number in range(1, most)}
         coming: deque[Future[Page]] = deque()
         try:
-            this = Pass(read_page(take, 0), take)
+            this = Pass(read_page(TAKE, 0))
             while True:
                 while len(coming) < self._workers and (number := this.next()) is not None:
                     page = ahead.pop(number, None) if this.size == TAKE else None
-                    coming.append(page or ask(min(this.size, take), number * this.step))
+                    coming.append(page or ask(min(this.size, TAKE), number * this.step))
                 if not coming:
                     this.bridge(ours(), partial(self._executor.map, partial(read_page, this.size)))
                     return this
@@ -249,19 +244,6 @@ class Lister:
         many = len(lost) > max(_FEW, len(this.pages))
         agreed = last is not None and (last.flaw is None or this.same(last))
         return set() if len(this.pages) == 1 or (many and agreed) else lost
-
-    def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
-        """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
-        self._expected = this.total if not moved and this.size == TAKE else 0
-        if moved:
-            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
-            log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)
-        self._moved = moved
-
-    def find_each(self, paths: Iterable[str]) -> list[tuple[str, list[Item]]]:
-        """What is at each of these paths, asked in parallel (GET items/find); raises ApiError."""
-        asked = list(paths)
-        return list(zip(asked, self._executor.map(carried(self._client.find), asked), strict=True))
 
     def close(self) -> None:
         """Stop the threads; what is under way is waited for."""

@@ -16,9 +16,9 @@ from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError
+from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError, again
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Flight
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -52,8 +52,8 @@ _FEW = 8
 _ROUNDS = 6
 #: Seconds without progress after which what is known is shown unconfirmed, at least; and so many usual answers.
 _PATIENCE, _TIMES = 2.0, 8
-#: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
-_FAULTS = frozenset({500, 502, 504})
+#: Seconds after a failure in which only one asks again.
+_PAUSE = 1.0
 #: Seconds for which a listing is good for all who remove directories, at least.
 _RECENT = 1.0
 
@@ -66,8 +66,7 @@ class Namespace:
     waits that long. `expected` is a guess at the number of items, for the first listing.
 
     Where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that the listing of that time
-    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the
-    listing is no good, single names go on being found.
+    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served.
     """
 
     def __init__(
@@ -91,8 +90,9 @@ class Namespace:
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error), clock)
         self._cost = Cost(ttl, kernel_timeout)
-        self._breaker = Breaker()
-        self._listings = Breaker()  # for what is wrong with listings alone
+        #: Why the server could not be asked when last somebody tried, and when one may ask again; None: all may.
+        self._failure: ApiError | None = None
+        self._asks_at: float | None = None
         self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
@@ -130,10 +130,8 @@ class Namespace:
         """Read a new snapshot now, at most one at a time; raises ApiError."""
         with self._lock:
             mark = self._known.count
-        while True:
+        while self._known.snapshot.ticket <= mark:
             with self._lock:
-                if self._known.snapshot.ticket > mark:
-                    return
                 flight, fly = self._board_listing(insists=True)
             try:
                 self._ride(flight, fly, self._deadline(False))
@@ -159,11 +157,6 @@ class Namespace:
         """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
         with self._lock:
             return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
-
-    def directories(self, path: str) -> int:
-        """How many directories are known in the directory `path`."""
-        with self._lock:
-            return self._known.tree.directories(path)
 
     def names_changed(self, directory: Item) -> int:
         """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
@@ -221,7 +214,7 @@ class Namespace:
         """The server's tree as it is known now."""
         with self._lock:
             known, cost = self._known, self._cost
-            error = self._client.health.away or self._breaker.error or self._listings.error
+            error = self._client.health.away or self._failure
             age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
@@ -230,7 +223,7 @@ class Namespace:
                 effective_ttl=cost.effective_ttl,
                 listing_seconds=cost.listing_seconds,
                 # Where another item came to a taken place, the one that was there is most likely gone.
-                shadowed=[found for found in known.tree.shadowed() if not known.doubtful(found[0])],
+                shadowed=[found for found in known.tree.shadowed() if known.fresh(found[0])],
                 hostile=known.tree.refused(),
                 stale=error is not None and age is not None,
                 error=None if error is None else str(error),
@@ -239,7 +232,7 @@ class Namespace:
     @property
     def unreachable(self) -> bool:
         """True if the server could not be asked when last somebody tried."""
-        return self._breaker.error is not None or self._client.health.away is not None
+        return self._failure is not None or self._client.health.away is not None
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -253,7 +246,7 @@ class Namespace:
         """The answer to our own create or update: the item now is at its path, with all that was below it."""
         with self._lock:
             self._known.publish(item)
-            self._breaker.succeeded(self._clock())
+            self._failure = None
 
     def forget(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
@@ -286,7 +279,7 @@ class Namespace:
         """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
         now, known = self._clock(), self._known
         due = self._cost.storm(now) or (shown is not None and shown.implicit)
-        return due and now - known.snapshot.began <= self._cost.effective_ttl and not known.doubtful(path)
+        return due and now - known.snapshot.began <= self._cost.effective_ttl and known.fresh(path)
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
@@ -296,8 +289,8 @@ class Namespace:
         if shown is not None and shown.implicit:
             return True
         known, cost, now = self._known, self._cost, self._clock()
-        if self._listings.error is not None or not known.snapshots:
-            return self._listings.error is None
+        if not known.snapshots:
+            return True
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
@@ -306,8 +299,6 @@ class Namespace:
         if None in self._flights:
             return self._flights[None], False
         self._check(insists=insists)
-        if not insists:
-            self._listings.check(self._clock())
         return self._new_flight(None), True
 
     def _new_flight(self, path: str | None) -> Flight:
@@ -318,8 +309,12 @@ class Namespace:
         """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
-        if not insists and self._client.health.away is None:
-            self._breaker.check(self._clock())
+        if insists or self._failure is None or self._asks_at is None or self._client.health.away is not None:
+            return
+        now = self._clock()
+        if now < self._asks_at:
+            raise again(self._failure)
+        self._asks_at = now + _PAUSE
 
     # asking (without the lock)
 
@@ -352,11 +347,7 @@ class Namespace:
                 if flight is None:
                     return
                 mine = mine or self._deadline(known)
-            try:
-                self._ride(flight, fly, mine)
-            except (ContractError, UnavailableError):
-                if flight.path is not None or self._listings.error is None:
-                    raise
+            self._ride(flight, fly, mine)
 
     def _list_directory(self, path: str, max_age: float | None) -> None:
         """Have a snapshot that is young enough for a directory; of the names in it those in doubt are asked for singly.
@@ -430,26 +421,21 @@ class Namespace:
                 del self._flights[flight.path]
             self._known.land(flight.ticket)
             if error is None:
-                self._breaker.succeeded(self._clock())
-                if flight.path is None:
-                    self._listings.succeeded(self._clock())
+                self._failure = None
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked; or only what it lists is no good. Under the lock."""
-        alone = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
-        breaker = self._listings if alone else self._breaker
+        """The server could not be asked. Under the lock.
+
+        A call in haste keeps nobody from asking who needs an answer.
+        """
         hasty = flight.hasty and not self._client.health.out
         # If there is no way to the server, or it goes on to be silent, api/health.py tells of it.
-        if breaker.error is None and not (hasty or error.errno == errno.ENETUNREACH):
-            log.warning(
-                "the items can't be listed (%s): names are asked for one by one"
-                if alone
-                else "the server can't be asked (%s): known names are served as they were",
-                error,
-            )
-        breaker.failed(error, flight.began, self._clock(), hasty=hasty)
+        if self._failure is None and not (hasty or error.errno == errno.ENETUNREACH):
+            log.warning("the server can't be asked (%s): known names are served as they were", error)
+        self._failure = again(error)
+        self._asks_at = None if hasty else self._clock() + _PAUSE
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
@@ -467,15 +453,15 @@ class Namespace:
             self._known.found(flight.ticket, flight.began, path, items)
 
     def _list(self, flight: Flight) -> None:
-        listing = self._lister.read(self._ids, lambda: self._changed(flight.ticket))
+        listing = self._lister.read(self._ids, partial(self._changed, flight.ticket))
         seconds = self._clock() - flight.began
         tree = Tree.of(listing.items, like=self._known.tree)
         with self._lock:
             missed = missed_names(self._known.tree, tree)
         if missed:
             self._pause(self._moment)
-            for path, items in self._lister.find_each(missed):
-                tree.settle(path, items)
+            for path in missed:
+                tree.settle(path, self._client.find(path))
         with self._lock:
             old = self._known.listed(flight.ticket, flight.began, tree)
             self._cost.listed(seconds, listing.pages)
@@ -484,7 +470,7 @@ class Namespace:
 
     def _ids(self) -> list[str]:
         with self._lock:
-            return self._known.tree.ids()
+            return [item.id for item in self._known.tree.items()]
 
     def _changed(self, ticket: int) -> set[str]:
         with self._lock:
@@ -496,7 +482,7 @@ class Namespace:
         """True if what is known of `path`, or that nothing is there, may be served though nobody could be asked."""
         known = self._known
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
-        return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
+        return confirmed and (known.tree.at(path) is not None or known.fresh(path))
 
     def _lists_stale(self, path: str, most: float | None = None) -> bool:
         """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served though nobody could be asked."""
@@ -511,6 +497,5 @@ class Namespace:
         """True if the server, which could not be asked, answers again."""
         if not self._client.answers():
             return False
-        with self._lock:
-            self._breaker.succeeded(self._clock())
+        self._failure = None
         return True

@@ -72,8 +72,6 @@ class Tree:
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
-        # Which paths are directories: how many a directory has is asked for with each file that is made.
-        self._directories: set[str] = set()
 
     @classmethod
     def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
@@ -93,10 +91,6 @@ class Tree:
     def get(self, item_id: str) -> Item | None:
         """The item with this id, shown or not."""
         return self._by_id.get(item_id)
-
-    def ids(self) -> list[str]:
-        """The ids of all items."""
-        return list(self._by_id)
 
     def items(self) -> list[Item]:
         """All items, shown or not."""
@@ -125,10 +119,6 @@ class Tree:
         start = len(path) + 1 if path else 0
         shown = ((child[start:], self.at(child)) for child in self._children.get(path, ()))
         return {name: item for name, item in shown if item is not None}
-
-    def directories(self, path: str) -> int:
-        """How many of the children of `path` are directories."""
-        return len(self._directories & self._children.get(path, set()))
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
@@ -164,11 +154,11 @@ class Tree:
         """The directories that have other names in them than `before`, but for new ones that an item stands for."""
         differ = {path for path, inside in self._children.items() if inside != before._children.get(path)}
         differ |= before._children.keys() - self._children.keys()
-        there = ((path, self.at(path)) for path in differ)
+        there = ((path, self.at(path), before.at(path)) for path in differ)
         return [
             path
-            for path, item in there
-            if item is not None and item.is_dir and (item.implicit or path in before._directories)
+            for path, now, then in there
+            if now is not None and now.is_dir and (now.implicit or (then is not None and then.is_dir))
         ]
 
     def has_implicit(self) -> bool:
@@ -196,11 +186,9 @@ class Tree:
             self._hidden[item.id] = base
             self._veiled.setdefault(base, set()).add(item.id)
             self._link(base)
-            self._note(base)
         else:
             self._add(path, item)
             self._link(path)
-            self._note(path)
 
     def drop(self, item_id: str) -> Item | None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
@@ -214,11 +202,9 @@ class Tree:
             if not veiled:
                 del self._veiled[base]
                 self._unlink(base)
-                self._note(base)
             return item
         self._take_out(item.path, item)
         self._unlink(item.path)
-        self._note(item.path)
         return item
 
     def arrive(self, item: Item) -> None:
@@ -285,7 +271,6 @@ class Tree:
                 siblings.add(path)
                 return
             self._children[directory] = {path}
-            self._note(directory)
             path = directory
 
     def _unlink(self, path: str) -> None:
@@ -298,15 +283,7 @@ class Tree:
             if siblings:
                 return
             del self._children[directory]
-            self._note(directory)
             path = directory
-
-    def _note(self, path: str) -> None:
-        """The path may have become a directory, or have ceased to be one."""
-        item = self._best.get(path)
-        is_dir = path in self._children or (path in self._veiled if item is None else item.is_dir)
-        if path:
-            (self._directories.add if is_dir else self._directories.discard)(path)
 
 
 def _reason(item: Item, shown: Item) -> str:
@@ -323,18 +300,14 @@ _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
     """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
-    targets = dict.fromkeys(path for item in now.hidden() for path in _targets(item, before))
-    return [path for path in targets if before.at(path) is not None and now.at(path) is None]
+    paths = dict.fromkeys(target for item in now.hidden() if (target := _target(item.path)) is not None)
+    return [path for path in paths if before.at(path) is not None and now.at(path) is None]
 
 
-def _targets(item: Item, before: Tree) -> list[str]:
-    """The paths that a hidden item may be the new or the old content of."""
-    directory, name = names.parent(item.path), names.basename(item.path)
+def _target(path: str) -> str | None:
+    """The path that a hidden item has the new or the old content of; of a very long name only the beginning is known."""
+    directory, name = names.parent(path), names.basename(path)
     hidden = names.parse_hidden(name)
     if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
-        return []
-    if len(name.encode()) < names.NAME_MAX - 3:
-        return [names.join(directory, hidden.name)]
-    # As long as a name may be, it can have been cut, in the middle of a character.
-    found = [other for other in before.children(directory) if other.startswith(hidden.name)]
-    return [names.join(directory, other) for other in found]
+        return None
+    return names.join(directory, hidden.name)

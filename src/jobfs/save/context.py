@@ -26,8 +26,6 @@ log = logging.getLogger("jobfs.save")
 _REMEMBERED = 2048
 #: Seconds after its `updatedAt` in which a version may be written to again without another `updatedAt` (R1).
 YOUNG = 2.0
-#: Seconds to wait for bytes that a reader was given just now to be in their place.
-_SETTLING = 0.1
 
 
 @dataclass(eq=False)
@@ -136,7 +134,7 @@ class Context:
         file = self.state.of(item)
         if file is not None and file.sha256 and file.version == item.updated_at:
             return file.sha256
-        if item.is_dir or not self.content.whole(item, _SETTLING):
+        if item.is_dir or not self.content.whole(item):
             return ""
         with self.content.open(item) as content:
             return content.sha256() or ""

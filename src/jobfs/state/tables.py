@@ -78,8 +78,6 @@ class State:
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
-        # Those of them that are directories: they are counted with each file that is made.
-        self._directories: dict[str, dict[str, File]] = {}
         #: The Changes of what is at a path, and those that say what is shown there meanwhile: of these the last one counts.
         self._there: dict[str, tuple[Change, ...]] = {}
         self._syncing = threading.Lock()
@@ -125,10 +123,6 @@ class State:
                 if names.parent(path) == directory
             }
             return dict(self._shown.get(directory, {})), meanwhile
-
-    def directories(self, directory: str) -> int:
-        """How many directories that only this machine has are shown in a directory."""
-        return len(self._directories.get(directory, {}))
 
     def beneath(self, directory: str) -> list[File]:
         """Every File below a directory whose path is this machine's word: it is open, or has something that is only here."""
@@ -362,16 +356,15 @@ class State:
         if path == file.shown_at:
             return
         self.edition += 1
-        for shown in (self._shown, self._directories)[: 1 + (file.kind is Kind.DIRECTORY)]:
-            if file.shown_at is not None:
-                directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
-                here = shown.get(directory, {})
-                if here.get(name) is file:
-                    del here[name]
-                    if not here:
-                        del shown[directory]
-            if path is not None:
-                shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+        if file.shown_at is not None:
+            directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
+            here = self._shown.get(directory, {})
+            if here.get(name) is file:
+                del here[name]
+                if not here:
+                    del self._shown[directory]
+        if path is not None:
+            self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
         file.shown_at = path
 
     def _know(self, change: Change) -> None:

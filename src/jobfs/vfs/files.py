@@ -131,7 +131,7 @@ class Files(Shared):
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
         shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
         kept = self._pages.opened(handle, path, shown.version if shown else None)
-        kept = kept and shown is not None and shown.here
+        kept = kept and shown is not None and shown.whole
         self._begins(handle)
         self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.

@@ -94,7 +94,7 @@ class Pins:
         """
         for _ in range(REOPENS):
             content, item = handle.content, handle.item
-            if item is None or not isinstance(content, Content) or content.here or content.whole():
+            if item is None or not isinstance(content, Content) or content.whole:
                 return
             if (content.size or 0) > _AT_ONCE:
                 self.follow(handle, max_age=_RECENT, opening=True)
@@ -113,7 +113,7 @@ class Pins:
         """
         try:
             content = handle.content
-            if not isinstance(content, Content) or content.whole():
+            if not isinstance(content, Content) or content.whole:
                 return True
             if (content.size or 0) > _AT_ONCE:
                 self._write_back.context.beside.submit(content.bring)

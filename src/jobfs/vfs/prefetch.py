@@ -104,7 +104,7 @@ class Prefetch:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
         with self._lock:
             now = time.monotonic()
-            walk = self._walk(item, now, here=isinstance(content, Content) and content.here)
+            walk = self._walk(item, now, here=isinstance(content, Content) and content.whole)
             room = walk.room() if walk is not None else 0
         if room:
             self._content.prefetch(self._take, room)

@@ -369,4 +369,4 @@ class Tree(Shared):
 def _lacks_bytes(handle: Handle) -> bool:
     """True if some of the version that a handle reads is not on this machine."""
     content = handle.content
-    return isinstance(content, Content) and not (content.here or content.whole())
+    return isinstance(content, Content) and not content.whole

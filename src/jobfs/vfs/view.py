@@ -174,7 +174,7 @@ class View:
         if item.kind is Kind.DIRECTORY:
             seen = self.namespace.names_changed(item)
             times = (times[0], max(times[1], seen), max(times[2], seen))
-            return Attr(ino, stat.S_IFDIR | mode, self._links(item.path), uid, gid, 0, *times)
+            return Attr(ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
         return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), *times)
 
     def _mode(self, node: Node) -> int:
@@ -185,10 +185,6 @@ class View:
         """The owner and the group that are remembered of a file, else those of the mount."""
         uid, gid = self.settings.uid, self.settings.gid
         return file.uid if file.uid >= 0 else uid, file.gid if file.gid >= 0 else gid
-
-    def _links(self, path: str) -> int:
-        """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
-        return 2 + self.namespace.directories(path) + self.state.directories(path)
 
     def size(self, item: Item) -> int:
         """The item's size in bytes, 0 if it is not known yet (see `measured`)."""
@@ -225,7 +221,7 @@ class View:
         if file.wish is not None:
             mode = with_permission(mode, None, file.wish)
         if is_dir(file):
-            return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
+            return Attr(file.ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
         size = self.size(file.item) if file.item is not None else 0

@@ -6,16 +6,13 @@ import errno
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobfs.content import disk as disk_module
-from jobfs.content.disk import Backing, DiskCache, version_name
-from jobfs.content.file import CacheFile, write_all
+from jobfs.content.disk import DiskCache, version_name, write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.
@@ -79,15 +76,22 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
 
 
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
+    """vfs/semantics.md 3.11: what is unfinished counts as well."""
     keep(disk, *NAMES)
-    disk.touch(NAMES[0])
-    disk.pinned[NAMES[2]] += 1
-    disk.limit = 350
+    assert disk.open(NAMES[0], 100), "the one used last"
+    in_use = disk.open(NAMES[2], 100)
+    keep(disk, NAMES[5])
+    part = disk.part()
+    part.bytes = 50
+    assert disk.used == 650
+    disk.limit = 400
     disk.fit()
     assert sizes(disk) == [100, None, 100, None, None, 100]
     assert disk.free(100)
     assert sizes(disk) == [None, None, 100, None, None, None]
     assert not disk.free(100)
+    del in_use
+    assert disk.free(100)
 
 
 def test_there_are_not_more_of_them_than_the_limit_has_room_for(
@@ -98,26 +102,6 @@ def test_there_are_not_more_of_them_than_the_limit_has_room_for(
     keep(disk, *NAMES)
     disk.fit()
     assert sizes(disk) == [None, None, 100, 100, 100, 100]
-
-
-def test_a_content_that_is_just_being_put_in_its_place_counts_once(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Counted twice, it would cost another content its place: the limit is looked at by any thread at any time."""
-    keep(disk, *NAMES[1:])
-    disk.limit = 600
-    backing, put = Backing(VERSIONS[0], 100, disk), disk.keep
-    backing.put(0, b"x" * 100)
-
-    def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
-        file = put(file, name, size)
-        disk.fit()
-        return file
-
-    monkeypatch.setattr(disk, "keep", overtaken)
-    monkeypatch.setattr(Backing, "idle", False)
-    backing.keep()
-    assert (disk.used, sizes(disk)) == (600, [100] * 6)
 
 
 def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
@@ -134,17 +118,16 @@ def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: 
     assert all(path.exists() for path in foreign)
 
 
-def test_the_last_minute_before_a_power_cut_is_not_trusted(
+def test_after_a_start_of_the_machine_the_cache_is_empty(
     start: Callable[[], DiskCache], tmp_path: Path
 ) -> None:
-    """A file of the right length may hold zeros that the kernel never replaced by the bytes."""
-    disk, now = start(), time.time()
-    for name, age in zip(NAMES, (500, 70, 50, 0), strict=False):
-        keep(disk, name)
-        os.utime(tmp_path / "cache" / name[:2] / name, (now, now - age))
-    assert start().used == 400
+    """vfs/semantics.md 3.2: after a power cut a file of the right length may hold zeros."""
+    keep(start(), NAMES[0])
+    assert start().used == 100
     (tmp_path / "boot_id").write_text("second\n")
-    assert sizes(start()) == [100, 100, None, None, None, None]
+    assert start().size(VERSIONS[0]) is None
+    keep(start(), NAMES[0])
+    assert start().used == 100
 
 
 def planted(directory: Path, name: str, how: str) -> None:
@@ -192,31 +175,6 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 
 
 # -- unfinished files
-
-
-def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
-    backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
-    backing.put(0, b"x" * 100)
-    backing.sure.add(0, 100)
-    assert backing.load(0, 100) == b"x" * 100
-    backing.reset()
-    backing.put(200, b"y" * 100)
-    backing.sure.add(200, 300)
-    assert backing.load(0, 100) is None
-    assert backing.load(200, 300) == b"y" * 100
-    written = backing._written
-
-    def overtaken(*arguments: Any) -> CacheFile | None:
-        file = written(*arguments)
-        backing.reset()
-        return file
-
-    monkeypatch.setattr(backing, "_written", overtaken)
-    backing.put(0, b"x" * 100)
-    assert not backing.have
 
 
 def test_what_a_killed_mount_left_is_removed(start: Callable[[], DiskCache]) -> None:

@@ -20,7 +20,7 @@ from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
-from .conftest import MakeStore, after_a_moment
+from .conftest import MakeStore
 from .server import Body, FakeClient, item_of, pattern
 
 
@@ -35,22 +35,6 @@ def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore
     assert [request.start for request in client.requests] == [0, 700_000, 700_000, 800_000]
     assert 1 <= client.gets <= 3, "one for each that came after the first, at most"
     assert store.whole(item_of(len(data)))
-
-
-def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_again(
-    make_store: MakeStore,
-) -> None:
-    data = pattern(2 * MIB)
-    client = FakeClient(data, breaks=[100_000] + [0] * 1000)
-    with make_store(client, timeout=1.0).open(item_of(len(data))) as handle, ThreadPoolExecutor(4) as threads:
-        assert handle.read(0, 1000) == data[:1000], "what came is served"
-        waiting = [threads.submit(handle.read, offset, 1000) for offset in (200_000, 300_000, 400_000)]
-        for failed in waiting:
-            with pytest.raises(UnavailableError):
-                failed.result(10)
-        assert handle.read(50_000, 1000) == data[50_000:51_000]
-        client.breaks.clear()
-        assert after_a_moment(lambda: handle.read(200_000, 1000)) == data[200_000:201_000]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -124,15 +108,6 @@ def test_a_length_that_stays_wrong_is_eio_and_not_stale(make_store: MakeStore, l
     assert store.used() == 0
 
 
-def test_a_wrong_length_that_can_not_be_looked_into_says_nothing_of_the_version(
-    make_store: MakeStore,
-) -> None:
-    client = FakeClient(pattern(MIB), lie=5)
-    client.get = lambda item_id: (_ for _ in ()).throw(UnavailableError("down"))  # type: ignore[method-assign]
-    with make_store(client).open(item_of(MIB)) as handle, pytest.raises(UnavailableError):
-        handle.read(0, 4096)
-
-
 @pytest.mark.parametrize(
     ("told", "size", "offset"),
     [(False, 8 * MIB - 1, 0), (False, 8 * MIB + 1, 0), (True, 8 * MIB - 3, 0), (True, 8 * MIB - 3, 5 * MIB)],
@@ -144,39 +119,6 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
     with make_store(client).open(item_of(size)) as handle, pytest.raises(StaleVersionError) as caught:
         handle.read(offset, size)
     assert caught.value.errno == errno.ESTALE
-
-
-def test_a_stale_version_serves_its_readers_what_they_have_and_is_opened_afresh(
-    make_store: MakeStore,
-) -> None:
-    data = pattern(8 * MIB)
-    client = FakeClient(data, breaks=[2 * MIB], holds={0: MIB})
-    store = make_store(client)
-    handle = store.open(item_of(len(data)))
-    assert handle.read(0, 4096) == data[:4096]
-    newer = pattern(9 * MIB, seed=3)
-    client.data = newer
-    client.release(0)
-    with pytest.raises(StaleVersionError):
-        handle.read(7 * MIB, 4096)
-    assert handle.read(0, 4096) == data[:4096]
-    with store.open(item_of(len(newer), updated_at="2024-05-01T12:00:05.250Z")) as fresh:
-        assert fresh.fetch().read_bytes() == newer
-    handle.close()
-
-
-def test_two_contents_of_one_size_are_never_mixed(make_store: MakeStore) -> None:
-    """A download resumed after the job wrote the item in place is stale, even if the size is the same."""
-    data, newer = pattern(4 * MIB), pattern(4 * MIB, seed=9)
-    client = FakeClient(data, breaks=[2 * MIB], holds={0: MIB})
-    store = make_store(client)
-    with store.open(item_of(len(data))) as handle:
-        assert handle.read(0, 4096) == data[:4096]
-        client.data, client.updated_at = newer, "2024-05-01T12:00:09.500Z"
-        client.release(0)
-        with pytest.raises(StaleVersionError):
-            handle.fetch()
-    assert not store.whole(item_of(len(data)))
 
 
 # -- an answer after the first is served once a look has proved it -----------------------------------------
@@ -213,23 +155,6 @@ def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answe
         assert unread.result(20) == data[128 * KIB : 128 * KIB + 4096]
         client.release(0)
     assert client.gets == 1
-
-
-def test_one_look_serves_all_whose_headers_have_come_before_it(make_store: MakeStore) -> None:
-    data = pattern(64 * MIB)
-    client = FakeClient(data, max_connections=8)
-    places = [place * MIB for place in (10, 20, 30, 40, 50)]
-    handle = make_store(client).open(item_of(len(data)))
-    with ThreadPoolExecutor(5) as threads, looked_at_by_hand(client) as looking, handle:
-        handle.read(60 * MIB, 4096)
-        reads = [threads.submit(handle.read, place, 4096) for place in places]
-        client.wait(
-            lambda: len(client.requests) == 6 and all(request.finished for request in client.requests)
-        )
-        eventually(lambda: client.gets)
-        looking.set()
-        assert [read.result(20) for read in reads] == [data[place : place + 4096] for place in places]
-    assert client.gets <= 2, "the first was asked when one had come, the second when all had"
 
 
 @pytest.mark.parametrize(
@@ -306,24 +231,12 @@ def test_what_was_not_proved_is_not_kept_for_later(make_store: MakeStore) -> Non
         with pytest.raises(UnavailableError):
             handle.fetch()
         client.wait(lambda: client.requests[1].finished)
-        assert not handle.whole()
+        assert not handle.whole
     store.close()
     client.unanswered, client.data = 0, data
     with make_store(client).open(item_of(len(data))) as handle:
-        assert not handle.whole()
+        assert not handle.whole
         assert handle.fetch().read_bytes() == data
-
-
-def test_bytes_that_are_there_are_left_out_of_a_long_download(make_store: MakeStore) -> None:
-    data = pattern(48 * MIB)
-    client = FakeClient(data)
-    with make_store(client).open(item_of(len(data))) as handle:
-        for offset in range(16 * MIB, 40 * MIB, 128 * KIB):
-            handle.read(offset, 128 * KIB)
-        before = client.moved
-        assert before >= 24 * MIB
-        assert handle.fetch().read_bytes() == data
-    assert client.moved < len(data) + 5 * MIB
 
 
 def test_a_transfer_gives_up_its_thread_when_others_wait(

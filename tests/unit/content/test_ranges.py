@@ -42,7 +42,3 @@ def test_its_answers_are_those_of_a_plain_set(steps: list[tuple[int, int]], star
         assert gap == (first, last)
     until = next(p for p in range(start, SPAN + 2) if p not in model)
     assert intervals.covered_until(start) == until
-    begins = [p for p in sorted(model) if p - 1 not in model]
-    assert intervals.next_start(start) == next((p for p in begins if p >= start), None)
-    before = [p + 1 for p in sorted(model) if p < start]
-    assert intervals.covered_before(start) == (before[-1] if before else 0)

@@ -342,8 +342,8 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
 
     listed_while(known, server, meanwhile)
     assert known.tree.get(file.id) is not None
-    assert known.doubtful("f"), "where the listing had it"
-    assert known.doubtful("ours")
+    assert not known.fresh("f"), "where the listing had it"
+    assert not known.fresh("ours")
 
 
 def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_directory_took_its_content_along() -> (

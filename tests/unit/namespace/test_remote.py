@@ -213,19 +213,6 @@ def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:
     assert world.server.asked() == [("find", "a"), ("find", "a")]
 
 
-def test_a_path_that_we_change_all_the_time_is_shown_as_we_left_it(world: World) -> None:
-    """vfs/semantics.md 1: own changes are visible at once, however often they race with an answer."""
-    a = world.server.file("a")
-    world.listed()
-
-    def save_meanwhile(_operation: str, _argument: object) -> None:
-        world.namespace.publish(world.server.rewrite(a))
-
-    world.server.after = save_meanwhile
-    assert world.namespace.lookup("a", max_age=0) == world.server.items[a.id]
-    assert len(world.server.asked()) < 10
-
-
 def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: World) -> None:
     """save/protocol.md R12: our own deletions are no drift; what was there throughout is in the listing all the same."""
     files = [world.server.file(f"f{number:03d}") for number in range(500)]

@@ -91,8 +91,6 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
     tree, model = Tree(), dict[str, Item]()
     for operation, one in done:
         apply(tree, model, operation, one)
-        for path in PATHS:
-            tree.directories(path)  # counts, and has to notice what changes it
     everything = list(model.values())
     assert {one.id: one for one in tree.items()} == model
     for path in PATHS:
@@ -100,7 +98,6 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
         children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b", "x")}
         shown_there = {name: one for name, one in children.items() if one is not None}
         assert tree.children(path) == shown_there, path
-        assert tree.directories(path) == sum(one.is_dir for one in shown_there.values()), path
         below = [one for one in everything if names.under(one.path, path)]
         assert sorted(one.id for one in tree.below(path)) == sorted(one.id for one in below), path
         assert tree.inhabited(path) is any(known_below(one, path) for one in below), path
@@ -197,7 +194,7 @@ def test_a_hidden_name_hides_everything_below_it() -> None:
 
 
 @pytest.mark.parametrize("role", [Role.ASIDE, Role.STAGED])
-@pytest.mark.parametrize("path", ["x.txt", "a/b/x.txt", "a/" + "n" * 255, "a/" + "ä" * 127])
+@pytest.mark.parametrize("path", ["x.txt", "a/b/x.txt"])
 def test_a_vanished_name_with_a_hidden_item_beside_it_is_missed(path: str, role: Role) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     before = Tree.of([item(path, "1"), item("other", "2")])

@@ -257,7 +257,7 @@ class FakeContent:
     def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
         return self._client.update(item.id, **wanted)
 
-    def whole(self, item: Item, patience: float = 0.0) -> bool:
+    def whole(self, item: Item) -> bool:
         return item.id in self.cached
 
     @contextmanager

@@ -62,10 +62,8 @@ def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
     # reports it in two thirds of the deadline, so that a read can still be retried on a new one.
     part = max(1, int(timeout * 2 / 3))
     return [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, part),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, part // 3)),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, part * 1000),
     ]

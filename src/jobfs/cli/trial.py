@@ -48,8 +48,6 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
         raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
-    if report is not None and os.path.lexists(report) and (report.is_symlink() or not report.is_file()):
-        raise UsageError(f"can't write the report {report}: it is no plain file; give another name")
     if report is not None and not os.access(report.absolute().parent, os.W_OK):
         raise UsageError(f"can't write the report {report}: give a file in a directory that you may write in")
 
@@ -84,11 +82,8 @@ def run(
         ended = "broken off" if stopped else "asked to the end" if len(rows) > len(QUESTIONS) else "given up"
         from jobfs.trial.report import document
 
-        # In its place at once, and whole: what was there is not lost to a try that does not come to its end.
-        draft = report.with_name(f"{report.name}.{os.getpid()}")
         try:
-            draft.write_text(document(base_url, rows, ended, __version__, key()), encoding="utf-8")
-            draft.replace(report)
+            report.write_text(document(base_url, rows, ended, __version__, key()), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     return 128 + stopped.number if stopped else 0

@@ -35,13 +35,12 @@ class Place:
     def clear(self) -> list[str]:
         """Take all of it away, and what earlier tries have left; returns the paths that are still there. Raises ApiError."""
         left = self._left()
-        for look in range(_LOOKS):
+        for _ in range(_LOOKS):
             if not left:
                 break
-            # A directory goes with what is in it, by the reference; what stays all the same goes one by one.
-            self._remove(left if look else [item for item in left if "/" not in item.path] or left)
+            self._remove(left)
             left = self._left()
-            if left and look:
+            if left:
                 time.sleep(_BETWEEN)
         return [item.path for item in left]
 

@@ -27,7 +27,6 @@ from jobfs.errors import (
     UnavailableError,
     WrongAnswerError,
 )
-from jobfs.namespace.listing import TAKE
 from jobfs.nodes import Item, Kind, Permission
 from jobfs.trial.place import Place
 
@@ -234,14 +233,6 @@ def _sizes(trial: Trial) -> Finding:
     return good("yes", "`ls -l` takes no downloads")
 
 
-def _pages(trial: Trial) -> Finding:
-    page = trial.client.list_page(TAKE, 0)
-    size = len(page.items) + len(page.unknown)
-    if 0 < size < min(page.total, TAKE):
-        return costs(f"{size} at most", f"a listing takes {-(-TAKE // size)} times the requests")
-    return good(f"{TAKE} at most", "1,000 files are listed by 10 requests")
-
-
 def _move(trial: Trial) -> Finding:
     item = trial.file("from")
     time.sleep(_TICK)
@@ -344,7 +335,6 @@ QUESTIONS = (
     Question("ranges", "Is a part of a file to be had?", _ranges),
     Question("read_only", "Is readOnly kept?", _read_only),
     Question("delete", "Is what was deleted gone?", _delete),
-    Question("pages", "How many items has a page?", _pages),
 )
 
 
@@ -354,16 +344,13 @@ def run(trial: Trial) -> Iterator[Row]:
     for question in QUESTIONS:
         try:
             finding, unanswered = question.ask(trial), 0
-        except WrongAnswerError as error:
-            finding = bad(str(error), _READ_ONLY)
-        except UnavailableError as error:
-            finding, unanswered = bad(str(error), "try again when the server answers"), unanswered + 1
-        except UnauthorizedError as error:
-            finding = bad(
-                str(error), f"use a key that may do this (PERSTACK_API_KEY, --api-key-file), or {_READ_ONLY}"
-            )
         except JobfsError as error:
-            finding = bad(str(error), _READ_ONLY)
+            remedy = _READ_ONLY
+            if isinstance(error, UnauthorizedError):
+                remedy = f"use a key that may do this (PERSTACK_API_KEY, --api-key-file), or {_READ_ONLY}"
+            elif isinstance(error, UnavailableError) and not isinstance(error, WrongAnswerError):
+                remedy, unanswered = "try again when the server answers", unanswered + 1
+            finding = bad(str(error), remedy)
         yield Row(question.name, question.asked, finding)
         if unanswered >= _ENOUGH or (question.essential and finding.verdict is Verdict.BAD):
             return

@@ -115,10 +115,9 @@ def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
     assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
 
 
-@pytest.mark.parametrize("data", [{"item": wire_item()}, {"workspaceItem": None, "item": wire_item()}])
-def test_a_single_item_has_one_of_two_names(data: dict[str, Any]) -> None:
+def test_a_single_item_has_one_of_two_names() -> None:
     """api/wire.md: the vendor's rewrite wraps it as data.item."""
-    assert parse_item(json.dumps({"data": data}).encode())[0].path == "a.txt"
+    assert parse_item(json.dumps({"data": {"item": wire_item()}}).encode())[0].path == "a.txt"
 
 
 PATHS = {
@@ -158,9 +157,8 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
         (b'{"data": []}', "data.workspaceItems: Field required"),
         (b'{"data": {}}', "data.workspaceItems: Field required"),
         (b'{"data": {"workspaceItems": {}}}', "data.workspaceItems: Input should be a valid array"),
-        (b'{"data": {"workspaceItems": null}, "meta": {"total": 3}}', "data.workspaceItems is null"),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:
     with pytest.raises(MismatchError, match=what):
@@ -175,11 +173,9 @@ def test_a_page_of_none_may_be_null(total: int, skip: int) -> None:
 
 
 def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
-    for odd in ("workspaceItemLink", ["file"], 7):
-        with pytest.raises(MismatchError, match="no file or directory"):
-            parse_item(item_body(type=odd))
-    with pytest.raises(MismatchError, match=r"data\.workspaceItem is missing"):
-        parse_item(b'{"data": {"workspaceItem": null}}')
+    for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
+        with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
+            parse_item(odd)
 
 
 @pytest.mark.parametrize("query", ["whole", "cut \ud83d"])

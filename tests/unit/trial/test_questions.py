@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.api.create import Form
+from jobfs.api.bodies import Form
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path
@@ -28,8 +28,8 @@ LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True)
     )),
     ({"find": "glob", "list_order": "unstable", "delete_body": "item"}, ["move"],
      ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, True), moves_carry=True, ranges=True)),
-    ({"create_existing": "overwrite", "sizes": "omitted", "page_cap": 7, "path_style": "slash", "envelope": "item"},
-     ["existing", "sizes", "move", "pages"],
+    ({"create_existing": "overwrite", "sizes": "omitted", "path_style": "slash", "envelope": "item"},
+     ["existing", "sizes", "move"],
      ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, False), moves_carry=True, ranges=True)),
     ({"create_existing": "duplicate", "create_encodings": "json", "type_spelling": "short", "input_spelling": "own",
       "move_carries": False, "ranges": False, "read_only": "enforced", "name_form": "nfc"},

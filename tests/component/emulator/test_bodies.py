@@ -34,7 +34,6 @@ def test_json_makes_files_and_directories(wire: Wire, server: Server) -> None:
     [
         {"path": "f"},
         {"path": "f", "content": "not base64!"},
-        {"path": "f", "content": 1},
         {"content": CONTENT},
         {"path": "f", "content": CONTENT, "type": "symlink"},
         {"path": "f", "content": CONTENT, "permission": "rw"},
@@ -63,14 +62,6 @@ def test_multipart_of_the_wrong_form_is_422_and_leaves_nothing(
         ("multipart/form-data", b""),
         ("multipart/form-data; boundary=x", b"no boundary here"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\nf'),
-        (
-            "multipart/form-data; boundary=x",
-            b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\n\xff\r\n--x--\r\n',
-        ),
-        (
-            "multipart/form-data; boundary=x",
-            b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\n' + b"f" * 70_000 + b"\r\n--x--\r\n",
-        ),
     ],
 )
 def test_broken_multipart_is_422(wire: Wire, header: str, body: bytes) -> None:
@@ -108,9 +99,7 @@ def test_a_second_part_or_a_file_without_a_filename_is_422(
     "text",
     [
         b'{"path": "f", "content": "", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
-        b'{"path": "f", "content": "", "x": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
         b'{"path": "f", "content": "", "x": NaN}',
-        '{"path": "f", "content": ""}'.encode("utf-16"),
         b'{"path": "\xff", "content": ""}',
     ],
 )
@@ -131,16 +120,6 @@ def test_an_update_is_json_and_nothing_else(wire: Wire, server: Server, header: 
     header = "application/json; charset=utf-8"
     answer = wire.post(f"/items/{item.id}", content=b'{"path": "g"}', headers={"content-type": header})
     assert (answer.status_code, list(server.store.tree())) == (200, ["g"])
-
-
-def test_a_refused_create_leaves_no_content_behind(wire: Wire, server: Server) -> None:
-    assert wire.create("none/f", b"bytes").status_code == 400
-    assert contents(server) == 0
-
-
-def test_a_directory_needs_no_file_and_forgets_one(wire: Wire, server: Server) -> None:
-    assert wire.create("d", b"bytes", type="directory").status_code == 200
-    assert (server.store.tree(), contents(server)) == ({"d": None}, 0)
 
 
 @pytest.mark.parametrize("status", [415, 422])

@@ -68,11 +68,3 @@ def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tup
             assert {one.id for one in index.at(where)} == {i for i, one in model.items() if one.path == where}
             below = [i for i, one in model.items() if one.path.startswith(where + "/")]
             assert sorted(one.id for one in index.under(where)) == sorted(below)
-
-
-def test_what_is_below_a_directory_is_found_without_a_look_at_all_others() -> None:
-    index = filled(*(item(f"{number}", f"d{number}/f") for number in range(20_000)))
-    looked: list[str] = []
-    index.at = lambda path: looked.append(path) or []  # type: ignore[method-assign, func-returns-value]
-    index.under("d7")
-    assert looked == ["d7/f"]

@@ -96,11 +96,11 @@ class Body(httpx.SyncByteStream):
 
 
 def json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> Body:
-    """A JSON object, with a `file` as its `content`; raises FsError (EILSEQ) for a text that is not valid Unicode."""
+    """A JSON object, with a `file` as its `content`."""
     text = json.dumps(fields, ensure_ascii=False)
     if file is None:
-        return Body("application/json", _encode(text))
-    return Body("application/json", _encode(text[:-1] + ', "content": "'), file, b'"}', as_base64=True)
+        return Body("application/json", text.encode())
+    return Body("application/json", (text[:-1] + ', "content": "').encode(), file, b'"}', as_base64=True)
 
 
 def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
@@ -113,7 +113,7 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
     tail = f"--{boundary}--\r\n"
     content_type = f"multipart/form-data; boundary={boundary}"
     if file is None:
-        return Body(content_type, _encode(head + tail))
+        return Body(content_type, (head + tail).encode())
     name = basename(fields["path"])
     # The escapes of HTML's form submission: the only ones that every parser agrees on.
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
@@ -124,14 +124,7 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
         f"Content-Type: {mime_type}\r\n\r\n"
     )
-    return Body(content_type, _encode(head), file, _encode("\r\n" + tail))
-
-
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise FsError(errno.EILSEQ, "the API can't carry a name that is not valid Unicode") from None
+    return Body(content_type, head.encode(), file, f"\r\n{tail}".encode())
 
 
 Encoding = Literal["multipart", "json"]

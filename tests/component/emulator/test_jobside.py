@@ -6,17 +6,6 @@ from jobfs.emulator import Server
 from jobfs.emulator.play import play_step
 
 
-def test_a_seed_is_unchecked_and_always_new(server: Server) -> None:
-    server.store.seed({"../up": "x", "f": "1"})
-    server.store.seed({"f": "2"}, lifecycle="application", owner="user", permission="readOnly", age=60)
-    assert [(item.lifecycle, item.permission) for item in server.store.at("f")] == [
-        ("expertJob", "readWrite"),
-        ("application", "readOnly"),
-    ]
-    assert server.store.read("f") == b"1"
-    assert server.store.exists("../up")
-
-
 def test_a_delete_takes_all_below_and_a_missing_path_is_a_key_error(server: Server) -> None:
     server.store.seed({"d/e/f": "", "do": ""})
     server.store.delete("d")

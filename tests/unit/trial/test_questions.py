@@ -104,19 +104,6 @@ def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) ->
     assert {"delete", "cleared"} <= set(tried().marked("FAILED"))
 
 
-def test_what_is_in_a_directory_goes_one_by_one_where_its_delete_leaves_it(
-    server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def delete(workspace: Workspace, item_id: str) -> Any:
-        item = workspace.get(item_id)
-        workspace.apply(drops=[item])
-        return item
-
-    monkeypatch.setattr(Workspace, "delete", delete)
-    assert tried().marked("FAILED") == []
-    assert server.store.tree() == {}
-
-
 def covering(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
     """An update that lets an item take the place of another."""
     item = workspace.get(item_id)

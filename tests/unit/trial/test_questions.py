@@ -86,7 +86,7 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_takes_away_wha
     left = server.store.tree()
     tried()
     assert server.store.tree() == left != {}, "it may be under way"
-    monkeypatch.setattr("jobfs.trial.place.ABANDONED", 0.0)
+    monkeypatch.setattr("jobfs.trial.questions.ABANDONED", 0.0)
     tried()
     assert server.store.tree() == {}
 

@@ -43,14 +43,6 @@ def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Serve
     assert (len(page["data"]["workspaceItems"]), page["meta"]["take"]) == (7, 7)
 
 
-@pytest.mark.parametrize(("order", "paths"), [("created", "bac"), ("path", "abc"), ("updated", "cab")])
-def test_the_list_is_in_the_order_of_the_switch(wire: Wire, server: Server, order: str, paths: str) -> None:
-    server.set(list_order=order)
-    for path in "bac":
-        server.store.write(path, "")
-    assert "".join(item["path"] for item in wire.listed()) == paths
-
-
 # GET items/find
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 from jobfs.errors import JobfsError, OutOfTimeError, UnavailableError
@@ -128,13 +128,8 @@ def bound_by(deadline: Deadline | None) -> Iterator[None]:
 
 def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
     """`task` for another thread: it runs within the deadline of this one's call."""
-    deadline = _current.get()
-
-    def run(*args: object) -> _Result:
-        with bound_by(deadline):
-            return task(*args)
-
-    return run
+    context = copy_context()
+    return lambda *args: context.copy().run(task, *args)
 
 
 def left(most: float = UNBOUNDED) -> float:

@@ -205,19 +205,16 @@ def parse_time(text: str) -> int:
 def _read(model: type[_Model], body: bytes) -> _Model:
     """An answer as its model; raises MismatchError that says where it is another."""
     try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
-            raise _mismatch(error) from None
-    try:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                raise
         # Half a character, as JavaScript cuts them, or bytes that are no text, hide nothing but their own item.
         return model.model_validate(json.loads(body.decode("utf-8-sig", "surrogateescape"), strict=False))
     except ValidationError as error:
-        raise _mismatch(error) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the body"
+        raise MismatchError(f"{place}: {first['msg']}") from None
     except (ValueError, RecursionError):
         raise MismatchError("the body is not JSON") from None
-
-
-def _mismatch(error: ValidationError) -> MismatchError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return MismatchError(f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}")

@@ -135,7 +135,7 @@ _UNSUPPORTED_MEDIA_TYPE = 415
 _ABOUT_THE_FORM = frozenset({400, 415, 422})
 #: The server read the request and refused what it says: its form was right. That a path is invalid is said, too, of a body
 #: that was not understood.
-_UNDERSTOOD = (PathExistsError, NoDirectoryError)
+UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
 class Form(NamedTuple):
@@ -184,7 +184,7 @@ class Forms:
             try:
                 item = attempt(form)
             except (InvalidRequestError, BadRequestError) as exc:
-                if exc.status not in _ABOUT_THE_FORM or isinstance(exc, _UNDERSTOOD):
+                if exc.status not in _ABOUT_THE_FORM or isinstance(exc, UNDERSTOOD):
                     raise
                 refusals.append(exc)
             else:

@@ -17,7 +17,7 @@ import httpx
 
 from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id
-from jobfs.api.bodies import CreateEncoding, Form, Forms, compressed, decoded, json_body
+from jobfs.api.bodies import UNDERSTOOD, CreateEncoding, Form, Forms, compressed, decoded, json_body
 from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
@@ -51,9 +51,6 @@ _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
 _BAD_REQUEST = frozenset({400, 409})
 #: Statuses that may be about how a path is written.
 _ABOUT_A_PATH = frozenset({400, 422})
-#: Refusals that are not about how the path is written.
-_FOUND = (PathExistsError, NoDirectoryError)
-
 _RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
 
 
@@ -339,10 +336,10 @@ class Client:
                 return send(slash + path)
             except (BadRequestError, InvalidRequestError) as error:
                 refusals.append(error)
-                if isinstance(error, _FOUND) or error.status not in _ABOUT_A_PATH:
+                if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
                     break
         # An answer to the other style is the better one if it is about what stands there.
-        refusal = refusals[-1] if isinstance(refusals[-1], _FOUND) else refusals[0]
+        refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
         if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
             kind = self._meaning(path, item_id)
             raise kind(str(refusal), endpoint=refusal.endpoint, status=refusal.status)

@@ -14,7 +14,7 @@ from jobfs.api import bodies
 from jobfs.api.bodies import MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.failures import MismatchError
 
-from .conftest import ID, Chunks, MakeClient, wire_item
+from .conftest import ID, Chunks, MakeClient
 
 
 class Endless(httpx.SyncByteStream):
@@ -92,16 +92,6 @@ def test_what_follows_the_end_of_a_compressed_body_is_not_taken_in() -> None:
 )
 def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
     assert len(read(stream, coding, whole=False)) <= MOST_REASON
-
-
-def test_the_largest_page_there_can_be_fits(make_client: MakeClient) -> None:
-    longest = "/".join(["\N{SNOWMAN}" * 85] * 11)  # 945 characters of 3 bytes, \uXXXX in JSON
-    items = [wire_item(longest, key="\N{SNOWMAN}" * 1024, mimeType="\N{SNOWMAN}" * 256)] * 100
-    body = httpx.Response(200, json={"data": {"workspaceItems": items}, "meta": {"total": 100}}).content
-    escaped = body.decode().encode("ascii", "backslashreplace")
-    assert len(escaped) > 1_300_000
-    client = make_client(lambda request: answer(pieces(escaped, 65536)))
-    assert len(client.list_page(100, 0).items) == 100
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])

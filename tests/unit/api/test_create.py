@@ -21,18 +21,16 @@ HIDDEN = hidden_path("d", "f" * 12, "0" * 16, Role.STAGED)
 Create = Callable[[Client], Item]
 
 
-def form(script: Script, number: int) -> tuple[str, str]:
-    """Encoding and type name of a request."""
-    body = script.bodies[number]
-    kind = script.requests[number].headers["content-type"].partition(";")[0]
-    encoding = {"multipart/form-data": "multipart", "application/json": "json"}[kind]
-    long = b"workspaceItemFile" in body or b"workspaceItemDirectory" in body
-    return encoding, "long" if long else "short"
-
-
 def forms(script: Script) -> list[tuple[str, str]]:
-    """The same of every request that has a body."""
-    return [form(script, number) for number, body in enumerate(script.bodies) if body]
+    """Encoding and type name of every request that has a body."""
+    return [
+        (
+            "json" if request.headers["content-type"] == "application/json" else "multipart",
+            "long" if b"workspaceItem" in body else "short",
+        )
+        for request, body in zip(script.requests, script.bodies, strict=True)
+        if body
+    ]
 
 
 @pytest.fixture

@@ -111,12 +111,10 @@ class ContractError(ApiError):
 class UnavailableError(ApiError):
     """Could not ask: no connection (ENETUNREACH), or only 429/5xx until the deadline. Nothing was changed.
 
-    `wait`: seconds that the server asked to be left alone for (Retry-After), 0.0 if it did not. `lasting`: waiting will not
-    mend it.
+    `wait`: seconds that the server asked to be left alone for (Retry-After), 0.0 if it did not.
     """
 
     wait: float = 0.0
-    lasting: bool = False
 
 
 class AnswerLostError(UnavailableError):

@@ -8,7 +8,6 @@ import sys
 _PROGRAMS = {
     "crash-test": "killing.main",
     "exercise": "exercise",
-    "fuzz": "fuzzing.main",
     "load": "load.main",
 }
 

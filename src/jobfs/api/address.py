@@ -1,18 +1,14 @@
-"""Where the server is: checks of base URL, job id and item ids, and the proxy that leads there."""
+"""Where the server is: checks of base URL and job id, and the proxy that leads there."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
 
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
-#: An item id that can stand in a URL as it is; wider than the reference's pattern, never a path.
-ITEM_ID = r"^[A-Za-z0-9_-]{1,128}$"
-_ITEM_ID = re.compile(ITEM_ID)
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -29,12 +25,9 @@ def check_base_url(url: str) -> str:
         raise UsageError("the base URL is not a valid URL: give one like https://api.perstack.ai") from None
     if "@" in parts.netloc:
         raise UsageError("the base URL must not contain a user name or password: leave them out")
-    if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
+    odd = parts.query or parts.fragment or re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE)
+    if odd or parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
         raise UsageError(f"{url!r} is not a base URL: give one like https://api.perstack.ai")
-    if parts.query or parts.fragment:
-        raise UsageError(f"the base URL {url!r} must not have a query: leave out what follows ? or #")
-    if re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE):
-        raise UsageError(f"the path of the base URL {url!r} is malformed: correct it")
     if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"refusing to send the API key over plain http to {host}: use https://{host}")
     netloc = f"[{host}]" if ":" in host else host
@@ -48,11 +41,6 @@ def check_job_id(job_id: str) -> str:
     if not _JOB_ID.fullmatch(job_id):
         raise UsageError(f"{job_id!r} is not a job id: it has 24 characters, a to z and 0 to 9")
     return job_id
-
-
-def valid_item_id(item_id: object) -> TypeGuard[str]:
-    """True for a text that fits `ITEM_ID`."""
-    return isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) is not None
 
 
 def is_loopback(host: str) -> bool:

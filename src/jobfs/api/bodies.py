@@ -12,14 +12,23 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import httpx
 
 from jobfs.api.failures import MismatchError
-from jobfs.errors import FsError
+from jobfs.errors import (
+    ApiError,
+    BadRequestError,
+    FsError,
+    InvalidRequestError,
+    NoDirectoryError,
+    PathExistsError,
+)
 from jobfs.names import basename
+from jobfs.nodes import Item, Kind
 
 #: Bytes read from disk at a time; a multiple of 3, so that each piece is whole base64 groups.
 _CHUNK = 3 * 16 * 1024
@@ -87,11 +96,11 @@ class Body(httpx.SyncByteStream):
 
 
 def json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> Body:
-    """A JSON object, with a `file` as its `content`; raises FsError (EILSEQ) for a text that is not valid Unicode."""
+    """A JSON object, with a `file` as its `content`."""
     text = json.dumps(fields, ensure_ascii=False)
     if file is None:
-        return Body("application/json", _encode(text))
-    return Body("application/json", _encode(text[:-1] + ', "content": "'), file, b'"}', as_base64=True)
+        return Body("application/json", text.encode())
+    return Body("application/json", (text[:-1] + ', "content": "').encode(), file, b'"}', as_base64=True)
 
 
 def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
@@ -104,7 +113,7 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
     tail = f"--{boundary}--\r\n"
     content_type = f"multipart/form-data; boundary={boundary}"
     if file is None:
-        return Body(content_type, _encode(head + tail))
+        return Body(content_type, (head + tail).encode())
     name = basename(fields["path"])
     # The escapes of HTML's form submission: the only ones that every parser agrees on.
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
@@ -115,34 +124,103 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
         f"Content-Type: {mime_type}\r\n\r\n"
     )
-    return Body(content_type, _encode(head), file, _encode("\r\n" + tail))
+    return Body(content_type, head.encode(), file, f"\r\n{tail}".encode())
 
 
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise FsError(errno.EILSEQ, "the API can't carry a name that is not valid Unicode") from None
+Encoding = Literal["multipart", "json"]
+CreateEncoding = Literal["auto", "multipart", "json"]
+
+_UNSUPPORTED_MEDIA_TYPE = 415
+#: Statuses that may be about the form of a create; any other is about what was asked, or about who asks.
+_ABOUT_THE_FORM = frozenset({400, 415, 422})
+#: The server read the request and refused what it says: its form was right. That a path is invalid is said, too, of a body
+#: that was not understood.
+UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
-#: Bytes of JSON. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB.
-MOST_JSON = 4 << 20
-#: Bytes of what describes the job: it may have all items in it once more.
-MOST_INSTANCE = 16 << 20
+class Form(NamedTuple):
+    """One form of a create: how the body is encoded, and if a type is `workspaceItemFile` or `file`."""
+
+    encoding: Encoding
+    long_type: bool
+
+    def body(
+        self,
+        kind: Kind,
+        path: str,
+        permission: str,
+        file: tuple[Path, int] | None,
+        moving: Callable[[float], None],
+    ) -> Body:
+        """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
+        name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
+        fields = {"type": name, "path": path, "permission": permission}
+        body = (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
+        body.part = moving
+        return body
+
+
+class Forms:
+    """Finds the form that works and remembers it, for files and for directories apart (api/wire.md, Create)."""
+
+    def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form]) -> None:
+        """`likely`: the forms that this server took at an earlier time, which are tried first."""
+        self.long_type = True
+        self._pinned = encoding
+        self._likely = likely
+        #: The forms that have worked.
+        self.good: dict[Kind, Form] = {}
+
+    def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
+        """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
+
+        A 400 that tells what stands at the path is final, and everything once a form has worked. Where all are refused, the
+        error is the first that is not about the media type: the one about what was asked.
+        """
+        if kind in self.good:
+            return attempt(self.good[kind])
+        refusals: list[ApiError] = []
+        for form in self._candidates(kind):
+            try:
+                item = attempt(form)
+            except (InvalidRequestError, BadRequestError) as exc:
+                if exc.status not in _ABOUT_THE_FORM or isinstance(exc, UNDERSTOOD):
+                    raise
+                refusals.append(exc)
+            else:
+                self.good[kind] = form
+                return item
+        raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
+
+    def _candidates(self, kind: Kind) -> list[Form]:
+        """Forms worth trying, the likeliest first."""
+        likely = self._likely.get(kind) or Form("multipart", self.long_type)
+        guess = next(iter(self.good.values()), likely)
+        encodings: list[Encoding] = ["multipart", "json"]
+        encodings.sort(key=lambda name: name != guess.encoding)
+        return [
+            Form(encoding, spelling)
+            for spelling in (guess.long_type, not guess.long_type)
+            for encoding in encodings
+            if self._pinned in ("auto", encoding)
+        ]
+
+
+#: Bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB; a
+#: find may give all that begins with the path, and what describes the job may have all items in it once more.
+MOST_JSON = 8 << 20
 #: Bytes of a body that says no more than why, or nothing of interest.
 MOST_REASON = 64 << 10
-#: Content encodings of what is not compressed.
-UNCOMPRESSED = ("", "identity")
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
 
 
-def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> bytes:
-    """The body of an answer, of at most `most` bytes; raises httpx.HTTPError, MismatchError.
+def read_answer(response: httpx.Response, *, whole: bool = True) -> bytes:
+    """The body of an answer; raises httpx.HTTPError, MismatchError.
 
     Where its beginning will do (not `whole`), what is too much, too late or broken is left out.
     """
-    body = bytearray()
+    body, most = bytearray(), MOST_JSON if whole else MOST_REASON
     assert isinstance(response.stream, httpx.SyncByteStream)
     try:
         for piece in decoded(response.stream, response.headers):
@@ -157,29 +235,27 @@ def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> b
     return bytes(body[:most])
 
 
-def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
-    """A body as it was before it was compressed, in small pieces.
+def compressed(headers: httpx.Headers) -> bool:
+    """True if a body is not sent as it is."""
+    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
-    Raises MismatchError for a compression that was not asked for, and httpx.DecodingError where it is broken.
-    """
-    coding = headers.get("content-encoding", "").strip().lower()
-    if coding in UNCOMPRESSED:
+
+def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
+    """A body as it was before it was compressed, in small pieces; raises MismatchError where it is not gzip, or broken."""
+    if not compressed(headers):
         yield from chunks
         return
-    if coding not in ("gzip", "x-gzip"):
-        raise MismatchError(f"content encoding {coding!r}, which was not asked for")
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    empty = True
     try:
         for chunk in chunks:
-            empty, left = False, chunk
+            left = chunk
             while left:
                 yield unzip.decompress(left, _PIECE)
                 left = unzip.unconsumed_tail
             if unzip.unused_data:
-                raise httpx.DecodingError("more follows the end of the compressed body")
+                break
         yield unzip.flush()
     except zlib.error as exc:
-        raise httpx.DecodingError(str(exc)) from None
-    if not (unzip.eof or empty):
-        raise httpx.DecodingError("the compressed body ends early")
+        raise MismatchError(f"a body that is no gzip: {exc}") from None
+    if not unzip.eof or unzip.unused_data:
+        raise MismatchError("a compressed body that does not end where it should")

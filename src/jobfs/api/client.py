@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from jobfs import names
-from jobfs.api.address import check_base_url, check_job_id, valid_item_id
-from jobfs.api.bodies import MOST_INSTANCE, UNCOMPRESSED, decoded, json_body
-from jobfs.api.create import CreateEncoding, Form, Forms
+from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.bodies import UNDERSTOOD, CreateEncoding, Form, Forms, compressed, decoded, json_body
 from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
@@ -34,6 +30,7 @@ from jobfs.errors import (
     BadRequestError,
     ContractError,
     InvalidRequestError,
+    JobfsError,
     NoDirectoryError,
     NotFoundError,
     PathExistsError,
@@ -43,8 +40,7 @@ from jobfs.errors import (
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
-
-log = logging.getLogger("jobfs.api")
+_Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
 
 #: Seconds between two questions whether a server that does not answer does again, and how long who has one asked waits for it.
 _ASK_EVERY, _MOMENT = 1.0, 0.5
@@ -55,47 +51,21 @@ _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
 _BAD_REQUEST = frozenset({400, 409})
 #: Statuses that may be about how a path is written.
 _ABOUT_A_PATH = frozenset({400, 422})
-#: Refusals that are not about how the path is written.
-_FOUND = (PathExistsError, NoDirectoryError)
-
 _RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
-_UNSATISFIED = re.compile(r"bytes\s+\*/(\d+)", re.IGNORECASE | re.ASCII)
-
-#: Bytes are wanted as they are, not compressed on the way; some gateways do it all the same.
-_IDENTITY = ("Accept-Encoding", "identity")
-_RANGE_UNSATISFIABLE = frozenset({416})
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(NamedTuple):
     """One body on its way.
 
     `start`: the first byte that comes, 0 if the server ignored the range. `length`: bytes of this body, `total`: of the whole
-    file; None if the server did not say. `explain` turns what goes wrong while the body is read into an error of errors.py.
+    file; None if the server did not say. `chunks`: the bytes as they arrive; raises ApiError, UnavailableError if the body
+    breaks off or is too short.
     """
 
-    call: Call
-    headers: httpx.Headers
-    stream: Iterable[bytes]
-    explain: Callable[[Call, httpx.HTTPError | MismatchError], ApiError]
     start: int
     length: int | None
     total: int | None
-
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes as they arrive; raises UnavailableError if the body breaks off or is too short."""
-        came = 0
-        try:
-            for chunk in decoded(self.stream, self.headers) if self.length != 0 else ():
-                came += len(chunk)
-                if self.length is not None and came > self.length:
-                    raise MismatchError(f"a body longer than the {self.length} bytes promised")
-                yield chunk
-        except (httpx.HTTPError, MismatchError) as exc:
-            raise self.explain(self.call, exc) from None
-        if self.length is not None and came < self.length:
-            told = f"{self.call}: the body ended after {came} of {self.length} bytes"
-            raise UnavailableError(told, endpoint=self.call.endpoint)
+    chunks: Callable[[], Iterator[bytes]]
 
 
 class Client:
@@ -122,6 +92,7 @@ class Client:
         self.base_url = check_base_url(base_url)
         self.max_connections = max_connections
         self._root = f"/api/studio/v1/expert_jobs/{job_id}/workspace_instance/"
+        self._items = f"{self._root}items/"
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
@@ -129,8 +100,8 @@ class Client:
         self._forms = Forms(create_encoding, forms or {})
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
         self._lock = threading.Lock()
-        #: When the server was asked last whether it answers again, and what came of that.
-        self._question: tuple[float, Future[bool]] = -math.inf, Future()
+        #: When the server was asked last whether it answers again, the thread that did, and if it was answered.
+        self._asked, self._asking, self._answered = -math.inf, threading.Thread(), False
 
     @property
     def forms(self) -> dict[Kind, Form]:
@@ -149,31 +120,20 @@ class Client:
         half a second for that.
         """
         with self._lock:
-            now, (began, answer) = time.monotonic(), self._question
-            if now - began >= _ASK_EVERY and (self.health.away or not answer.running()):
-                began, answer = self._question = now, Future()
-                answer.set_running_or_notify_cancel()
-                try:
-                    threading.Thread(target=self._ask_again, args=(answer,), daemon=True).start()
-                except RuntimeError as error:
-                    log.warning("no thread to ask whether the server answers again: %s", error)
-                    answer.set_result(False)
-        if not answer.done():
-            about_to_wait()
-        try:
-            return answer.result(max(0.0, began + _MOMENT - now))
-        except TimeoutError:
-            return False
+            now = time.monotonic()
+            if now - self._asked >= _ASK_EVERY and (self.health.away or not self._asking.is_alive()):
+                self._asked, self._asking = now, threading.Thread(target=self._ask_again, daemon=True)
+                self._asking.start()
+            asking, until = self._asking, self._asked + _MOMENT
+        about_to_wait()
+        asking.join(max(0.0, until - now))
+        return self._answered and not asking.is_alive()
 
-    def _ask_again(self, answer: Future[bool]) -> None:
-        answered = False
-        try:
+    def _ask_again(self) -> None:
+        self._answered = False
+        with suppress(JobfsError):
             self.list_page(1, 0)
-            answered = True
-        except ApiError as error:
-            log.debug("the server does not answer yet: %s", error)
-        finally:
-            answer.set_result(answered)
+            self._answered = True
 
     def reach(self, what: object) -> None:
         """Where the server is out of reach, see whether it is back. Raises HeldBackError(ENETUNREACH) if not: `what` needs it."""
@@ -183,12 +143,11 @@ class Client:
 
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
-        call = Call("get workspace instance", "GET", self._root)
-        return self._ask(call, parse_instance, Send(limit=MOST_INSTANCE))
+        return self._ask(Call("get workspace instance", "GET", self._root), parse_instance)
 
     def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
-        call = Call("list items", "GET", f"{self._root}items/?take={take}&skip={skip}", f"skip={skip}")
+        call = Call("list items", "GET", f"{self._items}?take={take}&skip={skip}", f"skip={skip}")
         return self._ask(call, partial(parse_page, take=take, skip=skip))
 
     def find(self, path: str) -> list[Item]:
@@ -207,7 +166,7 @@ class Client:
 
     def get(self, item_id: str) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
-        return self._ask(Call("get item", "GET", self._item_target(item_id), item_id), parse_item)
+        return self._ask(Call("get item", "GET", self._items + item_id, item_id), parse_item)
 
     def create_file(
         self,
@@ -244,9 +203,7 @@ class Client:
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
         subject = item_id if path is None else f"{item_id} to {path}"
-        call = Call("update item", "POST", self._item_target(item_id), subject, changing=True)
-        if not asked:
-            raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
+        call = Call("update item", "POST", self._items + item_id, subject, changing=True)
 
         def send(**styled: str) -> Item:
             body = json_body({name: str(value) for name, value in (asked | styled).items()})
@@ -260,7 +217,7 @@ class Client:
 
         `once`: raises UnavailableError where it would have to wait before it tries again (save/protocol.md R7).
         """
-        call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
+        call = Call("delete item", "DELETE", self._items + item_id, item_id, changing=True)
         self._request(call, once=once)
 
     @contextmanager
@@ -273,32 +230,35 @@ class Client:
         was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
         seconds.
         """
-        call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
-        send = whole = Send(None, (_IDENTITY,), streamed=True, large=size is None or size > LARGE)
+        call = Call("download", "GET", self._items + item_id + "/download", item_id)
+        headers = [("Accept-Encoding", "identity")]  # some gateways compress all the same
         if start or end is not None:
-            part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
-            large = size is None or (size if end is None else min(end, size)) - start > LARGE
-            send = whole._replace(headers=(_IDENTITY, part), statuses=_RANGE_UNSATISFIABLE, large=large)
+            headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
+        stop = size if end is None else end
+        send = Send(None, headers, streamed=True, large=stop is None or stop - start > LARGE)
         try:
-            try:
-                answer = self._request(call, send)
-            except BadRequestError:
-                if send is whole:
-                    raise
-                answer = self._request(call, whole)
+            answer = self._request(call, send)
         except NotFoundError as error:
-            self.get(
-                item_id
-            )  # it may be about the bytes alone, and who hears that an item is gone forgets it
+            # It may be about the bytes alone, and who hears that an item is gone forgets it.
+            self.get(item_id)
             told = f"{error}, but the item is there"
             raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
-        assert answer.stream is not None
+        stream = answer.stream
+        assert stream is not None
         try:
-            yield Download(call, answer.headers, answer.stream, self._wire.explain, *_extent(answer, start))
+            start, length, total = _extent(answer, start)
+
+            def chunks() -> Iterator[bytes]:
+                try:
+                    yield from decoded(stream, answer.headers) if length != 0 else ()
+                except (httpx.HTTPError, MismatchError) as exc:
+                    raise self._wire.explain(call, exc) from None
+
+            yield Download(start, length, total, chunks)
         except MismatchError as exc:
             raise self._wire.explain(call, exc) from None
         finally:
-            answer.stream.close()
+            stream.close()
 
     def break_off(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""
@@ -322,7 +282,7 @@ class Client:
         file: tuple[Path, int] | None = None,
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
-        call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
+        call = Call(f"create {kind}", "POST", self._items, path, changing=True)
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:
@@ -376,10 +336,10 @@ class Client:
                 return send(slash + path)
             except (BadRequestError, InvalidRequestError) as error:
                 refusals.append(error)
-                if isinstance(error, _FOUND) or error.status not in _ABOUT_A_PATH:
+                if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
                     break
         # An answer to the other style is the better one if it is about what stands there.
-        refusal = refusals[-1] if isinstance(refusals[-1], _FOUND) else refusals[0]
+        refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
         if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
             kind = self._meaning(path, item_id)
             raise kind(str(refusal), endpoint=refusal.endpoint, status=refusal.status)
@@ -401,19 +361,11 @@ class Client:
 
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")
-        call = Call("find item", "GET", f"{self._root}items/find?path={quoted}", path)
-        # Where it gives all that begins with the path, that may be much.
-        page = self._ask(call, partial(parse_page, take=0, skip=0), Send(limit=MOST_INSTANCE))
+        call = Call("find item", "GET", f"{self._items}find?path={quoted}", path)
+        page = self._ask(call, partial(parse_page, take=0, skip=0))
         return [item for item in page.items if item.path == path]
 
-    def _ask(
-        self,
-        call: Call,
-        parse: Callable[[bytes], tuple[_Parsed, Spelling | None]],
-        send: Send = PLAIN,
-        *,
-        once: bool = False,
-    ) -> _Parsed:
+    def _ask(self, call: Call, parse: _Parse[_Parsed], send: Send = PLAIN, *, once: bool = False) -> _Parsed:
         """What an answer says; and how the server spells things is learned from it."""
         body = self._request(call, send, once=once).body
         try:
@@ -430,41 +382,18 @@ class Client:
             self.reach(call)
         return self._wire.request(call, send, once=once)
 
-    def _item_target(self, item_id: str) -> str:
-        if not valid_item_id(item_id):
-            raise InvalidRequestError(f"{item_id!r} is not an item id")
-        return f"{self._root}items/{item_id}"
-
 
 def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
     """`start`, `length` and `total` of what answers a request for the bytes from `start` on; raises MismatchError."""
-    headers, status = answer.headers, answer.status
-    told = headers.get("content-range", "").strip()
-    if status in _RANGE_UNSATISFIABLE:
-        match = _UNSATISFIED.fullmatch(told)
-        return start, 0, int(match[1]) if match else None
-    compressed = headers.get("content-encoding", "").strip().lower() not in UNCOMPRESSED
-    if compressed and status != httpx.codes.OK:
-        raise MismatchError(f"a compressed body with status {status}")
-    value = headers.get("content-length", "")
-    # Of a compressed body it counts what is on the wire.
-    length = int(value) if re.fullmatch(r"\d{1,18}", value, re.ASCII) and not compressed else None
-    if status == httpx.codes.OK:
+    headers, packed = answer.headers, compressed(answer.headers)
+    if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return start, 0, None
+    if answer.status == httpx.codes.OK:
+        # Of a compressed body Content-Length counts what is on the wire.
+        length = None if packed or "content-length" not in headers else int(headers["content-length"])
         return 0, length, length
-    if status != httpx.codes.PARTIAL_CONTENT:
-        raise MismatchError(f"a file with status {status}")
-    sent, total = _range(told, start)
-    if length not in (None, sent):
-        raise MismatchError(f"206 with {told!r} and {length} bytes")
-    return start, sent, total
-
-
-def _range(told: str, start: int) -> tuple[int, int | None]:
-    """How many bytes a range has, and the whole file if that is told; raises MismatchError if it is not one from `start`."""
+    told = headers.get("content-range", "").strip()
     match = _RANGE.fullmatch(told)
-    if match is None:
-        raise MismatchError(f"206 with Content-Range {told!r}")
-    first, last = int(match[1]), int(match[2])
-    if first != start or last < first:
-        raise MismatchError(f"206 with {told!r} to a request from byte {start}")
-    return last - first + 1, None if match[3] == "*" else int(match[3])
+    if answer.status == httpx.codes.PARTIAL_CONTENT and match and not packed and int(match[1]) == start:
+        return start, int(match[2]) + 1 - start, None if match[3] == "*" else int(match[3])
+    raise MismatchError(f"a file with status {answer.status} and {told!r} to a request from byte {start}")

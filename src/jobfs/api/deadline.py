@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 from jobfs.errors import JobfsError, OutOfTimeError, UnavailableError
@@ -43,11 +43,8 @@ class Deadline:
     @property
     def waited(self) -> bool:
         """True if a program waits for what is done within this deadline, be it only meanwhile (see `joined`)."""
-        return (
-            self._waited
-            or (self._outer is not None and self._outer.waited)
-            or (bool(self._joined) and any(other.waited for other in list(self._joined)))
-        )
+        others = (self._outer, *self._joined)
+        return self._waited or any(other is not None and other.waited for other in others)
 
     def left(self) -> float:
         """Seconds that remain; negative once it has passed."""
@@ -57,10 +54,9 @@ class Deadline:
     def extend(self, seconds: float) -> None:
         """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
         self._end += seconds  # two at once may count as one: those are seconds in which both moved
-        for other in list(self._joined):
-            other.extend(seconds)
-        if self._outer is not None:
-            self._outer.extend(seconds)
+        for other in (self._outer, *self._joined):
+            if other is not None:
+                other.extend(seconds)
 
     def renew(self) -> None:
         """Begin to count anew; an outer deadline goes on."""
@@ -132,13 +128,8 @@ def bound_by(deadline: Deadline | None) -> Iterator[None]:
 
 def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
     """`task` for another thread: it runs within the deadline of this one's call."""
-    deadline = _current.get()
-
-    def run(*args: object) -> _Result:
-        with bound_by(deadline):
-            return task(*args)
-
-    return run
+    context = copy_context()
+    return lambda *args: context.copy().run(task, *args)
 
 
 def left(most: float = UNBOUNDED) -> float:
@@ -147,14 +138,11 @@ def left(most: float = UNBOUNDED) -> float:
     return max(0.0, most if deadline is None else min(most, deadline.left()))
 
 
-def wait_for(condition: threading.Condition, predicate: Callable[[], object], what: str) -> None:
-    """Wait for `what`, with the condition's lock held, as long as this thread's call may; raises OutOfTimeError(ETIMEDOUT)."""
-    while not predicate():
-        wait(condition, what)
-
-
 def wait(condition: threading.Condition, what: str) -> None:
-    """As `wait_for`, until the condition is notified: the caller looks again."""
+    """Wait for a notification, with the condition's lock held, as long as this thread's call may; the caller looks again.
+
+    Raises OutOfTimeError(ETIMEDOUT): `what` did not come to its end.
+    """
     about_to_wait()
     deadline = _current.get()
     if deadline is None:

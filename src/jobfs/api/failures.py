@@ -8,8 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 
@@ -48,11 +47,9 @@ _STATUSES: dict[int, type[ApiError]] = {
 }
 #: Answers that speak of the moment, not of the request.
 _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
-#: Failures that come before the first byte of a request is sent.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-#: OpenSSL's word for a certificate that was refused.
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+#: Failures that come before the first byte of a request is sent; of the first two that is known at once.
+NO_WAY = (httpx.ConnectError, httpx.ProxyError)
+_NOT_SENT = (*NO_WAY, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class MismatchError(ValueError):
@@ -74,14 +71,17 @@ class Call(NamedTuple):
 
 def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
     """The error that an answer other than success means; the only place that maps statuses."""
-    said = _said(headers, body)
-    reason = next(filter(None, map(said.get, ("reason", "message", "error"))), "")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    said = said if isinstance(said, dict) else {}
+    reason = said.get("reason", "")
     if not isinstance(reason, str):
         reason = json.dumps(reason, ensure_ascii=False)
-    reason = _one_line(scrub(reason, key))
-    if len(reason) > 300:  # only after the key was scrubbed: half a key would not be recognised
-        reason = reason[:299] + "…"
-    phrase = f"{status} {_PHRASES[status]}" if status in _PHRASES else str(status)
+    # Cut only after the key was scrubbed: half a key would not be recognised.
+    reason = _one_line(scrub(reason, key))[:300]
+    phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
     told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
     gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
     if status == 404 and not gone:
@@ -100,16 +100,6 @@ def _kind(status: int, reason: str) -> type[ApiError]:
     return _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
 
 
-def _said(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    """The JSON object that was answered; a text that is none counts as its reason, unless it is a web page."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        html = "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
-        return {} if html else {"reason": body[:10_000].decode(errors="replace")}
-    return answer if isinstance(answer, dict) else {}
-
-
 def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
     wait = retry_after(headers)
     refused = status == 429 or (status == 503 and wait is not None)
@@ -120,23 +110,15 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
     return error
 
 
-def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
-    """The error that an exception of httpx means; the only place that maps them."""
+def from_exception(call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
+    """The error that an exception of httpx means, or an odd answer; the only place that maps them."""
+    if isinstance(exc, MismatchError):
+        return mismatch(call, str(exc))
     told = f"{call}: {reason(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
-    number = errno.ENETUNREACH if refused(exc) else number
-    if call.changing and not isinstance(exc, _NOT_SENT):
-        return AnswerLostError(told, endpoint=call.endpoint, errno=number)
-    if isinstance(exc, httpx.DecodingError):
-        return ContractError(told, endpoint=call.endpoint)
-    error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-    error.lasting = _UNTRUSTED in str(exc)  # waiting will not mend that
-    return error
-
-
-def refused(exc: httpx.HTTPError) -> bool:
-    """True if there was no connection, and that was known at once: refused, no route, no such name."""
-    return isinstance(exc, (httpx.ConnectError, httpx.ProxyError)) and _UNTRUSTED not in str(exc)
+    number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
+    lost = call.changing and not isinstance(exc, _NOT_SENT)
+    return (AnswerLostError if lost else UnavailableError)(told, endpoint=call.endpoint, errno=number)
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
@@ -175,22 +157,9 @@ def _one_line(text: str) -> str:
 def reason(exc: Exception) -> str:
     """Why a request got no answer, in words."""
     detail = _one_line(str(exc))
-    match exc:
-        case httpx.PoolTimeout():
-            return "no connection became free in time"
-        case httpx.ConnectTimeout():
-            return "no connection in time"
-        case httpx.TimeoutException():
-            return "no answer in time"
-        case httpx.ProxyError():
-            return f"the proxy refused: {detail}"
-        case httpx.ConnectError() if _UNTRUSTED in detail:
-            return f"the server's certificate is not trusted: {detail}"
-        case httpx.ConnectError():
-            return f"no connection: {detail}"
-        case httpx.DecodingError():
-            return "the reply does not match the API reference: its content encoding is broken"
-        case httpx.TransportError():
-            return f"the connection broke: {detail}" if detail else "the connection broke"
-        case _:
-            return f"the request could not be made: {detail}"
+    if isinstance(exc, httpx.TimeoutException):
+        return "no answer in time"
+    if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
+        return f"the server's certificate is not trusted: {detail}"
+    told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
+    return f"{told}: {detail}" if detail else told

@@ -4,8 +4,8 @@ While it is out of reach (`away`, vfs/semantics.md 1.14) what a program waits fo
 out whether the server is back: `Client.answers`, or what the background has to send.
 
 The background asks once a second too where its requests fail, but are answered; the first success opens everything at once.
-429 and `Retry-After` hold for all of it, whoever was told. There reads and changes are told apart: a server may fail over the
-ones and answer the others.
+429 and `Retry-After` hold for all of it, whoever was told. Of failures reads and changes are told apart: a server may fail over
+the ones and answer the others.
 """
 
 from __future__ import annotations
@@ -15,17 +15,10 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass
 
 from jobfs.api.deadline import backoff
 from jobfs.api.failures import Call, http_date
-from jobfs.errors import (
-    ApiError,
-    ContractError,
-    HeldBackError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from jobfs.errors import ApiError, ContractError, HeldBackError, UnauthorizedError, UnavailableError
 
 log = logging.getLogger("jobfs.api")
 
@@ -34,8 +27,6 @@ _OUTAGE = 3
 #: Seconds between two requests that find out whether it is over, and how long each may go without progress, at least.
 _PROBE_EVERY = 1.0
 _PROBE_PATIENCE = 4.0
-#: Usual round trips that such a request may take.
-_ROUND_TRIPS = 8
 #: Seconds that the background leaves the server alone at most, whatever that asks for.
 _LONGEST = 900.0
 #: Seconds after a 429 without `Retry-After`: after the first, and at most.
@@ -47,31 +38,14 @@ _REFUSALS, _REFUSED_FOR = 3, 2.0
 _THROTTLED = 429
 
 
-@dataclass
-class _Kind:
-    """Of reads, or of changes: failures since the last success, and when the next request finds out whether that is over."""
-
-    failures: int = 0
-    next_probe: float = 0.0
-
-
-@dataclass
-class _Silence:
-    """Requests waited one after another from `began` to `ended`, `refusals` of them for a connection, and nothing was `heard`."""
-
-    heard: float = 0.0
-    began: float = 0.0
-    ended: float = 0.0
-    refusals: int = 0
-
-
 class Health:
     """Of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
 
     To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
-    many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours, or up to a second
+    and a round trip less. `recoveries`: how many outages have ended. `away`: why the server is out of reach; None if it is not,
+    as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -85,15 +59,15 @@ class Health:
         self.away: str | None = None
         self._timeout = timeout
         self._lock = threading.RLock()
-        self._kinds = {False: _Kind(), True: _Kind()}
-        self._silence = _Silence()
-        #: While it is out of reach: when one request finds out again, and when one of these may wait as long as ever.
-        self._probe = _Kind()
-        self._long_wait = 0.0
+        #: Failures since the last success, of reads and of changes; and when the next request finds out whether that is over.
+        self._failures = {False: 0, True: 0}
+        self._next_probe = 0.0
+        #: When something was heard last. Since then requests waited one after another from the second to the third of these
+        #: times, some of them for a connection.
+        self._heard = self._began = self._ended = 0.0
+        self._refusals = 0
         self._left_alone_until = 0.0
         self._throttled = 0
-        self._bounds = (-math.inf, math.inf)
-        self._date: tuple[str, float | None] = ("", None)
 
     # -- may it be asked
 
@@ -112,12 +86,10 @@ class Health:
                 )
                 error.wait = wait
                 raise error
-            elif (failing := self._failing(call.changing)) is not None:
-                failing.next_probe = now + _PROBE_EVERY
-                if self.away is None or now < self._long_wait:
-                    patience = max(_PROBE_PATIENCE, _ROUND_TRIPS * (self.latency or 0.0))
-                else:
-                    self._long_wait = now + self._timeout  # it may have become slow
+            elif self._failing(call.changing):
+                self._next_probe = now + _PROBE_EVERY
+                # It may have become slow: the longer that lasts, the longer it is waited for.
+                patience = max(_PROBE_PATIENCE, now - (self.last_ok or 0.0))
             self.requests += 1
             return patience
 
@@ -127,61 +99,55 @@ class Health:
             told = f"{what}: not sent: the server can't be reached: {why}"
             raise HeldBackError(told, errno=errno.ENETUNREACH)
 
-    def _failing(self, changing: bool) -> _Kind | None:
-        """What has failed, if one request a second finds out whether it goes by now; else None."""
-        if self.away is not None:
-            return self._probe
-        return self._kinds[changing] if self._kinds[changing].failures >= _OUTAGE else None
+    def _failing(self, changing: bool) -> bool:
+        """True if one request a second finds out whether a read, or a change, goes by now."""
+        return self.away is not None or self._failures[changing] >= _OUTAGE
 
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""
         with self._lock:
-            now, failing = time.monotonic(), self._failing(changing)
-            probe = failing.next_probe - now if failing is not None else 0.0
-            return max(0.0, self._left_alone_until - now, probe)
+            probe = self._next_probe if self._failing(changing) else 0.0
+            return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
 
     @property
     def out(self) -> bool:
         """True in an outage: one request a second finds out whether it is over."""
-        return any(self._failing(changing) is not None for changing in (False, True))
+        return self._failing(False) or self._failing(True)
 
     # -- what came of it
 
     def heard(self, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
         with self._lock:
-            now, known = time.monotonic(), self._silence.heard > 0
-            self._silence = _Silence(now, now, now)
+            known = self._heard > 0
+            self._heard = self._began = self._ended = time.monotonic()
+            self._refusals = 0
             if self.away is not None:
                 self.away = None
                 self.recoveries += 1
                 if known:
                     log.warning("the server answers again")
-            # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
-            # narrow. Where they contradict (a clock was set), the newest answer counts alone.
-            if date != self._date[0]:
-                self._date = date, http_date(date)
-            if (seconds := self._date[1]) is not None:
+            # The header is cut to whole seconds, so that an answer bounds the offset from both sides. The lower bound is the
+            # careful one: what seems to be younger than it is, is looked at once more.
+            if (seconds := http_date(date)) is not None:
                 low, high = seconds - ended, seconds + 1.0 - began
-                merged = max(self._bounds[0], low), min(self._bounds[1], high)
-                self._bounds = merged if merged[0] <= merged[1] else (low, high)
-                self.offset = sum(self._bounds) / 2
+                if not (known and low <= self.offset <= high):
+                    self.offset = low
 
     def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """A request has waited for so long, and no answer came; or it was not sent, for there was no connection (`refused`)."""
         with self._lock:
-            now, silence = time.monotonic(), self._silence
-            began = max(now - seconds, silence.heard)
-            if began > silence.ended + _BETWEEN:
-                silence.began, silence.refusals = began, 0
-            silence.began, silence.ended = min(silence.began, began), now
-            silence.refusals += refused
-            lasts = now - silence.began
-            no_way = silence.refusals >= _REFUSALS and lasts >= _REFUSED_FOR
+            now = time.monotonic()
+            began = max(now - seconds, self._heard)
+            if began > self._ended + _BETWEEN:
+                self._began, self._refusals = began, 0
+            self._began, self._ended = min(self._began, began), now
+            self._refusals += refused
+            lasts = now - self._began
+            no_way = self._refusals >= _REFUSALS and lasts >= _REFUSED_FOR
             if self.away is None and (no_way or lasts >= _NEARLY * self._timeout):
-                self.away, self._probe.next_probe = why, now + _PROBE_EVERY
-                self._long_wait = 0.0 if no_way else now + self._timeout
-                if silence.heard:  # else who asks for the first time is told by the error
+                self.away, self._next_probe = why, now + _PROBE_EVERY
+                if self._heard:  # else who asks for the first time is told by the error
                     told = "what is known is shown, saves are kept here, what else needs it fails"
                     log.warning("the server can't be reached (%s): %s", why, told)
 
@@ -194,19 +160,17 @@ class Health:
                 self.latency = (
                     latency if self.latency is None else self.latency + (latency - self.latency) / 8
                 )
-            kind = self._kinds[changing]
-            if kind.failures >= _OUTAGE:
+            if self._failures[changing] >= _OUTAGE:
                 self.recoveries += 1
-            kind.failures = self._throttled = 0
+            self._failures[changing] = self._throttled = 0
 
     def failed(self, why: str = "", *, changing: bool) -> None:
         """No answer came, or one that only says "not now"."""
         with self._lock:
             self.answering, self.last_error = False, why
-            kind = self._kinds[changing]
-            kind.failures += 1
-            if kind.failures == _OUTAGE:
-                kind.next_probe = time.monotonic() + _PROBE_EVERY
+            self._failures[changing] += 1
+            if self._failures[changing] == _OUTAGE:
+                self._next_probe = time.monotonic() + _PROBE_EVERY
 
     def asked_to_wait(self, seconds: float) -> None:
         """The server has asked to be left alone: so long (`Retry-After`), or, with 0.0, it did not say."""

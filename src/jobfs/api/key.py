@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ from jobfs.errors import UsageError
 #: Returns the key to send now, fit for a header; called for every request, by any thread.
 KeySource = Callable[[], str]
 
-_SHORTEST_SECRET = 6
 _KEY = re.compile(r"[!-~]+")
 
 
@@ -33,36 +31,26 @@ def fixed_key(key: str) -> KeySource:
 
 
 class FileKey:
-    """A key in a file, read again when the file changes (vfs/semantics.md 6).
+    """A key in a file, read for every request (vfs/semantics.md 6).
 
     Once there was a key, a file that is missing or empty for a moment (it is being replaced) leaves that in force.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: The key, and what the file was when it was read; one value, for any thread to replace.
-        self._read: tuple[str, tuple[int, int, int]] | None = None
+        self._key = ""
 
     def __call__(self) -> str:
         """The key as the file has it now; raises UsageError if there never was one."""
-        read = self._read
         try:
-            stat = os.stat(self._path)
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if read is None or read[1] != stamp:
-                self._read = read = (_check_key(self._path.read_text(encoding="utf-8")), stamp)
+            self._key = _check_key(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, UsageError) as exc:
-            if read is None:
-                told = (
-                    f"can't read the API key from {self._path}: {getattr(exc, 'strerror', 'it is not text')}"
-                )
-                if isinstance(exc, UsageError):
-                    told = f"no API key in {self._path}: write the key into that file, and nothing else"
-                raise UsageError(told) from None
-        return read[0]
+            if not self._key:
+                why = getattr(exc, "strerror", None) or "write the key into that file, and nothing else"
+                raise UsageError(f"no API key in {self._path}: {why}") from None
+        return self._key
 
 
 def scrub(text: str, key: str) -> str:
     """`text` without the key, should a server or a library have echoed it."""
-    # A shorter one is no secret, and replacing it would garble ordinary words.
-    return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text
+    return text.replace(key, "***")

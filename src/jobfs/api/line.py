@@ -1,10 +1,9 @@
 """The connections to one server, who may use them, and in which order: room for people (vfs/semantics.md 3).
 
 What a program waits for goes before the background, small before large. Two of the connections (one of up to four) are for
-small requests that a program waits for, and of eight or more one for those which only look: a server may be silent when it is
-asked to change something, and tell what it has all the same. Large transfers have half of the connections at most, so that
-small work in the background goes on beside them; those of the background have a quarter, and share the line's bandwidth
-among few. With one connection all take turns.
+small requests that a program waits for. Large transfers have half of the connections at most, so that small work in the
+background goes on beside them; those of the background have a quarter, and share the line's bandwidth among few. With one
+connection all take turns.
 """
 
 from __future__ import annotations
@@ -30,11 +29,10 @@ _LOOK = 0.5
 class Rank(IntEnum):
     """The order in which requests get a connection."""
 
-    LOOK = 0
-    CHANGE = 1
-    LARGE = 2
-    BACKGROUND = 3
-    BACKGROUND_LARGE = 4
+    SMALL = 0
+    LARGE = 1
+    BACKGROUND = 2
+    BACKGROUND_LARGE = 3
 
 
 @dataclass(eq=False)
@@ -43,14 +41,13 @@ class _Waiter:
 
     deadline: Deadline
     large: bool
-    changing: bool
     granted: Rank | None = None
     turn: threading.Event = field(default_factory=threading.Event)
 
     @property
     def rank(self) -> Rank:
         if self.deadline.waited:
-            return Rank.LARGE if self.large else Rank.CHANGE if self.changing else Rank.LOOK
+            return Rank.LARGE if self.large else Rank.SMALL
         return Rank.BACKGROUND_LARGE if self.large else Rank.BACKGROUND
 
 
@@ -70,13 +67,12 @@ class Line:
         #: Ranks, and how many connections they have together.
         self._room = [
             (tuple(Rank), connections),
-            (tuple(Rank)[Rank.CHANGE :], connections - min(1, connections // 8)),
             (tuple(Rank)[Rank.LARGE :], connections - reserved),
             ((Rank.LARGE, Rank.BACKGROUND_LARGE), max(1, connections // 2)),
             ((Rank.BACKGROUND_LARGE,), max(1, connections // 4)),
         ]
 
-    def take(self, deadline: Deadline, call: object, *, large: bool = False, changing: bool = False) -> Rank:
+    def take(self, deadline: Deadline, call: object, *, large: bool = False) -> Rank:
         """A connection for one request, as soon as it is its turn; it is given back with `release`.
 
         Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
@@ -84,7 +80,7 @@ class Line:
         """
         about_to_wait()
         with self._lock:
-            waiter = _Waiter(deadline, large, changing)
+            waiter = _Waiter(deadline, large)
             self._waiting.append(waiter)
             self._grant()
         while waiter.granted is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import ssl
 
 import httpx
 
@@ -14,6 +13,8 @@ from jobfs.errors import UsageError
 
 #: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
 KEEPALIVE = 60.0
+#: Building one costs several milliseconds, so all clients of the process share it.
+_ssl_context = functools.cache(httpx.create_ssl_context)
 
 
 def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
@@ -30,6 +31,8 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
             proxy=proxy_for(base_url),
             socket_options=_socket_options(timeout),
         )
+    except OSError:
+        raise UsageError("the certificates named by SSL_CERT_FILE or SSL_CERT_DIR can't be read") from None
     except (ImportError, ValueError, httpx.InvalidURL):
         raise UsageError(
             "the proxy named by the environment can't be used: correct HTTPS_PROXY or unset it"
@@ -48,24 +51,13 @@ def route(base_url: str) -> str:
     return f"TLS, certificates are checked against {given or 'those that came with jobfs'}, {way}"
 
 
-@functools.cache
-def _ssl_context() -> ssl.SSLContext:
-    # Building one costs several milliseconds, so all clients of the process share it.
-    try:
-        return httpx.create_ssl_context()
-    except OSError:
-        raise UsageError("the certificates named by SSL_CERT_FILE or SSL_CERT_DIR can't be read") from None
-
-
 def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
     # After a suspend or behind a forgetful router a connection can be dead without a word. The kernel then
     # reports it in two thirds of the deadline, so that a read can still be retried on a new one.
     part = max(1, int(timeout * 2 / 3))
     return [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, part),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, part // 3)),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, part * 1000),
     ]

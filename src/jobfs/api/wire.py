@@ -5,10 +5,8 @@ Redirects are followed by hand: on the same origin only, so that the key never g
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from typing import Any, NamedTuple
 import httpx
 
 from jobfs import __version__
-from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_answer
+from jobfs.api.bodies import Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time
-from jobfs.api.failures import Call, MismatchError, from_answer, from_exception, mismatch, reason, refused
+from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, mismatch, reason
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource, scrub
 from jobfs.api.line import LARGE, Line, Rank
@@ -46,22 +44,19 @@ _CONNECT_WITHIN = 10.0
 _LEAST = 0.001
 #: Redirects to the other form of a path: it was sent before anything was done, so the same is asked there.
 _REDIRECTS = frozenset({301, 302, 307, 308})
+_NO_SUCH_RANGE = 416
 _NO_BODY = httpx.ByteStream(b"")
-#: Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
-_url = functools.lru_cache(maxsize=1024)(httpx.URL)
 
 
 class Send(NamedTuple):
-    """What is sent for a call; `streamed`: the caller reads the body; `statuses`: welcome besides 2xx.
+    """What is sent for a call; `streamed`: the caller reads the body, if there is one from that byte on.
 
-    `large`: the answer's body is (see line.py), or may be. `limit`: its most bytes where it is not streamed.
+    `large`: the answer's body is (see line.py), or may be.
     """
 
     body: Body | None = None
     headers: Sequence[tuple[str, str]] = (("Accept-Encoding", "gzip"),)
     streamed: bool = False
-    statuses: frozenset[int] = frozenset()
-    limit: int = MOST_JSON
     large: bool = False
 
 
@@ -124,8 +119,8 @@ class Wire:
         self._key = key
         self._timeout = timeout
         self._base_url = base_url
-        #: Paths of collections that this server has without the slash at their end.
-        self._bare: set[str] = set()
+        #: True if this server has the paths of collections without the slash at their end.
+        self._bare = False
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
@@ -159,57 +154,45 @@ class Wire:
                 old, key = key, self._key()
                 if key == old:
                     raise
-            except (OutOfTimeError, HeldBackError):
+            except (OutOfTimeError, HeldBackError) as error:
                 # The last attempt was not made: the one before it says more.
-                if last is None:
-                    raise
-                raise _timed_out(last) from None
+                raise last or error from None
             except UnavailableError as error:
-                if once or type(error) is not UnavailableError:
+                last, pause = error, backoff(attempt, error)
+                held = self.health.away if deadline.waited else self.health.wait(changing=call.changing)
+                final = once or type(error) is not UnavailableError
+                if final or held or pause >= deadline.left() or self.line.closed.wait(pause):
                     raise
-                self._pause(call, error, attempt, deadline)
-                last = error
                 attempt += 1
 
     def explain(self, call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
-        return self._failure(call, exc, self._key())
-
-    def _pause(self, call: Call, error: UnavailableError, attempt: int, deadline: Deadline) -> None:
-        """Wait until the next attempt; raises UnavailableError if that would be after the deadline, or is not for us."""
-        left = deadline.left()
-        if error.lasting or self.line.closed.is_set():
-            raise error
-        if self.health.away if deadline.waited else self.health.wait(changing=call.changing):
-            raise error
-        if error.wait >= left > 0:
-            message = f"{error} (it asks to wait {error.wait:g} s, longer than the deadline)"
-            raise UnavailableError(message, endpoint=call.endpoint, status=error.status)
-        pause = backoff(attempt, error)
-        if pause >= left:
-            raise _timed_out(error)
-        self.line.closed.wait(pause)
+        return self._learn(call, exc, self._key())
 
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> Answer:
         """One attempt, once it is its turn; raises ApiError."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
-        rank = self.line.take(deadline, call, large=large, changing=call.changing)
+        rank = self.line.take(deadline, call, large=large)
         answer: Answer | None = None
         try:
             if deadline.left() <= 0:
                 raise out_of_time(str(call))
             patience = self.health.admit(call, waited=deadline.waited)
-            given = min(patience, deadline.left())
-            if given == patience:
+            given = deadline.left()
+            if patience < given:
                 deadline = Deadline(patience, current(), waited=False)
             if send.body is not None:
                 send.body.moved = functools.partial(self._moved, deadline)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
-            except (httpx.HTTPError, MismatchError) as exc:
-                raise self._failure(call, exc, key, given) from None
-            except ApiError as error:
-                raise self._learn(call, error, key) from None
+            except httpx.TimeoutException as exc:
+                if given >= min(_FAIR, self._timeout / 2):
+                    raise self._learn(call, exc, key) from None
+                # That says nothing of the server.
+                error = from_exception(call, exc)
+                raise error if isinstance(error, AnswerLostError) else out_of_time(str(call)) from None
+            except (httpx.HTTPError, MismatchError, ApiError) as exc:
+                raise self._learn(call, exc, key) from None
             return answer
         finally:
             if answer is None or answer.stream is None:
@@ -221,7 +204,7 @@ class Wire:
         try:
             response = self._send(call, send, key, deadline)
         except httpx.TransportError as exc:
-            no_way = refused(exc)
+            no_way = isinstance(exc, NO_WAY)
             # Before a connection broke, bytes of a body may have gone out for long.
             waited = no_way or isinstance(exc, httpx.TimeoutException)
             seconds = time.monotonic() - began if waited else 0.0
@@ -231,16 +214,16 @@ class Wire:
         status, headers = response.status_code, response.headers
         self.health.heard(headers.get("date", ""), clock, clock + latency)
         logger.debug("%s %s: %d, %.1f ms", call.method, call, status, latency * 1e3)
-        success = 200 <= status < 300 or status in send.statuses
+        success = 200 <= status < 300 or (send.streamed and status == _NO_SUCH_RANGE)
         body, stream = b"", None
         if success and send.streamed:
             deadline.renew()  # from here on only bytes are progress
             stream = Stream(response, self.line, rank, deadline)
         elif success and call.method != "DELETE":
-            body = read_answer(response, send.limit)
+            body = read_answer(response)
         else:
             # Why something failed is told in few words; and a delete's answer is its status.
-            body = read_answer(response, MOST_REASON, whole=False)
+            body = read_answer(response, whole=False)
         if not success:
             raise from_answer(call, status, headers, body, key)
         self.health.succeeded(changing=call.changing, latency=None if send.body else latency)
@@ -253,15 +236,16 @@ class Wire:
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
         path, mark, query = call.target.partition("?")
-        forms = [path, path.removesuffix("/") if path.endswith("/") else f"{path}/"]
-        if path in self._bare:
+        collection = path.endswith("/")
+        forms = [path, path.removesuffix("/") if collection else f"{path}/"]
+        if collection and self._bare:
             forms.reverse()
         for form, other in (forms, reversed(forms)):
             left = max(deadline.left(), _LEAST)
             steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
             request = httpx.Request(
                 call.method,
-                _url(self._base_url + form + mark + query),
+                self._base_url + form + mark + query,
                 headers=headers,
                 stream=body or _NO_BODY,
                 extensions={"timeout": steps, "trace": self._trace},
@@ -269,55 +253,33 @@ class Wire:
             response = self._transport.handle_request(request)
             if response.status_code not in _REDIRECTS:
                 return response
-            read_answer(response, MOST_REASON, whole=False)
-            told = f"a redirect ({response.status_code})"
+            read_answer(response, whole=False)
             try:
-                there = request.url.join(response.headers.get("location", "")).copy_with(
-                    query=None, fragment=None
-                )
+                there = request.url.join(response.headers.get("location", ""))
+                known = there.copy_with(query=None, fragment=None) == self._base_url + other
             except (httpx.InvalidURL, ValueError):
-                raise _refusal(call, response.status_code, f"{told} to something that is no URL") from None
-            if there != _url(self._base_url + other):
-                told += f" to another place, {there.scheme}://{there.host}{there.path}"
-                raise _refusal(call, response.status_code, told)
-            if path.endswith("/"):
-                (self._bare.add if form == path else self._bare.discard)(path)
-        raise _refusal(call, response.status_code, "redirects in a circle")
+                known = False
+            if not known:
+                break
+            if collection:
+                self._bare = form == path
+        # Nothing was done, so that it is no lost answer either.
+        told = f"a redirect ({response.status_code}) to another place, or in a circle"
+        raise mismatch(call._replace(changing=False), told, response.status_code)
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for so long."""
         deadline.extend(seconds)
         self.line.moved_at = time.monotonic()
 
-    def _failure(
-        self, call: Call, exc: httpx.HTTPError | MismatchError, key: str, given: float = math.inf
-    ) -> ApiError:
-        """The error for what went wrong in the time that was `given`."""
-        if isinstance(exc, MismatchError):
-            return self._learn(call, mismatch(call, str(exc)), key, logging.WARNING)
-        error = from_exception(call, exc)
-        if isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2):
-            # That says nothing of the server.
-            return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
-        return self._learn(call, error, key)
-
-    def _learn(self, call: Call, error: ApiError, key: str, level: int = logging.DEBUG) -> ApiError:
-        """Take note of an error and log it."""
+    def _learn(self, call: Call, exc: httpx.HTTPError | MismatchError | ApiError, key: str) -> ApiError:
+        """The error for what went wrong, noted and logged."""
+        odd = isinstance(exc, (MismatchError, ContractError))
+        error = exc if isinstance(exc, ApiError) else from_exception(call, exc)
         error.args = (scrub(str(error), key),)
         self.health.learn(call, error)
-        logger.log(logging.WARNING if isinstance(error, ContractError) else level, "%s", error)
+        logger.log(logging.WARNING if odd else logging.DEBUG, "%s", error)
         return error
-
-
-def _timed_out(error: ApiError) -> UnavailableError:
-    """What is told when there is no time left for another attempt."""
-    number = error.errno if error.errno == errno.ENETUNREACH else errno.ETIMEDOUT
-    return UnavailableError(str(error), endpoint=error.endpoint, status=error.status, errno=number)
-
-
-def _refusal(call: Call, status: int, what: str) -> ApiError:
-    """The error for a redirect that is not followed: nothing was done, so it is no lost answer either."""
-    return mismatch(call._replace(changing=False), what, status)
 
 
 def _bound(stream: Any) -> None:

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from jobfs.cli.screen import confirmed, tell
 from jobfs.errors import UsageError
 
 if TYPE_CHECKING:
-    from jobfs.api.watched import Exchange
     from jobfs.settings import Settings
     from jobfs.trial.questions import Row
 
@@ -48,8 +48,6 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
         raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
-    if report is not None and os.path.lexists(report) and (report.is_symlink() or not report.is_file()):
-        raise UsageError(f"can't write the report {report}: it is no plain file; give another name")
     if report is not None and not os.access(report.absolute().parent, os.W_OK):
         raise UsageError(f"can't write the report {report}: give a file in a directory that you may write in")
 
@@ -74,7 +72,7 @@ def run(
     from jobfs.trial.questions import QUESTIONS
 
     known = KnownServer(settings.state_dir, base_url)
-    rows: list[tuple[Row, Sequence[Exchange]]] = []
+    rows: list[tuple[Row, list[str]]] = []
     tell(f"jobfs: asking {base_url} what jobfs relies on", err=True)
     stopped = _ask(settings, job, key, rows)
     for row, _ in rows:
@@ -84,41 +82,30 @@ def run(
         ended = "broken off" if stopped else "asked to the end" if len(rows) > len(QUESTIONS) else "given up"
         from jobfs.trial.report import document
 
-        # In its place at once, and whole: what was there is not lost to a try that does not come to its end.
-        draft = report.with_name(f"{report.name}.{os.getpid()}")
         try:
-            draft.write_text(document(base_url, rows, ended, __version__, key()), encoding="utf-8")
-            draft.replace(report)
+            report.write_text(document(base_url, rows, ended, __version__, key()), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     return 128 + stopped.number if stopped else 0
 
 
 @within()
-def _ask(
-    settings: Settings, job: str, key: KeySource, rows: list[tuple[Row, Sequence[Exchange]]]
-) -> Stopped | None:
+def _ask(settings: Settings, job: str, key: KeySource, rows: list[tuple[Row, list[str]]]) -> Stopped | None:
     """Ask all questions, and add to `rows`; whatever happens, everything is taken away at the end."""
     from jobfs.api.client import Client
-    from jobfs.api.transport import pool
-    from jobfs.api.watched import Watched
     from jobfs.trial import questions
 
-    # What a client has to say of wrong answers is in the rows.
-    logging.getLogger("jobfs").addHandler(logging.NullHandler())
     stopped: Stopped | None = None
     timeout = min(settings.timeout, _PATIENCE)
-    watched = Watched(pool(settings.base_url, timeout, _CONNECTIONS))
 
     def add(row: Row) -> None:
-        rows.append((row, watched.exchanges))
-        watched.exchanges = []
+        rows.append((row, [record.getMessage() for record in log.buffer]))
+        log.flush()
 
     with (
         _signals(),
-        Client(
-            settings.base_url, job, key, timeout=timeout, max_connections=_CONNECTIONS, transport=watched
-        ) as client,
+        _logged() as log,
+        Client(settings.base_url, job, key, timeout=timeout, max_connections=_CONNECTIONS) as client,
         tempfile.TemporaryDirectory(prefix="jobfs-try-") as scratch,
     ):
         trial = questions.Trial(client, Path(scratch))
@@ -135,6 +122,20 @@ def _ask(
                 stopped = signalled
                 tell("jobfs: left as it is; a --try in ten minutes takes it away", err=True)
     return stopped
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[BufferingHandler]:
+    """Meanwhile what is logged, a line a request and one for what is wrong with an answer, is kept and not shown."""
+    logger, kept = logging.getLogger("jobfs"), BufferingHandler(1_000_000)
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(kept)
+    try:
+        yield kept
+    finally:
+        logger.removeHandler(kept)
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

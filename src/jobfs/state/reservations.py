@@ -35,7 +35,8 @@ class Reservations:
         """Keep these names, and everything below them, from other operations. Raises OutOfTimeError(ETIMEDOUT)."""
         wanted = frozenset(paths)
         with self._lock:
-            deadline.wait_for(self._lock, lambda: not self._is_held(wanted), f"{paths[0]} is being changed")
+            while self._is_held(wanted):
+                deadline.wait(self._lock, f"{paths[0]} is being changed")
             mine = Reservation(wanted, threading.get_ident())
             self._held.append(mine)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from jobfs.api.create import Form
+from jobfs.api.bodies import Form
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.private import own_directory

@@ -27,9 +27,8 @@ from jobfs.errors import (
     UnavailableError,
     WrongAnswerError,
 )
-from jobfs.namespace.listing import TAKE
+from jobfs.namespace.listing import Lister
 from jobfs.nodes import Item, Kind, Permission
-from jobfs.trial.place import Place
 
 #: A name that only a server keeps which keeps all of them: another would stand at the target (save/protocol.md R6).
 TELLTALE = "A\N{COMBINING DIAERESIS} "
@@ -41,6 +40,10 @@ _FORMS = {
 }
 #: What is sent, and compared with what comes back.
 _CONTENT = random.Random(1).randbytes(3000)
+#: Seconds after which what another try has left is taken away: none takes that long.
+ABANDONED = 600.0
+#: Looks until everything is gone, and seconds between them: a request that was broken off may be carried out late.
+_LOOKS, _BETWEEN = 5, 0.3
 #: Seconds after which even a clock that shows whole seconds shows another one.
 _TICK = 1.1
 #: Questions without an answer, one after another, after which the server is left alone.
@@ -90,16 +93,20 @@ def bad(answered: str, remedy: str) -> Finding:
 
 
 class Trial:
-    """One try of one server. `scratch` is a directory on this machine for what is sent."""
+    """One try of one server, in a directory in the root of the workspace that no mount shows.
+
+    `scratch` is a directory on this machine for what is sent.
+    """
 
     def __init__(self, client: Client, scratch: Path) -> None:
         self.client = client
-        self.place = Place(client)
         self._scratch = scratch
+        hidden = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, "try")
+        self.root = str(hidden)
 
     def path(self, name: str) -> str:
         """The path of a name in the try's directory."""
-        return names.join(self.place.path, name)
+        return names.join(self.root, name)
 
     def source(self, content: bytes) -> tuple[Path, int]:
         """A file on this machine with this content, and its size, for a create."""
@@ -119,6 +126,38 @@ class Trial:
         """The whole content of a file. Raises ApiError."""
         with self.client.download(item.id) as body:
             return b"".join(body.chunks())
+
+    def everything(self) -> list[Item]:
+        """All items of the workspace. Raises ApiError."""
+        with contextlib.closing(Lister(self.client)) as lister:
+            return lister.read(known=list, ours=set).items
+
+    def left(self) -> list[Item]:
+        """What lies in its directory, and what earlier tries have left; the deepest first. Raises ApiError."""
+        now = time.time() + self.client.server_time_offset
+        found = []
+        for item in self.everything():
+            parts = names.parse_hidden(item.path.partition("/")[0])
+            old = now - item.updated_ns / 1e9 > ABANDONED
+            if parts and parts.role is names.Role.TRIED and (old or names.within(item.path, self.root)):
+                found.append(item)
+        return sorted(found, key=lambda item: item.path.count("/"), reverse=True)
+
+    def delete(self, item: Item) -> None:
+        """Delete an item, if the server lets that happen. Raises UnavailableError."""
+        try:
+            try:
+                self.client.delete(item.id)
+            except (NotFoundError, UnavailableError):
+                raise
+            except ApiError:
+                # It may be that it is read-only.
+                self.client.update(item.id, permission=Permission.READ_WRITE)
+                self.client.delete(item.id)
+        except UnavailableError:
+            raise
+        except ApiError:
+            pass  # the next look sees it
 
 
 # What a mount asks, too
@@ -171,7 +210,7 @@ def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | No
 
 
 def _directory(trial: Trial) -> Finding:
-    trial.client.create_directory(trial.place.path, Permission.READ_WRITE)
+    trial.client.create_directory(trial.root, Permission.READ_WRITE)
     return good("yes", "the key may write")
 
 
@@ -220,7 +259,7 @@ def _seen(trial: Trial) -> Finding:
     ways = {
         "get": trial.client.get(item.id).path == item.path,
         "find": item.id in {found.id for found in trial.client.find(item.path)},
-        "list": item.id in {found.id for found in trial.place.everything()},
+        "list": item.id in {found.id for found in trial.everything()},
     }
     if missing := [way for way, there in ways.items() if not there]:
         return bad(f"not by {', '.join(missing)}: saves and listings would miss files", _READ_ONLY)
@@ -232,14 +271,6 @@ def _sizes(trial: Trial) -> Finding:
         told = "`ls -l` costs a request a file, once a version; offline, what never had a size can't be looked at"
         return costs("no", told)
     return good("yes", "`ls -l` takes no downloads")
-
-
-def _pages(trial: Trial) -> Finding:
-    page = trial.client.list_page(TAKE, 0)
-    size = len(page.items) + len(page.unknown)
-    if 0 < size < min(page.total, TAKE):
-        return costs(f"{size} at most", f"a listing takes {-(-TAKE // size)} times the requests")
-    return good(f"{TAKE} at most", "1,000 files are listed by 10 requests")
 
 
 def _move(trial: Trial) -> Finding:
@@ -344,7 +375,6 @@ QUESTIONS = (
     Question("ranges", "Is a part of a file to be had?", _ranges),
     Question("read_only", "Is readOnly kept?", _read_only),
     Question("delete", "Is what was deleted gone?", _delete),
-    Question("pages", "How many items has a page?", _pages),
 )
 
 
@@ -354,16 +384,13 @@ def run(trial: Trial) -> Iterator[Row]:
     for question in QUESTIONS:
         try:
             finding, unanswered = question.ask(trial), 0
-        except WrongAnswerError as error:
-            finding = bad(str(error), _READ_ONLY)
-        except UnavailableError as error:
-            finding, unanswered = bad(str(error), "try again when the server answers"), unanswered + 1
-        except UnauthorizedError as error:
-            finding = bad(
-                str(error), f"use a key that may do this (PERSTACK_API_KEY, --api-key-file), or {_READ_ONLY}"
-            )
         except JobfsError as error:
-            finding = bad(str(error), _READ_ONLY)
+            remedy = _READ_ONLY
+            if isinstance(error, UnauthorizedError):
+                remedy = f"use a key that may do this (PERSTACK_API_KEY, --api-key-file), or {_READ_ONLY}"
+            elif isinstance(error, UnavailableError) and not isinstance(error, WrongAnswerError):
+                remedy, unanswered = "try again when the server answers", unanswered + 1
+            finding = bad(str(error), remedy)
         yield Row(question.name, question.asked, finding)
         if unanswered >= _ENOUGH or (question.essential and finding.verdict is Verdict.BAD):
             return
@@ -372,8 +399,13 @@ def run(trial: Trial) -> Iterator[Row]:
 def clear(trial: Trial) -> Row:
     """Take everything away; the row that tells how that went."""
     try:
-        left = len(trial.place.clear())
-        told = f"no, {left} items are left" if left else ""
+        for _ in range(_LOOKS):
+            for item in (left := trial.left()):
+                trial.delete(item)
+            if not left:
+                break
+            time.sleep(_BETWEEN)
+        told = f"no, {len(left)} items are left" if left else ""
     except JobfsError as error:
         told = f"not known: {error}"
     finding = good("yes", "nothing is left of this")

@@ -18,9 +18,7 @@ UNKNOWN = "0" * 24
 UNAUTHORIZED = {"code": 401, "error": "Unauthorized", "reason": "Failed to authenticate"}
 
 
-@pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer wrong", "Basic local-test-key", "local-test-key"]
-)
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic local-test-key"])
 def test_a_wrong_or_missing_key_is_401(wire: Wire, header: str | None) -> None:
     headers = {"authorization": header or ""}
     for path in ("/", "/items/", "/items/find?path=x", f"/items/{UNKNOWN}", "/items/bad", "/items/?take=0"):
@@ -30,19 +28,7 @@ def test_a_wrong_or_missing_key_is_401(wire: Wire, header: str | None) -> None:
     assert wire.delete(f"/items/{UNKNOWN}", headers=headers).json() == UNAUTHORIZED
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "short",
-        "A" * 24,
-        "a" * 24 + "%0A",
-        "a" * 25,
-        "a" * 20 + "%2Fbcd",
-        "a%2F" + "b" * 22,
-        "%2e%2e",
-        "%66ind",
-    ],
-)
+@pytest.mark.parametrize("bad", ["A" * 24, "a" * 24 + "%0A", "a" * 25, "a" * 20 + "%2Fbcd", "%66ind"])
 def test_a_malformed_id_is_422_as_it_stands_in_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
     for answer in (
         wire.get(f"/items/{bad}"),
@@ -53,18 +39,6 @@ def test_a_malformed_id_is_422_as_it_stands_in_the_url_before_it_is_decoded(wire
         assert answer.json()["reason"][0]["path"] == ["params", "workspaceItemId"]
     answer = wire.http.get(f"/api/studio/v1/expert_jobs/{bad}/workspace_instance/items/")
     assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["params", "expertJobId"])
-
-
-def test_an_encoded_letter_of_an_id_is_that_letter(wire: Wire) -> None:
-    item_id = wire.made("f")["id"]
-    encoded = f"%{ord(item_id[0]):02x}{item_id[1:]}"
-    assert wire.get(f"/items/{encoded}").json()["data"]["workspaceItem"]["id"] == item_id
-
-
-def test_a_redirect_keeps_what_is_encoded(wire: Wire, server: Server) -> None:
-    server.set(trailing_slash="slash")
-    answer = wire.http.get("/api/studio/v1/expert_jobs/a%2Fb/workspace_instance/items")
-    assert answer.headers["location"].endswith("/a%2Fb/workspace_instance/items/")
 
 
 def elsewhere(wire: Wire, method: str, rest: str, **more: Any) -> tuple[int, Any]:
@@ -96,22 +70,6 @@ def test_an_unknown_job_can_be_404_everywhere(wire: Wire, server: Server) -> Non
         assert elsewhere(wire, "GET", rest) == (404, "Expert job not found")
 
 
-def test_an_empty_body_has_no_content_type(wire: Wire, server: Server) -> None:
-    server.set(delete_body="nothing", trailing_slash="slash")
-    item = wire.made("f", b"x")
-    answers = [
-        wire.get("/items"),
-        wire.download(item["id"], range="bytes=5-"),
-        wire.delete(f"/items/{item['id']}"),
-    ]
-    assert [(answer.status_code, answer.content) for answer in answers] == [
-        (307, b""),
-        (416, b""),
-        (200, b""),
-    ]
-    assert [answer.headers.get("content-type") for answer in answers] == [None, None, None]
-
-
 def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
     other = "b" * 24
     server.job_side(other).clear()
@@ -121,14 +79,6 @@ def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
     assert wire.get(f"/items/{item.id}").status_code == 404
     answer = wire.http.get(f"/api/studio/v1/expert_jobs/{other}/workspace_instance/items/")
     assert [one["path"] for one in answer.json()["data"]["workspaceItems"]] == ["theirs"]
-
-
-def test_another_url_is_404_and_another_method_405(wire: Wire) -> None:
-    assert wire.http.get("/").status_code == 404
-    answer = wire.delete("/items/")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
-    answer = wire.http.patch(wire.base + "/items/find")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])
@@ -153,14 +103,6 @@ def test_the_clock_of_the_server_is_in_its_answers(wire: Wire, server: Server) -
     assert server.store.write("f", "").updated_us >= (now + 3600) * 1_000_000
 
 
-def test_latency_is_what_a_request_takes_at_least(wire: Wire, server: Server) -> None:
-    server.set(latency=60)
-    wire.listed()
-    ms = server.log.entries()[0].ms
-    assert ms is not None
-    assert ms >= 59
-
-
 def test_bandwidth_caps_both_ways(wire: Wire, server: Server) -> None:
     server.set(bandwidth=1_000_000)
     started = time.monotonic()
@@ -182,11 +124,3 @@ def test_the_line_is_shared_by_all_connections_and_they_take_turns(wire: Wire, s
         assert not any(download.done() for download in downloads)
         assert all(len(download.result().content) == 2_000_000 for download in downloads)
         assert time.monotonic() - started >= 3.75
-
-
-def test_what_a_refused_request_carries_crosses_the_line_as_well(wire: Wire, server: Server) -> None:
-    server.set(bandwidth=1_000_000)
-    server.faults.next("unavailable")
-    started = time.monotonic()
-    assert wire.create("f", bytes(100_000)).status_code == 503
-    assert time.monotonic() - started >= 0.09

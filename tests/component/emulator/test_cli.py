@@ -63,16 +63,6 @@ def test_the_start_line_says_what_is_needed_and_a_signal_ends_it(
     assert key not in log.read_text()
 
 
-def test_the_start_line_names_the_port_of_the_control_routes(tmp_path: Path) -> None:
-    with started(tmp_path / "a\x1b[2J\n", "--control-port", "0") as (_, line):
-        assert "a\\x1b[2J\\n" in line
-        control = line.rpartition(" controlled at ")[2].strip()
-        closed = httpx.post(control + "/_emulator/listener", json={"open": False}, trust_env=False)
-        assert closed.json() == {"open": False}
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url_of(line), trust_env=False)
-
-
 def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     with started(tmp_path, "--key", "k") as (process, line):
         job, url = line.split()[2], url_of(line)
@@ -95,14 +85,9 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
         (["--latency", "-1"], "latency"),
         (["--fault", "explode"], "unknown fault"),
         (["--port", "99999"], "no such port"),
-        (["--control-port", "-1"], "no such port"),
         (["--host", "256.1.1.1"], "no such address"),
-        (["--key", "two words"], "one word"),
         (["--key", "a", "--key-file", "b"], "not both"),
-        (["--key-file", "/nonexistent/key"], "cannot read the key file"),
         (["--log", "/nonexistent/log"], "cannot write the log file"),
-        (["--play-interval", "nan"], "--play"),
-        (["--no-such"], "No such option"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -18,12 +17,6 @@ def control(wire: Wire, method: str, path: str, **more: Any) -> Any:
     answer = wire.http.request(method, "/_emulator/" + path, headers={"authorization": ""}, **more)
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def test_switches_are_seen_and_changed_while_it_runs(wire: Wire, server: Server) -> None:
-    assert control(wire, "GET", "behaviour")["find"] == "exact"
-    assert control(wire, "POST", "behaviour", json={"find": "prefix"})["find"] == "prefix"
-    assert server.behaviour.find == "prefix"
 
 
 def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
@@ -90,12 +83,6 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     server.store.set_job(status="processing")
 
 
-@pytest.mark.parametrize("name", ["100%", "what?", "a#b", "%41", "c+d"])
-def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str) -> None:
-    control(wire, "PUT", f"jobs/{server.job}/files/{quote(name)}", content=b"x")
-    assert list(server.store.tree()) == [name]
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -105,18 +92,10 @@ def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str)
         ("PUT", "log", None, 405),
         ("POST", "behaviour", b'{"find": "regex"}', 422),
         ("POST", "behaviour", b'{"no_such": 1}', 422),
-        ("POST", "behaviour", b'{"ranges": 1}', 422),
-        ("POST", "behaviour", b'{"page_cap": 1.5}', 422),
         ("POST", "behaviour", b"[", 422),
-        ("POST", "behaviour", b"[]", 422),
-        ("POST", "behaviour", b"[" * 5000, 422),
-        ("POST", "faults", b'{"kind": "explode"}', 422),
         ("POST", "faults", b"[3]", 422),
         ("POST", "jobs/test12345678901234567890", b'{"no": 1}', 422),
-        ("POST", "listener", b"{}", 422),
-        ("POST", "listener", b'{"open": 1}', 422),
         ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
-        ("POST", "listener", b'{"open": false, "seconds": "x"}', 422),
     ],
 )
 def test_what_is_wrong_is_one_sentence(wire: Wire, method: str, path: str, body: Any, status: int) -> None:

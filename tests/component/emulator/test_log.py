@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from jobfs.emulator import RequestLog
-from jobfs.emulator.log import KEPT
-
 from .conftest import Wire
 
 
@@ -23,14 +20,3 @@ def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
     assert log.entries("find")[0].query == "path=g"
     assert [entry.operation for entry in log.changes()] == ["create", "update", "delete"]
     assert (log.count(), log.count("update")) == (5, 1)
-
-
-def test_the_log_counts_all_requests_and_keeps_the_last_ones() -> None:
-    log = RequestLog()
-    for number in range(KEPT + 5):
-        log.start("GET", "list" if number % 2 else "find", "j", f"/{number}", "")
-    assert (log.count(), log.count("list")) == (KEPT + 5, KEPT // 2 + 2)
-    assert [entry.path for entry in (log.entries()[0], log.entries()[-1])] == ["/5", f"/{KEPT + 4}"]
-    assert log.entries()[-1].number == KEPT + 5
-    log.clear()
-    assert (log.count(), log.count("list")) == (0, 0)

@@ -25,16 +25,6 @@ def test_a_server_can_go_down_and_come_back_with_its_state(tmp_path: Path) -> No
         assert server.store.tree() == {"f": b"x"}
 
 
-def test_a_port_is_the_servers_while_it_is_down() -> None:
-    with (
-        running() as server,
-        server.down(),
-        socket.socket() as client,
-        pytest.raises(OSError, match="in use"),
-    ):
-        client.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
-
-
 def test_a_server_stops_though_a_request_hangs_and_another_is_late() -> None:
     config = EmulatorConfig(faults=(Rule("hang", "list"), Rule("late", "create", delay=3600)))
     with running(config) as server:
@@ -44,14 +34,6 @@ def test_a_server_stops_though_a_request_hangs_and_another_is_late() -> None:
             with pytest.raises(httpx.TransportError):
                 request()
         wire.http.close()
-
-
-def test_the_first_of_several_jobs_is_the_servers(tmp_path: Path) -> None:
-    jobs = ("a" * 24, "b" * 24)
-    with running(EmulatorConfig(jobs=jobs), tmp_path) as server:
-        assert (server.job, server.jobs) == (jobs[0], jobs)
-    with running(EmulatorConfig(jobs=()), tmp_path) as server:
-        assert server.jobs == jobs
 
 
 def test_a_reset_brings_back_the_first_behaviour() -> None:

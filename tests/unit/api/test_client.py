@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api.client import Client
-from jobfs.api.key import fixed_key
 from jobfs.nodes import Lifecycle, Permission
 
-from .conftest import ID, JOB, MakeClient, Script, failure, many, one, wire_item
+from .conftest import ID, MakeClient, Script, failure, many, one, wire_item
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
@@ -69,41 +67,19 @@ def test_find_finds_names_that_mean_others_to_a_server_that_takes_patterns(
     assert [item.path for item in client.find(path)] == [path]
 
 
-def test_a_plain_name_that_is_not_there_is_asked_for_once(make_client: MakeClient) -> None:
-    script = Script(many(wire_item("b")), many())
-    client = make_client(script)
-    client.list_page(100, 0)
-    assert client.find("a*b?") == []
-    assert len(script.requests) == 2
-
-
 def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeClient) -> None:
     """vfs/semantics.md 1: "not there" only when the server said so, and it must not be a matter of style."""
     script = Script(many(), many(wire_item("/a")), many())
     client = make_client(script)
     assert [item.path for item in client.find("a")] == ["a"]
-    assert client.find("b") == []
+    assert client.find("b") == [], "a plain name that is not there is asked for once"
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
-
-
-@pytest.mark.parametrize("item_id", ["", "..", "../items", "a/b", "find?path=x", "a b", "a%2f", "a\n", "ä"])
-def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
-    script = Script(one())
-    client = make_client(script)
-    for act in (client.get, client.delete, lambda i: client.update(i, path="x")):
-        with pytest.raises(errors.InvalidRequestError):
-            act(item_id)
-    with pytest.raises(errors.BadRequestError, match="at least one field"):
-        client.update(ID)
-    assert script.requests == []
 
 
 @pytest.mark.parametrize(
     ("change", "sent"),
     [
         ({"path": "new/place"}, {"path": "new/place"}),
-        ({"permission": Permission.READ_ONLY}, {"permission": "readOnly"}),
-        ({"lifecycle": Lifecycle.APPLICATION}, {"lifecycle": "application"}),
         (
             {"path": "x", "permission": Permission.READ_WRITE, "lifecycle": Lifecycle.EXPERT_JOB},
             {"path": "x", "permission": "readWrite", "lifecycle": "expertJob"},
@@ -123,7 +99,6 @@ def test_an_update_sends_what_is_given_and_nothing_else(
 @pytest.mark.parametrize(
     ("shown", "mismatch"),
     [
-        ({"path": "old"}, "path is 'old', not 'new'"),
         ({"path": "New"}, "path is 'New', not 'new'"),
         ({"permission": "readWrite"}, "permission is 'readWrite', not 'readOnly'"),
         ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
@@ -157,17 +132,6 @@ def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeCl
     client.get(ID)
     assert client.update(ID, path="b").path == "b"
     assert json.loads(script.bodies[1]) == {"path": "/b"}
-
-
-def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:hunter2@proxy.test")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("https_proxy", raising=False)
-    with pytest.raises(errors.UsageError) as caught:
-        Client("https://example.test", JOB, fixed_key("k"))
-    assert "HTTPS_PROXY" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
 
 
 OTHER = "other0000000000000000001"

@@ -8,7 +8,6 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
-from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -97,20 +96,16 @@ def test_latency_is_a_moving_average() -> None:
     health = Health()
     health.succeeded(changing=False, latency=0.1)
     health.succeeded(changing=False)
-    latencies = [health.latency or 0.0]
-    for _ in range(50):
-        health.succeeded(changing=False, latency=1.0)
-        latencies.append(health.latency or 0.0)
-    assert latencies[0] == 0.1
-    assert all(before < after < 1.0 for before, after in pairwise(latencies))
-    assert latencies[-1] > 0.9
+    assert health.latency == 0.1
+    health.succeeded(changing=False, latency=0.9)
+    assert health.latency == pytest.approx(0.2)
 
 
 @given(
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 0.3), st.floats(0, 1)), min_size=1, max_size=60),
 )
-def test_the_clocks_offset_is_within_half_a_second_and_a_round_trip(
+def test_the_clocks_offset_is_never_too_large_and_too_small_by_a_second_and_a_round_trip(
     offset: float, answers: list[tuple[float, float, float]]
 ) -> None:
     health, now = Health(), 1.7e9
@@ -118,17 +113,16 @@ def test_the_clocks_offset_is_within_half_a_second_and_a_round_trip(
         now += gap
         written = now + trip * share + offset
         heard(health, formatdate(int(written), usegmt=True), now, now + trip)
-        assert abs(health.offset - offset) <= 0.66
+        assert -1.31 <= health.offset - offset <= 0.01
+        heard(health, "Mon, 99 Foo", 1.0, 2.0)
         now += trip
 
 
-def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
+def test_an_answer_that_took_long_says_nothing_of_the_clock_until_that_is_set() -> None:
     health = Health()
-    for step in range(40):
-        now = 1.7e9 + step * 0.3 + 0.01
-        heard(health, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
-        heard(health, "Mon, 99 Foo", 1.0, 2.0)
-    assert abs(health.offset - 7.25) < 0.06
+    heard(health, formatdate(1_700_000_007, usegmt=True), 1.7e9, 1.7e9)
+    heard(health, formatdate(1_700_000_007, usegmt=True), 1.7e9, 1.7e9 + 20)
+    assert health.offset == 7.0
     heard(health, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
     assert abs(health.offset - 3580) < 1
 
@@ -171,6 +165,9 @@ def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everyth
     fail(held, 1)
     assert held.out
     assert not admitted(held)
+    # It may fail over the ones, and answer the others.
+    held.succeeded(changing=False)
+    assert (admitted(held, changing=False), admitted(held)) == (True, False)
     for _ in range(10):
         clock.now += 1.01
         assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
@@ -180,25 +177,16 @@ def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everyth
     assert all(admitted(held) for _ in range(5))
 
 
-def test_reads_and_changes_are_told_apart(clock: Clock) -> None:
-    """A server may fail over the ones and answer the others."""
+def test_who_finds_out_is_given_less_time_but_the_more_the_longer_it_lasts(clock: Clock) -> None:
+    """A server that has become slow would never be found again."""
     held = Health()
-    fail(held, 3)
-    held.succeeded(changing=False)
-    assert not admitted(held)
-    assert admitted(held, changing=False)
-
-
-def test_who_finds_out_is_given_less_time_but_enough_for_a_slow_server(clock: Clock) -> None:
-    held = Health()
-    held.latency = 5.0
     assert held.admit(CHANGE, waited=False) > 1e6
+    held.succeeded(changing=False)
     fail(held, 3)
     clock.now += 2
-    assert held.admit(CHANGE, waited=False) == 40.0
-    clock.now += 2
-    held.latency = None
     assert held.admit(CHANGE, waited=False) == 4.0
+    clock.now += 20
+    assert held.admit(CHANGE, waited=False) == 22.0
 
 
 # with a client
@@ -217,16 +205,12 @@ def in_background(client: Client, times: int) -> list[Any]:
         return list(pool.map(change, range(times)))
 
 
-@pytest.mark.parametrize("date", [False, True])
-def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient, date: bool) -> None:
-    """vfs/semantics.md 5: `Retry-After` honoured, in seconds or as a date."""
-    told = {"retry-after": "60"}
-    if date:
-        told = {"retry-after": formatdate(1_000_060, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
-    script = Script(failure(429, headers=told), one())
+def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient) -> None:
+    """vfs/semantics.md 5: `Retry-After` honoured."""
+    script = Script(failure(429, headers={"retry-after": "60"}), one())
     client = make_client(script)
-    came = in_background(client, 200)
-    assert came == [errors.UnavailableError] + [errors.HeldBackError] * 199
+    came = in_background(client, 20)
+    assert came == [errors.UnavailableError] + [errors.HeldBackError] * 19
     assert len(script.requests) == 1
     # Who waits in a program may ask, and is told.
     assert client.get(ID).path == "a.txt"
@@ -284,23 +268,16 @@ def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock)
     assert may_wait(held) == math.inf
 
 
-def test_one_a_second_asks_whether_it_is_back_and_now_and_then_one_waits_as_long_as_ever(
-    clock: Clock,
-) -> None:
-    """Of reads and changes together. A server that has become slow would never be found again."""
+def test_one_a_second_asks_whether_it_is_back(clock: Clock) -> None:
+    """Of reads and changes together."""
     held = Health(30.0)
     clock.now += 30
     held.unanswered(30.0, "no answer")
-    asked = []
+    asked = 0
     for _ in range(40 * 4):
         clock.now += 0.25
-        for call in (READ, CHANGE):
-            try:
-                asked.append(held.admit(call, waited=False))
-            except errors.HeldBackError:
-                continue
-    assert len(asked) == 40
-    assert (asked.count(4.0), asked.count(math.inf)) == (39, 1)
+        asked += sum(admitted(held, changing=changing) for changing in (False, True))
+    assert asked == 40
 
 
 def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:

@@ -43,22 +43,20 @@ def test_every_field_of_an_item_is_read() -> None:
     )
 
 
-def test_absent_optional_fields_are_tolerated() -> None:
-    bare = {"type": "file", "id": "a" * 24, "path": "/x/"}
-    assert items_of(page_body(bare)) == [Item(id="a" * 24, kind=Kind.FILE, path="x")]
-
-
 @pytest.mark.parametrize("odd", [None, 7, [], {}, True])
 def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
     optional = ("lifecycle", "permission", "owner", "createdAt", "updatedAt", "mimeType", "key")
     fields = {**wire_item(), **dict.fromkeys(optional, odd), "size": "big"}
-    assert items_of(page_body(fields)) == [Item(id="item00000000000000000001", kind=Kind.FILE, path="a.txt")]
+    bare = {"type": "file", "id": "a" * 24, "path": "/x/"}
+    assert items_of(page_body(fields, bare)) == [
+        Item(id="item00000000000000000001", kind=Kind.FILE, path="a.txt"),
+        Item(id="a" * 24, kind=Kind.FILE, path="x"),
+    ]
 
 
 SIZES: list[tuple[Any, int | None]] = [
-    (0, 0), (12, 12), (12.0, 12), ("12", 12), ("12.0", 12), (2**63 - 1, 2**63 - 1), (-1, None), ("-1", None), ("12 bytes", None),
-    ("\N{ARABIC-INDIC DIGIT ONE}", None), ("9" * 19, None), (2**64, None), (None, None), (1e300, None), (float("nan"), None),
-    (float("inf"), None), ([12], None),
+    (0, 0), (12, 12), (12.0, 12), ("12", 12), (2**63 - 1, 2**63 - 1), (-1, None), ("12 bytes", None), (2**64, None),
+    (None, None), (1e300, None), (float("nan"), None), ([12], None),
 ]  # fmt: skip
 
 
@@ -115,10 +113,9 @@ def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
     assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
 
 
-@pytest.mark.parametrize("data", [{"item": wire_item()}, {"workspaceItem": None, "item": wire_item()}])
-def test_a_single_item_has_one_of_two_names(data: dict[str, Any]) -> None:
+def test_a_single_item_has_one_of_two_names() -> None:
     """api/wire.md: the vendor's rewrite wraps it as data.item."""
-    assert parse_item(json.dumps({"data": data}).encode())[0].path == "a.txt"
+    assert parse_item(json.dumps({"data": {"item": wire_item()}}).encode())[0].path == "a.txt"
 
 
 PATHS = {
@@ -131,10 +128,10 @@ def test_a_path_loses_one_slash_at_each_end_and_nothing_else(raw: str) -> None:
     assert parse_item(item_body(path=raw))[0].path == PATHS[raw]
 
 
-TOTALS = ("many", -1, None, 2**62, "9" * 18, 1e300, [3], 10**4000)
+TOTALS = ("many", -1, None, 2**62, [3])
 
 
-@pytest.mark.parametrize("meta", [None, [], {}, *({"total": total} for total in TOTALS)], ids=range(11))
+@pytest.mark.parametrize("meta", [None, {}, *({"total": total} for total in TOTALS)], ids=range(7))
 def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> None:
     items = [wire_item(str(number)) for number in range(3)]
     assert parse_page(page_body(*items, meta=meta), 4, 8)[0][1:] == (11, 4, ())
@@ -147,20 +144,15 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
     [
         (b"", "not JSON"),
         (b"<html>", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"a":' * 100_000, "not JSON"),
         (b'{"data": {"workspaceItems": [' + b'\\"' * 1_000_000, "not JSON"),  # a text that does not end
         (b'{"data": {"workspaceItems": [' + b"{}," * 100_000 + b"{}]}}", "at most 20000 items"),
         (b"[]", "the body: Input should be an object"),
-        (b"null", "the body: Input should be an object"),
         (b"{}", "data.workspaceItems: Field required"),
-        (b'{"data": []}', "data.workspaceItems: Field required"),
         (b'{"data": {}}', "data.workspaceItems: Field required"),
         (b'{"data": {"workspaceItems": {}}}', "data.workspaceItems: Input should be a valid array"),
-        (b'{"data": {"workspaceItems": null}, "meta": {"total": 3}}', "data.workspaceItems is null"),
     ],
-    ids=range(14),
+    ids=range(9),
 )
 def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:
     with pytest.raises(MismatchError, match=what):
@@ -175,11 +167,9 @@ def test_a_page_of_none_may_be_null(total: int, skip: int) -> None:
 
 
 def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
-    for odd in ("workspaceItemLink", ["file"], 7):
-        with pytest.raises(MismatchError, match="no file or directory"):
-            parse_item(item_body(type=odd))
-    with pytest.raises(MismatchError, match=r"data\.workspaceItem is missing"):
-        parse_item(b'{"data": {"workspaceItem": null}}')
+    for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
+        with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
+            parse_item(odd)
 
 
 @pytest.mark.parametrize("query", ["whole", "cut \ud83d"])
@@ -192,13 +182,10 @@ def test_an_instance_names_job_and_count_and_half_a_character_hides_nothing(quer
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1970-01-01T00:00:00Z", 0),
         ("1970-01-01T00:00:01.5Z", 1_500_000_000),
         ("1970-01-01T00:00:00.1234567891Z", 123_456_000),
         ("1970-01-01T01:00:00.25+01:00", 250_000_000),
-        ("1969-12-31T19:30:00-0430", 0),
         ("1970-01-01 00:00:02", 2_000_000_000),
-        ("1970-01-01t00:00:02,5Z", 2_500_000_000),
         ("1969-12-31T23:59:59.5Z", -500_000_000),
         ("2025-11-02T10:00:00.250Z", 1_762_077_600_250_000_000),
         # What no file system holds is the nearest that one does.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.api import client
+from jobfs.api import bodies
 from jobfs.cli import preflight
 from jobfs.cli.preflight import ask_server, check_machine, check_mount_point, find_key
 from jobfs.emulator import Server
@@ -185,7 +185,7 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
     """api/wire.md: the `items` of the instance may be complete; only their number is wanted."""
     server.set(instance_items="complete")
     server.store.seed({f"{number}": "" for number in range(30)})
-    monkeypatch.setattr(client, "MOST_INSTANCE", 4000)
+    monkeypatch.setattr(bodies, "MOST_JSON", 4000)
     settings = settings.model_copy(update={"base_url": server.url})
     assert ask_server(settings, server.job, lambda: server.key) == 30
 

@@ -66,7 +66,7 @@ def test_on_a_server_that_is_well_only_what_it_costs_is_shown(
     assert machine.endswith(" checks of this machine, the key and the job (--verbose shows them)")
     assert others == [
         "WARN    Does a file move to a free path? yes, and it changes its updatedAt",
-        "ok      14 answers of the server (--verbose shows them)",
+        "ok      13 answers of the server (--verbose shows them)",
         "a mount of this job works",
     ]
     assert server.key not in done.out + report.read_text()

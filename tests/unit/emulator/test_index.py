@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
-
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jobfs.emulator import Behaviour, StoredItem
 from jobfs.emulator.index import Index
@@ -46,33 +42,3 @@ def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
     for order in rounds:
         assert sorted(order) == list(range(40))
         assert all(abs(place - number) < 4 for place, number in enumerate(order))
-
-
-PATHS = ["p", "q", "p/q", "p/q/r/s", "p//q", "/p", "//p", "pq/r"]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([*PATHS, None])), max_size=40))
-def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tuple[str, str | None]]) -> None:
-    index, model = Index(), dict[str, StoredItem]()
-    for moment, (item_id, path) in enumerate(steps):
-        if path is not None:
-            new = (
-                replace(model[item_id], path=path) if item_id in model else item(item_id, path, moment=moment)
-            )
-            model[item_id] = new
-            index.put(new)
-        elif item_id in model:
-            index.drop(model.pop(item_id))
-        assert index.ordered(Behaviour(), RNG) == list(model.values())
-        for where in ("", "/", *PATHS):
-            assert {one.id for one in index.at(where)} == {i for i, one in model.items() if one.path == where}
-            below = [i for i, one in model.items() if one.path.startswith(where + "/")]
-            assert sorted(one.id for one in index.under(where)) == sorted(below)
-
-
-def test_what_is_below_a_directory_is_found_without_a_look_at_all_others() -> None:
-    index = filled(*(item(f"{number}", f"d{number}/f") for number in range(20_000)))
-    looked: list[str] = []
-    index.at = lambda path: looked.append(path) or []  # type: ignore[method-assign, func-returns-value]
-    index.under("d7")
-    assert looked == ["d7/f"]

@@ -69,12 +69,6 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
 
 
-def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="choose a writable directory"):
-        Store(tmp_path / "file" / "dir")
-
-
 def test_a_damaged_database_is_refused_and_the_directory_is_free_again(tmp_path: Path) -> None:
     (tmp_path / "items.db").write_text("this is no database, " * 99)
     for _ in range(2):

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 from jobfs import names
+from jobfs.api.bodies import Form
 from jobfs.api.client import Client
-from jobfs.api.create import Form
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError

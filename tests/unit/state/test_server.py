@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api.create import Form
+from jobfs.api.bodies import Form
 from jobfs.nodes import Kind
 from jobfs.state.server import KnownServer, ServerFacts
 

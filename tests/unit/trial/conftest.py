@@ -11,8 +11,6 @@ import pytest
 from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.api.key import fixed_key
-from jobfs.api.transport import pool
-from jobfs.api.watched import Watched
 from jobfs.emulator import Server
 from jobfs.trial import questions
 from jobfs.trial.questions import Row, Trial, clear, run
@@ -25,13 +23,7 @@ def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def trying(server: Server, scratch: Path, timeout: float = 5.0, key: str = "") -> Iterator[Trial]:
-    watched = Watched(pool(server.url, timeout, 8))
-    with (
-        within(),
-        Client(
-            server.url, server.job, fixed_key(key or server.key), timeout=timeout, transport=watched
-        ) as client,
-    ):
+    with within(), Client(server.url, server.job, fixed_key(key or server.key), timeout=timeout) as client:
         yield Trial(client, scratch)
 
 

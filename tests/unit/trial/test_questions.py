@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.api.create import Form
+from jobfs.api.bodies import Form
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path
@@ -28,8 +28,8 @@ LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True)
     )),
     ({"find": "glob", "list_order": "unstable", "delete_body": "item"}, ["move"],
      ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, True), moves_carry=True, ranges=True)),
-    ({"create_existing": "overwrite", "sizes": "omitted", "page_cap": 7, "path_style": "slash", "envelope": "item"},
-     ["existing", "sizes", "move", "pages"],
+    ({"create_existing": "overwrite", "sizes": "omitted", "path_style": "slash", "envelope": "item"},
+     ["existing", "sizes", "move"],
      ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, False), moves_carry=True, ranges=True)),
     ({"create_existing": "duplicate", "create_encodings": "json", "type_spelling": "short", "input_spelling": "own",
       "move_carries": False, "ranges": False, "read_only": "enforced", "name_form": "nfc"},
@@ -86,7 +86,7 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_takes_away_wha
     left = server.store.tree()
     tried()
     assert server.store.tree() == left != {}, "it may be under way"
-    monkeypatch.setattr("jobfs.trial.place.ABANDONED", 0.0)
+    monkeypatch.setattr("jobfs.trial.questions.ABANDONED", 0.0)
     tried()
     assert server.store.tree() == {}
 
@@ -102,19 +102,6 @@ def test_a_save_of_a_mount_is_not_taken_for_one_of_a_try(server: Server, tried: 
 def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) -> None:
     server.faults.rate("error", 1.0, on="delete", status=403)
     assert {"delete", "cleared"} <= set(tried().marked("FAILED"))
-
-
-def test_what_is_in_a_directory_goes_one_by_one_where_its_delete_leaves_it(
-    server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def delete(workspace: Workspace, item_id: str) -> Any:
-        item = workspace.get(item_id)
-        workspace.apply(drops=[item])
-        return item
-
-    monkeypatch.setattr(Workspace, "delete", delete)
-    assert tried().marked("FAILED") == []
-    assert server.store.tree() == {}
 
 
 def covering(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:

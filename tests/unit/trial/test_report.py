@@ -1,11 +1,11 @@
-"""The report of a try: requests and answers, and nothing that is private."""
+"""The report of a try: questions, answers and requests, and nothing that is private."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from jobfs.api.watched import Watched
+from jobfs.cli.trial import _logged
 from jobfs.emulator import Server
 from jobfs.trial.questions import Row, bad, clear, run
 from jobfs.trial.report import document
@@ -22,12 +22,10 @@ def test_a_report_shows_requests_and_answers_without_key_contents_and_names(
     ids = [item.id for item in server.store.items()]
     server.log.clear()
     rows = []
-    with trying(server, tmp_path) as trial:
-        watched = trial.client._wire._transport
-        assert isinstance(watched, Watched)
+    with trying(server, tmp_path) as trial, _logged() as log:
         for row in run(trial):
-            rows.append((row, watched.exchanges))
-            watched.exchanges = []
+            rows.append((row, [record.getMessage() for record in log.buffer]))
+            log.flush()
         clear(trial)
     text = document(server.url, rows, "asked to the end", "1.2.3", server.key)
 
@@ -36,17 +34,15 @@ def test_a_report_shows_requests_and_answers_without_key_contents_and_names(
     assert [word for word in (*private, *ids) if word in text] == []
 
     report = json.loads(text)
-    assert (report["schema"], report["jobfs"], report["server"]) == (2, "1.2.3", server.url)
-    first, second, *_ = {question["name"]: question for question in report["questions"]}["existing"][
+    assert (report["jobfs"], report["server"]) == ("1.2.3", server.url)
+    first, second, told, *_ = {question["name"]: question for question in report["questions"]}["existing"][
         "requests"
     ]
-    assert first["url"] == "/api/studio/v1/expert_jobs/<…>/workspace_instance/items/"
-    assert (first["method"], first["status"], first["sent"]) == ("POST", 200, "multipart/form-data")
-    assert first["body"]["data"]["workspaceItem"]["type"] == "workspaceItemFile"
-    assert first["body"]["data"]["workspaceItem"]["path"] == "<str>"
-    assert (second["status"], second["body"]["reason"]) == (400, "Path already exists")
+    assert first.startswith("POST create file '<path> ': 200, ")
+    assert second.startswith("POST create file '<path> ': 400, ")
+    assert told.endswith("400 Bad Request: Path already exists")
 
 
 def test_a_key_that_a_server_echoes_is_not_in_the_report() -> None:
     row = Row("directory", "May a directory be made?", bad(f"refused: {KEY} is no key", ""))
-    assert KEY not in document("https://api.example.com", [(row, [])], "given up", "1.2.3", KEY)
+    assert KEY not in document("https://api.example.com", [(row, [KEY])], "given up", "1.2.3", KEY)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS, Option
-from jobfs.settings import Settings, load, parse_mount_options, parse_size
+from jobfs.settings import OPTIONS, Settings, is_switch, load, parse_mount_options, parse_size
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
@@ -35,11 +33,10 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
     assert load({"base_url": "https://flag"}, ["base_url=https://option"]).base_url == "https://flag"
 
 
-@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_setting_is_a_flag_a_variable_and_an_o_option(
-    option: Option, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = option.name
     text = {
         "umask": "027",
         "log_level": "debug",
@@ -47,7 +44,7 @@ def test_every_setting_is_a_flag_a_variable_and_an_o_option(
         "create_encoding": "json",
         "cache_size": "1GiB",
     }.get(name, "7")
-    text = "yes" if option.is_flag else text
+    text = "yes" if is_switch(name) else text
     by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
     by_option = getattr(load({}, [f"{name}={text}"]), name)
     by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
@@ -158,7 +155,7 @@ def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPa
     def nowhere(name: str) -> Path:
         raise RuntimeError("no home directory for uid 12345")
 
-    monkeypatch.setattr(platformdirs, "user_state_path", nowhere)
+    monkeypatch.setattr("jobfs.settings.user_state_path", nowhere)
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
         load({})
 

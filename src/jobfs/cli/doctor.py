@@ -8,20 +8,18 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.key import KeySource
 from jobfs.cli import preflight, trial
-from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.options import Command, setting_options
 from jobfs.cli.running import mounts, told_of_ended
 from jobfs.cli.screen import counted, shown, size
 from jobfs.errors import JobfsError, UsageError
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
+from jobfs.settings import Settings, load
 
 #: How each outcome is shown.
 _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}

@@ -11,20 +11,18 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobfs import memory
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
-from jobfs.cli.options import Command, load, not_empty, setting_options
+from jobfs.cli.options import Command, not_empty, setting_options
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError, UsageError
+from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
 
 #: The exit code for what nobody expected.
 _UNEXPECTED = 70

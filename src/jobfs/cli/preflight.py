@@ -20,10 +20,10 @@ from jobfs.cli.running import gone
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.private import own_directory
+from jobfs.settings import Settings
 
 if TYPE_CHECKING:
     from jobfs.api.client import Client
-    from jobfs.settings import Settings
 
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"

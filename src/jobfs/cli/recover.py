@@ -14,18 +14,18 @@ from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.options import Command, setting_options
 from jobfs.cli.running import left_by
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
+from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 from jobfs.state.journal import damaged
 
 if TYPE_CHECKING:
     from jobfs.mount import Mounted
-    from jobfs.settings import Settings
 
 
 @click.command("recover", cls=Command, short_help="Finish what a killed mount has left, without mounting.")

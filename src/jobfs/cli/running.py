@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jobfs import control, mountpoint
-from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
 from jobfs.names import CONTROL_DIR
 from jobfs.private import user_name
+from jobfs.settings import load
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
 

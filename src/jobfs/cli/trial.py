@@ -19,10 +19,10 @@ from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli.screen import confirmed, tell
 from jobfs.errors import UsageError
+from jobfs.settings import Settings
 
 if TYPE_CHECKING:
     from jobfs.api.watched import Exchange
-    from jobfs.settings import Settings
     from jobfs.trial.questions import Row
 
 #: Seconds without progress after which the server is not waited for, whatever --timeout says.

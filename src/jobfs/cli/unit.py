@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import platformdirs
 
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.cli.helper import program
-from jobfs.cli.options import Command, load, not_empty, setting_options
+from jobfs.cli.options import Command, not_empty, setting_options
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
+from jobfs.settings import OPTIONS, Settings, flag, load
 
 #: Seconds that `jobfs umount` has at the end, unless told otherwise; and until a mount that failed is made again.
 _DRAIN, _AGAIN = 300.0, 30
@@ -103,22 +100,17 @@ def systemd_unit(
 
 def _flags(settings: Settings) -> Iterator[str]:
     """The settings that were given, whichever way, as flags."""
-    for option in OPTIONS.values():
-        if option.name not in settings.model_fields_set:
+    for name in OPTIONS:
+        value = getattr(settings, name)
+        if name not in settings.model_fields_set or value is False:
             continue
-        value = getattr(settings, option.name)
-        if option.is_flag:
-            yield from [option.flag] if value else []
+        if value is True:
+            yield flag(name)
         else:
-            yield f"{option.flag}={_text(option.name, value)}"
-
-
-def _text(name: str, value: Any) -> str:
-    if name == "umask":
-        return f"{value:03o}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ":".join(value) if isinstance(value, tuple) else str(value)
+            shown = (
+                f"{value:03o}" if name == "umask" else ":".join(value) if isinstance(value, tuple) else value
+            )
+            yield f"{flag(name)}={shown}"
 
 
 def _line(words: list[str]) -> str:

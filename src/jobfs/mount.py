@@ -41,8 +41,8 @@ _log = logging.getLogger("jobfs.mount")
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 #: Seconds: for the kernel to greet a new mount; for programs that just look to leave before umount is refused;
-#: for callbacks in flight to end once it is over; before the user is told that a drain takes a moment.
-_GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS, _QUIET = 10.0, 1.0, 5.0, 0.3
+#: for callbacks in flight to end once it is over.
+_GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
 #: Seconds between looks at what others do.
 _LOOK = 0.1
 #: Seconds after which the service manager hears how much is unsent.
@@ -254,7 +254,9 @@ class Mount:
         `again`: whether one more came, which ends the waiting.
         """
         patience, began = self._settings.timeout, time.monotonic()
-        self._drain(patience, self._tell_waiting(), again)
+        if unsent := len(self._mounted.vfs.unsent()):
+            self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
+        self._drain(patience, self._count, again)
         self._detach_when_idle(began + patience, again)
         # What is open then is served on, but for the time that the last drain and the end may take.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
@@ -398,20 +400,6 @@ class Mount:
         self._sent = sent
         self._manager.status(_how_much(sent.all_files - sent.files))
 
-    def _tell_waiting(self) -> Callable[[Sent], None]:
-        """A progress callback that tells the user once that this will take a moment."""
-        began, told = time.monotonic(), False
-
-        def progress(sent: Sent) -> None:
-            nonlocal told
-            self._count(sent)
-            waiting = sent.all_files - sent.files
-            if not told and waiting and time.monotonic() - began > _QUIET:
-                told = True
-                self._say(f"sending unsent files ({waiting}); once more leaves them for the next mount")
-
-        return progress
-
     # What the control socket answers
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
@@ -423,9 +411,7 @@ class Mount:
             "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
         }
         handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
-        return {
-            **handlers, "flush": self._answer_flush, "umount": self._answer_umount, "where": self._answer_where
-        }  # fmt: skip
+        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
 
     def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
         """An answer that somebody waits for, as a program does in a system call."""
@@ -435,13 +421,6 @@ class Mount:
                 return answer(args)
 
         return handler
-
-    def _answer_where(self, args: dict[str, Any], conversation: Conversation) -> str:
-        """Where it is by now, as its record says from then on."""
-        there = self._attached()
-        if there is not None and there.point != self._directory:
-            self._slot.write_record(directory=there.point)
-        return self._directory
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")

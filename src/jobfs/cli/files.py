@@ -12,8 +12,8 @@ from jobfs import control
 from jobfs.cli.completion import files, mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
-from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
-from jobfs.draining import describe, outstanding
+from jobfs.cli.screen import confirmed, sending, tell
+from jobfs.draining import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
@@ -39,14 +39,9 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
                 answers.append(asked(found, "flush", args, progress=progress))
     except FsError as error:
         raise _about(path, error) from None
-    except KeyboardInterrupt:
-        tell(
-            "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
-        )
-        return INTERRUPTED
     left = _all(answers, "left")
     if left:
-        tell(f"jobfs: {outstanding(left)}", err=True)
+        tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
     ended = path is None and tell_of_ended(state_dir)
     return 1 if left or ended or None in answers else 0
 

@@ -50,20 +50,16 @@ def keep_crashes() -> None:
     """From now on what ends a thread by surprise is logged, as everything else is, instead of printed as it is."""
 
     def log(crash: threading.ExceptHookArgs) -> None:
-        if crash.exc_value is not None and not issubclass(crash.exc_type, SystemExit):
-            name = crash.thread.name if crash.thread is not None else "unknown"
-            what = (crash.exc_type, crash.exc_value, crash.exc_traceback)
-            logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=what)
+        name = crash.thread.name if crash.thread is not None else "unknown"
+        logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=crash.exc_value)
 
     threading.excepthook = log
 
 
 def say(sentence: str) -> None:
-    """Tell the user something on stderr; where that is a log of its own form, as a warning in it, whatever the level."""
+    """Tell the user something on stderr; once there is a log, as a warning in it, whatever the level."""
     root = logging.getLogger()
-    handler = next(iter(root.handlers), None)
-    formatter = handler.formatter if handler is not None else None
-    if isinstance(handler, _ToFile) or isinstance(formatter, _Json) or in_journal():
+    if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
         with contextlib.suppress(OSError):  # the terminal, or who read along, is gone: the mount goes on

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import click
+from click.exceptions import Exit
 
 from jobfs.errors import UsageError
 from jobfs.names import shown as shown
@@ -45,10 +46,20 @@ def size(number: int) -> str:
 
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
-    """A function to call with how far it is: it shows a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda sent: None
-        return
+    """A function to call with how far it is: it shows a bar on a terminal. Ctrl-C ends the command with `INTERRUPTED`."""
+    try:
+        if sys.stderr.isatty():
+            with _bar(shown(what)) as update:
+                yield update
+        else:
+            yield lambda sent: None
+    except KeyboardInterrupt:
+        tell("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
+        raise Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
     from rich.table import Column
@@ -63,13 +74,11 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task(shown(what), total=None, amount="")
-
-        def update(sent: Sent) -> None:
-            # Directories and empty files have no bytes: then nothing moves until they are there.
-            bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
-
-        yield update
+        task = bar.add_task(what, total=None, amount="")
+        # Directories and empty files have no bytes: then nothing moves until they are there.
+        yield lambda sent: bar.update(
+            task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent)
+        )
 
 
 def _amount(sent: Sent) -> str:

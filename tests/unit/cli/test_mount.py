@@ -115,10 +115,9 @@ def test_a_directory_that_was_made_goes_if_the_mount_fails(
 #: What a mount does, by name; run in a process of its own, which forks.
 BODIES = {
     "ready": """
-        front.say("a warning")
-        front.keep_log(log)
-        front.ready("mounted here")
-        front.say("said later")
+        logs.say("a warning")
+        ready("mounted here", log)
+        logs.say("said later")
         print("printed later", flush=True)
         return 0
     """,
@@ -127,12 +126,12 @@ BODIES = {
     "bug": "raise RuntimeError('a bug')",
     "death": "os._exit(3)",
     "late": """
-        front.keep_log(log)
-        front.ready("mounted here")
+        logs.set_up("info", lambda: "sk-secret")
+        ready("mounted here", log)
         raise FsError(5, 'broke later')
     """,
     "facts": """
-        front.ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]))
+        ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
         return 0
     """,
 }
@@ -140,13 +139,14 @@ BODIES = {
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
+from jobfs.cli import logs
 from jobfs.cli.mount import in_background
 from jobfs.errors import FsError, JobfsError, UsageError
 
 log = Path(sys.argv[1])
 os.umask(0o077)
 
-def serve(front):
+def serve(ready):
     {body}
 
 try:
@@ -177,7 +177,7 @@ def test_the_command_returns_once_the_mount_answers(
     done = background("ready")
     ready = f"mounted here; its log is {tmp_path / 'log'}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, ready, "jobfs: a warning\n")
-    assert (tmp_path / "log").read_text().splitlines() == ["said later", "printed later"]
+    assert (tmp_path / "log").read_text().splitlines() == ["jobfs: said later", "printed later"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
@@ -201,10 +201,10 @@ def test_what_fails_later_is_in_the_log(
     background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     assert background("late").returncode == 0
-    eventually(lambda: (tmp_path / "log").read_text() == "broke later\n")
+    eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))
 
 
 def test_the_mount_holds_on_to_nothing_of_the_command(
     background: Callable[[str], subprocess.CompletedProcess[str]],
 ) -> None:
-    assert background("facts").stdout == f'[true, "/", "{os.devnull}"]\n'
+    assert background("facts").stdout.startswith(f'[true, "/", "{os.devnull}"]; its log is ')

@@ -309,20 +309,8 @@ class Mount:
                     raise
 
     def _users(self) -> str:
-        """Who has something open here; another mount in it, or of it, counts too."""
-        return ", ".join(f"the mount {point}" for point in self._other_mounts()) or described(
-            programs_in(self._here)
-        )
-
-    def _other_mounts(self) -> list[str]:
-        """Where something is mounted in it, and where else it is mounted itself: it would go on there."""
-        own = self._attached() or self._here
-        return [
-            each.point
-            for each in mounts()
-            if each.number != own.number
-            and (each.device == own.device or f"{each.point}/".startswith(f"{own.point}/"))
-        ]
+        """Who has something open here."""
+        return described(programs_in(self._here))
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
@@ -353,7 +341,7 @@ class Mount:
             self._detach(lazy=True)
         elif self._attached():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(self._other_mounts() or programs_in(self._here)))
+            self._refuse_while(lambda: bool(programs_in(self._here)))
             self._drain(timeout, conversation.progress, conversation.gone)
             if conversation.gone():
                 return {}
@@ -362,8 +350,7 @@ class Mount:
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.say(
-                f"{self._directory} is detached; it ends when what is open there is closed and sent: "
-                f"{described(programs_in(self._here))}"
+                f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._users()}"
             )
         return self._answer_when_over(end, conversation)
 

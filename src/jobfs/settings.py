@@ -74,10 +74,6 @@ def _absolute(value: Any) -> Path | None:
         raise ValueError("names a home directory that is not known") from None
 
 
-def _lower(value: Any) -> str:
-    return str(value).lower()
-
-
 _Seconds = Annotated[float, Field(allow_inf_nan=False, title="SECONDS")]
 _File = Annotated[Path | None, BeforeValidator(_absolute), Field(title="FILE")]
 _Directory = Annotated[Path, BeforeValidator(_absolute), Field(title="DIR")]
@@ -90,11 +86,9 @@ _User = Annotated[
 _Group = Annotated[
     int, BeforeValidator(lambda value: _number_or_name(value, getgrnam, "group")), Field(title="GROUP")
 ]
-_LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"], BeforeValidator(_lower), Field(title="LEVEL")
-]
-_LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower), Field(title="HOW")]
-_Encoding = Annotated[Literal["auto", "multipart", "json"], BeforeValidator(_lower), Field(title="HOW")]
+_LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Field(title="LEVEL")]
+_LogFormat = Annotated[Literal["text", "json"], Field(title="HOW")]
+_Encoding = Annotated[Literal["auto", "multipart", "json"], Field(title="HOW")]
 
 
 def _define(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:

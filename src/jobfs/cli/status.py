@@ -44,8 +44,8 @@ _LISTS = {
 }
 #: Entries of a list that are shown; --json has them all.
 _MOST = 20
-#: Seconds after which a description of the job is no longer taken for what it is now, and a listing is worth a word.
-_OLD, _LONG = 30.0, 1.0
+#: Seconds after which a description of the job is no longer taken for what it is now.
+_OLD = 30.0
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
@@ -200,12 +200,10 @@ def _server(report: Status) -> str:
 
 
 def _listing(report: Status) -> str:
-    age, ttl, seconds = report["snapshot_age"], report["effective_ttl"], report["listing_seconds"]
+    age, ttl = report["snapshot_age"], report["effective_ttl"]
     if age is None:
         return "not read yet"
-    when = f"after {ttl:.0f} s" if age <= ttl else "when something is looked up"
-    takes = f", takes {seconds:.1f} s" if seconds >= _LONG else ""
-    return f"{age:.1f} s old, refreshed {when}{takes}"
+    return f"{age:.1f} s old, good for {ttl:.0f} s"
 
 
 def _unsent(entries: Sequence[Unsent], failed: int) -> str:
@@ -219,21 +217,14 @@ def _unsent(entries: Sequence[Unsent], failed: int) -> str:
 
 def _described(entry: Mapping[str, Any]) -> str:
     """One line for an entry of a list: its path, and what else is known of it."""
-    rest = [text for name, value in entry.items() if (text := _word(name, value))]
-    return ": ".join([str(entry["path"]), *([", ".join(rest)] if rest else [])])
-
-
-def _word(name: str, value: Any) -> str:
-    """What a field of an entry says to a person; "" where that goes without saying, or is said elsewhere."""
-    if name in ("path", "diff", "origin") or value in (None, "") or (name == "state" and value != "failed"):
-        return ""
-    words = {
-        "size": lambda: size(int(value)),
-        "age": lambda: f"{_span(value)} old",
-        "attempts": lambda: counted(value, "attempt") if value else "",
-        "next_try": lambda: f"next try in {_span(value)}" if value else "",
-    }
-    return words.get(name, lambda: str(value))()
+    told = [
+        size(entry["size"]) if "size" in entry else "",
+        f"{_span(entry['age'])} old" if entry.get("age") is not None else "",
+        entry.get("reason", ""),
+        "failed" if entry.get("state") == "failed" else "",
+    ]
+    rest = ", ".join(filter(None, told))
+    return f"{entry['path']}: {rest}" if rest else str(entry["path"])
 
 
 def _span(seconds: float | None) -> str:

@@ -33,9 +33,7 @@ class Job(TypedDict):
 class Server(TypedDict):
     """How the server has been answering."""
 
-    answering: Annotated[
-        bool | None, "whether it answered what was asked last; null before anything was asked"
-    ]
+    answering: Annotated[bool, "whether it answered what was asked last"]
     key_refused: Annotated[bool, "true if it refuses the API key"]
     latency: Annotated[float | None, "until an answer begins, on average"]
     last_error: Annotated[str | None, "why the last request failed"]

@@ -122,11 +122,8 @@ def is_dead(path: str) -> bool:
     return False
 
 
-def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
-
-    `meanwhile` is done in this thread.
-    """
+def bounded(work: Callable[[], T], seconds: float) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -138,7 +135,6 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    meanwhile()
     thread.join(seconds)
     if errors:
         raise errors[0]

@@ -77,11 +77,17 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     key = preflight.find_key(settings, logs.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
-    expected = preflight.ask_server(settings, job, key, _load_parts)
+    expected = preflight.ask_server(settings, job, key)
+    # Imported only now: this starts threads, or needs libfuse.
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.core import ask_for_more_descriptors
 
+    # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
+    # it has grown a little takes a fifth of the time that reading it takes.
+    gc.freeze()
+    gc.set_threshold(*_CYCLES)
+    memory.keep_little()
     ask_for_more_descriptors()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
@@ -96,20 +102,6 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
         )
     finally:
         place.close()
-
-
-def _load_parts() -> None:
-    """Import what starts threads or needs libfuse, which nothing above does."""
-    from jobfs import mount
-    from jobfs.cli import graph
-    from jobfs.fuse import loop
-
-    del loop, mount, graph
-    # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
-    # it has grown a little takes a fifth of the time that reading it takes.
-    gc.freeze()
-    gc.set_threshold(*_CYCLES)
-    memory.keep_little()
 
 
 def in_background(serve: Callable[[Ready], int]) -> int:

@@ -194,7 +194,7 @@ def _job(job: Job) -> str:
 
 def _server(report: Status) -> str:
     server = report["server"]
-    answering = {True: "answers", False: "does not answer", None: "has not answered yet"}[server["answering"]]
+    answering = "answers" if server["answering"] else "does not answer"
     latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
     return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
 

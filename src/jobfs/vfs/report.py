@@ -70,7 +70,7 @@ class Report:
         """The status of the mount; asks for the job, and lists the workspace if nobody has, and waits for neither for long."""
         self._look()
         facts, record = self._namespace.status(), self._slot.record
-        unsent = self.unsent()
+        health, unsent = self._client.health, self.unsent()
         status: document.Status = {
             "schema": document.SCHEMA,
             "problems": [],
@@ -82,7 +82,14 @@ class Report:
             "state_dir": str(self._slot.path),
             "log": service.log_goes_to(),
             "job": self._described_job(),
-            "server": self._server(stale=facts.stale),
+            "server": {
+                "answering": health.answering,
+                "key_refused": health.key_refused,
+                "latency": health.latency,
+                "last_error": health.last_error,
+                "requests": health.requests,
+                "stale": facts.stale,
+            },
             "items": facts.items if facts.snapshot_age is not None else None,
             "snapshot_age": facts.snapshot_age,
             "effective_ttl": facts.effective_ttl,
@@ -128,18 +135,6 @@ class Report:
             "model": _said(job, "model", str),
             "tokens": _said(_object(job.get("usage")), "totalTokens", int),
             "age": round(time.monotonic() - self._answered, 1) if self._instance else None,
-        }
-
-    def _server(self, *, stale: bool) -> document.Server:
-        health = self._client.health
-        asked = health.last_ok is not None or health.last_error is not None
-        return {
-            "answering": health.answering if asked else None,
-            "key_refused": health.key_refused,
-            "latency": health.latency,
-            "last_error": health.last_error,
-            "requests": health.requests,
-            "stale": stale,
         }
 
     def _cleaning(self) -> list[document.Cleaning]:

@@ -40,11 +40,11 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
 def test_what_is_not_known_is_not_made_up(run: Run, answering: Make) -> None:
     told = a_status()
     job = dict.fromkeys(told["job"])
-    server = {**told["server"], "answering": None, "latency": None}
+    server = {**told["server"], "latency": None}
     answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
     done = run("status", "/mnt/a")
     assert done.code == 0
-    for words in (f"{JOB} (not known yet)", f"{URL} has not answered yet\n", "not read yet"):
+    for words in (f"{JOB} (not known yet)", f"{URL} answers\n", "not read yet"):
         assert words in done.out
     assert "items" not in done.out
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import control, mountpoint
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
@@ -33,19 +33,24 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
     )
-    spellings = [os.path.abspath(path), os.path.realpath(path)]
-    for name in spellings:
+    for name in _spellings(path):
         for found in candidates:
             directory = directory_of(found)
             if name == directory or name.startswith(directory + "/"):
                 return found, name[len(directory) + 1 :]
-    for spelt in map(Path, spellings):
+    for spelt in map(Path, _spellings(path)):
         for above in (spelt, *spelt.parents):
             there = mount_at(str(above))
             if there is not None and there.kind == "fuse.jobfs":
                 return _as_it_tells(there, state_dir), "/".join(spelt.relative_to(above).parts)
-    left = [each.told for each in ended(state_dir) if each.directory in spellings]
+    left = [each.told for each in ended(state_dir) if each.directory in _spellings(path)]
     raise UsageError("; ".join([f"no job is mounted at {path}", *left]))
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """What a path may be called by the mount that it lies in; the last of them may ask that mount for links."""
+    yield os.path.abspath(path)
+    yield os.path.realpath(path)
 
 
 def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
@@ -152,9 +157,11 @@ def tell_of_ended(state_dir: str | None) -> bool:
 def left_by(found: slot.Found) -> str:
     """What an ended mount has left, in words, as its journal says; "" if nothing."""
     try:
-        return kept(left_in(found.path).told())
+        left = left_in(found.path)
     except UsageError as error:
         return f"what can't be told: {error}"
+    others = f"{counted(len(left.changes), 'change')} to be finished" if left.changes else ""
+    return "; ".join(filter(None, (kept(left._replace(changes=[]).told()), others)))
 
 
 def gone(directory: str) -> str:

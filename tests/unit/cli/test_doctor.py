@@ -106,8 +106,8 @@ def test_what_ended_mounts_have_left_is_told_and_is_no_failure(doctor: Run, stat
     done = doctor()
     assert done.code == 0
     assert [line for line in done.out.splitlines() if line.startswith("WARN")] == [
-        "WARN    the mount that ended at /mnt/full has left 2 unsent: kept for the next mount of this job: a, gone: "
-        f"mount the job again, or jobfs recover {JOB}"
+        "WARN    the mount that ended at /mnt/full has left 1 unsent: kept for the next mount of this job: a; "
+        f"1 change to be finished: mount the job again, or jobfs recover {JOB}"
     ]
 
 

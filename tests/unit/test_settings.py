@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.settings import OPTIONS, Settings, is_switch, load, parse_mount_options, parse_size
-
-
-def test_the_defaults_are_those_of_the_specification() -> None:
-    settings = load({})
-    assert settings.base_url == "https://api.perstack.ai"
-    assert (settings.ttl, settings.write_back_delay, settings.timeout) == (5.0, 0.5, 30.0)
-    assert (settings.stale_if_error, settings.request_lifetime) == (300.0, 30.0)
-    assert (settings.max_connections, settings.cache_size) == (16, 2 * 2**30)
-    assert (settings.uid, settings.gid, settings.umask) == (os.getuid(), os.getgid(), 0o022)
-    assert not settings.read_only
-    assert not settings.sync_on_close
-    assert not settings.allow_other
-    assert settings.api_key_file is None
+from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_size
 
 
 def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,20 +55,10 @@ def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("512MiB", 512 * 2**20), ("2GiB", 2**31), ("1GB", 10**9), ("1.5 GiB", 3 * 2**29),
-        ("4096", 4096), ("10kb", 10000), ("1TiB", 2**40), ("7B", 7),
-    ],
-)  # fmt: skip
+    ("text", "size"), [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("10kb", 10000), ("4096", 4096)]
+)
 def test_sizes_have_units(text: str, size: int) -> None:
     assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1", "1XB", "1 2", "MiB", "1e9"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="512MiB"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +67,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         ("ttl", "soon"), ("ttl", "-1"), ("ttl", "nan"), ("ttl", "inf"), ("ttl", "1e9"), ("timeout", "0"),
         ("umask", "8"), ("umask", "1777"), ("umask", "-1"), ("uid", "no-such-user"), ("uid", "-1"),
         ("gid", "4294967295"), ("max_connections", "0"), ("max_connections", "1.5"), ("cache_size", "1"),
-        ("cache_size", "x"), ("log_level", "loud"), ("create_encoding", "xml"), ("read_only", "perhaps"),
+        ("cache_size", "1XB"), ("cache_size", "-1"), ("log_level", "loud"), ("create_encoding", "xml"), ("read_only", "perhaps"),
         ("local_only", "a/b"), ("cache_dir", ""),
     ],
 )  # fmt: skip
@@ -172,7 +148,3 @@ def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_users_and_groups_have_names() -> None:
     settings = load({"uid": "root", "gid": "root"})
     assert (settings.uid, settings.gid) == (0, 0)
-
-
-def test_there_is_no_setting_that_holds_the_key() -> None:
-    assert "api_key" not in Settings.model_fields

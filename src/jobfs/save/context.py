@@ -16,7 +16,7 @@ from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.state import File, State, edit
+from jobfs.state import State, edit
 from jobfs.state.server import KnownServer, ServerFacts
 
 log = logging.getLogger("jobfs.save")
@@ -47,8 +47,6 @@ class Context:
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By the id of an item, until when a request on it may still be carried out.
     _unsure: dict[str, float] = field(default_factory=dict)
-    #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
-    winners: LRUCache[str, File | str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
 
     @property
     def known(self) -> ServerFacts:

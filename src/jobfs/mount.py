@@ -143,7 +143,7 @@ class Mount:
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
-        self._manager.ready(_how_much(self._number_unsent()))
+        self._manager.tell("READY=1", f"MAINPID={os.getpid()}", _how_much(self._number_unsent()))
         try:
             on_mounted()
         except BrokenPipeError:
@@ -151,7 +151,7 @@ class Mount:
         except OSError as error:
             _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
-        self._manager.stopping()
+        self._manager.tell("STOPPING=1")
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
@@ -237,12 +237,12 @@ class Mount:
             try:
                 reason = self._reasons.get(timeout=_TELL if self._manager.listens else None)
             except queue.Empty:
-                self._manager.status(_how_much(self._number_unsent()))
+                self._manager.tell(_how_much(self._number_unsent()))
                 continue
             if not reason:
                 return self._end
             _log.info("ending: %s", reason)
-            self._manager.stopping()
+            self._manager.tell("STOPPING=1")
             return self._leave(self._interrupted())
 
     def _number_unsent(self) -> int:
@@ -385,7 +385,7 @@ class Mount:
     def _count(self, sent: Sent) -> None:
         """How far the drain at the end is, for those who wait for that."""
         self._sent = sent
-        self._manager.status(_how_much(sent.all_files - sent.files))
+        self._manager.tell(_how_much(sent.all_files - sent.files))
 
     # What the control socket answers
 
@@ -441,7 +441,7 @@ def mount_options(settings: Settings, job: str) -> list[str]:
 
 def _how_much(unsent: int) -> str:
     """What the service manager shows of it."""
-    return f"{unsent} unsent" if unsent else "everything is sent"
+    return f"STATUS={unsent} unsent" if unsent else "STATUS=everything is sent"
 
 
 def _within(end: float | None, most: float = float("inf")) -> float:

@@ -39,7 +39,7 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
 
     given = path.absolute()
     for link in (given, *given.parents):
-        if link.is_symlink():
+        if os.path.lexists(link) and (link == given or link.is_symlink()):
             check(link, link.lstat(), trusted, writable=False)
     real = Path(os.path.realpath(path))
     for place in (*real.parents[-2::-1], real):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -32,13 +33,10 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     with 130: what is unsent goes on being sent.
     """
     answers: list[dict[str, Any] | None] = []
-    try:
-        for found, inside in mounts_of(path, state_dir):
-            with sending(f"sending {directory_of(found)}") as progress:
-                args = {"path": inside or None, "timeout": timeout}
-                answers.append(asked(found, "flush", args, progress=progress))
-    except FsError as error:
-        raise _about(path, error) from None
+    for found, inside in mounts_of(path, state_dir):
+        with sending(f"sending {directory_of(found)}") as progress, _about(path):
+            args = {"path": inside or None, "timeout": timeout}
+            answers.append(asked(found, "flush", args, progress=progress))
     left = _all(answers, "left")
     if left:
         tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
@@ -125,14 +123,15 @@ def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str
 
 
 def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any:
-    """What the mount answers about a path; an error names the path."""
     found, inside = mount_of(path, state_dir)
-    try:
+    with _about(path):
         return control.call(found.path, call, {"path": inside, **args})
+
+
+@contextlib.contextmanager
+def _about(path: str | None) -> Iterator[None]:
+    """An error names the path that it is about."""
+    try:
+        yield
     except FsError as error:
-        raise _about(path, error) from None
-
-
-def _about(path: str | None, error: FsError) -> FsError:
-    """The same error, with the path that it is about."""
-    return FsError(error.errno, f"{path}: {error}") if path else error
+        raise FsError(error.errno, f"{path}: {error}" if path else str(error)) from None

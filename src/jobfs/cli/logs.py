@@ -14,7 +14,6 @@ from pathlib import Path
 
 from jobfs.api.key import KeySource
 from jobfs.cli.screen import shown, tell
-from jobfs.errors import JobfsError
 from jobfs.service import in_journal
 
 #: Bytes of a log file; one older file is kept.
@@ -85,10 +84,7 @@ class _Formatter(logging.Formatter):
 
     def without_key(self, text: str) -> str:
         """The text with stars where the key was."""
-        try:
-            return text.replace(self._key(), "***")
-        except JobfsError:
-            return text
+        return text.replace(self._key(), "***")
 
 
 class _Json(_Formatter):

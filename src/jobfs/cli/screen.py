@@ -7,14 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 
 import click
-from click.exceptions import Exit
 
 from jobfs.errors import UsageError
 from jobfs.names import shown as shown
 from jobfs.nodes import Sent
-
-#: The exit code of a command that Ctrl-C has ended.
-INTERRUPTED = 130
 
 #: Characters of a bar.
 _WIDTH = 20
@@ -46,7 +42,7 @@ def size(number: int) -> str:
 
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
-    """A function to call with how far it is: it shows a bar on a terminal. Ctrl-C ends the command with `INTERRUPTED`."""
+    """A function to call with how far it is: it shows a bar on a terminal."""
     try:
         if sys.stderr.isatty():
             with _bar(shown(what)) as update:
@@ -55,7 +51,7 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
             yield lambda sent: None
     except KeyboardInterrupt:
         tell("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
-        raise Exit(INTERRUPTED) from None
+        raise
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
     try:
         if watch:
-            return _watch(look, show_json if as_json else None)
+            return _watch(look, show_json if as_json else None if sys.stdout.isatty() else _print)
         code, reports = look()
         show_json(reports) if as_json else _print(reports)
         ended = directory is None and tell_of_ended(state_dir)

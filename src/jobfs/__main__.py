@@ -42,7 +42,7 @@ def main() -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if isinstance(error, BrokenPipeError):
             return 1
-        if not _is_somewhere():
+        if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
             return _tell("the directory you are in was removed: go to another one", 2)
         return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
 
@@ -55,13 +55,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
-
-
-def _is_somewhere() -> bool:
-    try:
-        return bool(os.getcwd())
-    except OSError:
-        return False
 
 
 def _tell(message: str, code: int) -> int:

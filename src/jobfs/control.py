@@ -8,7 +8,6 @@ answer is any number of `{"progress": [files, all files, bytes, all bytes]}` and
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -27,8 +26,7 @@ _log = logging.getLogger("jobfs.control")
 
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
-#: A lack of descriptors or memory, which passes; seconds until the next try.
-_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+#: Seconds until the next try where descriptors, memory or threads are short, which passes.
 _SHORTAGE = 0.05
 
 
@@ -75,6 +73,7 @@ class Server:
         self._handlers = handlers
         self._listener = socket.socket(socket.AF_UNIX)
         self._busy: set[threading.Thread] = set()
+        self._closed = False
         with contextlib.suppress(FileNotFoundError):
             (directory / SOCKET).unlink()
         with _address(directory) as address:
@@ -86,7 +85,7 @@ class Server:
 
     def close(self, timeout: float = 2.0) -> None:
         """Take no more calls, and let those being answered end within `timeout` seconds."""
-        end = time.monotonic() + timeout
+        end, self._closed = time.monotonic() + timeout, True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join(timeout)
@@ -97,24 +96,16 @@ class Server:
             thread.join(max(end - time.monotonic(), 0.0))
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 connection, _ = self._listener.accept()
-            except OSError as error:
-                if error.errno not in _SHORT:
-                    return
+                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            except (OSError, RuntimeError) as error:
+                _log.info("a control call could not be answered: %s", error)
                 time.sleep(_SHORTAGE)
-                continue
-            thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
-            self._busy.add(thread)
-            try:
-                thread.start()
-            except RuntimeError as error:  # there are too many
-                self._busy.discard(thread)
-                connection.close()
-                _log.warning("a control call could not be answered: %s", error)
 
     def _converse(self, connection: socket.socket) -> None:
+        self._busy.add(threading.current_thread())
         try:
             with connection:
                 connection.settimeout(10.0)

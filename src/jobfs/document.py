@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-SCHEMA = 2
+SCHEMA = 3
 
 #: What is said of files that failed, and of conflicts.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
@@ -18,36 +18,22 @@ CHANGED_TWICE = "a second version was kept: compare, and delete what is not want
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
 
 
-class Tokens(TypedDict):
-    """What the job has used."""
-
-    input: Annotated[int | None, "in what was asked of the model"]
-    output: Annotated[int | None, "in its answers"]
-    reasoning: Annotated[int | None, "what of that was for reasoning"]
-    cached_input: Annotated[int | None, "what of the input came from a cache"]
-    total: Annotated[int | None, "in all"]
-
-
 class Job(TypedDict):
     """The job as the server described it last."""
 
-    id: Annotated[str | None, "as the server says"]
     status: Annotated[str | None, "as the server says"]
     ended: Annotated[bool | None, "true once the job has come to its end, whichever"]
     current_step: Annotated[int | None, "as the server says"]
     total_steps: Annotated[int | None, "as the server says"]
     model: Annotated[str | None, "as the server says"]
-    expert: Annotated[str | None, "as the server says"]
-    tokens: Tokens
+    tokens: Annotated[int | None, "what it has used, in all"]
     age: Annotated[float | None, "how long ago the server said so"]
 
 
 class Server(TypedDict):
     """How the server has been answering."""
 
-    answering: Annotated[
-        bool | None, "whether it answered what was asked last; null before anything was asked"
-    ]
+    answering: Annotated[bool, "whether it answered what was asked last"]
     key_refused: Annotated[bool, "true if it refuses the API key"]
     latency: Annotated[float | None, "until an answer begins, on average"]
     last_error: Annotated[str | None, "why the last request failed"]
@@ -83,7 +69,6 @@ class Cleaning(TypedDict):
     """A save of which something is left on the server."""
 
     path: Annotated[str, "of which file"]
-    reason: Annotated[str, "what is done"]
     age: Annotated[float, "since it was closed"]
     next_try: Annotated[float, "when it goes on"]
 
@@ -95,14 +80,6 @@ class Conflict(TypedDict):
     origin: Annotated[str, "of which file"]
     reason: Annotated[str, "why it was kept"]
     diff: Annotated[str | None, "the shell command that compares the two; null if that file is gone"]
-
-
-class Shadowed(TypedDict):
-    """An item behind another one."""
-
-    path: Annotated[str, "where"]
-    id: Annotated[str, "which"]
-    reason: Annotated[str, "behind what"]
 
 
 class Odd(TypedDict):
@@ -117,15 +94,13 @@ class Slot(TypedDict):
 
     path: Annotated[str, "its state directory"]
     directory: Annotated[str | None, "where it was mounted"]
-    left: Annotated[int | None, "how many changes are not finished"]
-    bytes: Annotated[int | None, "how much is unsent"]
-    error: Annotated[str | None, "why that can't be told"]
+    left: Annotated[int | None, "how many changes are not finished; null if its journal can't be read"]
 
 
 class Status(TypedDict):
     """The whole document."""
 
-    schema: Annotated[int, "2"]
+    schema: Annotated[int, "3"]
     problems: Annotated[
         list[str], "sentences: what does not go away without a person; the exit code is 1 if there is any"
     ]
@@ -133,7 +108,6 @@ class Status(TypedDict):
     job_id: Annotated[str, "the job that is mounted"]
     base_url: Annotated[str, "the server that has it"]
     pid: Annotated[int, "the process that serves it"]
-    mounted_at: Annotated[float, "when, in seconds since 1970"]
     read_only: Annotated[bool, "true if it refuses everything that writes"]
     state_dir: Annotated[str, "where its unsent work is"]
     log: Annotated[str, "the file that its log goes to; journal; stderr"]
@@ -152,7 +126,7 @@ class Status(TypedDict):
         list[Cleaning], "saves that are on the server, and of which something is left to be tidied up there"
     ]
     conflicts: Annotated[list[Conflict], "second versions that were kept, until they are deleted or renamed"]
-    shadowed: Annotated[list[Shadowed], "items hidden behind another one"]
+    shadowed: Annotated[list[Odd], "items hidden behind another one"]
     hostile: Annotated[list[Odd], "items whose names can't be shown"]
     foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
@@ -175,11 +149,7 @@ def problems(status: Status) -> list[str]:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {CHANGED_TWICE}")
-    return found + [_of_slot(slot, status["job_id"]) for slot in status["other_slots"]]
-
-
-def _of_slot(slot: Slot, job: str) -> str:
-    where = f"an ended mount at {slot['directory']} has left"
-    if slot["error"] is not None:
-        return f"what {where} can't be told: {slot['error']}"
-    return f"{where} unsent work in {slot['path']}: jobfs recover {job}"
+    return found + [
+        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: jobfs recover {status['job_id']}"
+        for slot in status["other_slots"]
+    ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobfs.document import REFUSED
 from jobfs.nodes import Sent
 
 if TYPE_CHECKING:
@@ -55,29 +56,17 @@ def drain(
 
 
 def kept(left: Sequence[Any]) -> str:
-    """What becomes of what is left when a mount ends, in one line, "" if nothing is: what was refused is not tried by itself."""
-    return _told(
-        left,
-        "kept for the next mount of this job",
-        "refused by the server, kept until jobfs retry or jobfs discard in the next mount",
-    )
-
-
-def outstanding(left: Sequence[Any]) -> str:
-    """What is left while a mount goes on, in one line."""
-    return _told(left, "waiting to be sent", "refused by the server: jobfs retry or jobfs discard")
-
-
-def _told(left: Sequence[Any], of_waiting: str, of_refused: str) -> str:
-    refused = [entry for entry in left if isinstance(entry, dict) and entry.get("state") == "failed"]
-    waiting = [entry for entry in left if entry not in refused]
-    parts = ((of_waiting, waiting), (of_refused, refused))
-    told = "; ".join(f"{words}: {describe(entries)}" for words, entries in parts if entries)
-    return f"{len(left)} unsent: {told}" if told else ""
+    """What is left when a mount ends, in one line, "" if nothing is."""
+    return f"{len(left)} unsent: kept for the next mount of this job: {describe(left)}" if left else ""
 
 
 def describe(left: Sequence[Any], most: int = 10) -> str:
-    """The paths in a list of what is unsent, in one line."""
-    names = [str(entry.get("path", entry)) if isinstance(entry, dict) else str(entry) for entry in left]
+    """The paths in a list of what is unsent, in one line; what was refused is not tried by itself."""
+    names = [
+        entry
+        if isinstance(entry, str)
+        else entry["path"] + (f" ({REFUSED})" * (entry.get("state") == "failed"))
+        for entry in left
+    ]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

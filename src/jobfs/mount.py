@@ -40,8 +40,8 @@ _log = logging.getLogger("jobfs.mount")
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 #: Seconds: for the kernel to greet a new mount; for programs that just look to leave before umount is refused;
-#: for callbacks in flight to end once it is over; before the user is told that a drain takes a moment.
-_GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS, _QUIET = 10.0, 1.0, 5.0, 0.3
+#: for callbacks in flight to end once it is over.
+_GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
 #: Seconds between looks at what others do.
 _LOOK = 0.1
 #: Seconds after which the service manager hears how much is unsent.
@@ -142,7 +142,7 @@ class Mount:
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
-        self._manager.ready(_how_much(self._number_unsent()))
+        self._manager.tell("READY=1", f"MAINPID={os.getpid()}", _how_much(self._number_unsent()))
         try:
             on_mounted()
         except BrokenPipeError:
@@ -150,7 +150,7 @@ class Mount:
         except OSError as error:
             _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
-        self._manager.stopping()
+        self._manager.tell("STOPPING=1")
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
@@ -232,12 +232,12 @@ class Mount:
             try:
                 reason = self._reasons.get(timeout=_TELL if self._manager.listens else None)
             except queue.Empty:
-                self._manager.status(_how_much(self._number_unsent()))
+                self._manager.tell(_how_much(self._number_unsent()))
                 continue
             if not reason:
                 return self._end
             _log.info("ending: %s", reason)
-            self._manager.stopping()
+            self._manager.tell("STOPPING=1")
             return self._leave(self._interrupted())
 
     def _number_unsent(self) -> int:
@@ -249,7 +249,9 @@ class Mount:
         `again`: whether one more came, which ends the waiting.
         """
         patience, began = self._settings.timeout, time.monotonic()
-        self._drain(patience, self._tell_waiting(), again)
+        if unsent := len(self._mounted.vfs.unsent()):
+            self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
+        self._drain(patience, self._count, again)
         self._detach_when_idle(began + patience, again)
         # What is open then is served on, but for the time that the last drain and the end may take.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
@@ -302,20 +304,8 @@ class Mount:
                     raise
 
     def _users(self) -> str:
-        """Who has something open here; another mount in it, or of it, counts too."""
-        return ", ".join(f"the mount {point}" for point in self._other_mounts()) or described(
-            programs_in(self._here)
-        )
-
-    def _other_mounts(self) -> list[str]:
-        """Where something is mounted in it, and where else it is mounted itself: it would go on there."""
-        own = self._attached() or self._here
-        return [
-            each.point
-            for each in mounts()
-            if each.number != own.number
-            and (each.device == own.device or f"{each.point}/".startswith(f"{own.point}/"))
-        ]
+        """Who has something open here."""
+        return described(programs_in(self._here))
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
@@ -346,7 +336,7 @@ class Mount:
             self._detach(lazy=True)
         elif self._attached():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(self._other_mounts() or programs_in(self._here)))
+            self._refuse_while(lambda: bool(programs_in(self._here)))
             self._drain(timeout, conversation.progress, conversation.gone)
             if conversation.gone():
                 return {}
@@ -355,8 +345,7 @@ class Mount:
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.say(
-                f"{self._directory} is detached; it ends when what is open there is closed and sent: "
-                f"{described(programs_in(self._here))}"
+                f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._users()}"
             )
         return self._answer_when_over(end, conversation)
 
@@ -391,21 +380,7 @@ class Mount:
     def _count(self, sent: Sent) -> None:
         """How far the drain at the end is, for those who wait for that."""
         self._sent = sent
-        self._manager.status(_how_much(sent.all_files - sent.files))
-
-    def _tell_waiting(self) -> Callable[[Sent], None]:
-        """A progress callback that tells the user once that this will take a moment."""
-        began, told = time.monotonic(), False
-
-        def progress(sent: Sent) -> None:
-            nonlocal told
-            self._count(sent)
-            waiting = sent.all_files - sent.files
-            if not told and waiting and time.monotonic() - began > _QUIET:
-                told = True
-                self._say(f"sending unsent files ({waiting}); once more leaves them for the next mount")
-
-        return progress
+        self._manager.tell(_how_much(sent.all_files - sent.files))
 
     # What the control socket answers
 
@@ -418,9 +393,7 @@ class Mount:
             "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
         }
         handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
-        return {
-            **handlers, "flush": self._answer_flush, "umount": self._answer_umount, "where": self._answer_where
-        }  # fmt: skip
+        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
 
     def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
         """An answer that somebody waits for, as a program does in a system call."""
@@ -430,13 +403,6 @@ class Mount:
                 return answer(args)
 
         return handler
-
-    def _answer_where(self, args: dict[str, Any], conversation: Conversation) -> str:
-        """Where it is by now, as its record says from then on."""
-        there = self._attached()
-        if there is not None and there.point != self._directory:
-            self._slot.write_record(directory=there.point)
-        return self._directory
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")
@@ -470,7 +436,7 @@ def mount_options(settings: Settings, job: str) -> list[str]:
 
 def _how_much(unsent: int) -> str:
     """What the service manager shows of it."""
-    return f"{unsent} unsent" if unsent else "everything is sent"
+    return f"STATUS={unsent} unsent" if unsent else "STATUS=everything is sent"
 
 
 def _within(end: float | None, most: float = float("inf")) -> float:

@@ -10,14 +10,13 @@ import ctypes
 import errno
 import os
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from jobfs.errors import JobfsError, UsageError
+from jobfs.errors import JobfsError
 
 T = TypeVar("T")
 
@@ -100,15 +99,12 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
 
 def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
-    """Unmount by fusermount, which may; what it answers, 0 if it was done, and that in words. Raises UsageError."""
-    command = shutil.which("fusermount") or shutil.which("fusermount3")
-    if command is None:
-        raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-    words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
+    """Unmount by fusermount, which may; what it answers, 0 if it was done, and that in words."""
+    words = ["fusermount", "-u", *(["-z"] if lazy else []), "--", directory]
     try:
         done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except OSError as error:
-        return error.errno or errno.EIO, f"{command} can't be run: {error.strerror}"
+        return error.errno or errno.EIO, f"fusermount can't be run: {error.strerror}"
     reason = done.stderr.strip()
     code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
     return code, reason
@@ -126,11 +122,8 @@ def is_dead(path: str) -> bool:
     return False
 
 
-def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
-
-    `meanwhile` is done in this thread.
-    """
+def bounded(work: Callable[[], T], seconds: float) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -142,7 +135,6 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    meanwhile()
     thread.join(seconds)
     if errors:
         raise errors[0]
@@ -162,17 +154,11 @@ def programs_in(mount: MountInfo) -> list[Program]:
             continue
         # It may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
-            if uses := uses_of(pid, mount):
+            if uses := tuple(dict.fromkeys([*_directory(pid, mount), *_open_files(pid, mount)])):
                 # Of the name there are 15 bytes at most, and it may be cut within a character.
                 name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
                 found.append(Program(int(pid), name.strip(), uses))
     return found
-
-
-def uses_of(pid: str, mount: MountInfo) -> tuple[str, ...]:
-    """What a process has of a mount, as in a Program. Raises OSError if it can't be looked into."""
-    files = (path for _, path in open_files(pid, mount))
-    return tuple(dict.fromkeys([*_directory(pid, mount), *files]))
 
 
 def described(programs: Iterable[Program]) -> str:
@@ -196,15 +182,14 @@ def _directory(pid: str, mount: MountInfo) -> Iterator[str]:
         os.close(handle)
 
 
-def open_files(pid: str, mount: MountInfo) -> Iterator[tuple[int, str]]:
-    """The descriptors of a process that are open in a mount, each with its path. Raises OSError if it can't be looked into."""
+def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:
     for number in os.listdir(f"/proc/{pid}/fd"):
         # It may be closed by now.
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
             # The kernel says of a file that is open on which mount it is: paths say nothing once that is detached.
             if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
-                yield int(number), _inside(path, mount)
+                yield _inside(path, mount)
 
 
 def _mount_number(file: str) -> str:

@@ -23,71 +23,54 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
     another user, others may write in it, or could put another in its place, because one above it is theirs: `what` it is for
     and the `option` that moves it are named. Raises OSError if it can't be made or opened.
     """
-    given, named = path.absolute(), f"the {what} directory {path}"
+    named = f"the {what} directory {path}"
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
 
-    def foreign(owner: int) -> UsageError:
-        return UsageError(
-            f"{named} belongs to {user_name(owner)}: mount as that user, or give another with {option}"
-        )
+    def check(place: Path, info: os.stat_result, owners: set[int], *, writable: bool) -> None:
+        if info.st_uid not in owners:
+            whose = user_name(info.st_uid)
+            raise UsageError(
+                f"{named}: {place} belongs to {whose}: mount as that user, or give another with {option}"
+            )
+        if writable:
+            raise UsageError(
+                f"{named}: other users may write in {place}: chmod go-w {place}, or give another with {option}"
+            )
 
-    for place in (given, *given.parents):
-        if os.path.lexists(place) and (place == given or place.is_symlink()):
-            owner = place.lstat().st_uid
-            if owner not in _trusted():
-                raise foreign(owner)
-    path = Path(os.path.realpath(path))
-    for place in (*path.parents[-2::-1], path):
+    given = path.absolute()
+    for link in (given, *given.parents):
+        if os.path.lexists(link) and (link == given or link.is_symlink()):
+            check(link, link.lstat(), trusted, writable=False)
+    real = Path(os.path.realpath(path))
+    for place in (*real.parents[-2::-1], real):
         if not os.path.lexists(place):
             with contextlib.suppress(FileExistsError):
                 place.mkdir(0o700)
-        _check_entry(place, named, option)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        above = place.parent.stat()
+        renamed = not (above.st_mode & stat.S_ISVTX and place.lstat().st_uid in trusted)
+        check(place.parent, above, trusted, writable=renamed and _others_write(above))
+    handle = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(handle)
-        if info.st_uid != os.geteuid():
-            raise foreign(info.st_uid)
-        if info.st_mode & _OTHERS_WRITE:
-            raise UsageError(
-                f"other users may write in {named}: remove what is in it and chmod go-w {path}, "
-                f"or give another with {option}"
-            )
+        check(real, info, {os.geteuid()}, writable=bool(info.st_mode & _OTHERS_WRITE))
         yield handle
     finally:
         os.close(handle)
 
 
-def _trusted() -> set[int]:
-    return {0, os.geteuid(), Path("/").stat().st_uid}
-
-
-def _check_entry(place: Path, named: str, option: str) -> None:
-    """Raises UsageError if another user could put something else at `place`, at which or below which a directory is."""
-    above, info = place.parent, place.parent.stat()
-    if info.st_uid not in _trusted():
-        raise UsageError(
-            f"{named} lies in {above}, which belongs to {user_name(info.st_uid)}: give another with {option}"
-        )
-    if _others_write(info) and not (info.st_mode & stat.S_ISVTX and place.lstat().st_uid in _trusted()):
-        raise UsageError(
-            f"{named} lies in {above}, where other users may rename it: chmod go-w {above}, "
-            f"or give another with {option}"
-        )
-
-
 def _others_write(info: os.stat_result) -> bool:
-    """True if a directory may be written by more than its owner; a group that is this user's alone is no other."""
+    """True if a directory may be written by more than its owner; a group that is this user's alone is no other.
+
+    Many systems give each user one for himself, and new directories are writable for it.
+    """
     if info.st_mode & stat.S_IWOTH:
         return True
-    return bool(info.st_mode & stat.S_IWGRP) and not _is_private_group(info.st_gid)
-
-
-def _is_private_group(gid: int) -> bool:
-    """True for the group that many systems give each user for himself, where new directories are writable for it."""
     try:
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(info.st_gid)
     except KeyError:
-        return False
-    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+        return bool(info.st_mode & stat.S_IWGRP)
+    own = user.pw_gid == info.st_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return bool(info.st_mode & stat.S_IWGRP) and not own
 
 
 def is_own_file(info: os.stat_result) -> bool:

@@ -25,24 +25,12 @@ class ServiceManager:
         """True if there is one."""
         return bool(self._address)
 
-    def ready(self, status: str) -> None:
-        """This process, which may be another than the one that was started, does its work."""
-        self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
-
-    def status(self, text: str) -> None:
-        """One line for people."""
-        self._tell(f"STATUS={text}")
-
-    def stopping(self) -> None:
-        """It is about to end."""
-        self._tell("STOPPING=1")
-
-    def _tell(self, message: str) -> None:
-        if not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-            line.settimeout(_PATIENCE)
-            line.sendto(message.encode(), self._address)
+    def tell(self, *words: str) -> None:
+        """Words such as `STATUS=…`, in one message."""
+        if self._address:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+                line.settimeout(_PATIENCE)
+                line.sendto("\n".join(words).encode(), self._address)
 
 
 def log_goes_to() -> str:

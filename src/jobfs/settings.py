@@ -1,4 +1,4 @@
-"""The settings of a mount, and what their values may be; options.py names them. Given as a flag, by `-o`, in the environment.
+"""The settings of a mount: one table, from which flags, `-o`, variables, help and man page are made.
 
 What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (api/wire.md), then the default.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 from pwd import getpwnam
 from typing import Annotated, Any, Literal
 
-import platformdirs
+from platformdirs import user_cache_path, user_state_path
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticUndefined
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS, Option
 
 #: What fstab and mount(8) pass along that means nothing here, or goes without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
@@ -39,8 +39,8 @@ def parse_size(value: Any) -> int:
 
 
 def _octal(value: Any) -> int:
-    text = str(value) if not isinstance(value, int) else oct(value)[2:]
-    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text) or int(text.removeprefix("0o"), 8) > 0o777:
+    text = str(value)
+    if not re.fullmatch(r"(0o)?0*[0-7]{1,3}", text):
         raise ValueError("must be an octal mask from 000 to 777, such as 022")
     return int(text.removeprefix("0o"), 8)
 
@@ -74,53 +74,75 @@ def _absolute(value: Any) -> Path | None:
         raise ValueError("names a home directory that is not known") from None
 
 
-def _lower(value: Any) -> str:
-    return str(value).lower()
+_Seconds = Annotated[float, Field(allow_inf_nan=False, title="SECONDS")]
+_File = Annotated[Path | None, BeforeValidator(_absolute), Field(title="FILE")]
+_Directory = Annotated[Path, BeforeValidator(_absolute), Field(title="DIR")]
+_Size = Annotated[int, BeforeValidator(parse_size), Field(title="SIZE")]
+_Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns), Field(title="PATTERN")]
+_Mask = Annotated[int, BeforeValidator(_octal), Field(title="MASK")]
+_User = Annotated[
+    int, BeforeValidator(lambda value: _number_or_name(value, getpwnam, "user")), Field(title="USER")
+]
+_Group = Annotated[
+    int, BeforeValidator(lambda value: _number_or_name(value, getgrnam, "group")), Field(title="GROUP")
+]
+_LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Field(title="LEVEL")]
+_LogFormat = Annotated[Literal["text", "json"], Field(title="HOW")]
+_Encoding = Annotated[Literal["auto", "multipart", "json"], Field(title="HOW")]
 
 
-_Seconds = Annotated[float, Field(allow_inf_nan=False)]
-_User = Annotated[int, BeforeValidator(lambda value: _number_or_name(value, getpwnam, "user"))]
-_Group = Annotated[int, BeforeValidator(lambda value: _number_or_name(value, getgrnam, "group"))]
-_Directory = Annotated[Path, BeforeValidator(_absolute)]
-_LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-_LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
-_Encoding = Annotated[Literal["auto", "multipart", "json"], BeforeValidator(_lower)]
-
-
-def _define(name: str, default: Callable[[], Any] | None = None) -> Any:
-    """The setting of this name in options.py."""
-    return Field(default_factory=default) if default is not None else Field(OPTIONS[name].default)
+def _define(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
+    """A setting: its help, its default or the `default_factory`, its bounds. The title is what the help calls a value."""
+    return Field(default, description=help, **more)
 
 
 class Settings(BaseModel):
-    """What a mount is told; frozen. Times in seconds, sizes in bytes. Holds no secret."""
+    """What a mount is told, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    base_url: str = _define("base_url")
-    api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define("api_key_file")
-    cache_dir: _Directory = _define("cache_dir", lambda: platformdirs.user_cache_path("jobfs"))
-    state_dir: _Directory = _define("state_dir", lambda: platformdirs.user_state_path("jobfs"))
-    ttl: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("ttl")
-    write_back_delay: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("write_back_delay")
-    sync_on_close: bool = _define("sync_on_close")
-    read_only: bool = _define("read_only")
-    timeout: Annotated[_Seconds, Field(ge=0.1, le=3600)] = _define("timeout")
-    stale_if_error: Annotated[_Seconds, Field(ge=0, le=604800)] = _define("stale_if_error")
-    request_lifetime: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("request_lifetime")
-    max_connections: Annotated[int, Field(ge=1, le=256)] = _define("max_connections")
-    cache_size: Annotated[int, Field(ge=2**20, le=2**60), BeforeValidator(parse_size)] = _define("cache_size")
-    local_only: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = _define("local_only")
-    local_symlinks: bool = _define("local_symlinks")
-    umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
-    uid: _User = _define("uid", os.getuid)
-    gid: _Group = _define("gid", os.getgid)
-    allow_other: bool = _define("allow_other")
-    noexec: bool = _define("noexec")
-    allow_core_dumps: bool = _define("allow_core_dumps")
-    log_level: _LogLevel = _define("log_level")
-    log_format: _LogFormat = _define("log_format")
-    create_encoding: _Encoding = _define("create_encoding")
+    base_url: str = _define("Where the API is.", "https://api.perstack.ai", title="URL")
+    api_key_file: _File = _define("Read the API key from FILE (else PERSTACK_API_KEY).", None)
+    cache_dir: _Directory = _define(
+        "Where contents are cached.", default_factory=lambda: user_cache_path("jobfs")
+    )
+    state_dir: _Directory = _define(
+        "Where unsent work is kept.", default_factory=lambda: user_state_path("jobfs")
+    )
+    ttl: _Seconds = _define("The job's changes show within this time.", 5.0, ge=0, le=3600)
+    write_back_delay: _Seconds = _define(
+        "Wait this long after a close before sending, less if many wait.", 0.5, ge=0, le=3600
+    )
+    sync_on_close: bool = _define("A close returns when the server has the file.", False)
+    read_only: bool = _define("Refuse everything that writes; also -o ro.", False)
+    timeout: _Seconds = _define("Fail after this long without progress.", 30.0, ge=0.1, le=3600)
+    stale_if_error: _Seconds = _define(
+        "Serve what is known for this long while the server cannot be reached.", 300.0, ge=0, le=604800
+    )
+    request_lifetime: _Seconds = _define(
+        "How long a request that lost its connection may still be carried out.", 30.0, ge=0, le=3600
+    )
+    max_connections: int = _define(
+        "At most this many connections to the server.", 16, ge=1, le=256, title="N"
+    )
+    cache_size: _Size = _define("Cache at most this much, e.g. 512MiB.", "2GiB", ge=2**20, le=2**60)
+    local_only: _Patterns = _define(
+        "Files of such names stay on this machine; may be repeated, or joined with colons.", ()
+    )
+    local_symlinks: bool = _define(
+        "Keep symbolic links on this machine, where the job does not see them.", False
+    )
+    umask: _Mask = _define("Octal mask taken off the permissions shown.", "022")
+    uid: _User = _define("Owner of everything in the mount (else you).", default_factory=os.getuid)
+    gid: _Group = _define("Group of everything in the mount (else yours).", default_factory=os.getgid)
+    allow_other: bool = _define("Let other users of this machine in.", False)
+    noexec: bool = _define("Let no program in the mount be run.", False)
+    allow_core_dumps: bool = _define(
+        "Let a crash leave a core dump, and debuggers attach; the API key is in it.", False
+    )
+    log_level: _LogLevel = _define("How much to log: debug, info, warning or error.", "warning")
+    log_format: _LogFormat = _define("How to log: text, or json (an object a line).", "text")
+    create_encoding: _Encoding = _define("How new files are sent: auto, multipart or json.", "auto")
 
     @property
     def kernel_timeout(self) -> float:
@@ -128,22 +150,39 @@ class Settings(BaseModel):
         return min(1.0, self.ttl / 5)
 
 
+#: Every setting by its name.
+OPTIONS = Settings.model_fields
+
+
+def flag(name: str) -> str:
+    """The long option of a setting, `--write-back-delay`."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting, `JOBFS_WRITE_BACK_DELAY`."""
+    return "JOBFS_" + name.upper()
+
+
+def is_switch(name: str) -> bool:
+    """True if a setting takes no value."""
+    return OPTIONS[name].annotation is bool
+
+
 def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
     """Settings from flags (None: not given), `-o` strings and the environment; raises UsageError."""
     places: dict[str, str] = {}
     values: dict[str, Any] = {}
 
-    def take(found: Mapping[str, Any], place: Callable[[Option], str]) -> None:
-        values.update(found)
-        places.update({name: place(OPTIONS[name]) for name in found})
+    def take(found: Mapping[str, Any], place: Callable[[str], str]) -> None:
+        given = {name: value for name, value in found.items() if value not in (None, ())}
+        values.update(given)
+        places.update({name: place(name) for name in given})
 
-    variables = {name: os.environ.get(option.env) for name, option in OPTIONS.items()}
-    take(_given({"base_url": os.environ.get("PERSTACK_BASE_URL")}), lambda option: "PERSTACK_BASE_URL")
-    take(_given(variables), lambda option: option.env)
-    take(parse_mount_options(mount_options), lambda option: f"-o {option.name}")
-    take(
-        {name: value for name, value in flags.items() if value not in (None, ())}, lambda option: option.flag
-    )
+    take({"base_url": os.environ.get("PERSTACK_BASE_URL") or None}, lambda name: "PERSTACK_BASE_URL")
+    take({name: os.environ.get(variable(name)) or None for name in OPTIONS}, variable)
+    take(parse_mount_options(mount_options), lambda name: f"-o {name}")
+    take(flags, flag)
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -172,9 +211,9 @@ def _take(part: str, values: dict[str, Any]) -> None:
     key = name.replace("-", "_")
     if key not in OPTIONS:
         raise UsageError(_unknown(name))
-    if not equals and not OPTIONS[key].is_flag:
-        raise UsageError(f"-o {name} needs a value: -o {name}={OPTIONS[key].metavar}.")
-    if OPTIONS[key].multiple:
+    if not equals and not is_switch(key):
+        raise UsageError(f"-o {name} needs a value: -o {name}={OPTIONS[key].title}.")
+    if key == "local_only":
         value = ":".join(filter(None, (values.get(key), value)))
     values[key] = value if equals else True
 
@@ -184,11 +223,6 @@ def _unknown(name: str) -> str:
         return "The API key is never given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
     close = difflib.get_close_matches(name.replace("-", "_"), OPTIONS, 1)
     return f"Unknown option -o {name[:64]}" + (f": did you mean {close[0]}?" if close else ".")
-
-
-def _given(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Those of these variables of the environment that say anything."""
-    return {name: value for name, value in variables.items() if value}
 
 
 def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:

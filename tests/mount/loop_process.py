@@ -20,7 +20,7 @@ from pathlib import Path
 
 from jobfs import mount
 from jobfs.api.deadline import about_to_wait
-from jobfs.cli.mount import Front
+from jobfs.cli import logs
 from jobfs.nodes import Sent
 from jobfs.settings import load
 from jobfs.state import directory as slot
@@ -85,11 +85,10 @@ class BlockingVfs(MemoryVfs):
         return super().flush_all(path, timeout, progress)
 
 
-def serve(front: Front) -> int:
+def serve() -> int:
     directory, state = sys.argv[1], Path(sys.argv[2])
     vfs = BlockingVfs(state / "release", "undrained" in sys.argv)
     place = slot.acquire(state, JOB, directory, "http://127.0.0.1:1")
-    front.keep_log(place.log)
     stop = vfs.stop
 
     def report() -> None:
@@ -102,10 +101,10 @@ def serve(front: Front) -> int:
         settings,
         place,
         lambda: mount.Mounted(vfs),  # type: ignore[arg-type]
-        front.say,
-        lambda: front.ready("mounted"),
+        logs.say,
+        lambda: print("mounted", flush=True),
     )
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Front()))
+    sys.exit(serve())

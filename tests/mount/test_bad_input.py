@@ -96,11 +96,9 @@ def attempt(server: Server, tmp_path: Path) -> Attempt:
 #: What is given otherwise, as attributes of the attempt, and words of the sentence. `file` is a file, `two-words` too.
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"job": "short"}, "job id"),
-    ({"job": "../../../../etc/passwd00"}, "job id"),
     ({"job": "unknown90123456789012345"}, "unknown90123456789012345"),
     ({"key": "wrong-" + KEY}, "key"),
     ({"key": None}, "PERSTACK_API_KEY --api-key-file"),
-    ({"key": None, "options": ["--api-key-file", "no-key-file"]}, "key-file"),
     ({"key": None, "options": ["--api-key-file", "two-words"]}, "two-words"),
     ({"url": "http://192.0.2.1"}, "https"),
     ({"directory": "missing/too"}, "/missing/too"),
@@ -108,11 +106,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"state": "file/state"}, "state"),
     ({"options": ["--cache-dir", "file/cache"]}, "cache"),
     ({"options": ["--no-such-option"]}, "no-such-option"),
-    ({"options": ["-o", "no_such_option"]}, "no_such_option"),
     ({"options": ["--ttl", "soon"]}, "ttl"),
-    ({"options": ["--local-only", "a/b"]}, "local-only"),
     ({"options": ["--api-key", KEY]}, "--api-key-file"),
-    ({"options": [f"--api-key={KEY}"]}, "--api-key-file"),
     ({"options": ["-o", f"api_key={KEY}"]}, "api_key_file"),
 ]
 
@@ -128,16 +123,15 @@ def test_what_is_given_wrongly_is_named(attempt: Attempt, changed: dict[str, Any
     assert "two words" not in attempt.fails(*words.split())
 
 
-def test_a_server_that_cannot_be_reached_is_named(attempt: Attempt) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_server_that_cannot_be_reached_or_is_silent_is_named_in_time(
+    attempt: Attempt, silent: bool
+) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
+        if silent:
+            unused.listen()
         attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        attempt.fails("127.0.0.1")
-
-
-def test_a_silent_server_is_given_up_in_time(attempt: Attempt) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        attempt.url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         attempt.fails("127.0.0.1")
 
 

@@ -54,7 +54,7 @@ def test_a_cache_directory_that_another_user_made_first_is_refused(
     done = job.jobfs(*job.command()[3:])
     assert done.returncode == 2, done.stderr
     (sentence,) = done.stderr.splitlines()
-    assert f"the cache directory {cache} belongs to nobody" in sentence
+    assert f"the cache directory {cache}: {cache} belongs to nobody" in sentence
     assert "--cache-dir" in sentence
     assert not is_mounted(job.path)
     assert os.listdir(shared / "elsewhere" if how == "link" else cache) == []
@@ -75,7 +75,7 @@ def test_a_directory_that_another_user_can_put_his_own_in_place_of_is_refused(
     done = job.jobfs(*job.command()[3:])
     assert done.returncode == 2, done.stderr
     (sentence,) = done.stderr.splitlines()
-    assert f"the {what} directory {own} lies in {shared}, where other users may rename it" in sentence
+    assert f"the {what} directory {own}: other users may write in {shared}: chmod go-w" in sentence
     assert f"chmod go-w {shared}, or give another with --{what}-dir" in sentence
     assert not is_mounted(job.path)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, environment
-from tests.support.waiting import eventually, readable
+from tests.support.ptys import on_terminal
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -41,34 +42,12 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
 def test_on_a_terminal_it_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
-
-    def answered(answer: str) -> tuple[int, str]:
-        ours, theirs = os.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jobfs", *command(server, tmp_path)],
-            env={**environment(tmp_path, server.key), "COLUMNS": "200"},
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        )  # fmt: skip
-        os.close(theirs)
-        text = ""
-        while "[y/N]" not in text:
-            assert readable(ours, 30), text
-            text += os.read(ours, 65536).decode()
-        assert server.log.changes() == []
-        os.write(ours, f"{answer}\n".encode())
-        while True:
-            try:
-                text += os.read(ours, 65536).decode(errors="replace")
-            except OSError:  # its other end is closed
-                break
-        os.close(ours)
-        return process.wait(30), text
-
-    code, text = answered("n")
-    assert (code, "nothing was tried" in text, server.log.changes()) == (1, True, [])
-    code, text = answered("y")
-    assert code == 0, text
-    assert "a mount of this job works" in text
+    for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount of this job works")):
+        with on_terminal(tmp_path, server.key, *command(server, tmp_path)) as terminal:
+            terminal.shows(r"\[y/N\]")
+            assert server.log.changes() == []
+            terminal.answer(answer)
+            assert (terminal.ended(), said in terminal.screen) == (code, True), terminal.screen
     assert server.log.changes()
     assert server.store.tree() == before
 

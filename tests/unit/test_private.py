@@ -25,7 +25,9 @@ def take(path: Path) -> int:
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
 def test_a_directory_in_which_others_write_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
-    with pytest.raises(UsageError, match=f"others? users? may write in .*chmod go-w {tmp_path}.*--cache-dir"):
+    with pytest.raises(
+        UsageError, match=f"other users may write in {tmp_path}: chmod go-w {tmp_path}.*--cache-dir"
+    ):
         take(tmp_path)
 
 
@@ -42,13 +44,13 @@ def test_a_directory_that_others_may_rename_is_refused(tmp_path: Path, mode: int
     (above / "between").mkdir(parents=True)
     above.chmod(mode)
     os.chown(above, -1, OTHER)
-    with pytest.raises(UsageError, match=f"new lies in {above}, where .* may rename it: chmod go-w {above}"):
+    with pytest.raises(UsageError, match=f"new: other users may write in {above}: chmod go-w {above}"):
         take(above / "between" / "new")
     assert os.listdir(above / "between") == []
     above.chmod(mode | 0o1000)
     take(above / "between" / "new")
     os.chown(above / "between", OTHER, -1)
-    with pytest.raises(UsageError, match="may rename it"):
+    with pytest.raises(UsageError, match="may write in"):
         take(above / "between" / "new")
 
 
@@ -57,9 +59,7 @@ def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> Non
     os.chown(tmp_path / "his", OTHER, -1)
     (tmp_path / "link").symlink_to("his/mine")
     for path in (tmp_path / "his" / "mine", tmp_path / "link"):
-        with pytest.raises(
-            UsageError, match=f"lies in .*his, which belongs to {user_name(OTHER)}: .*--cache-dir"
-        ):
+        with pytest.raises(UsageError, match=f"his belongs to {user_name(OTHER)}: .*--cache-dir"):
             take(path)
 
 
@@ -78,7 +78,7 @@ def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytes
     tmp_path.chmod(0o775)
     take(tmp_path / "new")
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("root", "x", gid, ["other"])))
-    with pytest.raises(UsageError, match="may rename it"):
+    with pytest.raises(UsageError, match="may write in"):
         take(tmp_path / "new")
 
 

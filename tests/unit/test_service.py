@@ -28,29 +28,26 @@ def test_it_is_told_what_is_new(manager: tuple[socket.socket, str]) -> None:
     ear, name = manager
     told = ServiceManager(name)
     assert told.listens
-    told.ready("everything is sent")
-    told.status("3 unsent")
-    told.stopping()
-    assert ear.recv(1000).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=everything is sent"
-    assert ear.recv(1000) == b"STATUS=3 unsent"
+    told.tell("READY=1", "STATUS=everything is sent")
+    told.tell("STOPPING=1")
+    assert ear.recv(1000) == b"READY=1\nSTATUS=everything is sent"
     assert ear.recv(1000) == b"STOPPING=1"
 
 
 def test_without_one_nobody_is_told() -> None:
     told = ServiceManager(None)
     assert not told.listens
-    told.ready("well")
-    told.stopping()
+    told.tell("READY=1")
 
 
 def test_one_that_does_not_listen_any_more_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_PATIENCE", 0.01)
-    ServiceManager(str(tmp_path / "gone")).ready("well")
-    ServiceManager("x" * 200).ready("well")
+    ServiceManager(str(tmp_path / "gone")).tell("READY=1")
+    ServiceManager("x" * 200).tell("READY=1")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(tmp_path / "deaf"))
         told = ServiceManager(str(tmp_path / "deaf"))
         for number in range(20):
-            told.status(str(number))
+            told.tell(str(number))

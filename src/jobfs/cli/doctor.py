@@ -8,23 +8,23 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.key import KeySource
 from jobfs.cli import preflight, trial
-from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.running import mounts, told_of_ended
-from jobfs.cli.screen import counted, shown, size
+from jobfs.cli.options import Command, setting_options
+from jobfs.cli.running import ended, mounts
+from jobfs.cli.screen import shown, size, tell
 from jobfs.errors import JobfsError, UsageError
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
+from jobfs.settings import Settings, load
 
 #: How each outcome is shown.
-_STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
+_STYLES: dict[str, dict[str, Any]] = {
+    "ok": {"fg": "green"}, "WARN": {"fg": "yellow"}, "FAILED": {"fg": "red", "bold": True},
+}  # fmt: skip
 
 
 @click.command("doctor", cls=Command, short_help="Check this machine and the account.")
@@ -34,14 +34,12 @@ _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write what --try has found to FILE as JSON, without key, contents and names.")  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
     report: Path | None,
-    verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -51,57 +49,32 @@ def doctor(
     """
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
-    checkup = Checkup(settings, everything=verbose or not trying)
+    checkup = Checkup(settings)
     checkup.machine()
     checkup.mounts()
     key = checkup.server(job)
-    checkup.sum_up("check", "this machine, the key and the job")
     code = 0
     if trying and job and key is not None:
         code = trial.run(settings, job, key, yes, report, checkup.show)
-        checkup.sum_up("answer", "the server")
-    return checkup.end(trying, code)
+    failed = checkup.marks["FAILED"]
+    if failed:
+        tell(f"{failed} of these would keep a mount from working")
+    elif trying and not code:
+        tell("a mount of this job works" + (": see WARN for what it costs" if checkup.marks["WARN"] else ""))
+    return code or (1 if failed else 0)
 
 
 class Checkup:
-    """The checks, each a line that is printed when it is done; what is well only if `everything` is to be shown."""
+    """The checks, each a line that is printed when it is done."""
 
-    def __init__(self, settings: Settings, *, everything: bool) -> None:
-        from rich.console import Console
-
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._everything = everything
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._marks = Counter[str]()
-        self._unshown = 0
+        self.marks = Counter[str]()
 
     def show(self, mark: str, text: str) -> None:
-        """A line on what was found; what is well may only be counted."""
-        from rich.text import Text
-
-        self._marks[mark] += 1
-        if mark == "ok" and not self._everything:
-            self._unshown += 1
-            return
-        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {shown(text)}"))
-
-    def sum_up(self, what: str, whose: str) -> None:
-        """One line for what was well and is not shown."""
-        if self._unshown:
-            self._console.print(
-                f"[green]ok[/]      {counted(self._unshown, what)} of {whose} (--verbose shows them)"
-            )
-        self._unshown = 0
-
-    def end(self, tried: bool, code: int) -> int:
-        """What all of it comes to, in the last line and the exit code; `code`: of a try that was broken off, or refused."""
-        failed = self._marks["FAILED"]
-        if failed:
-            self._console.print(f"{failed} of these would keep a mount from working")
-        elif tried and not code:
-            told = ": see WARN for what it costs" if self._marks["WARN"] else ""
-            self._console.print(f"a mount of this job works{told}")
-        return code or (1 if failed else 0)
+        """A line on what was found."""
+        self.marks[mark] += 1
+        click.echo(f"{click.style(f'{mark:6}', **_STYLES[mark])}  {shown(text)}")
 
     def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:
         """Make one check; what it finds, None if it failed. `well`: what is told of that, or made of it to be told."""
@@ -137,8 +110,8 @@ class Checkup:
                 f"{number} running: jobfs status shows how they are" if number else "none is running"
             ),
         )
-        for sentence in told_of_ended(str(state_dir)):
-            self.show("WARN", sentence)
+        for each in ended(str(state_dir)):
+            self.show("WARN", each.told)
 
     def server(self, job: str | None) -> KeySource | None:
         """Ask for the job; the key, if it is taken."""

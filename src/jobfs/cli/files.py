@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -12,8 +13,8 @@ from jobfs import control
 from jobfs.cli.completion import files, mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
-from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
-from jobfs.draining import describe, outstanding
+from jobfs.cli.screen import confirmed, sending, tell
+from jobfs.draining import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
@@ -32,21 +33,13 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     with 130: what is unsent goes on being sent.
     """
     answers: list[dict[str, Any] | None] = []
-    try:
-        for found, inside in mounts_of(path, state_dir):
-            with sending(f"sending {directory_of(found)}") as progress:
-                args = {"path": inside or None, "timeout": timeout}
-                answers.append(asked(found, "flush", args, progress=progress))
-    except FsError as error:
-        raise _about(path, error) from None
-    except KeyboardInterrupt:
-        tell(
-            "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
-        )
-        return INTERRUPTED
+    for found, inside in mounts_of(path, state_dir):
+        with sending(f"sending {directory_of(found)}") as progress, _about(path):
+            args = {"path": inside or None, "timeout": timeout}
+            answers.append(asked(found, "flush", args, progress=progress))
     left = _all(answers, "left")
     if left:
-        tell(f"jobfs: {outstanding(left)}", err=True)
+        tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
     ended = path is None and tell_of_ended(state_dir)
     return 1 if left or ended or None in answers else 0
 
@@ -130,14 +123,15 @@ def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str
 
 
 def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any:
-    """What the mount answers about a path; an error names the path."""
     found, inside = mount_of(path, state_dir)
-    try:
+    with _about(path):
         return control.call(found.path, call, {"path": inside, **args})
+
+
+@contextlib.contextmanager
+def _about(path: str | None) -> Iterator[None]:
+    """An error names the path that it is about."""
+    try:
+        yield
     except FsError as error:
-        raise _about(path, error) from None
-
-
-def _about(path: str | None, error: FsError) -> FsError:
-    """The same error, with the path that it is about."""
-    return FsError(error.errno, f"{path}: {error}") if path else error
+        raise FsError(error.errno, f"{path}: {error}" if path else str(error)) from None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import getopt
 import os
-import stat
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ import click
 
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
-from jobfs.private import user_name
 
 #: Where mount(8) looks, and for which links.
 _PLACE = Path("/sbin")
@@ -89,21 +87,7 @@ def install_helper(remove: bool) -> int:
             tell(f"{_PLACE / name} is {target}")
     except OSError as error:
         raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
-    if not remove and (owner := _stranger(target)) is not None:
-        tell(f"jobfs: whoever mounts runs {target}, which {owner} can change", err=True)
     return 0
-
-
-def _stranger(target: str) -> str | None:
-    """The name of a user, neither root nor this one, who can put another program at `target`; None if there is none."""
-    path = Path(target)
-    for place in (path, *path.parents, *path.resolve().parents):
-        owner = place.lstat().st_uid
-        if owner not in (0, os.geteuid()):
-            return user_name(owner)
-        if place.stat().st_mode & stat.S_IWOTH and not place.stat().st_mode & stat.S_ISVTX:
-            return "everybody"
-    return None
 
 
 def _ours() -> list[Path]:

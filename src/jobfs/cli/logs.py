@@ -14,7 +14,6 @@ from pathlib import Path
 
 from jobfs.api.key import KeySource
 from jobfs.cli.screen import shown, tell
-from jobfs.errors import JobfsError
 from jobfs.service import in_journal
 
 #: Bytes of a log file; one older file is kept.
@@ -50,20 +49,16 @@ def keep_crashes() -> None:
     """From now on what ends a thread by surprise is logged, as everything else is, instead of printed as it is."""
 
     def log(crash: threading.ExceptHookArgs) -> None:
-        if crash.exc_value is not None and not issubclass(crash.exc_type, SystemExit):
-            name = crash.thread.name if crash.thread is not None else "unknown"
-            what = (crash.exc_type, crash.exc_value, crash.exc_traceback)
-            logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=what)
+        name = crash.thread.name if crash.thread is not None else "unknown"
+        logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=crash.exc_value)
 
     threading.excepthook = log
 
 
 def say(sentence: str) -> None:
-    """Tell the user something on stderr; where that is a log of its own form, as a warning in it, whatever the level."""
+    """Tell the user something on stderr; once there is a log, as a warning in it, whatever the level."""
     root = logging.getLogger()
-    handler = next(iter(root.handlers), None)
-    formatter = handler.formatter if handler is not None else None
-    if isinstance(handler, _ToFile) or isinstance(formatter, _Json) or in_journal():
+    if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
         with contextlib.suppress(OSError):  # the terminal, or who read along, is gone: the mount goes on
@@ -89,10 +84,7 @@ class _Formatter(logging.Formatter):
 
     def without_key(self, text: str) -> str:
         """The text with stars where the key was."""
-        try:
-            return text.replace(self._key(), "***")
-        except JobfsError:
-            return text
+        return text.replace(self._key(), "***")
 
 
 class _Json(_Formatter):

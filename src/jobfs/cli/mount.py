@@ -11,25 +11,26 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobfs import memory
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
-from jobfs.cli.options import Command, load, not_empty, setting_options
-from jobfs.cli.screen import shown, tell
+from jobfs.cli.options import Command, not_empty, setting_options
+from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
+from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
 
 #: The exit code for what nobody expected.
 _UNEXPECTED = 70
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)
+
+#: Tells the user that the mount answers, and where its log is. Raises BrokenPipeError if nobody waits for it any more.
+Ready = Callable[[str, Path], None]
 
 #: The settings that `--help` shows.
 MAIN = (
@@ -58,10 +59,10 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     try:
         place = preflight.check_machine(settings, job, directory, logs.say)
 
-        def serve(front: Front) -> int:
-            return _serve(settings, job, place, front)
+        def serve(ready: Ready) -> int:
+            return _serve(settings, job, place, ready)
 
-        code = serve(Front()) if foreground else in_background(serve)
+        code = serve(lambda text, log: tell(text)) if foreground else in_background(serve)
         # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
         failed = code != 0 and not foreground
         return code
@@ -71,90 +72,50 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
                 os.rmdir(directory)
 
 
-def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
+def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
-    key = preflight.find_key(settings, front.say)
+    key = preflight.find_key(settings, logs.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
-    expected = preflight.ask_server(settings, job, key, _load_parts)
+    expected = preflight.ask_server(settings, job, key)
+    # Imported only now: this starts threads, or needs libfuse.
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.core import ask_for_more_descriptors
 
-    ask_for_more_descriptors()
-    place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
-    try:
-        for warning in place.warnings:
-            front.say(warning)
-        front.keep_log(place.log)
-        return mounting.run(
-            settings,
-            place,
-            lambda: graph.build(settings, job, place, key, expected),
-            front.say,
-            lambda: front.ready(f"mounted {job} at {directory}"),
-        )
-    finally:
-        place.close()
-
-
-def _load_parts() -> None:
-    """Import what starts threads or needs libfuse, which nothing above does."""
-    from jobfs import mount
-    from jobfs.cli import graph
-    from jobfs.fuse import loop
-
-    del loop, mount, graph
     # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
     # it has grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
     memory.keep_little()
+    ask_for_more_descriptors()
+    place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
+    try:
+        for warning in place.warnings:
+            logs.say(warning)
+        return mounting.run(
+            settings,
+            place,
+            lambda: graph.build(settings, job, place, key, expected),
+            logs.say,
+            lambda: ready(f"mounted {job} at {directory}", place.log),
+        )
+    finally:
+        place.close()
 
 
-class Front:
-    """Where a mount that starts tells things: on stderr, and from the background in its log once it answers."""
-
-    def __init__(self, waiting: int | None = None) -> None:
-        """`waiting`: of a mount in the background, the pipe to the command that waits until it answers."""
-        self._waiting = waiting
-        self._terminal: int | None = None
-        self._log: Path | None = None
-
-    def say(self, text: str) -> None:
-        """Tell the user a sentence."""
-        if self._terminal is None:
-            logs.say(text)
-        else:
-            with contextlib.suppress(OSError):
-                os.write(self._terminal, f"jobfs: {shown(text)}\n".encode())
-
-    def keep_log(self, path: Path) -> None:
-        """From now on what a mount in the background logs or prints goes to `path`, if it has nowhere better to go."""
-        if self._waiting is not None:
-            terminal = os.dup(2)
-            if logs.keep_in(path):
-                self._terminal, self._log = terminal, path
-            else:
-                os.close(terminal)
-
-    def ready(self, text: str) -> None:
-        """The mount answers; `text` is the one line that says so on stdout. Raises BrokenPipeError if nobody waits any more."""
-        if self._waiting is None:
-            tell(text)
-            return
-        os.write(self._waiting, (f"{text}; its log is {self._log}" if self._log else text).encode())
-        os.close(self._waiting)
-        if self._terminal is not None:
-            os.close(self._terminal)
-            self._terminal = None
-
-
-def in_background(serve: Callable[[Front], int]) -> int:
+def in_background(serve: Callable[[Ready], int]) -> int:
     """Run `serve` in a new process of its own session; the exit code once that is ready or has failed.
 
-    To be called before the first thread: only the calling one goes along.
+    What it has to say until then it says here, and in its log afterwards. To be called before the first thread: only the
+    calling one goes along.
     """
+
+    def ready(text: str, log: Path) -> None:
+        kept = logs.keep_in(log)
+        os.write(say, (f"{text}; its log is {log}" if kept else text).encode())
+        os.close(say)
+
     hear, say = os.pipe()
     child = os.fork()
     if child:
@@ -169,17 +130,14 @@ def in_background(serve: Callable[[Front], int]) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    front = Front(say)
     code = _UNEXPECTED
     try:
-        code = serve(front)
+        code = serve(ready)
     except JobfsError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        front.say(str(error))
-    except BrokenPipeError:
-        pass  # the waiting command was stopped, and so the mount is not wanted any more
+        logs.say(str(error))
     except Exception as error:
-        front.say(f"unexpected {type(error).__name__}: {error}")
+        logs.say(f"unexpected {type(error).__name__}: {error}")
     finally:
         os._exit(code)
 

@@ -1,18 +1,14 @@
-"""Settings as click options, each as options.py describes it, and help that fits one screen."""
+"""Settings as click options, and help that fits one screen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
 
 import click
-from click.shell_completion import CompletionItem
 
 from jobfs.cli.completion import directories, files
-from jobfs.options import OPTIONS, Option
-
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
+from jobfs.settings import OPTIONS, flag, is_switch, variable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,28 +88,27 @@ def state_dir_option(command: F) -> F:
     return _option("state_dir", rare=False)(command)
 
 
-def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
-    """The settings, as `jobfs.settings.load` makes them, loaded now that somebody wants more than help. Raises UsageError."""
-    from jobfs import settings
-
-    return settings.load(flags, mount_options)
-
-
 def _option(name: str, *, rare: bool) -> Callable[[F], F]:
-    option = OPTIONS[name]
-    default = f"  [default: {option.default_text}]" if option.default_text else ""
-    variable = f"  [env: {option.env}]" if rare else ""
-    words: dict[str, Any] = {"help": f"{option.help}{default}{variable}", "default": None}
-    if option.is_flag:
-        words["is_flag"] = True
-    else:
-        words.update(metavar=option.metavar, multiple=option.multiple)
-        words["shell_complete"] = _completing(option)
-    return click.option(option.flag, name, cls=Rare if rare else click.Option, **words)
-
-
-def _completing(option: Option) -> Callable[..., list[CompletionItem[str]]] | None:
-    """What the option's value completes to; None: nothing."""
-    if option.choices:
-        return click.Choice(option.choices).shell_complete
-    return {"DIR": directories, "FILE": files}.get(option.metavar)
+    field = OPTIONS[name]
+    default = field.default if isinstance(field.default, (str, int, float)) and not is_switch(name) else None
+    words: dict[str, Any] = {"is_flag": True}
+    if not is_switch(name):
+        choices = get_args(field.annotation) if field.title in ("LEVEL", "HOW") else ()
+        completing = {"DIR": directories, "FILE": files}.get(field.title or "")
+        words = {
+            "metavar": field.title,
+            "multiple": field.default == (),
+            "shell_complete": click.Choice(choices).shell_complete if choices else completing,
+        }
+    shown = (
+        ""
+        if default is None
+        else f"  [default: {default:g}]"
+        if isinstance(default, float)
+        else f"  [default: {default}]"
+    )
+    env = f"  [env: {variable(name)}]" if rare else ""
+    cls = Rare if rare else click.Option
+    return click.option(
+        flag(name), name, cls=cls, default=None, help=f"{field.description}{shown}{env}", **words
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import resource
 import shutil
@@ -20,10 +19,10 @@ from jobfs.cli.running import gone
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.private import own_directory
+from jobfs.settings import Settings
 
 if TYPE_CHECKING:
     from jobfs.api.client import Client
-    from jobfs.settings import Settings
 
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
@@ -52,8 +51,6 @@ def check_machine(
     check_library()
     if os.geteuid() != 0:
         check_helper()
-        if not os.access(place, os.W_OK):
-            raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
     return place
 
 
@@ -63,46 +60,39 @@ def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
 
 
 def check_mount_point(directory: str, say: Callable[[str], object] = lambda text: None) -> str:
-    """The real path of an empty directory that is no mount, once dead ones there are taken away; raises UsageError."""
+    """The real path of an empty directory where no job is mounted, once a dead mount there is taken away; raises UsageError."""
     path = os.path.realpath(directory)
-    _check_unmounted(path, say)
+    there = mount_at(path)
+    if there is not None and is_dead(path):
+        unmount(path, lazy=True)
+        say(f"{gone(path)}: its dead mount was taken away")
+    elif there is not None and there.kind == "fuse.jobfs":
+        raise UsageError(
+            f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
+        )
     try:
-        entries = os.listdir(path)
-    except FileNotFoundError:
-        raise UsageError(f"{directory} does not exist: mkdir -p {directory}") from None
-    except NotADirectoryError:
-        raise UsageError(f"{directory} is not a directory: give an empty directory") from None
+        if os.listdir(path):
+            raise UsageError(f"{directory} is not empty: give an empty directory")
     except OSError as error:
-        raise UsageError(f"can't read {directory}: {error.strerror}") from None
-    if entries:
-        raise UsageError(f"{directory} is not empty: give an empty directory")
+        raise UsageError(f"can't mount at {directory}: {error.strerror}: give an empty directory") from None
     return path
 
 
 def make_mount_point(directory: str) -> bool:
-    """Make the directory if only its parent is there; True if it was made. Raises UsageError if it can't be made."""
-    try:
+    """Make the directory if only its parent is there; True if it was made. Why it can't be is found out by the checks."""
+    with contextlib.suppress(OSError):
         os.mkdir(directory)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOENT, errno.ENOTCONN):
-            raise UsageError(f"can't make {directory}: {error.strerror}") from None
-        # What is there, or why it can't be, is found out by the checks.
-        return False
-    return True
+        return True
+    return False
 
 
-def ask_server(
-    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
-) -> int:
-    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key.
-
-    `meanwhile` is done while the question is on its way.
-    """
-    # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
+def ask_server(settings: Settings, job: str, key: KeySource) -> int:
+    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key."""
+    # Loaded only now, so that help is there at once.
     from jobfs.api.client import Client
 
     try:
-        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)
+        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT)
     except TimeoutError:
         raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
     except UnauthorizedError:
@@ -113,8 +103,6 @@ def ask_server(
         raise UsageError(
             f"{settings.base_url} knows no job {job}, or it has no workspace yet: check the job id"
         ) from None
-    except ContractError as error:
-        raise UsageError(f"{settings.base_url} does not speak the Workspace Instance API: {error}") from None
     except UsageError:
         raise
     except JobfsError as error:
@@ -132,24 +120,6 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         except ContractError:
             # With all items in it, it may be too much: a page tells how many there are.
             return client.list_page(1, 0).total
-
-
-def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
-    """Take away dead mounts of FUSE at `path`; raises UsageError if something is mounted there then."""
-    while (there := mount_at(path)) is not None:
-        if not (there.kind.partition(".")[0] == "fuse" and is_dead(path)):
-            if there.kind == "fuse.jobfs":
-                raise UsageError(
-                    f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
-                )
-            raise UsageError(f"something is mounted at {path} already: give another directory")
-        with contextlib.suppress(JobfsError):
-            unmount(path, lazy=True)
-        if mount_at(path) == there:
-            raise UsageError(
-                f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
-            )
-        say(f"{gone(path)}: its dead mount was taken away")
 
 
 def check_writable(path: Path, what: str, option: str) -> None:
@@ -214,9 +184,16 @@ def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
         if not key.strip():
             raise UsageError("there is no API key: set PERSTACK_API_KEY, or give --api-key-file FILE")
         return fixed_key(key)
-    _check_key_file(settings.api_key_file, warn)
-    source = FileKey(settings.api_key_file)
+    path = settings.api_key_file
+    if not path.is_file():
+        # Without the name: someone may have given the key where its file was asked for.
+        raise UsageError("what is given as --api-key-file is not a file")
+    source = FileKey(path)
     source()
+    info = path.stat()
+    # What ssh asks of a private key, and only of the user's own: others are an administrator's affair.
+    if info.st_uid == os.geteuid() and info.st_mode & 0o077:
+        warn(f"others can read the API key in {path}: chmod 600 {path}")
     return source
 
 
@@ -228,18 +205,3 @@ def _leave_no_core_dump() -> None:
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def _check_key_file(path: Path, warn: Callable[[str], None]) -> None:
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        # Without the name: someone may have given the key where its file was asked for.
-        raise UsageError("the file given as --api-key-file does not exist") from None
-    except OSError as error:
-        raise UsageError(f"can't read the API key from {path}: {error.strerror}") from None
-    if not path.is_file():
-        raise UsageError(f"can't read the API key from {path}: it is not a file")
-    # What ssh asks of a private key, and only of the user's own: others are an administrator's affair.
-    if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-        warn(f"others can read the API key in {path}: chmod 600 {path}")

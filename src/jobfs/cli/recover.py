@@ -14,17 +14,17 @@ from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.options import Command, setting_options
 from jobfs.cli.running import left_by
-from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
+from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
+from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 
 if TYPE_CHECKING:
     from jobfs.mount import Mounted
-    from jobfs.settings import Settings
 
 
 @click.command("recover", cls=Command, short_help="Finish what a killed mount has left, without mounting.")
@@ -36,18 +36,11 @@ if TYPE_CHECKING:
     help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="Give up sending after this long.  [default: as long as it takes]",
-)
 @setting_options("base_url", "api_key_file", "state_dir")
 def recover(
     job: str,
     mount: str | None,
     yes: bool,
-    drain_timeout: float | None,
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:  # fmt: skip
@@ -67,17 +60,10 @@ def recover(
     preflight.ask_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
-    try:
-        return _finish_all(settings, job, key, drain_timeout)
-    except KeyboardInterrupt:
-        tell(
-            f"jobfs: interrupted: what is not sent yet is in the journal, for the next mount of this job or jobfs recover {job}",
-            err=True,
-        )
-        return INTERRUPTED
+    return _finish_all(settings, job, key)
 
 
-def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
+def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
     running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = found.record.directory if found.record else "?"
@@ -90,7 +76,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     left, all_done = list[Any](), not running
     for found in ended:
         try:
-            left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
+            left += _finish(settings, job, key, slot.reopen(found, settings.base_url))
         except JobfsError as error:  # that keeps no other from being finished
             tell(f"jobfs: {error}", err=True)
             all_done = False
@@ -100,22 +86,18 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
 
 
 @within()
-def _finish(
-    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory, timeout: float | None
-) -> list[Any]:
+def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
     place.write_record()
     where = f"the mount at {place.record.directory}"
-    with _started(settings, job, key, place) as mounted:
+    about = f"sending what {place.record.directory} had left"
+    with sending(about) as progress, _started(settings, job, key, place) as mounted:
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
             tell(line)
-        with sending(f"sending what {place.record.directory} had left") as progress:
-            left: list[Any] = list(mounted.vfs.flush_all(None, timeout, progress))
+        left: list[Any] = list(mounted.vfs.flush_all(None, None, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            if had_left:
-                tell("jobfs: waiting for what may still arrive of the killed mount", err=True)
             left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")

@@ -1,4 +1,4 @@
-"""Mounts of this user: running ones and ended ones, by their slots in the state directory; dead ones."""
+"""Mounts of this user, by their slots in the state directory: running ones, and ended ones with what they have left."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobfs import control, mountpoint
-from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
-from jobfs.errors import JobfsError, UsageError
+from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
 from jobfs.names import CONTROL_DIR
 from jobfs.private import user_name
+from jobfs.settings import load
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
 
@@ -24,20 +24,12 @@ from jobfs.state.left import left_in
 def mounts(state_dir: str | None) -> list[slot.Found]:
     """Every running mount of the state directory, by mount point."""
     found = slot.running(load({"state_dir": state_dir}).state_dir)
-    return sorted((_as_it_is(entry) for entry in found if entry.record is not None), key=directory_of)
-
-
-def _as_it_is(found: slot.Found) -> slot.Found:
-    """A mount that is not where its record says is asked: a directory above it may have another name by now."""
-    if not _is_there(found):
-        with contextlib.suppress(JobfsError):
-            control.call(found.path, "where", timeout=STAT_LIMIT)
-            return slot.look(found.path)
-    return found
+    return sorted((entry for entry in found if entry.record is not None), key=directory_of)
 
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
+    # Of several at one directory, some may be detached: the one of the job that is there.
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
     )
@@ -50,38 +42,41 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
         for above in (spelt, *spelt.parents):
             there = mount_at(str(above))
             if there is not None and there.kind == "fuse.jobfs":
-                told = _as_it_tells(there)
-                if told is None:
-                    raise UsageError(why_not_found(str(above), there, state_dir))
-                return told, "/".join(spelt.relative_to(above).parts)
-    ended = [said for said in told_of_ended(state_dir) if f" at {os.path.abspath(path)} " in said]
-    raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
-
-
-def _as_it_tells(there: MountInfo) -> slot.Found | None:
-    """A mount that has another state directory, by its own status; None if it is not this user's, or does not answer."""
-    if there.user != os.geteuid():
-        return None
-    status = Path(there.point, CONTROL_DIR, "status.json")
-    try:
-        told = json.loads(bounded(status.read_bytes, STAT_LIMIT))
-        found = slot.look(Path(told["state_dir"]))
-    except (OSError, ValueError, KeyError):
-        return None
-    return _as_it_is(found) if slot.in_use(found) else None
+                return _as_it_tells(there, state_dir), "/".join(spelt.relative_to(above).parts)
+    left = [each.told for each in ended(state_dir) if each.directory in _spellings(path)]
+    raise UsageError("; ".join([f"no job is mounted at {path}", *left]))
 
 
 def _spellings(path: str) -> Iterator[str]:
     """What a path may be called by the mount that it lies in; the last of them may ask that mount for links."""
     yield os.path.abspath(path)
-    yield os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
     yield os.path.realpath(path)
 
 
+def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
+    """A mount that has another state directory, by its own status. Raises UsageError if it does not answer, with the remedy."""
+    point = there.point
+    if there.user is not None and there.user != os.geteuid():
+        name = user_name(there.user)
+        raise UsageError(f"{point} was mounted by {name}: run this as {name}")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        status = json.loads(bounded(Path(point, CONTROL_DIR, "status.json").read_bytes, STAT_LIMIT))
+        found = slot.look(Path(status["state_dir"]))
+        if slot.in_use(found):
+            return found
+    if is_dead(point):
+        known = [each for each in ended(state_dir) if each.dead and each.directory == point]
+        raise UsageError(known[0].told if known else _remedy(point))
+    raise UsageError(
+        f"the process that serves {point} can't be found: give the --state-dir it was mounted with, "
+        f"or end it with fusermount -u {point}; it sends what is left"
+    )
+
+
 def _is_there(found: slot.Found) -> bool:
-    """True if the job that is mounted at its directory now is this one's: it may be detached, with another in its place."""
-    there, record = mount_at(directory_of(found)), found.record
-    return there is not None and record is not None and there.source in ("", record.job)
+    """True if the job that is mounted at its directory now is this one's."""
+    there = mount_at(directory_of(found))
+    return there is not None and there.source in ("", found.path.parent.name)
 
 
 def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:
@@ -90,24 +85,16 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
         return [mount_of(path, state_dir)]
     found = mounts(state_dir)
     if not found:
-        raise UsageError("; ".join(told_of_ended(state_dir)) or "no job is mounted")
+        raise UsageError("; ".join(each.told for each in ended(state_dir)) or "no job is mounted")
     return [(entry, "") for entry in found]
 
 
-def asked(
-    found: slot.Found, name: str, args: dict[str, Any], quiet: set[str] | None = None, **how: Any
-) -> Any:
-    """What a mount answers; None, and a sentence, if it does not: that keeps no other from being asked. Raises FsError.
-
-    `quiet`: mounts of which that was said before.
-    """
+def asked(found: slot.Found, name: str, args: dict[str, Any], **how: Any) -> Any:
+    """What a mount answers; None, and a sentence, if it does not: that keeps no other from being asked. Raises FsError."""
     try:
         return control.call(found.path, name, args, **how)
     except control.NoMountError as error:
-        told, where = quiet if quiet is not None else set(), directory_of(found)
-        if where not in told:
-            tell(f"jobfs: {where}: {error}", err=True)
-        told.add(where)
+        tell(f"jobfs: {directory_of(found)}: {error}", err=True)
         return None
 
 
@@ -116,62 +103,55 @@ def directory_of(found: slot.Found) -> str:
     return found.record.directory if found.record else ""
 
 
-def why_not_found(directory: str, there: MountInfo, state_dir: str | None) -> str:
-    """Why a job is mounted at a directory, and no running mount of this user is found."""
-    if is_dead(there.point):
-        return remedy(directory, dead_mounts(state_dir).get(there.point))
-    if there.user is not None and there.user != os.geteuid():
-        name = user_name(there.user)
-        return f"{directory} was mounted by {name}: run this as {name}"
-    return (
-        f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
-        f"or end it with fusermount -u {directory}; it sends what is left"
-    )
+class Ended(NamedTuple):
+    """A slot whose process is gone; `dead`: its mount is still there. `left`: what it has left, in words, "" if nothing."""
+
+    found: slot.Found
+    dead: bool
+    left: str
+
+    @property
+    def directory(self) -> str:
+        """Where it was mounted."""
+        return directory_of(self.found)
+
+    @property
+    def told(self) -> str:
+        """A sentence with the remedy."""
+        if self.dead:
+            return _remedy(self.directory) + (f"; it has left {self.left}" if self.left else "")
+        where, job = self.directory or self.found.path, self.found.path.parent.name
+        return f"the mount that ended at {where} has left {self.left}: mount the job again, or jobfs recover {job}"
 
 
-# Mounts that have ended, and dead ones
-
-
-def _ended(state_dir: str | None) -> list[slot.Found]:
-    """The slots in the state directory whose process is gone."""
-    root = load({"state_dir": state_dir}).state_dir
-    found = list[slot.Found]()
-    with contextlib.suppress(OSError):  # there is none yet
-        for job in sorted(os.listdir(root)):
-            with contextlib.suppress(OSError):  # a mount of that job says what is the matter with it
-                found += slot.others(root, job, "")
-    return found
-
-
-def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
-    """Mounts of this user whose process is gone, by mount point."""
-    # Of the jobs that had a directory one after another, the one that is there.
-    places = {directory_of(found): found for found in sorted(_ended(state_dir), key=_is_there)}
-    mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
-    return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
-
-
-def told_of_ended(state_dir: str | None) -> list[str]:
-    """Each dead mount, and what an ended one has left, with the remedy: a sentence each."""
-    dead = dead_mounts(state_dir)
-    told = [remedy(directory, found) for directory, found in dead.items()]
-    # Of a job that is mounted, its status tells.
+def ended(state_dir: str | None) -> list[Ended]:
+    """The dead mounts, and the ended ones that have left something; of a job that is mounted, its status tells that."""
     mounted = {found.path.parent for found in mounts(state_dir)}
-    for found in _ended(state_dir):
-        done = found.record is not None and found.record.clean
-        if not done and found not in dead.values() and found.path.parent not in mounted:
-            where, left = directory_of(found) or found.path, left_by(found)
-            recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
-            told += [f"the mount that ended at {where} has left {left}: {recover}"] if left else []
-    return told
+    points = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
+    every = list[Ended]()
+    for found in _slots(load({"state_dir": state_dir}).state_dir):
+        dead = directory_of(found) in points and is_dead(directory_of(found)) and _is_there(found)
+        done = found.path.parent in mounted or (found.record is not None and found.record.clean)
+        left = "" if done and not dead else left_by(found)
+        if dead or left:
+            every.append(Ended(found, dead, left))
+    return every
+
+
+def _slots(state_dir: Path) -> Iterator[slot.Found]:
+    """Those whose process is gone."""
+    with contextlib.suppress(OSError):  # there is none yet
+        for job in sorted(os.listdir(state_dir)):
+            with contextlib.suppress(OSError):  # a mount of that job says what is the matter with it
+                yield from slot.others(state_dir, job, "")
 
 
 def tell_of_ended(state_dir: str | None) -> bool:
-    """The same on stderr; True if there is any."""
-    told = told_of_ended(state_dir)
-    for sentence in told:
-        tell(f"jobfs: {sentence}", err=True)
-    return bool(told)
+    """Name them on stderr; True if there is any."""
+    every = ended(state_dir)
+    for each in every:
+        tell(f"jobfs: {each.told}", err=True)
+    return bool(every)
 
 
 def left_by(found: slot.Found) -> str:
@@ -189,9 +169,5 @@ def gone(directory: str) -> str:
     return f"the process that served {directory} is gone"
 
 
-def remedy(directory: str, found: slot.Found | None) -> str:
-    """The same, with what to do about it, and what it has left."""
-    left = left_by(found) if found is not None else ""
-    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}" + (
-        f"; it has left {left}" if left else ""
-    )
+def _remedy(directory: str) -> str:
+    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"

@@ -12,9 +12,6 @@ from jobfs.errors import UsageError
 from jobfs.names import shown as shown
 from jobfs.nodes import Sent
 
-#: The exit code of a command that Ctrl-C has ended.
-INTERRUPTED = 130
-
 #: Characters of a bar.
 _WIDTH = 20
 
@@ -46,9 +43,19 @@ def size(number: int) -> str:
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
     """A function to call with how far it is: it shows a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda sent: None
-        return
+    try:
+        if sys.stderr.isatty():
+            with _bar(shown(what)) as update:
+                yield update
+        else:
+            yield lambda sent: None
+    except KeyboardInterrupt:
+        tell("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
+        raise
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
     from rich.table import Column
@@ -63,13 +70,11 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task(shown(what), total=None, amount="")
-
-        def update(sent: Sent) -> None:
-            # Directories and empty files have no bytes: then nothing moves until they are there.
-            bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
-
-        yield update
+        task = bar.add_task(what, total=None, amount="")
+        # Directories and empty files have no bytes: then nothing moves until they are there.
+        yield lambda sent: bar.update(
+            task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent)
+        )
 
 
 def _amount(sent: Sent) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ import click
 from jobfs import document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_ended
+from jobfs.cli.running import asked, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size, tell
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import JobfsError
@@ -21,8 +22,6 @@ from jobfs.errors import JobfsError
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
-
-    from jobfs.state.directory import Found
 
 Reports = list[Status]
 
@@ -33,10 +32,6 @@ WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 _PATIENCE = 10.0
 #: Seconds between two looks of `--watch`.
 _EVERY = 1.0
-#: Fields that change without anything having happened.
-_PASSING = frozenset(
-    {"age", "snapshot_age", "next_try", "latency", "requests", "listing_seconds", "effective_ttl"}
-)
 
 #: Lists of a status: what each is called, and whether an entry in it needs a person.
 _LISTS = {
@@ -49,15 +44,15 @@ _LISTS = {
 }
 #: Entries of a list that are shown; --json has them all.
 _MOST = 20
-#: Seconds after which a description of the job is no longer taken for what it is now, and a listing is worth a word.
-_OLD, _LONG = 30.0, 1.0
+#: Seconds after which a description of the job is no longer taken for what it is now.
+_OLD = 30.0
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
 @click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True,
               help="Print the document that .jobfs/status.json holds (its fields: man jobfs-status).")  # fmt: skip
-@click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C; in a pipe, print each change.")
+@click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @state_dir_option
 def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | None) -> int:
     """Show the mount at DIR, or every mount.
@@ -66,45 +61,40 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     --watch it is what was shown last that counts, and it ends when the mount does.
     """
 
-    silent: set[str] = set()
-
-    def look() -> Reports:
+    def look() -> tuple[int, Reports]:
         every = mounts_of(directory, state_dir)
-        found = [(found, asked(found, "status", {}, quiet=silent, timeout=_PATIENCE)) for found, _ in every]
-        reports = [_checked(place, report) for place, report in found if report is not None]
+        answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
+        reports = [_checked(report) for report in answers if report is not None]
         if not reports:
             raise JobfsError("no mount answers")
-        return reports
+        if len(reports) < len(every):
+            return NO_ANSWER, reports
+        return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL, reports
 
     def show_json(reports: Reports) -> None:
-        shown = reports[0] if directory or (len(reports) == 1 and not silent) else reports
+        shown = reports[0] if directory or len(reports) == 1 else reports
         click.echo(json.dumps(shown, indent=None if watch else 2))
 
-    show = show_json if as_json else _print
     try:
-        if not watch:
-            reports = look()
-            show(reports)
-            ended = directory is None and tell_of_ended(state_dir)
-            return NO_ANSWER if silent else NEEDS_A_PERSON if ended else _code(reports)
-        return _live(look) if sys.stdout.isatty() and not as_json else _watch(look, _changes(show))
+        if watch:
+            return _watch(look, show_json if as_json else None if sys.stdout.isatty() else _print)
+        code, reports = look()
+        show_json(reports) if as_json else _print(reports)
+        ended = directory is None and tell_of_ended(state_dir)
+        return NEEDS_A_PERSON if ended and code == WELL else code
     except JobfsError as error:
         tell(f"jobfs: {error}", err=True)
         return NO_ANSWER
 
 
-def _checked(found: Found, report: Status) -> Status:
+def _checked(report: Status) -> Status:
     """The report of a mount. Raises JobfsError for one that is of another version."""
     if report.get("schema") != document.SCHEMA:
-        where = directory_of(found)
+        where = report.get("directory")
         raise JobfsError(
             f"the mount at {where} is of another version of jobfs: jobfs umount {where}, then mount it again"
         )
     return report
-
-
-def _code(reports: Reports) -> int:
-    return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
 
 
 def _print(reports: Reports) -> None:
@@ -115,51 +105,30 @@ def _print(reports: Reports) -> None:
     console.print()
 
 
-def _live(look: Callable[[], Reports]) -> int:
-    """Show it on a terminal, as far as that has lines."""
+def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], object] | None) -> int:
+    """Look and show until Ctrl-C, without a `show` one view, as far as a terminal has lines; the exit code of the last look.
+
+    Raises JobfsError once nothing is mounted.
+    """
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
-    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        return _watch(look, lambda reports: live.update(_pictured(reports), refresh=True))
-
-
-def _watch(look: Callable[[], Reports], show: Callable[[Reports], object]) -> int:
-    """Look and show until Ctrl-C; the exit code of what was shown last. Raises JobfsError once nothing is mounted."""
     code: int | None = None
+    view = Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="ellipsis")
     try:
-        while True:
-            reports = look()
-            # Before it is shown: who has seen it may end this at once.
-            code = _code(reports)
-            show(reports)
-            time.sleep(_EVERY)
+        with view if show is None else contextlib.nullcontext():
+            while True:
+                code, reports = look()
+                if show is None:
+                    view.update(_pictured(reports), refresh=True)
+                else:
+                    show(reports)
+                    sys.stdout.flush()
+                time.sleep(_EVERY)
     except KeyboardInterrupt:
         if code is None:
             raise
         return code
-
-
-def _changes(show: Callable[[Reports], object]) -> Callable[[Reports], None]:
-    """Show only what is not as before."""
-    before: Any = None
-
-    def show_changed(reports: Reports) -> None:
-        nonlocal before
-        now = _lasting(reports)
-        if now != before:
-            before = now
-            show(reports)
-            sys.stdout.flush()
-
-    return show_changed
-
-
-def _lasting(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _lasting(part) for name, part in value.items() if name not in _PASSING}
-    return [_lasting(part) for part in value] if isinstance(value, list) else value
 
 
 # In words
@@ -217,7 +186,7 @@ def _job(job: Job) -> str:
     steps = None if job["current_step"] is None else f"step {job['current_step']:,}"
     if steps and job["total_steps"]:
         steps += f" of {job['total_steps']:,}"
-    tokens = None if job["tokens"]["total"] is None else f"{job['tokens']['total']:,} tokens"
+    tokens = None if job["tokens"] is None else f"{job['tokens']:,} tokens"
     ended = "has ended" if job["ended"] else None
     old = f"{_span(job['age'])} ago" if (job["age"] or 0.0) > _OLD else None
     return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens, old)))
@@ -225,18 +194,16 @@ def _job(job: Job) -> str:
 
 def _server(report: Status) -> str:
     server = report["server"]
-    answering = {True: "answers", False: "does not answer", None: "has not answered yet"}[server["answering"]]
+    answering = "answers" if server["answering"] else "does not answer"
     latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
     return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
 
 
 def _listing(report: Status) -> str:
-    age, ttl, seconds = report["snapshot_age"], report["effective_ttl"], report["listing_seconds"]
+    age, ttl = report["snapshot_age"], report["effective_ttl"]
     if age is None:
         return "not read yet"
-    when = f"after {ttl:.0f} s" if age <= ttl else "when something is looked up"
-    takes = f", takes {seconds:.1f} s" if seconds >= _LONG else ""
-    return f"{age:.1f} s old, refreshed {when}{takes}"
+    return f"{age:.1f} s old, good for {ttl:.0f} s"
 
 
 def _unsent(entries: Sequence[Unsent], failed: int) -> str:
@@ -250,21 +217,14 @@ def _unsent(entries: Sequence[Unsent], failed: int) -> str:
 
 def _described(entry: Mapping[str, Any]) -> str:
     """One line for an entry of a list: its path, and what else is known of it."""
-    rest = [text for name, value in entry.items() if (text := _word(name, value))]
-    return ": ".join([str(entry["path"]), *([", ".join(rest)] if rest else [])])
-
-
-def _word(name: str, value: Any) -> str:
-    """What a field of an entry says to a person; "" where that goes without saying, or is said elsewhere."""
-    if name in ("path", "diff", "origin") or value in (None, "") or (name == "state" and value != "failed"):
-        return ""
-    words = {
-        "size": lambda: size(int(value)),
-        "age": lambda: f"{_span(value)} old",
-        "attempts": lambda: counted(value, "attempt") if value else "",
-        "next_try": lambda: f"next try in {_span(value)}" if value else "",
-    }
-    return words.get(name, lambda: str(value))()
+    told = [
+        size(entry["size"]) if "size" in entry else "",
+        f"{_span(entry['age'])} old" if entry.get("age") is not None else "",
+        entry.get("reason", ""),
+        "failed" if entry.get("state") == "failed" else "",
+    ]
+    rest = ", ".join(filter(None, told))
+    return f"{entry['path']}: {rest}" if rest else str(entry["path"])
 
 
 def _span(seconds: float | None) -> str:

@@ -20,9 +20,9 @@ from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli.screen import confirmed, tell
 from jobfs.errors import UsageError
+from jobfs.settings import Settings
 
 if TYPE_CHECKING:
-    from jobfs.settings import Settings
     from jobfs.trial.questions import Row
 
 #: Seconds without progress after which the server is not waited for, whatever --timeout says.
@@ -60,7 +60,7 @@ def run(
     report: Path | None,
     show: Callable[[str, str], object],
 ) -> int:
-    """Try the server of this job, and `show` each answer with its mark; the exit code."""
+    """Try the server of this job, and `show` with its mark each answer that is not as wished; the exit code."""
     base_url = check_base_url(settings.base_url)
     if not yes and not confirmed(
         f"May jobfs make a hidden directory in the workspace of job {job} at {base_url}, write about 20 small files in it, "
@@ -77,7 +77,8 @@ def run(
     stopped = _ask(settings, job, key, rows)
     for row, _ in rows:
         known.learn(**row.finding.facts)
-        show(row.finding.verdict, f"{row.asked} {row.finding.answered}: {row.finding.meaning}")
+        if row.finding.verdict != "ok":
+            show(row.finding.verdict, f"{row.asked} {row.finding.answered}: {row.finding.meaning}")
     if report is not None:
         ended = "broken off" if stopped else "asked to the end" if len(rows) > len(QUESTIONS) else "given up"
         from jobfs.trial.report import document

@@ -11,12 +11,12 @@ import click
 from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts, why_not_found
-from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
+from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
+from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.control import NoMountError
-from jobfs.draining import kept, outstanding
+from jobfs.draining import describe, kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import is_dead, mount_at, open_files, unmount, uses_of
+from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
 from jobfs.state.directory import Found, in_use
 
 #: Seconds that a mount which has answered takes to end.
@@ -70,7 +70,7 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; what one of them is refused for keeps no other from it."""
-    found = [*mounts(state_dir), *dead_mounts(state_dir).values()]
+    found = [*mounts(state_dir), *(each.found for each in ended(state_dir) if each.dead)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
     for one in found:
@@ -85,8 +85,6 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
         except JobfsError as error:
             tell(f"jobfs: {error}", err=True)
             code = 1
-        if code == INTERRUPTED:
-            return code
         worst = max(worst, code)
     return worst
 
@@ -95,10 +93,13 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         found, inside = mount_of(directory, state_dir)
     except UsageError:
-        return _unmount_plainly(directory, state_dir)
+        there = mount_at(os.path.realpath(directory))
+        if there is None or there.kind != "fuse.jobfs" or not is_dead(there.point):
+            raise
+        return _take_away(there, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
-    _let_go(found, directory)
+    os.chdir("/")  # this command is not what keeps it busy
     try:
         with sending(f"sending {directory_of(found)}") as progress:
             answer: dict[str, Any] = control.call(
@@ -108,76 +109,50 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
                 progress=progress,
                 say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
             )
-    except KeyboardInterrupt:
-        state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
-        tell(
-            f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
-            "it is in the journal, and nothing is lost",
-            err=True,
-        )
-        return INTERRUPTED
-    except NoMountError as error:
-        return _code_after_the_end(found, state_dir, error)
+    except NoMountError:
+        return _code_after_the_end(found, state_dir)
     left = answer["left"]
     if "goes_on" in answer:
-        still = f"; still open there: {answer['open']}" if answer["open"] else ""
-        unsent = f"; {outstanding(left)}" if left else ""
+        open_there = f"; still open there: {answer['open']}" if answer["open"] else ""
+        unsent = f"; {len(left)} unsent: {describe(left)}" if left else ""
         tell(
             f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
-            f"sent{still}{unsent}",
+            f"sent{open_there}{unsent}",
             err=True,
         )
         return 1
     # Waits, so that the next mount finds the slot free.
     in_use(found, _ENDING)
-    if left:
-        tell(f"jobfs: {kept(left)}", err=True)
-    return 1 if left else 0
+    return _told(kept(left))
 
 
-def _let_go(found: Found, directory: str) -> None:
-    """This command is not what keeps a mount busy. Raises JobfsError if it has to be."""
-    os.chdir("/")
-    there = mount_at(directory_of(found))
-    if there is None:
-        return
-    for number, _ in open_files("self", there):
-        if number > 2:  # of whoever called this, as a shell that has it open
-            os.close(number)
-    if own := uses_of("self", there):
-        used = f"this command itself uses {', '.join(own)} in {directory}"
-        raise JobfsError(f"{used}: run it with its output elsewhere")
-
-
-def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError) -> int:
-    """It was ending before it could answer: what it has left on the disk tells. Raises `error` if it goes on, or nobody knows."""
+def _code_after_the_end(found: Found, state_dir: str | None) -> int:
+    """It was ending before it could answer: what it has left on the disk tells. Raises NoMountError if it goes on."""
     if in_use(found, _ENDING):
-        raise error
-    if is_dead(directory_of(found)):
-        return _unmount_plainly(directory_of(found), state_dir)
-    if left := left_by(found):
+        raise NoMountError(f"the mount at {directory_of(found)} does not answer")
+    there = mount_at(directory_of(found))
+    if there is not None and is_dead(there.point):
+        return _take_away(there, state_dir)
+    return _told(left_by(found))
+
+
+def _told(left: str) -> int:
+    """Say what is left, if anything is; the exit code."""
+    if left:
         tell(f"jobfs: {left}", err=True)
     return 1 if left else 0
 
 
-def _unmount_plainly(directory: str, state_dir: str | None) -> int:
-    """Unmount what no process of this user serves any more: 1 if that has left something to be sent, or nobody knows."""
-    path = os.path.abspath(directory)
-    there = mount_at(path) or mount_at(os.path.realpath(path))
-    if there is None:
-        raise UsageError(f"nothing is mounted at {directory}")
-    if there.kind != "fuse.jobfs":
-        raise UsageError(f"what is mounted at {directory} is not a job: umount {directory}")
-    if not is_dead(there.point):
-        raise UsageError(why_not_found(directory, there, state_dir))
-    found = dead_mounts(state_dir).get(there.point)
+def _take_away(there: MountInfo, state_dir: str | None) -> int:
+    """Unmount what no process serves any more: 1 if that has left something to be sent, or nobody knows."""
+    known = [each for each in ended(state_dir) if each.dead and each.directory == there.point]
     # What is open there gets nothing but errors.
     unmount(there.point, lazy=True)
-    left = "what is not known here" if found is None else left_by(found)
+    left = known[0].left if known else "what is not known here"
     becomes = (
         f"it has left {left}: mount the job again, or jobfs recover {there.source}"
         if left
         else "it had left nothing to send"
     )
-    tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
+    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away; {becomes}", err=True)
     return 1 if left else 0

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import platformdirs
 
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.cli.helper import program
-from jobfs.cli.options import Command, load, not_empty, setting_options
+from jobfs.cli.options import Command, not_empty, setting_options
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS
+from jobfs.settings import OPTIONS, Settings, flag, load
 
-if TYPE_CHECKING:
-    from jobfs.settings import Settings
-
-#: Seconds that `jobfs umount` has at the end, unless told otherwise; and until a mount that failed is made again.
-_DRAIN, _AGAIN = 300.0, 30
+#: Seconds that `jobfs umount` has at the end.
+_DRAIN = 300
 #: What stays as it is in a word of a unit.
 _PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+-]+")
 
@@ -40,38 +37,23 @@ ExecStart={start}
 # "-": that somebody has unmounted it before is no failure.
 ExecStop=-{stop}
 TimeoutStopSec={timeout:.0f}
-{key}
+# Unless ExecStart names a key file: a file of mode 600 with the line PERSTACK_API_KEY=...
+EnvironmentFile=-{environment}
 # A killed mount is mounted again and goes on sending. 1: it was unmounted, and something could not be sent.
 Restart=on-failure
-RestartSec={again}
+RestartSec=30
 RestartPreventExitStatus=1
 
 [Install]
 WantedBy=default.target
 """
 
-_KEY_IN_FILE = """\
-# The API key is read from the file that ExecStart names."""
-
-_KEY_IN_ENVIRONMENT = """\
-# A file of mode 600 with the line PERSTACK_API_KEY=...
-EnvironmentFile={file}"""
-
 
 @click.command("systemd-unit", cls=Command, short_help="Print a systemd user unit that mounts JOB at DIR.")
 @click.argument("job")
 @click.argument("directory", callback=not_empty, metavar="DIR")
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    default=_DRAIN,
-    help=f"How long stopping may take to send what is unsent.  [default: {_DRAIN:g}]",
-)
 @setting_options("base_url", "api_key_file", "state_dir", "mount_options")
-def systemd_unit(
-    job: str, directory: str, drain_timeout: float, mount_options: tuple[str, ...], **flags: Any
-) -> int:
+def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Print a unit for `systemctl --user` that mounts JOB at DIR with the settings given here, or in the environment.
 
     The API key is not in it: it is read from --api-key-file, else from a file of environment variables.
@@ -81,21 +63,17 @@ def systemd_unit(
     check_base_url(settings.base_url)
     jobfs, place = program(), os.path.abspath(directory)
     start = [jobfs, "mount", job, place, "--foreground", *_flags(settings)]
-    stop = [jobfs, "umount", place, "--timeout", f"{drain_timeout:g}"]
+    stop = [jobfs, "umount", place, "--timeout", str(_DRAIN)]
     if "state_dir" in settings.model_fields_set:
         stop += ["--state-dir", str(settings.state_dir)]
-    key_file = platformdirs.user_config_path("jobfs") / "environment"
     text = _UNIT.format(
         name=f"jobfs-{job}.service",
         job=job,
         start=_line(start),
         stop=_line(stop),
         # Where a program keeps the mount busy, that is waited for as long as --timeout, and so is the last sending.
-        timeout=drain_timeout + 2 * settings.timeout + 15,
-        key=_KEY_IN_FILE
-        if settings.api_key_file
-        else _KEY_IN_ENVIRONMENT.format(file=_escaped(str(key_file))),
-        again=_AGAIN,
+        timeout=_DRAIN + 2 * settings.timeout + 15,
+        environment=_escaped(str(platformdirs.user_config_path("jobfs") / "environment")),
     )
     click.echo(text, nl=False)
     return 0
@@ -103,22 +81,17 @@ def systemd_unit(
 
 def _flags(settings: Settings) -> Iterator[str]:
     """The settings that were given, whichever way, as flags."""
-    for option in OPTIONS.values():
-        if option.name not in settings.model_fields_set:
+    for name in OPTIONS:
+        value = getattr(settings, name)
+        if name not in settings.model_fields_set or value is False:
             continue
-        value = getattr(settings, option.name)
-        if option.is_flag:
-            yield from [option.flag] if value else []
+        if value is True:
+            yield flag(name)
         else:
-            yield f"{option.flag}={_text(option.name, value)}"
-
-
-def _text(name: str, value: Any) -> str:
-    if name == "umask":
-        return f"{value:03o}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ":".join(value) if isinstance(value, tuple) else str(value)
+            shown = (
+                f"{value:03o}" if name == "umask" else ":".join(value) if isinstance(value, tuple) else value
+            )
+            yield f"{flag(name)}={shown}"
 
 
 def _line(words: list[str]) -> str:

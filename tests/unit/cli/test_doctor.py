@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,30 +127,6 @@ def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Pat
     )
     assert done.out.count("can't be told") == 2, done.out
     assert (damaged.path / "journal.db").read_bytes() == b"garbage" * 1000
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("locked", ["slot", "home", "everything"])
-def test_a_state_directory_that_cannot_be_read_is_told(run: Run, locked: str) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        top.chmod(0o755)
-        state = top / "state"
-        place = left_behind(state, "/mnt/a", File(1, path="a", generation=1)).path
-        os.chown(state, 65534, 65534)
-        place.parent.chmod(0o755)
-        {"slot": place, "home": place.parent, "everything": state}[locked].chmod(0o000)
-        # Who becomes somebody else may not be able to load more of jobfs.
-        run("doctor", "--state-dir", top / "other", "--cache-dir", top / "other")
-        os.seteuid(65534)
-        try:
-            done = run("doctor", "--state-dir", state, "--cache-dir", state)
-        finally:
-            os.seteuid(0)
-    assert done.err == ""
-    assert "unexpected" not in done.out
-    assert ("Permission denied" in done.out) is (locked == "everything")
-    assert "connection: https://api.perstack.ai: TLS" in done.out
 
 
 def test_mounts_are_counted_and_the_dead_told_with_the_remedy(

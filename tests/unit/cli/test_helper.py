@@ -69,17 +69,3 @@ def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: p
     script.unlink()
     with pytest.raises(UsageError, match="pip install"):
         helper.program()
-
-
-def test_root_is_warned_of_a_program_that_another_user_can_change(
-    run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "bin" / "jobfs"
-    target.parent.mkdir(mode=0o777)
-    target.parent.chmod(0o777)
-    target.write_text("")
-    monkeypatch.setattr(helper, "program", lambda: str(target))
-    done = run("install-helper")
-    assert done.code == 0
-    assert f"whoever mounts runs {target}, which everybody can change" in done.err
-    assert os.readlink(place / "mount.jobfs") == str(target)

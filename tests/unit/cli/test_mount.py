@@ -68,17 +68,6 @@ def test_everything_is_checked_before_anything_is_mounted(
     assert slot.running(state) == []
 
 
-def test_a_server_that_refuses_leaves_no_state(
-    run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: Any) -> None:
-        raise UsageError("refused")
-
-    monkeypatch.setattr(preflight, "ask_server", refuse)
-    assert run("mount", JOB, place, "-f") == Outcome(2, "", "jobfs: refused\n")
-    assert not (state / JOB).exists()
-
-
 def test_warnings_are_said_before_it_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
@@ -91,34 +80,34 @@ def test_warnings_are_said_before_it_is_mounted(
 
 
 def test_a_directory_that_was_made_goes_if_the_mount_fails(
-    run: Run, events: list[Any], place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = place / "made"
-    assert run("mount", JOB, made, "-f").code == 0
-    assert made.is_dir()
+    monkeypatch.setattr(mounting, "run", lambda *args: 1)
+    assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
     made.rmdir()
 
     def fail(*args: Any) -> int:
         raise UsageError("could not mount")
 
-    monkeypatch.setattr(command, "in_background", lambda serve: 2)
-    assert run("mount", JOB, made).code == 2
-    assert not made.exists()
     monkeypatch.setattr(mounting, "run", fail)
     assert run("mount", JOB, made, "-f").code == 2
     assert not made.exists()
-    monkeypatch.setattr(mounting, "run", lambda *args: 1)
-    assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
-    assert made.is_dir()
+    monkeypatch.setattr(command, "in_background", lambda serve: 2)
+    assert run("mount", JOB, made).code == 2
+    assert not made.exists()
+    monkeypatch.setattr(preflight, "ask_server", fail)
+    assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
+    assert not made.exists()
+    assert not (state / ("k" * 24)).exists()
 
 
 #: What a mount does, by name; run in a process of its own, which forks.
 BODIES = {
     "ready": """
-        front.say("a warning")
-        front.keep_log(log)
-        front.ready("mounted here")
-        front.say("said later")
+        logs.say("a warning")
+        ready("mounted here", log)
+        logs.say("said later")
         print("printed later", flush=True)
         return 0
     """,
@@ -127,12 +116,12 @@ BODIES = {
     "bug": "raise RuntimeError('a bug')",
     "death": "os._exit(3)",
     "late": """
-        front.keep_log(log)
-        front.ready("mounted here")
+        logs.set_up("info", lambda: "sk-secret")
+        ready("mounted here", log)
         raise FsError(5, 'broke later')
     """,
     "facts": """
-        front.ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]))
+        ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
         return 0
     """,
 }
@@ -140,13 +129,14 @@ BODIES = {
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
+from jobfs.cli import logs
 from jobfs.cli.mount import in_background
 from jobfs.errors import FsError, JobfsError, UsageError
 
 log = Path(sys.argv[1])
 os.umask(0o077)
 
-def serve(front):
+def serve(ready):
     {body}
 
 try:
@@ -157,54 +147,41 @@ except JobfsError as error:
 """
 
 
+Background = Callable[[str], subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def background(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+def background(tmp_path: Path) -> Background:
     def background(name: str) -> subprocess.CompletedProcess[str]:
         body = "\n    ".join(line.strip() for line in BODIES[name].strip().splitlines())
-        return subprocess.run(
-            [sys.executable, "-c", SCRIPT.format(body=body), str(tmp_path / "log")],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        command = [sys.executable, "-c", SCRIPT.format(body=body), str(tmp_path / "log")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
     return background
 
 
-def test_the_command_returns_once_the_mount_answers(
-    background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    done = background("ready")
-    ready = f"mounted here; its log is {tmp_path / 'log'}\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, ready, "jobfs: a warning\n")
-    assert (tmp_path / "log").read_text().splitlines() == ["said later", "printed later"]
-    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
-
-
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "out", "err"),
     [
-        ("usage", 2, "jobfs: give another\n"),
-        ("failure", 1, "jobfs: it broke\n"),
-        ("bug", 70, "jobfs: unexpected RuntimeError: a bug\n"),
-        ("death", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
+        ("ready", 0, "mounted here; its log is LOG\n", "jobfs: a warning\n"),
+        ("facts", 0, f'[true, "/", "{os.devnull}"]; its log is LOG\n', ""),
+        ("usage", 2, "", "jobfs: give another\n"),
+        ("failure", 1, "", "jobfs: it broke\n"),
+        ("bug", 70, "", "jobfs: unexpected RuntimeError: a bug\n"),
+        ("death", 1, "", "jobfs: the mount ended before it answered: try --foreground to see why\n"),
     ],
 )
-def test_a_mount_that_fails_is_told_by_the_command(
-    background: Callable[[str], subprocess.CompletedProcess[str]], name: str, code: int, said: str
+def test_the_command_returns_once_the_mount_answers_or_fails(
+    background: Background, tmp_path: Path, name: str, code: int, out: str, err: str
 ) -> None:
     done = background(name)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+    log = tmp_path / "log"
+    assert (done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr) == (code, out, err)
+    if name == "ready":
+        assert log.read_text().splitlines() == ["jobfs: said later", "printed later"]
+        assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_fails_later_is_in_the_log(
-    background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_what_fails_later_is_in_the_log(background: Background, tmp_path: Path) -> None:
     assert background("late").returncode == 0
-    eventually(lambda: (tmp_path / "log").read_text() == "broke later\n")
-
-
-def test_the_mount_holds_on_to_nothing_of_the_command(
-    background: Callable[[str], subprocess.CompletedProcess[str]],
-) -> None:
-    assert background("facts").stdout == f'[true, "/", "{os.devnull}"]\n'
+    eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))

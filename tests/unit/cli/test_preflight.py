@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from jobfs.emulator import Server
 from jobfs.errors import (
     ApiError,
     ContractError,
-    JobfsError,
     NotFoundError,
     UnauthorizedError,
     UnavailableError,
@@ -55,59 +53,32 @@ def test_a_machine_that_can_mount_gives_the_real_path(
     assert list(place.iterdir()) == []
 
 
-def test_what_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, words in (
-        ("fuse.jobfs", "a job is mounted at .* already: jobfs umount"),
-        ("fuse.sshfs", "something is mounted at"),
-        ("ext4", "something is mounted at"),
-    ):
-        there = MountInfo("1", "0:1", str(place), kind, 0)
-        monkeypatch.setattr(preflight, "mount_at", lambda path, there=there: there)
-        monkeypatch.setattr(preflight, "is_dead", lambda path: False)
-        with pytest.raises(UsageError, match=words):
-            check_mount_point(str(place))
+def test_a_job_that_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 0)
+    monkeypatch.setattr(preflight, "mount_at", lambda path: there)
+    monkeypatch.setattr(preflight, "is_dead", lambda path: False)
+    with pytest.raises(UsageError, match="already: jobfs umount"):
+        check_mount_point(str(place))
 
 
-@pytest.mark.parametrize("kind", ["fuse.jobfs", "fuse.sshfs", "fuse"])
-def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_dead_mount_is_taken_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
-    there = [MountInfo(number, "0:1", str(place), kind, 0) for number in "12"]
     said: list[str] = []
-    monkeypatch.setattr(preflight, "mount_at", lambda path: there[-1] if there else None)
-    monkeypatch.setattr(preflight, "is_dead", lambda path: True)
-    monkeypatch.setattr(preflight, "unmount", lambda path, lazy: there.pop())
-    assert check_mount_point(str(place), said.append) == str(place)
-    assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * 2
-
-
-def test_a_dead_mount_of_somebody_else_is_left_to_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 54321)
-
-    def refuse(path: str, lazy: bool) -> None:
-        raise JobfsError("could not unmount it: not yours")
-
+    gone: list[str] = []
+    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 0)
     monkeypatch.setattr(preflight, "mount_at", lambda path: there)
     monkeypatch.setattr(preflight, "is_dead", lambda path: True)
-    for unmount in (refuse, lambda path, lazy: None):
-        monkeypatch.setattr(preflight, "unmount", unmount)
-        with pytest.raises(UsageError, match=f"process that served {place} is gone.*fusermount -u {place}"):
-            check_mount_point(str(place))
+    monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
+    assert check_mount_point(str(place), said.append) == str(place)
+    assert gone == [str(place)]
+    assert said == [f"the process that served {place} is gone: its dead mount was taken away"]
 
 
-def test_a_mount_point_is_made_where_only_its_parent_is_there(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mount_point_is_made_where_only_its_parent_is_there(place: Path) -> None:
     assert preflight.make_mount_point(f"{place}/made")
     assert not preflight.make_mount_point(f"{place}/made"), "it was there before"
     assert not preflight.make_mount_point(f"{place}/none/made")
     assert os.listdir(place) == ["made"]
-
-    def refuse(path: str) -> None:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(UsageError, match="can't make /x/y: Permission denied"):
-        preflight.make_mount_point("/x/y")
 
 
 @pytest.mark.usefixtures("able")
@@ -151,9 +122,6 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
         check_machine(settings, JOB, str(place))
     tools["fusermount"] = "/bin/fusermount"
     assert check_machine(settings, JOB, str(place)) == str(place)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UsageError, match="not yours to mount on"):
-        check_machine(settings, JOB, str(place))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +129,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
     [
         (UnauthorizedError("no"), "refuses the API key"),
         (NotFoundError("no"), f"knows no job {JOB}"),
-        (ContractError("bad JSON"), "does not speak the Workspace Instance API"),
+        (ContractError("bad JSON"), "bad JSON; check the URL"),
         (UnavailableError("connection refused"), "connection refused; check the URL"),
         (ApiError("whatever"), "can't use"),
         (TimeoutError(), "does not answer"),
@@ -202,12 +170,7 @@ def test_a_key_file_wins_over_the_environment_and_one_that_others_can_read_is_wa
     path.write_text("sk-file\n")
     path.chmod(mode)
     assert find_key(load({"api_key_file": str(path)}), warnings.append)() == "sk-file"
-    told = [f"others can read the API key in {path}: chmod 600 {path}"]
-    assert warnings == (told if mode & 0o077 else [])
-
-
-def test_what_is_no_key_file_is_refused_and_a_key_in_its_place_not_repeated(tmp_path: Path) -> None:
-    for given, said in (("sk-given-by-mistake", "--api-key-file"), (str(tmp_path), "not a file")):
-        with pytest.raises(UsageError, match=said) as caught:
+    assert len(warnings) == bool(mode & 0o077)
+    for given in ("sk-given-by-mistake", str(tmp_path)):
+        with pytest.raises(UsageError, match="--api-key-file is not a file"):
             find_key(load({"api_key_file": given}), pytest.fail)
-        assert "sk-given" not in str(caught.value)

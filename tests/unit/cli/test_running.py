@@ -68,16 +68,13 @@ def test_a_dead_mount_is_found_by_its_slot(
     answering("/mnt/alive")
     (dead.slot.path / "journal.db").touch()
     dead.end()
-    there = [
-        MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in ("/mnt/a", "/mnt/theirs", "/mnt/alive")
-    ]
+    points = ("/mnt/a", "/mnt/theirs", "/mnt/alive")
+    there = [MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in points]
     monkeypatch.setattr(mountpoint, "mounts", lambda: there)
     monkeypatch.setattr(running, "is_dead", lambda point: point != "/mnt/alive")
-    assert {point: found.path for point, found in running.dead_mounts(None).items()} == {
-        "/mnt/a": dead.slot.path
-    }
+    assert [(each.dead, each.found.path) for each in running.ended(None)] == [(True, dead.slot.path)]
     there.clear()
-    assert running.dead_mounts(None) == {}
+    assert not any(each.dead for each in running.ended(None))
 
 
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
@@ -90,9 +87,8 @@ def test_a_dead_mount_is_of_the_job_that_is_there_now(
             (taken.path / "journal.db").touch()
     monkeypatch.setattr(mountpoint, "mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)])
     monkeypatch.setattr(running, "is_dead", lambda point: True)
-    record = running.dead_mounts(str(tmp_path / "state"))["/mnt/a"].record
-    assert record is not None
-    assert record.job == job
+    (one,) = (each for each in running.ended(str(tmp_path / "state")) if each.dead)
+    assert one.found.path.parent.name == job
 
 
 def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from jobfs.cli.screen import shown
-from jobfs.mountpoint import MountInfo
 
 from .conftest import a_status
 
@@ -33,7 +32,7 @@ def entry(**more: object) -> dict[str, object]:
 def status() -> dict[str, object]:
     lists: dict[str, object] = {
         "failed": [entry()], "unsent": [entry(size=5, age=3.0)], "conflicts": [entry(diff=f"diff {EVIL}")],
-        "hostile": [entry()], "cleaning": [entry()], "foreign_hidden": [entry()], "shadowed": [entry(id=EVIL)],
+        "hostile": [entry()], "cleaning": [entry()], "foreign_hidden": [entry()], "shadowed": [entry()],
     }  # fmt: skip
     told = a_status()
     job = {**told["job"], "status": EVIL, "model": EVIL}
@@ -71,9 +70,8 @@ def test_a_command_escapes_what_the_server_and_the_job_named(
 
 
 def test_an_error_that_repeats_a_path_is_escaped(
-    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., object],
 ) -> None:
-    monkeypatch.setattr("jobfs.cli.umount.mount_at", lambda path: MountInfo("1", "0:1", path, "ext4", 0))
     outcome = run("umount", "/mnt/\x1b[2J\udc80")
     assert outcome.code == 2  # type: ignore[attr-defined]
     assert r"/mnt/\x1b[2J\udc80" in outcome.err  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def test_it_has_what_was_given_and_what_the_environment_says(
     monkeypatch.chdir(tmp_path)
     done = run(
         "systemd-unit", JOB, 'my job/100% "$x"', "-o", "ro,umask=27", "--state-dir", "kept", "--timeout", "7.5",
-        "--local-only", "*.o", "--local-only", r"a\b", "--drain-timeout", "60",
+        "--local-only", "*.o", "--local-only", r"a\b",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     found = values(done.out)
@@ -59,17 +59,11 @@ def test_it_has_what_was_given_and_what_the_environment_says(
         "--timeout=7.5", r"--local-only=*.o:a\b",
     }  # fmt: skip
     assert words(found["ExecStop"].removeprefix("-")) == [
-        program, "umount", directory, "--timeout", "60", "--state-dir", f"{tmp_path}/kept",
+        program, "umount", directory, "--timeout", "300", "--state-dir", f"{tmp_path}/kept",
     ]  # fmt: skip
-    assert (found["Type"], float(found["TimeoutStopSec"]) > 60 + 2 * 7.5) == ("notify", True)
-    assert found["EnvironmentFile"] == f"{home}/.config/jobfs/environment"
+    assert (found["Type"], float(found["TimeoutStopSec"]) > 300 + 2 * 7.5) == ("notify", True)
+    assert found["EnvironmentFile"] == f"-{home}/.config/jobfs/environment"
     assert "secret" not in done.out
-
-
-def test_with_a_key_file_there_is_no_environment_file(run: Run, tmp_path: Path) -> None:
-    done = run("systemd-unit", JOB, "/mnt/a", "--api-key-file", tmp_path / "key")
-    assert f"--api-key-file={tmp_path}/key" in done.out
-    assert "EnvironmentFile" not in done.out
 
 
 @pytest.mark.parametrize(

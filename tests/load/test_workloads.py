@@ -11,32 +11,23 @@ from tests.stress.load import disks, handles, lines, outages, rewriting, silence
 
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
 _ROOM = {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}
-_THROTTLED = {"files": 60, "pause": 60, "watched": 2, "latency": 20, "end": "remount"}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (handles.programs, {"number": 60, "saves": 20, "latency": 20}),
     (handles.crowd, {"number": 600, "latency": 5}),
-    (handles.reader, {"files": 200, "saves": 40, "latency": 20}),
     (lines.room, {"direction": "up", **_ROOM}),
     (lines.room, {"direction": "down", **_ROOM}),
-    (lines.throttled, {"form": "seconds", **_THROTTLED}),
-    (lines.throttled, {"form": "date", **_THROTTLED}),
-    (outages.outage, {"away": "503", "end": "back", **_OUTAGE}),
+    (lines.throttled, {"files": 60, "pause": 60, "watched": 2, "latency": 20, "end": "remount"}),
     (outages.outage, {"away": "refused", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
     (rewriting.sed, {"files": 120, "latency": 50}),
-    (rewriting.formatted, {"files": 60, "latency": 20}),
     (rewriting.day, {"saves": 200, "latency": 20}),
     (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "POST+DELETE", "seconds": 60}),
     (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "*", "seconds": 60}),
-    (silence.left, {"timeout": 2, "at_once": 10, "latency": 20}),
-    (silence.waiting, {"programs": 40, "latency": 20, "on": "POST+DELETE", "seconds": 30}),
     (silence.waiting, {"programs": 40, "latency": 20, "on": "*", "seconds": 30}),
     (trees.copied, {"files": 120, "latency": 20}),
     (trees.removed, {"directories": 60, "files": 100, "beside": 250, "at_once": 2, "latency": 20}),
-    (trees.unpacked, {"files": 120, "latency": 200}),
     (trees.repository, {"commits": 4, "files": 20, "latency": 20}),
 ]
 

@@ -1,4 +1,4 @@
-"""Many files held open, by many programs or by one that has too many; and a reader of many beside savers."""
+"""More files held open than a mount has descriptors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.stress.report import Check, at_least, at_most, equal
+from tests.stress.report import Check, at_least, at_most
 from tests.support.waiting import eventually
 
 from .bounds import DESCRIPTORS, Bounds
 from .calls import RefusedError
-from .rewriting import names, read_back, source, tree
+from .rewriting import names, source, tree
 from .stage import DESCRIPTORS as LIMIT
 from .stage import Stage
 
@@ -36,43 +36,6 @@ for number in range(int(sys.argv[3])):
 print(held, code, flush=True)
 sys.stdin.read()
 """
-
-
-def programs(stage: Stage, number: int, saves: int, latency: float) -> None:
-    """Many programs hold a file open each, half of them to write; others save meanwhile, and replace some of what is held."""
-    stage.start(tree(number + saves), latency=latency)
-    paths = names(number + saves)
-    end, hold = os.pipe()
-    said, say = os.pipe()
-    with stage.doing(f"{number} programs hold files open at {latency:g} ms, {saves} saves beside", saves):
-        for turn, path in enumerate(paths[:number]):
-            script = (
-                'exec 3<"$0"; read -r line <&3; echo; read -r line'
-                if turn % 2
-                else 'exec 3>>"$0"; echo held >&3; echo; read -r line'
-            )
-            stage.begin("sh", "-c", script, stage.path / path, stdin=end, stdout=say)
-            if not turn % 2:
-                stage.expected.put(path, source(turn) + b"held\n")
-        os.close(end)
-        os.close(say)
-        ready = b""
-        while len(ready) < number and not stage.expired and (piece := os.read(said, 4096)):
-            ready += piece
-        stage.check(equal("programs that hold their file", len(ready), number))
-        for path in paths[number:]:
-            stage.calls.save(stage.path / path, b"saved beside")
-            stage.expected.put(path, b"saved beside")
-        for turn in range(1, min(number, 20), 2):
-            stage.calls.write(stage.path / f"{paths[turn]}.new", b"replaced")
-            with stage.calls.of("rename over"):
-                os.rename(stage.path / f"{paths[turn]}.new", stage.path / paths[turn])
-            stage.expected.put(paths[turn], b"replaced")
-        stage.answers()
-    os.close(hold)
-    os.close(said)
-    stage.let_go()
-    stage.finish(Bounds(open_files=number, files=number + saves), within=10 + number / 20)
 
 
 def crowd(stage: Stage, number: int, latency: float) -> None:
@@ -157,28 +120,3 @@ class _Hoarder:
         self._program.wait()
         assert self._program.stdout is not None
         self._program.stdout.close()
-
-
-def reader(stage: Stage, files: int, saves: int, latency: float) -> None:
-    """A reader of many files, a copy and savers at the same time."""
-    stage.start({**tree(files, "read"), **tree(40, "saved"), "copy": None}, latency=latency)
-    saved = names(40, "saved")
-
-    def save(mine: list[str]) -> None:
-        for turn in range(saves // 4):
-            path = mine[turn % len(mine)]
-            stage.calls.save(stage.path / path, b"turn %d" % turn)
-            stage.expected.put(path, b"turn %d" % turn)
-
-    def copy() -> None:
-        for turn in range(saves // 2):
-            stage.calls.write(stage.path / f"copy/c{turn}", source(turn))
-            stage.expected.put(f"copy/c{turn}", source(turn))
-
-    with stage.doing(f"a reader of {files:,} files beside {saves} saves and a copy at {latency:g} ms", files):
-        stage.together(
-            lambda: read_back(stage, sorted(names(files, "read"))),
-            *[lambda one=one: save(saved[one::4]) for one in range(4)],
-            copy,
-        )
-    stage.finish(Bounds(open_files=6, files=files), within=20)

@@ -184,21 +184,6 @@ def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
     eventually(gone, lambda: f"{[item.path for item in server.store.items()]}")
 
 
-def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
-    server.store.seed({"dir/sub": None}, age=60)
-    assert work.names("dir") == ["sub"]
-    server.faults.rate("unavailable", 1.0, on="delete")
-    work.vfs.rmdir("dir/sub")
-    eventually(lambda: server.log.count("delete"), "it was looked at and is to be deleted")
-    (removed,) = [item.path for item in server.store.items() if "-removed-sub" in item.path]
-    server.store.seed({f"{removed}/new.txt": "of the job"})
-    work.vfs.rmdir("dir")
-    server.faults.clear()
-    eventually(lambda: b"of the job" in contents(server), lambda: str(visible(server)))
-    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}")
-
-
 @pytest.mark.parametrize("step", ["create", "update"])
 def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     server: Server, start: Callable[..., Workspace], step: str

@@ -53,8 +53,9 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
     assert visible(server) == {}
 
 
-@pytest.mark.parametrize("fault", ["throttled", "drop"])
-@pytest.mark.parametrize(("what", "request_"), [("file", "delete"), ("dir", "update")])
+@pytest.mark.parametrize(
+    ("fault", "what", "request_"), [("throttled", "file", "delete"), ("drop", "dir", "update")]
+)
 def test_what_the_job_renames_while_it_is_removed_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:

@@ -71,23 +71,6 @@ def test_a_directory_made_there_is_shown_at_once(server: Server, work: Workspace
     settled(work, {"file": None, "file/inside": b"x", "other": b"another"})
 
 
-def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: rename of a real name to a scratch name: nothing is shown at the old name."""
-    server.store.seed({"file": "old"}, age=60)
-    work = start(write_back_delay=0)
-    assert work.read("file") == b"old"
-    work.vfs.rename("file", "file~")
-    server.faults.next("slow", on="create", delay=0.4)
-    work.write("file", b"not wanted any more")
-    eventually(lambda: not server.faults.rules(), "the save is under way")
-    work.vfs.unlink("file")
-    settled(work)
-    assert work.names() == ["file~"]
-    assert work.read("file~") == b"old"
-
-
 def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4: a file unlinked while open never comes back; nobody waits for what is not wanted any more."""
     work = start(write_back_delay=30)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.operations import taken_up
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, settled
 
 from jobfs.emulator import Server
-from jobfs.errors import JobfsError
 
 OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
 
@@ -261,35 +257,6 @@ def test_it_is_renamed_over_and_the_job_has_written_to_it(
     (copy,) = [name for name in found if "conflict" in name]
     assert found.pop(copy) == JOBS
     assert found == after(source)
-
-
-@pytest.mark.parametrize("source", [scratch, edited])
-def test_killed_at_any_boundary_the_one_or_the_other_is_there(
-    server: Server, tmp_path: Path, source: Callable[[Mortal], str]
-) -> None:
-    """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    for at in count(1):
-        server.reset()
-        server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
-        boundaries = Boundaries(at)
-        first = Mortal(server, tmp_path / f"{at}", boundaries, write_back_delay=60.0)
-        first.start()
-        path = source(first)
-        first.state.sync()
-        boundaries.arm()
-        with suppress(Death, JobfsError):
-            first.vfs.open("file", os.O_RDONLY)
-            first.vfs.rename(path, "file")
-        kill(first)
-        with taken_up(first) as again:
-            eventually(lambda again=again: again.exists("file"), boundaries.last)  # type: ignore[misc]
-            assert again.read("file") in (OLD, MINE, OTHER), boundaries.last
-            again.settle()
-            found = visible(server)
-            before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
-            assert found in (after(source), before), f"{boundaries.last}: {found}"
-        if not boundaries.struck:
-            break
 
 
 @SOURCES

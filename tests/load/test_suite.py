@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.stress.load.bounds import Bounds
-from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
+from tests.stress.load.stage import Stage, Workload, played
 from tests.support.forks import ForkServer
 from tests.support.waiting import eventually
 
@@ -31,20 +31,6 @@ def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def mounted_below(directory: Path) -> bool:
     return f" {directory}/" in Path("/proc/self/mounts").read_text()
-
-
-def test_the_mounts_have_a_shells_descriptors(limited_forks: ForkServer, tmp_path: Path) -> None:
-    limits = []
-
-    def look(stage: Stage) -> None:
-        stage.start({}, latency=0)
-        assert stage.mounted.process is not None
-        limits.append(Path(f"/proc/{stage.mounted.process.pid}/limits").read_text())
-
-    outcome = played(Workload("look", look, 30), limited_forks, tmp_path / "stage")
-    assert not outcome.broken, str(outcome)
-    (line,) = [line for line in limits[0].splitlines() if line.startswith("Max open files")]
-    assert line.split()[3:5] == [str(DESCRIPTORS)] * 2
 
 
 def test_what_is_lost_too_much_or_not_sent_is_seen(limited_forks: ForkServer, tmp_path: Path) -> None:
@@ -78,16 +64,6 @@ def test_a_workload_that_hangs_is_broken_off(limited_forks: ForkServer, tmp_path
     assert outcome.broken[0].found.startswith("not within 3 s")
     assert not (tmp_path / "stage").exists()
     assert not mounted_below(tmp_path)
-
-
-def test_the_script_prints_what_was_done_and_held(tmp_path: Path) -> None:
-    done = load(tmp_path, "--minutes", "0.1", "--only", "git", "--seed", "1")
-    output, _ = done.communicate(timeout=100)
-    assert done.returncode in (0, 1), output
-    assert "git clone of 5 commits" in output
-    assert "descriptors" in output
-    assert ("broken: git: " in output) is bool(done.returncode)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:

@@ -38,13 +38,6 @@ def test_the_bench_measures_a_tree_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert str(lab) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_what_the_bench_does_not_know_is_named(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--peers", "none", "grepp")
-    assert done.returncode == 2
-    assert "grepp" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_each_run_begins_with_the_data_as_they_were_made(tmp_path: Path) -> None:
     """What `git status` has written into the index of the repository would save the next run all its files."""
     lab, out = tmp_path / "lab", tmp_path / "out.json"

@@ -82,21 +82,3 @@ def test_mount_takes_both_types_and_says_what_is_wrong(
         refused = machine.run("mount", "-t", "jobfs", job, directory, "-o", f"{options},{option}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert words in refused.stderr
-
-
-def test_the_links_are_replaced_and_removed_and_nothing_else_is(machine: Namespace, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "jobfs"
-    machine.output("ln", "-s", other, LINKS[0])
-    machine.output(PROGRAM, "install-helper")
-    assert machine.output("readlink", *LINKS).split() == [str(PROGRAM)] * 3
-    assert "0.1" in machine.output(LINKS[0], "--version")
-    assert machine.output(PROGRAM, "install-helper", "--remove").count("is removed") == 3
-    assert machine.output(PROGRAM, "install-helper", "--remove") == "there is nothing of jobfs in /sbin\n"
-    machine.output("cp", "/bin/true", LINKS[1])
-    for words in (["install-helper"], ["install-helper", "--remove"]):
-        refused = machine.run(PROGRAM, *words)
-        assert (refused.returncode, refused.stderr) == (
-            2,
-            f"jobfs: {LINKS[1]} is not a link to jobfs: move it away first\n",
-        )
-    assert machine.run("test", "-e", LINKS[0]).returncode != 0

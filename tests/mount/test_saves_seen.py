@@ -59,7 +59,7 @@ for number in range(saves):
 """
 
 
-@pytest.mark.parametrize(("how", "saves"), [("renamed", 40), ("renamed after fsync", 25), ("in place", 25)])
+@pytest.mark.parametrize(("how", "saves"), [("renamed", 40), ("in place", 25)])
 def test_a_name_is_there_at_every_moment_of_a_save(
     server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
 ) -> None:

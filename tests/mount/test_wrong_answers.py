@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
-import tarfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
@@ -118,19 +115,3 @@ def test_in_a_directory_whose_name_the_server_keeps_in_another_form_nothing_is_m
     eventually(lambda: hidden(server) == [], lambda: hidden(server))
     assert visible(server) == {"Docs": None, "Docs/there": b"there"}
     assert (mounted.path / "Docs/new").read_bytes() == b"mine"
-
-
-def test_of_a_tar_of_a_mac_the_names_that_are_kept_are_sent_and_the_others_are_failed(
-    server: Server, mounted: MountedJob, tmp_path: Path
-) -> None:
-    contents = {"plain": b"plain", FORMS["nfc"]: b"mine"}
-    with tarfile.open(tmp_path / "mac.tar", "w") as tar:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    server.set(name_form="nfc")
-    run(mounted.path, "tar", "-xf", tmp_path / "mac.tar")
-    eventually(lambda: [each["path"] for each in mounted.status()["failed"]] == [FORMS["nfc"]])
-    eventually(lambda: visible(server) == {"plain": b"plain"} and not hidden(server))
-    assert {name: (mounted.path / name).read_bytes() for name in contents} == contents

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from tests.component.protocol.explorer import Search, Step, search
@@ -340,33 +339,3 @@ def test_it_ends_as_the_model_does_whatever_happens(
     play = Play(server, tmp_path / "home", scenario, found)
     play.run(monkeypatch)
     print(f"{found.story()}\nplayed: {play.done}")
-
-
-def job_puts_a_file(server: Server) -> Any:
-    def act() -> None:
-        with suppress(KeyError):
-            server.store.item("dir/D")
-            server.store.write("dir/D/file", b"jobs")
-
-    return act
-
-
-@pytest.mark.parametrize("at", range(1, 9))
-def test_a_file_put_into_a_directory_that_is_removed_is_there_afterwards(
-    server: Server, tmp_path: Path, at: int
-) -> None:
-    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal."""
-    server.store.seed({"dir/D": None}, age=60)
-    boundaries = Boundaries(at, job_puts_a_file(server), journal=False)
-    work = Mortal(server, tmp_path / "home", boundaries)
-    work.start()
-    try:
-        with suppress(JobfsError):
-            work.work(lambda: work.vfs.rmdir("dir/D"))
-        work.settle()
-        put = boundaries.struck and any(content == b"jobs" for content in visible(server).values())
-        made = any(entry.target == "dir/D/file" for entry in server.log.entries())
-        assert hidden(server) == []
-        assert put or not made
-    finally:
-        work.end()

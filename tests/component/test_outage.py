@@ -240,19 +240,13 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
     settled(work, {"file": OLD, name: b"2"})
 
 
-@pytest.mark.parametrize(("kind", "on", "met"), [("silent", "*", "begun"), ("drop", "create", "attempts")])
-def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
-    server: Server, patient: Workspace, kind: str, on: str, met: str
-) -> None:
-    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it.
-
-    The same where looks are answered: what a lost create may have left is taken away.
-    """
+def test_a_new_file_is_renamed_though_its_create_gets_no_answer(server: Server, patient: Workspace) -> None:
+    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it."""
     work = patient
     work.names()
-    server.faults.rate(kind, 1.0, on=on)  # type: ignore[arg-type]
+    server.faults.rate("silent", 1.0)
     work.write("first", NEW)
-    eventually(lambda: any(getattr(change, met) for change in list(work.vfs._state.changes.values())))
+    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
     work.vfs.rename("first", "renamed")
     assert work.read("renamed") == NEW
     server.faults.clear()
@@ -264,7 +258,7 @@ def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
 ) -> None:
     """vfs/semantics.md 6: it waits as long as something gets on; what is left is named, in the status too."""
     server.store.seed({"new": NEW, "old": OLD})
-    work = start(timeout=3.0)
+    work = start(timeout=1.5)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
     server.faults.rate("silent", 1.0, on="update")
     with pytest.raises(UnavailableError):

@@ -53,7 +53,7 @@ def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
 ) -> None:
     """vfs/semantics.md 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT, and so does a body cut short."""
     server.store.seed({"file": b"content" * 1000}, age=60)
-    work = start(timeout=3.0)
+    work = start(timeout=1.5)
     assert work.names() == ["file"]
     server.faults.rate(fault, 1.0, on="download")
     assert errno_from(work.read, "file") in (errno.EIO, errno.ETIMEDOUT)

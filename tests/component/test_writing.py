@@ -101,7 +101,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
 def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
-    work = start(timeout=3.0)
+    work = start(timeout=1.0)
     assert work.names() == ["file"]
     server.faults.rate("cut", 1.0, on="download")
     with work.opening("file") as fh:
@@ -327,7 +327,7 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
         eventually(lambda: not file.written)
         return thread
 
-    server.faults.next("slow", on="create", times=2, delay=2.0)
+    server.faults.next("slow", on="create", times=2, delay=1.0)
     work.vfs.write(fh, b"1", 0)
     threads = [sync()]
     eventually(lambda: server.log.count("create"), "the first save is under way")
@@ -478,12 +478,12 @@ def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
 def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
     """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": b"the old content"}, age=60)
-    work = start(timeout=3.0)
+    work = start(timeout=2.0)
     work.names()
     server.faults.rate("unavailable", 1.0, on="download")
     with work.closing(work.opened("file")) as fh:
         work.vfs.write(fh, b"new", 0)
-        with within(2.0):
+        with within(1.0):
             assert errno_from(work.vfs.fsync, fh)
         assert visible(server) == {"file": b"the old content"}
     server.faults.clear()

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.stress.load import disks, handles, lines, outages, rewriting, silence, trees, weather
+from tests.stress.load import disks, lines, outages, rewriting, silence, trees, weather
 
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
-_ROOM = {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (handles.crowd, {"number": 600, "latency": 5}),
-    (lines.room, {"direction": "up", **_ROOM}),
-    (lines.room, {"direction": "down", **_ROOM}),
+    (lines.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
     (lines.throttled, {"files": 60, "pause": 60, "watched": 2, "latency": 20, "end": "remount"}),
     (outages.outage, {"away": "refused", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),

@@ -113,26 +113,6 @@ def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, moun
         assert visible(server) == {"d": None, "d/file": b"text", "d/new": b"mine"}
 
 
-def test_with_sync_on_close_a_close_that_was_interrupted_has_lost_nothing(
-    server: Server, mount: Mount
-) -> None:
-    """vfs/semantics.md 4: close: the bytes are safe on this machine before it waits for the server."""
-    mounted = mount(timeout=80, ttl=0, sync_on_close=True)
-    code = "f = os.open('new', os.O_CREAT | os.O_WRONLY); os.write(f, b'mine'); os.close(f)"
-    with program(mounted.path, code, "handler") as waiting:
-        asked = hanging(server, "change")
-        go(waiting)
-        asked()
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.communicate(timeout=20)[0] == "interrupted\n"
-    assert "new" not in visible(server)
-    server.faults.clear()
-    mounted.kill()
-    mounted.mount()
-    mounted.settled()
-    assert server.store.read("new") == b"mine"
-
-
 def test_signals_that_do_not_end_a_program_let_no_call_fail(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md is silent: on a disk no stat, open, read or fsync is interrupted by a timer or a child."""
     server.store.seed({"d/file": "text"}, age=60)

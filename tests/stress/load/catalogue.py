@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import disks, handles, lines, outages, rewriting, silence, trees, weather
+from . import disks, lines, outages, rewriting, silence, trees, weather
 from .outages import Away, End
 from .stage import Workload
 
@@ -50,10 +50,8 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
     yield _work("day", 120 + saves / 10, rewriting.day, saves=saves, latency=20)
     read = {"files": 6, "size": 3_000_000, "writes": some(600, 60), "latency": 20}
     yield _work("read-meanwhile", 120 + read["writes"] / 5, rewriting.read_meanwhile, **read)
-    yield _work("crowd", 240, handles.crowd, number=600, latency=20)
     slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "latency": 50}
-    for direction in ("up", "down"):
-        yield _work(f"room-{direction}", 300, lines.room, direction=direction, rounds=some(20, 4), **slow)
+    yield _work("room", 300, lines.room, rounds=some(20, 4), **slow)
     calm = {"files": 200, "pause": 60, "watched": 10, "latency": 20}
     yield _work("throttled", 240, lines.throttled, end="wait", **calm)
     yield _work("silent", 150, silence.silent, timeout=3, at_once=40, latency=20)

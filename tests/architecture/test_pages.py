@@ -113,21 +113,6 @@ def _unknown(path: Path, text: str) -> Iterator[str]:
                 yield f"there is no {name}"
 
 
-@pytest.mark.parametrize(
-    ("short", "page"), [(r"\(section\s(\d)", _SEMANTICS), (r"(?<![\w.])(R\d+)\b", _PROTOCOL)]
-)
-def test_a_number_without_its_page_stands_where_the_page_is_named(short: str, page: str) -> None:
-    wrong = []
-    for path in (path for path in _SOURCES if _PACKAGE in path.parents):
-        numbers = {number for text in _prose(path) for number in re.findall(short, text)}
-        named = any(
-            page in file.read_text(encoding="utf-8") for file in (path, path.with_name("__init__.py"))
-        )
-        if numbers - _numbers(page) or (numbers and not named):
-            wrong.append(f"{path.relative_to(_ROOT)}: {', '.join(sorted(numbers))}")
-    assert wrong == []
-
-
 # -- what the pages name
 
 

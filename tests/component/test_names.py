@@ -108,12 +108,11 @@ def test_attributes_come_from_the_item(server: Server, start: Callable[..., Work
     assert stat.bavail > 0
 
 
-@pytest.mark.parametrize("ranges", [True, False])
 def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
-    server: Server, start: Callable[..., Workspace], ranges: bool
+    server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 2.2: a program that copies as many bytes as stat says must not take the file for an empty one."""
-    server.set(sizes="omitted", ranges=ranges)
+    server.set(sizes="omitted")
     server.store.seed({"file": b"x" * 200_000, "dir/empty": b""}, age=60)
     work = start()
     for _ in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from functools import partial
@@ -150,20 +149,6 @@ def test_whatever_the_file_is(
     assert work.names() == ["dir", *left]
 
 
-def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.write(fh, MINE, 0)
-    work.vfs.flush(fh)
-    server.faults.next("slow", on="update", delay=0.5)
-    change = work.write_back.queue.save(work.vfs.handle(fh).file, 0.0)
-    assert change is not None
-    eventually(lambda: not server.faults.rules())
-    work.vfs.unlink("file")
-    assert work.names() == ["dir", "other"]
-    close(work, fh)
-    settled(work, {**ALL, "other": OTHER})
-
-
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
 def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
     """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
@@ -279,23 +264,6 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
     settled(work)
     before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
     assert visible(server) == (before if failed else after(source))
-
-
-def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing, whatever it failed for."""
-    server.store.set_permission("other", "readOnly")
-    eventually(lambda: work.vfs.getattr("other").mode & 0o222 == 0)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    assert errno_from(work.vfs.rename, "other", "file") == errno.EPERM
-    work.vfs.release(fh)
-    settled(work)
-    assert (work.names(), visible(server)) == (["dir", "file", "other"], {**ALL, "file": OLD, "other": OTHER})
-    server.store.mkdir("closed")
-    server.store.write("closed/file", OLD)
-    server.store.set_permission("closed", "readOnly")
-    eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
-    with work.opening("closed/file", os.O_RDONLY) as fh:
-        assert errno_from(work.vfs.unlink, "closed/file") == errno.EACCES
 
 
 @pytest.mark.parametrize("unsent", [False, True])

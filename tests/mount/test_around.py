@@ -100,7 +100,9 @@ def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob)
 def test_calls_that_wait_do_not_stop_others(server: Server, mount: Callable[..., MountedJob]) -> None:
     """fuse/notes.md: the pool of loop threads grows while its threads wait."""
     count = 3 * IDLE_THREADS
-    server.store.seed({"plain": "at once", **{f"f{number}": "after long" for number in range(count)}}, age=60)
+    server.store.seed(
+        {"plain": "at once", **{f"f{number}": bytes(300_000) for number in range(count)}}, age=60
+    )
     mounted = mount(timeout=60)
     assert (mounted.path / "plain").read_bytes() == b"at once"
     server.faults.rate("hang", 1.0, on="download")

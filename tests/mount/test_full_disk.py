@@ -247,21 +247,6 @@ def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     assert visible(server)["lost.txt"] == b"written anew"
 
 
-def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 6: one clear sentence and the remedy, before anything is mounted."""
-    mounted = mount(start=False)
-    disk.fail()
-    done = mounted.jobfs(*mounted.command()[3:], timeout=20)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert str(disk.directory) in done.stderr
-    assert "read-only" in done.stderr.lower()
-    assert "--state-dir" in done.stderr
-
-
 def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:

@@ -331,7 +331,6 @@ def test_a_rename_that_failed_is_not_done_afterwards(
     work.settle()
     wanted = {"file": b"written in place", "other": b"new"}
     assert visible(server) == wanted
-    work.boundaries.dead = True
-    work.end()
+    work.kill()
     with taken_up(work, **LOCAL_NAMES) as again:
         again.settle(wanted)

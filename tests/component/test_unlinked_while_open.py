@@ -38,11 +38,6 @@ def work(mortal: Start) -> Mortal:
     return mortal()
 
 
-def kill(work: Mortal) -> None:
-    work.boundaries.dead = True
-    work.bury()
-
-
 def unlinked(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
     """Opens a file, and unlinks it; the handle."""
     fh = work.vfs.open(path, flags).fh
@@ -144,7 +139,7 @@ def test_whatever_the_file_is(
     left = {"other": OTHER} if path in ("file", "file~") else {"file": OLD, "other": OTHER}
     assert visible(server) == {**ALL, **left}
     assert work.names() == ["dir", *left]
-    kill(work)
+    work.kill()
     work.start()
     assert work.names() == ["dir", *left]
 
@@ -169,7 +164,7 @@ def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
     unlinked(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, b"never closed", 0)
-    kill(work)
+    work.kill()
     again = mortal()
     settled(again)
     assert untimed(visible(server)) == {**ALL, "other": OTHER, "file.recovered": b"never closed"}
@@ -290,7 +285,7 @@ def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Se
     work.vfs.unlink("dir/large")
     assert {entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)} == {"dir/large"}
     work.vfs.release(fh)
-    kill(work)
+    work.kill()
     server.faults.clear()
     again = mortal()
     eventually(lambda: visible(server) == {**ALL, "file": OLD, "other": OTHER})
@@ -308,7 +303,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
     work.vfs.rename("scratch~", "file")
     work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
     work.state.sync()
-    kill(work)
+    work.kill()
     server.faults.clear()
     state.lose_power("gone")
     reboot(monkeypatch, tmp_path)

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,24 +202,9 @@ class Stage:
 
     def together(self, *tasks: Callable[[], None]) -> None:
         """Runs them at the same time; the first error of one is raised when all have ended."""
-        errors: list[BaseException] = []
-
-        def guarded(task: Callable[[], None]) -> None:
-            try:
-                task()
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=guarded, args=[task], daemon=True) for task in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive() and not self.expired:
-                thread.join(0.5)
-            if self.expired:
-                thread.join(_RETURN)
-        if errors:
-            raise errors[0]
+        with ThreadPoolExecutor(len(tasks)) as pool:
+            for task in [pool.submit(task) for task in tasks]:
+                task.result()
 
     # -- what is held
 

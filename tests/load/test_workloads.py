@@ -25,7 +25,6 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (silence.waiting, {"programs": 40, "latency": 20, "on": "*", "seconds": 30}),
     (trees.copied, {"files": 120, "latency": 20}),
     (trees.removed, {"directories": 60, "files": 100, "beside": 250, "at_once": 2, "latency": 20}),
-    (trees.repository, {"commits": 4, "files": 20, "latency": 20}),
 ]
 
 

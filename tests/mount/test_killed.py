@@ -10,7 +10,7 @@ import pytest
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.lane import Lane
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import hidden
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Behaviour, Rule, Server
@@ -74,22 +74,4 @@ def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount
     job.mount()
     eventually(lambda: not hidden(server), lambda: f"{left}, {hidden(server)}: {job.log}")
     assert sorted(os.listdir(job.path)) == ["first", "second"]
-    job.umount()
-
-
-def test_what_a_killed_mount_had_asked_for_goes_when_it_comes_though_nobody_lists_anything(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """save/protocol.md R4: a listing shows it, and its transaction is a tombstone; the mount lists by itself."""
-    job = mount(write_back_delay=0, request_lifetime=6, timeout=10)
-    server.faults.add(Rule("slow", "create", delay=5))
-    (job.path / "file").write_bytes(b"closed")
-    eventually(lambda: server.log.count("create"), "it is being sent")
-    job.kill()
-    server.faults.clear()
-    job.mount()
-    eventually(lambda: visible(server) == {"file": b"closed"}, "it was sent again")
-    assert hidden(server) == []
-    eventually(lambda: hidden(server), "the first one comes")
-    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}: {job.log}")
     job.umount()

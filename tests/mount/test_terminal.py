@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 from pathlib import Path
 
@@ -52,13 +51,3 @@ def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted:
         terminal.answer("y")
         assert terminal.ended() == 0
         assert "\r\ngiven up: file (a copy is " in terminal.screen
-
-
-def test_set_says_nothing_when_the_server_has_it(server: Server, mounted: MountedJob) -> None:
-    server.store.seed({"file": "content"})
-    with on_terminal(
-        mounted.home, None, "set", mounted.path / "file", "--permission", "readOnly"
-    ) as terminal:
-        assert (terminal.ended(), terminal.screen) == (0, "")
-    assert server.store.item("file").permission == "readOnly"
-    assert not (mounted.path / "file").stat().st_mode & stat.S_IWUSR

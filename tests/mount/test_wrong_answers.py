@@ -103,15 +103,3 @@ def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     mounted.ask("retry", path=None)
     mounted.settled()
     assert visible(server) == {**before, name: b"mine again"}
-
-
-def test_in_a_directory_whose_name_the_server_keeps_in_another_form_nothing_is_made(
-    server: Server, mounted: MountedJob
-) -> None:
-    server.store.seed({"Docs/there": "there"}, age=60)
-    server.set(name_form="lower", implicit_directories="allowed")
-    assert errno_from(saved, mounted.path / "Docs/new", b"mine") == errno.EIO
-    assert errno_from((mounted.path / "Docs/sub").mkdir) == errno.EIO
-    eventually(lambda: hidden(server) == [], lambda: hidden(server))
-    assert visible(server) == {"Docs": None, "Docs/there": b"there"}
-    assert (mounted.path / "Docs/new").read_bytes() == b"mine"

@@ -166,7 +166,7 @@ class Stage:
         program = subprocess.Popen(
             [str(word) for word in command],
             **{"stdin": subprocess.DEVNULL, "start_new_session": True, **more},
-            env={**environment(self.mounted.home, None), "GIT_CONFIG_GLOBAL": "/dev/null"},
+            env=environment(self.mounted.home, None),
         )
         with self._lock:
             self._programs.add(program)

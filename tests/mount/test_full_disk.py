@@ -7,13 +7,11 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.mounts import MountedJob, is_mounted, mounting
+from tests.support.mounts import MountedJob, is_mounted
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
@@ -84,20 +82,10 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    disk = Disk(tmp_path / "home/.local/state/jobfs", tmp_path / "disk")
+    disk = Disk(tmp_path / "home0/.local/state/jobfs", tmp_path / "disk")
     yield disk
     while is_mounted(disk.directory):
         disk.remove()
-
-
-@pytest.fixture
-def mount(server: Server, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
-    with ExitStack() as stack:
-
-        def mount(**options: Any) -> MountedJob:
-            return stack.enter_context(mounting(server, tmp_path / "home", **options))
-
-        yield mount
 
 
 def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os.O_TRUNC) -> None:
@@ -143,7 +131,7 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
     """vfs/semantics.md 3.12: a file of up to 16 MiB is held in memory; the status says that the disk takes no bytes."""
     small, large = os.urandom(5 << 20), os.urandom(17 << 20)
     server.store.seed({**{f"small{n}": small for n in range(6)}, "large": large}, age=60)
-    disk = Disk(tmp_path / "home" / "cache", tmp_path / "disk")
+    disk = Disk(tmp_path / "home0/cache", tmp_path / "disk")
     try:
         mounted = mount()
         assert mounted.status()["cache"]["refused"] is None

@@ -30,6 +30,8 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
 ) -> None:
     """save/protocol.md R9: straight to T only after a 400 to a create at the path of an own hidden item."""
     server.set(create_existing=create_existing)
+    files = made(server, work, 1)
+    assert [entry.operation for entry in server.log.changes()] == ["create", "update"], "nothing is known yet"
     files = made(server, work, 3)
     eventually(lambda: work.vfs._write_back.context.known.rejects.get(Kind.FILE) is not None)
     settled(work)

@@ -27,6 +27,5 @@ def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_beh
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["row"]: row["systems"] for row in json.loads(out.read_text())["rows"]}
     assert [run["requests"] > 200 for run in rows["git"]["jobfs"]["runs"]] == [True, True]
-    assert rows["git"]["floor"]["median"] > 0
     assert not list(lab.iterdir())
     assert str(lab) not in Path("/proc/self/mountinfo").read_text()

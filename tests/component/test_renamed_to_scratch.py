@@ -129,13 +129,6 @@ def test_what_is_written_through_an_older_handle_goes_along(
     assert tree(again) == expected
 
 
-def test_it_is_unlinked(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.29: the name was taken from the job before."""
-    work.vfs.unlink("file~")
-    assert work.names() == ["other"]
-    settled(work, {"other": OTHER})
-
-
 # -- something takes the old name
 
 
@@ -201,13 +194,6 @@ def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -
         assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
         work.remount()
     assert (server.store.item(name).lifecycle == "application") is (name == "file")
-
-
-def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: what is shown as free is free."""
-    work.mkdir("file")
-    work.write("file/inside", b"x")
-    settled(work, {"file": None, "file/inside": b"x", "other": OTHER})
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])

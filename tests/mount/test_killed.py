@@ -24,14 +24,9 @@ CONDITIONS = {
     "the job is at work": Conditions(
         Behaviour(latency=2), job_pause=0.05, options={**OPTIONS, "write_back_delay": 0}
     ),
-    "answers are lost": Conditions(
-        Behaviour(move_touches="no"),
-        (Rule("drop_after", "change", rate=0.1), Rule("error_after", "*", rate=0.03)),
-        options={**OPTIONS, "write_back_delay": 0.3},
-    ),
-    "requests are carried out late": Conditions(
+    "answers are lost, and requests carried out late": Conditions(
         Behaviour(updated_resolution="seconds", sizes="omitted"),
-        (Rule("late", "change", rate=0.1, delay=0.2),),
+        (Rule("late", "change", rate=0.1, delay=0.2), Rule("drop_after", "change", rate=0.1)),
         job_pause=0.1,
         options={**OPTIONS, "write_back_delay": 0},
     ),

@@ -66,8 +66,8 @@ class Calls:
             with self.of("write"):
                 write_all(handle, data)
             tolerated = () if local else (RefusedError,)
-            with suppress(*tolerated), self.of("fsync", local=local):
-                if sync:
+            if sync:
+                with suppress(*tolerated), self.of("fsync", local=local):
                     os.fsync(handle)
         except BaseException:
             os.close(handle)

@@ -203,8 +203,12 @@ class Stage:
     def together(self, *tasks: Callable[[], None]) -> None:
         """Runs them at the same time; the first error of one is raised when all have ended."""
         with ThreadPoolExecutor(len(tasks)) as pool:
-            for task in [pool.submit(task) for task in tasks]:
-                task.result()
+            try:
+                for task in [pool.submit(task) for task in tasks]:
+                    task.result()
+            except KeyboardInterrupt:
+                self._expire()  # else they go on, and are waited for
+                raise
 
     # -- what is held
 

@@ -1,4 +1,4 @@
-"""Each workload of `scripts/load` in a form that ends in seconds; and the suite itself: it sees what breaks, and leaves nothing."""
+"""Each workload of `scripts/load` in a form that ends in seconds; and the suite itself: it sees what breaks, leaves nothing."""
 
 from __future__ import annotations
 

@@ -13,10 +13,6 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-from jobfs.save import cleanup
-
-#: As it is where no test is in a hurry.
-LIST_EVERY = cleanup._LIST_EVERY
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
 
@@ -144,35 +140,6 @@ def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_n
     eventually(lambda: not work.state.changes)
     assert list(visible(server).values()).count(JOBS) == 1
     assert hidden(server) == []
-
-
-def test_a_tree_costs_three_requests_a_directory_and_two_a_file_and_two_listings_a_second(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R12."""
-    directories = ["w", *(f"w/{a}" for a in range(8)), *(f"w/{a}/{b}" for a in range(8) for b in range(4))]
-    files = [f"{directory}/f{number}" for directory in directories[1:] for number in range(2)]
-    others = {f"other/f{number}": b"x" for number in range(250)}
-    server.store.seed(
-        {**dict.fromkeys(directories), **dict.fromkeys(files, OLD), "other": None, **others}, age=60
-    )
-    server.set(latency=5)
-    work = mortal(Boundaries(), ttl=5.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cleanup, "_LIST_EVERY", LIST_EVERY)
-        assert work.names("w")
-        server.log.clear()
-        began = time.monotonic()
-        for path in sorted([*directories, *files], key=lambda path: (-path.count("/"), path)):
-            (work.vfs.rmdir if path in directories else work.vfs.unlink)(path)
-        eventually(lambda: not work.state.changes, work.unrest)
-    took = time.monotonic() - began
-    assert hidden(server) == []
-    assert set(visible(server)) == {"other", *others}
-    first = [entry for entry in server.log.entries("list") if "skip=0" in entry.query]
-    assert len(first) <= 2 * took + 1
-    rest = server.log.count() - server.log.count("list")
-    assert rest <= 3 * len(directories) + 2 * len(files)
 
 
 def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(

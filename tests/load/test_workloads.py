@@ -23,7 +23,6 @@ _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 1
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (lines.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
-    (lines.throttled, {"files": 60, "pause": 60, "watched": 2, "latency": 20, "end": "remount"}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),

@@ -51,8 +51,6 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
     yield _work("read-meanwhile", 120 + read["writes"] / 5, rewriting.read_meanwhile, **read)
     slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "latency": 50}
     yield _work("room", 300, lines.room, rounds=some(20, 4), **slow)
-    calm = {"files": 200, "pause": 60, "watched": 10, "latency": 20}
-    yield _work("throttled", 240, lines.throttled, end="wait", **calm)
     yield _work("silent", 150, silence.silent, timeout=3, at_once=40, latency=20)
     yield _work("waiting", 120, silence.waiting, programs=40, latency=20)
     for end in _END:

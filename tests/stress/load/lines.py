@@ -1,4 +1,4 @@
-"""Slow lines and servers that ask for patience: room for people while much is on its way."""
+"""A slow line: room for people while much is on its way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from tests.stress.report import at_least, at_most
-
-from jobfs.emulator import Rule
 
 from .bounds import Bounds
 from .expected import tree_of
@@ -20,8 +17,6 @@ from .stage import Stage
 #: Beside bulk transfers a call may take so many times what it takes on a quiet line, and so many latencies more. Of these,
 #: ten are what pieces of sixteen uploads stand for in the server's own queue.
 _TIMES, _LATENCIES = 3, 20
-#: --max-connections by default: requests that may be on their way when the first is told to wait.
-_CONNECTIONS = 16
 
 
 def room(stage: Stage, files: int, size: int, bandwidth: int, latency: float, rounds: int) -> None:
@@ -100,40 +95,3 @@ class _People:
         self._stage.expected.put(name, b"the job's")
         while not os.path.exists(self._stage.path / name) and not self._stage.expired:
             time.sleep(0.01)
-
-
-def throttled(
-    stage: Stage,
-    files: int,
-    pause: int,
-    watched: float,
-    latency: float,
-    end: Literal["wait", "remount"],
-) -> None:
-    """The server answers 429 with Retry-After: the whole mount waits, not each file for itself; then all is sent.
-
-    `pause` is what it asks for; the requests of the first `watched` seconds are counted. A mount that is killed and mounted
-    again has not been asked to wait.
-    """
-    stage.start({"new": None}, latency=latency)
-    stage.server.forget()
-    stage.server.break_with(Rule("throttled", "change", retry_after=str(pause)))
-    began = time.monotonic()
-    with stage.doing(f"{files} new files, 429 with Retry-After: {pause}", files):
-        for number in range(files):
-            stage.calls.write(stage.path / f"new/f{number}", source(number))
-            stage.expected.put(f"new/f{number}", source(number))
-    while time.monotonic() - began < watched and not stage.expired:
-        time.sleep(0.1)
-    asked = sum(stage.server.requests(operation) for operation in ("create", "update", "delete"))
-    stage.check(
-        at_most(f"changing requests in the first {watched:g} s", asked, 2 * _CONNECTIONS),
-        at_least("changing requests at all", asked, 1),
-    )
-    stage.answers()
-    if end == "remount":
-        stage.mounted.kill()
-    stage.server.mend()
-    if end == "remount":
-        stage.mounted.mount()
-    stage.finish(Bounds(files=files), within=(pause if end == "wait" else 0) + 10 + files / 25)

@@ -276,16 +276,6 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     settled(work, {})
 
 
-def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room."""
-    server.store.seed({"file": OLD}, age=60)
-    work = start(write_back_delay=30)
-    work.write("file", USERS)
-    work.write("new", SECOND)
-    Disk(work.vfs._state.journal, 1)
-    settled(work, {"file": USERS, "new": SECOND})
-
-
 def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -302,23 +292,6 @@ def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     assert work.names() == ["file"]
     assert len(list(work.vfs._state.bytes.directory.iterdir())) == 1
     settled(work, {"file": USERS})
-
-
-def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: the upload starts in the background; of what was sent nothing stays on this disk."""
-    work = start(write_back_delay=30)
-    work.write("file", OLD)
-    with work.closing(work.opened("file")) as fh:
-        work.vfs.write(fh, USERS, 0)
-        disk = Disk(work.vfs._state.journal, 1, spent=True)
-        assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
-        assert work.read("file") == USERS
-        assert disk.free()
-    settled(work, {"file": USERS})
-    work.vfs._state.sync()
-    assert list(work.vfs._state.bytes.directory.iterdir()) == []
 
 
 def test_what_could_not_be_closed_is_unsent_until_there_is_space(
@@ -358,7 +331,6 @@ def test_a_rename_that_failed_is_not_done_afterwards(
     work.settle()
     wanted = {"file": b"written in place", "other": b"new"}
     assert visible(server) == wanted
-    work.boundaries.dead = True
-    work.end()
+    work.kill()
     with taken_up(work, **LOCAL_NAMES) as again:
         again.settle(wanted)

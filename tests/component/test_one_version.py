@@ -30,21 +30,20 @@ def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
 LOG = b"".join(b"line %d\n" % number for number in range(2000))
 
 
-@pytest.mark.parametrize("sizes", ["present", "omitted"])
-@pytest.mark.parametrize("change", ["write", "replace"])
 @pytest.mark.parametrize(
-    ("now", "goes_on"),
+    ("change", "sizes", "now", "goes_on"),
     [
-        (LOG + b"more\n", True),
-        (LOG.replace(b"line 0\n", b"LINE 0\n") + b"more\n", True),
-        (LOG[:-2] + b"!\nmore\n", False),
-        (b"a new log\n" * 3000, False),
-        (b"a new log\n", False),
+        ("write", "present", LOG + b"more\n", True),
+        ("replace", "omitted", LOG + b"more\n", True),
+        ("write", "present", LOG.replace(b"line 0\n", b"LINE 0\n") + b"more\n", True),
+        ("write", "omitted", LOG[:-2] + b"!\nmore\n", False),
+        ("replace", "present", b"a new log\n" * 3000, False),
+        ("replace", "omitted", b"a new log\n", False),
     ],
-    ids=["grown", "changed long before", "changed just before", "begun anew, longer", "begun anew, shorter"],
+    ids=["grown", "replaced", "changed long before", "changed just before", "anew, longer", "anew, shorter"],
 )
 def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
-    server: Server, work: Workspace, sizes: str, change: str, now: bytes, goes_on: bool
+    server: Server, work: Workspace, change: str, sizes: str, now: bytes, goes_on: bool
 ) -> None:
     """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
     server.set(sizes=sizes)
@@ -86,8 +85,10 @@ def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Se
     work.vfs.release(fh)
 
 
-@pytest.mark.parametrize("written", [False, True], ids=["as it was", "written by the job before"])
-@pytest.mark.parametrize("change", ["rename", "rename over", "chmod", "renamed over"])
+@pytest.mark.parametrize(
+    ("change", "written"),
+    [("rename", False), ("rename over", True), ("chmod", False), ("chmod", True), ("renamed over", False)],
+)
 def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     server: Server, start: Start, change: str, written: bool
 ) -> None:

@@ -15,23 +15,20 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
-from jobfs.api import wire
 from jobfs.api.deadline import within
 from jobfs.draining import drain
 from jobfs.emulator import Server
 from jobfs.errors import UnavailableError
-from jobfs.namespace import remote
 
-OUTAGES = ["unavailable", "drop"]
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
 #: --timeout where nobody may wait for the server: longer than all that is done takes.
 PATIENT = 5.0
 
 
-def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None:
+def _go_down(server: Server, work: Workspace) -> None:
     """The workspace is known, and the server is found not to answer."""
     work.names()
-    server.faults.rate(kind, 1.0)  # type: ignore[arg-type]
+    server.faults.rate("unavailable", 1.0)
     eventually(lambda: work.names() is not None and work.vfs._namespace.unreachable)
 
 
@@ -48,14 +45,13 @@ def work(server: Server, patient: Workspace) -> Workspace:
     return patient
 
 
-@pytest.mark.parametrize("kind", OUTAGES)
 def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
-    server: Server, patient: Workspace, kind: str
+    server: Server, patient: Workspace
 ) -> None:
     """vfs/semantics.md 4.10: an upload that fails is tried again."""
     work = patient
     server.store.seed({"dir/there": OLD})
-    _go_down(server, work, kind)
+    _go_down(server, work)
     began = time.monotonic()
     expected: dict[str, bytes | None] = {"dir": None, "dir/there": OLD}
     for number in range(20):
@@ -194,7 +190,7 @@ def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Worksp
     assert not hidden(server)
 
 
-@pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False), ("hang", True)])
+@pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False)])
 def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     server: Server, start: Callable[..., Workspace], kind: str, again: bool
 ) -> None:
@@ -244,19 +240,13 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
     settled(work, {"file": OLD, name: b"2"})
 
 
-@pytest.mark.parametrize(("kind", "on", "met"), [("silent", "*", "begun"), ("drop", "create", "attempts")])
-def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
-    server: Server, patient: Workspace, kind: str, on: str, met: str
-) -> None:
-    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it.
-
-    The same where looks are answered: what a lost create may have left is taken away.
-    """
+def test_a_new_file_is_renamed_though_its_create_gets_no_answer(server: Server, patient: Workspace) -> None:
+    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it."""
     work = patient
     work.names()
-    server.faults.rate(kind, 1.0, on=on)  # type: ignore[arg-type]
+    server.faults.rate("silent", 1.0)
     work.write("first", NEW)
-    eventually(lambda: any(getattr(change, met) for change in list(work.vfs._state.changes.values())))
+    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
     work.vfs.rename("first", "renamed")
     assert work.read("renamed") == NEW
     server.faults.clear()
@@ -268,7 +258,7 @@ def test_a_rename_over_a_file_that_gets_nowhere_leaves_both(
 ) -> None:
     """vfs/semantics.md 4, Rename: who renames is told that it failed; what it has set aside goes back."""
     server.store.seed({"new": NEW, "old": OLD})
-    work = start(timeout=3.0)
+    work = start(timeout=1.5)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
     server.faults.rate("silent", 1.0, on="update")
     with pytest.raises(UnavailableError):
@@ -293,23 +283,3 @@ def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[...
         work.write("small", b"new", fsync=True)
     assert server.store.read("small") == b"new"
     server.set(bandwidth=0)
-
-
-def test_one_slow_answer_fails_nobody_else(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 5: a timeout of one look is no outage; the others ask, and are answered."""
-    monkeypatch.setattr(remote, "_PATIENCE", 1.5)
-    monkeypatch.setattr(remote, "_TIMES", 0)
-    monkeypatch.setattr(wire, "_FAIR", 1.0)
-    server.store.seed({"log": "1", "sub/file": "x"}, age=600)
-    work = start(ttl=0.1, stale_if_error=3.0)
-    assert work.names() == ["log", "sub"]
-    listed = time.monotonic()
-    while time.monotonic() < listed + 3.5:
-        assert work.vfs.getattr("log").size == 1  # of the rest nothing was confirmed for longer
-        time.sleep(0.05)
-    server.faults.next("slow", on="find", delay=7.5)
-    eventually(lambda: work.vfs.getattr("log").size == 1 and not server.faults.rules(), "one answer is slow")
-    assert work.names() == ["log", "sub"]
-    work.mkdir("made")

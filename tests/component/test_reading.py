@@ -53,7 +53,7 @@ def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
 ) -> None:
     """vfs/semantics.md 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT, and so does a body cut short."""
     server.store.seed({"file": b"content" * 1000}, age=60)
-    work = start(timeout=3.0)
+    work = start(timeout=1.5)
     assert work.names() == ["file"]
     server.faults.rate(fault, 1.0, on="download")
     assert errno_from(work.read, "file") in (errno.EIO, errno.ETIMEDOUT)
@@ -75,33 +75,6 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
         eventually_equal(lambda: work.read("file"), b"another, rather longer one")
         assert work.vfs.read(fh, 9, 0) == b"the first"
         assert work.vfs.read(fh, 100, 10) == b"version", "what is read to the end is of one version"
-
-
-@pytest.mark.parametrize("change", ["write", "replace"])
-def test_a_part_of_a_version_that_is_gone_is_never_one_of_the_next(
-    server: Server, start: Callable[..., Workspace], change: str
-) -> None:
-    """vfs/semantics.md 3.13, 5: ESTALE is for a version that is gone; what has grown goes on, as a log does."""
-    server.store.seed({"file": os.urandom(40_000_000)}, age=60)
-    work = start(ttl=0.2)
-    with work.opening("file", os.O_RDONLY) as fh:
-        assert work.vfs.read(fh, 100, 10_000_000)
-        getattr(server.store, change)("file", os.urandom(30_000_000))
-        assert errno_from(work.vfs.read, fh, 100, 25_000_000) == errno.ESTALE
-
-
-def test_a_reader_at_the_end_follows_a_log_that_is_made_anew(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3.14: a reader at end of file whose item was replaced follows the new version, if that is gone too."""
-    server.store.seed({"log": b"one\n"}, age=60)
-    work = start(ttl=60)
-    with work.opening("log", os.O_RDONLY) as fh:
-        assert work.vfs.read(fh, 100, 0) == b"one\n"
-        server.store.replace("log", b"one\ntwo\n")
-        work.vfs._namespace.refresh()
-        server.store.replace("log", b"one\ntwo\nthree\n")
-        assert work.vfs.read(fh, 100, 4) == b"two\nthree\n"
 
 
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(

@@ -13,10 +13,6 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-from jobfs.save import cleanup
-
-#: As it is where no test is in a hurry.
-LIST_EVERY = cleanup._LIST_EVERY
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
 
@@ -53,8 +49,9 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
     assert visible(server) == {}
 
 
-@pytest.mark.parametrize("fault", ["throttled", "drop"])
-@pytest.mark.parametrize(("what", "request_"), [("file", "delete"), ("dir", "update")])
+@pytest.mark.parametrize(
+    ("fault", "what", "request_"), [("throttled", "file", "delete"), ("drop", "dir", "update")]
+)
 def test_what_the_job_renames_while_it_is_removed_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
@@ -145,50 +142,20 @@ def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_n
     assert hidden(server) == []
 
 
-def test_a_tree_costs_three_requests_a_directory_and_two_a_file_and_two_listings_a_second(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R12."""
-    directories = ["w", *(f"w/{a}" for a in range(12)), *(f"w/{a}/{b}" for a in range(12) for b in range(5))]
-    files = [f"{directory}/f{number}" for directory in directories[1:] for number in range(2)]
-    others = {f"other/f{number}": b"x" for number in range(250)}
-    server.store.seed(
-        {**dict.fromkeys(directories), **dict.fromkeys(files, OLD), "other": None, **others}, age=60
-    )
-    server.set(latency=5)
-    work = mortal(Boundaries(), ttl=5.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cleanup, "_LIST_EVERY", LIST_EVERY)
-        assert work.names("w")
-        server.log.clear()
-        began = time.monotonic()
-        for path in sorted([*directories, *files], key=lambda path: (-path.count("/"), path)):
-            (work.vfs.rmdir if path in directories else work.vfs.unlink)(path)
-        eventually(lambda: not work.state.changes, work.unrest)
-    took = time.monotonic() - began
-    assert hidden(server) == []
-    assert set(visible(server)) == {"other", *others}
-    first = [entry for entry in server.log.entries("list") if "skip=0" in entry.query]
-    assert len(first) <= 2 * took + 1
-    rest = server.log.count() - server.log.count("list")
-    assert rest <= 3 * len(directories) + 2 * len(files)
-
-
 def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
-    paths = [f"w/{a}{end}" for a in range(8) for end in ("", "/b", "/b/c")]
+    paths = [f"w/{a}{end}" for a in range(16) for end in ("", "/b", "/b/c")]
     work = mortal(Boundaries())
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)
     server.faults.rate("drop_after", 0.1, on="delete")
-    for _ in range(5):
-        for path in ["w", *paths]:
-            work.mkdir(path)
-        for path in [*sorted(paths, reverse=True), "w"]:
-            work.vfs.rmdir(path)
-            assert not work.exists(path)
-        assert work.names() == []
+    for path in ["w", *paths]:
+        work.mkdir(path)
+    for path in [*sorted(paths, reverse=True), "w"]:
+        work.vfs.rmdir(path)
+        assert not work.exists(path)
+    assert work.names() == []
     eventually(lambda: not work.state.changes, work.unrest)
     assert (visible(server), hidden(server)) == ({}, [])
 

@@ -129,13 +129,6 @@ def test_what_is_written_through_an_older_handle_goes_along(
     assert tree(again) == expected
 
 
-def test_it_is_unlinked(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.29: the name was taken from the job before."""
-    work.vfs.unlink("file~")
-    assert work.names() == ["other"]
-    settled(work, {"other": OTHER})
-
-
 # -- something takes the old name
 
 
@@ -201,13 +194,6 @@ def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -
         assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
         work.remount()
     assert (server.store.item(name).lifecycle == "application") is (name == "file")
-
-
-def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: what is shown as free is free."""
-    work.mkdir("file")
-    work.write("file/inside", b"x")
-    settled(work, {"file": None, "file/inside": b"x", "other": OTHER})
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
@@ -303,8 +289,7 @@ def test_killed_before_it_has_left_the_server(
     if begun:
         server.faults.rate("unavailable", 1.0, on="delete")
         work.vfs.flush_all(None, 0.3, None)
-    work.boundaries.dead = True
-    work.end()
+    work.kill()
     server.faults.clear()
     again = mortal()
     again.settle()
@@ -329,8 +314,7 @@ def test_killed_before_the_new_file_of_the_old_name_was_closed(
         expected["file"] = NEW
     else:
         expected |= {"file": OLD, "file.recovered": NEW}
-    work.boundaries.dead = True
-    work.end()
+    work.kill()
     again = mortal()
     again.settle()
     assert untimed(tree(again)) == expected
@@ -352,8 +336,7 @@ def test_without_power_the_server_or_the_disk_has_it(
     back_up(work)
     if begun:
         assert work.vfs.flush_all(None, 5, None) == []
-    work.boundaries.dead = True
-    work.bury()
+    work.kill()
     state.lose_power("gone")
     reboot(monkeypatch, tmp_path)
     again = mortal()
@@ -372,8 +355,7 @@ def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_writt
     work.state.sync()
     fh = work.vfs.open("new.txt~", os.O_RDWR).fh
     work.vfs.write(fh, b" and more", 6)
-    work.boundaries.dead = True
-    work.bury()
+    work.kill()
     again = mortal()
     found = untimed({name: again.read(name) for name in again.names()})
     assert found == {"new.txt~": b"closed", "new.recovered.txt~": b"closed and more"}

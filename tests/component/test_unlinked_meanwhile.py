@@ -28,64 +28,48 @@ def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
     return work
 
 
-def test_it_does_not_come_back_when_another_one_was_made_and_unlinked(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 4: unlink returns when it is recorded; the name is free here from then on."""
+def made_and_unlinked(work: Workspace) -> None:
     for _ in range(2):
         work.write("file", b"again")
         work.vfs.unlink("file")
-        assert work.names() == ["other"]
-    settled(work)
-    eventually(lambda: visible(server) == {"other": b"another"}, lambda: str(visible(server)))
-    assert work.names() == ["other"]
 
 
-def test_it_does_not_come_back_when_another_one_was_made_and_renamed_away(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 4: rename of a file with unsent bytes; the name is free here from then on."""
+def made_and_renamed_away(work: Workspace) -> None:
     work.write("file", b"again")
     work.vfs.rename("file", "renamed")
-    assert work.names() == ["other", "renamed"]
-    settled(work)
-    expected = {"other": b"another", "renamed": b"again"}
-    eventually(lambda: visible(server) == expected, lambda: str(visible(server)))
-    assert work.names() == ["other", "renamed"]
 
 
-def test_what_is_renamed_to_it_is_shown_at_once(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: own changes are visible at once."""
+def renamed_to_it(work: Workspace) -> None:
     work.vfs.rename("other", "file")
-    assert work.names() == ["file"]
     assert work.read("file") == b"another"
-    settled(work, {"file": b"another"})
-    assert work.vfs.status()["conflicts"] == []
 
 
-def test_a_directory_made_there_is_shown_at_once(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: own changes are visible at once."""
+def a_directory(work: Workspace) -> None:
     work.mkdir("file")
     work.write("file/inside", b"x")
     assert work.names("file") == ["inside"]
-    settled(work, {"file": None, "file/inside": b"x", "other": b"another"})
 
 
-def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
-    server: Server, start: Callable[..., Workspace]
+@pytest.mark.parametrize(
+    ("comes", "tree"),
+    [
+        (made_and_unlinked, {"other": b"another"}),
+        (made_and_renamed_away, {"other": b"another", "renamed": b"again"}),
+        (renamed_to_it, {"file": b"another"}),
+        (a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
+    ],
+)
+def test_the_name_is_free_and_what_had_it_does_not_come_back(
+    server: Server, work: Workspace, comes: Callable[[Workspace], None], tree: dict[str, bytes | None]
 ) -> None:
-    """vfs/semantics.md 4: rename of a real name to a scratch name: nothing is shown at the old name."""
-    server.store.seed({"file": "old"}, age=60)
-    work = start(write_back_delay=0)
-    assert work.read("file") == b"old"
-    work.vfs.rename("file", "file~")
-    server.faults.next("slow", on="create", delay=0.4)
-    work.write("file", b"not wanted any more")
-    eventually(lambda: not server.faults.rules(), "the save is under way")
-    work.vfs.unlink("file")
+    """vfs/semantics.md 4: unlink returns when it is recorded; own changes are visible at once."""
+    comes(work)
+    shown = sorted(path for path in tree if "/" not in path)
+    assert work.names() == shown
     settled(work)
-    assert work.names() == ["file~"]
-    assert work.read("file~") == b"old"
+    eventually(lambda: visible(server) == tree, lambda: str(visible(server)))
+    assert work.names() == shown
+    assert work.vfs.status()["conflicts"] == []
 
 
 def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Workspace]) -> None:

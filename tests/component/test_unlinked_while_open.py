@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.operations import taken_up
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, settled
 
 from jobfs.emulator import Server
-from jobfs.errors import JobfsError
 
 OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
 
@@ -41,11 +36,6 @@ def mortal(server: Server, mortal: Start) -> Start:
 def work(mortal: Start) -> Mortal:
     """A mount where nothing is sent by itself."""
     return mortal()
-
-
-def kill(work: Mortal) -> None:
-    work.boundaries.dead = True
-    work.bury()
 
 
 def unlinked(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
@@ -151,23 +141,9 @@ def test_whatever_the_file_is(
     left = {"other": OTHER} if path in ("file", "file~") else {"file": OLD, "other": OTHER}
     assert visible(server) == {**ALL, **left}
     assert work.names() == ["dir", *left]
-    kill(work)
+    work.kill()
     work.start()
     assert work.names() == ["dir", *left]
-
-
-def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.write(fh, MINE, 0)
-    work.vfs.flush(fh)
-    server.faults.next("slow", on="update", delay=0.5)
-    change = work.write_back.queue.save(work.vfs.handle(fh).file, 0.0)
-    assert change is not None
-    eventually(lambda: not server.faults.rules())
-    work.vfs.unlink("file")
-    assert work.names() == ["dir", "other"]
-    close(work, fh)
-    settled(work, {**ALL, "other": OTHER})
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
@@ -190,7 +166,7 @@ def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
     unlinked(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, b"never closed", 0)
-    kill(work)
+    work.kill()
     again = mortal()
     settled(again)
     assert untimed(visible(server)) == {**ALL, "other": OTHER, "file.recovered": b"never closed"}
@@ -265,35 +241,6 @@ def test_it_is_renamed_over_and_the_job_has_written_to_it(
     assert found == after(source)
 
 
-@pytest.mark.parametrize("source", [scratch, edited])
-def test_killed_at_any_boundary_the_one_or_the_other_is_there(
-    server: Server, tmp_path: Path, source: Callable[[Mortal], str]
-) -> None:
-    """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    for at in count(1):
-        server.reset()
-        server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
-        boundaries = Boundaries(at)
-        first = Mortal(server, tmp_path / f"{at}", boundaries, write_back_delay=60.0)
-        first.start()
-        path = source(first)
-        first.state.sync()
-        boundaries.arm()
-        with suppress(Death, JobfsError):
-            first.vfs.open("file", os.O_RDONLY)
-            first.vfs.rename(path, "file")
-        kill(first)
-        with taken_up(first) as again:
-            eventually(lambda again=again: again.exists("file"), boundaries.last)  # type: ignore[misc]
-            assert again.read("file") in (OLD, MINE, OTHER), boundaries.last
-            again.settle()
-            found = visible(server)
-            before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
-            assert found in (after(source), before), f"{boundaries.last}: {found}"
-        if not boundaries.struck:
-            break
-
-
 @SOURCES
 def test_a_rename_over_it_that_is_refused_leaves_it_there(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
@@ -314,23 +261,6 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
     settled(work)
     before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
     assert visible(server) == (before if failed else after(source))
-
-
-def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing, whatever it failed for."""
-    server.store.set_permission("other", "readOnly")
-    eventually(lambda: work.vfs.getattr("other").mode & 0o222 == 0)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    assert errno_from(work.vfs.rename, "other", "file") == errno.EPERM
-    work.vfs.release(fh)
-    settled(work)
-    assert (work.names(), visible(server)) == (["dir", "file", "other"], {**ALL, "file": OLD, "other": OTHER})
-    server.store.mkdir("closed")
-    server.store.write("closed/file", OLD)
-    server.store.set_permission("closed", "readOnly")
-    eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
-    with work.opening("closed/file", os.O_RDONLY) as fh:
-        assert errno_from(work.vfs.unlink, "closed/file") == errno.EACCES
 
 
 @pytest.mark.parametrize("unsent", [False, True])
@@ -357,7 +287,7 @@ def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Se
     work.vfs.unlink("dir/large")
     assert {entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)} == {"dir/large"}
     work.vfs.release(fh)
-    kill(work)
+    work.kill()
     server.faults.clear()
     again = mortal()
     eventually(lambda: visible(server) == {**ALL, "file": OLD, "other": OTHER})
@@ -375,7 +305,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
     work.vfs.rename("scratch~", "file")
     work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
     work.state.sync()
-    kill(work)
+    work.kill()
     server.faults.clear()
     state.lose_power("gone")
     reboot(monkeypatch, tmp_path)

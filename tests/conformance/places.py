@@ -75,12 +75,11 @@ def place(directory: Path, *, read_only: bool = False) -> Iterator[Place]:
 
 @dataclass(frozen=True)
 class Both:
-    """A disk and a mount. `make`: cases make a directory of their own; `settle`: see `Place.run`."""
+    """A disk and a mount. `make`: cases make a directory of their own."""
 
     disk: Place
     mount: Place
     make: bool = True
-    settle: tuple[bool, ...] = (False, True)
 
     def compare(self, case: Case) -> None:
         """AssertionError unless the disk answers each step as the case says, and the mount as the disk does or as it says."""
@@ -88,7 +87,7 @@ class Both:
         right = [_fits(step, answer) for step, answer in zip(case.steps, disk, strict=True)]
         assert all(right), f"{case.name}: the disk answers\n{_shown(case, disk)}"
         wanted = [step.here or answer for step, answer in zip(case.steps, disk, strict=True)]
-        for settle in self.settle:
+        for settle in (False, True):
             mount = self.mount.run(case, settle=settle, make=self.make)
             when = "once its files are on the server" if settle else "while its files are not sent yet"
             assert mount == wanted, (

@@ -14,7 +14,6 @@ import json
 import mmap
 import os
 import re
-import select
 import signal
 import stat
 import subprocess
@@ -349,10 +348,6 @@ class Calls:
     def start(self, path: str) -> None:
         """Run until the case ends; it has been executed when this returns."""
         self._running.append(subprocess.Popen([f"./{path}", "100"]))
-
-    def poll(self, name: str) -> str:
-        ready = select.select([self._handle(name)], [], [], 0)[0]
-        return "ready" if ready else "not ready"
 
 
 def _become(user: str | None) -> None:

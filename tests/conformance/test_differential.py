@@ -1,7 +1,4 @@
-"""Calls at random, on a disk and on mounts of unlike servers; and several programs at once in a tree.
-
-`scripts/exercise` does the same for longer.
-"""
+"""Calls at random, on a disk and on mounts of unlike servers; `scripts/exercise` does the same for longer."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from tests.conformance.cases import Step
 from tests.stress.differential import SWITCHES, Maker, differences, twins
-from tests.stress.tree import exercise_tree
 
 from jobfs.emulator import Behaviour, behaviour
 
 #: Sequences of steps a server; each run begins with the same chance, `scripts/exercise` takes others.
-SEEDS, STEPS = range(20_251, 20_281), 60
+SEEDS, STEPS = range(20_251, 20_263), 60
 
 
 def test_the_switches_cover_every_value() -> None:
@@ -38,9 +34,7 @@ def test_calls_at_random_answer_as_on_a_disk_and_the_server_has_what_they_leave(
     """vfs/semantics.md 2.2, 2.15: names, reads, writes, memory maps, truncation, fsync, close and remount."""
     with twins(tmp_path, switches) as pair:
         assert next(differences(pair.play, SEEDS, STEPS, 60.0), "") == ""
-        # vfs/semantics.md 4: each program's files are what it wrote, on the server too; shared names are one of those given.
-        exercise_tree(pair.mounted, workers=3, operations=30, seed=SEEDS[0], timeout=60)
-        pair.end()
+        assert pair.end() == []
 
 
 def test_what_differs_is_shrunk_to_what_makes_it() -> None:

@@ -1,43 +1,37 @@
-"""Each workload of `scripts/load` in a form that ends in seconds: its bounds hold, and nothing is lost."""
+"""Each workload of `scripts/load` in a form that ends in seconds; and the suite itself: it sees what breaks, leaves nothing."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load import disks, handles, lines, outages, rewriting, silence, trees, weather
+from tests.stress.load import disks, lines, outages, rewriting, silence, trees, weather
+from tests.stress.load.bounds import Bounds
+from tests.stress.load.stage import Stage, Workload, played
+from tests.support.forks import ForkServer
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Rule
 
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
-_ROOM = {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}
-_THROTTLED = {"files": 60, "pause": 60, "watched": 2, "latency": 20, "end": "remount"}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (handles.programs, {"number": 60, "saves": 20, "latency": 20}),
-    (handles.crowd, {"number": 600, "latency": 5}),
-    (handles.reader, {"files": 200, "saves": 40, "latency": 20}),
-    (lines.room, {"direction": "up", **_ROOM}),
-    (lines.room, {"direction": "down", **_ROOM}),
-    (lines.throttled, {"form": "seconds", **_THROTTLED}),
-    (lines.throttled, {"form": "date", **_THROTTLED}),
-    (outages.outage, {"away": "503", "end": "back", **_OUTAGE}),
-    (outages.outage, {"away": "refused", "end": "back", **_OUTAGE}),
+    (lines.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
     (rewriting.sed, {"files": 120, "latency": 50}),
-    (rewriting.formatted, {"files": 60, "latency": 20}),
     (rewriting.day, {"saves": 200, "latency": 20}),
     (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "POST+DELETE", "seconds": 60}),
-    (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "*", "seconds": 60}),
-    (silence.left, {"timeout": 2, "at_once": 10, "latency": 20}),
-    (silence.waiting, {"programs": 40, "latency": 20, "on": "POST+DELETE", "seconds": 30}),
     (silence.waiting, {"programs": 40, "latency": 20, "on": "*", "seconds": 30}),
     (trees.copied, {"files": 120, "latency": 20}),
     (trees.removed, {"directories": 60, "files": 100, "beside": 250, "at_once": 2, "latency": 20}),
-    (trees.unpacked, {"files": 120, "latency": 200}),
-    (trees.repository, {"commits": 4, "files": 20, "latency": 20}),
 ]
 
 
@@ -59,3 +53,65 @@ def test_what_was_acknowledged_on_a_full_disk_is_sent(
     held: Callable[..., None], end: str, cache: str
 ) -> None:
     held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
+
+
+_ROOT = Path(__file__).parents[2]
+
+
+def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`scripts/load` without its installing."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.stress", "load", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def mounted_below(directory: Path) -> bool:
+    return f" {directory}/" in Path("/proc/self/mounts").read_text()
+
+
+def test_what_is_lost_too_much_or_not_sent_is_seen(limited_forks: ForkServer, tmp_path: Path) -> None:
+    def lose(stage: Stage) -> None:
+        stage.start({"there": b"old", "twice": b"one"}, latency=0)
+        stage.server.break_with(Rule("unavailable", "change"))
+        (stage.path / "never-sent").write_bytes(b"bytes")
+        stage.expected.put("never-made", b"bytes")
+        stage.expected.put("there", b"new")
+        stage.expected.forget("twice")
+        stage.finish(Bounds(), within=0.5, umount=0.5)
+
+    outcome = played(Workload("lose", lose, 30), limited_forks, tmp_path / "stage")
+    broken = {check.what: check.found for check in outcome.broken}
+    assert broken["paths that differ from what was written"].startswith("3, such as ")
+    assert "unsent rows at rest" in broken
+    assert "local bytes at rest" in broken
+    assert "unsent rows after umount" in broken
+    assert "umount" in broken
+    assert not mounted_below(tmp_path)
+
+
+def test_a_workload_that_hangs_is_broken_off(limited_forks: ForkServer, tmp_path: Path) -> None:
+    def hang(stage: Stage) -> None:
+        stage.start({"file": b"content"}, latency=0, timeout=600)
+        stage.server.break_with(Rule("silent"))
+        (stage.path / "file").read_bytes()
+
+    outcome = played(Workload("hang", hang, 3), limited_forks, tmp_path / "stage")
+    assert [check.what for check in outcome.broken] == ["the workload"]
+    assert outcome.broken[0].found.startswith("not within 3 s")
+    assert not (tmp_path / "stage").exists()
+    assert not mounted_below(tmp_path)
+
+
+def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
+    running = load(tmp_path, "--minutes", "5", "--only", "weather")
+    eventually(lambda: mounted_below(tmp_path), "it mounts", 40)
+    running.send_signal(signal.SIGTERM)
+    output, _ = running.communicate(timeout=40)
+    assert running.returncode == 130, output
+    assert "interrupted" in output
+    assert not mounted_below(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,17 +1,20 @@
-"""Around the mount: the daemon, unmounting, what the commands tell, the key (vfs/semantics.md 6)."""
+"""Around the mount: the daemon, unmounting, what the commands tell and change, the key (vfs/semantics.md 2 and 6)."""
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.files import saved
-from tests.support.mounts import MountedJob, is_mounted
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob, is_mounted, run
 from tests.support.ptys import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
+from jobfs.fuse.loop import IDLE_THREADS
 
 
 def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
@@ -61,3 +64,46 @@ def test_the_key_file_is_read_again_when_it_changes(
     eventually_equal(lambda: os.listdir(mounted.path), ["file"])
     saved(mounted.path / "file", b"saved")
     assert server.store.read("file") == b"saved"
+
+
+def test_there_are_no_extended_attributes(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 2.16: EOPNOTSUPP, and `cp -a` does not mind."""
+    server.store.seed({"file.txt": "content"})
+    assert errno_from(os.getxattr, mounted.path / "file.txt", "user.jobfs.id") == errno.ENOTSUP
+    assert run(mounted.path, "cp", "-a", "file.txt", "copy.txt") == ""
+
+
+def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
+    server.store.seed({"dir/file.txt": "content"})
+    path = mounted.path / "dir/file.txt"
+    assert mounted.jobfs("set", path, "--permission", "readOnly").returncode == 0
+    assert server.store.item("dir/file.txt").permission == "readOnly"
+    assert errno_from(path.write_bytes, b"x") == errno.EACCES
+    done = mounted.jobfs("set", path, "--permission", "readWrite", "--lifecycle", "application")
+    assert done.returncode == 0, done.stderr
+    item = server.store.item("dir/file.txt")
+    assert (item.permission, item.lifecycle) == ("readWrite", "application")
+    assert server.store.read("dir/file.txt") == b"content"
+
+
+def test_calls_that_wait_do_not_stop_others(server: Server, mount: Callable[..., MountedJob]) -> None:
+    """fuse/notes.md: the pool of loop threads grows while its threads wait."""
+    count = 3 * IDLE_THREADS
+    server.store.seed(
+        {"plain": "at once", **{f"f{number}": bytes(300_000) for number in range(count)}}, age=60
+    )
+    mounted = mount(timeout=60)
+    assert (mounted.path / "plain").read_bytes() == b"at once"
+    server.faults.rate("hang", 1.0, on="download")
+    waiting = [subprocess.Popen(["cat", str(mounted.path / f"f{number}")]) for number in range(count)]
+    try:
+        eventually(lambda: server.log.count("download") > 1)
+        assert (mounted.path / "plain").read_bytes() == b"at once"
+        (mounted.path / "new").write_bytes(b"new")
+        assert len(os.listdir(mounted.path)) == count + 2
+        assert [process.poll() for process in waiting] == [None] * count
+    finally:
+        for process in waiting:
+            process.kill()
+            process.wait()

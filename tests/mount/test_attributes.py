@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
@@ -35,40 +34,6 @@ def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounte
     assert number("folder/note.txt") == note
     listed = {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")}
     assert listed == {"note.txt": note, "inner.txt": inner}
-
-
-def asked_of_the_mount(handle: int) -> tuple[int, int]:
-    """Mode and size of a file by its node, past what the kernel remembers, as on a network file system."""
-    empty_path, force_sync, basic, answer = 0x1000, 0x2000, 0x7FF, ctypes.create_string_buffer(256)
-    assert ctypes.CDLL(None).statx(handle, b"", empty_path | force_sync, basic, answer) == 0
-    mode, size = (int.from_bytes(answer.raw[at : at + length], "little") for at, length in ((28, 2), (40, 8)))
-    return mode & 0o777, size
-
-
-def test_a_file_that_is_asked_about_again_and_again_shows_every_change(
-    server: Server, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 1, TTL: own changes are visible at once, and those of the job within the TTL."""
-    server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
-    os.listdir(mounted.path)
-    handle = os.open(mounted.path / "note.txt", os.O_PATH)
-    try:
-        assert [asked_of_the_mount(handle) for _ in range(3)] == [(0o644, 4)] * 3
-        os.chmod(mounted.path / "note.txt", 0o755)
-        assert [asked_of_the_mount(handle) for _ in range(2)] == [(0o755, 4)] * 2
-        with open(mounted.path / "note.txt", "ab") as file:
-            file.write(b", and more")
-            file.flush()
-            assert asked_of_the_mount(handle)[1] == 14
-        mounted.settled()
-        os.listdir(mounted.path)
-        assert [asked_of_the_mount(handle)[1] for _ in range(3)] == [14] * 3
-        os.rename(mounted.path / "note.txt", mounted.path / "dir/other.txt")
-        assert [asked_of_the_mount(handle)[1] for _ in range(3)] == [14] * 3
-        server.store.write("dir/other.txt", "of the job")
-        eventually_equal(lambda: asked_of_the_mount(handle)[1], 10)
-    finally:
-        os.close(handle)
 
 
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:

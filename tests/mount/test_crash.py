@@ -1,17 +1,18 @@
-"""Killed, refused or cut off: nothing that was closed is lost, nothing hidden is left."""
+"""Killed, refused or cut off: nothing that was closed is lost, nothing hidden is left; nor where trees are removed."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob
-from tests.support.serverside import untimed, visible
+from tests.support.mounts import MountedJob, run
+from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -125,3 +126,31 @@ def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(
     assert visible(server) == {"work": None, "work/data.ipynb": b"notebook"}
     mounted.remount()
     assert (mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb").read_bytes() == b"checkpoint"
+
+
+def removing(root: Path, *names: str) -> subprocess.Popen[str]:
+    """Begins `rm -rf`."""
+    command = ["env", "-C", str(root), "rm", "-rf", *names]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
+    server: Server, mounted: MountedJob, at_once: int
+) -> None:
+    """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
+    root = mounted.path
+    others = {f"other/f{number}": b"stays" for number in range(300)}
+    server.store.seed(others, age=60)
+    # What was moved away goes at any moment while what is above it is looked at.
+    server.faults.rate("slow", 0.5, on="delete", delay=0.05)
+    for _ in range(2):
+        run(root, "bash", "-c", "mkdir -p w/{1..12}/{a..d}/e/f")
+        programs = [removing(root, "w") for _ in range(at_once)]
+        assert [(program.communicate(timeout=60)[0], program.returncode) for program in programs] == [
+            ("", 0)
+        ] * at_once
+        assert os.listdir(root) == ["other"]
+    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}\n{mounted.log}")
+    assert visible(server) == {"other": None, **others}
+    assert "it is back" not in mounted.log

@@ -65,38 +65,8 @@ def test_fstab_mounts_what_install_helper_lets_it_find(
     machine.output("umount", directory)
     assert server.store.read("new") == b"mine\n"
     assert machine.run("findmnt", directory).returncode != 0
-
-
-def test_mount_takes_both_types_and_says_what_is_wrong(
-    server: Server, machine: Namespace, options: str, directory: Path
-) -> None:
-    machine.output(PROGRAM, "install-helper")
-    machine.output("mount", "-f", "-v", "-t", "jobfs", server.job, directory, "-o", options)
-    assert machine.run("findmnt", directory).returncode != 0
+    # The other type; and who does not find the process that serves it unmounts it as without a helper.
     machine.output("mount", "-n", "-s", "-v", "-t", "jobfs", server.job, directory, "-o", f"ro,{options}")
     assert machine.output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", directory).startswith("fuse.jobfs ro,")
-    # Who does not find the process that serves it unmounts it as without a helper.
     machine.output("env", "XDG_RUNTIME_DIR=/dev/null", "umount", directory)
     assert machine.run("findmnt", directory).returncode != 0
-    for job, option, words in (("short", "ro", "not a job id"), (server.job, "tll=3", "did you mean ttl?")):
-        refused = machine.run("mount", "-t", "jobfs", job, directory, "-o", f"{options},{option}")
-        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-        assert words in refused.stderr
-
-
-def test_the_links_are_replaced_and_removed_and_nothing_else_is(machine: Namespace, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "jobfs"
-    machine.output("ln", "-s", other, LINKS[0])
-    machine.output(PROGRAM, "install-helper")
-    assert machine.output("readlink", *LINKS).split() == [str(PROGRAM)] * 3
-    assert "0.1" in machine.output(LINKS[0], "--version")
-    assert machine.output(PROGRAM, "install-helper", "--remove").count("is removed") == 3
-    assert machine.output(PROGRAM, "install-helper", "--remove") == "there is nothing of jobfs in /sbin\n"
-    machine.output("cp", "/bin/true", LINKS[1])
-    for words in (["install-helper"], ["install-helper", "--remove"]):
-        refused = machine.run(PROGRAM, *words)
-        assert (refused.returncode, refused.stderr) == (
-            2,
-            f"jobfs: {LINKS[1]} is not a link to jobfs: move it away first\n",
-        )
-    assert machine.run("test", "-e", LINKS[0]).returncode != 0

@@ -1,4 +1,4 @@
-"""Really killed: a few rounds of what `scripts/crash-test` plays for as long as it is told."""
+"""Really killed: a few rounds of what `scripts/crash-test` plays for as long as it is told; and beside another mount."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.lane import Lane
+from tests.support.files import saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Behaviour, Rule, Server
+from jobfs.names import parse_hidden
 
 OPTIONS = {"request_lifetime": 0.5, "timeout": 10}
 
@@ -22,14 +24,9 @@ CONDITIONS = {
     "the job is at work": Conditions(
         Behaviour(latency=2), job_pause=0.05, options={**OPTIONS, "write_back_delay": 0}
     ),
-    "answers are lost": Conditions(
-        Behaviour(move_touches="no"),
-        (Rule("drop_after", "change", rate=0.1), Rule("error_after", "*", rate=0.03)),
-        options={**OPTIONS, "write_back_delay": 0.3},
-    ),
-    "requests are carried out late": Conditions(
+    "answers are lost, and requests carried out late": Conditions(
         Behaviour(updated_resolution="seconds", sizes="omitted"),
-        (Rule("late", "change", rate=0.1, delay=0.2),),
+        (Rule("late", "change", rate=0.1, delay=0.2), Rule("drop_after", "change", rate=0.1)),
         job_pause=0.1,
         options={**OPTIONS, "write_back_delay": 0},
     ),
@@ -77,19 +74,38 @@ def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount
     job.umount()
 
 
-def test_what_a_killed_mount_had_asked_for_goes_when_it_comes_though_nobody_lists_anything(
-    server: Server, mount: Callable[..., MountedJob]
+def mount_id(mounted: MountedJob) -> str:
+    """The id in the hidden names of this mount."""
+    return Path(mounted.status()["state_dir"]).name
+
+
+def hidden_of(server: Server, mount: str) -> list[str]:
+    """The hidden items of one mount."""
+    found = [(path, parse_hidden(path.rpartition("/")[2])) for path in hidden(server)]
+    return [path for path, parts in found if parts is not None and parts.mount == mount]
+
+
+@pytest.mark.parametrize("operation", ["create", "update"])
+def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
+    server: Server, mount: Callable[..., MountedJob], operation: str
 ) -> None:
-    """save/protocol.md R4: a listing shows it, and its transaction is a tombstone; the mount lists by itself."""
-    job = mount(write_back_delay=0, request_lifetime=6, timeout=10)
-    server.faults.add(Rule("slow", "create", delay=5))
-    (job.path / "file").write_bytes(b"closed")
-    eventually(lambda: server.log.count("create"), "it is being sent")
-    job.kill()
-    server.faults.clear()
-    job.mount()
-    eventually(lambda: visible(server) == {"file": b"closed"}, "it was sent again")
-    assert hidden(server) == []
-    eventually(lambda: hidden(server), "the first one comes")
-    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}: {job.log}")
-    job.umount()
+    """vfs/semantics.md 4: hidden items of another mount are left alone; the next mount of that state finishes its work."""
+    server.store.seed({"note.txt": "as it was", "side.txt": "beside"}, age=60)
+    one, other = mount(), mount()
+    assert (one.path / "note.txt").read_bytes() == b"as it was"
+    server.faults.next("hang_after", on=operation)
+    (one.path / "note.txt").write_bytes(b"from the one")
+    eventually(lambda: not server.faults.rules(), "the request that is never answered")
+    one_id = mount_id(one)
+    one.kill()
+    left = hidden_of(server, one_id)
+    for number in range(3):
+        saved(other.path / "side.txt", b"from the other, %d" % number)
+        saved(other.path / f"new{number}.txt", b"new")
+    other.flush()
+    eventually(lambda: os.listdir(other.path) and not hidden_of(server, mount_id(other)))
+    assert hidden_of(server, one_id) == left
+    one.mount()
+    one.settled()
+    expected: dict[str, bytes | None] = {f"new{number}.txt": b"new" for number in range(3)}
+    assert visible(server) == {**expected, "note.txt": b"from the one", "side.txt": b"from the other, 2"}

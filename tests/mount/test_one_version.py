@@ -32,10 +32,7 @@ def begun(server: Server) -> bool:
     return any(entry.status in (200, 206) for entry in server.log.entries("download"))
 
 
-@pytest.mark.parametrize(
-    ("at", "ranges"), [(0.1, True), (0.5, True), (0.9, True), (0.5, False)],
-    ids=["early", "in the middle", "late", "no ranges"],
-)  # fmt: skip
+@pytest.mark.parametrize(("at", "ranges"), [(0.5, True), (0.9, False)], ids=["in the middle", "no ranges"])
 def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
     server: Server, mount: Mount, tmp_path: Path, at: float, ranges: bool
 ) -> None:
@@ -83,7 +80,7 @@ def test_a_reader_has_the_size_of_its_version(
 _MAPPED = """
 import mmap, sys
 with open(sys.argv[1], "rb") as file:
-    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=int(sys.argv[3]))
+    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     sys.stdout.buffer.write(pages[:4096])
     sys.stdout.buffer.flush()
     sys.stdin.readline()
@@ -91,13 +88,12 @@ with open(sys.argv[1], "rb") as file:
 """
 
 
-@pytest.mark.parametrize("flags", ["1", "2"], ids=["shared", "private"])
-def test_a_mapping_is_of_one_version(server: Server, mount: Mount, flags: str) -> None:
+def test_a_mapping_is_of_one_version(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 3.13: a page that can't be had any more is SIGBUS, as of a file that was cut on a disk."""
     mounted = mount(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SLOW)
-    words = [sys.executable, "-c", _MAPPED, str(mounted.path / "file"), str(SIZE - 4096), flags]
+    words = [sys.executable, "-c", _MAPPED, str(mounted.path / "file"), str(SIZE - 4096)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert readable(program.stdout, 30)
@@ -131,8 +127,8 @@ def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mo
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(SIZE - 4096, SIZE // 2), (SIZE // 2, SIZE - 4096), (0, SIZE - 4096), (SIZE - 4096, 0)],
-    ids=["end, middle", "middle, end", "start, end", "end, start"],
+    [(SIZE - 4096, SIZE // 2), (0, SIZE - 4096)],
+    ids=["end, middle", "start, end"],
 )
 def test_reads_here_and_there_are_of_one_version(
     server: Server, mount: Mount, first: int, second: int

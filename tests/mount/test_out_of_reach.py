@@ -91,24 +91,6 @@ def test_what_needs_the_server_fails_at_once_while_it_is_out_of_reach_and_works_
     assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in told[0]
 
 
-def test_fsync_fails_at_once_while_it_is_out_of_reach_and_the_bytes_are_sent_later(
-    server: Server, mounted: MountedJob
-) -> None:
-    """Of the same file too, whose save was begun by then."""
-    with server.down():
-        for content in (b"first", b"second", b"third"):
-            with soon(f"fsync of {content!r}"):
-                assert errno_from(saved, mounted.path / "a", content) == errno.EIO
-                assert errno_from(saved, mounted.path / content.decode(), content) == errno.EIO
-            assert (mounted.path / "a").read_bytes() == content
-            eventually(lambda: any(entry["attempts"] for entry in mounted.status()["unsent"]))
-        (mounted.path / "closed").write_bytes(b"closed")
-        os.rename(mounted.path / "closed", mounted.path / "renamed")
-    mounted.settled()
-    sent = {name: name.encode() for name in ("first", "second", "third")}
-    assert visible(server) == {**TREE, "a": b"third", "renamed": b"closed", **sent}
-
-
 def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     server: Server, mounted: MountedJob
 ) -> None:

@@ -124,14 +124,11 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mount
         piped.send_signal(signal.SIGINT)
         assert piped.wait(20) == 1
     # On a terminal: one view, that is drawn anew.
-    words = f"trap : INT; {shlex.join(command)}; echo ended with $?; cat"
-    with terminal(mounted.home, mounted.home, "sh", "-c", words) as screen:
+    with terminal(mounted.home, mounted.home, "sh", "-c", f"{shlex.join(command)}; cat") as screen:
         screen.shows("! 1 conflict")
         os.unlink(mounted.path / "a.conflict-20260101T000000Z")
         eventually(lambda: "conflict" not in screen.screen().partition("unsent")[2], screen.screen)
         assert screen.screen().count("items") == 1
-        screen.keys("C-c")
-        screen.shows("ended with 0")
     mounted.umount()
     assert mounted.jobfs("status", "--watch", mounted.path).returncode == 2
 
@@ -166,19 +163,10 @@ def threads(mounted: MountedJob) -> int:
     return len(os.listdir(f"/proc/{mounted.process.pid}/task"))
 
 
-def test_a_flush_of_a_name_that_is_not_there_does_not_say_that_it_is_sent(mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: bad input is one clear sentence."""
-    done = mounted.jobfs("flush", mounted.path / "notse.md")
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"jobfs: {mounted.path}/notse.md: No such file or directory\n",
-    )
-
-
 def test_a_flush_that_was_broken_off_leaves_no_thread(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """vfs/semantics.md 6, bounds: by Ctrl-C, by a client that is gone, by one that is killed."""
+    """vfs/semantics.md 6, bounds: by a client that is gone."""
     mounted = mount(timeout=60)
     assert os.listdir(mounted.path) == []
     server.faults.rate("unavailable", 1.0, on="change")
@@ -186,23 +174,6 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
     eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
     # What others start meanwhile, once: a timer, a thread of a pool.
     most = threads(mounted) + 2
-    for number in (signal.SIGINT, signal.SIGKILL):
-        flushes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "jobfs", "flush", str(mounted.path)],
-                env=environment(mounted.home, mounted.key),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            for _ in range(6)
-        ]
-        # Six programs have to start, on a machine that may be busy with others.
-        eventually(lambda: threads(mounted) > most, lambda: threads(mounted), timeout=40)
-        for flush in flushes:
-            flush.send_signal(number)
-            flush.wait(20)
-        eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as connection:
             (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")

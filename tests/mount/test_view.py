@@ -44,12 +44,8 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
     assert server.log.changes() == []
 
 
-@pytest.mark.parametrize(("updated_resolution", "renamed"), [("milliseconds", True), ("seconds", False)])
-def test_what_the_job_writes_right_after_a_save_is_read_whole(
-    server: Server, mounted: MountedJob, updated_resolution: str, renamed: bool
-) -> None:
+def test_what_the_job_writes_right_after_a_save_is_read_whole(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
-    server.set(updated_resolution=updated_resolution)
     server.store.seed({"dir/file.txt": "x" * 100}, age=60)
     old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
     for number in range(5):
@@ -58,9 +54,8 @@ def test_what_the_job_writes_right_after_a_save_is_read_whole(
             file.truncate()
             os.fsync(file.fileno())
             os.fstat(file.fileno())
-        if renamed:
-            old.parent.rename(new.parent)
-            old, new = new, old
+        old.parent.rename(new.parent)
+        old, new = new, old
         grown = b"what the job wrote, and that is longer: %d" % number
         server.store.write(str(old.relative_to(mounted.path)), grown)
         read = set[bytes]()

@@ -1,11 +1,9 @@
-"""A server that answers a change with success and has done something else, or nothing: nobody is told that it was done."""
+"""A server that refuses, or says that it is done and has done something else: what a program is told (vfs/semantics.md 5)."""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,29 +106,44 @@ def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     assert visible(server) == {**before, name: b"mine again"}
 
 
-def test_in_a_directory_whose_name_the_server_keeps_in_another_form_nothing_is_made(
-    server: Server, mounted: MountedJob
-) -> None:
-    server.store.seed({"Docs/there": "there"}, age=60)
-    server.set(name_form="lower", implicit_directories="allowed")
-    assert errno_from(saved, mounted.path / "Docs/new", b"mine") == errno.EIO
-    assert errno_from((mounted.path / "Docs/sub").mkdir) == errno.EIO
-    eventually(lambda: hidden(server) == [], lambda: hidden(server))
-    assert visible(server) == {"Docs": None, "Docs/there": b"there"}
-    assert (mounted.path / "Docs/new").read_bytes() == b"mine"
+#: What the server answers to a create, and what fsync and close fail with.
+REFUSALS = {
+    (400, "Invalid path"): errno.EIO,
+    (400, "Path already exists"): errno.EIO,
+    (400, "No"): errno.EIO,
+    (403, "Forbidden"): errno.EIO,
+    (413, "Too large"): errno.EFBIG,
+    (415, "Unsupported"): errno.EIO,
+    (422, "Validation failed"): errno.EIO,
+    (507, "Insufficient storage"): errno.ENOSPC,
+    (401, "Failed to authenticate"): errno.EIO,
+}
 
 
-def test_of_a_tar_of_a_mac_the_names_that_are_kept_are_sent_and_the_others_are_failed(
-    server: Server, mounted: MountedJob, tmp_path: Path
-) -> None:
-    contents = {"plain": b"plain", FORMS["nfc"]: b"mine"}
-    with tarfile.open(tmp_path / "mac.tar", "w") as tar:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    server.set(name_form="nfc")
-    run(mounted.path, "tar", "-xf", tmp_path / "mac.tar")
-    eventually(lambda: [each["path"] for each in mounted.status()["failed"]] == [FORMS["nfc"]])
-    eventually(lambda: visible(server) == {"plain": b"plain"} and not hidden(server))
-    assert {name: (mounted.path / name).read_bytes() for name in contents} == contents
+def failing(call: Callable[[int], None], path: Path, content: bytes) -> int:
+    """Writes a file; the errno that `call` on its descriptor fails with, 0 if it does not."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.write(file, content)
+        call(file)
+    except OSError as error:
+        return error.errno or -1
+    finally:
+        if call is not os.close:
+            os.close(file)
+    return 0
+
+
+def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 5.13: fsync never fails with EINVAL, EOPNOTSUPP or ENOSYS, for new files and for old ones."""
+    server.store.seed({f"old{number}": "old" for number in range(len(REFUSALS))}, age=60)
+    os.listdir(mounted.path)
+    for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
+        server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
+        for path in (mounted.path / f"new{number}", mounted.path / f"old{number}"):
+            assert failing(os.fsync, path, b"mine") == expected, reason
+            assert path.read_bytes() == b"mine"
+            with open(path, "rb+") as file, pytest.raises(OSError) as again:  # noqa: PT011
+                os.fsync(file.fileno())
+            assert again.value.errno == expected, "asked once more, it says the same"
+        server.faults.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,6 @@ from tests.support.serverside import below, doubled, hidden
 
 from jobfs import names
 from jobfs.emulator import Behaviour
-
-from .shrinking import shrunk
 
 #: Together they have every value of every switch that is a choice, but for one that makes a mount differ from a disk.
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -177,11 +176,10 @@ class Twins:
                 return f"the server has at {path} {has[0]} instead of {has[1]}"
         return ""
 
-    def end(self) -> None:
-        """Nothing is left hidden, or there twice, once all is sent."""
-        server = self.mounted.server
+    def end(self) -> list[str]:
+        """Paths that are hidden, or there twice, once all is sent."""
         self.mounted.umount()
-        assert (doubled(server), hidden(server)) == ([], [])
+        return doubled(self.mounted.server) + hidden(self.mounted.server)
 
 
 def chapters(steps: Sequence[Step]) -> Iterator[tuple[tuple[Step, ...], str]]:
@@ -217,3 +215,19 @@ def differences(
         shortest = shrunk(made, fails, shrink_for)
         lines = "\n".join(f"    {step.line}" for step in shortest)
         yield f"seed {seed}, settle {settle}: {found}; {play(shortest, settle=settle) or 'it depends on the moment'}\n{lines}"
+
+
+def shrunk(steps: list[Step], fails: Callable[[Sequence[Step]], bool], seconds: float) -> list[Step]:
+    """The steps without all that `fails` does not need, found in about so many `seconds`: halves first, then less."""
+    end, piece = time.monotonic() + seconds, max(1, len(steps) // 2)
+    while True:
+        start, shorter = 0, False
+        while start < len(steps) and time.monotonic() < end:
+            candidate = steps[:start] + steps[start + piece :]
+            if candidate and fails(candidate):
+                steps, shorter = candidate, True
+            else:
+                start += piece
+        if (piece == 1 and not shorter) or time.monotonic() >= end:
+            return steps
+        piece = (piece + 1) // 2

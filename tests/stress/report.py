@@ -65,17 +65,13 @@ def _number(value: float) -> str:
 
 @dataclass
 class Row:
-    """What was played, in how many seconds, its figures by the title of their column, and what was held.
-
-    `columns`: of a column that shows what some checks are about, how the words of these begin.
-    """
+    """What was played, in how many seconds, its figures by the title of their column, and what was held."""
 
     name: str
     what: str = ""
     figures: dict[str, str] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     seconds: float = 0.0
-    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def broken(self) -> list[Check]:
@@ -86,12 +82,6 @@ class Row:
         return "\n".join(
             [f"{self.name}: {self.what}, {self.seconds:.0f} s, {self.figures}", *map(str, self.checks)]
         )
-
-    def figure(self, title: str) -> Text:
-        """A cell of the table: red if a bound of it did not hold."""
-        words = self.columns.get(title)
-        broken = words is not None and any(check.what.startswith(words) for check in self.broken)
-        return Text(self.figures.get(title, ""), "bold red" if broken else "")
 
 
 class Run:
@@ -135,25 +125,14 @@ class Run:
         for title in titles:
             table.add_column(title, justify="right")
         table.add_column("held")
-        more = Table(title="What else was promised", title_justify="left", pad_edge=False)
-        for title in ("what", "promise", "found", "bound", "held"):
-            more.add_column(title, no_wrap=title == "what")
         for row in self.rows:
-            table.add_row(row.name, row.what, *map(row.figure, titles), _held(not row.broken))
-            for check in row.checks:
-                if not check.what.startswith(tuple(row.columns.values())):
-                    more.add_row(row.name, check.what, Text(check.found), check.bound, _held(check.held))
+            held = Text("NO", "bold red") if row.broken else Text("yes")
+            table.add_row(row.name, row.what, *[row.figures.get(title, "") for title in titles], held)
         self.console.print(table)
-        if more.rows:
-            self.console.print(more)
         for row in self.rows:
             for check in row.broken:
                 told = f"broken: {row.name}: {check.what}: {check.found} ({check.bound})"
                 self.console.print(told, markup=False)
-
-
-def _held(held: bool) -> Text:
-    return Text("yes") if held else Text("NO", "bold red")
 
 
 def program(name: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -208,6 +208,11 @@ class Mortal(Workspace):
         self._graph.close()
         self._slot.close()
 
+    def kill(self) -> None:
+        """kill -9 now, and the burial."""
+        self.boundaries.dead = True
+        self.bury()
+
     def end(self) -> None:
         """An unmount, or a burial."""
         if self.running:

@@ -69,12 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Block:
-    """One marked block; `at` is where its body is in the text."""
+    """One marked block."""
 
     name: str
     after: str | None
     steps: tuple[Step, ...]
-    at: tuple[int, int]
 
 
 def blocks(text: str) -> list[Block]:
@@ -82,7 +81,7 @@ def blocks(text: str) -> list[Block]:
     found = []
     for match in _BLOCK.finditer(text):
         steps = _console(match["body"]) if match["kind"] == "console" else [Step(match["body"], 0, None)]
-        found.append(Block(match["name"], match["after"], tuple(steps), match.span("body")))
+        found.append(Block(match["name"], match["after"], tuple(steps)))
     marks = text.count("<!-- runs:")
     if marks != len(found):
         raise RecipeError(f"{marks} marks, but {len(found)} marked blocks: see the head of {__name__}")
@@ -249,45 +248,19 @@ def check(all_blocks: Sequence[Block], name: str, box: Sandbox) -> None:
             raise RecipeError(f"$ {step.command}\nis shown with\n{shown}\nbut printed\n{printed}")
 
 
-def written(text: str, name: str, box: Sandbox) -> str:
-    """Run a recipe; the text with what its commands printed, where that is not what is shown."""
-    order = chain(blocks(text), name)
-    printed = iter(box.outputs([step for block in order for step in block.steps]))
-    bodies = {block.at: "".join(_body(step, next(printed)) for step in block.steps) for block in order}
-    for (begin, end), body in sorted(bodies.items(), reverse=True):
-        text = text[:begin] + body + text[end:]
-    return text
-
-
-def _body(step: Step, printed: str) -> str:
-    if step.shown is None:
-        return step.command
-    # What has a `…` was shortened by hand.
-    keep = "…" in "".join(step.shown) and same(step.shown, printed)
-    shown = step.shown if keep else printed.splitlines()
-    return "".join(f"{line.rstrip()}\n" for line in ("$ " + step.command.replace("\n", "\n> "), *shown))
-
-
 def main() -> int:
-    """`scripts/recipes`: check or write the recipes of a file; exit code 1 if one is not as it is shown."""
+    """`scripts/recipes`: exit code 1 if a recipe of README.md is not as it is shown."""
+    found = blocks((ROOT / "README.md").read_text())
+    known = list(dict.fromkeys(block.name for block in found))
     parser = argparse.ArgumentParser(prog="scripts/recipes")
-    parser.add_argument("--write", action="store_true", help="put what was printed where it is not as shown")
-    parser.add_argument("--file", type=Path, default=ROOT / "README.md", help="default: README.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
-    given = parser.parse_args()
-    known = list(dict.fromkeys(block.name for block in blocks(given.file.read_text())))
-    unknown = [name for name in given.names if name not in known]
-    if unknown:
+    names, failed = parser.parse_args().names, 0
+    if unknown := [name for name in names if name not in known]:
         parser.error(f"no recipe {', '.join(unknown)}: there are {', '.join(known)}")
-    failed = 0
-    for name in given.names or known:
+    for name in names or known:
         with tempfile.TemporaryDirectory(prefix="jobfs-recipe-") as place, sandbox(Path(place)) as box:
-            text = given.file.read_text()
             try:
-                if given.write:
-                    given.file.write_text(written(text, name, box))
-                else:
-                    check(blocks(text), name, box)
+                check(found, name, box)
                 print(f"ok      {name}", flush=True)
             except RecipeError as error:
                 failed = 1

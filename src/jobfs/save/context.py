@@ -16,7 +16,7 @@ from jobfs.content import ContentStore
 from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, shows_fraction
-from jobfs.state import Change, File, State, edit
+from jobfs.state import Change, State, edit
 from jobfs.state.records import Base
 from jobfs.state.server import KnownServer
 

@@ -9,7 +9,6 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from jobfs import names
 from jobfs.api.client import Client

@@ -178,7 +178,7 @@ class Report:
             record, left = found.record, None
             if record is None or not record.clean:
                 with contextlib.suppress(JobfsError):  # which `jobfs recover` tells
-                    left = left_in(found.path).number
+                    left = len(left_in(found.path).told())
                 if left != 0:
                     directory = record.directory if record else None
                     yield {"path": str(found.path), "directory": directory, "left": left}

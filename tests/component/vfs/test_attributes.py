@@ -58,14 +58,6 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     assert server.store.item("file").permission == "readOnly"
 
 
-def test_a_directory_that_no_item_stands_for_becomes_real(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 1: an operation that needs the real item creates it."""
-    server.store.seed({"dir/file": "x"}, directories=False, age=60)
-    work.vfs.chmod("dir", 0o700)
-    assert mode(work, "dir") == 0o700
-    assert server.store.item("dir").is_dir
-
-
 def test_the_root_has_no_item(work: Workspace) -> None:
     assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
     assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT

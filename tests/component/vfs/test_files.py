@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -13,7 +12,6 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
-from jobfs.errors import FsError
 
 
 def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
@@ -62,33 +60,6 @@ def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, 
         # A program that has the descriptor twice, as a child has it too, hears it from each close.
         assert [errno_from(work.vfs.flush, fh) for _ in range(2)] == [errno.EFBIG] * 2
         work.vfs.release(fh)
-
-
-def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4, A full disk: what needs it for something new gets ENOSPC before anything has changed."""
-
-    def full(*arguments: object, **more: object) -> Any:
-        raise FsError(errno.ENOSPC)
-
-    server.store.seed({"file": "old"}, age=60)
-    work.write("closed", b"closed")
-    files = {name: work.vfs.open(name, os.O_RDWR).fh for name in ("file", "closed")}
-    with monkeypatch.context() as patch:
-        patch.setattr(work.vfs._state.bytes, "new", full)
-        for fh in files.values():
-            assert errno_from(work.vfs.write, fh, b"new", 0) == errno.ENOSPC
-        assert errno_from(work.vfs.create, "another", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
-    with monkeypatch.context() as patch:
-        patch.setattr(work.vfs._state.journal, "write", full)
-        assert errno_from(work.vfs.create, "scratch~", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
-    for name, fh in files.items():
-        assert work.vfs.read(fh, 9, 0) == {"file": b"old", "closed": b"closed"}[name]
-        work.vfs.release(fh)
-    assert work.names() == ["closed", "file"]
-    work.drain()
-    assert server.store.tree() == {"file": b"old", "closed": b"closed"}
 
 
 def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,8 +18,7 @@ import click
 from rich.console import Console
 from tests.stress.report import Row, Run, none, program
 
-from .lane import Lane
-from .tally import Tally
+from .lane import Lane, Tally
 
 
 @program("crash-test")
@@ -60,18 +61,10 @@ class _Running:
     def __init__(self, run: Run, number: int, minutes: float) -> None:
         self.number, self.tally = number, Tally()
         self._console: Console = run.console
-        words = [
-            "--seed",
-            run.seed,
-            "--lane",
-            number,
-            "--home",
-            run.home / f"lane{number}",
-            "--minutes",
-            minutes,
-        ]
+        home = run.home / f"lane{number}"
+        words = f"--seed {run.seed} --lane {number} --minutes {minutes} --home".split()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stress", "crash-test", *map(str, words)],
+            [sys.executable, "-m", "tests.stress", "crash-test", *words, str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,7 +76,7 @@ class _Running:
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            tally = Tally.of_line(line)
+            tally = Tally(**json.loads(line))
             for text in tally.reports[len(self.tally.reports) :]:
                 self._console.print(text, markup=False, highlight=False)
             self.tally = tally
@@ -122,7 +115,7 @@ def _lane(seed: int, number: int, home: Path, seconds: float) -> NoReturn:
     lane = Lane(home, seed * 1000 + number)
 
     def tell() -> None:
-        print(lane.tally.line(), flush=True)
+        print(json.dumps(asdict(lane.tally)), flush=True)
 
     try:
         lane.play(lambda: time.monotonic() > end, tell)

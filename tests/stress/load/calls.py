@@ -7,8 +7,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: Failed calls that need the local disk only, after which a workload is not worth going on with.
@@ -56,32 +56,24 @@ class Calls:
 
     def write(self, path: Path, data: bytes) -> None:
         """Opens, writes and closes, as programs do that want no word from the server. Raises as `of`."""
-        self._write(path, data)
+        self.save(path, data, sync=False)
 
-    def save(self, path: Path, data: bytes, *, local: bool = True) -> None:
+    def save(self, path: Path, data: bytes, *, local: bool = True, sync: bool = True) -> None:
         """The same with an fsync, which may fail for the server's sake if not `local`; the close goes on all the same."""
-        self._write(path, data, lambda handle: self._fsync(handle, local))
-
-    def _write(self, path: Path, data: bytes, sync: Callable[[int], None] = lambda handle: None) -> None:
         with self.of("open"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             with self.of("write"):
                 write_all(handle, data)
-            sync(handle)
+            tolerated = () if local else (RefusedError,)
+            if sync:
+                with suppress(*tolerated), self.of("fsync", local=local):
+                    os.fsync(handle)
         except BaseException:
             os.close(handle)
             raise
         with self.of("close"):
             os.close(handle)
-
-    def _fsync(self, handle: int, local: bool) -> None:
-        try:
-            with self.of("fsync", local=local):
-                os.fsync(handle)
-        except RefusedError:
-            if local:
-                raise
 
 
 def listed(failures: Counter[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import disks, handles, lines, outages, rewriting, silence, trees, weather
+from . import disks, lines, outages, rewriting, silence, trees, weather
 from .outages import Away, End
 from .stage import Workload
 
@@ -30,60 +30,33 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
     for latency in (20, 50):
         files = some(2000, 200)
         yield _work(f"sed-{latency}", 60 + files / 5, rewriting.sed, files=files, latency=latency)
-        yield _work(f"format-{latency}", 60 + files / 5, rewriting.formatted, files=files, latency=latency)
     files = some(10_000, 300)
     yield _work("copy", 120 + files / 5, trees.copied, files=files, latency=20)
     for latency, at_once in ((20, 1), (50, 3)):
         numbers = {"directories": some(625, 60), "files": some(2100, 120), "beside": some(3000, 200)}
         seconds = 120 + sum(numbers.values()) / 5
         yield _work(f"rm-rf-{latency}", seconds, trees.removed, at_once=at_once, latency=latency, **numbers)
-    yield _work("git", 300, trees.repository, commits=some(60, 5), files=some(200, 20), latency=20)
-    files = some(3000, 200)
-    yield _work("tar", 120 + files / 5, trees.unpacked, files=files, latency=200)
+    numbers = {"files": some(5000, 300), "saves": some(2000, 100)}
+    numbers |= {"renames": some(500, 20), "unlinks": some(500, 20)}
+    seconds = 200 + sum(numbers.values()) / 10
     for away in _AWAY:
+        latency = 50 if away == "503" else 20
         for end in _END:
-            numbers = {"files": some(5000, 300), "saves": some(2000, 100)}
-            numbers |= {
-                "renames": some(500, 20),
-                "unlinks": some(500, 20),
-                "latency": 50 if away == "503" else 20,
-            }
-            seconds = 200 + sum(numbers.values()) / 10
-            yield _work(f"outage-{away}-{end}", seconds, outages.outage, away=away, end=end, **numbers)
+            name = f"outage-{away}-{end}"
+            yield _work(name, seconds, outages.outage, away=away, end=end, latency=latency, **numbers)
     yield _work("weather", storm + 120, weather.bad_weather, storm=storm, latency=20)
     saves = some(20_000, 400)
     yield _work("day", 120 + saves / 10, rewriting.day, saves=saves, latency=20)
-    yield _work(
-        "read-meanwhile", 120 + some(600, 60) / 5, rewriting.read_meanwhile,
-        files=6, size=3_000_000, writes=some(600, 60), latency=20,
-    )  # fmt: skip
-    yield _work("programs", 180, handles.programs, number=200, saves=some(200, 40), latency=20)
-    yield _work("crowd", 240, handles.crowd, number=600, latency=20)
-    files = some(5000, 300)
-    yield _work("reader", 120 + files / 10, handles.reader, files=files, saves=some(2000, 100), latency=20)
+    read = {"files": 6, "size": 3_000_000, "writes": some(600, 60), "latency": 20}
+    yield _work("read-meanwhile", 120 + read["writes"] / 5, rewriting.read_meanwhile, **read)
     slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "latency": 50}
-    yield _work("room-up", 300, lines.room, direction="up", rounds=some(20, 4), **slow)
-    yield _work("room-down", 300, lines.room, direction="down", rounds=some(20, 4), **slow)
-    for form in ("seconds", "date"):
-        yield _work(
-            f"throttled-{form}", 240, lines.throttled,
-            files=200, pause=60, watched=10, latency=20, form=form, end="wait",
-        )  # fmt: skip
+    yield _work("room", 300, lines.room, rounds=some(20, 4), **slow)
     yield _work("silent", 150, silence.silent, timeout=3, at_once=40, latency=20)
-    yield _work("left", 120, silence.left, timeout=3, at_once=10, latency=20)
     yield _work("waiting", 120, silence.waiting, programs=40, latency=20)
     for end in _END:
         for cache in ("elsewhere", "same"):
-            yield _work(
-                f"disk-{end}-{cache}",
-                150,
-                disks.full_disk,
-                end=end,
-                cache=cache,
-                files=20,
-                disk=16,
-                latency=20,
-            )
+            full = {"end": end, "cache": cache, "files": 20, "disk": 16, "latency": 20}
+            yield _work(f"disk-{end}-{cache}", 150, disks.full_disk, **full)
 
 
 def _work(name: str, limit: float, play: Callable[..., None], **arguments: Any) -> Workload:

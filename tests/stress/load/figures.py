@@ -31,7 +31,6 @@ class Sample:
     descriptors: int = 0
     threads: int = 0
     memory: int = 0
-    rows: int = 0
     unsent: int = 0
     local_files: int = 0
     local_bytes: int = 0
@@ -122,7 +121,6 @@ class Sampler:
                 rows, unsent = rows_in(journal)
                 sample.unsent += unsent
                 sample.tables.update(rows)
-        sample.rows = sum(sample.tables.values())
         sizes = []
         for path in self._state.glob("*/*/bytes/*"):
             with suppress(OSError):

@@ -1,81 +1,45 @@
-"""Slow lines and servers that ask for patience: room for people while much is on its way."""
+"""A slow line: room for people while much is on its way."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import time
 from collections.abc import Callable
-from email.utils import formatdate
-from typing import Literal
 
 from tests.stress.report import at_least, at_most
 
-from jobfs.emulator import Rule
-
 from .bounds import Bounds
 from .expected import tree_of
-from .rewriting import source
+from .rewriting import put_on_disk, source
 from .stage import Stage
 
 #: Beside bulk transfers a call may take so many times what it takes on a quiet line, and so many latencies more. Of these,
 #: ten are what pieces of sixteen uploads stand for in the server's own queue.
 _TIMES, _LATENCIES = 3, 20
-#: --max-connections by default: requests that may be on their way when the first is told to wait.
-_CONNECTIONS = 16
 
 
-def room(
-    stage: Stage,
-    direction: Literal["up", "down"],
-    files: int,
-    size: int,
-    bandwidth: int,
-    latency: float,
-    rounds: int,
-) -> None:
-    """What people wait for, while large files are on their way over a slow line."""
-    large = {
-        f"large/b{number:02}.bin": source(number) * (size // len(source(number)) + 1)
-        for number in range(files)
-    }
+def room(stage: Stage, files: int, size: int, bandwidth: int, latency: float, rounds: int) -> None:
+    """What people wait for, while large files are sent over a slow line."""
     small = {f"small/s{number:03}.txt": source(number) for number in range(200)}
-    if direction == "down":
-        stage.start({**large, **small}, latency=latency, bandwidth=bandwidth)
-    else:
-        stage.start({"large": None, **small}, latency=latency, bandwidth=bandwidth)
+    stage.start({"large": None, **small}, latency=latency, bandwidth=bandwidth)
     people = _People(stage, sorted(small))
     quiet = people.work(2)
-    words = "sent" if direction == "up" else "read"
+    large = {f"b{n:02}.bin": source(n) * (size // len(source(n)) + 1) for n in range(files)}
+    here = put_on_disk(stage.home / "here", large)
     with stage.doing(
-        f"{files} files of {size / 1e6:g} MB {words} at {bandwidth / 1e6:g} MB/s, {latency:g} ms", 1
+        f"{files} files of {size / 1e6:g} MB sent at {bandwidth / 1e6:g} MB/s, {latency:g} ms", 1
     ):
-        if direction == "up":
-            here = stage.home / "here"
-            here.mkdir()
-            for path, data in large.items():
-                (here / os.path.basename(path)).write_bytes(data)
-            stage.run("cp", *sorted(here.iterdir()), stage.path / "large")
-            stage.expected.put_all(tree_of(here, "large"))
-            readers = []
-        else:
-            readers = [stage.begin("cat", stage.path / path, stdout=subprocess.DEVNULL) for path in large]
-
-        def moving() -> bool:
-            return any(reader.poll() is None for reader in readers) or stage.sampler.now.unsent > 0
-
-        busy = people.work(rounds, moving)
+        stage.run("cp", *sorted(here.iterdir()), stage.path / "large")
+        stage.expected.put_all(tree_of(here, "large"))
+        busy = people.work(rounds, lambda: stage.sampler.now.unsent > 0)
     stage.check(at_least("rounds of all this beside the transfer", people.rounds, min(rounds, 2)))
     for name, seconds in busy.items():
         limit = _TIMES * quiet[name] + _LATENCIES * latency / 1000
         stage.check(at_most(f"{name}: seconds beside bulk ({quiet[name]:.2f} without)", seconds, limit))
     stage.server.set(bandwidth=0)
-    for reader in readers:
-        stage.check(at_most("exit code of cat", reader.wait(), 0))
     # What the server has begun to take at the old pace it goes on taking so.
-    whole = files * size / bandwidth
-    stage.finish(Bounds(open_files=len(readers), files=files + 50), within=10 + whole)
+    stage.finish(Bounds(files=files + 50), within=10 + files * size / bandwidth)
 
 
 class _People:
@@ -131,42 +95,3 @@ class _People:
         self._stage.expected.put(name, b"the job's")
         while not os.path.exists(self._stage.path / name) and not self._stage.expired:
             time.sleep(0.01)
-
-
-def throttled(
-    stage: Stage,
-    files: int,
-    pause: int,
-    watched: float,
-    latency: float,
-    form: Literal["seconds", "date"],
-    end: Literal["wait", "remount"],
-) -> None:
-    """The server answers 429 with Retry-After: the whole mount waits, not each file for itself; then all is sent.
-
-    `pause` is what it asks for; the requests of the first `watched` seconds are counted. A mount that is killed and mounted
-    again has not been asked to wait.
-    """
-    stage.start({"new": None}, latency=latency)
-    stage.server.forget()
-    wait = str(pause) if form == "seconds" else formatdate(time.time() + pause, usegmt=True)
-    stage.server.break_with(Rule("throttled", "change", retry_after=wait))
-    began = time.monotonic()
-    with stage.doing(f"{files} new files, 429 with Retry-After: {pause} ({form})", files):
-        for number in range(files):
-            stage.calls.write(stage.path / f"new/f{number}", source(number))
-            stage.expected.put(f"new/f{number}", source(number))
-    while time.monotonic() - began < watched and not stage.expired:
-        time.sleep(0.1)
-    asked = sum(stage.server.requests(operation) for operation in ("create", "update", "delete"))
-    stage.check(
-        at_most(f"changing requests in the first {watched:g} s", asked, 2 * _CONNECTIONS),
-        at_least("changing requests at all", asked, 1),
-    )
-    stage.answers()
-    if end == "remount":
-        stage.mounted.kill()
-    stage.server.mend()
-    if end == "remount":
-        stage.mounted.mount()
-    stage.finish(Bounds(files=files), within=(pause if end == "wait" else 0) + 10 + files / 25)

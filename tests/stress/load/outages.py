@@ -40,7 +40,10 @@ def outage(
     for _ in os.walk(stage.path):
         pass
     read_back(stage, old[:20])
-    _leave(stage, away)
+    if away == "refused":
+        stage.server.listen(False)
+    else:
+        stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
     what = f"{files:,} new files, {saves:,} saves, {renames} renames, {unlinks} unlinks while the server is away ({away})"
     with stage.doing(f"{what}, then {end}, at {latency:g} ms"):
         try:
@@ -55,7 +58,10 @@ def outage(
         stage.mounted.kill()
     began = time.monotonic()
     unsent = stage.sampler.take().unsent
-    _return(stage, away)
+    if away == "refused":
+        stage.server.listen(True)
+    else:
+        stage.server.mend()
     if end == "recover":
         stage.recover(within=60 + files / 20)
     if end != "back":
@@ -66,20 +72,6 @@ def outage(
         first = _FIRST + (_TIMEOUT if away == "silent" else 0)
         stage.check(at_most("seconds until the first file arrives", time.monotonic() - began, first))
     stage.finish(Bounds(files=files + saves), within=10 + (files + saves) / 25)
-
-
-def _leave(stage: Stage, away: Away) -> None:
-    if away == "refused":
-        stage.server.listen(False)
-    else:
-        stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
-
-
-def _return(stage: Stage, away: Away) -> None:
-    if away == "refused":
-        stage.server.listen(True)
-    else:
-        stage.server.mend()
 
 
 def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jobfs.emulator import Rule
 
 from .bounds import MEMORY, Bounds
 from .calls import RefusedError
-from .expected import tree_of
+from .expected import State, tree_of
 from .stage import Stage
 
 #: Directories at the least, and files of each at the most: so many paths fit on a command line.
@@ -39,40 +40,27 @@ def tree(files: int, root: str = "src") -> dict[str, bytes | None]:
     return {path: source(number) for number, path in enumerate(names(files, root))}
 
 
+def put_on_disk(directory: Path, tree: Mapping[str, State]) -> Path:
+    """Makes these files and directories on the local disk, below `directory`."""
+    for path, content in tree.items():
+        place = directory / path
+        (place if content is None else place.parent).mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            place.write_bytes(content)
+    return directory
+
+
 def sed(stage: Stage, files: int, latency: float) -> None:
     """`sed -i` over many files: each is written anew beside, and renamed over."""
     there = tree(files)
     stage.start(there, latency=latency)
-    here = stage.home / "here"
-    for path, content in there.items():
-        (here / path).parent.mkdir(parents=True, exist_ok=True)
-        (here / path).write_bytes(content or b"")
+    here = put_on_disk(stage.home / "here", there)
     with stage.doing(f"sed -i over {files:,} files at {latency:g} ms", files):
         for _, group in itertools.groupby(sorted(there), key=lambda path: path.rpartition("/")[0]):
             command = ["sed", "-i", "s/old/new and longer/", *group]
             subprocess.run(command, cwd=here, check=True)
             stage.run(*command, cwd=stage.path, what="sed")
     stage.expected.put_all(tree_of(here))
-    stage.finish(Bounds(files=files), within=10 + files / 25)
-
-
-def formatted(stage: Stage, files: int, latency: float, at_once: int = 8) -> None:
-    """A formatter's rewrite of many files, several at once: a temporary file, fsync, rename over."""
-    stage.start(tree(files), latency=latency)
-    todo = iter(names(files))
-
-    def work() -> None:
-        for path in todo:
-            target = stage.path / path
-            draft = target.with_name(f"{target.name}.tmp")
-            data = b"formatted " + target.read_bytes()
-            stage.calls.save(draft, data)
-            with stage.calls.of("rename over"):
-                os.rename(draft, target)
-            stage.expected.put(path, data)
-
-    with stage.doing(f"{files:,} files rewritten by {at_once} formatters at {latency:g} ms", files):
-        stage.together(*[work] * at_once)
     stage.finish(Bounds(files=files), within=10 + files / 25)
 
 

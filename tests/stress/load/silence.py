@@ -8,13 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
-from tests.stress.report import Check, at_most, equal, in_time
+from tests.stress.report import at_most, equal, in_time
 
 from jobfs.emulator import Rule
 
-from .bounds import Bounds
 from .stage import Stage
 
 #: Seconds beyond --timeout within which every call ends.
@@ -28,52 +28,33 @@ KINDS = ("rename", "fsync", "mkdir", "unlink", "rmdir", "rename over")
 def silent(stage: Stage, timeout: float, at_once: int, latency: float, on: str = "POST+DELETE") -> None:
     """Each kind of call alone, then many at once; `status` meanwhile; then SIGTERM. Nothing is said to what is `on`."""
     turns = len(KINDS) + at_once
-    _start(stage, turns, latency, timeout, on)
+    places = [f"{kind}{turn}".replace(" ", "-") for turn in range(turns) for kind in KINDS]
+    there = {name: None if name.startswith("rmdir") else b"content" for name in places}
+    stage.start(there, latency=latency, timeout=timeout, ttl=2)
+    for _ in os.walk(stage.path):
+        pass
+    stage.server.break_with(Rule("silent", on))
     within = timeout + _MARGIN
     with stage.doing(f"{on} is never answered, --timeout {timeout:g}, {at_once} calls at once", turns):
         for turn, kind in enumerate(KINDS):
             _hold(stage, f"{kind}, alone", [_call(stage, kind, turn)], within)
         calls = [_call(stage, KINDS[turn % len(KINDS)], turn) for turn in range(len(KINDS), turns)]
         _hold(stage, f"{at_once} at once", calls, within, meanwhile=stage.answers)
-    _ends(stage, 2 * timeout + _MARGIN)
-
-
-def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
-    """`jobfs umount --timeout` while calls wait and saves are unsent; the next mount sends them."""
-    _start(stage, at_once, latency, timeout=30)
-    wanted = b"closed, and not sent"
-    for turn in range(at_once):
-        stage.calls.write(stage.path / f"f{turn}", wanted)
-        stage.expected.put(f"f{turn}", wanted)
-    calls = [_call(stage, "mkdir", turn) for turn in range(at_once)]
-    with stage.doing(f"umount --timeout {timeout:g}, {at_once} calls wait, {at_once} files are unsent", 1):
-        threads = _begun(calls)
-        began = time.monotonic()
-        code, told = stage.jobfs(
-            "umount", "--lazy", stage.path, "--timeout", str(timeout), within=timeout + 3 * _MARGIN
-        )
-        took = time.monotonic() - began
-    stage.check(
-        at_most("seconds that umount --timeout takes", took, timeout + _MARGIN),
-        Check(
-            "it says what is left", f"{code} {told[:100]}", "1 and a list", held=code == 1 and "f0" in told
-        ),
-    )
-    stage.mounted.kill()
-    for thread in threads:
-        thread.join(_MARGIN)
-    stage.server.mend()
-    stage.mounted.mount()
-    for turn in range(at_once):
-        stage.expected.doubt(f"made{turn}", None)
-    stage.finish(Bounds(files=2 * at_once))
+    process = stage.mounted.process
+    assert process is not None
+    os.kill(process.pid, signal.SIGTERM)
+    began, late = time.monotonic(), ""
+    try:
+        process.wait(2 * within)
+    except subprocess.TimeoutExpired:
+        late = "it has not ended"
+    stage.check(in_time("seconds from SIGTERM to the end", time.monotonic() - began, within + timeout, late))
 
 
 def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE") -> None:
     """Programs wait in fsync: what is known is answered at once, and so is `status`."""
-    stage.start(
-        {f"f{number}": b"at first" for number in range(programs)}, latency=latency, timeout=30, ttl=60
-    )
+    there = {f"f{number}": b"at first" for number in range(programs)}
+    stage.start(there, latency=latency, timeout=30, ttl=60)
     for name in os.listdir(stage.path):
         os.stat(stage.path / name)
     stage.server.break_with(Rule("silent", on))
@@ -83,8 +64,9 @@ def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE"
         handle = os.open(stage.path / f"f{number}", os.O_WRONLY | os.O_TRUNC)
         os.write(handle, b"saved")
         began[number].set()
-        _quietly(lambda: os.fsync(handle))
-        _quietly(lambda: os.close(handle))
+        with suppress(OSError):
+            os.fsync(handle)
+        os.close(handle)
 
     with stage.doing(f"{programs} programs wait in fsync; stat, status", programs):
         threads = _begun([partial(work, number) for number in range(programs)])
@@ -95,25 +77,13 @@ def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE"
         _hold(stage, "stat of a known name", [lambda: os.stat(stage.path / "f0")], _AT_ONCE)
         _hold(stage, "ls of a known directory", [lambda: os.listdir(stage.path)], _AT_ONCE)
         stage.answers()
-        waiting = sum(thread.is_alive() for thread in threads)
         stage.check(
             at_most("seconds that the looks take, all together", time.monotonic() - looked, 4 * _AT_ONCE),
-            equal("programs that wait meanwhile", waiting, programs),
+            equal("programs that wait meanwhile", sum(thread.is_alive() for thread in threads), programs),
         )
     stage.mounted.kill()
     for thread in threads:
         thread.join(_MARGIN)
-
-
-def _start(stage: Stage, turns: int, latency: float, timeout: float, on: str = "POST+DELETE") -> None:
-    places = [f"{kind}{turn}".replace(" ", "-") for turn in range(turns) for kind in KINDS]
-    there: dict[str, bytes | None] = {
-        name: None if name.startswith("rmdir") else b"content" for name in places
-    }
-    stage.start(there, latency=latency, timeout=timeout, ttl=2)
-    for _ in os.walk(stage.path):
-        pass
-    stage.server.break_with(Rule("silent", on))
 
 
 def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
@@ -140,19 +110,16 @@ def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
 
 
 def _begun(calls: list[Callable[[], object]]) -> list[threading.Thread]:
-    """A thread for each call, which makes it now."""
-    threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
+    """A thread for each call, which makes it now; its answer is not asked for, only that there is one."""
+
+    def make(call: Callable[[], object]) -> None:
+        with suppress(OSError):
+            call()
+
+    threads = [threading.Thread(target=make, args=[call], daemon=True) for call in calls]
     for thread in threads:
         thread.start()
     return threads
-
-
-def _quietly(call: Callable[[], object]) -> None:
-    """Its answer is not asked for, only that there is one."""
-    try:
-        call()
-    except OSError:
-        return
 
 
 def _hold(
@@ -174,16 +141,3 @@ def _hold(
     took = time.monotonic() - began
     told = f"{late} of {len(threads)} not within {took:.1f}" if late else ""
     stage.check(in_time(f"seconds of {what}", took, within, told))
-
-
-def _ends(stage: Stage, within: float) -> None:
-    """SIGTERM ends the mount within that many seconds."""
-    process = stage.mounted.process
-    assert process is not None
-    began, late = time.monotonic(), ""
-    os.kill(process.pid, signal.SIGTERM)
-    try:
-        process.wait(within + 1)
-    except subprocess.TimeoutExpired:
-        late = "it has not ended"
-    stage.check(in_time("seconds from SIGTERM to the end", time.monotonic() - began, within, late))

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ class Stage:
         self, forks: ForkServer, home: Path, name: str, *, seconds: float, seed: int, pause: float
     ) -> None:
         self.home, self.random = home, random.Random(f"{seed}/{name}")
-        self.row = Row(name, columns={title: words for title, words, _ in COLUMNS})
+        self.row = Row(name)
         self.rate = 0.0
         #: At their peak, and at rest.
         self.figures: tuple[Sample, Sample] | None = None
@@ -165,7 +166,7 @@ class Stage:
         program = subprocess.Popen(
             [str(word) for word in command],
             **{"stdin": subprocess.DEVNULL, "start_new_session": True, **more},
-            env={**environment(self.mounted.home, None), "GIT_CONFIG_GLOBAL": "/dev/null"},
+            env=environment(self.mounted.home, None),
         )
         with self._lock:
             self._programs.add(program)
@@ -201,24 +202,13 @@ class Stage:
 
     def together(self, *tasks: Callable[[], None]) -> None:
         """Runs them at the same time; the first error of one is raised when all have ended."""
-        errors: list[BaseException] = []
-
-        def guarded(task: Callable[[], None]) -> None:
+        with ThreadPoolExecutor(len(tasks)) as pool:
             try:
-                task()
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=guarded, args=[task], daemon=True) for task in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive() and not self.expired:
-                thread.join(0.5)
-            if self.expired:
-                thread.join(_RETURN)
-        if errors:
-            raise errors[0]
+                for task in [pool.submit(task) for task in tasks]:
+                    task.result()
+            except KeyboardInterrupt:
+                self._expire()  # else they go on, and are waited for
+                raise
 
     # -- what is held
 
@@ -282,19 +272,14 @@ class Stage:
                 os.listdir(self.path)
             time.sleep(0.5)
 
-    def jobfs(self, *words: str | Path, within: float) -> tuple[int, str]:
-        """Exit code and outputs of another jobfs command; killed after `within` seconds, which is code -9."""
+    def succeeds(self, *words: str | Path, within: float) -> bool:
+        """Holds another jobfs command to exit code 0 within so many seconds."""
         try:
             done = self.mounted.jobfs(*words, timeout=within)
+            code, found = done.returncode, f"ends with {done.returncode} {done.stdout}{done.stderr}"
         except subprocess.TimeoutExpired:
-            return -signal.SIGKILL, ""
-        return done.returncode, f"{done.stdout}{done.stderr}".strip()
-
-    def succeeds(self, *words: str | Path, within: float) -> bool:
-        """Holds another jobfs command to exit code 0."""
-        code, told = self.jobfs(*words, within=within)
-        found = f"ends with {code} {told[:200]}".strip()
-        self.check(Check(str(words[0]), found, "ends with 0", held=code == 0))
+            code, found = -1, f"not within {within:g} s"
+        self.check(Check(str(words[0]), found[:200].strip(), "ends with 0", held=code == 0))
         return code == 0
 
     def recover(self, within: float) -> None:
@@ -367,6 +352,6 @@ def played(workload: Workload, forks: ForkServer, home: Path, *, seed: int = 0, 
             text = f"not within {workload.seconds:g} s: {stage.sampler.peak}"
             stage.check(Check("the workload", text, "runs to its end", held=False))
         peak, rest = stage.figures or (stage.sampler.peak, stage.sampler.now)
-        figures = {title: f"{shown(peak)} / {shown(rest)}" for title, _, shown in COLUMNS}
+        figures = {title: f"{shown(peak)} / {shown(rest)}" for title, shown in COLUMNS.items()}
         stage.row.figures = {"rate /s": f"{stage.rate:,.0f}", **figures}
     return stage.row

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.stress.report import at_most, none
@@ -72,16 +73,8 @@ class _User:
 
     def work(self, end: float) -> None:
         """Until then."""
-        steps = [
-            self._save,
-            self._save,
-            self._save,
-            self._write,
-            self._read,
-            self._replace,
-            self._rename,
-            self._unlink,
-        ]
+        save, write = partial(self._put, fsync=True), partial(self._put, fsync=False)
+        steps = (save, save, save, write, self._read, self._replace, self._rename, self._unlink)
         while time.monotonic() < end and not self._stage.expired:
             try:
                 self._random.choice(steps)(f"{self._home}/f{self._random.randrange(_FILES):02}")
@@ -96,12 +89,6 @@ class _User:
 
     def _at(self, path: str) -> Path:
         return self._stage.path / path
-
-    def _save(self, path: str) -> None:
-        self._put(path, fsync=True)
-
-    def _write(self, path: str) -> None:
-        self._put(path, fsync=False)
 
     def _put(self, path: str, *, fsync: bool) -> None:
         if self._expected.at(path) == [ABSENT]:

@@ -108,6 +108,12 @@ def test_a_path_is_as_long_as_sent_and_as_shown_in_utf16(
     assert wire.create(sent).status_code == status
 
 
+def test_an_impossible_path_can_be_422(wire: Wire, server: Server) -> None:
+    server.set(bad_path_status=422)
+    assert wire.create("../x").status_code == 422
+    assert refused(wire.create("none/f"), 400, "Directory not found")
+
+
 def test_a_create_needs_its_directory(wire: Wire, server: Server) -> None:
     server.store.seed({"file": "", "implicit/x": ""}, directories=False)
     for path in ("none/f", "file/f", "implicit/f"):

@@ -51,6 +51,7 @@ class Rules:
     r10: bool = True
     r10_ours: bool = True
     r11: bool = True
+    r12: bool = True
 
     @classmethod
     def without(cls, *switches: str) -> Rules:

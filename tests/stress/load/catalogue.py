@@ -36,6 +36,9 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
         numbers = {"directories": some(625, 60), "files": some(2100, 120), "beside": some(3000, 200)}
         seconds = 120 + sum(numbers.values()) / 5
         yield _work(f"rm-rf-{latency}", seconds, trees.removed, at_once=at_once, latency=latency, **numbers)
+    yield _work("git", 300, trees.repository, commits=some(60, 5), files=some(200, 20), latency=20)
+    files = some(3000, 200)
+    yield _work("tar", 120 + files / 5, trees.unpacked, files=files, latency=200)
     numbers = {"files": some(5000, 300), "saves": some(2000, 100)}
     numbers |= {"renames": some(500, 20), "unlinks": some(500, 20)}
     seconds = 200 + sum(numbers.values()) / 10

@@ -1,9 +1,13 @@
-"""Whole trees: copied in, and removed."""
+"""Whole trees: copied in, unpacked, removed, and a repository at work."""
 
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import tarfile
 import time
+from pathlib import Path
 
 from tests.stress.report import at_most, equal
 
@@ -63,3 +67,71 @@ def removed(stage: Stage, directories: int, files: int, beside: int, at_once: in
     )
     # Those that were removed stand under hidden names until the next listing.
     stage.finish(Bounds(files=files, removed=4 * len(places)))
+
+
+def unpacked(stage: Stage, files: int, latency: float) -> None:
+    """`tar x` of many small files over a line of high latency; none is sent before all are there, as where tar is much faster."""
+    here = put_on_disk(stage.home / "here", tree(files, "tree")) / "tree"
+    archive = stage.home / "tree.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(here, "tree")
+    stage.start({}, latency=latency, write_back_delay=300)
+    with stage.doing(f"tar x of {files:,} files at {latency:g} ms, then flush", files):
+        stage.run("tar", "-xf", archive, cwd=stage.path)
+    stage.expected.put_all({"tree": None, **tree_of(here, "tree")})
+    within = 15 + 4 * files * latency / 1000 / 16
+    stage.succeeds("flush", stage.path, within=within)
+    stage.finish(Bounds(files=files))
+
+
+def repository(stage: Stage, commits: int, files: int, latency: float) -> None:
+    """`git clone` of a repository, an edit and a commit, `gc` and `fsck`; then the server's copy of it is as whole as ours."""
+    origin = _origin(stage, commits, files)
+    stage.start({}, latency=latency)
+    work = stage.path / "work"
+    with stage.doing(
+        f"git clone of {commits} commits on {files} files, commit, gc, fsck at {latency:g} ms", 1
+    ):
+        stage.run("git", "clone", "--quiet", "--no-local", origin, work, what="git clone")
+        for number in range(0, files, 7):
+            with (work / f"src/f{number}.py").open("a") as file:
+                file.write("# edited in the mount\n")
+        for words in (
+            ["commit", "-qam", "edited"],
+            ["gc", "--quiet"],
+            ["fsck", "--full"],
+            ["status", "--porcelain"],
+        ):
+            stage.run("git", "-C", work, *_WHO, *words, what=f"git {words[0]}")
+    stage.expected.put_all({"work": None, **tree_of(work, "work")})
+    stage.finish(Bounds(files=files * 3), within=30)
+    copy = stage.home / "copy"
+    for row in sorted(stage.server.rows()):
+        place = copy / row.path
+        if row.is_dir:
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(stage.server.content(row))
+    found = subprocess.run(["git", "-C", copy / "work", "fsck", "--full"], capture_output=True, text=True)
+    stage.check(equal("git fsck of the server's copy", f"{found.returncode} {found.stderr}".strip(), "0"))
+
+
+_WHO = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost", "-c", "safe.directory=*")
+
+
+def _origin(stage: Stage, commits: int, files: int) -> Path:
+    """A repository on the local disk."""
+    chance = random.Random(commits)
+    origin = stage.home / "origin"
+    (origin / "src").mkdir(parents=True)
+    git = ["git", "-C", str(origin), *_WHO]
+    quiet = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    subprocess.run([*git, "init", "-q"], check=True, env=quiet)
+    for commit in range(commits):
+        for number in range(files) if commit == 0 else chance.sample(range(files), min(files, 5)):
+            text = "\n".join(f"x{chance.random()} = {number}" for _ in range(30))
+            (origin / f"src/f{number}.py").write_text(text + "\n")
+        subprocess.run([*git, "add", "."], check=True, env=quiet)
+        subprocess.run([*git, "commit", "-qm", f"step {commit}"], check=True, env=quiet)
+    return origin

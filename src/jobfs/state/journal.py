@@ -44,13 +44,10 @@ _CHECKPOINT = 128
 class Spare:
     """A file of zeros beside the journal, given up by halves when the disk is full: another program may take what is free."""
 
-    def __init__(self, path: Path, size: int | None = None) -> None:
-        """`size` in bytes; None: what is right for the disk."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        if size is None:
-            disk = os.statvfs(path.parent)
-            size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
-        self._size = size
+        disk = os.statvfs(path.parent)
+        self._size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
         #: As far as is known here: `restore` without `beside` looks.
         self._whole = False
 

@@ -98,9 +98,9 @@ class Base:
 class Aside:
     """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
 
-    An empty id: a create whose answer was lost may make it yet; whatever comes under that name is deleted. `moved`: seen at its
-    hidden name. `unsure_until`: monotonic seconds; until then a request on it whose answer never came may still be carried out
-    (R7); a restart begins to count anew. `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
+    `moved`: seen at its hidden name. `unsure_until`: monotonic seconds; until then a request on it whose answer never came may
+    still be carried out (R7); a restart begins to count anew. `updated_at` is that of the set-aside's answer, empty if not known.
+    `size` in bytes.
     """
 
     id: str
@@ -402,7 +402,7 @@ class Change:
 
     def replaced(self) -> Aside | None:
         """The item set aside whose lifecycle and permission are to be kept, the first that was shown; None if there is none."""
-        return next((aside for aside in self.asides if aside.moved and aside.id), None)
+        return next((aside for aside in self.asides if aside.moved), None)
 
 
 Record = File | Change

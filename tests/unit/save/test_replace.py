@@ -169,9 +169,11 @@ def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> No
 
 
 def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
-    """save/protocol.md R2: the promote's own answer counts if no promote was sent before."""
+    """save/protocol.md R2: the promote's own answer counts if no promote was sent before; R7: the other is waited for."""
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     file = world.save("dir/file.txt", NEW, old(world))
+    (change,) = world.state.changes.values()
+    assert change.asides[0].unsure_until > time.monotonic()
     assert contents(world) == {"dir/file.txt": NEW}
     assert file.base.sha256 == sha(NEW)
     assert world.content.adopted == [(file.item_id, NEW)]

@@ -17,6 +17,7 @@ from tests.support.files import errno_from
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.state import journal as journals
 from jobfs.state.journal import SCHEMA_VERSION, Journal, Spare
 from jobfs.state.records import COLUMNS, Aside, Base, Change, File, Stage, Verb
 
@@ -181,11 +182,12 @@ def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(sm
 
 
 def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_next_start_takes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4, A full disk: another program may take what is given up; a mount starts all the same."""
     path = tmp_path / "spare"
-    spare = Spare(path, 1 << 20)
+    monkeypatch.setattr(journals, "_SPARE", 1 << 20)
+    spare = Spare(path)
     assert spare.restore()
     assert path.stat().st_blocks * 512 >= 1 << 20
     sizes = []

@@ -7,8 +7,8 @@
 
 A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: what others have put there is
 not seen. The index in memory serves only the bound on bytes: whether a version is there is asked of the disk, because users
-may clear it. After a start of the machine the cache is empty: files are not synced one by one, and after a power cut one of
-the right length may hold zeros.
+may clear it. Files are not synced one by one, and after a power cut one of the right length may hold zeros: what was written
+last before a start of the machine goes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _log = logging.getLogger("jobfs.content")
 _NAME = re.compile(r"../[0-9a-f]{48}")
 #: Names remembered: they are asked for several times in a handle's life.
 _NAMES = 4096
+#: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
+_WRITTEN_OUT = 60.0
 #: Bytes freed at once on a full disk.
 _ROOM = 16 * MIB
 #: The largest content, in bytes, that is held in memory where the disk refuses it, and how many at most.
@@ -137,7 +139,7 @@ class DiskCache:
             self._own()
             shutil.rmtree(self._parts, ignore_errors=True)  # what a mount that was killed has left
             os.mkdir(self._parts, 0o700)
-            self._begin_anew_after_a_start()
+            self._distrust_after_a_start()
         except OSError as error:
             _log.warning("the content cache %s can't be used: %s", directory, error.strerror)
 
@@ -375,16 +377,18 @@ class DiskCache:
                 if is_own_file(stat):
                     yield stat.st_mtime, path[3:], stat.st_size
 
-    def _begin_anew_after_a_start(self) -> None:
-        """Remove everything once a boot."""
+    def _distrust_after_a_start(self) -> None:
+        """Remove, once a boot, what was written in the last minute of use before it: the kernel had written out the rest."""
         boot, marker = b"", f"{self._root}/boot"
         with contextlib.suppress(OSError):
             boot = _BOOT_ID.read_bytes().strip()
         with contextlib.suppress(OSError):
             if is_own_file(os.lstat(marker)) and Path(marker).read_bytes() == boot:
                 return
-        for _, name, _ in self._files():
-            self.remove(name)
+        found = sorted(self._files())
+        for written, name, _ in found:
+            if written > found[-1][0] - _WRITTEN_OUT:
+                self.remove(name)
         note = self.part()
         write_all(note.fd, boot, 0)
         os.rename(note.path, marker)

@@ -34,12 +34,14 @@ _STYLES: dict[str, dict[str, Any]] = {
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write what --try has found to FILE as JSON, without key, contents and names.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
     report: Path | None,
+    verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -49,14 +51,16 @@ def doctor(
     """
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
-    checkup = Checkup(settings)
+    checkup = Checkup(settings, everything=verbose or not trying)
     checkup.machine()
     checkup.mounts()
     key = checkup.server(job)
     code = 0
     if trying and job and key is not None:
         code = trial.run(settings, job, key, yes, report, checkup.show)
-    failed = checkup.marks["FAILED"]
+    failed, well = checkup.marks["FAILED"], checkup.marks["ok"]
+    if trying and not verbose and well:
+        tell(f"ok      {well} checks of this machine, the account and the server (--verbose shows them)")
     if failed:
         tell(f"{failed} of these would keep a mount from working")
     elif trying and not code:
@@ -65,15 +69,18 @@ def doctor(
 
 
 class Checkup:
-    """The checks, each a line that is printed when it is done."""
+    """The checks, each a line that is printed when it is done; what is well only if `everything` is to be shown."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, everything: bool) -> None:
         self._settings = settings
+        self._everything = everything
         self.marks = Counter[str]()
 
     def show(self, mark: str, text: str) -> None:
         """A line on what was found."""
         self.marks[mark] += 1
+        if mark == "ok" and not self._everything:
+            return
         click.echo(f"{click.style(f'{mark:6}', **_STYLES[mark])}  {shown(text)}")
 
     def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:

@@ -60,7 +60,7 @@ def run(
     report: Path | None,
     show: Callable[[str, str], object],
 ) -> int:
-    """Try the server of this job, and `show` with its mark each answer that is not as wished; the exit code."""
+    """Try the server of this job, and `show` each answer with its mark; the exit code."""
     base_url = check_base_url(settings.base_url)
     if not yes and not confirmed(
         f"May jobfs make a hidden directory in the workspace of job {job} at {base_url}, write about 20 small files in it, "
@@ -77,8 +77,7 @@ def run(
     stopped = _ask(settings, job, key, rows)
     for row, _ in rows:
         known.learn(**row.finding.facts)
-        if row.finding.verdict != "ok":
-            show(row.finding.verdict, f"{row.asked} {row.finding.answered}: {row.finding.meaning}")
+        show(row.finding.verdict, f"{row.asked} {row.finding.answered}: {row.finding.meaning}")
     if report is not None:
         ended = "broken off" if stopped else "asked to the end" if len(rows) > len(QUESTIONS) else "given up"
         from jobfs.trial.report import document

@@ -62,11 +62,13 @@ def test_on_a_server_that_is_well_only_what_it_costs_is_shown(
     report = tmp_path / "report.json"
     done = run("doctor", server.job, "--try", "--yes", "--report", report)
     assert (done.code, done.err.count("\n")) == (0, 1), done
-    lines = [line.partition(":")[0] for line in done.out.splitlines()]
-    assert [line for line in lines if line[:2] != "ok"] == [
-        "WARN    Does a file move to a free path? yes, and it changes its updatedAt",
-        "a mount of this job works",
-    ]
+    cost, well, end = done.out.splitlines()
+    assert cost.startswith("WARN    Does a file move to a free path? yes, and it changes its updatedAt:")
+    assert well.endswith(" checks of this machine, the account and the server (--verbose shows them)")
+    assert end == "a mount of this job works: see WARN for what it costs"
+    number = int(well.split()[1])
+    every = run("doctor", server.job, "--try", "--yes", "--verbose").out
+    assert every.count("\nok ") + every.startswith("ok ") == number
     assert server.key not in done.out + report.read_text()
     assert json.loads(report.read_text())["ended"] == "asked to the end"
     assert server.store.tree() == {}

@@ -37,14 +37,7 @@ def main() -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
-        # What is still buffered must not fail again when the interpreter ends: nobody reads on, or a disk is full.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(error, BrokenPipeError):
-            return 1
-        if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
-            return _tell("the directory you are in was removed: go to another one", 2)
-        return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
+        return _unexpected(error)
 
 
 def _prepare_streams() -> None:
@@ -55,6 +48,17 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
+
+
+def _unexpected(error: Exception) -> int:
+    # What is still buffered must not fail again when the interpreter ends: nobody reads on, or a disk is full.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
+        return _tell("the directory you are in was removed: go to another one", 2)
+    return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
 
 
 def _tell(message: str, code: int) -> int:

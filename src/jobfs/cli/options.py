@@ -90,7 +90,6 @@ def state_dir_option(command: F) -> F:
 
 def _option(name: str, *, rare: bool) -> Callable[[F], F]:
     field = OPTIONS[name]
-    default = field.default if isinstance(field.default, (str, int, float)) and not is_switch(name) else None
     words: dict[str, Any] = {"is_flag": True}
     if not is_switch(name):
         choices = get_args(field.annotation) if field.title in ("LEVEL", "HOW") else ()
@@ -100,15 +99,16 @@ def _option(name: str, *, rare: bool) -> Callable[[F], F]:
             "multiple": field.default == (),
             "shell_complete": click.Choice(choices).shell_complete if choices else completing,
         }
-    shown = (
-        ""
-        if default is None
-        else f"  [default: {default:g}]"
-        if isinstance(default, float)
-        else f"  [default: {default}]"
-    )
     env = f"  [env: {variable(name)}]" if rare else ""
     cls = Rare if rare else click.Option
     return click.option(
-        flag(name), name, cls=cls, default=None, help=f"{field.description}{shown}{env}", **words
+        flag(name), name, cls=cls, default=None, help=f"{field.description}{_default(name)}{env}", **words
     )
+
+
+def _default(name: str) -> str:
+    """How the help tells a setting's default, "" if there is none to tell."""
+    default = OPTIONS[name].default
+    if is_switch(name) or not isinstance(default, (str, int, float)):
+        return ""
+    return f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]"

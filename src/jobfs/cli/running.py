@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs import control, mountpoint
+from jobfs import control
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import UsageError
@@ -76,7 +76,7 @@ def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
 def _is_there(found: slot.Found) -> bool:
     """True if the job that is mounted at its directory now is this one's."""
     there = mount_at(directory_of(found))
-    return there is not None and there.source in ("", found.path.parent.name)
+    return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
 
 
 def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:
@@ -127,23 +127,27 @@ class Ended(NamedTuple):
 def ended(state_dir: str | None) -> list[Ended]:
     """The dead mounts, and the ended ones that have left something; of a job that is mounted, its status tells that."""
     mounted = {found.path.parent for found in mounts(state_dir)}
-    points = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
     every = list[Ended]()
-    for found in _slots(load({"state_dir": state_dir}).state_dir):
-        dead = directory_of(found) in points and is_dead(directory_of(found)) and _is_there(found)
+    for found in _slots(state_dir):
+        dead = _is_there(found) and is_dead(directory_of(found))
         done = found.path.parent in mounted or (found.record is not None and found.record.clean)
         left = "" if done and not dead else left_by(found)
-        if dead or left:
-            every.append(Ended(found, dead, left))
+        every += [Ended(found, dead, left)] if dead or left else []
     return every
 
 
-def _slots(state_dir: Path) -> Iterator[slot.Found]:
+def dead_mounts(state_dir: str | None) -> list[slot.Found]:
+    """Those whose mount is still there."""
+    return [each.found for each in ended(state_dir) if each.dead]
+
+
+def _slots(state_dir: str | None) -> Iterator[slot.Found]:
     """Those whose process is gone."""
+    root = load({"state_dir": state_dir}).state_dir
     with contextlib.suppress(OSError):  # there is none yet
-        for job in sorted(os.listdir(state_dir)):
+        for job in sorted(os.listdir(root)):
             with contextlib.suppress(OSError):  # a mount of that job says what is the matter with it
-                yield from slot.others(state_dir, job, "")
+                yield from slot.others(root, job, "")
 
 
 def tell_of_ended(state_dir: str | None) -> bool:

@@ -11,7 +11,7 @@ import click
 from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
+from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import describe, kept
@@ -70,12 +70,13 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; what one of them is refused for keeps no other from it."""
-    found = [*mounts(state_dir), *(each.found for each in ended(state_dir) if each.dead)]
+    found = [*mounts(state_dir), *dead_mounts(state_dir)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
     for one in found:
         tell(f"to be unmounted: {one.path.parent.name} at {directory_of(one)}")
-    if len(found) > 1 and sys.stdin.isatty() and not (yes or confirmed(f"Unmount these {len(found)}?")):
+    asks = len(found) > 1 and sys.stdin.isatty() and not yes
+    if asks and not confirmed(f"Unmount these {len(found)}?"):
         tell("nothing was unmounted")
         return 1
     worst = 0
@@ -145,10 +146,10 @@ def _told(left: str) -> int:
 
 def _take_away(there: MountInfo, state_dir: str | None) -> int:
     """Unmount what no process serves any more: 1 if that has left something to be sent, or nobody knows."""
-    known = [each for each in ended(state_dir) if each.dead and each.directory == there.point]
+    known = [found for found in dead_mounts(state_dir) if directory_of(found) == there.point]
     # What is open there gets nothing but errors.
     unmount(there.point, lazy=True)
-    left = known[0].left if known else "what is not known here"
+    left = left_by(known[0]) if known else "what is not known here"
     becomes = (
         f"it has left {left}: mount the job again, or jobfs recover {there.source}"
         if left

@@ -149,20 +149,21 @@ class Report:
 
     def _conflicts(self) -> Iterator[document.Conflict]:
         """Second versions that were kept beside their files, here or there, as their names tell."""
-        paths = {item.path for item in self._namespace.subtree("") if not item.is_dir}
-        paths |= {file.path for file in self._state.left().files if file.path and file.kind is Kind.FILE}
-        for path in sorted(paths):
-            kept = names.kept_beside(path)
-            if kept and not never_shown(path):
-                label, origin = kept
-                there = self._view.find_known(origin) is not None
-                both = (shlex.quote(f"{self._slot.record.directory}/{name}") for name in (origin, path))
-                yield {
-                    "path": path,
-                    "origin": origin,
-                    "reason": _KEPT[label] if there else f"{_KEPT[label]}; {origin} is gone",
-                    "diff": " ".join(("diff -u", *both)) if there else None,
-                }
+        listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
+        here = {file.path for file in self._state.left().files if file.path and file.kind is Kind.FILE}
+        for path in sorted(listed | here):
+            if (kept := names.kept_beside(path)) and not never_shown(path):
+                yield self._conflict(path, *kept)
+
+    def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
+        there = self._view.find_known(origin) is not None
+        both = (shlex.quote(f"{self._slot.record.directory}/{name}") for name in (origin, path))
+        return {
+            "path": path,
+            "origin": origin,
+            "reason": _KEPT[label] if there else f"{_KEPT[label]}; {origin} is gone",
+            "diff": " ".join(("diff -u", *both)) if there else None,
+        }
 
     def _foreign(self) -> Iterator[document.Odd]:
         now = time.time() + self._client.server_time_offset

@@ -51,6 +51,9 @@ def test_a_machine_that_can_mount_gives_the_real_path(
     (tmp_path / "link").symlink_to(place)
     assert check_machine(settings, JOB, str(tmp_path / "link")) == str(place)
     assert list(place.iterdir()) == []
+    (place / "mine").touch()
+    with pytest.raises(UsageError, match="is not empty: give an empty directory"):
+        check_machine(settings, JOB, str(place))
 
 
 def test_a_job_that_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

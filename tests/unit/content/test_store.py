@@ -95,6 +95,20 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
     assert store.whole(item) == kept
 
 
+def test_bytes_of_a_young_version_do_not_serve_who_opens_it_once_it_is_old(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient(b"hello", updated_at=COARSE)
+    store, item = make_store(client), coarse_item(5, seconds_ago=0)
+    with store.open(item) as first:
+        assert first.read(0, 10) == b"hello"
+        client.data, later = b"later", time.time() + 10
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert read(store, item) == b"later"
+        assert first.read(0, 10) == b"hello"
+    assert store.whole(item)
+
+
 # -- adopt, drop -----------------------------------------------------------------------------------------
 
 

@@ -220,10 +220,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             self._vfs.ftruncate(fi.fh, length)
 
     def flush(self, path: str | None, fi: Any) -> None:
+        # While a file is written, the kernel knows its size better than we do.
         if (size := self._vfs.written(fi.fh)) >= 0:
-            self.told[self.node()] = (
-                size  # while a file is written, the kernel knows its size better than we do
-            )
+            self.told[self.node()] = size
         self._vfs.flush(fi.fh)
 
     def fsync(self, path: str | None, datasync: int, fi: Any) -> None:

@@ -55,20 +55,21 @@ class Rename:
 
     def update(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path, to a free name, permission or lifecycle with one request. Raises PathExistsError, ApiError."""
-        lost: AnswerLostError | None = None
+        lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
                 answer = self._context.content.update(item, once=True, **wanted)
             except AnswerLostError as error:
                 self._context.unanswered(item.id)
-                lost = error
+                lost, failed = True, error
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
             except UnavailableError as error:
+                failed = error
                 self._pause(error, attempt)
             else:
-                if lost is None:
+                if not lost:
                     # Else the job may have written to it between the request and the look (R2).
                     self._context.touched(item, answer)
                 return self._publish(answer, **wanted)
@@ -78,7 +79,7 @@ class Rename:
             self._context.check_form(answer, wanted.get("path", answer.path), item.path)
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
-        raise lost or UnavailableError(f"{item.path} can't be changed: no answer", endpoint="update")
+        raise failed
 
     def _publish(self, item: Item, path: str = "", **wanted: object) -> Item:
         if path:

@@ -220,6 +220,8 @@ def test_a_stream_that_still_runs_serves_who_opens_the_file_again(
     store = make_store(client)
     with store.open(item_of(len(data))) as handle:
         handle.read(0, 4096)
+    client.open_gate(2)
+    client.wait(lambda: client.gate == 0)
     client.open_gate()
     with store.open(item_of(len(data))) as handle:
         assert handle.fetch().read_bytes() == data

@@ -75,6 +75,9 @@ class MemoryVfs:
     def empty_trash(self) -> None:
         """Nothing was given up here."""
 
+    def edition(self) -> int:
+        return 0
+
     def getattr(self, path: str) -> Attr:
         self._call("getattr", path)
         return self._attr(self._node(path))

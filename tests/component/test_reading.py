@@ -126,6 +126,17 @@ def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
     assert work.read("unsent") == b"u" * 2_000_000
 
 
+def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callable[..., Workspace]) -> None:
+    """vfs/semantics.md 1: a change made by the job is visible to a new stat within the TTL."""
+    server.store.seed({"a": "x"}, age=60)
+    work = start(ttl=1.2)
+    eventually(lambda: work.names() and work.vfs.edition())
+    assert [work.vfs.lasting(path) for path in ("a", ".jobfs/status.json")] == [True, False]
+    eventually(lambda: not work.vfs.edition())
+    server.store.write("a", "longer")
+    assert work.vfs.getattr("a").size == 6
+
+
 def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 3: a reader at end of file whose item has grown follows the new version: the kernel asks for its size."""
     server.store.seed({"run.log": "one\n", "empty": ""}, age=60)

@@ -58,6 +58,9 @@ class MemoryVfs:
     def _attr(node: Node) -> Attr:
         return Attr(node.ino, node.mode, 1, 0, 0, len(node.data), node.mtime, node.mtime, node.mtime)
 
+    def edition(self) -> int:
+        return 0
+
     def getattr(self, path: str) -> Attr:
         self._call("getattr", path)
         return self._attr(self._node(path))

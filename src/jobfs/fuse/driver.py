@@ -31,6 +31,8 @@ _log = logging.getLogger("jobfs.fuse.driver")
 #: The size that programs take for their buffers: the most that one read or write request carries.
 BLOCK_SIZE = 128 * 1024
 
+#: Answers that are kept at most.
+_ANSWERS = 200_000
 #: Errors of a disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: What a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
@@ -111,6 +113,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self._vfs = vfs
         self._on_ready = on_ready
+        self._answers: tuple[int, dict[str, bytes]] = (0, {})
         #: What the kernel believes of the sizes of files, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
@@ -132,8 +135,14 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
             return pack_stat(self._vfs.fgetattr(fi.fh))
-        name = relative(path)
-        return pack_stat(self._vfs.looked_up(name) if listed else self._vfs.getattr(name))
+        answers = self._kept()
+        stat = answers.get(path)
+        if stat is None:
+            name = relative(path)
+            stat = pack_stat(self._vfs.looked_up(name) if listed else self._vfs.getattr(name))
+            if self._answers[0] and self._vfs.lasting(name):
+                answers[path] = stat
+        return stat
 
     def others(self, path: str) -> list[Handle]:
         """What is open at this path, if another version is shown there: where all of it only reads, their nodes part."""
@@ -141,6 +150,18 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def shown_to(self, handle: Handle) -> bytes:
         return pack_stat(self._vfs.shown_to(handle))
+
+    def _kept(self) -> dict[str, bytes]:
+        """What `getattr` says of paths, as long as nothing has changed.
+
+        What is found from now on is kept under the edition that is read first: a change meanwhile makes it void.
+        """
+        edition = self._vfs.edition()
+        kept, answers = self._answers
+        if not edition or edition != kept or len(answers) > _ANSWERS:
+            answers = {}
+            self._answers = (edition, answers)
+        return answers
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
         entries = self._vfs.listdir(relative(path))

@@ -238,6 +238,16 @@ class Vfs(Attributes, Tree, Files):
             raise FsError(errno.ENOENT)
         self._pages.part(path)
 
+    def edition(self) -> int:
+        """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
+        edition = self._namespace.edition()
+        return edition + self._state.edition if edition else 0
+
+    def lasting(self, path: str) -> bool:
+        """True if the attributes of this path change only with the edition: it is the server's."""
+        known_here = self._state.at(path) or self._state.hidden(path)
+        return not known_here and self._namespace.peek(path) is not None
+
     def statfs(self) -> dict[str, int]:
         """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()

@@ -337,6 +337,7 @@ class Files(Shared):
                     local = self._unsealed(file, file.local, keep=keep)
                 yield local
                 _touch(file)
+                self._state.edition += 1
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 

@@ -143,6 +143,27 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
         assert getattr(driver, operation) is None
 
 
+def test_attributes_are_asked_for_again_once_anything_may_have_changed(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edition = 1
+    monkeypatch.setattr(vfs, "edition", lambda: edition)
+    monkeypatch.setattr(vfs, "lasting", lambda path: path != "dir", raising=False)
+
+    def asked(path: str) -> int:
+        before = vfs.calls["getattr"]
+        assert {driver.getattr(f"/{path}") for _ in range(3)} == {pack_stat(vfs.getattr(path))}
+        return vfs.calls["getattr"] - before - 1
+
+    assert asked("file") == 1
+    vfs.put("file", b"longer content")
+    edition = 2
+    assert asked("file") == 1
+    assert asked("dir") == 3, "it does not last as long"
+    edition = 0
+    assert asked("file") == 3, "nobody knows for how long"
+
+
 def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cache(
     driver: FuseDriver, vfs: MemoryVfs
 ) -> None:

@@ -80,6 +80,8 @@ class Cleanup:
             log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
             raise failed
         if not change.asides:
+            for taken in change.taken:
+                self._context.content.drop(taken.version)
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)

@@ -41,6 +41,8 @@ write.restype = ctypes.c_ssize_t
 
 #: Where an answer has its error, in `fuse_out_header`; and the flags of what is opened, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
+#: Bytes of `fuse_attr_out`.
+_ATTR = 104
 #: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: The size in both: `fuse_attr` comes after that, and has it after the inode number.
@@ -80,8 +82,9 @@ def channel_operations(
 ) -> ChannelOperations:
     """What sends libfuse's answers to the kernel. To be kept as long as the channel.
 
-    The close of a file that is opened to be read need not be told: there is nothing to be sent. `sizes` has what
-    the kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
+    The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
+    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node,
+    and `nodes` the node of each open file, by the number of its handle.
     """
 
     def send(channel: int, vector: int, count: int) -> int:
@@ -122,6 +125,8 @@ def channel_operations(
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)
             ctypes.memset(answer + nanoseconds, 0, 4)
+        elif desk.keeping is not None and opcode == Opcode.GETATTR:
+            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
     return ChannelOperations(send=_send_prototype(send))
 

@@ -113,7 +113,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self._vfs = vfs
         self._on_ready = on_ready
-        self._answers: tuple[int, dict[str, bytes]] = (0, {})
+        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
         #: What the kernel believes of the sizes of files, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
@@ -135,7 +135,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
             return pack_stat(self._vfs.fgetattr(fi.fh))
-        answers = self._kept()
+        answers = self.answers()
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
@@ -151,8 +151,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def shown_to(self, handle: Handle) -> bytes:
         return pack_stat(self._vfs.shown_to(handle))
 
-    def _kept(self) -> dict[str, bytes]:
-        """What `getattr` says of paths, as long as nothing has changed.
+    def answers(self) -> dict[str | int, bytes]:
+        """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
 
         What is found from now on is kept under the edition that is read first: a change meanwhile makes it void.
         """

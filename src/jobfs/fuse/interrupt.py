@@ -92,6 +92,8 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
+        #: Where the answer about a node is kept, if it lasts.
+        self.keeping: dict[str | int, bytes] | None = None
         #: The attributes in the answer are good for no time.
         self.brief = False
         #: The answer to a look-up is held back: another version is being read at its node.

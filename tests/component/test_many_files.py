@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -13,6 +14,7 @@ from tests.support.serverside import visible
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.errors import FsError
 
 #: Descriptors that come and go whatever is done: connections, contents that may be opened again soon.
 _SOME = 110
@@ -71,17 +73,24 @@ def test_whoever_opens_too_many_files_is_told_and_all_else_goes_on(
 
 
 def test_one_file_that_can_not_be_recorded_keeps_no_other_from_being_sent(
-    server: Server, work: Workspace
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: one stuck upload never blocks another file."""
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
     odd = work.vfs.handle(handles[0]).file
-    odd.atime_ns = 1 << 70  # no journal holds that
+    state, write = work.vfs._state, work.vfs._state.write
+
+    def refuse(*edits: Any, **more: Any) -> None:
+        if any(record is odd for record, _ in edits):
+            raise FsError(errno.EIO)
+        write(*edits, **more)
+
+    monkeypatch.setattr(state, "write", refuse)
     left = work.vfs.flush_all(None, 10.0, None)
     assert [entry["path"] for entry in left] == ["odd"]
     assert visible(server) == {"other": b"x"}
-    odd.atime_ns = 0
+    monkeypatch.undo()
     settled(work)
     assert visible(server) == {"odd": b"x", "other": b"x"}

@@ -47,6 +47,16 @@ def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
     assert server.store.read("file") == b"content"
 
 
+def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 2.9: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
+    item = server.store.seed({"dir/note.txt": "text"}, lifecycle="application")[0]
+    told = mounted.info("dir/note.txt")
+    for word in (item.id, "application", "readWrite", "expert", "clean"):
+        assert word in told, told
+    for name in ("owner", "lifecycle", "permission", "mime", "key", "created", "updated", "state"):
+        assert name in told, told
+
+
 def test_the_key_file_is_read_again_when_it_changes(
     server: Server, mount: Callable[..., MountedJob], tmp_path: Path
 ) -> None:

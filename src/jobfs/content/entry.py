@@ -229,7 +229,7 @@ class Entry:
         if self.young:
             # Bytes that are downloaded now may serve all.
             return self.pins > 0 and not self.link.lasting(self._updated_ns, time.time())
-        return self.pins > 0 or self.stale is None
+        return self.pins > 0 or (self.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class Entry:
         with self.cond:
             fetch.error = error
             self.fetches.remove(fetch)
-            if error is not None:
+            if error is not None and not fetch.background:
                 self.failed = (error, time.monotonic())
             if isinstance(error, StaleVersionError):
                 self.stale = again(error)

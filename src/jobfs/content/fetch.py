@@ -39,7 +39,7 @@ class Fetch:
         self.error: JobfsError | None = None
         self._entry = entry
         self._link = entry.link
-        self._background = background
+        self.background = background
         self._gained = 0.0  # when bytes came that had not come before
         self._furthest = start
         self._took_turn = False
@@ -71,7 +71,7 @@ class Fetch:
         entry.start(self)
         failures = 0
         while (start := entry.next_start(self)) is not None:
-            if self._took_turn and not self._background:
+            if self._took_turn and not self.background:
                 return
             self.pos = start
             before = self._gained

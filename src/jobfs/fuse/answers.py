@@ -1,6 +1,7 @@
 """What libfuse's answers lack, by fuse/notes.md: that the kernel is to look again, that nodes part, and listings with attributes.
 
-**Look again.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE in place of ENOENT.
+**Look again.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE in place of ENOENT,
+and looks the name up again. Asked about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed directory.
 **Nodes part.** Where another version is being read at the node of a path, the path gets another node: libfuse is told of an
 unlink that there was not. Where a program writes to the file, there is one node, whose attributes the kernel keeps for no time.
 **Nodes without a name**, parted or unlinked: `fstat` names no handle, so it is asked once more with one that is open there.
@@ -20,6 +21,8 @@ from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
+#: Most threads of which it is remembered what they were told to look up again.
+_TOLD = 1000
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
 #: Files whose sizes are remembered at most.
@@ -87,6 +90,8 @@ def channel_operations(
     and `nodes` the node of each open file, by the number of its handle.
     """
 
+    told: dict[int, int] = {}  # the node, by the thread that is to look it up again
+
     def send(channel: int, vector: int, count: int) -> int:
         desk = here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
@@ -102,11 +107,18 @@ def channel_operations(
                     desk.handle = next((number for number, at in [*nodes.items()] if at == node), 0)
                     if desk.handle:
                         return 0
-                error.value = -errno.ESTALE
+                look_again(desk.thread, node, error)
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
+
+    def look_again(thread: int, node: int, error: ctypes.c_int32) -> None:
+        if told.pop(thread, None) != node:
+            error.value = -errno.ESTALE
+            if len(told) > _TOLD:
+                told.clear()
+            told[thread] = node
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.CREATE:

@@ -112,6 +112,11 @@ class Desk:
         self.since = 0.0
         self._seen = 0
 
+    @property
+    def thread(self) -> int:
+        """The thread that made the request at work."""
+        return int(_HEADER.unpack_from(self.buffer)[6])
+
     def waiting(self, now: float) -> Request | None:
         """The request under way, if it was there at the last look already; `since` is when it was seen first."""
         turn = self.turn

@@ -41,6 +41,7 @@ from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
     BadRequestError,
+    ContractError,
     FsError,
     NoDirectoryError,
     NotFoundError,
@@ -97,8 +98,9 @@ class Replace:
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
-        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
-        everything set aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        Raises UnavailableError if it has to be tried again later, and ContractError if an answer does not match the request and
+        a look shows that it was not done. Raises a class of REFUSALS if the server refuses it for good (then everything set
+        aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
         """
         change.begun = True
         try:
@@ -116,8 +118,11 @@ class Replace:
             change.unsure = True  # before the refused request, one without an answer may have come
             self._cleanup.undo(change, str(error), error.errno)
             raise
-        except AnswerLostError:
+        except AnswerLostError as error:
             change.unsure = True
+            if isinstance(error, WrongAnswerError):
+                # No answer is on its way: who waits is told at once.
+                raise ContractError(str(error), endpoint=error.endpoint, status=error.status) from None
             raise
 
     @contextlib.contextmanager
@@ -348,10 +353,12 @@ class Replace:
         check(change)
         try:
             answer = self._context.content.update(there, seen=True, path=aside.path, once=True)
-        except AnswerLostError:
+        except AnswerLostError as error:
             aside.unsure_until = self._context.unanswered(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
             moved, change.unsure = self._has_moved(aside), unsure
+            if isinstance(error, WrongAnswerError) and not moved:
+                raise
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
@@ -402,10 +409,14 @@ class Replace:
         except NotFoundError:
             self._staged_gone(change)
             return True
-        except AnswerLostError:
+        except AnswerLostError as error:
             self._context.unanswered(change.staged_id)
             change.unsure = True
-            return not self._look_at_staged(change)
+            if not self._look_at_staged(change):
+                return True
+            if isinstance(error, WrongAnswerError):
+                raise
+            return False
         self._placed(change, answer, adopted=not change.unsure)
         return True
 

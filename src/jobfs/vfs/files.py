@@ -178,14 +178,20 @@ class Files(Shared):
         self._view.may_change(path)
         check_new_name(path)
         self._view.may_write(self._view.directory(names.parent(path)))
-        with self._state.reservations.held(path):
-            node = self._view.find(path)
-            if node is None:
-                file = self._make(path, mode, caller)
-        if node is not None:
+        while True:
+            with self._state.reservations.held(path):
+                node = self._view.find(path)
+                if node is None:
+                    file = self._make(path, mode, caller)
+                    break
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
-            return self.open(path, flags)
+            try:
+                return self.open(path, flags)
+            except FsError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                # It was unlinked just now.
         handle = Handle(file, None, flags)
         handle.writable = True
         file.handles.append(handle)

@@ -158,7 +158,7 @@ class Pins:
 
         `opening`: nor has it been told anything of that. Raises FsError, ApiError.
         """
-        item = self._newer(handle, max_age)
+        item = self._newer(handle, max_age, opening=opening)
         if item is None:
             return False
         self._go_on(handle, item, self._content.open(item), opening=opening)
@@ -216,13 +216,17 @@ class Pins:
         if old is not None:
             old.close()
 
-    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+    def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
         if path is None or handle.item is None or not handle.file.shared:
             return None
         node = self._view.find(path, max_age)
         item = self._view.measured(path, node) if node is not None else None
-        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+        if not isinstance(item, Item) or item.is_dir:
             return None
-        return item
+        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the first
+        # one's size, and would take for seen what is behind that.
+        stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
+        differs = stale and (opening or not handle.writable)
+        return item if differs or item.version != handle.item.version else None

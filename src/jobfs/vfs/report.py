@@ -27,8 +27,8 @@ from jobfs.state.left import age, left_in, until
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
-#: Seconds until the job is asked for again, and that a status waits for the server.
-_INSTANCE_AGE, _PATIENCE = 5.0, 2.0
+#: Seconds until the job is asked for again, and that a status waits for the server: it answers within a second.
+_INSTANCE_AGE, _PATIENCE = 5.0, 0.8
 _HIDDEN_OLD = 3600.0
 _LEFT = "left more than an hour ago by another mount, or by a `jobfs doctor --try` that was broken off: run it again"
 _KEPT = {

@@ -74,7 +74,7 @@ def test_a_read_just_ahead_of_the_stream_waits_for_it(make_store: MakeStore) -> 
 
 
 def test_a_server_without_ranges_is_remembered_and_its_stream_awaited(make_store: MakeStore) -> None:
-    """vfs/semantics.md 3: if the server answers 200 instead of 206 the driver waits for the stream."""
+    """vfs/semantics.md 3.4: if the server answers 200 instead of 206 the driver waits for the stream."""
     data = pattern(8 * MIB)
     client = FakeClient(data, ranges=False)
     store = make_store(client)

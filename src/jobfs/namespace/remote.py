@@ -16,7 +16,7 @@ from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError, again
+from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError, again
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Flight
 from jobfs.namespace.knowledge import Knowledge
@@ -54,6 +54,8 @@ _ROUNDS = 6
 _PATIENCE, _TIMES = 2.0, 8
 #: Seconds after a failure in which only one asks again.
 _PAUSE = 1.0
+#: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
+_FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for all who remove directories, at least.
 _RECENT = 1.0
 
@@ -66,7 +68,8 @@ class Namespace:
     waits that long. `expected` is a guess at the number of items, for the first listing.
 
     Where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that the listing of that time
-    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served.
+    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the
+    listing is no good, single names go on being found.
     """
 
     def __init__(
@@ -93,6 +96,9 @@ class Namespace:
         #: Why the server could not be asked when last somebody tried, and when one may ask again; None: all may.
         self._failure: ApiError | None = None
         self._asks_at: float | None = None
+        #: Of listings alone, and when another one may be tried.
+        self._unlisted: ApiError | None = None
+        self._lists_at = 0.0
         self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
@@ -214,7 +220,7 @@ class Namespace:
         """The server's tree as it is known now."""
         with self._lock:
             known, cost = self._known, self._cost
-            error = self._client.health.away or self._failure
+            error = self._client.health.away or self._failure or self._unlisted
             age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
@@ -289,8 +295,8 @@ class Namespace:
         if shown is not None and shown.implicit:
             return True
         known, cost, now = self._known, self._cost, self._clock()
-        if not known.snapshots:
-            return True
+        if self._unlisted is not None or not known.snapshots:
+            return self._unlisted is None
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
@@ -299,6 +305,10 @@ class Namespace:
         if None in self._flights:
             return self._flights[None], False
         self._check(insists=insists)
+        if self._unlisted is not None and not insists:
+            if self._clock() < self._lists_at:
+                raise again(self._unlisted)
+            self._lists_at = self._clock() + _PAUSE
         return self._new_flight(None), True
 
     def _new_flight(self, path: str | None) -> Flight:
@@ -347,7 +357,11 @@ class Namespace:
                 if flight is None:
                     return
                 mine = mine or self._deadline(known)
-            self._ride(flight, fly, mine)
+            try:
+                self._ride(flight, fly, mine)
+            except (ContractError, UnavailableError):
+                if flight.path is not None or self._unlisted is None:
+                    raise
 
     def _list_directory(self, path: str, max_age: float | None) -> None:
         """Have a snapshot that is young enough for a directory; of the names in it those in doubt are asked for singly.
@@ -422,14 +436,20 @@ class Namespace:
             self._known.land(flight.ticket)
             if error is None:
                 self._failure = None
+                self._unlisted = self._unlisted if flight.path is not None else None
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked. Under the lock.
+        """The server could not be asked; or only what it lists is no good. Under the lock.
 
         A call in haste keeps nobody from asking who needs an answer.
         """
+        if flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS):
+            if self._unlisted is None:
+                log.warning("the items can't be listed (%s): names are asked for one by one", error)
+            self._unlisted, self._lists_at = again(error), self._clock() + _PAUSE
+            return
         hasty = flight.hasty and not self._client.health.out
         # If there is no way to the server, or it goes on to be silent, api/health.py tells of it.
         if self._failure is None and not (hasty or error.errno == errno.ENETUNREACH):

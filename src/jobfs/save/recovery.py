@@ -32,8 +32,7 @@ def restore(write_back: WriteBack) -> list[str]:
     """
     state = write_back.state
     files, changes = state.load()
-    if changes:
-        write_back.context.look_again = write_back.context.may_come_until()
+    write_back.context.look_again = write_back.context.may_come_until()
     found = [f"{change.target}: {change.verb} that was {change.stage}" for change in changes]
     for change in changes:
         if change.verb is Verb.MOVE and change.direct:

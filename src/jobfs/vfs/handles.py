@@ -225,8 +225,8 @@ class Pins:
         item = self._view.measured(path, node) if node is not None else None
         if not isinstance(item, Item) or item.is_dir:
             return None
-        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the first
-        # one's size, and would take for seen what is behind that.
+        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
+        # first one's size, and would take for seen what is behind that.
         stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
         differs = stale and (opening or not handle.writable)
         return item if differs or item.version != handle.item.version else None

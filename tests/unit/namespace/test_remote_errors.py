@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -244,3 +245,42 @@ def test_a_listing_under_way_ends_when_the_namespace_is_closed(world: World) -> 
     world.server.after = close
     with pytest.raises(UnavailableError):
         world.namespace.refresh()
+
+
+NO_END = ContractError("list items: the list has no end")
+
+
+def no_listing(operation: str, _argument: Any, error: ApiError = NO_END) -> None:
+    if operation == "list":
+        raise error
+
+
+@pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
+def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, error: ApiError) -> None:
+    """vfs/semantics.md 1: what is right goes on being shown; a directory that can't be listed is EIO, never empty."""
+
+    a = world.server.file("a.txt")
+    d = world.server.directory("d")
+    b = world.server.file("d/b.txt")
+    world.server.before = partial(no_listing, error=error)
+    for path, found in (("a.txt", a), ("d", d), ("d/b.txt", b), ("nothing", None)):
+        assert world.namespace.lookup(path) == found
+        assert world.namespace.lookup(path, max_age=0.0) == found
+    with pytest.raises(type(error), match="has no end"):
+        world.namespace.children("")
+    assert "has no end" in (world.namespace.status().error or "")
+    world.server.before = nothing
+    world.clock.advance(60)
+    assert world.namespace.children("") == {"a.txt": a, "d": d}
+    assert world.namespace.status().error is None
+
+
+def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> None:
+    """vfs/semantics.md 1.9: a storm of lookups costs at most one listing and a find each."""
+    for number in range(50):
+        world.server.file(f"f{number}")
+    world.server.before = no_listing
+    for number in range(50):
+        assert world.namespace.lookup(f"f{number}") is not None
+    asked = [operation for operation, _ in world.server.asked()]
+    assert (asked.count("list"), asked.count("find")) == (1, 50)

@@ -19,7 +19,7 @@ from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import File
@@ -269,6 +269,9 @@ class FakeContent:
 
     def take(self, source: Path) -> bytes:
         return source.read_bytes()
+
+    def drop(self, version: Version) -> None:
+        self.cached.discard(version.item_id)
 
     def learn(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""

@@ -43,9 +43,8 @@ class Health:
 
     To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours, or up to a second
-    and a round trip less. `recoveries`: how many outages have ended. `away`: why the server is out of reach; None if it is not,
-    as far as is known.
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
+    many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -68,6 +67,7 @@ class Health:
         self._refusals = 0
         self._left_alone_until = 0.0
         self._throttled = 0
+        self._bounds = (-math.inf, math.inf)  # of the offset
 
     # -- may it be asked
 
@@ -127,12 +127,13 @@ class Health:
                 self.recoveries += 1
                 if known:
                     log.warning("the server answers again")
-            # The header is cut to whole seconds, so that an answer bounds the offset from both sides. The lower bound is the
-            # careful one: what seems to be younger than it is, is looked at once more.
+            # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
+            # narrow. Where they contradict (a clock was set), the newest answer counts alone.
             if (seconds := http_date(date)) is not None:
                 low, high = seconds - ended, seconds + 1.0 - began
-                if not (known and low <= self.offset <= high):
-                    self.offset = low
+                merged = max(self._bounds[0], low), min(self._bounds[1], high)
+                self._bounds = merged if merged[0] <= merged[1] else (low, high)
+                self.offset = sum(self._bounds) / 2
 
     def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """A request has waited for so long, and no answer came; or it was not sent, for there was no connection (`refused`)."""

@@ -105,7 +105,7 @@ def test_latency_is_a_moving_average() -> None:
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 0.3), st.floats(0, 1)), min_size=1, max_size=60),
 )
-def test_the_clocks_offset_is_never_too_large_and_too_small_by_a_second_and_a_round_trip(
+def test_the_clocks_offset_is_within_half_a_second_and_a_round_trip(
     offset: float, answers: list[tuple[float, float, float]]
 ) -> None:
     health, now = Health(), 1.7e9
@@ -113,16 +113,17 @@ def test_the_clocks_offset_is_never_too_large_and_too_small_by_a_second_and_a_ro
         now += gap
         written = now + trip * share + offset
         heard(health, formatdate(int(written), usegmt=True), now, now + trip)
-        assert -1.31 <= health.offset - offset <= 0.01
-        heard(health, "Mon, 99 Foo", 1.0, 2.0)
+        assert abs(health.offset - offset) <= 0.66
         now += trip
 
 
-def test_an_answer_that_took_long_says_nothing_of_the_clock_until_that_is_set() -> None:
+def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
     health = Health()
-    heard(health, formatdate(1_700_000_007, usegmt=True), 1.7e9, 1.7e9)
-    heard(health, formatdate(1_700_000_007, usegmt=True), 1.7e9, 1.7e9 + 20)
-    assert health.offset == 7.0
+    for step in range(40):
+        now = 1.7e9 + step * 0.3 + 0.01
+        heard(health, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
+        heard(health, "Mon, 99 Foo", 1.0, 2.0)
+    assert abs(health.offset - 7.25) < 0.06
     heard(health, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
     assert abs(health.offset - 3580) < 1
 

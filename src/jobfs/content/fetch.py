@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jobfs.api.client import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, bound_by, current
 from jobfs.api.line import Rank
-from jobfs.content.link import StaleVersionError
+from jobfs.content.link import Link, StaleVersionError
 from jobfs.errors import ContractError, JobfsError, UnavailableError, again
-
-if TYPE_CHECKING:
-    from jobfs.content.entry import Entry
+from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
@@ -21,6 +20,25 @@ _log = logging.getLogger("jobfs.content")
 _FIRST_PAUSE = 0.05
 #: Seconds after which a transfer lets another one have its thread or its connection.
 _TURN = 1.0
+
+
+class _Entry(Protocol):
+    """What a transfer fills, asks and tells: see content/entry.py."""
+
+    version: Version
+    size: int
+    link: Link
+    cond: threading.Condition
+
+    def put(self, position: int, data: bytes) -> None: ...
+    def start(self, fetch: Fetch) -> None: ...
+    def next_start(self, fetch: Fetch) -> int | None: ...
+    def unwanted(self, fetch: Fetch) -> bool: ...
+    def streams(self) -> bool: ...
+    def answered(self) -> None: ...
+    def start_over(self, fetch: Fetch) -> bool: ...
+    def shows(self, item: Item) -> bool: ...
+    def ended(self, fetch: Fetch, error: JobfsError | None) -> None: ...
 
 
 class Fetch:
@@ -31,7 +49,7 @@ class Fetch:
     thread of its own, and nobody waited for it when it began.
     """
 
-    def __init__(self, entry: Entry, start: int, end: int | None, *, background: bool = False) -> None:
+    def __init__(self, entry: _Entry, start: int, end: int | None, *, background: bool = False) -> None:
         self.pos = start
         self.end = end
         self.stop = False

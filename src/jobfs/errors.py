@@ -42,13 +42,10 @@ class FsError(JobfsError):
 
 
 class ApiError(JobfsError):
-    """What came of one request; `endpoint` is the operation's name, `status` the HTTP status if any."""
+    """What came of one request; `status` is the HTTP status if any."""
 
-    def __init__(
-        self, message: str, *, endpoint: str = "", status: int | None = None, errno: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, errno: int | None = None) -> None:
         super().__init__(message, errno=errno)
-        self.endpoint = endpoint
         self.status = status
 
 

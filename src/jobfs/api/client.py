@@ -242,7 +242,7 @@ class Client:
             # It may be about the bytes alone, and who hears that an item is gone forgets it.
             self.get(item_id)
             told = f"{error}, but the item is there"
-            raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
+            raise ContractError(told, status=error.status) from None
         stream = answer.stream
         assert stream is not None
         try:
@@ -320,10 +320,10 @@ class Client:
         try:
             self.delete(item.id)
         except ApiError as failure:
-            raise AnswerLostError(f"{error}: {failure}", endpoint=call.endpoint) from None
+            raise AnswerLostError(f"{error}: {failure}") from None
         if changed:
-            raise BadRequestError(changed, endpoint=call.endpoint, status=error.status)
-        raise InvalidRequestError(str(error), endpoint=call.endpoint, status=422)
+            raise BadRequestError(changed, status=error.status)
+        raise InvalidRequestError(str(error), status=422)
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
@@ -342,7 +342,7 @@ class Client:
         refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
         if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
             kind = self._meaning(path, item_id)
-            raise kind(str(refusal), endpoint=refusal.endpoint, status=refusal.status)
+            raise kind(str(refusal), status=refusal.status)
         raise refusal
 
     def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:

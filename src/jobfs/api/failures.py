@@ -89,7 +89,7 @@ def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
         return _passing(call, status, headers, f"{told} (something on the way, not the API)")
     if status in _PASSING:
         return _passing(call, status, headers, told)
-    return _kind(status, reason)(told, endpoint=call.endpoint, status=status)
+    return _kind(status, reason)(told, status=status)
 
 
 def _kind(status: int, reason: str) -> type[ApiError]:
@@ -104,8 +104,8 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
     wait = retry_after(headers)
     refused = status == 429 or (status == 503 and wait is not None)
     if call.changing and not refused:
-        return AnswerLostError(told, endpoint=call.endpoint, status=status)
-    error = UnavailableError(told, endpoint=call.endpoint, status=status)
+        return AnswerLostError(told, status=status)
+    error = UnavailableError(told, status=status)
     error.wait = wait or 0.0
     return error
 
@@ -118,15 +118,15 @@ def from_exception(call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
     number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
     lost = call.changing and not isinstance(exc, _NOT_SENT)
-    return (AnswerLostError if lost else UnavailableError)(told, endpoint=call.endpoint, errno=number)
+    return (AnswerLostError if lost else UnavailableError)(told, errno=number)
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
     """The error for a successful answer that does not match the reference; a changing request was most likely carried out."""
     told = f"{call}: the reply does not match the API reference: {what}"
     if call.changing:
-        return WrongAnswerError(told, endpoint=call.endpoint, status=status)
-    return ContractError(told, endpoint=call.endpoint, status=status)
+        return WrongAnswerError(told, status=status)
+    return ContractError(told, status=status)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -278,7 +278,7 @@ class Entry:
     def _sleep(self, deadline: Deadline, fetch: Fetch | None = None) -> None:
         """Wait for a change; raises UnavailableError if the deadline has passed or the store is closed."""
         if self.link.closed:
-            raise UnavailableError("download: the mount is going away", endpoint="download")
+            raise UnavailableError("download: the mount is going away")
         left = deadline.left() + _GRACE
         if left > 0:
             about_to_wait()
@@ -287,7 +287,7 @@ class Entry:
         if fetch is not None:
             fetch.stop = True
         told = f"download: nothing came for {self.link.timeout:g} s"
-        raise UnavailableError(told, endpoint="download", errno=errno.ETIMEDOUT)
+        raise UnavailableError(told, errno=errno.ETIMEDOUT)
 
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
         """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.
@@ -343,7 +343,7 @@ class Entry:
         self.fetches.append(fetch)
         if not self.link.pool.submit(fetch.run):
             self.fetches.remove(fetch)
-            raise UnavailableError("download: the mount is going away", endpoint="download")
+            raise UnavailableError("download: the mount is going away")
         return fetch
 
     # -- what transfers ask and tell ------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class Entry:
                 self.cond.wait_for(lambda: not self._moving)
                 if shown is None or not self.shows(shown):
                     told = "download: the item was written while it was read"
-                    self.stale = StaleVersionError(told, endpoint="download")
+                    self.stale = StaleVersionError(told)
                     raise again(self.stale)
                 self.proved = bodies
         finally:

@@ -78,7 +78,7 @@ class Fetch:
             error = again(failed)  # its traceback would keep all this alive, an open file among it
         except Exception:
             _log.exception("a download failed unexpectedly")
-            error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
+            error = UnavailableError("the download failed unexpectedly (see the log)")
         self._entry.ended(self, error)
 
     def _transfer(self) -> None:
@@ -140,11 +140,11 @@ class Fetch:
         entry = self._entry
         if body.start > start:
             told = f"download: bytes from {start} asked, from {body.start} sent"
-            raise ContractError(told, endpoint="download")
+            raise ContractError(told)
         total = body.total if body.total is not None or body.start else body.length
         if total not in (None, entry.size):
             told = f"download: {total} bytes are announced instead of the {entry.size} promised"
-            raise ContractError(told, endpoint="download")
+            raise ContractError(told)
         if start:
             self._link.ranges = body.start > 0
         if start and body.start == 0 and self.end is not None:
@@ -189,11 +189,11 @@ class Fetch:
         short = self.pos < end and (self.pos == start or body.start == 0)
         if short or self.pos > size:
             came = f"{self.pos} bytes" if short else "more"
-            raise ContractError(f"download: {came} came instead of the {size} promised", endpoint="download")
+            raise ContractError(f"download: {came} came instead of the {size} promised")
 
     def _look(self, wrong: ContractError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
         version = self._entry.version
         shown = self._link.client.get(version.item_id)
         if version.size is None or not self._entry.shows(shown):
-            raise StaleVersionError(f"{wrong}: the item was written meanwhile", endpoint="download")
+            raise StaleVersionError(f"{wrong}: the item was written meanwhile")

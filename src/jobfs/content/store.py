@@ -376,7 +376,7 @@ def _measured(body: Download, most: int) -> tuple[int, bytes]:
                 data += chunk
             elif came > most:
                 told = f"download: no size is told, and more than {most} bytes came (see --cache-size)"
-                raise ContractError(told, endpoint="download")
+                raise ContractError(told)
     except UnavailableError:
         if body.length is None:
             raise

@@ -66,7 +66,7 @@ class Pass:
         place = self._next * self.step
         if place > self._most:
             told = f"list items: the list promised {self._promised} items and has no end"
-            raise ContractError(told, endpoint="list items")
+            raise ContractError(told)
         self._next += 1
         return self._next - 1
 

@@ -419,7 +419,7 @@ class Namespace:
             error = exc
             if not isinstance(exc, COULD_NOT_ASK) and (flight.path is None or isinstance(exc, NotFoundError)):
                 # A 404 is about the job, and a listing that is refused says nothing of a name: none may look like "no such file".
-                error = UnavailableError(str(exc), endpoint=exc.endpoint, status=exc.status)
+                error = UnavailableError(str(exc), status=exc.status)
         except RuntimeError:
             if not self._closed:
                 raise

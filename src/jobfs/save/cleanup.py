@@ -263,7 +263,7 @@ class Cleanup:
         UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
         """
         if change.staged_id and self.is_placed(change):
-            raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
+            raise UnavailableError(f"{change.target}: it was placed after all")
         for aside in reversed(change.asides):
             if aside.moved:
                 self._put_back(aside, change.target)
@@ -304,7 +304,7 @@ class Cleanup:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
             if aside.is_at(item) and not self.keep(aside, item, target, reason=_UNDONE, back=True):
-                raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
+                raise UnavailableError(f"{target}: what was set aside is not back")
 
     # -- cancelled
 

@@ -85,7 +85,7 @@ class Context:
         """
         if told := names.other_form(asked, item.path):
             self.client.update(item.id, path=back)
-            raise BadRequestError(told, endpoint="update item")
+            raise BadRequestError(told)
 
     def may_come_until(self) -> float:
         """Until when a request that goes unanswered now may be carried out, in monotonic seconds (R7)."""

@@ -78,7 +78,7 @@ class Rename:
                 return self._publish(answer, **wanted)
             self._context.check_form(answer, wanted.get("path", answer.path), item.path)
             if answer.path != item.path:
-                raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
+                raise NotFoundError(f"{item.path} was renamed by the job")
         raise failed
 
     def _publish(self, item: Item, path: str = "", **wanted: object) -> Item:
@@ -223,7 +223,7 @@ class Rename:
             if there is None:
                 return self._namespace.touch(item.path)
             item = there
-        raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
+        raise UnavailableError(f"{item.path} can't be deleted: no answer")
 
     def _still_there(self, path: str, base: Base) -> Item | None:
         """The item of that version, if that is what stands at the path."""

@@ -110,7 +110,7 @@ class Replace:
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
             if not change.over:
-                raise UnavailableError(f"what is made for {change.target} keeps vanishing", endpoint="update")
+                raise UnavailableError(f"what is made for {change.target} keeps vanishing")
         except Cancelled:
             return
         except REFUSALS as error:
@@ -122,7 +122,7 @@ class Replace:
             change.unsure = True
             if isinstance(error, WrongAnswerError):
                 # No answer is on its way: who waits is told at once.
-                raise ContractError(str(error), endpoint=error.endpoint, status=error.status) from None
+                raise ContractError(str(error), status=error.status) from None
             raise
 
     @contextlib.contextmanager
@@ -233,7 +233,7 @@ class Replace:
                     # What comes of it late is a staged item whose transaction is a tombstone (R4).
                     self._context.look_again = self._context.may_come_until()
             self._attempt(change)
-        raise UnavailableError(f"{change.target} can't be made: it is tried again", endpoint="create")
+        raise UnavailableError(f"{change.target} can't be made: it is tried again")
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, save it the hidden way."""
@@ -294,7 +294,7 @@ class Replace:
                 if self._move(change):
                     return
                 time.sleep(deadline.backoff(turn, first=0.02))
-        raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
+        raise UnavailableError(f"{change.target} is taken again and again")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
         """True if what stands at the target is what was to be placed. Raises FsError(EEXIST).
@@ -443,7 +443,7 @@ class Replace:
             if change.item is not None:
                 self._context.namespace.forget(change.item)
             self._cleanup.undo(change, "it vanished from the server", errno.ENOENT)
-            raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
+            raise NotFoundError(f"{change.source} is not on the server any more")
         change.item, change.unsure = None, False
         self._record(change, stage=Stage.STAGING, tid="", staged_id="")
 

@@ -72,7 +72,7 @@ class FakeClient:
         assert self.looking is None or self.looking.wait(20)
         if self.unanswered:
             self.unanswered -= 1
-            raise UnavailableError("down", endpoint="get item")
+            raise UnavailableError("down")
         if self.gone:
             raise NotFoundError("gone")
         size: int | None = len(self.data) if self.shown_size is None else self.shown_size
@@ -160,7 +160,7 @@ class Body:
                 yield piece
                 since = time.monotonic()
             if broken:
-                raise UnavailableError("the connection broke", endpoint="download")
+                raise UnavailableError("the connection broke")
 
     def __enter__(self) -> Body:
         return self

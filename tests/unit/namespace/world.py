@@ -101,7 +101,7 @@ class Server:
             item = self.items.get(item_id)
         self.after("get", item_id)
         if item is None:
-            raise NotFoundError("no such item", endpoint="get item", status=404)
+            raise NotFoundError("no such item", status=404)
         return item
 
     def answers(self, path: str = "") -> bool:

@@ -1,7 +1,7 @@
-"""Cleanup: what was set aside is looked at, what was cancelled is taken back, what nothing explains is shown (R4, R7, R10).
+"""Cleanup: looks at asides, takes back cancelled Changes, and shows hidden items that no record explains (R4, R7, R10).
 
-The conflict check decides over what was set aside: it is deleted if it is what the save was based on, else kept beside it (R1).
-Nobody waits for any of this: what is not done stays in the journal, and the next mount goes on with it.
+The conflict check decides over an item that was set aside: if a save was based on it, it is deleted, else kept beside the target
+(R1). Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ _UNDONE = "it was not replaced"
 _NAMES = 50
 #: Times that bytes are read again because the item was touched meanwhile.
 _READS = 3
-#: Seconds until an aside is looked at again that is waiting for something else.
+#: Seconds until another look at an aside that waits for something else.
 _AGAIN = 0.5
-#: Seconds between listings that show whether directories that were removed are still empty.
+#: Seconds between listings that show whether removed directories are still empty.
 _LIST_EVERY = 2.0
 
 
 class Cleanup:
-    """Ends Changes, and decides over what they set aside. May be called from any thread, by one for each Change."""
+    """Ends Changes, and decides over their asides. May be called from any thread, by one at a time for each Change."""
 
     def __init__(self, context: Context, upload: Upload) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
-        #: When the next listing may be read for what was removed, in monotonic seconds.
+        #: When the next listing may be read for removed directories, in monotonic seconds.
         self._list_at = 0.0
 
     def finish(self, change: Change) -> float:
@@ -75,7 +75,7 @@ class Cleanup:
             except ApiError as error:
                 failed, done = error, False
             if not done and change.gives_back:
-                break  # the newest one has the name (R11)
+                break  # the newest aside has the name (R11)
         if failed is not None:
             log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
             raise failed
@@ -107,7 +107,7 @@ class Cleanup:
         """
         if aside.unsure_until > time.monotonic():
             return False
-        # Before it is looked at: the job may write to it as long as that takes.
+        # First, and the look after it: while bytes are fetched, the job may write to the item.
         spare(self._context, aside.id)
         try:
             item, ours = self._look(aside, change)
@@ -125,7 +125,7 @@ class Cleanup:
         return self.keep(aside, item, change.target)
 
     def _look(self, aside: Aside, change: Change) -> tuple[Item, bool]:
-        """The item as it is now, and whether it holds what the save was based on, or what it saved (R1); never a guess.
+        """The item as it is now, and whether it holds the base of the save, or the bytes that it sent (R1); never a guess.
 
         Raises ApiError.
         """
@@ -133,7 +133,7 @@ class Cleanup:
         checked = not change.gives_back and change.verb is not Verb.REMOVE and aside.kind is Kind.FILE
         for _ in range(_READS):
             read = checked and known and not (base.resized(aside) or base.proves(aside))
-            # Read before that: one look shows that the bytes are of this version (R1), and that the name is still ours (R7).
+            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
             digest = sha256_of(self._client, aside.id, aside.size) if read else ""
             item = self._client.get(aside.id)
             same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
@@ -142,7 +142,7 @@ class Cleanup:
             aside.seen(item)
         else:
             return item, False
-        # What a late request had brought here has another name.
+        # An item that a late request may have brought here belongs to another path.
         elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
         return item, not elsewhere and (base.proves(item) or digest in known)
 
@@ -163,7 +163,7 @@ class Cleanup:
     # -- a directory that was taken out of the job's reach (R12)
 
     def _listed_since(self, moment: float) -> bool:
-        """True if there is a listing that began after `moment` (monotonic seconds); one that is due is read. Raises ApiError."""
+        """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
         namespace = self._context.namespace
         with self._state.lock:
             if namespace.listed_since(moment) or time.monotonic() < self._list_at:
@@ -176,10 +176,10 @@ class Cleanup:
         return True
 
     def _delete_empty(self, aside: Aside, item: Item, change: Change) -> bool:
-        """Still empty in a listing after that: delete; else back to its name."""
+        """Delete a removed directory that a later listing shows empty; else give it back its name."""
         known = self._context.namespace.known(item.id)
         if known is None or not aside.moved:
-            # What was known of it went with a directory above it; or an answer was lost, and the job may have reached it until
+            # It was forgotten together with a directory above it; or an answer was lost, and the job may have reached it until
             # now. Another listing has to tell.
             aside.seen(item)
             change.since = time.monotonic()
@@ -187,12 +187,12 @@ class Cleanup:
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
             return self.keep(aside, item, change.target, reason=_FILLED, back=True)
-        # What a save has left in it is looked at first. Directories that were removed before go with it.
+        # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
         return roles <= {names.Role.REMOVED} and self._delete(aside, item)
 
     def holds(self, directory: str) -> bool:
-        """True if something is in a directory, as of the last listing, that stays there. Raises ApiError."""
+        """True if the last listing shows something in a directory that stays there. Raises ApiError."""
         return not all(map(self._leaves, self._inside(directory)))
 
     def _inside(self, directory: str) -> list[Item]:
@@ -201,7 +201,7 @@ class Cleanup:
     def _leaves(self, item: Item) -> bool:
         """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone.
 
-        What no record explains is asked for: that it is gone may have ended its record after it was found here.
+        The server is asked for an item that no record explains: since it was found here, it may be gone, and its record with it.
         """
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None:
@@ -257,10 +257,10 @@ class Cleanup:
     # -- refused
 
     def undo(self, change: Change, reason: str, code: int) -> None:
-        """Nothing can be placed: asides go back, the newest first, which has the name then (R11); no content is deleted.
+        """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
 
         Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
-        UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
+        UnavailableError if the undo has to be tried again, or if a request without an answer has placed the item; FsError(EIO).
         """
         if change.staged_id and self.is_placed(change):
             raise UnavailableError(f"{change.target}: it was placed after all")
@@ -272,7 +272,7 @@ class Cleanup:
             try:
                 self._client.delete(change.staged_id)
             except (NotFoundError, UnavailableError):
-                # Its transaction id is a tombstone: a later listing that shows it deletes it.
+                # Its transaction id is a tombstone: it is deleted when a later listing shows it.
                 log.info("a staged item of %s is left to be deleted later", change.target)
         with self._state.lock:
             if change.stage is Stage.CANCELLED:
@@ -293,7 +293,7 @@ class Cleanup:
         return []
 
     def is_placed(self, change: Change) -> bool:
-        """True if what was to be placed is not where it was staged (R6)."""
+        """True if the item that was to be placed is no longer at its staged name (R6)."""
         try:
             item = self._client.get(change.staged_id)
         except NotFoundError:
@@ -323,12 +323,12 @@ class Cleanup:
                 self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
-        # Its name is free for the next one from here on; what a directory or a rename had set aside has to be back first.
+        # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
     def _staged(self, change: Change) -> list[Item]:
-        """What is there of what it staged: under its hidden name; or placed unseen, and not written to by the job since."""
+        """The item that it staged, if there is one: at its hidden name; or placed unseen, and not written to by the job since."""
         if not change.staged_id:
             return self._client.find(change.hidden(self._context.mount)) if change.tid else []
         try:
@@ -355,9 +355,9 @@ class Cleanup:
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
-        """Look at a hidden item again and give it a name; returns what was done, "" if nothing had to be. Raises ApiError.
+        """Look at a hidden item again and give it a name; returns a sentence on that, "" if nothing was to do. Raises ApiError.
 
-        `anyway`: though a record explains it (that of a mount which is gone for good).
+        `anyway`: even if a record explains it (for the items of a mount that is gone for good).
         """
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None or (not anyway and explained(self._context, item)):
@@ -379,7 +379,7 @@ class Cleanup:
         return ""
 
     def forget_vanished(self) -> None:
-        """Forget what is remembered of items that the last listing does not have any more. Raises FsError."""
+        """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
         only_remembered = (
             f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change)
@@ -401,23 +401,23 @@ def explained(context: Context, item: Item) -> bool:
 
 
 def spare(context: Context, item_id: str) -> None:
-    """Before an item is looked at to be deleted: open handles get its bytes onto this machine. Raises ApiError, FsError."""
+    """Fetch an item's bytes for its open handles, before a look that may end in its deletion. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
             content = handle.content
             if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
-                # What this machine does not have of a version that is gone can't be had any more.
+                # The version is gone: bytes of it that are not on this machine can't be had any more.
                 with contextlib.suppress(StaleVersionError, NotFoundError):
                     content.fetch()
 
 
 def is_base(context: Context, item: Item, base: Base) -> bool:
-    """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
+    """True if the item still is the version that a save was to replace, the one that the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
     if base.is_version(item) and not (base.young and base.sha256):
         return True
-    # What was placed here, or was moved with its directory, is told by its bytes (R2).
+    # An item that was placed here, or was moved with its directory, is told by its bytes (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None
 
 

@@ -46,15 +46,15 @@ class Context:
     timeout: float
     cache_limit: int
     server: KnownServer
-    #: Until when what was asked for without an answer may make hidden items: a listing after that shows them (R4).
+    #: Until when unanswered requests may still make hidden items: a listing after that shows them (R4).
     look_again: float = 0.0
-    #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
+    #: Paths by item id, as given by this mount: of items that were renamed while a request on them might still be carried out.
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
-    #: By the id of an item, until when a request on it may still be carried out.
+    #: By item id: until when a request on the item may still be carried out.
     _unsure: dict[str, float] = field(default_factory=dict)
 
     def renamed(self, item_id: str, path: str) -> None:
-        """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
+        """This mount has given an item another name; an earlier request that may still be carried out may take it back."""
         with self.state.lock:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
@@ -67,19 +67,19 @@ class Context:
                     self.renamed(item.id, item.path)
 
     def touched(self, before: Item, after: Item) -> None:
-        """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""
+        """Our own request may have changed an item's `updatedAt`: what is remembered of the old version holds for the new one."""
         with self.state.lock:
             file = self.state.of(after)
             if file is not None and not file.here and file.version == before.updated_at != after.updated_at:
                 self.state.write(edit(file, version=after.updated_at))
 
     def is_elsewhere(self, item_id: str, path: str) -> bool:
-        """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
+        """True if a late request may have brought an item to this path: this mount has given it another one since."""
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 
     def check_form(self, item: Item, asked: str, back: str) -> None:
-        """What the server keeps under another form of the path that was `asked` for goes `back` to its own, and is refused (R6).
+        """Refuse an item that the server keeps under another form of the path `asked` for; move it `back` to its old path (R6).
 
         Raises BadRequestError then, ApiError if it can't go back.
         """
@@ -138,11 +138,11 @@ class Context:
             return content.sha256() or ""
 
     def needs_bytes(self, base: Base, there: Item) -> bool:
-        """True if only its bytes will tell the base once it is set aside, and they are not known yet."""
+        """True if only its bytes will identify the base once it is set aside, and they are not known yet."""
         if base.sha256 or there.is_dir or not base.is_version(there):
             return False
         if base.young and not shows_fraction(there.updated_ns):
-            return False  # the job may have written others in that second
+            return False  # the job may have written other bytes in that second
         if not base.young and self.server.facts.moves_keep_updated_at:
             return False  # its timestamp tells
         return (there.size or 0) <= self.cache_limit
@@ -157,7 +157,7 @@ class Context:
             if base.is_version(self.client.get(there.id)):
                 change.base = replace(base, sha256=digest)
         except UnavailableError:
-            raise  # that says nothing of it, and the save is tried again
+            raise  # this says nothing of the item, and the save is tried again
         except ApiError as error:
             log.info("%s: the bytes that are replaced can't be read: %s", change.target, error)
 

@@ -1,9 +1,9 @@
 """Taking up what an earlier mount left in the journal (save/protocol.md, Recovery, has the table).
 
-Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. What was STAGING
-or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), what was PLACED or CANCELLED in cleanup.py (`finish`). There,
-`expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
-local bytes. What was written to a file and never closed gets a name of its own.
+Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. A Change that was
+STAGING or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), one that was PLACED or CANCELLED in cleanup.py (`finish`).
+There, `expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
+local bytes. Bytes that were written to a file and never closed get a name of their own.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def restore(write_back: WriteBack) -> list[str]:
 
 
 def _bring_back(write_back: WriteBack, file: File) -> list[str]:
-    """What was written to a File and never closed becomes a new one beside it, as it may be half of a rewrite; as `_take_up`.
+    """Bytes that were written to a File and never closed become another File beside it: they may be half of a rewrite.
 
-    The File itself is as it was closed, or as the server has it; a new one is gone. Raises FsError(EIO).
+    The File itself is as it was closed, or as the server has it; a new one is gone. Returns as `_take_up`. Raises FsError(EIO).
     """
     state, told = write_back.state, f"{file.path} was written and never closed"
     taken = {other.path for other in state.files()}
@@ -87,7 +87,7 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
 
 
 def _take_up(write_back: WriteBack, file: File) -> list[str]:
-    """Show a File, and send it if no Change was begun that does; returns what was found, a line if there is anything to say."""
+    """Show a File, and queue it unless a Change that sends it was begun; returns what was found, a line or none."""
     if file.path is not None and not _show(write_back.state, file):
         return [f"{file.path}: its local bytes are not whole, it is dropped"]
     if not file.unsent or (file.change is not None and file.change.begun):
@@ -111,11 +111,11 @@ def _restore(write_back: WriteBack, change: Change) -> None:
     elif change.verb is Verb.REMOVE:
         _remove(write_back, change)
     elif change.verb is Verb.MKDIR and file is None:
-        # Nobody was told that it is there.
+        # No caller was told that the directory is there.
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
         if change.verb is Verb.MOVE and file is not None:
-            # A rename over unsent bytes, of which nobody was told that it was done: it takes these bytes, and no newer ones.
+            # A rename over unsent bytes, whose end no caller was told: it replaces these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
 
@@ -126,7 +126,7 @@ def _clean_up(state: State, change: Change) -> None:
     change.since = time.monotonic()
     state.awake.append(change)
     if change.generation and (file is None or file.generation != change.generation):
-        # Nobody needs these bytes any more; the mount before did not come to removing them.
+        # Nobody needs these bytes any more; the last mount ended before it removed them.
         state.bytes.retire(change.ino, change.generation)
     if change.unfinished and change.verb is Verb.PUT:
         # Unlinked: not shown again until it is off the server.
@@ -136,10 +136,10 @@ def _clean_up(state: State, change: Change) -> None:
 
 
 def _remove(write_back: WriteBack, change: Change) -> None:
-    """A directory, a file that was open, or one that has a scratch name here now, is on its way out, and not shown again."""
+    """Go on with a removal: of a directory, a file that was open, or one that has a scratch name now. It is not shown again."""
     state = write_back.state
     if change.asides:
-        # A directory: cleanup looks at it only when no unanswered request of it can be carried out any more.
+        # A directory: cleanup looks at it only when no unanswered request on it can be carried out any more.
         state.write(edit(change, stage=Stage.PLACED))
         return
     if not change.base.id:
@@ -157,20 +157,20 @@ def _remove(write_back: WriteBack, change: Change) -> None:
 def _show(state: State, file: File) -> bool:
     """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped."""
     if file.generation:
-        # What stays here may have been written to since it was closed.
+        # A file that stays here may have been written to since it was closed.
         sealed = not file.stays or file.boot != ""
         local = state.bytes.open(file.ino, file.generation, sealed=sealed)
         if local is None or not (file.stays or local.size == file.size):
             log.warning("%s: its local bytes are not whole", file.path)
             if file.change is not None:
-                # What was begun goes on if the server has the bytes, else it is undone.
+                # A save that was begun goes on if the server has the bytes, else it is undone.
                 file.change.file = None
             state.drop(file)
             return False
         if file.stays or file.boot in ("", BOOT):
             file.local = local
         else:
-            # Nobody knows whether they are whole: who opens what the server has is not to get them.
+            # Nobody knows whether they are whole: an open of the server's item must not get them.
             state.apply(file, item_id="")
     elif file.stays and file.kind is Kind.FILE and not file.link:
         state.drop(file)

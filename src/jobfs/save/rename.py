@@ -1,7 +1,7 @@
 """Changes of items on the server that the caller waits for: renamed, given another permission, removed.
 
-A directory that is removed is moved out of the job's reach, and deleted later (save/protocol.md R12). Of a file never more is
-deleted than the user has seen (vfs/semantics.md 4; save/protocol.md R10).
+A directory that is removed is moved out of the job's reach, and deleted later (save/protocol.md R12). Nothing of a file is
+deleted that the user has not seen (vfs/semantics.md 4; save/protocol.md R10).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from jobfs.trial.questions import carried
 
 log = logging.getLogger("jobfs.save")
 
-#: Most items that are asked whether they moved along with their directory.
+#: Most items that are looked at to see whether they moved with their directory.
 _ASKED = 3
 #: Most times that a request is sent, with a look before each but the first.
 _LOOKS = 8
@@ -54,7 +54,7 @@ class Rename:
         self._cleanup = cleanup
 
     def update(self, item: Item, **wanted: Any) -> Item:
-        """Change an item's path, to a free name, permission or lifecycle with one request. Raises PathExistsError, ApiError."""
+        """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
         lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
@@ -100,7 +100,7 @@ class Rename:
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them.
 
-        Killed in between, the next mount asks the server whether it was renamed (`find_renamed`). Raises ApiError, FsError(EXDEV)
+        After a kill in between, the next mount asks the server for the outcome (`find_renamed`). Raises ApiError, FsError(EXDEV)
         on a server that moves a directory without what is in it: `mv` copies then.
         """
         old = item.path
@@ -122,14 +122,14 @@ class Rename:
                 raise
 
     def _carries(self, inside: list[Item], new: str) -> bool:
-        """False if a directory was moved without what is in it: the first one that is not empty shows that."""
+        """False if this server moves a directory without what is in it: the first one that is not empty shows that."""
         if inside and self._context.server.facts.moves_carry is None:
             with contextlib.suppress(JobfsError):  # the directory itself is renamed all the same
                 self._context.server.learn(moves_carry=carried(self._client, inside, new))
         return not inside or self._context.server.facts.moves_carry is not False
 
     def remove_directory(self, item: Item) -> None:
-        """Remove a directory that is seen empty (R12): out of the job's reach, looked at again later, then deleted.
+        """Remove a directory that is seen empty (R12): it is moved out of the job's reach, later looked at again and deleted.
 
         Raises FsError(ENOTEMPTY), ApiError.
         """
@@ -138,7 +138,7 @@ class Rename:
             raise FsError(errno.ENOTEMPTY)
         with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
-                # Else, in a deep tree, the hidden names of those in it would come one below the other: no path is so long.
+                # At the top of the workspace: in a deep tree hidden names one below the other would make too long a path.
                 near = names.basename(item.path) if self._has_hidden(item.path) else item.path
                 aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
                 self._take_away(change, item, aside)
@@ -154,7 +154,7 @@ class Rename:
         return any(names.under(aside.path, directory) for aside in asides)
 
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
-        """Move the directory to its hidden name. Raises ApiError; if it may be there, cleanup looks at it all the same."""
+        """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
         try:
             moved = self.update(item, path=aside.path)
         except (NotFoundError, BadRequestError):
@@ -167,7 +167,7 @@ class Rename:
             raise
         aside.seen(moved)
         aside.unsure_until = self._context.unsure_until(item.id)
-        # Before cleanup may look: what a listing shows in it from now on is not to be forgotten.
+        # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
         self._namespace.forget(moved)
         self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
@@ -205,8 +205,8 @@ class Rename:
     def _delete(self, item: Item, look: Callable[[Item, bool], Item | None]) -> None:
         """Delete an item that was just looked at; no request is sent again without another `look`.
 
-        Meanwhile the job may have renamed it, or made another one where ours was deleted without an answer. `look` tells what is
-        to be deleted now, given the item and whether an answer was lost. Raises ApiError.
+        Meanwhile the job may have renamed it, or made another item where ours was deleted without an answer. `look` gets the item
+        and whether an answer was lost, and tells which item is to be deleted now. Raises ApiError.
         """
         lost = False
         for attempt in range(_LOOKS):
@@ -226,7 +226,7 @@ class Rename:
         raise UnavailableError(f"{item.path} can't be deleted: no answer")
 
     def _still_there(self, path: str, base: Base) -> Item | None:
-        """The item of that version, if that is what stands at the path."""
+        """The item at the path, if it is that version."""
         try:
             item = self._client.get(base.id)
         except NotFoundError:
@@ -241,7 +241,7 @@ class Rename:
     def run(self, change: Change) -> None:
         """Carry out the unlink of a file that is read here, or the removal of one that has a scratch name here now.
 
-        From here on it does not come back after a kill: its bytes here are on the disk. Raises ApiError, FsError.
+        From here on the file does not come back after a kill: its local bytes are on the disk. Raises ApiError, FsError.
         """
         change.begun = True
         if change.base.id:
@@ -250,7 +250,7 @@ class Rename:
         try:
             self.delete_version(change.target, change.base)
         except REFUSALS as error:
-            # What takes its name would wait for ever.
+            # Else a file that takes its name would wait for ever.
             log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
             self._state.end(change)
             self._namespace.touch(change.target)
@@ -259,7 +259,7 @@ class Rename:
 
 
 def repath(state: State, change: Change) -> None:
-    """A directory was renamed: every File and Change below it says so, in the journal write that ends the rename.
+    """Give every File and Change below a renamed directory its new path, in the journal write that ends the rename.
 
     Raises FsError(EIO).
     """
@@ -289,7 +289,7 @@ def repath(state: State, change: Change) -> None:
 
 
 def find_renamed(context: Context, change: Change) -> None:
-    """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
+    """Ask the server whether a directory was renamed when the last mount ended. Raises ApiError: nothing can be shown then."""
     with contextlib.suppress(NotFoundError):
         if context.client.get(change.staged_id).path == change.target:
             repath(context.state, change)

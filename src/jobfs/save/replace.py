@@ -14,10 +14,10 @@ A save from its first line to its last, in reading order:
                     _saved       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row
 
-Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
-(save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
-staged, and what was to be replaced if that is still the version that was seen. Refused for good, a save is undone (`undo`
-there).
+If its file is unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
+(save/writeback.py `cancel`): each step asks `check` whether to go on. save/cleanup.py `_take_back` then deletes the staged item,
+and the item at the target if it is still the version that was seen. A save that is refused for good is undone (save/cleanup.py
+`undo`).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
 After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
@@ -62,7 +62,7 @@ log = logging.getLogger("jobfs.save")
 
 #: Most times that a target is set aside because the job keeps making it again, in one run.
 _ROUNDS = 8
-#: Most times in one run that an item is made again, because the create ended without it, or it vanished.
+#: Most times in one run that an item is made again, because the create ended without an item, or the item vanished.
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
@@ -99,8 +99,8 @@ class Replace:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
         Raises UnavailableError if it has to be tried again later, and ContractError if an answer does not match the request and
-        a look shows that it was not done. Raises a class of REFUSALS if the server refuses it for good (then everything set
-        aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        a look shows that the request was not carried out. Raises a class of REFUSALS if the server refuses it for good (then all
+        asides are back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
         """
         change.begun = True
         try:
@@ -115,19 +115,19 @@ class Replace:
             return
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
-            change.unsure = True  # before the refused request, one without an answer may have come
+            change.unsure = True  # an earlier request may have gone unanswered
             self._cleanup.undo(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
             change.unsure = True
             if isinstance(error, WrongAnswerError):
-                # No answer is on its way: who waits is told at once.
+                # No answer is on its way: the caller that waits is told at once.
                 raise ContractError(str(error), status=error.status) from None
             raise
 
     @contextlib.contextmanager
     def _going_on(self, change: Change) -> Iterator[None]:
-        """Under the lock of its File and that of the state, for a step of a change that goes on. Raises Cancelled."""
+        """Hold the File's lock and the state's for one step of a change, if that is to go on. Raises Cancelled."""
         with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
             check(change)
             yield
@@ -141,7 +141,7 @@ class Replace:
     # -- staging
 
     def _stage(self, change: Change) -> None:
-        """Have the new content on the server: at the target at once (R9), or hidden beside it, while the target is looked at."""
+        """Bring the new content to the server: straight to the target (R9), or hidden beside it while the target is looked at."""
         if change.verb is Verb.PUT and not change.recorded:
             self._plan(change)
         staged = self._upload.find(change) if change.tid else None
@@ -155,18 +155,18 @@ class Replace:
                 look = self._context.beside.submit(deadline.carried(self._look_ahead), change)
             staged = self._create(change)
         change.item = staged
-        # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
+        # A loss of power may have taken local bytes that the server has whole: then their hash is not known.
         digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
-            # It has not begun where others are in its way.
+            # Where other work is before it, the look has not begun: `_place` looks then.
             self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
         else:
-            # For a new file nobody has to look: a move onto something that stands there is refused (R5).
+            # A new file needs no look: a move onto something that stands there is refused (R5).
             self._place(change, None if change.base.id else Look(None, time.monotonic()))
 
     def _plan(self, change: Change) -> None:
-        """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
+        """Decide what the save of a File sends and replaces: its bytes and its base as they are now. Raises Cancelled."""
         file = change.file
         with self._going_on(change):
             if file is None or not file.unsaved or file.change is not change:
@@ -174,7 +174,7 @@ class Replace:
                 raise Cancelled
             assert file.path is not None
             if change.generation not in (0, file.generation):
-                # An attempt that was not recorded failed, and newer bytes were closed since.
+                # An unrecorded attempt has failed, and newer bytes were closed since.
                 self._state.bytes.retire(file.ino, change.generation)
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
@@ -183,7 +183,7 @@ class Replace:
             self._upload.count_new(change.target)
 
     def _ensure_bytes(self, change: Change) -> bool:
-        """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.
+        """True if the bytes to be sent are known to be those that were closed; False after a loss of power.
 
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
@@ -197,7 +197,7 @@ class Replace:
         return False
 
     def _rename_suspect(self, change: Change, file: File) -> None:
-        """The power went before these bytes were known to be on the disk: they get a name of their own, never the target's."""
+        """Power was lost before these bytes were known to be on the disk: they get a name of their own, never the target's."""
         target, number = change.target, 0
         while self._client.find(path := names.beside(target, "recovered", attempt=number)):
             number += 1
@@ -217,7 +217,7 @@ class Replace:
         self._record(change, used=tid, tid=tid)
 
     def _create(self, change: Change) -> Item:
-        """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
+        """Make the hidden item; after a lost answer look for it, then make it again under another name. Raises ApiError."""
         for _ in range(_CREATES):
             try:
                 return self._upload.create(change, change.hidden(self._context.mount))
@@ -230,13 +230,13 @@ class Replace:
                 elif isinstance(error, BadRequestError):
                     raise
                 else:
-                    # What comes of it late is a staged item whose transaction is a tombstone (R4).
+                    # Carried out late, the create leaves a staged item whose transaction is a tombstone (R4).
                     self._context.look_again = self._context.may_come_until()
             self._attempt(change)
         raise UnavailableError(f"{change.target} can't be made: it is tried again")
 
     def _create_directly(self, change: Change) -> bool:
-        """Make a new file straight at its target; False: something else is there, save it the hidden way."""
+        """Make a new file straight at its target; False: something else is there, and the file is saved the hidden way."""
         digest = self._upload.digest(change)
         self._record(change, direct=True, sha256=digest)
         item = self._make_at_target(change)
@@ -244,7 +244,7 @@ class Replace:
             change.unsure = False
             self._record(change, direct=False)
             return False
-        adopted, change.unsure = not change.unsure, True  # looked at first if this can't be recorded
+        adopted, change.unsure = not change.unsure, True  # if this is not recorded, the next run looks
         with self._state.lock:
             check(change)
             self._state.apply(change, stage=Stage.STAGED, staged_id=item.id)
@@ -254,7 +254,7 @@ class Replace:
     def _make_at_target(self, change: Change) -> Item | None:
         """The new item at the target, None if something else is there.
 
-        After a lost answer the target is looked at: nothing there: again; the same bytes: they are ours.
+        After a lost answer the target is looked at: if nothing is there, the item is made again; the same bytes are ours.
         """
         for _ in range(_CREATES):
             if change.unsure and (found := self._upload.find_direct(change)) is not None:
@@ -276,7 +276,7 @@ class Replace:
         return Look(shown(self._client.find(path)), time.monotonic())
 
     def _look_ahead(self, change: Change) -> Look:
-        """The same of the target, while its new content is on its way; the bytes of the base come meanwhile, if need be."""
+        """Look at the target while its new content is on its way; fetch the bytes of the base meanwhile, if need be."""
         look = self._look(change.target)
         if look.there is not None:
             self._context.learn_bytes(change, look.there)
@@ -297,9 +297,9 @@ class Replace:
         raise UnavailableError(f"{change.target} is taken again and again")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
-        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST).
+        """True if the item at the target is the one that was to be placed. Raises FsError(EEXIST).
 
-        A directory that was acknowledged in an outage is the one that the job has made meanwhile; a file of the job makes room.
+        For a directory that was acknowledged in an outage, one that the job made meanwhile counts; a file of the job makes room.
         """
         if there is None:
             return False
@@ -311,19 +311,19 @@ class Replace:
                 raise PathExistsError(f"{there.path} is a file there")
             if change.file is None:
                 raise FsError(errno.EEXIST)
-            # A later listing shows the staged one, and its transaction is a tombstone.
+            # The staged directory goes when a later listing shows it: its transaction is a tombstone.
         self._placed(change, there, adopted=False)
         return True
 
     def plan_aside(
         self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
     ) -> Aside:
-        """Have it in the journal, synced with local bytes ((S)), that `there` is to be set aside: beside it, or beside `at`."""
+        """Record and sync, with the local bytes ((S)), that `there` is to be set aside: beside its path, or beside `at`."""
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
             path = names.hidden_path(at or there.path, self._context.mount, tid, role)
-            # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
+            # An earlier save of ours may have placed it, with a request that is still on its way (R7).
             unsure = self._context.unsure_until(there.id)
             aside = Aside(
                 there.id, path, there.kind, size=there.size, updated_at=there.updated_at,
@@ -336,7 +336,7 @@ class Replace:
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
         if self._context.needs_bytes(change.base, there):
-            # By another thread: a body that hangs would hold up this one for longer than its call may take.
+            # On another thread: a body that hangs would hold this thread for longer than its call may take.
             learning = self._context.beside.submit(deadline.carried(self._context.learn_bytes), change, there)
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
@@ -374,7 +374,7 @@ class Replace:
         return moved
 
     def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
-        """It was not set aside: it is another's, or gone with its directory. Raises `error` if the server refuses to move it."""
+        """The item was not set aside: it is another's, or went with its directory. Raises `error` if a move is refused."""
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_directory(names.parent(change.target))
@@ -421,7 +421,7 @@ class Replace:
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
-        """After a lost move or a restart (R6). True: what is to be placed is where it was; else that was dealt with."""
+        """After a lost move or a restart: look for the staged item (R6). True: it is where it was; False: all else is done."""
         for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)
@@ -464,7 +464,7 @@ class Replace:
         """Local bytes are on the server: they are the base of the next save."""
         state, content = self._state, self._context.content
         source = state.bytes.path(file.ino, change.generation)
-        # What has to be copied is copied before the locks are taken: readers wait for them.
+        # Copied before the locks are taken: readers wait for them.
         saved = content.take(source) if adopted else None
         with self._going_on(change):
             sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
@@ -491,7 +491,7 @@ class Replace:
                 self._go_on(file, item, adopted=adopted)
             state.bytes.retire(file.ino, change.generation)
             if saved is not None:
-                # After the handles have opened the version: even one that is too young to be kept serves them.
+                # After the handles have opened the version: even if it is too young to be kept, it serves them.
                 content.adopt(item, saved)
 
     def _moved(self, change: Change, item: Item) -> None:
@@ -508,7 +508,7 @@ class Replace:
             for replaced in gone:
                 state.unname(replaced)
             self._tell(change, item)
-            # The namespace has it: from here on its names show that, however long cleanup takes.
+            # The namespace has the outcome: from here on its names show it, however long cleanup takes.
             state.apply(change, shows={})
             if file is not None and not gone and change.generation not in (0, file.generation):
                 state.bytes.retire(file.ino, change.generation)
@@ -544,7 +544,7 @@ class Replace:
     def make(self, path: str) -> Item:
         """A new directory, hidden and moved (R9). Raises FsError(EEXIST), ApiError.
 
-        Straight at its path it might become the second of two on a server that allows that.
+        Made straight at its path, it might become the second of two directories on a server that allows that.
         """
         with self._state.running(Verb.MKDIR, path) as change:
             try:
@@ -557,7 +557,7 @@ class Replace:
         return change.item
 
     def give_up(self, change: Change) -> None:
-        """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
+        """The caller was told that the change failed: cleanup takes back what was begun, and gives back the asides."""
         with self._state.lock:
             if change.recorded and change.begun and not change.over:
                 self._state.cancel(change, shows={})
@@ -569,7 +569,7 @@ class Replace:
 
 
 def _moved_over(change: Change) -> list[File]:
-    """Unsent bytes that an item took the place of, if the journal has them; not what was written there after a restart."""
+    """The File of unsent bytes that an item has replaced, if the journal has it; none if it was written after a restart."""
     file = change.file
     if file is None or not file.recorded or change.verb is Verb.MKDIR:
         return []

@@ -1,7 +1,8 @@
 """How new content comes to the server: as a hidden item beside its target, or straight at it where that is safe (R9).
 
-It is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new files a mount
-tries it, at the path of a hidden item of its own (`trial.questions.rejects`), and the answer is kept for all mounts.
+A direct create is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new
+files a mount tries it, at the path of a hidden item of its own (`trial.questions.rejects`), and the answer is kept for all
+mounts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
 
-#: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves; and so many more to ask
-#: again, where it could not be asked.
+#: New files count when they are closed and when they are sent: at the first count the server is asked how it behaves, and so many
+#: later it is asked again, if it could not be asked.
 _WORTH, _AGAIN = 4, 50
 
 
@@ -62,7 +63,7 @@ class Upload:
         return None
 
     def has_bytes(self, change: Change) -> bool:
-        """True if what the change is to create is whole on this machine: a directory always is."""
+        """True if the bytes that the change sends are whole on this machine; always true for a directory."""
         if change.verb is not Verb.PUT:
             return True
         local = self._state.bytes.open(change.ino, change.generation)
@@ -111,7 +112,7 @@ class Upload:
     # -- how this server takes creates
 
     def count_new(self, path: str) -> None:
-        """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
+        """Count something new at this path, made or about to be sent: now and then the server is asked how it takes creates."""
         due = next(self._new) % _AGAIN == _WORTH
         if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
             self._context.beside.submit(self.ask, path)
@@ -124,16 +125,16 @@ class Upload:
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
-        # It explains them until the server is asked: the answer depends on them.
+        # This Change explains the hidden items while the server is asked: the answer depends on them.
         with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
                 self._state.write(used=tid, new=True)
-                # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+                # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
                 self._state.sync()
                 self._probe.write_bytes(b"?")
                 found: dict[Kind, bool] = {}
                 for kind in Kind:
-                    # Each counts at once: what is new goes in one request from then on.
+                    # Each answer counts at once: from then on new items are made in one request.
                     with rejects(self._client, path, kind, self._probe) as found[kind]:
                         self._context.server.learn(rejects=dict(found), forms=self._client.forms)
                 log.info("creates at existing paths are rejected by this server: %s", found)
@@ -148,12 +149,12 @@ class Upload:
 
 
 def wanted(change: Change) -> Permission | None:
-    """The permission that the user has given the file meanwhile, None if he has not."""
+    """The permission that the user has given the file meanwhile, None if there is none."""
     return change.file.wish if change.file is not None else None
 
 
 def taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
-    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
+    """Lifecycle and permission to take over from the replaced item, None where they are equal; a move keeps its permission."""
     item, was = change.item, change.replaced()
     assert item is not None
     lifecycle = was.lifecycle if was else item.lifecycle

@@ -1,14 +1,14 @@
 """When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
-Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
-many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent. Where
-many wait, the first begin before they are due: else who copies many files waits for the delay too.
+Changes of one target run one after another (State.before), and none runs while its name is reserved. All others run in parallel,
+on at most as many threads as there are connections. Changes that were begun or have to be cleaned up go before new ones. Where
+many wait, the first begin before they are due: else a program that copies many files would wait for the delay too.
 
-At most 64 hidden items of saves stand in the workspace: with so many nothing more is begun, and fsync waits too. One that has to
-wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes on.
+At most 64 hidden items of saves stand in the workspace: with so many no Change begins, and fsync waits too. An item that waits
+for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. A Change that was begun goes on.
 
-Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone, and once an
-outage is over, all that had failed is due.
+Backing off belongs to the server, not to a file (api/health.py): nothing begins while the server wants to be left alone, and
+once an outage is over, all Changes that had failed are due.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _BACKOFF, _MOST = 0.5, 8.0
 _LOOK = 0.25
 #: Most hidden items of saves in the workspace.
 _HIDDEN = 64
-#: Those of one save: what it stages, and what it sets aside.
+#: Hidden items of one save: what it stages, and what it sets aside.
 _OF_ONE = 2
-#: What is due within so many seconds begins at once where more than so many such files wait.
+#: Changes that are due within so many seconds begin at once if more than so many of them wait.
 _EARLY, _CROWD = 0.5, 32
-#: Seconds that a file which was closed may wait to be sent while a program has it open to write to it.
+#: Seconds that a closed file may wait to be sent while a program still has it open to write to it.
 WHILE_OPEN = 60.0
 #: Most seconds that a thread waits before it looks again.
 _LONGEST = 60.0
@@ -67,10 +67,10 @@ class Queue:
         self.delay = delay
         self._reservations = context.state.reservations
         self._lock = context.state.lock
-        #: Due times: of what needs room to begin, and of the rest.
+        #: Changes by their due times: those that need room to begin, and the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: Changes that were claimed and have not ended: what they have hidden on the server counts.
+        #: Changes that were claimed and have not ended: their hidden items count.
         self._out: dict[int, Change] = {}
         self._most = context.client.max_connections
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
@@ -98,10 +98,10 @@ class Queue:
     # -- what is to run
 
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
-        """A File has something to be sent: its Change, due in `delay` seconds or at `by` (monotonic seconds); None if it has not.
+        """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
 
-        Without a `delay`: in the mount's, or with the last close of who writes to it. What is due before stays so: a file that
-        is closed again and again is sent all the same.
+        Without a `delay` the mount's counts, from the last close by a program that writes to it. A Change that is due earlier
+        stays so: a file that is closed again and again is sent all the same.
         """
         with self._lock:
             if file.refused or file.path is None or not file.unsent:
@@ -114,7 +114,7 @@ class Queue:
                 delay = WHILE_OPEN if file.writing else self.delay
             due = min(time.monotonic() + delay, by or math.inf)
             if not change.begun and not 0 < change.due <= due:
-                # Else the newer bytes are sent when it ends.
+                # If it was begun, the newer bytes are sent when it ends.
                 self._push(change, due)
                 self._lock.notify_all()
             return change
@@ -136,7 +136,7 @@ class Queue:
         heapq.heappush(heap, (due, change.seq, change))
 
     def _stands(self, entry: tuple[float, int, Change]) -> bool:
-        """False for an entry that was overtaken: the Change has another, runs, or has ended."""
+        """False for an entry that was overtaken: the Change has a newer one, runs, or has ended."""
         due, seq, change = entry
         return due == change.due and not change.running and seq in self._state.changes
 
@@ -147,7 +147,7 @@ class Queue:
             try:
                 self._pool.submit(self._work, change)
             except RuntimeError as error:
-                log.warning("no thread for another save: %s", error)  # another one takes it
+                log.warning("no thread for another save: %s", error)  # another thread takes it
 
     def _work(self, change: Change) -> None:
         try:
@@ -177,19 +177,19 @@ class Queue:
         return None
 
     def _until_next(self, now: float) -> float:
-        """Seconds until something may be due; a moment where what is due was held back, or the server wants to be asked again."""
+        """Seconds until a Change may be due; a moment if one that is due was held back, or the server is to be asked again."""
         due = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
         held_back = self._health.out or any(seconds <= 0 for seconds in due)
         return min([seconds for seconds in due if seconds > 0] + [_LOOK if held_back else _LONGEST])
 
     def _take_up(self, now: float) -> None:
-        """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
+        """Make due what waited for an ended Change, what has only cleanup left, and after an outage what had failed."""
         found = list(self._state.awake)
         self._state.awake.clear()
-        # What is not due yet may have been chosen early, and found to wait for another: it has no entry any more.
+        # A Change may have been chosen before it was due, only to wait for another: its entry is gone, so it gets a new one.
         due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
         if self._recoveries != self._health.recoveries:
-            # The server is back: however often it had failed.
+            # The server is back: earlier failures do not count.
             self._recoveries = self._health.recoveries
             for change in self._out.values():
                 if change.attempts and not change.running:
@@ -208,7 +208,7 @@ class Queue:
         return change
 
     def _horizon(self, now: float) -> float:
-        """What is due until then begins now: where many wait, that is a while ahead."""
+        """Changes that are due until then (monotonic s) begin now: a while ahead if many wait."""
         soon = now + _EARLY
         waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
         return soon if waiting > _CROWD else now
@@ -223,7 +223,7 @@ class Queue:
             if change.settled:
                 return change
             if self._state.before(change) is not None:
-                continue  # the state hands it out again when that has come to rest
+                continue  # the state hands it out again when the other is at rest
             held = self._reservations.against(change.target)
             if held is None:
                 return change
@@ -231,13 +231,13 @@ class Queue:
         return None
 
     def _has_room(self) -> bool:
-        """True if the hidden items of one more may stand in the workspace."""
+        """True if the hidden items of one more save may stand in the workspace."""
         for seq in [seq for seq in self._out if seq not in self._state.changes]:
             del self._out[seq]
         return sum(map(_hides, self._out.values())) + _OF_ONE <= _HIDDEN
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
-        """It is about to run; `until`: the deadline of that run."""
+        """Mark a Change that is about to run; `until`: the deadline of that run."""
         change.begun = True
         change.deadline, change.due = until, time.monotonic()
         self._out[change.seq] = change
@@ -245,7 +245,7 @@ class Queue:
     # -- one run
 
     def _attempt(self, change: Change) -> None:
-        """One run of a claimed Change: as far as it goes now, and when it runs again. Raises what came of it."""
+        """Run a claimed Change as far as it goes now, and set when it runs again. Raises the error of the run."""
         later, error = 0.0, None
         try:
             if change.over:
@@ -265,7 +265,7 @@ class Queue:
             self._rest(change, error, later)
 
     def _rest(self, change: Change, error: JobfsError | None, later: float) -> None:
-        """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; its File may have the next one."""
+        """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; newer bytes are its File's next."""
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
             pause = deadline.backoff(change.attempts, error, first=_BACKOFF, most=_MOST)
@@ -283,20 +283,20 @@ class Queue:
     # -- for those who wait
 
     def commit(self, change: Change) -> None:
-        """Return when the server has the outcome, or it was cancelled; runs it here if nobody does.
+        """Return when the server has the outcome, or the Change was cancelled; runs it here if no other thread does.
 
-        Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
+        Raises the server's refusal, or UnavailableError when the time of this thread's call is up (then it is tried again later).
         """
         self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """Run a Change here, and before it what has to come first, until it is over, as long as this thread's call may.
+        """Run a Change here, after those that have to come first, until it is over or the time of this thread's call is up.
 
-        Raises what ended that.
+        Raises the error that ended it.
         """
         with contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout):
             if not over(change):
-                # Nor does it wait for what asks whether the server is back.
+                # Nor does it wait for a run that asks whether the server is back.
                 self._context.client.reach(change.target)
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
@@ -315,9 +315,9 @@ class Queue:
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
-        """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over.
+        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over.
 
-        What runs for it meanwhile has this call's place, and its progress is ours.
+        A run that it waits for meanwhile has this call's place, and its progress is this call's.
         """
         until = deadline.current()
         assert until is not None
@@ -375,13 +375,13 @@ class Queue:
 
 
 def _needs_room(change: Change) -> bool:
-    """True if it begins only where its hidden items may stand: a file that is removed has none."""
+    """True if a Change begins only if there is room for its hidden items: the removal of a file has none."""
     return not change.begun and change.verb is not Verb.REMOVE
 
 
 def _hides(change: Change) -> int:
-    """How many hidden items it has on the server, or may have any moment."""
-    # Else nothing would be saved while directories go, nor any more where no item may be deleted.
+    """How many hidden items a Change has on the server, or may have at any moment."""
+    # Else nothing would be saved while directories are removed, nor ever again on a server that refuses deletes.
     if change.verb is Verb.REMOVE or isinstance(change.error, REFUSALS):
         return 0
     if change.over:

@@ -37,16 +37,16 @@ _SYNC_EVERY = 0.5
 _TIDY_EVERY = 1.0
 #: Seconds between returns of free memory.
 _GIVE_BACK_EVERY = 15.0
-#: Seconds until a file that has a scratch name now leaves the server.
+#: Seconds until a file that was renamed to a scratch name leaves the server.
 SCRATCH_DELAY = 3.0
-#: Seconds without a listing after which there is one, where something may be left to be deleted.
+#: Seconds without a listing after which one is made, if something may be left to be deleted.
 _LIST_EVERY = 3600.0
-#: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
+#: A tombstone is kept for so many request lifetimes, and until a listing after that.
 _LIFETIMES = 20
 
 
 class Victim(NamedTuple):
-    """What stands where something takes its name: its base, item and File, the Change that was to remove it."""
+    """What loses its name to something else: its base, its item and File, and the Change that was to remove it."""
 
     base: Base = Base()
     item: Item | None = None
@@ -72,7 +72,7 @@ class WriteBack:
         self.namespace = namespace
         self.content = content
         self.state = State(directory)
-        # With each of them another thread asks too: half as many threads as connections use them all.
+        # A save's own thread makes requests beside each of these: half as many threads as connections use them all.
         beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
             client, namespace, content, self.state, beside, mount=mount, lifetime=settings.request_lifetime,
@@ -86,7 +86,7 @@ class WriteBack:
         self.queue = Queue(self.context, self.replace, self.rename, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
-        #: What the user has to be told of that, a sentence each.
+        #: What the user has to be told of what was taken up, a sentence each.
         self.warnings: list[str] = []
         self._stopping = threading.Event()
         self._threads = [
@@ -111,7 +111,7 @@ class WriteBack:
                 thread.join()
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
-            self.state.sync()  # what is removed by the next mount may have its bytes here
+            self.state.sync()  # the next mount may remove an item whose bytes are here
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
@@ -123,7 +123,7 @@ class WriteBack:
                     self.state.sync()
                 if self.state.journal.spare.restore():
                     for file in list(self.state.unclosed):
-                        # It could not be recorded when it was closed.
+                        # Its close could not be recorded.
                         self.seal(file)
                         self.queue.save(file)
             except FsError as error:
@@ -143,7 +143,7 @@ class WriteBack:
                     listed = now
                     self.cleanup.expose_orphans()
                     self.cleanup.forget_vanished()
-                    # What their requests may have left is gone: the listing has shown it.
+                    # Items that their requests have left are gone: the listing has shown them.
                     self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
                     seen = number
                 elif now > (again if listed < again else listed + _LIST_EVERY):
@@ -187,7 +187,7 @@ class WriteBack:
                     return  # it is placed; what was closed since is another's to wait for
 
     def bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; one that can't be waited for is begun anew.
+        """Return when no save of this File is half done on the server; a save that can't be waited for is begun anew.
 
         Raises ApiError, FsError.
         """
@@ -204,15 +204,15 @@ class WriteBack:
             self.queue.save(file)
 
     def _take_back(self, file: File) -> bool:
-        """A save that was begun does not go on, and is taken back later: in an outage nobody waits for it.
+        """Stop a save that was begun, which is taken back later: in an outage nobody waits for it.
 
-        False if there is none, or one that may have set aside what it replaces.
+        False if there is no such save, or if it may have set aside what it replaces.
         """
         with file.lock, self.state.lock:
             change = file.change
             if change is None or not change.begun or change.settled or change.asides:
                 return False
-            # What it was to replace, the next one does.
+            # The next save replaces what this one was to replace.
             self.state.cancel(change, ino=0, base=Base())
         self.queue.wake()
         return True
@@ -220,7 +220,7 @@ class WriteBack:
     # -- names
 
     def make_directory(self, path: str) -> Item | None:
-        """A new directory on the server; None if that can't be asked. Raises FsError(EEXIST), ApiError."""
+        """A new directory on the server; None if the server can't be asked. Raises FsError(EEXIST), ApiError."""
         if self.namespace.unreachable:
             return None
         self.upload.count_new(path)
@@ -232,10 +232,10 @@ class WriteBack:
         return item
 
     def cancel(self, file: File) -> bool:
-        """The save of a File that is unlinked does not go on (R10). Raises FsError.
+        """Stop the save of a File that is unlinked (R10). Raises FsError.
 
-        False if it may have come to the server: it is recorded as cancelled before this returns, and its name is hidden until it
-        is taken back. Else True: the File has its row until the caller has deleted the item that it may have, and unnames it.
+        False if the save may have come to the server: it is recorded as cancelled before this returns, and its name is hidden
+        until it is taken back. Else True: the File keeps its row until the caller has deleted the item that it may have, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change
@@ -250,7 +250,7 @@ class WriteBack:
         return False
 
     def remove_later(self, item: Item) -> None:
-        """An item whose bytes are needed here goes once they are on this machine. Raises ApiError, FsError(EIO)."""
+        """Delete an item once its bytes, which are needed here, are on this machine. Raises ApiError, FsError(EIO)."""
         self.client.reach(item.path)
         removal = self._removal(item.path, self.context.base_of(item), item)
         try:
@@ -261,7 +261,7 @@ class WriteBack:
         self.queue.add(removal, 0.0)
 
     def victim(self, path: str, node: File | Item | None) -> Victim:
-        """What makes room if something takes this name; `node` is what is shown there, at rest. Raises nothing."""
+        """What loses this name if something else takes it; `node` is what is shown there, at rest. Raises nothing."""
         if isinstance(node, Item):
             return Victim(self.context.base_of(node), node)
         if isinstance(node, File):
@@ -270,7 +270,7 @@ class WriteBack:
         return Victim(pending.base, pending.item, None, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
-        """Something has the name: let go of what had it, `over` if that is a file of this machine only."""
+        """Something else has the name: let go of what had it, which is `over` if it is a file of this machine only."""
         if over is not None:
             self.state.unname(over)
         if victim.pending is not None:
@@ -279,7 +279,7 @@ class WriteBack:
             self.state.unname(victim.file)
 
     def spared(self, victim: Victim, path: str) -> None:
-        """The name was not taken after all: what had it is there as before."""
+        """The name was not taken after all: the victim is there as before."""
         file, pending = victim.file, victim.pending
         if file is None:
             if pending is not None and pending.over:
@@ -304,14 +304,14 @@ class WriteBack:
         with file.lock, self.state.lock:
             local = file.local
             if local is not None and (file.stays or (replaces and not file.generation)):
-                # What was never closed is closed with its new name: that is what has the place after a death.
+                # Bytes that were never closed are closed with their new name: they have the place after a death.
                 self.state.close(file, local, gone=gone, new=True, **values)
             elif file.recorded or replaces:
                 self.state.write(edit(file, **values), gone=gone, new=True)
             self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
-        # When its unsent bytes were to be sent, what takes its place is sent.
+        # This File is sent when the unsent bytes that it replaces were due.
         ended = victim.file.change if victim.file is not None else None
         due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
         self.replaced(victim, over)
@@ -320,7 +320,7 @@ class WriteBack:
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
         """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError: then that is there again.
 
-        What is replaced goes on being shown until the move is done.
+        The victim goes on being shown until the move is done.
         """
         state, file = self.state, victim.file
         with state.lock:
@@ -335,7 +335,7 @@ class WriteBack:
             state.write(edit(change), new=True)
             self.queue.commit(change)
         except JobfsError:
-            # Whatever of it the server may have carried out is taken back: both are there, or beside each other.
+            # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
             self.replace.give_up(change)
             self.spared(victim, target)
             self.queue.wake()
@@ -355,9 +355,9 @@ class WriteBack:
         over: File | None,
         source: Path | None = None,
     ) -> None:
-        """The rename of a file to a scratch name: it is of this machine from now on. `source`: where an item's bytes are.
+        """Rename a file to a scratch name: from now on it is of this machine only. `source`: where an item's bytes are.
 
-        What the server has of it goes in a few seconds, unless something takes the old name before. `over`: the file of this
+        Its item leaves the server in a few seconds, unless something takes the old name before. `over`: the file of this
         machine that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state, item = self.state, node if isinstance(node, Item) else None
@@ -371,7 +371,7 @@ class WriteBack:
             if local is not copy:
                 base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
             removal = self._removal(old, base, item) if base.id else None
-            # Killed after this, what the server has is not to be back alone: it is older.
+            # After a kill the server's version must not come back alone: it is older.
             older = [edit(removal)] if removal is not None and file.unsaved else []
             try:
                 state.close(file, local, *older, gone=[over] if over is not None else [], new=True, **values)
@@ -393,7 +393,7 @@ class WriteBack:
             state.unname(over)
 
     def _removal(self, path: str, base: Base, item: Item | None) -> Change:
-        """The item of what has a scratch name here goes, unless something takes its name."""
+        """A Change that deletes an item which is not shown any more, unless something takes its name."""
         return self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip
@@ -433,7 +433,7 @@ class WriteBack:
         return [(target, self._give_up(file, target)) for file, target in targets]
 
     def _give_up(self, file: File, target: str) -> str:
-        """Let go of record and bytes, and of what was begun; returns where a copy is."""
+        """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
         state = self.state
         with state.reservations.held(target):
             if not (file.unsent or file in state.unclosed):
@@ -457,7 +457,7 @@ def _check_closed(file: File) -> None:
 
 
 def _let_go_of(copy: Local | None) -> None:
-    """Bytes that nobody needs after all."""
+    """Remove bytes that nobody needs after all."""
     if copy is not None:
         copy.release()
         copy.path.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ from jobfs.state.records import Change, File, Stage, Verb
 class Left(NamedTuple):
     """What the server does not have, or has refused.
 
-    `files`: those that were closed, and directories; `opened`: what was written and not closed. `changes`: renames, removals and
-    what takes a save back, of none of these files.
+    `files`: closed files, and directories; `opened`: files that were written and not closed. `changes`: renames, removals and
+    saves that are taken back, of none of these files.
     """
 
     files: list[File]
@@ -48,7 +48,7 @@ def left_of(
     *,
     cleaning: bool = False,
 ) -> Left:
-    """What is left at or below `under`. `unclosed`: see State; `cleaning`: with what has only to be tidied up on the server."""
+    """What is left at or below `under`. `unclosed`: see State; `cleaning`: with Changes that have only cleanup left."""
     here = [file for file in files if file.path and within(file.path, under)]
     closed = [file for file in here if file.unsent or file in unclosed]
     opened = [f for f in here if f.local and not (f.stays or f.generation or f in unclosed)]
@@ -57,13 +57,13 @@ def left_of(
 
 
 def _is_left(change: Change, cleaning: bool) -> bool:
-    """True if it is still to be done on the server, cleanup apart unless `cleaning`; what sends a File is told with that."""
+    """True if a Change is still to be done, but for cleanup unless `cleaning`; one that sends a File is told with the File."""
     if change.file is not None and change.file.unsent:
         return False
     if cleaning:
         return change.stage is not Stage.DONE
     if change.over or change.verb is Verb.REMOVE:
-        # Nobody can be told any more that an unlink, or what takes a save back, is refused: that is tried now and then.
+        # A refused unlink, or a refused attempt to take a save back, is tried now and then: no caller is left to be told.
         return (change.unfinished or not change.over) and not isinstance(change.error, REFUSALS)
     return True
 
@@ -100,7 +100,7 @@ def until(due: float) -> float:
 
 
 def left_in(directory: Path) -> Left:
-    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read."""
+    """What is left, by the journal of a state directory that no mount holds. Raises UsageError if it can't be read."""
     path = directory / "journal.db"
     if not os.path.lexists(path):
         return Left([], [], [])

@@ -1,5 +1,5 @@
-"""What the journal holds, a dataclass a table: the object in memory and the record on disk are one type (design.md). And
-handles: who has a file open.
+"""What the journal holds, a dataclass a table: the object in memory and the record on disk are one type (design.md). Handles,
+each of which is one open of a File, are here too.
 
 How a File and a Change live: see the pictures in tables.py.
 """
@@ -85,7 +85,7 @@ class Base:
         return None not in (self.size, now.size) and now.size != self.size
 
     def is_version(self, now: Item | Aside) -> bool:
-        """True if an item looks as it did."""
+        """True if an item has the same `updatedAt` and size as this version."""
         same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
         return same and not self.resized(now)
 
@@ -96,7 +96,7 @@ class Base:
 
 @dataclass(slots=True)
 class Aside:
-    """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
+    """An item under a hidden name, until cleanup has looked at it; its Change says what becomes of it (save/cleanup.py).
 
     `moved`: seen at its hidden name. `unsure_until`: monotonic seconds; until then a request on it whose answer never came may
     still be carried out (R7); a restart begins to count anew. `updated_at` is that of the set-aside's answer, empty if not known.
@@ -137,7 +137,7 @@ class Handle:
     """One open of a File.
 
     `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
-    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    its program was shown: its saves are based on that. `content` holds the bytes of `item`.
     """
 
     __slots__ = (
@@ -154,14 +154,15 @@ class Handle:
         self.young = False
         #: True once this handle has read from the start.
         self.begun = False
-        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
+        #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
         self.served = False
-        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
+        #: True once it went on from the end of a version to a newer one, as the reader of a log does; the last newer version that
+        #: it did not go on with.
         self.follows = False
         self.left: Version | None = None
         #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
         self.ends = self.asked = 0
-        #: Where it was opened, as the kernel's pages go.
+        #: Where it is counted in `KernelPages`: the path at which it was opened, as long as the kernel's node has that.
         self.at = ""
         self.content: Readable | None = None
 
@@ -176,7 +177,7 @@ class Handle:
             content.close()
 
     def go_on(self, item: Item, content: Readable) -> None:
-        """What was written is the version `item` now. The caller has the File's lock."""
+        """The written bytes are the version `item` now. The caller has the File's lock."""
         self.drop_content()
         self.content = content
         self.item = self.seen = item
@@ -190,7 +191,7 @@ class Handle:
             self.item = item
 
 
-#: Of a field that the journal does not hold.
+#: Marks a field that the journal does not hold.
 _MEMORY = {"memory": True}
 
 
@@ -202,8 +203,8 @@ class File:
     `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `draft`: a generation that was
     begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that its next save gives it. `boot`:
     in which run of this machine the bytes were closed, "" once they were seen on the disk: after another boot they prove nothing.
-    `version`: the `updatedAt` for which the times and `sha256`, the hash of what it last placed, hold. Times in nanoseconds since
-    the epoch.
+    `sha256`: the hash of the bytes that were last placed. `version`: the `updatedAt` for which that and the times hold. Times in
+    nanoseconds since the epoch.
     """
 
     ino: int
@@ -240,7 +241,7 @@ class File:
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     #: Who has it open.
     handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
-    #: Guards the bytes and the handles, and with the state's lock the generation; taken before that, never held across a request.
+    #: Guards the bytes and handles; together with the state's lock, the generation. Taken before it, never held across a request.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
@@ -267,7 +268,7 @@ class File:
 
     @property
     def shared(self) -> bool:
-        """True for one that the job sees, or will: it has a name, and is not of this machine only."""
+        """True if the job sees it, or will: it has a name, and is not of this machine only."""
         return self.path is not None and not self.stays
 
     @property
@@ -277,12 +278,12 @@ class File:
 
     @property
     def here(self) -> bool:
-        """True if what is shown at its path is this machine's word, and not the server's."""
+        """True if its path shows what this machine says of it, and not what the server says."""
         alone = self.kind is Kind.DIRECTORY and not self.item_id and self.item is None
         return self.stays or self.local is not None or alone
 
     def stale_times(self, item: Item) -> dict[str, Any]:
-        """What it has to forget because its item has another version now: its times, and the hash of its bytes."""
+        """The fields to forget because its item has another version now: its times, and the hash of its bytes."""
         if self.here or self.version == item.updated_at:
             return {}
         unset = dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), UNSET)
@@ -294,8 +295,8 @@ class Change:
     """One unfinished change of the server. `seq` orders them; `ino`: the File that it is for, 0 if it is for an item.
 
     `generation`, `size` and `sha256` ("" if not known yet) are of the bytes that a `put` sends; `source` is where a `move`'s item
-    was. `direct`: it goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds
-    since the epoch.
+    was. `direct`: it goes straight to its target: a file that may have been created there (R9), or a directory that is renamed.
+    `made` in seconds since the epoch.
     """
 
     seq: int
@@ -322,12 +323,12 @@ class Change:
     shows: dict[str, Item | None] = field(default_factory=dict, metadata=_MEMORY, repr=False)
     #: True once a request of it may have been sent.
     begun: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and
-    #: what a later move answers proves nothing (R2).
+    #: After a recovery or a lost answer: a request may have been carried out unseen. The server is looked at before the next
+    #: step, and the answer to a later move proves nothing (R2).
     unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: What stood at the target and was set aside, as it was shown there.
+    #: The items that were set aside, as they were shown at the target.
     taken: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
-    #: Of the run that is under way, None if it rests; who waits for it gives it their place.
+    #: The deadline of the run that is under way, None if it rests; calls that wait for the run give it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: How many of its bytes are on their way, or there.
@@ -377,7 +378,7 @@ class Change:
 
     @property
     def ends(self) -> set[str]:
-        """The names whose items it changes: its target, and where a file that moves comes from."""
+        """The names whose items it changes: its target, and the source of a file that moves."""
         return {self.target, self.source} if self.source and not self.direct else {self.target}
 
     def become(self, stage: Stage) -> None:
@@ -401,14 +402,14 @@ class Change:
         return parts is not None and parts.transaction == self.tid
 
     def replaced(self) -> Aside | None:
-        """The item set aside whose lifecycle and permission are to be kept, the first that was shown; None if there is none."""
+        """The aside whose lifecycle and permission the new item takes over: the first that has moved; None if there is none."""
         return next((aside for aside in self.asides if aside.moved), None)
 
 
 Record = File | Change
 
 
-#: The fields that the journal holds, each with its default: those that are not of this process alone.
+#: The fields that the journal holds, each with its default; the other fields are of this process alone.
 COLUMNS: dict[type[Any], dict[str, Any]] = {
     kind: {part.name: part.default for part in fields(kind) if "memory" not in part.metadata}
     for kind in (File, Change)
@@ -416,14 +417,14 @@ COLUMNS: dict[type[Any], dict[str, Any]] = {
 
 
 def encode(record: Record, changed: Mapping[str, Any]) -> str:
-    """A record with some fields changed, as the journal holds it: what is as by default is left out."""
+    """A record with some fields changed, as the journal holds it: fields that have their default are left out."""
     columns = COLUMNS[type(record)]
     values = {name: changed.get(name, getattr(record, name)) for name in columns}
     return json.dumps({n: value for n, value in values.items() if value != columns[n]}, default=asdict)
 
 
 def decode(kind: type[Any], text: str) -> Any:
-    """The record that was encoded. Raises ValueError, TypeError, AttributeError for what no jobfs wrote."""
+    """The record that was encoded. Raises ValueError, TypeError, AttributeError for a text that no jobfs wrote."""
     record = _made(kind, json.loads(text))
     record.recorded = True
     return record

@@ -235,7 +235,7 @@ class WriteBack:
         """Stop the save of a File that is unlinked (R10). Raises FsError.
 
         False if the save may have come to the server: it is recorded as cancelled before this returns, and its name is hidden
-        until it is taken back. Else True: the File keeps its row until the caller has deleted the item that it may have, and unnames it.
+        until it is taken back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change

@@ -25,7 +25,7 @@ from jobfs.names import is_mount_id, new_mount_id
 from jobfs.private import own_directory
 from jobfs.state.journal import free_for_start
 
-#: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
+#: Seconds to try again for a lock: a process that only looks whether it is free holds it for an instant.
 _INSTANT = 0.3
 
 
@@ -64,7 +64,7 @@ class Found:
         return not (same or (then.hostname in local and now.hostname in local))
 
     def done_with(self, base_url: str) -> bool:
-        """True if it is of another server than `base_url`, and that has everything."""
+        """True if it is of another server than `base_url`, and that server has everything."""
         return self.record is not None and self.record.clean and self.is_foreign(base_url)
 
 
@@ -88,7 +88,7 @@ class StateDirectory:
         return self.path / "jobfs.log"
 
     def write_record(self, *, clean: bool = False, directory: str = "") -> None:
-        """Note on disk what the place is used for, by this process, at another `directory` by now. Raises UsageError."""
+        """Note on disk that this process uses the place; `directory`: where it is mounted, if that changed. Raises UsageError."""
         where = directory or self.record.directory
         self.record = replace(self.record, pid=os.getpid(), clean=clean, directory=where)
         draft = self.path / "mount.json.new"
@@ -124,7 +124,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             if found.record and found.record.directory == directory and in_use(found):
                 raise UsageError(_taken(found.record))
         usable = [found for found in places if not (found.has_journal and found.is_foreign(base_url))]
-        # Those of this directory first, then those with a journal; of these what was used last.
+        # First the places of this directory, then those with a journal; among equals the one that was used last.
         usable.sort(key=lambda found: found.record.started if found.record else 0.0, reverse=True)
         usable.sort(key=lambda found: not found.has_journal)
         usable.sort(key=lambda found: found.record is None or found.record.directory != directory)
@@ -189,7 +189,7 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
     except OSError:
         return True
     try:
-        # Shared: whoever looks is in the way of nobody else who looks.
+        # Shared: several processes may look at once.
         return not _locked(lock, fcntl.LOCK_SH, patience)
     finally:
         os.close(lock)
@@ -236,7 +236,7 @@ def _locked(lock: int, how: int, patience: float) -> bool:
 
 @contextlib.contextmanager
 def refusing(place: Path) -> Iterator[None]:
-    """What the disk refuses is said in one sentence. Raises UsageError."""
+    """Say what the disk refuses in one sentence. Raises UsageError."""
     try:
         yield
     except OSError as error:

@@ -3,8 +3,8 @@
 `write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
 callers share one disk sync (`State.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
 
-The state directory holds some spare room (`Spare`). Whatever needs the disk for something new is refused with ENOSPC while
-that is spent; what only records what has already happened takes from it, and so can't fail for want of space.
+The state directory holds some spare room (`Spare`). While it is spent, a write for something new is refused with ENOSPC. A
+write that only records what has already happened takes from the spare room, and so can't fail for want of space.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SCHEMA_VERSION = 14
 
 R = TypeVar("R")
 
-#: Bytes kept free for records of what has happened, some thousands of them and the growth of SQLite's own files; on a small disk
-#: so large a part of it.
+#: Bytes kept free for records of what has happened: for some thousands of records, and the growth of SQLite's own files. On a
+#: small disk it is one part in so many.
 _SPARE, _PART = 4 << 20, 8
 #: Bytes that anything new takes: a name, a row of the journal, a block or two.
 _LEAST = 32 << 10
@@ -48,11 +48,11 @@ class Spare:
         self._path = path
         disk = os.statvfs(path.parent)
         self._size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
-        #: As far as is known here: `restore` without `beside` looks.
+        #: True if the room is whole, as far as is known here: `restore` without `beside` looks.
         self._whole = False
 
     def restore(self, beside: int = 0) -> bool:
-        """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
+        """Take the room again; False if the disk does not have that, and so many bytes `beside` it."""
         if not (self._whole and beside):
             try:
                 with self._path.open("ab") as file:
@@ -93,8 +93,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open or make the journal.
 
-        Raises UsageError if another jobfs wrote it, if it is damaged, or if it is new beside local bytes: these are then
-        nobody's, and stay.
+        Raises UsageError if another jobfs wrote it, if it is damaged, or if it is new although there are local bytes: no record
+        names them, and they stay.
         """
         self.path = path
         self.lock = threading.Condition()
@@ -115,7 +115,7 @@ class Journal:
             opened.pop_all()
         self.spare.restore()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # What is in it from now on is never taken for new.
+        # From now on the journal is never taken for a new one.
         os.fdatasync(self._wal)
         sync_directory(path.parent)
 
@@ -144,7 +144,7 @@ class Journal:
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
     def _check(self) -> int:
-        """Read everything once; the highest number in it. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+        """Read all records; returns the highest number. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
@@ -174,8 +174,8 @@ class Journal:
         """Store records, each with some fields changed, and remove those in `gone`; all or none. Survives the process's death.
 
         `used`: a transaction id that is used in a hidden name from now on (R4); a tombstone of it stays.
-        `new`: it is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. What only records
-        what has happened takes from the spare room, and raises FsError(EIO) if the disk fails.
+        `new`: the write is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. Any other
+        write records what has happened: it takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
         with self.lock:
             if new and not self.spare.restore(beside=_LEAST):
@@ -185,7 +185,7 @@ class Journal:
                     self._write(edits, gone, used)
                     break
                 except sqlite3.Error as error:
-                    # Whatever the error is: that a user's quota is spent is an I/O error to SQLite.
+                    # Whatever the error is: SQLite takes a spent quota for an I/O error.
                     if new or not self.spare.give_up():
                         full = "full" in str(error)
                         told = f"the journal can't be written: {error}"
@@ -205,7 +205,7 @@ class Journal:
         if used:
             steps.append(("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic())))
         with self._db:
-            # One step is a transaction by itself. Each call of SQLite lets other threads go first.
+            # A single step needs no BEGIN: it is a transaction by itself. Each call of SQLite lets other threads go first.
             if len(steps) > 1:
                 self._db.execute("BEGIN IMMEDIATE")
             for step in steps:

@@ -1,8 +1,8 @@
 """Local bytes: one file per generation of a File, in the state directory (save/protocol.md, Vocabulary).
 
 A generation is written until it is sealed, and is immutable from then on; the next write makes the next generation, a copy.
-It is known by its name: a descriptor is open only while somebody reads or writes. The files of generations that are no longer
-needed go only after the journal that stopped naming them is on the disk.
+It is known by its name: a descriptor is open only while somebody reads or writes. The file of a generation that is no longer
+needed goes only after a journal that does not name it is on the disk.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ log = logging.getLogger("jobfs.state")
 
 #: More files than this are synced with one sync of their file system.
 _SYNC_EACH = 16
-#: Bytes: whoever writes so much may have to wait for the disk.
+#: A write of more bytes than this may have to wait for the disk.
 _MUCH = 64 << 10
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
+#: The id of this run of the machine: another after each boot, "" if the kernel does not say.
 BOOT = ""
 with contextlib.suppress(OSError):
     BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
-#: What a full or failing disk answers, and the caller may know; anything else that it answers is EIO to him.
+#: Errors of a full or failing disk that the caller may know; any other error becomes EIO.
 _TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
@@ -64,7 +64,7 @@ def sync_directory(directory: Path, *, whole: bool = False) -> None:
 
 @dataclass(slots=True, eq=False)
 class Local:
-    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`), whom the lock guards."""
+    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire`, `release`), counted under the lock."""
 
     lock: threading.Condition = field(repr=False)
     path: Path
@@ -106,7 +106,7 @@ class Local:
             while done < len(data):
                 done += os.pwrite(self.handle, memoryview(data)[done:], offset + done)
         except OSError:
-            # What came behind the end would stand there, and not be counted.
+            # Else bytes behind the end would stay in the file without being counted.
             with contextlib.suppress(OSError):
                 os.ftruncate(self.handle, self.size)
             raise
@@ -120,7 +120,7 @@ class Local:
 
     @property
     def source(self) -> Path:
-        """A path to the bytes that holds while somebody uses them, though the file was removed."""
+        """A path to the bytes that is good while somebody uses them, even if the file was removed."""
         return Path(f"/proc/self/fd/{self.handle}") if self.handle >= 0 else self.path
 
     def sha256(self) -> str:
@@ -139,7 +139,7 @@ class LocalBytes:
     """The directory of local bytes. All methods may be called from any thread."""
 
     def __init__(self, directory: Path, trash: Path, lock: threading.Condition) -> None:
-        """`lock`: the state's; it guards how many use the bytes of a generation, and what waits for a sync."""
+        """`lock`: the state's; it guards the number of users of each generation, and what waits for a sync."""
         self._lock = lock
         self.directory = directory
         self.trash = trash
@@ -178,7 +178,7 @@ class LocalBytes:
             raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
 
     def give(self, ino: int, generation: int, other: int) -> Local:
-        """Bytes that were never closed, for another File, and closed now; until they are swept the first one has them too.
+        """Give bytes that were never closed to another File, as closed; until they are swept the first File has them too.
 
         Raises OSError.
         """
@@ -199,18 +199,18 @@ class LocalBytes:
             self._unsynced.add((ino, local.generation))
 
     def retire(self, ino: int, generation: int) -> None:
-        """These bytes are no longer needed, once the journal that does not name them is on the disk."""
+        """These bytes are no longer needed once a journal that does not name them is on the disk."""
         with self._lock:
             self._unsynced.discard((ino, generation))
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
-        """What is retired by now, to be given to `remove` after a sync of the journal."""
+        """The files that are retired by now, to be given to `remove` after a sync of the journal."""
         with self._lock:
             return list(self._retired)
 
     def remove(self, batch: list[Path]) -> None:
-        """Remove what `retired` told; who still has it open goes on reading it."""
+        """Remove the files that `retired` told; a program that has one open goes on reading it."""
         self.unlink(batch)
         with self._lock:
             del self._retired[: len(batch)]
@@ -225,13 +225,13 @@ class LocalBytes:
                 log.warning("%s can't be removed: %s", path, error.strerror)
 
     def sync(self) -> list[tuple[int, int]]:
-        """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
+        """Bring every sealed generation to the disk; returns those that were not there before. Raises FsError(EIO)."""
         with self._lock:
             batch, self._unsynced = self._unsynced, set()
         try:
             many = len(batch) > _SYNC_EACH
             for key in () if many else batch:
-                # What is no longer needed may be gone.
+                # A file that is no longer needed may be gone.
                 with contextlib.suppress(FileNotFoundError), self.path(*key).open("rb") as file:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)

@@ -1,4 +1,4 @@
-"""Who may change which names now: operations reserve theirs, and all below them; changes of the server run meanwhile."""
+"""Reservations: an operation holds the names that it changes, and all below them, against other operations and new Changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobfs.state.records import Change
 
 @dataclass(eq=False)
 class Reservation:
-    """Names, and the thread that holds them; `waiting` are to be looked at when they are free."""
+    """Names, and the thread that holds them; `waiting`: Changes to be looked at when the names are free."""
 
     names: frozenset[str]
     holder: int

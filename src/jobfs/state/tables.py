@@ -7,9 +7,9 @@ The life of a File, by what a program does to it::
     an item,          ▲       `local` is newer     `generation` > 0: the journal    │     0: the bytes are the item's;
     or a free name    │       than `generation`    has it, a Change is to send it   │     what was set here is remembered
                       └────────────────────── write ─────┴──────────────────────────┘
-    What is written is a `draft` in the journal until it is closed: killed before, the next mount shows it beside the File
-    (save/recovery.py). A scratch file or a link `stays`: its generation is never sent. A directory without an item was made while
-    the server could not be asked. A File without a row is just open, or touched.
+    Written bytes are a `draft` in the journal until they are closed: after a kill before that, the next mount shows them beside
+    the File (save/recovery.py). A scratch file or a link `stays`: its generation is never sent. A directory without an item was
+    made while the server could not be asked. A File without a row is just open, or touched.
 
 The life of a Change; every arrow is one journal write::
 
@@ -65,7 +65,7 @@ class State:
         self.journal = Journal(directory / "journal.db")
         self.lock = self.journal.lock
         self.bytes = LocalBytes(directory / "bytes", directory / "trash", self.lock)
-        #: Grows whenever a path shows something else, or a remembered attribute is another one.
+        #: Grows whenever a path shows something else, or a remembered attribute changes.
         self.edition = 1
         self.changes: dict[int, Change] = {}
         #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
@@ -78,7 +78,7 @@ class State:
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
-        #: The Changes of what is at a path, and those that say what is shown there meanwhile: of these the last one counts.
+        #: By path: Changes that change its item, and those that say what it shows meanwhile. Of the latter the last one counts.
         self._there: dict[str, tuple[Change, ...]] = {}
         self._syncing = threading.Lock()
 
@@ -145,14 +145,14 @@ class State:
         return self._by_number.get(ino)
 
     def of(self, item: Item) -> File | None:
-        """The File that this item is. One that was changed here while the job renamed its item is another file by now."""
+        """The File of an item. A File that was changed here while the job renamed its item is another file by now."""
         if not item.id:
             return self._by_number.get(self.number(item))
         file = self._by_item.get(item.id)
         return None if file is None or (file.here and file.path != item.path) else file
 
     def number(self, item: Item) -> int:
-        """The item's inode number: its File's; where it has none, one made from its id that no other File has."""
+        """The item's inode number: that of its File; without a File, a number made from its id that no other File has."""
         if item.id and (file := self.of(item)) is not None:
             return file.ino
         # A directory that no item stands for goes by its path.
@@ -166,7 +166,7 @@ class State:
         return number
 
     def open(self, item: Item) -> File:
-        """The File that this item is, made if need be. Without a handle or a row it goes again (`let_go`)."""
+        """The File of an item, made if need be. Without a handle or a row it is forgotten again (`let_go`)."""
         with self.lock:
             file = self.of(item)
             if file is None:
@@ -189,14 +189,14 @@ class State:
             self.show(file)
 
     def begin(self, file: File, local: Local, **values: Any) -> None:
-        """Local bytes of a File that are about to be written: until they are closed, the journal knows whose they are (w).
+        """Record local bytes of a File before they are written: until they are closed, the journal knows whose they are (w).
 
-        `values`: what else changes of it. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `values`: its other changed fields. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         if file.path is None:
             self.apply(file, local=local, **values)
             return
-        # A scratch file is shown again as it was, closed or not.
+        # After a restart a scratch file is shown as it was, closed or not.
         number = "generation" if file.stays and not file.generation else "draft"
         self.write(edit(file, local=local, **{number: local.generation}, **values), new=True)
 
@@ -209,7 +209,7 @@ class State:
         new: bool = False,
         **values: Any,
     ) -> None:
-        """A File's bytes are closed (w), in one step with `edits`, `gone` and its `values`; those closed before may go.
+        """Close a File's bytes (w), in one step with `edits`, `gone` and its `values`; bytes that were closed before may go.
 
         Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
@@ -218,7 +218,7 @@ class State:
             self.bytes.seal(file.ino, local)
             values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
             try:
-                # With the lock since the seal: a sync between the two would not find the row that it is to mark.
+                # The lock is held since the seal: a sync in between would not find the row that it has to mark.
                 self.write(edit(file, **values), *edits, gone=gone, new=new)
             except FsError:
                 local.sealed = sealed
@@ -260,12 +260,12 @@ class State:
             return list(self._by_number.values())
 
     def left(self, under: str = "") -> Left:
-        """What was acknowledged at or below a path, and the server does not have."""
+        """What was acknowledged at or below a path and is not on the server."""
         with self.lock:
             return left_of(self._by_number.values(), self.changes.values(), under, self.unclosed)
 
     def unname(self, file: File) -> None:
-        """A File has lost its name: its row goes, and its Change ends; what is open of it lives on with its handles.
+        """A File has lost its name: its row goes, and its Change ends; if it is open, it lives on with its handles.
 
         Raises FsError(EIO).
         """
@@ -290,7 +290,7 @@ class State:
     def write(self, *edits: Edit, gone: Sequence[Record] = (), used: str = "", new: bool = False) -> None:
         """One step: the journal has it, then the tables have it, all or nothing.
 
-        `edits`: records with what changes of them; `gone`: records whose rows go, if they have one; a Change ends with that.
+        `edits`: records with their changed fields; `gone`: records whose rows go, if they have one; a Change ends with its row.
         `used`, `new`: see Journal.write. Raises FsError.
         """
         with self.lock:
@@ -306,7 +306,7 @@ class State:
                 self.apply(record, **changed)
 
     def apply(self, record: File | Change, **changed: Any) -> None:
-        """Change a record in the tables only: what the journal need not know, or knows already."""
+        """Change a record in the tables only: the journal need not know of that, or knows it already."""
         with self.lock:
             if isinstance(record, Change):
                 self._apply(record, changed)
@@ -337,12 +337,12 @@ class State:
         if stage is not Stage.DONE:
             self._know(change)
         if renamed:
-            self.awake.append(change)  # what it waited for may have its old name
+            self.awake.append(change)  # the one it waited for may have its old name
         if renamed or ("stage" in changed and change.settled):
             self._wake(change)
 
     def _wake(self, change: Change) -> None:
-        """What waits at its names is looked at again: it may not have to wait for this one any more."""
+        """Have the Changes that wait at its names looked at again: they may not have to wait for it any more."""
         waiting = (other for path in change.ends for other in self._at(path))
         self.awake.extend(other for other in waiting if other is not change)
         self.lock.notify_all()
@@ -397,7 +397,7 @@ class State:
             return change
 
     def end(self, change: Change) -> None:
-        """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
+        """Nothing is left to do for a Change: it shows nothing any more, and its row goes. Raises FsError(EIO)."""
         self.write(gone=[change])
 
     def _end(self, change: Change) -> None:
@@ -409,10 +409,10 @@ class State:
             change.file.change = None
 
     def cancel(self, change: Change, *, gone: Sequence[Record] = (), **values: Any) -> None:
-        """A Change that was begun is not to go on: what it did on the server is taken back by cleanup. Raises FsError(EIO).
+        """Stop a Change that was begun: cleanup takes back what it did on the server. Raises FsError(EIO).
 
-        `gone`, `values`: records that go, and what else changes of it, in the same step. What its File has to be sent is another
-        Change then, which waits for this one.
+        `gone`, `values`: records that go, and its other changed fields, in the same step. If its File still has bytes to be sent,
+        they are another Change, which waits for this one.
         """
         with self.lock:
             file = change.file
@@ -426,7 +426,7 @@ class State:
 
     @contextmanager
     def running(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
-        """A Change that its maker carries out itself; what is left of it afterwards, to be cleaned up, is the queue's."""
+        """A Change that the caller carries out itself; cleanup that is left afterwards is the queue's."""
         until = deadline.current() or deadline.Deadline(deadline.UNBOUNDED)
         change = self.change(verb, target, begun=True, deadline=until, **values)
         try:
@@ -439,12 +439,12 @@ class State:
                 self.lock.notify_all()
 
     def pending(self, path: str) -> Change | None:
-        """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
+        """A Change that hides a name and has sent no request yet: an operation that takes the name may void it."""
         there = (change for change in self._at(path) if path in change.shows)
         return next((change for change in there if not change.begun and not change.settled), None)
 
     def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
-        """What keeps `paths`, and names below them, from being at rest; of one `verb`: what was begun at these very names."""
+        """Changes that keep `paths`, and names below, from being at rest; of one `verb`: those begun at these very names."""
         with self.lock:
             if verb is not None:
                 there = (change for path in paths for change in self._at(path))
@@ -453,9 +453,9 @@ class State:
             return [c for c in going if any(names.within(n, p) for n in (c.target, *c.shows) for p in paths)]
 
     def before(self, change: Change) -> Change | None:
-        """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
+        """The Change of the same target that has to come to rest first: a cancelled one, else the oldest.
 
-        A file that is renamed to the name of one that was unlinked may have been made before.
+        A cancelled one may be the younger: a file may be older than the unlinked file to whose name it is renamed.
         """
 
         def order(one: Change) -> tuple[bool, int]:
@@ -472,7 +472,7 @@ class State:
         """
         deadline.about_to_wait()
         with self._syncing:
-            # Who waited here finds its own bytes on the disk, with those of all who waited.
+            # Threads that waited here find their bytes on the disk: the first one has synced those of all.
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             with self.lock:
@@ -494,9 +494,9 @@ class State:
     # -- remembered attributes (vfs/semantics.md 2)
 
     def touch(self, item: Item, *, content: bool = False, made: bool = False) -> int:
-        """The change time of an item is now (`content`: its mtime too; `made`: all its times); returns it, in ns since the epoch.
+        """Set an item's change time to now (`content`: its mtime too; `made`: all its times); returns it, in ns since the epoch.
 
-        In the journal, too, where that has room for it; of a File whose bytes are here, once these are closed.
+        The journal gets it too, if it has room; for a File whose bytes are here, once these are closed.
         """
         with self.lock:
             file = self.open(item)
@@ -514,7 +514,7 @@ class State:
             return now
 
     def lose(self, item_id: str) -> None:
-        """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""
+        """The item is gone from the server: forget what was remembered of it. Raises FsError(EIO)."""
         with self.lock:
             file = self._by_item.get(item_id)
             if file is None:

@@ -49,7 +49,7 @@ class Attributes(Shared):
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
 
-        A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
+        A time that does not fit into 64 bits of nanoseconds becomes the nearest one that does, as on disks.
         """
         self._view.may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
@@ -107,7 +107,7 @@ class Attributes(Shared):
         self._write_back.rename.update(node, **wanted)
 
     def _remember(self, node: Node, **values: Any) -> None:
-        """Attributes of a node; of an item the times are of its present version, of what is only here they last as long as it."""
+        """Remember attributes of a node: an item's times for its present version, those of a File here as long as it lives."""
         values["ctime_ns"] = time.time_ns()
         with self._state.lock:
             if isinstance(node, Item):
@@ -122,9 +122,9 @@ class Attributes(Shared):
 
     @contextlib.contextmanager
     def _changing(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
-        """The node whose attributes change: an item, or a File with its lock held whose save has not ended meanwhile.
+        """The node whose attributes change: an item, or a File whose save has not ended meanwhile, with its lock held.
 
-        `mode`: what it is to have; if that gives it another permission on the server, no save of it is half done.
+        `mode`: the mode to set; if it means another permission on the server, no save of the node is half done.
         """
         node = self._real(path)
         if isinstance(node, File):

@@ -42,7 +42,7 @@ _LOOK = 0.3
 def ask_for_more_descriptors() -> None:
     """Raise this process's limit on descriptors as far as it may be raised."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The system may have a lower limit of its own: then the one that it gave holds.
+    # The system may have a lower limit of its own: then the present one stays.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -66,7 +66,7 @@ class Vfs(Attributes, Tree, Files):
         self._directory = directory
         self._stopped = threading.Event()
         self.status, self.refresh = self._report.status, namespace.refresh
-        #: Once everything is on the server: copies of what was given up are no longer kept.
+        #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
         self.retry = self._write_back.retry
         #: How many changes of an earlier mount a read-only mount leaves as they are.
@@ -106,7 +106,7 @@ class Vfs(Attributes, Tree, Files):
     ) -> list[Unsent]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
-        What `progress` raises breaks it off; it is called several times a second.
+        An error that `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
         progress = progress or (lambda sent: None)
@@ -126,18 +126,18 @@ class Vfs(Attributes, Tree, Files):
         return left._replace(opened=[], changes=[] if done else left.changes).told()
 
     def _seal_open(self) -> None:
-        """What was written to files that are open, or could not be recorded when they were closed, is due now."""
+        """Make due now what was written to open files, and what could not be recorded when it was closed."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
                     self._write_back.seal(file)
                 except JobfsError as error:
-                    # One that can't be recorded keeps no other from being sent.
+                    # A file that can't be recorded keeps no other from being sent.
                     log.error("%s: what was written to it can't be recorded: %s", file.path, error)
                 self._write_back.queue.save(file, 0.0)
 
     def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
-        """Wait until what saves have set aside is off the server, for `--timeout` seconds (R7: not for what has to wait)."""
+        """Wait until the asides of saves are off the server, `--timeout` seconds at most; not for those that R7 keeps waiting."""
         end = min(deadline, time.monotonic() + self._settings.timeout)
         queue = self._write_back.queue
         while queue.to_clean(max(min(end - time.monotonic(), 0.25), 0.0), waiting=False):
@@ -213,9 +213,9 @@ class Vfs(Attributes, Tree, Files):
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
     def looked_up(self, path: str) -> Attr:
-        """`getattr` of an entry of a directory, for a listing of it: no request is made.
+        """`getattr` of a directory's entry, for a listing: no request is made.
 
-        Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
+        Raises FsError(ENOENT) if nothing is known to be there, or if a request would be needed.
         """
         node = self._view.looked_up(path)
         if node is None or self._view.unmeasured(node) is not None or self.others(path):
@@ -223,15 +223,15 @@ class Vfs(Attributes, Tree, Files):
         return self._view.attr(node)
 
     def others(self, path: str) -> list[Handle]:
-        """What is open at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
+        """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
         there = self._pages.at(path)
         node = self._view.find_known(path) if there else None
         return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
 
     def part(self, path: str) -> None:
-        """What reads another version at this path has a node of its own in the kernel from now on.
+        """Handles that read another version at this path have a node of their own in the kernel from now on.
 
-        Raises FsError(ENOENT) if there is nothing like that any more.
+        Raises FsError(ENOENT) if there are none any more.
         """
         others = self.others(path)
         if not others or any(handle.writable for handle in others):
@@ -244,7 +244,7 @@ class Vfs(Attributes, Tree, Files):
         return edition + self._state.edition if edition else 0
 
     def lasting(self, path: str) -> bool:
-        """True if the attributes of this path change only with the edition: it is the server's."""
+        """True if the attributes of this path change only with the edition: they are the server's."""
         known_here = self._state.at(path) or self._state.hidden(path)
         return not known_here and self._namespace.peek(path) is not None
 
@@ -262,19 +262,19 @@ class Vfs(Attributes, Tree, Files):
         if (name := names.control_name(path)) is not None:
             return self._report.entries(name)
         attr = self._view.attr
-        # By inode number, as some programs sort them anyway: so they all read files in one order (see prefetch.py).
+        # By inode number, as some programs sort them anyway: so all programs read files in one order (see prefetch.py).
         return sorted(
             ((name, attr(node)) for name, node in self._view.list(path).items()),
             key=lambda entry: entry[1].ino,
         )
 
     def fsyncdir(self) -> None:
-        """What this machine knows of changed names is on its disk; most changes are on the server before. Raises FsError(EIO)."""
+        """Bring what this machine knows of changed names to its disk; most are on the server already. Raises FsError(EIO)."""
         self._state.sync()
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:
-    """How far it is, when of so many files with so many bytes these are left, and some of their bytes on their way."""
+    """Progress when `left` of `count` files with `size` bytes are not sent yet; bytes on their way count as sent."""
     on_their_way = (min(file.change.sent, file.size) for file in left if file.change is not None)
     missing = sum(file.size for file in left) - sum(on_their_way)
     return Sent(max(count - len(left), 0), count, max(size - missing, 0), size)

@@ -30,10 +30,10 @@ log = logging.getLogger("jobfs.vfs")
 
 T = TypeVar("T")
 
-#: Reads in a row that come to the end of a file whose program still has bytes of it to read: the kernel's, which reads ahead,
-#: and once more after it has dropped its pages.
+#: So many reads in a row may come to the end of a file although its program still has bytes to read: the kernel reads ahead, and
+#: reads once more after it has dropped its pages.
 _ENDS = 2
-#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
+#: Descriptors for the mount's own work: connections, the journal, transfers, answers to `status`; a limit that counts as none.
 _RESERVE, _UNLIMITED = 300, 1 << 20
 
 
@@ -128,15 +128,15 @@ class Files(Shared):
         return handle
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
-        """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
+        """If bytes have to be fetched, the first have come; if all are here, the kernel may have kept its pages of them."""
         shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
         kept = self._pages.opened(handle, path, shown.version if shown else None)
         kept = kept and shown is not None and shown.whole
         self._begins(handle)
         self._pins.meet(handle)
-        # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
+        # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
         handle.served = handle.served or kept
-        if shown is None:  # bytes of this machine; of an item: since it was looked up
+        if shown is None:  # bytes of this machine; of an item: since the look-up
             return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         past = self._past_the_pages(handle)
         return OpenResult(fh, past, kept and not past, self._known_size(handle))
@@ -157,7 +157,7 @@ class Files(Shared):
         return not self._pages.only(handle.at, handle.item.version if handle.item is not None else None)
 
     def _detach(self, handle: Handle) -> None:
-        """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
+        """One handle less; the last one closes the local bytes, and lets go of a File that nothing needs."""
         file = handle.file
         with file.lock:
             was_open, local = handle in file.handles, file.local
@@ -232,7 +232,7 @@ class Files(Shared):
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
     def _may_open(self) -> None:
-        """Raises FsError(ENFILE) if another open file would take what saves need."""
+        """Raises FsError(ENFILE) if another open file would take descriptors that saves need."""
         if len(self._handles) >= self._most_open:
             told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
             raise FsError(errno.ENFILE, told)
@@ -274,11 +274,11 @@ class Files(Shared):
         return data
 
     def _goes_on(self, handle: Handle, source: Readable, data: bytes, offset: int, size: int) -> bool:
-        """After a read of `size` bytes that got `data`: True if its program is at the end, and there is a newer version."""
+        """After a read of `size` bytes that got `data`: True if the program was at the end, and now has a newer version."""
         missing = len(data) < size
         handle.ends = handle.ends + 1 if missing or offset + size == self._known_size(handle) else 0
-        # Who gets bytes may not be at the end, and these and the rest would be of two versions. But a program that knows of
-        # more asks for the last page again and again.
+        # A program that got bytes may not be at the end: they and the rest would be of two versions. But a program that knows of
+        # more bytes asks for the last page again and again.
         at_end = missing and (not data or handle.ends > _ENDS)
         return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
 
@@ -291,7 +291,7 @@ class Files(Shared):
         return self._view.size(item) if item is not None else -1
 
     def _begins(self, handle: Handle) -> None:
-        """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
+        """A file is read from its start: if it is one of many, the next ones are fetched ahead."""
         item = handle.item
         if item is None or handle.begun or handle.writable or handle.file.local is not None:
             return
@@ -303,7 +303,7 @@ class Files(Shared):
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
 
-        `mapped`: it is a page of a shared mapping, whose place does not depend on how the handle was opened.
+        `mapped`: `data` is a page of a shared mapping, whose place does not depend on how the handle was opened.
         """
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
@@ -311,7 +311,7 @@ class Files(Shared):
             return self._with_room(len(data), lambda: local.write(data, at))
 
     def _with_room(self, size: int, attempt: Callable[[], T]) -> T:
-        """What `attempt` answers, which takes `size` bytes of the disk: before it fails for want of them the cache gives way."""
+        """The result of `attempt`, which takes `size` bytes of the disk: if the disk is full, the cache gives way first."""
         try:
             return attempt()
         except (OSError, FsError) as error:
@@ -336,7 +336,7 @@ class Files(Shared):
             with file.lock:
                 if file.local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):
-                        # A save has ended meanwhile: what the handle goes on with has to be fetched first.
+                        # A save has ended meanwhile: the version that the handle goes on with has to be fetched first.
                         continue
                     local = self._make_dirty(handle, source)
                 else:
@@ -348,7 +348,7 @@ class Files(Shared):
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
     def _unsealed(self, file: File, local: Local, *, keep: bool) -> Local:
-        """The File's local bytes, or where those are closed, which never change any more, the next generation."""
+        """The File's local bytes; if they are closed, and so never change any more, the next generation."""
         if not local.sealed:
             return local
         begun = self._begin(file, local.source if keep else None, local.size if keep else 0)
@@ -358,7 +358,7 @@ class Files(Shared):
         return begun
 
     def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
-        """New local bytes of a File, empty or `size` bytes of `source`; `values`: what changes of it besides.
+        """New local bytes of a File, empty or `size` bytes of `source`; `values`: its other changed fields.
 
         Raises FsError(ENOSPC, EMFILE, EIO); then nothing was changed.
         """
@@ -386,7 +386,7 @@ class Files(Shared):
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
         for other in file.handles:
-            other.drop_content()  # what is read from now on are these bytes: one descriptor an open file
+            other.drop_content()  # these bytes are read from now on: one descriptor an open file
         return local
 
     def truncate(self, path: str, length: int) -> None:
@@ -406,7 +406,7 @@ class Files(Shared):
     def fgetattr(self, fh: int) -> Attr:
         """What `fstat` shows of an open file, unlinked ones too.
 
-        The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
+        The kernel reads no further than the size told here: a program at the end is shown the size of a newer version.
         """
         return self.shown_to(self.handle(fh))
 
@@ -416,7 +416,7 @@ class Files(Shared):
         if isinstance(handle.content, Fixed):
             return self._report.attr(handle.content.name, len(handle.content.content))
         if file.local is None:
-            # At the end seems to be who has read everything: the kernel reads ahead, and asks once before the last bytes.
+            # A program seems to be at the end once all is read. But the kernel reads ahead, and asks once before the last bytes.
             handle.asked = handle.asked + 1 if handle.ends else 0
             if handle.asked > 1 or not self._known_size(handle):
                 with contextlib.suppress(JobfsError):
@@ -428,25 +428,25 @@ class Files(Shared):
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
     def written(self, fh: int) -> int:
-        """Bytes of a file that is open to be written, without a look at the server; -1 if that is not known, and of others."""
+        """Size of a file that is open to be written, without a look at the server; -1 if not known, and for other files."""
         handle = self.handle(fh)
         return self._known_size(handle) if handle.writable else -1
 
     # -- close and fsync
 
     def flush(self, fh: int) -> None:
-        """What was written survives this process now (or is on the server, with --sync-on-close). Raises FsError, ApiError."""
+        """Written bytes survive this process from now on (with --sync-on-close: are on the server). Raises FsError, ApiError."""
         handle = self.handle(fh)
         file = handle.file
         if not handle.writable:
             return
         self._close_dirty(file)
-        # Each close of a descriptor that a program has twice is told, as the first one was.
+        # A program that has a descriptor twice is told the same at each close.
         if self._settings.sync_on_close and file.shared:
             self._write_back.commit(file)
 
     def fsync(self, fh: int) -> None:
-        """The server has it, or the error is raised; for a scratch file, the local disk has it."""
+        """Return when the server has the bytes, or raise the error; of a scratch file, when the local disk has them."""
         file = self.handle(fh).file
         if file.path is not None and file.stays:
             self._close_dirty(file)
@@ -478,7 +478,7 @@ class Files(Shared):
         self._write_back.queue.save(file)
 
     def _keep(self, file: File) -> None:
-        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
+        """Record a scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
         with file.lock:
             local, before = file.local, file.generation
             if local is None or not file.stays:

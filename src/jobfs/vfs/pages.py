@@ -18,8 +18,8 @@ _MOST = 16_384
 class KernelPages:
     """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
 
-    The kernel keeps pages by node, and a node is a path as far as libfuse goes, until it has lost that. So what is remembered is
-    the version opened last at a path, and only while no other version is open there, nor a writer.
+    The kernel keeps pages by node. For libfuse a node is a path, until the node has lost that path. So the version opened last at
+    a path is remembered, and only while neither another version nor a writer is open there.
 
     Thread-safe; its lock is a leaf. Every `opened` is followed by one `closed`.
     """
@@ -31,12 +31,12 @@ class KernelPages:
         self._numbers = itertools.count()
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
-        """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
+        """A file is opened; None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
         with self._lock:
             there = self._handles.setdefault(path, [])
             there.append(handle)
             for each in there[-2:] if len(there) > 1 else ():
-                each.served = each.readable  # what the kernel has read for one, it gives the other
+                each.served = each.readable  # the kernel gives one the pages that it has read for the other
             handle.at = path
             if version is None or not all(each.reads(version) for each in there):
                 self._held.pop(path, None)
@@ -47,11 +47,11 @@ class KernelPages:
             return False
 
     def at(self, path: str) -> list[Handle]:
-        """What is open at a path."""
+        """The handles that are open at a path."""
         return list(self._handles.get(path, ()))
 
     def part(self, path: str) -> None:
-        """The kernel's node of a path has lost it, with all that is open there: another one will be at the path."""
+        """The kernel's node at a path has lost the path, with all handles there: another node will be at the path."""
         with self._lock:
             self._held.pop(path, None)
             if (there := self._handles.pop(path, None)) is not None:
@@ -61,7 +61,7 @@ class KernelPages:
                     handle.at = aside
 
     def only(self, path: str, version: Version | None) -> bool:
-        """True if no other version than this of the server's is open at a path."""
+        """True if no other version of the server than this is open at a path."""
         return all(handle.item is None or handle.item.version == version for handle in self.at(path))
 
     def closed(self, handle: Handle) -> None:
@@ -77,7 +77,7 @@ class KernelPages:
             self._held.pop(path, None)
 
     def moved(self, old: str, new: str, *, directory: bool) -> None:
-        """The kernel's node of a path, of a `directory` with those below it, has another one; what was there has none."""
+        """The kernel's node at `old`, and those below a `directory`, have moved to `new`; the node that was there has no path."""
         with self._lock:
             held, handles = self._held, self._handles
             self.part(new)

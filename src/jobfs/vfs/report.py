@@ -27,7 +27,7 @@ from jobfs.state.left import age, left_in, until
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
-#: Seconds until the job is asked for again, and that a status waits for the server: it answers within a second.
+#: Seconds until the job is asked for again; seconds that a status waits for the server, so that it answers within a second.
 _INSTANCE_AGE, _PATIENCE = 5.0, 0.8
 _HIDDEN_OLD = 3600.0
 _LEFT = "left more than an hour ago by another mount, or by a `jobfs doctor --try` that was broken off: run it again"
@@ -109,9 +109,9 @@ class Report:
         return status
 
     def _look(self) -> None:
-        """Ask for the job, and list the workspace if nobody has: the counts and the conflicts come from that.
+        """Ask for the job, and list the workspace if nobody has: counts and conflicts come from the listing.
 
-        Now and then, and not for long: what went wrong is in the server's health, which is told beside the last answer.
+        This is done now and then, and not for long. Errors are in the server's health, which is told beside the last answer.
         """
         if time.monotonic() < self._next:
             return
@@ -148,7 +148,7 @@ class Report:
             ]
 
     def _conflicts(self) -> Iterator[document.Conflict]:
-        """Second versions that were kept beside their files, here or there, as their names tell."""
+        """Second versions that were kept beside their files, here or on the server, as their names tell."""
         listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
         here = {file.path for file in self._state.left().files if file.path and file.kind is Kind.FILE}
         for path in sorted(listed | here):
@@ -174,11 +174,11 @@ class Report:
                 yield {"path": item.path, "reason": _LEFT}
 
     def _other_slots(self) -> Iterator[document.Slot]:
-        """Ended mounts of this job that have left something; those that said at their end that they had not are not read."""
+        """Ended mounts of this job that have left something; the journal of one that ended with nothing left is not read."""
         for found in others(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
             record, left = found.record, None
             if record is None or not record.clean:
-                with contextlib.suppress(JobfsError):  # which `jobfs recover` tells
+                with contextlib.suppress(JobfsError):  # `jobfs recover` tells it
                     left = len(left_in(found.path).told())
                 if left != 0:
                     directory = record.directory if record else None
@@ -217,7 +217,7 @@ class Report:
         return [(file, self.attr(file)) for file in self.files]
 
     def content(self, name: str, flags: int = os.O_RDONLY) -> bytes:
-        """What a file in it holds now; it stays so for who has it open. Raises FsError(EACCES, ENOENT)."""
+        """What a file in it holds now; an open handle goes on showing that. Raises FsError(EACCES, ENOENT)."""
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise FsError(errno.EACCES)
         if name not in self.files:
@@ -230,7 +230,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _said(facts: Mapping[str, Any], name: str, kind: type) -> Any:
-    """What the server says there; None if it is no such thing."""
+    """The server's value of this name; None if it is of another type, or empty."""
     value = facts.get(name)
     return value if isinstance(value, kind) and value != "" else None
 

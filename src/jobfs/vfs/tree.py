@@ -1,9 +1,9 @@
 """Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
-Every operation reserves the names that it changes, with all below them, and a rename that failed and may have been carried out
-all the same ends before something else is done there. A file is one of four there: an item; a File that was not begun to be sent
-(it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one that is being sent,
-which is waited for, or cancelled if it is unlinked.
+Every operation reserves the names that it changes, with all below them. A rename that failed, but may have been carried out, ends
+before anything else is done at its names. There are four kinds of files here: an item; a File whose save was not begun (it gets
+another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a File that is being sent, which
+is waited for, or cancelled if it is unlinked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tree(Shared):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
             if self._state.hidden(path):
-                # What is on its way from here goes first.
+                # A file that is on its way off this name goes first.
                 self._write_back.queue.rest(path)
             yield
             self._view.touch_directory(names.parent(path))
@@ -107,7 +107,7 @@ class Tree(Shared):
         self._forget_directory(path, node)
 
     def _forget_directory(self, path: str, node: Node) -> None:
-        """A directory is gone from `path`, and with it what is known here beyond an item, and its Change. Raises FsError(EIO)."""
+        """A directory is gone from `path`: forget its File and Change, and what is remembered of it. Raises FsError(EIO)."""
         known = self._state.of(node) if isinstance(node, Item) and node.implicit else None
         for file in (self._state.at(path), known):
             if file is not None:
@@ -118,7 +118,7 @@ class Tree(Shared):
     def symlink(self, path: str, target: str, caller: Caller) -> None:
         """A link on this machine only: the API has none (section 2). Raises FsError(EPERM, EEXIST, EACCES), ApiError."""
         self._view.may_change(path)
-        # At a scratch name always: Emacs locks a file by such a link.
+        # A link at a scratch name is always made: Emacs locks a file by such a link.
         if not self._settings.local_symlinks and not self._view.stays_here(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         with self._making(path):
@@ -150,7 +150,7 @@ class Tree(Shared):
         self._view.may_write(self._view.directory(names.parent(old)))
         self._view.may_write(self._view.directory(names.parent(new)))
         if directory:
-            # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+            # A file that is being sent is waited for, or begun anew, further down; in a directory nothing may be under way.
             self._write_back.queue.rest(old, new)
         self._write_back.queue.rest(old, new, verb=Verb.MOVE)
         source, target = self._view.get(old), self._view.find(new)
@@ -173,7 +173,7 @@ class Tree(Shared):
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         local = source if isinstance(source, File) and (source.stays or source.unmade) else None
         if self._view.stays_here(new) is not (local is not None and local.stays):
-            # Nothing in it would ever reach the job, or would any more: EXDEV makes `mv` copy.
+            # Its files would never reach the job, or would no longer reach it: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
         if target is not None:
             if self._view.list(new):
@@ -223,9 +223,9 @@ class Tree(Shared):
             self._rename_item(source, target, over, new)
 
     def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
-        """What is to be renamed, at rest. Raises ApiError.
+        """The node that is to be renamed, at rest. Raises ApiError.
 
-        What the server has of it is what is here, or it has nothing of it; where it `stays` here from now on, no save is begun.
+        The server has its present bytes, or nothing of it; if it `stays` here from now on, no save is begun.
         """
         if not isinstance(node, File):
             return node
@@ -234,14 +234,14 @@ class Tree(Shared):
         if not stays and node.here and node.base.id:
             self._write_back.commit(node)
             if node.item is not None:
-                # What is written to it from now on goes along.
+                # Bytes that are written to it from now on go along.
                 return node.item
         return self._view.get(path)
 
     def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
         victim = self._write_back.victim(new, None if over is not None else target)
         if victim.pending is None and self._state.hidden(new):
-            # What was unlinked there while it was saved is still on its way off the server.
+            # A file that was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)
         file = self._state.of(item)
         replaced = self._state.of(victim.item) if victim.item is not None else None
@@ -253,12 +253,12 @@ class Tree(Shared):
             self._moved(file, answer, new)
 
     def _lose(self, file: File) -> None:
-        """Another file has its name: what is open of it, and what was written to it meanwhile, is its handles' alone."""
+        """Another file has the name of this one: its bytes, also those written meanwhile, are its handles' alone."""
         self._state.apply(file, **self._view.freeze(file))
         self._state.unname(file)
 
     def _lose_older(self, path: str) -> None:
-        """What is open of older files of this name, which the job has replaced, has lost it too."""
+        """Older files of this name that are open, and that the job has replaced, have lost the name too."""
         shown = self._view.find_known(path)
         file = self._state.of(shown) if isinstance(shown, Item) else shown
         for other in list(self._state.opened.values()):
@@ -266,7 +266,7 @@ class Tree(Shared):
                 self._lose(other)
 
     def _move(self, item: Item, new: str, victim: Victim) -> Item:
-        """Move the item on the server, over what makes room for it or what is found there. Raises ApiError."""
+        """Move the item on the server, over the victim or whatever is found there. Raises ApiError."""
         self._write_back.client.reach(new)  # where nothing is sent, no name is in doubt afterwards
         try:
             if not (victim.base.id or victim.file or victim.pending):
@@ -279,7 +279,7 @@ class Tree(Shared):
             raise
 
     def _moved(self, file: File, item: Item, new: str) -> None:
-        """What is open of it, and what was written to it meanwhile, has the new name too. Raises FsError(EIO)."""
+        """The File's handles, and bytes that were written to it meanwhile, have the new name too. Raises FsError(EIO)."""
         with file.lock:
             if file.recorded and (file.unsaved or file.draft):
                 self._state.write(edit(file, path=new))
@@ -301,7 +301,7 @@ class Tree(Shared):
         self._rename_scratch(link, self._state.at(new), new)
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
-        """A local name becomes another one, in the place of a local file that may have that. Raises FsError(ENOSPC)."""
+        """Rename a file of this machine, over a file of this machine if there is one. Raises FsError(ENOSPC)."""
         victim = self._write_back.victim(new, None)
         gone = [f for f in (over, victim.file, victim.pending) if f is not None and f.recorded]
         self._state.write(edit(file, path=new), gone=gone, new=True)
@@ -348,7 +348,7 @@ class Tree(Shared):
     def _unlink_item(self, item: Item) -> None:
         file, shown = self._state.of(item), self._view.freeze(item)
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
-            self._write_back.remove_later(item)  # nobody waits until they are downloaded
+            self._write_back.remove_later(item)  # nobody waits for their download
         else:
             self._write_back.rename.delete(item)
         if file is not None and file.handles:

@@ -1,12 +1,13 @@
 """What libfuse's answers lack, by fuse/notes.md: that the kernel is to look again, that nodes part, and listings with attributes.
 
 **Look again.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE in place of ENOENT,
-and looks the name up again. Asked about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed directory.
+and looks the name up again. If it asks about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed
+directory.
 **Nodes part.** Where another version is being read at the node of a path, the path gets another node: libfuse is told of an
-unlink that there was not. Where a program writes to the file, there is one node, whose attributes the kernel keeps for no time.
-**Nodes without a name**, parted or unlinked: `fstat` names no handle, so it is asked once more with one that is open there.
+unlink that never happened. Where a program writes to the file, there is one node, whose attributes the kernel keeps for no time.
+**Nodes without a name**, parted or unlinked: `fstat` names no handle, so it is repeated with a handle that is open at the node.
 **Listings.** libfuse is asked for the listing and for the names in it as if the kernel had asked. Its answers are caught here,
-and sent as one. No request is made for that: a name whose attributes are not known goes without.
+and sent as one. The server is asked nothing for that: a name whose attributes are not known goes without them.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from collections.abc import Callable, Iterator
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Opcode
 from jobfs.vfs import CHANGES
 
-#: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
+#: Requests about a node that the kernel found by a name; after ESTALE it looks up the name and asks again.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
-#: Most threads of which it is remembered what they were told to look up again.
+#: Most threads for which the node is remembered that they were told to look up again.
 _TOLD = 1000
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
 #: Files whose sizes are remembered at most.
 _SIZES = 200_000
 
-#: Of the kernel, since 5.16; an older one asks as before.
+#: A flag of the kernel since 5.16; an older one asks as before.
 _NO_FLUSH = 1 << 5
 
 _pointer = ctypes.c_void_p
 _send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
-# The interpreter is not let go of: a write of an answer waits for nothing, and to get it back may take longer.
+# PyDLL keeps the interpreter's lock: the write of an answer waits for nothing, and to get the lock back may take longer.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _writev = _libc.writev
 _writev.argtypes = (ctypes.c_int, _pointer, ctypes.c_int)
@@ -42,13 +43,13 @@ write = _libc.write
 write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 write.restype = ctypes.c_ssize_t
 
-#: Where an answer has its error, in `fuse_out_header`; and the flags of what is opened, in `fuse_open_out`.
+#: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
 #: Bytes of `fuse_attr_out`.
 _ATTR = 104
-#: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
+#: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
-#: The size in both: `fuse_attr` comes after that, and has it after the inode number.
+#: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
 _SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
 
 #: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
@@ -57,7 +58,7 @@ _OFFERED = 1 << 13 | 1 << 14
 _IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
 #: `fuse_read_in` after the header: how many bytes the kernel takes.
 _ROOM = struct.Struct("=56xI")
-#: `fuse_in_header`: its length and opcode, which differ from request to request; and where what follows them has the node.
+#: `fuse_in_header`: its length and opcode, which differ from request to request; where it has the node; and where it ends.
 _LENGTH_AND_OPCODE, _NODE, _HEADER_END = struct.Struct("=II"), slice(16, 24), 40
 _NUMBER = struct.Struct("=Q")
 #: `fuse_dirent` without the name: inode number, offset of the next one, length of the name, type.
@@ -83,11 +84,11 @@ def tell(told: dict[int, int], node: int, size: int) -> None:
 def channel_operations(
     device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]
 ) -> ChannelOperations:
-    """What sends libfuse's answers to the kernel. To be kept as long as the channel.
+    """Operations that send libfuse's answers to the kernel. To be kept as long as the channel.
 
-    The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
-    `keeping` gets libfuse's answer to a getattr, unless that is `brief`. `sizes` has what the kernel was told, by node,
-    and `nodes` the node of each open file, by the number of its handle.
+    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. The answers that
+    `here.desk` is `keeping` get libfuse's answer to a getattr, unless that is `brief`. `sizes` has the sizes that the
+    kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
     """
 
     told: dict[int, int] = {}  # the node, by the thread that is to look it up again
@@ -109,7 +110,7 @@ def channel_operations(
                         return 0
                 look_again(desk.thread, node, error)
         if _writev(device, vector, count) < 0:
-            # Of a program that was told to end, which libfuse is to know; or the mount is over.
+            # The program was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
 
@@ -169,7 +170,7 @@ class ReadDirPlus:
         self._here = here
 
     def accept(self, desk: Desk, length: int) -> None:
-        """Answer INIT, the kernel's first request: as libfuse does, and with what it does not know of."""
+        """Answer INIT, the kernel's first request: as libfuse does, and with the listings that libfuse does not know of."""
         request = ctypes.string_at(desk.address, length)
         answer = bytearray(self._ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
         if len(answer) >= _IN_ANSWER.size:
@@ -178,14 +179,14 @@ class ReadDirPlus:
         write(self._device, bytes(answer), len(answer))
 
     def part(self, desk: Desk, length: int) -> None:
-        """The node that a look-up has found, and that nobody was told of, leaves its path; it is found no more."""
+        """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
         request, found = ctypes.string_at(desk.address, length), desk.answer
         self._ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
         desk.parting = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
-        """The kernel has not heard of a node that libfuse counts as looked up."""
+        """Have libfuse forget the look-up of a node that the kernel has not heard of."""
         before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
         self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
@@ -204,7 +205,7 @@ class ReadDirPlus:
             desk.listing = False
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
-            # Of a program that was told to end: the kernel has heard of none of them.
+            # The program was told to end: the kernel has heard of none of these nodes.
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
                     self._forget(request, node)
@@ -222,7 +223,7 @@ class ReadDirPlus:
     def _find(self, request: bytes, name: bytes) -> bytes:
         """What the kernel would hear of a name in the directory that a request is about.
 
-        No other size than it has heard: it drops what a listing says where it has heard something else meanwhile, silently.
+        Never another size than the kernel has heard last: it silently drops what a listing says if it has heard another since.
         """
         if name in (b".", b".."):
             return _WITHOUT

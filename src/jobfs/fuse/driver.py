@@ -114,7 +114,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs = vfs
         self._on_ready = on_ready
         self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
-        #: What the kernel believes of the sizes of files, by node; the node of each open file, by the number of its handle; and
+        #: The sizes of files as the kernel believes them, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
         self.nodes: dict[int, int] = {}
@@ -132,7 +132,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Names and attributes
 
     def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
-        """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
+        """`listed`: for a listing, which makes no request; FsError(ENOENT) for attributes that are not known."""
         if fi is not None:
             return pack_stat(self._vfs.fgetattr(fi.fh))
         answers = self.answers()
@@ -145,16 +145,16 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return stat
 
     def others(self, path: str) -> list[Handle]:
-        """What is open at this path, if another version is shown there: where all of it only reads, their nodes part."""
+        """Handles at this path, if another version is shown there; if none of them writes, they get a node of their own."""
         return self._vfs.others(path[1:])
 
     def shown_to(self, handle: Handle) -> bytes:
         return pack_stat(self._vfs.shown_to(handle))
 
     def answers(self) -> dict[str | int, bytes]:
-        """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
+        """The answers of `getattr` by path, and of libfuse by node, as long as nothing has changed.
 
-        What is found from now on is kept under the edition that is read first: a change meanwhile makes it void.
+        Answers found from now on are kept under the edition that is read first: a change meanwhile makes them void.
         """
         edition = self._vfs.edition()
         kept, answers = self._answers
@@ -200,7 +200,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.rename(relative(old), relative(new))
 
     def part(self, path: str) -> None:
-        """What is open at a path has a node without a name from now on, as if it was unlinked. Raises FsError(ENOENT)."""
+        """Handles at a path have a node without a name from now on, as if the file was unlinked. Raises FsError(ENOENT)."""
         self._vfs.part(relative(path))
 
     def symlink(self, target: str, source: str) -> None:

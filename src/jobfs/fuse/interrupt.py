@@ -1,9 +1,9 @@
 """Interruption: a program that is told to end while it waits for the server goes at once (vfs/semantics.md 3).
 
-The kernel lets a program that waits in a request go only when that is answered, even one that is killed. So the answer, EINTR,
-is given here in place of the thread that is at work. That goes on to its end: nothing is cut short or undone. libfuse expects
-that, and closes again what nobody waited for to be opened. Only programs that were told to end are answered: no disk lets a stat
-fail for the signals of children, timers and windows.
+The kernel lets a program that waits in a request go only when the request is answered, even if the program was killed. So this
+module answers EINTR in place of the thread at work. That thread goes on to its end: nothing is cut short or undone. libfuse
+expects this, and closes a file whose open nobody waited for. Only programs that were told to end are answered: no disk lets a
+stat fail for the signals of children, timers and windows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
-#: Those in which a program may wait for the server, and that change nothing, or what is recorded already.
+#: Requests in which a program may wait for the server, and that change nothing, or only what is recorded already.
 _INTERRUPTIBLE = frozenset({
     Opcode.LOOKUP, Opcode.GETATTR, Opcode.OPEN, Opcode.READ, Opcode.FSYNC, Opcode.FLUSH, Opcode.READDIR, Opcode.READDIRPLUS,
 })  # fmt: skip
@@ -56,10 +56,10 @@ HEAD = struct.Struct("=4xIQQ")
 #: `fuse_out_header`: length, error, unique.
 ANSWER = struct.Struct("=IiQ")
 
-#: Seconds between looks at who waits, and looks from one to the next at who was told to end.
+#: Seconds between looks at the requests that wait; every so many looks, also at which programs were told to end.
 _LOOK, _SIGNALS = 0.05, 4
-#: Seconds until a read is answered. It may be that of a page of a memory map, for which an error is SIGBUS: a server that
-#: is just slow must not bring that on a program which would have had the time to tidy up.
+#: Seconds until a read is answered with EINTR. It may read a page of a memory map, where an error is SIGBUS: a slow server must
+#: not bring that on a program that would have had the time to tidy up.
 _READ_PATIENCE = 1.0
 
 _TO_END = sum(
@@ -81,33 +81,33 @@ class Request(NamedTuple):
 class Desk:
     """Where one thread of the loop pool has the request that it is at work on.
 
-    `turn` is odd while there is one: who looks at the buffer from another thread believes it only if the turn is the
-    same, and odd, before and after.
+    `turn` is odd while there is one: a thread that looks at the buffer of another believes it only if the turn is odd,
+    and the same before and after.
     """
 
     def __init__(self, size: int) -> None:
         self.buffer = ctypes.create_string_buffer(size)
         self.address = ctypes.addressof(self.buffer)
-        #: Of an open or a getattr; after the header.
+        #: The flags of an open or a getattr; they follow the header.
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
         #: Where the answer about a node is kept, if it lasts.
         self.keeping: dict[str | int, bytes] | None = None
-        #: The attributes in the answer are good for no time.
+        #: True: the kernel is to keep the attributes in the answer for no time.
         self.brief = False
-        #: The answer to a look-up is held back: another version is being read at its node.
+        #: True: the answer to a look-up is held back, because another version is being read at its node.
         self.parting = False
         #: Of a getattr that is to be repeated, the number of a handle at its node; else 0.
         self.handle = 0
-        #: A listing is being made: nothing is asked of the server for the attributes in it.
+        #: True: a listing is being made, and the server is asked nothing for the attributes in it.
         self.listing = False
         #: What libfuse has answered to a request of ours.
         self.answer = b""
         self.turn = 0
         #: The last turn whose request was answered early.
         self.answered = -1
-        #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can take it away.
+        #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.
         self.reads: list[bool] = []
         self.since = 0.0
         self._seen = 0
@@ -136,7 +136,7 @@ class AtWork(threading.local):
 
 
 def told_to_end(thread: int) -> bool:
-    """True if a signal that is meant to end its program waits for a thread (one that is killed, or by a handler)."""
+    """True if a signal that is meant to end the thread's program, at once or by a handler, waits for the thread."""
     # As bytes: the name of the program, which comes first, may be cut within a character.
     signals = dict.fromkeys((b"SigPnd", b"ShdPnd", b"SigBlk"), 0)
     # It may have ended, or belong to a user whose processes are hidden from us: then it just waits.
@@ -149,7 +149,7 @@ def told_to_end(thread: int) -> bool:
 
 
 class Interrupter:
-    """Looks at who waits at the desks, and answers those who were told to end.
+    """Looks at the requests at the desks, and answers those of programs that were told to end.
 
     `relieve` gets the desks that were at work on the same request at the last look already.
     """
@@ -182,7 +182,7 @@ class Interrupter:
             self.look(time.monotonic(), signals=number % _SIGNALS == 0)
 
     def look(self, now: float, *, signals: bool = True) -> None:
-        """One look at all desks; `signals`: and at who was told to end."""
+        """One look at all desks; `signals`: also at which programs were told to end."""
         found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
         self._relieve([desk for desk, _ in found])
         for desk, request in found if signals else ():
@@ -195,7 +195,7 @@ class Interrupter:
         if desk.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
         if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
-            return False  # who is told that it was interrupted must not find the file empty later
+            return False  # a program that is told of an interruption must not find the file empty
         return request.opcode != Opcode.READ or now - desk.since >= _READ_PATIENCE
 
     def _answer(self, request: Request) -> None:

@@ -1,13 +1,13 @@
 # ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
-One thread at a time reads: it takes a request, has libfuse call back and answer, and takes the next. So what is known is
-answered without a change of threads, which costs as much as an answer, and the pieces of a large file are asked for in order.
-Before a call waits, for the server or for another thread (`deadline.about_to_wait`), its thread hands over to one that is
-idle. What waits without saying so, such as for a slow disk, is relieved at the interrupter's next look.
+One thread at a time reads: it takes a request, has libfuse call back and answer, and takes the next. So a known answer needs
+no change of threads, which costs as much as an answer, and the pieces of a large file are asked for in order. Before a call
+waits, for the server or for another thread (`deadline.about_to_wait`), its thread hands over to one that is idle. A thread
+that waits without saying so, such as for a slow disk, is relieved at the interrupter's next look.
 
-A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount
-it. They read by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
+A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it.
+The threads read requests themselves, for the sake of programs that are told to end while a request waits (interrupt.py).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that may be idle; one more leaves. Where none is, another one is made, so that what is known is answered at once,
-#: however many programs wait for the server.
+#: Threads that may be idle; one more leaves. If none is idle, another one is made, so that known answers come at once, however
+#: many programs wait for the server.
 IDLE_THREADS = 16
 #: Most threads: each program that waits has one.
 _MOST_THREADS = 2048
@@ -47,7 +47,7 @@ _size, _offset = ctypes.c_size_t, fuse.c_off_t
 _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
 #: Seconds between looks at calls under way.
 _LOOK = 0.005
-#: What reading a request ends with, other than with one: it was taken back, or is another's.
+#: Errors after which to read again: the request was taken back, or another thread has it.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
 #: The flag of a getattr that names a handle.
 _WITH_A_HANDLE = 1
@@ -82,7 +82,7 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)((name, _lib))
 
 
-# Of these, unlike fuse_mount and fuse_new, a look-up without a version finds the current one.
+# For these functions, unlike fuse_mount and fuse_new, a look-up without a version finds the current one.
 _fuse_setup = _function(
     "fuse_setup", _pointer, _int, _pointer, _pointer, _size, ctypes.POINTER(_pointer), _pointer, _pointer
 )
@@ -120,10 +120,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
-        # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
+        # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
         size = _fuse_chan_bufsize(self._channel)
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
-        #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
+        #: True: requests that are read from now on are not carried out; their programs get an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
         self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -171,7 +171,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                     raise
                 continue
             desk.turn += 1
-            # After the turn: whoever closes it sees either that nothing is under way, or this request.
+            # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
             if self.closed:
                 desk.turn += 1
                 return True
@@ -192,7 +192,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return False
 
     def _answered(self, desk: Desk, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before: since then nothing has changed. Else its answer is kept."""
+        """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
         desk.keeping = None
         if desk.flags.value:
             return False  # of an open file
@@ -220,7 +220,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             os.close(self._nowhere)
 
     def _callbacks(self) -> _Operations:
-        # What is open in a directory that was removed has no path any more: NULL, instead of ENOENT to who reads it.
+        # A file that is open in a removed directory has no path any more: the path is NULL then, and its reads get no ENOENT.
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
@@ -228,8 +228,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 setattr(table, name, kind(_guarded(name, getattr(self, name))))
         return table
 
-    # The frequent callbacks. Pointers are numbers, good until the callback returns. They go past the driver's
-    # `__call__`: what it does about errors, `_guarded` does too.
+    # The frequent callbacks. Pointers are numbers, good until the callback returns. The callbacks go past the driver's
+    # `__call__`: `_guarded` does the same about errors.
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
@@ -243,11 +243,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 stat = self.operations.shown_to(others[0])
         ctypes.memmove(buffer, stat, _STAT_SIZE)
         if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # it lasts no longer than this
+            desk.keeping = None  # the answer holds only now
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
-        # An open file's own size, which may not be what the next one to open it has.
+        # This is the size of the open version, and the next open may be of another.
         self._here.desk.brief = bool(path) and bool(self.operations.others(ctypes.string_at(path).decode()))
 
     def unlink(self, path: bytes) -> int:
@@ -310,12 +310,12 @@ class Readers:
         return True
 
     def hand_over(self, desk: Desk) -> None:
-        """The desk's thread may wait: if it may read, an idle one may from now on."""
+        """The desk's thread may wait: if it has the right to read, an idle thread gets it."""
         if self.left(desk):
             self._balance()
 
     def relieve(self, desks: list[Desk]) -> None:
-        """The threads of these desks have waited for a while; whoever reads, somebody does."""
+        """The threads of these desks have waited for a while: if one of them has the right to read, another gets it."""
         for desk in desks:
             self.left(desk)
         self._balance()
@@ -325,7 +325,7 @@ class Readers:
             self._replace()
 
     def left(self, desk: Desk) -> bool:
-        """The desk's thread reads no more; False if it did not."""
+        """Take the right to read from the desk's thread; False if it did not have it."""
         try:
             right = desk.reads.pop()
         except IndexError:
@@ -356,14 +356,14 @@ class LoopPool:
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:
-        """Begin no call any more, and wait up to `timeout` seconds for those under way; no program gets an answer after it.
+        """Begin no call any more, and wait up to `timeout` seconds for those under way; after that no program gets an answer.
 
         True if all were answered. If not, the session can't be closed: the process has to end.
         """
         self._session.closed = True
         end = time.monotonic() + timeout
         with self._lock:
-            desks = list(self._desks)  # whoever comes after this begins nothing
+            desks = list(self._desks)  # a thread that comes later begins no call
         while any(desk.turn % 2 for desk in desks):
             if time.monotonic() > end:
                 self._session.mute()
@@ -382,7 +382,7 @@ class LoopPool:
         return not any(thread.is_alive() for thread in threads)
 
     def _replace(self) -> None:
-        """Every thread has a request, and may have to wait with it for the server: the next one is answered all the same."""
+        """Make another thread: all may have to wait for the server, and the next request is to be answered all the same."""
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
@@ -390,7 +390,7 @@ class LoopPool:
             thread = threading.Thread(
                 target=self._serve, args=(desk,), name=f"fuse-{len(self._threads)}", daemon=True
             )
-            # It does not run before it is known: the last one to leave ends the mount.
+            # The thread is known before it runs: the last one to leave ends the mount.
             self._threads.add(thread)
             self._desks.append(desk)
             try:

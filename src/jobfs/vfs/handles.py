@@ -33,7 +33,7 @@ log = logging.getLogger("jobfs.vfs")
 class OpenResult(NamedTuple):
     """What the kernel is told of an open: the handle's number, and how to cache.
 
-    `size` in bytes is that of a version of the server which is opened; -1 if it is written here, or not known.
+    `size` in bytes: that of the server's version that is opened; -1 if the file is written here, or its size is not known.
     """
 
     fh: int
@@ -51,7 +51,7 @@ class Caller(NamedTuple):
 
 
 class Fixed:
-    """Bytes that were made to be read, of a file `name` of the control directory."""
+    """The bytes of the file `name` in the control directory, as they were made for one handle."""
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name
@@ -88,8 +88,8 @@ class Pins:
         self._pages = pages
 
     def meet(self, handle: Handle) -> None:
-        """Have the first bytes of what is about to be read: the kernel reads no further than the size it is told here,
-        and the server may hold a longer version by now. Of a large file any part may be wanted first: that is looked up.
+        """Have the first bytes of a file that is about to be read: the kernel reads no further than the size it is told here,
+        and the server may hold a longer version by now. A large file is looked up instead: any part may be wanted first.
         Raises ApiError.
         """
         for _ in range(REOPENS):
@@ -109,7 +109,7 @@ class Pins:
     def secure(self, handle: Handle) -> bool:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
 
-        False if it can't be had now: who reads later may be given more than the kernel knows of.
+        False if it can't be had now: later reads may give more bytes than the kernel knows of.
         """
         try:
             content = handle.content
@@ -141,22 +141,22 @@ class Pins:
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
     def lost(self, handle: Handle, place: int) -> bool:
-        """The server does not have the pinned version any more, nor is here what is read at `place`.
+        """The server no longer has the pinned version, and the bytes at `place` are not here.
 
-        True if its program can go on with another: it has got nothing yet, or it reads a log. Raises FsError, ApiError.
+        True if the program can go on with another version: it has got nothing yet, or it reads a log. Raises FsError, ApiError.
         """
         if not handle.served:
             return self.follow(handle, max_age=0.0)
         if handle.follows:
             return self.grow(handle, place, max_age=0.0)
         if handle.file.path is not None:
-            self._view.namespace.touch(handle.file.path)  # who opens it now gets what is there now
+            self._view.namespace.touch(handle.file.path)  # the next open gets the version that is there now
         return False
 
     def follow(self, handle: Handle, max_age: float, *, opening: bool = False) -> bool:
-        """Go on with the version that is there now, if that is another: its program has got nothing of the one that it opened.
+        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened.
 
-        `opening`: nor has it been told anything of that. Raises FsError, ApiError.
+        `opening`: nor was the program told anything of it. Raises FsError, ApiError.
         """
         item = self._newer(handle, max_age, opening=opening)
         if item is None:
@@ -165,14 +165,14 @@ class Pins:
         return True
 
     def grow(self, handle: Handle, place: int, max_age: float | None = None) -> bool:
-        """Go on from `place`, the end, with a newer version if that is longer and has the same 4 KiB before.
+        """Go on from `place`, the end, with a newer version if that is longer and has the same 4 KiB before it.
 
-        Else it stays there, as where a file is replaced on a disk (section 3, Open files are pinned). Raises FsError, ApiError.
+        Else the handle stays at the end, as on a disk (section 3, Open files are pinned). Raises FsError, ApiError.
         """
         if handle.writable:
-            return False  # what it saves is based on what it has read
+            return False  # its saves are based on what it has read
         for age in (max_age, 0.0):
-            with contextlib.suppress(StaleVersionError, NotFoundError):  # what was listed has gone since
+            with contextlib.suppress(StaleVersionError, NotFoundError):  # the listed version has gone since
                 return self._grows(handle, place, age)
         return False
 
@@ -196,7 +196,7 @@ class Pins:
             return False
         start = max(0, place - _TAIL)
         before = handle.content.read(start, place - start) if handle.content is not None else b""
-        # With what a log has got since its reader looked last: that is of one version where it comes in one piece.
+        # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
         return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
 
     def _go_on(self, handle: Handle, item: Item, content: Content, *, opening: bool = False) -> None:
@@ -205,11 +205,11 @@ class Pins:
         with handle.file.lock:
             if handle not in handle.file.handles:
                 content.close()
-                raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
+                raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
             old, handle.content = handle.content, content
             handle.item, handle.ends, handle.asked = item, 0, 0
             if opening or not (handle.readable and handle.writable):
-                # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
+                # Else its saves are based on the version that it was shown, of which the kernel may have kept a part.
                 handle.seen, handle.young = item, self._write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
@@ -225,8 +225,8 @@ class Pins:
         item = self._view.measured(path, node) if node is not None else None
         if not isinstance(item, Item) or item.is_dir:
             return None
-        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
-        # first one's size, and would take for seen what is behind that.
+        # Where neither a size nor a time tells two versions apart, the length of a download did. A program that writes was told
+        # the first one's size, and would take the bytes behind that for seen.
         stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
         differs = stale and (opening or not handle.writable)
         return item if differs or item.version != handle.item.version else None

@@ -1,9 +1,9 @@
-"""Contents fetched ahead of programs that read one file after another: which one comes next is told from the last ones
+"""Contents fetched ahead of programs that read one file after another: the last files read tell which file comes next
 (vfs/semantics.md 3, Prefetch).
 
-Nothing here asks anybody: the tree is what the last listing said. Programs that go through a tree take the entries of a
+Nothing here makes a request: the tree is that of the last listing. Programs that go through a tree take the entries of a
 directory as `readdir` gives them, which is by inode number here (see Vfs.listdir), or by name, as shells, `make` and `git`
-do. So there are two ways on from a file, and a read of a file that comes soon on one of them is the sign of a walk.
+do. So there are two orders in which to go on from a file, and a read of a file that comes soon in one of them shows a walk.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.state import State
 
-#: Larger files, in bytes, are left to their reader: what a round trip costs is little beside their transfer.
+#: Larger files, in bytes, are left to their reader: a round trip costs little beside their transfer.
 LARGE = 1 << 20
-#: Of the files that come next, so many may be left out by a program that picks.
+#: A program that picks its files may leave out so many of those that come next.
 _NEXT = 8
 #: Files that are looked at to find one that is to be fetched.
 _SCAN = 64
 #: Files that are fetched ahead of the reader: at first, more after each that it read, at most; and their bytes at most.
 _WINDOW, _WINDOW_STEP, WINDOW_MAX = 16, 4, 128
 _BYTES_MAX = 32 << 20
-#: The reader has left out what it did not read before so many others that come later on its way.
+#: A file counts as left out once the reader has come to a file that is so many places further on its way.
 _SLACK = 32
 #: Seconds without a read after which a walk is forgotten.
 _FORGOTTEN = 10.0
@@ -40,13 +40,13 @@ _KEPT, _WALKS = 64, 8
 
 
 class Walk:
-    """A program on its way, and what was fetched ahead of it. It begins with any read; what comes next shows if it is one."""
+    """A program on its way, and what was fetched ahead of it. Any read may begin a walk; the next reads show if it is one."""
 
     def __init__(self, path: str, now: float) -> None:
         self.last, self.read_at = path, now
         #: How many files may be fetched ahead: fewer after files that were fetched in vain.
         self.window = _WINDOW
-        #: Once it is known for a walk: what comes next.
+        #: The files that come next, once it is known for a walk.
         self.coming: Iterator[Item] = iter(())
         #: The highest directory that it came through.
         self.top = names.parent(path)
@@ -101,7 +101,7 @@ class Prefetch:
         self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
     def reading(self, item: Item, content: object) -> None:
-        """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
+        """A file is being read from its start. If its `content` is here, that only tells how far a walk has come."""
         with self._lock:
             now = time.monotonic()
             walk = self._walk(item, now, here=isinstance(content, Content) and content.whole)
@@ -130,7 +130,7 @@ class Prefetch:
     def _leads(self, before: str, path: str) -> bool | None:
         """True if one file comes soon after another by name, False if by inode number, None if it does not.
 
-        Those between that are on disk do not count: they are read without our knowing.
+        Files between them that are on disk do not count: reads of those are not seen here.
         """
         places = []
         for by_name in (False, True):

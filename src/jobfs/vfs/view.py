@@ -49,14 +49,14 @@ class View:
         if file is None and self._is_only_here(names.parent(path)):
             return None
         try:
-            # Of a directory that was made here no item stands for it, as far as is known here.
+            # A directory that was made here may have no item yet, as far as is known here.
             return self.namespace.lookup(path, max_age) or file
         except COULD_NOT_ASK:
             if file is not None:
                 return file  # whatever the job may have made there meanwhile
             if max_age is not None or not state.beneath(path):
                 raise
-            # However long ago it was shown: it is on the way to what only this machine has.
+            # However long ago it was shown: the directory is on the way to something that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
 
     def _is_only_here(self, directory: str) -> bool:
@@ -70,13 +70,13 @@ class View:
             check_name(path)
         node = self.find(path, max_age)
         if node is None:
-            # Whoever gets here has just looked up what is above: nothing needs to be asked for the right words.
+            # The caller has just looked up the directory above: the right errno needs no request.
             above = self.find_known(names.parent(path))
             raise FsError(errno.ENOTDIR if above is not None and not is_dir(above) else errno.ENOENT)
         return node
 
     def looked_up(self, path: str) -> Node | None:
-        """What `find` says of an entry of a directory, if it makes no request for that; else None."""
+        """What `find` says of a directory's entry, if that needs no request; else None."""
         file = self.state.at(path)
         if is_shown(file):
             return file
@@ -114,7 +114,7 @@ class View:
     def list(self, path: str) -> dict[str, Node]:
         """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.directory(path)
-        # First: what is placed meanwhile goes from the tables to the namespace, and never back.
+        # The tables come first: what is placed meanwhile goes from them to the namespace, and never back.
         files, meanwhile = self.state.children(path)
         children: dict[str, Node] = dict(self._children(path)) if isinstance(node, Item) else {}
         for name, item in meanwhile.items():
@@ -130,7 +130,7 @@ class View:
         return children
 
     def _children(self, path: str) -> dict[str, Item]:
-        """What the server has in a directory; what it had however long ago, if something below is only here. Raises ApiError."""
+        """What the server has in a directory, or had however long ago if something below is only here. Raises ApiError."""
         try:
             return self.namespace.children(path)
         except COULD_NOT_ASK:
@@ -178,7 +178,7 @@ class View:
         return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), *times)
 
     def _mode(self, node: Node) -> int:
-        """The mode of what none is remembered of."""
+        """The mode of a node for which no mode is remembered."""
         return (0o755 if is_dir(node) else 0o644) & ~self.settings.umask
 
     def _owner(self, file: File) -> tuple[int, int]:
@@ -231,7 +231,7 @@ class View:
     # -- times and owners of what is changed here
 
     def touch(self, node: Node) -> None:
-        """Its change time is now: it got another name, or lost one."""
+        """Set a node's change time to now: it got another name, or lost one."""
         if isinstance(node, Item):
             self.state.touch(node)
         elif node.here or node.item is None:
@@ -240,7 +240,7 @@ class View:
             self.state.touch(node.item)
 
     def freeze(self, node: Node) -> dict[str, int]:
-        """The attributes of a node as they are shown, for the File that is to have them from now on: its change time."""
+        """The attributes of a node as they are shown, for the File that keeps them from now on; its change time is now."""
         attr = self.attr(node)
         shown = {name: getattr(attr, name) for name in ("uid", "gid", "atime_ns", "mtime_ns")}
         return {**shown, "mode": attr.mode & 0o7777, "ctime_ns": time.time_ns()}
@@ -290,7 +290,7 @@ def _times(file: File, otherwise: int) -> tuple[int, int, int]:
 
 
 def is_shown(file: File | None) -> TypeGuard[File]:
-    """True if a File is shown at its path whatever the server has there; of a directory of the server it has attributes only."""
+    """True if a File is shown at its path whatever the server has there; for a directory, a File may just hold attributes."""
     return file is not None and (file.stays or file.kind is not Kind.DIRECTORY)
 
 
@@ -306,9 +306,9 @@ def check_name(path: str) -> None:
 
 
 def check_new_name(path: str) -> None:
-    """As `check_name`, and raises FsError(EPERM) for a name that no mount would show: what saves under way have.
+    """As `check_name`, and raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
 
-    The server may count the slash that it has paths begin with.
+    The server may count the slash with which its paths begin.
     """
     check_name(path)
     if names.path_length(path) >= names.PATH_MAX:

@@ -35,7 +35,7 @@ BLOCK_SIZE = 128 * 1024
 _ANSWERS = 200_000
 #: Errors of a disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: What a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
+#: Errors that a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
 _SAVE_ERRORS = _DISK_ERRORS | {errno.ETIMEDOUT, errno.EBADF, errno.EINTR}
 _SAVES = frozenset({"flush", "fsync"})
 
@@ -54,7 +54,7 @@ _pack = struct.Struct(_LAYOUTS[_MACHINE]).pack
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """The errno a program sees for `error` (vfs/semantics.md 5 and 5.13); what nobody expected is logged."""
+    """The errno a program sees for `error` (vfs/semantics.md 5 and 5.13); an unexpected error is logged."""
     number: int = errno.EIO
     if isinstance(error, (JobfsError, fuse.FuseOSError)):
         number = error.errno

@@ -139,7 +139,7 @@ def told_to_end(thread: int) -> bool:
     """True if a signal that is meant to end the thread's program, at once or by a handler, waits for the thread."""
     # As bytes: the name of the program, which comes first, may be cut within a character.
     signals = dict.fromkeys((b"SigPnd", b"ShdPnd", b"SigBlk"), 0)
-    # It may have ended, or belong to a user whose processes are hidden from us: then it just waits.
+    # The thread may have ended, or belong to a user whose processes are hidden from us: then the request just waits.
     with suppress(OSError), open(f"/proc/{thread}/status", "rb") as status:
         for line in status:
             name, _, value = line.partition(b":")

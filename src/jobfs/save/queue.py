@@ -84,11 +84,11 @@ class Queue:
     # -- life
 
     def start(self) -> None:
-        """Begin to run what is due."""
+        """Begin to run Changes that are due."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Run nothing more; returns when what runs has come to rest."""
+        """Run nothing more; returns when all runs have ended."""
         self._stop.set()
         self.wake()
         if self._thread.is_alive():
@@ -100,8 +100,8 @@ class Queue:
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
         """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
 
-        Without a `delay` the mount's counts, from the last close by a program that writes to it. A Change that is due earlier
-        stays so: a file that is closed again and again is sent all the same.
+        Without a `delay` the mount's counts; while a program can still write to the file, `WHILE_OPEN`. A Change that is due
+        earlier stays so: a file that is closed again and again is sent all the same.
         """
         with self._lock:
             if file.refused or file.path is None or not file.unsent:
@@ -183,7 +183,7 @@ class Queue:
         return min([seconds for seconds in due if seconds > 0] + [_LOOK if held_back else _LONGEST])
 
     def _take_up(self, now: float) -> None:
-        """Make due what waited for an ended Change, what has only cleanup left, and after an outage what had failed."""
+        """Make Changes due: those that waited for an ended one, or have only cleanup left, or failed before an outage ended."""
         found = list(self._state.awake)
         self._state.awake.clear()
         # A Change may have been chosen before it was due, only to wait for another: its entry is gone, so it gets a new one.
@@ -280,7 +280,7 @@ class Queue:
                 self.save(file)
             self._lock.notify_all()
 
-    # -- for those who wait
+    # -- for callers that wait
 
     def commit(self, change: Change) -> None:
         """Return when the server has the outcome, or the Change was cancelled; runs it here if no other thread does.
@@ -317,7 +317,7 @@ class Queue:
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
         """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over.
 
-        A run that it waits for meanwhile has this call's place, and its progress is this call's.
+        A run for which this call waits has the call's place, and its progress counts as the call's.
         """
         until = deadline.current()
         assert until is not None
@@ -333,7 +333,7 @@ class Queue:
         return None
 
     def drain(self, timeout: float, under: str) -> bool:
-        """Send what is at or below `under` now; False if after `timeout` seconds something is left of it that is not refused."""
+        """Send what is at or below `under` now; False if something of it is left after `timeout` seconds and is not refused."""
         with self._lock:
             for change in self._state.changes.values():
                 tried = change.settled or change.attempts or change.running

@@ -115,7 +115,7 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
         if change.verb is Verb.MOVE and file is not None:
-            # A rename over unsent bytes, whose end no caller was told: it replaces these bytes, and no newer ones.
+            # A rename over unsent bytes; no caller was told that it is done. It replaces these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
 

@@ -43,7 +43,7 @@ class Upload:
 
     def create(self, change: Change, path: str) -> Item:
         """Create the item of the change at its hidden name, or straight at its target. Raises ApiError, FsError."""
-        # A hidden item gets its permission with the move: a server may refuse to move what is readOnly.
+        # A hidden item gets its permission with the move: a server may refuse to move a readOnly item.
         permission = (path == change.target and wanted(change)) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)

@@ -171,7 +171,7 @@ class WriteBack:
                 self.upload.count_new(file.path)
 
     def commit(self, file: File) -> None:
-        """Return when the server has what was written so far (fsync). Raises what kept it from that."""
+        """Return when the server has what was written so far (fsync). Raises the error that kept it from that."""
         self.seal(file)
         wanted = file.generation
         while True:
@@ -184,7 +184,7 @@ class WriteBack:
             if change is not None:
                 self.queue.commit(change)
                 if change.generation >= wanted and file.base.id == change.staged_id != "":
-                    return  # it is placed; what was closed since is another's to wait for
+                    return  # it is placed; bytes closed since are for another call
 
     def bring_to_rest(self, file: File) -> None:
         """Return when no save of this File is half done on the server; a save that can't be waited for is begun anew.
@@ -270,7 +270,7 @@ class WriteBack:
         return Victim(pending.base, pending.item, None, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
-        """Something else has the name: let go of what had it, which is `over` if it is a file of this machine only."""
+        """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""
         if over is not None:
             self.state.unname(over)
         if victim.pending is not None:
@@ -318,7 +318,7 @@ class WriteBack:
         self.queue.save(file, by=due)
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
-        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError: then that is there again.
+        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back.
 
         The victim goes on being shown until the move is done.
         """
@@ -427,7 +427,7 @@ class WriteBack:
             raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
         for file in found:
             _check_closed(file)
-        # What is in a directory goes before it.
+        # The entries of a directory go before it.
         found.sort(key=lambda file: (file.unmade, -(file.path or "").count("/")))
         targets = [(file, file.path or "") for file in found]
         return [(target, self._give_up(file, target)) for file, target in targets]
@@ -440,7 +440,7 @@ class WriteBack:
                 raise FsError(errno.ENOENT, f"{target} was just sent")
             _check_closed(file)
             local, change = file.local, file.change
-            with contextlib.suppress(FsError):  # what can't be read is given up without a copy
+            with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
                 local = local or state.bytes.open(file.ino, file.generation)
             kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
             if change is not None and (change.running or (change.begun and not self._take_back(file))):

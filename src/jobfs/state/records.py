@@ -199,7 +199,7 @@ _MEMORY = {"memory": True}
 class File:
     """A file, directory or symbolic link of which this machine knows more than the server.
 
-    `path`: its name here; None once it is unlinked and only open. `item_id`: what it is on the server, "" if only here.
+    `path`: its name here; None once it is unlinked and only open. `item_id`: its item on the server, "" if only here.
     `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `draft`: a generation that was
     begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that its next save gives it. `boot`:
     in which run of this machine the bytes were closed, "" once they were seen on the disk: after another boot they prove nothing.
@@ -237,9 +237,9 @@ class File:
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The bytes that are read and written here: those of `generation`, or of a later one that was not closed yet.
     local: Local | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: What is being done about it on the server, or will be.
+    #: Its Change, under way or to come.
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: Who has it open.
+    #: One for each open of it.
     handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
     #: Guards the bytes and handles; together with the state's lock, the generation. Taken before it, never held across a request.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
@@ -356,7 +356,7 @@ class Change:
 
     @property
     def gives_back(self) -> bool:
-        """True if what it set aside goes back to its name: its caller was told that it failed."""
+        """True if its asides go back to their name: the caller was told that the change failed."""
         return self.stage is Stage.CANCELLED and self.verb in (Verb.MKDIR, Verb.MOVE)
 
     @property

@@ -125,7 +125,7 @@ class State:
             return dict(self._shown.get(directory, {})), meanwhile
 
     def beneath(self, directory: str) -> list[File]:
-        """Every File below a directory whose path is this machine's word: it is open, or has something that is only here."""
+        """Every File below a directory, if it is open or has something that is only here: its path is this machine's word."""
         with self.lock:
             return [
                 file

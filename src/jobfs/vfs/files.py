@@ -455,7 +455,7 @@ class Files(Shared):
             self._write_back.commit(file)
 
     def release(self, fh: int) -> None:
-        """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
+        """The last descriptor is closed: dirty bytes are committed to the journal, their upload begins after the delay."""
         handle = self._handles.pop(fh, None)
         if handle is None:
             return

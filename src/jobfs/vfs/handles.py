@@ -43,7 +43,7 @@ class OpenResult(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who asks."""
+    """The user, group and process that make a call."""
 
     uid: int
     gid: int

@@ -87,7 +87,7 @@ class Walk:
 class Prefetch:
     """Watches which files are read from their start, and has the content store fetch what comes next.
 
-    No request is made here, nor a listing: what is fetched ahead is what the last listing showed. Thread-safe; its lock
+    No request is made here, nor a listing: files are fetched ahead as the last listing showed them. Thread-safe; its lock
     comes before those of namespace and content.
     """
 

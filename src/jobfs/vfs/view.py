@@ -130,7 +130,7 @@ class View:
         return children
 
     def _children(self, path: str) -> dict[str, Item]:
-        """What the server has in a directory, or had however long ago if something below is only here. Raises ApiError."""
+        """What the server has in a directory; in an outage the last listing, if something below is only here. Raises ApiError."""
         try:
             return self.namespace.children(path)
         except COULD_NOT_ASK:

@@ -58,7 +58,7 @@ ANSWER = struct.Struct("=IiQ")
 
 #: Seconds between looks at the requests that wait; every so many looks, also at which programs were told to end.
 _LOOK, _SIGNALS = 0.05, 4
-#: Seconds until a read is answered with EINTR. It may read a page of a memory map, where an error is SIGBUS: a slow server must
+#: Seconds until a read is answered with EINTR. The read may be of a memory map, where an error is SIGBUS: a slow server must
 #: not bring that on a program that would have had the time to tidy up.
 _READ_PATIENCE = 1.0
 

@@ -272,7 +272,7 @@ class Cleanup:
             try:
                 self._client.delete(change.staged_id)
             except (NotFoundError, UnavailableError):
-                # Its transaction id is a tombstone: it is deleted when a later listing shows it.
+                # Its transaction id is a tombstone: the item is deleted when a later listing shows it.
                 log.info("a staged item of %s is left to be deleted later", change.target)
         with self._state.lock:
             if change.stage is Stage.CANCELLED:

@@ -289,7 +289,7 @@ def repath(state: State, change: Change) -> None:
 
 
 def find_renamed(context: Context, change: Change) -> None:
-    """Ask the server whether a directory was renamed when the last mount ended. Raises ApiError: nothing can be shown then."""
+    """Ask the server whether a directory was renamed just before the last mount ended. Raises ApiError: nothing is shown."""
     with contextlib.suppress(NotFoundError):
         if context.client.get(change.staged_id).path == change.target:
             repath(context.state, change)

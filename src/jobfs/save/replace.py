@@ -374,7 +374,7 @@ class Replace:
         return moved
 
     def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
-        """The item was not set aside: it is another's, or went with its directory. Raises `error` if a move is refused."""
+        """The item was not set aside: others moved it, or it went with its directory. Raises `error` if the move is refused."""
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_directory(names.parent(change.target))
@@ -421,7 +421,7 @@ class Replace:
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
-        """After a lost move or a restart: look for the staged item (R6). True: it is where it was; False: all else is done."""
+        """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""
         for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)

@@ -290,7 +290,7 @@ def _times(file: File, otherwise: int) -> tuple[int, int, int]:
 
 
 def is_shown(file: File | None) -> TypeGuard[File]:
-    """True if a File is shown at its path whatever the server has there; for a directory, a File may just hold attributes."""
+    """True if a File is shown at its path whatever the server has there; of a server's directory it has attributes only."""
     return file is not None and (file.stays or file.kind is not Kind.DIRECTORY)
 
 

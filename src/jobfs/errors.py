@@ -42,7 +42,7 @@ class FsError(JobfsError):
 
 
 class ApiError(JobfsError):
-    """What came of one request; `endpoint` is the operation's name, `status` the HTTP status if any."""
+    """The failure of one request; `endpoint` is the operation's name, `status` the HTTP status if any."""
 
     def __init__(
         self, message: str, *, endpoint: str = "", status: int | None = None, errno: int | None = None
@@ -122,11 +122,11 @@ class AnswerLostError(UnavailableError):
 
 
 class WrongAnswerError(AnswerLostError):
-    """A changing request was answered with success, and with something else than was asked for: a look tells what was done."""
+    """A changing request succeeded, but its answer shows something else than was asked for: a look tells what was done."""
 
 
 class OutOfTimeError(UnavailableError):
-    """The call that asked had no time left: the server was not asked, or had none to answer. That says nothing of it."""
+    """The call had no time left: the server was not asked, or had no time to answer. That says nothing of the server."""
 
     errno = _errno.ETIMEDOUT
 

@@ -44,7 +44,7 @@ _LISTS = {
 }
 #: Entries of a list that are shown; --json has them all.
 _MOST = 20
-#: Seconds after which a description of the job is no longer taken for what it is now.
+#: Seconds after which a description of the job is no longer taken for its present state.
 _OLD = 30.0
 
 
@@ -106,7 +106,7 @@ def _print(reports: Reports) -> None:
 
 
 def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], object] | None) -> int:
-    """Look and show until Ctrl-C, without a `show` one view, as far as a terminal has lines; the exit code of the last look.
+    """Look and show until Ctrl-C; without `show`, in a view cut to the terminal's lines. Returns the last look's exit code.
 
     Raises JobfsError once nothing is mounted.
     """
@@ -135,7 +135,7 @@ def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], ob
 
 
 def _pictured(reports: Sequence[Status]) -> RenderableType:
-    """What a person reads of mounts: the facts, what needs them, and the lists."""
+    """Mounts as a person reads of them: the facts, the problems, and the lists."""
     from rich.console import Group
     from rich.text import Text
 
@@ -156,7 +156,7 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
         if entries:
             title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
             yield Text(title, "bold red" if needed else "bold")
-            # What failed comes first.
+            # Files that failed come first.
             for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
                 yield Text(f"  {shown(_described(entry))}")
                 if entry.get("diff"):

@@ -42,7 +42,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds: for the kernel to greet a new mount; for programs that only take a look to leave before umount is refused; for
 #: callbacks in flight to end once the mount is over.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
-#: Seconds between looks at what others do.
+#: Seconds between looks at what other threads and programs do.
 _LOOK = 0.1
 #: Seconds after which the service manager hears how much is unsent.
 _TELL = 1.0
@@ -68,9 +68,9 @@ def run(
 ) -> int:
     """Mount what `build` makes at the slot's directory and serve it until it is unmounted. Main thread only.
 
-    `say` shows the user a sentence; `on_mounted` is called once the mount answers. The exit code is 0 if the server     has
-    everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the     process by itself,
-    when a call that nobody can wait for is still in flight.
+    `say` shows the user a sentence; `on_mounted` is called once the mount answers. The exit code is 0 if the server has
+    everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the process by itself, when
+    a call that nobody can wait for is still in flight.
     """
     stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)

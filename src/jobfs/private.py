@@ -1,4 +1,4 @@
-"""Directories and files that only this user writes: what is found in them is believed."""
+"""Directories and files that only this user writes: their contents are believed."""
 
 from __future__ import annotations
 

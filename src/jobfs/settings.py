@@ -97,7 +97,7 @@ def _define(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """What a mount is told, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
+    """The settings of a mount, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

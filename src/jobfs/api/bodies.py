@@ -68,7 +68,7 @@ class Body(httpx.SyncByteStream):
         path, size = self._file
         sent, began = 0, time.monotonic()
         since = began
-        # A small file goes out in one piece: each is a write, a packet, and work for the server.
+        # A small file goes out in one piece: each piece is a write, a packet, and work for the server.
         piece = self._head
         try:
             with open(path, "rb") as file:
@@ -131,7 +131,7 @@ Encoding = Literal["multipart", "json"]
 CreateEncoding = Literal["auto", "multipart", "json"]
 
 _UNSUPPORTED_MEDIA_TYPE = 415
-#: Statuses that may be about the form of a create; any other is about what was asked, or about who asks.
+#: Statuses that may be about the form of a create; any other is about the request itself, or about the key.
 _ABOUT_THE_FORM = frozenset({400, 415, 422})
 #: Errors that show that the form was right: the server read the request, and refused what it says. "Invalid path" is none of
 #: them: servers also say it of a body that they did not understand.

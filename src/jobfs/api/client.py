@@ -196,7 +196,7 @@ class Client:
         kind: Kind | None = None,
         once: bool = False,
     ) -> Item:
-        """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it.
+        """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
 
         `kind`: the item's kind, if it is known: the answer has to show it. `once`: as for `delete` (save/protocol.md R8).
         """
@@ -265,7 +265,7 @@ class Client:
         self.line.break_off()
 
     def close(self) -> None:
-        """Close every connection; what waits for a retry ends at once."""
+        """Close every connection; requests that wait for a retry end at once."""
         self._wire.close()
 
     def __enter__(self) -> Client:
@@ -385,7 +385,7 @@ class Client:
 
 
 def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
-    """`start`, `length` and `total` of what answers a request for the bytes from `start` on; raises MismatchError."""
+    """`start`, `length` and `total` of the answer to a request for the bytes from `start` on; raises MismatchError."""
     headers, packed = answer.headers, compressed(answer.headers)
     if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return start, 0, None

@@ -1,7 +1,7 @@
 """The time that a system call has: one deadline over all that it asks, looks at again and tries again (vfs/semantics.md 3).
 
 The thread that serves a call sets it (`begin`), and every wait in the call ends with it. Work that a call hands to other threads
-takes it along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
+takes it along (`carried`). A thread without a deadline works in the background: there, each request has a timeout of its own.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def _check_key(key: str) -> str:
 
 
 def fixed_key(key: str) -> KeySource:
-    """A source that always gives this key; raises UsageError at once if it can't be one."""
+    """A source that always gives this key; raises UsageError at once if it can't be a key."""
     checked = _check_key(key)
     return lambda: checked
 

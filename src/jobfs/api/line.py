@@ -1,4 +1,4 @@
-"""The connections to one server, who may use them, and in which order: room for people (vfs/semantics.md 3).
+"""The connections to one server, which requests may use them, and in which order: room for people (vfs/semantics.md 3).
 
 Requests that a program waits for go before the background, small before large. Two of the connections (one of up to four) are for
 small requests that a program waits for. Large transfers have half of the connections at most, so that small work in the
@@ -89,8 +89,8 @@ class Line:
             with self._lock:
                 self._grant()
                 if not waited or (large and self.moved_at > since):
-                    # In the background the time in the queue does not count. Nor does it for a large transfer while bytes move on
-                    # the line: it has to share that.
+                    # In the background the time in the queue does not count. Nor does it for a large transfer while bytes move:
+                    # the line is shared.
                     deadline.extend(time.monotonic() - since)
                 if waiter.granted is not None:
                     break
@@ -129,7 +129,7 @@ class Line:
                 _shut_down(connection)
 
     def wanted(self, before: int) -> bool:
-        """True if a request waits whose rank comes before this one."""
+        """True if a request waits whose rank comes before this rank."""
         return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))
 
     def _grant(self) -> None:

@@ -163,7 +163,8 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         if isinstance(entry, _WireItem):
             items.append(entry.item())
         else:
-            # An item without an id is known by its place: on two pages it is the same one; two on one page are two.
+            # An item without an id is known by its place in the list: so on two pages it counts once, and two items on a page
+            # count twice.
             unknown.append(entry.id or f"{NAMELESS}{skip + place}")
     if unknown:
         logger.debug("items left out, of a type or form not known: %d", len(unknown))

@@ -49,7 +49,7 @@ _NO_BODY = httpx.ByteStream(b"")
 
 
 class Send(NamedTuple):
-    """What is sent for a call; `streamed`: the caller reads the answer's body, if the file has bytes from the asked one on.
+    """What is sent for a call; `streamed`: the caller reads the answer's body, if the file goes on at the byte asked for.
 
     `large`: the answer's body is large (see line.py), or may be.
     """
@@ -87,7 +87,7 @@ class Stream:
             self._deadline.renew()
 
     def close(self) -> None:
-        """Give the connection back; one that still has bytes to come is closed."""
+        """Give the connection back; if bytes of the body are still to come, the connection is closed."""
         try:
             self._response.close()
         finally:

@@ -29,7 +29,7 @@ def set_up(level: str, key: KeySource, form: str = "text") -> None:
 
 
 def keep_in(path: Path) -> bool:
-    """From now on what is logged or printed goes to `path`, which only this user can read; one older file is kept.
+    """From now on everything logged or printed goes to `path`, which only this user can read; one older file is kept.
 
     False if it goes to the journal and stays there.
     """

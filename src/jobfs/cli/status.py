@@ -88,7 +88,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
 
 def _checked(report: Status) -> Status:
-    """The report of a mount. Raises JobfsError for one that is of another version."""
+    """The report of a mount. Raises JobfsError if the mount is of another version."""
     if report.get("schema") != document.SCHEMA:
         where = report.get("directory")
         raise JobfsError(
@@ -166,7 +166,7 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def _facts(report: Status) -> Iterator[tuple[str, str]]:
-    """What is said of a mount in a line each: a name and a text."""
+    """The facts on a mount, a line each: a name and a text."""
     yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
     yield "job", f"{report['job_id']} {_job(report['job'])}"
     yield "server", f"{report['base_url']} {_server(report)}"

@@ -114,10 +114,10 @@ def read_all(fd: int, position: int, size: int) -> bytes:
 
 
 class DiskCache:
-    """Whole contents on disk, and unfinished ones, under `limit` bytes together. Thread-safe.
+    """Whole and unfinished contents on disk, under `limit` bytes together. Thread-safe.
 
-    `lock` is the store's, never held across I/O. Methods that write raise OSError; those that look do not.
-    Raises UsageError if the directory is not this user's alone.
+    `lock` is the store's, never held across I/O. Methods that write raise OSError; methods that only look do not. Raises
+    UsageError if the directory is not this user's alone.
     """
 
     def __init__(self, directory: Path, limit: int, lock: threading.RLock) -> None:
@@ -137,7 +137,7 @@ class DiskCache:
         self._numbers = itertools.count()
         try:
             self._own()
-            shutil.rmtree(self._parts, ignore_errors=True)  # what a mount that was killed has left
+            shutil.rmtree(self._parts, ignore_errors=True)  # parts that a killed mount has left
             os.mkdir(self._parts, 0o700)
             self._distrust_after_a_start()
         except OSError as error:
@@ -244,7 +244,7 @@ class DiskCache:
         self._gone(name)
 
     def fit(self, room: int = 0) -> None:
-        """Bring the cache, and `room` bytes that are about to come, under its limit: what was used least recently goes.
+        """Bring the cache, and `room` bytes that are about to come, under its limit: contents that were used least recently go.
 
         Does nothing before the first scan, which runs in the background.
         """
@@ -284,7 +284,7 @@ class DiskCache:
             self._scanned = True
 
     def close(self) -> None:
-        """Remove what is unfinished."""
+        """Remove unfinished contents."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
     # -- the caches of other mounts -----------------------------------------------------------------------
@@ -317,7 +317,7 @@ class DiskCache:
                 os.fchmod(handle, 0o700)
 
     def _make_again(self) -> None:
-        """Somebody has cleared the cache."""
+        """Make the directories again, as somebody has cleared the cache."""
         try:
             self._own()
         except UsageError as error:  # another user was faster

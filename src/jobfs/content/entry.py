@@ -28,7 +28,7 @@ _log = logging.getLogger("jobfs.content")
 
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
-#: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
+#: Seconds in which a failure answers the next read too: the kernel asks twice for bytes that its readahead missed.
 _ECHO = 0.02
 #: Seconds that a reader gives a transfer to report its own, better worded failure.
 _GRACE = 0.5
@@ -306,7 +306,7 @@ class Entry:
                 return nearest
         if self.link.ranges is False:
             for fetch in self.fetches:
-                fetch.stop = True  # a stream that has passed what is missing: start over
+                fetch.stop = True  # a stream that has passed the missing bytes: start over
             return self._begin(0, None)
         if whole:
             return self._begin(position if run.from_start else self.have.covered_until(0), None)
@@ -408,7 +408,7 @@ class Entry:
             self._reset()
         try:
             if error is None and self.pins and not fetch.stop:
-                self.prove()  # before readers come to what was brought ahead of them
+                self.prove()  # before readers come to the bytes that were brought ahead of them
             self.settle()
         except JobfsError as unsettled:
             _log.warning("%s", str(unsettled))
@@ -447,7 +447,7 @@ class Entry:
         self._disk.fit()
 
     def _keep(self) -> None:
-        """Make the complete file the content of its version, or leave it to those who have it open."""
+        """Make the complete file the content of its version, or leave it to the handles that have it open."""
         part = self.file
         file = None if part is None else self._disk.keep(part, version_name(self.version), self.size)
         with self.cond:

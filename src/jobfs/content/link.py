@@ -17,7 +17,7 @@ from jobfs.nodes import Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
-#: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
+#: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
 _COARSE, _FINE = 2.0, 0.05
 #: So many sizes are remembered, of versions whose items do not tell theirs.
 _SIZES = 1 << 17
@@ -38,7 +38,7 @@ class Pool:
         self._lock = lock
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._unused = 0  # threads without a job, less the jobs that wait for one
+        self._unused = 0  # threads without a job, less the jobs that wait for a thread
         self._closed = False
 
     @property
@@ -61,7 +61,7 @@ class Pool:
         return True
 
     def close(self, timeout: float) -> None:
-        """Begin nothing any more, and wait up to `timeout` seconds for what has begun."""
+        """Begin no more jobs, and wait up to `timeout` seconds for those that have begun."""
         with self._lock:
             self._closed = True
         deadline = time.monotonic() + timeout

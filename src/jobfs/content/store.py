@@ -100,7 +100,7 @@ class Content:
         return (self._entry or self._store.attach(self)).fetch()
 
     def bring(self) -> None:
-        """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
+        """Bring everything, in this thread and behind transfers that readers wait for; errors are left to readers."""
         if not self.whole:
             (self._entry or self._store.attach(self)).bring()
 
@@ -343,7 +343,7 @@ class ContentStore:
         return size
 
     def close(self) -> None:
-        """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
+        """Stop every transfer, answer every reader, remove unfinished contents; takes at most two seconds."""
         self._link.closed = True
         with self._lock:
             for entry in self._entries.values():
@@ -354,7 +354,7 @@ class ContentStore:
         self._disk.close()
 
     def _scan(self) -> None:
-        """Learn what is on disk, in the background, and tidy up after mounts that come no more."""
+        """Learn what is on disk, in the background, and remove the caches of mounts whose state is gone."""
         self._disk.scan()
         self._disk.fit()
         try:

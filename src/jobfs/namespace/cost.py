@@ -43,11 +43,11 @@ class Cost:
         self._finds.append(now)
 
     def storm(self, now: float) -> bool:
-        """True if another find would be one too many within a second."""
+        """True if another find would be too many within a second."""
         return len(self._finds) == _HANDFUL and self._finds[0] > now - _SECOND
 
     def affords(self, age: float, max_age: float | None) -> bool:
-        """True if a snapshot of this age may be replaced by one that is to be `max_age` old at most (None: the effective TTL).
+        """True if a listing may replace a snapshot of this age, to get one at most `max_age` old (None: the effective TTL).
 
         With a `max_age`, the duration of the last listing decides: a listing that takes longer would be too old at once.
         """

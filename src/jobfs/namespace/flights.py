@@ -19,7 +19,7 @@ from jobfs.errors import (
 
 #: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
-#: Of them, those that say nothing of the server either.
+#: Of these errors, those that say nothing of the server either.
 NOT_ASKED = (OutOfTimeError, HeldBackError)
 
 

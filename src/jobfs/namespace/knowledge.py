@@ -132,7 +132,7 @@ class Knowledge:
             self._changes.popleft()
 
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
-        """Take in what a find said, unless something newer is known of this path or of these items."""
+        """Take in the answer of a find, unless something newer is known of this path or of these items."""
         ids = [item.id for item in items]
         if self._overtaken(ticket, path, ids):
             return
@@ -153,7 +153,7 @@ class Knowledge:
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
-        """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
+        """Replace the tree by a newer one, except for changes since its listing began; returns the old one."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for _, change in self._changes:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
@@ -216,7 +216,7 @@ class Knowledge:
         self.tree.drop(known.id)
         beside = self.tree.candidates(path)
         if known.is_dir and any(other.is_dir for other in beside):
-            # Two directories share what lies below: only the server knows what went with this one.
+            # Two directories share the items below: only the server knows which of them went with this directory.
             self._doubt(path, self._next())
         elif known.is_dir:
             for other in self.tree.below(path):

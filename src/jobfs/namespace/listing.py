@@ -1,4 +1,4 @@
-"""A snapshot of all items that never lacks one that was there throughout (vfs/semantics.md 1).
+"""A snapshot of all items, which never lacks an item that was there throughout (vfs/semantics.md 1).
 
 One pass reads the item list by parallel, overlapping pages, and tells whether it held still meanwhile.
 """
@@ -117,7 +117,7 @@ class Pass:
 
     @property
     def flaw(self) -> str | None:
-        """What shows that the list moved, apart from what this mount did; None if nothing does."""
+        """The sign that the list moved other than by this mount; None if there is none."""
         if self._gaps(self.pages):
             return "its order changed"
         if self.ours:
@@ -180,7 +180,7 @@ class Lister:
     def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
         """All items; `known` gives the ids of those that are believed to exist. Raises ApiError.
 
-        `ours` gives the ids of what this mount has changed since the reading began: the caller knows better of these.
+        `ours` gives the ids of items that this mount has changed since the reading began: of these the caller knows better.
 
         A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Changes that cancel each
         other out in number can hide an item that a rename moved to a page that was read already. So an item that was known
@@ -246,7 +246,7 @@ class Lister:
         return set() if len(this.pages) == 1 or (many and agreed) else lost
 
     def close(self) -> None:
-        """Stop the threads; what is under way is waited for."""
+        """Stop the threads; requests under way are waited for."""
         self._executor.shutdown(cancel_futures=True)
 
     def _get(self, item_id: str) -> Item | None:

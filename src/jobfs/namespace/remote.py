@@ -56,7 +56,7 @@ _PATIENCE, _TIMES = 2.0, 8
 _PAUSE = 1.0
 #: Failures of a listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
-#: Seconds for which a listing is good for all who remove directories, at least.
+#: Seconds for which a listing is good for every removal of a directory, at least.
 _RECENT = 1.0
 
 
@@ -290,7 +290,7 @@ class Namespace:
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
 
-        Only a listing sees implicit directories and what is being saved.
+        Only a listing sees implicit directories, and names that are being saved.
         """
         if shown is not None and shown.implicit:
             return True
@@ -301,7 +301,7 @@ class Namespace:
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
     def _board_listing(self, *, insists: bool) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for one and then for another."""
         if None in self._flights:
             return self._flights[None], False
         self._check(insists=insists)

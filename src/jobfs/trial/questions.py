@@ -38,7 +38,7 @@ _FORMS = {
     "with capitals": "Capitals",
     "with a blank at its end": "blank ",
 }
-#: What is sent, and compared with what comes back.
+#: The bytes that are sent, and compared with those that come back.
 _CONTENT = random.Random(1).randbytes(3000)
 #: Seconds after which items of another try are taken away: no try takes that long.
 ABANDONED = 600.0
@@ -165,7 +165,7 @@ class Trial:
 
 @contextlib.contextmanager
 def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
-    """Whether a second create at `path` is refused; what was made is taken away at the end. Raises ApiError.
+    """Whether a second create at `path` is refused; created items are taken away at the end. Raises ApiError.
 
     `source` has the one byte that a file gets.
     """

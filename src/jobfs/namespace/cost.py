@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
-#: Listings may take a fifth of the wall time. How long one usually takes is the median of the last 5, known from 3 on.
+#: Listings may take a fifth of the wall time. How long one usually takes is the median of the last `_RECENT`, known from
+#: `_ENOUGH` on.
 _SHARE = 5.0
 _RECENT, _ENOUGH = 5, 3
 #: So many finds within a second are no storm yet.

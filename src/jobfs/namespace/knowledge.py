@@ -228,7 +228,7 @@ class Knowledge:
         self._doubt(path, self._next())
 
     def changed(self, ticket: int) -> set[str]:
-        """The ids of items that this mount has changed since a request with this ticket, which still is in the air, started.
+        """The ids of items that this mount has changed since the start of a request with this ticket, which is still in the air.
 
         Empty if a directory got another name: the items in it may be anywhere in the list, and need not be known.
         """

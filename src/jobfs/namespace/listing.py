@@ -117,7 +117,7 @@ class Pass:
 
     @property
     def flaw(self) -> str | None:
-        """The sign that the list moved other than by this mount; None if there is none."""
+        """The sign that others than this mount have moved the list; None if there is none."""
         if self._gaps(self.pages):
             return "its order changed"
         if self.ours:

@@ -1,4 +1,4 @@
-"""The entry point: runs a command and turns whatever comes of it into one sentence and an exit code."""
+"""The entry point: runs a command and turns its outcome into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ UNEXPECTED = 70
 
 
 def main() -> int:
-    """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
-    # httpx's own command line is not wanted here: it would load rich, for as long as all of httpx takes.
+    """Run the command line; the exit code: 2 for bad input, 70 for an unexpected error."""
+    # httpx's own command line is not needed here: it would load rich, which takes as long as all of httpx.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     _prepare_streams()
     try:
@@ -44,14 +44,14 @@ def _prepare_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for as long as this runs
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who called it
+        if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
 
 def _unexpected(error: Exception) -> int:
-    # What is still buffered must not fail again when the interpreter ends: nobody reads on, or a disk is full.
+    # Buffered output must not fail again when the interpreter ends: its reader is gone, or a disk is full.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error, BrokenPipeError):
@@ -69,7 +69,7 @@ def _tell(message: str, code: int) -> int:
 
 
 def _keep_trace() -> str:
-    """Write the traceback to a file of the user's own; in words where it is."""
+    """Write the traceback to a file of the user's own. Returns in words where it is."""
     trace = traceback.format_exc()
     try:
         handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")

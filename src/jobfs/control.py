@@ -26,7 +26,7 @@ _log = logging.getLogger("jobfs.control")
 
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
-#: Seconds until the next try where descriptors, memory or threads are short, which passes.
+#: Seconds until the next try when descriptors, memory or threads are short for a while.
 _SHORTAGE = 0.05
 
 
@@ -41,7 +41,7 @@ class Conversation:
         self._connection = connection
 
     def progress(self, sent: Sent) -> None:
-        """Tell the other side how far it is; never raises, for the work goes on without a listener too."""
+        """Tell the other side how far the work is; never raises, for the work goes on without a listener too."""
         self._send({"progress": sent})
 
     def say(self, sentence: str) -> None:
@@ -141,7 +141,7 @@ def call(
     progress: Callable[[Sent], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Any:
-    """What the mount of the slot `directory` answers; `progress` and `say` get what it tells meanwhile.
+    """What the mount of the slot `directory` answers; `progress` and `say` get its messages meanwhile.
 
     Raises NoMountError if its process is gone, or says nothing for `timeout` seconds; FsError if it refuses.
     """
@@ -150,7 +150,7 @@ def call(
             connection.settimeout(timeout)
             with _address(directory) as address:
                 connection.connect(address)
-            # Who refuses at once may have hung up before it reads this; its answer is there all the same.
+            # A mount that refuses at once may hang up before it reads this; its answer can be read all the same.
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
             return _result(connection, progress or (lambda sent: None), say or (lambda sentence: None))
@@ -175,7 +175,7 @@ def _result(connection: socket.socket, progress: Callable[[Sent], None], say: Ca
 
 @contextlib.contextmanager
 def _address(directory: Path) -> Iterator[str]:
-    """The socket's address by way of a descriptor: that of a long path would not fit in 108 bytes."""
+    """The socket's address by way of a descriptor: a long path would not fit in 108 bytes."""
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{handle}/{SOCKET}"

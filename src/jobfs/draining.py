@@ -1,4 +1,4 @@
-"""Draining: bring what is unsent to the server, as long as that gets on and somebody waits for it (vfs/semantics.md 6)."""
+"""Draining: send everything unsent, as long as that makes progress and somebody waits for it (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def drain(
     cancelled: Callable[[], bool],
     patience: float,
 ) -> list[Any]:
-    """Send what is unsent (at or below `path`); what is left when that ends, or after `timeout` seconds.
+    """Send everything unsent (at or below `path`). Returns what is left when that ends, or after `timeout` seconds.
 
-    It also ends once `cancelled()`, or when it has not got on for `patience` seconds and a quarter: an attempt fails when it
-    has not got on for `patience`, and so the next one has begun.
+    It also ends once `cancelled()`, or after 1.25 times `patience` seconds without progress: an attempt fails after `patience`
+    seconds without progress, and by then the next one has begun.
     """
     files, size, moved = 0, 0, time.monotonic()
 
     def going_on(sent: Sent) -> None:
         nonlocal files, size, moved
-        # Once nothing is unsent, what was set aside is cleaned up, which has a bound of its own.
+        # Once nothing is unsent, items that were set aside are cleaned up, which has a bound of its own.
         cleaning = sent.files == sent.all_files and not vfs.unsent(path)
         if sent.files > files or sent.bytes > size or cleaning:
             files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
@@ -61,7 +61,7 @@ def kept(left: Sequence[Any]) -> str:
 
 
 def describe(left: Sequence[Any], most: int = 10) -> str:
-    """The paths in a list of what is unsent, in one line; what was refused is not tried by itself."""
+    """The paths in a list of unsent files, in one line; refused ones, which are not tried again by themselves, are marked."""
     names = [
         entry
         if isinstance(entry, str)

@@ -22,7 +22,7 @@ _Error = TypeVar("_Error", bound=JobfsError)
 
 
 def again(error: _Error) -> _Error:
-    """A copy of `error` to raise once more, or in another thread, without the frames that the first one holds on to."""
+    """A copy of `error` to raise once more, or in another thread, without the frames that `error` itself holds on to."""
     fresh = type(error).__new__(type(error), *error.args)
     fresh.__dict__.update(error.__dict__)
     return fresh
@@ -42,7 +42,7 @@ class FsError(JobfsError):
 
 
 class ApiError(JobfsError):
-    """What came of one request; `status` is the HTTP status if any."""
+    """The failure of one request; `status` is the HTTP status if any."""
 
     def __init__(self, message: str, *, status: int | None = None, errno: int | None = None) -> None:
         super().__init__(message, errno=errno)
@@ -119,11 +119,11 @@ class AnswerLostError(UnavailableError):
 
 
 class WrongAnswerError(AnswerLostError):
-    """A changing request was answered with success, and with something else than was asked for: a look tells what was done."""
+    """A changing request succeeded, but its answer shows something else than was asked for: a look tells what was done."""
 
 
 class OutOfTimeError(UnavailableError):
-    """The call that asked had no time left: the server was not asked, or had none to answer. That says nothing of it."""
+    """The call had no time left: the server was not asked, or had no time to answer. That says nothing of the server."""
 
     errno = _errno.ETIMEDOUT
 

@@ -1,7 +1,7 @@
-"""Memory of the C library: what is free goes back to the system.
+"""Memory of the C library: free memory goes back to the system.
 
-Left alone, glibc gives each thread an arena of its own, and keeps there what it needed once: after a quarter of an hour with
-eight busy programs that is more than everything which is in use.
+By default, glibc gives each thread an arena of its own, and keeps in it all memory that it once needed: after a quarter of an
+hour with eight busy programs that is more than all memory in use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
-#: mallopt(3): the numbers of two parameters, and what they are set to.
+#: mallopt(3): the numbers of two parameters, and their values.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _ARENAS, _LARGE = 2, 1 << 20
 

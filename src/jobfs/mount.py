@@ -1,10 +1,10 @@
 """One mount from its first request to its last: run, drain, unmount (vfs/semantics.md 6).
 
-It is over when the kernel says so: it is unmounted and nothing in it is open any more. Whoever wants it to end
-(a signal, `jobfs umount` over the control socket, a umount from outside) only unmounts it, and the main thread
-waits for that moment. What is sent then was closed before, so the last drain misses nothing.
+A mount is over when the kernel says so: it is unmounted and nothing in it is open any more. A signal, `jobfs umount` over the
+control socket, or a umount from outside only unmounts it, and the main thread waits until it is over. By then every file is
+closed, so the last drain misses nothing.
 
-Signals are blocked in every thread and taken by one that only waits for them, so that none ever interrupts a callback.
+Signals are blocked in every thread and taken by a thread that only waits for them, so that none ever interrupts a callback.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.mount")
 
-#: Signals that end a mount, but for those that whoever started it has them ignored, as nohup does.
+#: Signals that end a mount, except those that were ignored when it was started, as with nohup.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-#: Seconds: for the kernel to greet a new mount; for programs that just look to leave before umount is refused;
-#: for callbacks in flight to end once it is over.
+#: Seconds: for the kernel to greet a new mount; for programs that only take a look to leave before umount is refused; for
+#: callbacks in flight to end once the mount is over.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
-#: Seconds between looks at what others do.
+#: Seconds between looks at what other threads and programs do.
 _LOOK = 0.1
 #: Seconds after which the service manager hears how much is unsent.
 _TELL = 1.0
-#: Seconds in which threads that nothing keeps end.
+#: Seconds in which threads end that nothing holds up.
 _INSTANT = 0.5
 
 
@@ -68,9 +68,9 @@ def run(
 ) -> int:
     """Mount what `build` makes at the slot's directory and serve it until it is unmounted. Main thread only.
 
-    `say` shows the user a sentence; `on_mounted` is called once it answers. The exit code is 0 if the server
-    has everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the
-    process by itself, when a call that nobody can wait for is still in flight.
+    `say` shows the user a sentence; `on_mounted` is called once the mount answers. The exit code is 0 if the server has
+    everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the process by itself, when
+    a call that nobody can wait for is still in flight.
     """
     stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
@@ -93,20 +93,20 @@ class Mount:
         say: Callable[[str], None],
         stopping: frozenset[signal.Signals],
     ) -> None:
-        """`stopping`: signals, blocked in every thread, that end it."""
+        """`stopping`: signals, blocked in every thread, that end the mount."""
         self._settings, self._slot, self._say, self._stopping = settings, slot, say, stopping
         #: Names of signals; "" when it is over.
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._over = threading.Event()
         self._signals = 0
         self._serving = False
-        #: What was mounted at its directory just before it was.
+        #: What was mounted at its directory before.
         self._before: MountInfo | None = None
         self._detaching = threading.Lock()
-        #: When whoever unmounts it wants everything to be over (monotonic time).
+        #: When everything has to be over, as its unmounting was told (monotonic time).
         self._end: float | None = None
         self._sent = Sent(0, 0)
-        # Programs that are started from here on do not hear of it: they are not the service.
+        # Programs that are started from here on do not get the variable: they are not the service.
         self._manager = ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))
         self._finished = threading.Event()
         self._left: list[Any] = []
@@ -114,7 +114,7 @@ class Mount:
 
     @property
     def _directory(self) -> str:
-        """Where it is, as far as anybody has asked."""
+        """The directory where it was asked to be."""
         return self._slot.record.directory
 
     def start(self, build: Callable[[], Mounted]) -> None:
@@ -134,14 +134,14 @@ class Mount:
             raise
 
     def abandon(self) -> None:
-        """Something went wrong that nobody expected: leave no dead mount. Raises nothing."""
+        """After an unexpected error: leave no dead mount. Raises nothing."""
         with contextlib.suppress(JobfsError, OSError):
             there = mount_at(self._directory)
             if self._serving and there is not None and there != self._before:
                 unmount(self._directory, lazy=True)
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
-        """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
+        """Wait until nothing more can be written, send what is left, tell callers of umount, and put everything away."""
         self._manager.tell("READY=1", f"MAINPID={os.getpid()}", _how_much(self._number_unsent()))
         try:
             on_mounted()
@@ -156,7 +156,7 @@ class Mount:
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
         self._finished.set()
         if self._left:
-            # Whoever still waits for the server would only keep this from ending.
+            # Requests that still wait for the server would only keep this from ending.
             self._mounted.break_off()
             self._say(kept(self._left))
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
@@ -179,7 +179,7 @@ class Mount:
                 self._mounted.vfs.empty_trash()
             self._mounted.close()
         self._server.close()
-        # The last word on disk; without it the next mount looks for what is left, and finds nothing.
+        # Written last; without it the next mount would look for something left, and find nothing.
         try:
             self._slot.write_record(clean=clean)
         except UsageError as error:
@@ -210,7 +210,7 @@ class Mount:
     # Signals
 
     def _take_signals(self) -> None:
-        """Signals are blocked everywhere and waited for here. Before anything is mounted one just ends us."""
+        """Signals are blocked everywhere and waited for here. Before anything is mounted, a signal just ends the process."""
         while True:
             number = signal.sigwait(self._stopping)
             if not self._serving:
@@ -224,7 +224,7 @@ class Mount:
         return lambda: self._signals > before
 
     def _until_over(self) -> float | None:
-        """Wait until it is over, or a signal has cut it off; when everything has to be done (monotonic time).
+        """Wait until it is over, or a signal has cut it off. Returns when everything has to be done (monotonic time).
 
         Meanwhile the service manager, where there is one, hears how much is unsent.
         """
@@ -244,16 +244,16 @@ class Mount:
         return self._mounted.vfs.number_unsent() if self._manager.listens else 0
 
     def _leave(self, again: Callable[[], bool]) -> float:
-        """A signal came: drain and wait for open files as long as `timeout`, detach, and end in twice that.
+        """A signal came: drain and wait for open files as long as `timeout`, detach, and end within twice that.
 
-        `again`: whether one more came, which ends the waiting.
+        `again`: whether another signal came, which ends the waiting.
         """
         patience, began = self._settings.timeout, time.monotonic()
         if unsent := len(self._mounted.vfs.unsent()):
             self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
         self._drain(patience, self._count, again)
         self._detach_when_idle(began + patience, again)
-        # What is open then is served on, but for the time that the last drain and the end may take.
+        # Files that are open then are still served, but for the time that the last drain and the end may take.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
             pass
         if not self._over.wait(_INSTANT):
@@ -261,7 +261,7 @@ class Mount:
         return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
 
     def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
-        """Unmount once nothing is open, or detach at `end` or `again`; the user is told who is waited for."""
+        """Unmount once nothing is open, or detach at `end` or `again`; the user is told which programs are waited for."""
         told = False
         while not self._over.wait(_LOOK if told else 0):
             last = again() or time.monotonic() >= end
@@ -285,7 +285,7 @@ class Mount:
 
     def _attached(self) -> MountInfo | None:
         """This mount, wherever it is by now (a directory above it may have another name); None if it is unmounted."""
-        # Its device's number is another's once it is over.
+        # Once it is over, another mount may have its device number.
         found = () if self._over.is_set() else mounts()
         own = (self._here.number, self._here.device)
         return next((mount for mount in found if (mount.number, mount.device) == own), None)
@@ -304,11 +304,11 @@ class Mount:
                     raise
 
     def _users(self) -> str:
-        """Who has something open here."""
+        """The programs that have something open here, in words."""
         return described(programs_in(self._here))
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
-        """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
+        """Return once `used()` is false. Raises BusyError, which names the programs in the way, if that takes long."""
         patient_until = time.monotonic() + _BUSY_PATIENCE
         while used():
             if time.monotonic() >= patient_until:
@@ -326,9 +326,9 @@ class Mount:
         return False
 
     def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-        """Drain and unmount, or detach and drain; answered when it is over and sent (or after `timeout` seconds).
+        """Drain and unmount, or detach and drain. Answers when it is over and sent (or after `timeout` seconds).
 
-        Who hangs up before it is unmounted has thought better of it. Raises BusyError: then the mount goes on.
+        A caller that hangs up before it is unmounted has changed its mind. Raises BusyError: then the mount goes on.
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
@@ -341,7 +341,7 @@ class Mount:
             if conversation.gone():
                 return {}
             self._refuse_while(lambda: self._busy(end))
-            # What is sent last ends by itself then.
+            # The last sending ends by itself within that.
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.say(
@@ -378,7 +378,7 @@ class Mount:
         return drain(self._mounted.vfs, path, timeout, progress, cancelled, self._settings.timeout)
 
     def _count(self, sent: Sent) -> None:
-        """How far the drain at the end is, for those who wait for that."""
+        """Note how far the drain at the end is, for callers that wait for it."""
         self._sent = sent
         self._manager.tell(_how_much(sent.all_files - sent.files))
 
@@ -396,7 +396,7 @@ class Mount:
         return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
 
     def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
-        """An answer that somebody waits for, as a program does in a system call."""
+        """A handler whose answer is waited for, and has a deadline, as a system call has."""
 
         def handler(args: dict[str, Any], conversation: Conversation) -> Any:
             with within(self._settings.timeout):
@@ -422,9 +422,9 @@ def mount_options(settings: Settings, job: str) -> list[str]:
         "use_ino",
         "default_permissions",
         "big_writes",
-        # What is unlinked while it is open has no name; else libfuse gives it another one.
+        # A file that is unlinked while it is open has no name; without this libfuse gives it another one.
         "hard_remove",
-        # O_TRUNC arrives with open, so that what is thrown away is not fetched first.
+        # O_TRUNC arrives with open, so that bytes that are thrown away are not fetched first.
         "atomic_o_trunc",
         f"attr_timeout={settings.kernel_timeout:g}",
         f"entry_timeout={settings.kernel_timeout:g}",
@@ -435,7 +435,7 @@ def mount_options(settings: Settings, job: str) -> list[str]:
 
 
 def _how_much(unsent: int) -> str:
-    """What the service manager shows of it."""
+    """What the service manager shows of unsent files."""
     return f"STATUS={unsent} unsent" if unsent else "STATUS=everything is sent"
 
 
@@ -445,7 +445,7 @@ def _within(end: float | None, most: float = float("inf")) -> float:
 
 
 def _done_within(work: Callable[[], object], timeout: float) -> bool:
-    """Do something; True if it was done in `timeout` seconds, else it is left to itself."""
+    """Do `work`; True if it was done in `timeout` seconds, else it is left to itself."""
     try:
         bounded(work, max(timeout, _INSTANT))
     except TimeoutError:

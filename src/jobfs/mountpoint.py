@@ -21,10 +21,10 @@ from jobfs.errors import JobfsError
 T = TypeVar("T")
 
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-#: Seconds after which what does not answer is taken for alive.
+#: Seconds after which a mount that does not answer is taken for alive.
 STAT_LIMIT = 2.0
 
-#: Files a program, and programs, that a sentence names at most.
+#: A sentence names at most so many files of a program, and so many programs.
 _MOST_FILES, _MOST_PROGRAMS = 3, 5
 
 
@@ -35,7 +35,7 @@ class BusyError(JobfsError):
 
 
 class MountInfo(NamedTuple):
-    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what."""
+    """One mount: the kernel's numbers of it, its mount point, its type, the user that made it (of FUSE only), and its source."""
 
     number: str
     device: str
@@ -99,7 +99,7 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
 
 def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
-    """Unmount by fusermount, which may; what it answers, 0 if it was done, and that in words."""
+    """Unmount by fusermount, which is allowed to. Returns its code, 0 if it was done, and its words."""
     words = ["fusermount", "-u", *(["-z"] if lazy else []), "--", directory]
     try:
         done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
@@ -123,7 +123,7 @@ def is_dead(path: str) -> bool:
 
 
 def bounded(work: Callable[[], T], seconds: float) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself."""
+    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -152,10 +152,10 @@ def programs_in(mount: MountInfo) -> list[Program]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if int(pid) == os.getpid():
             continue
-        # It may have ended, or belong to somebody whose programs can't be looked into.
+        # The program may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
             if uses := tuple(dict.fromkeys([*_directory(pid, mount), *_open_files(pid, mount)])):
-                # Of the name there are 15 bytes at most, and it may be cut within a character.
+                # The name has 15 bytes at most, and may be cut within a character.
                 name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
                 found.append(Program(int(pid), name.strip(), uses))
     return found
@@ -173,7 +173,7 @@ def _listed(words: Sequence[str], most: int) -> str:
 
 
 def _directory(pid: str, mount: MountInfo) -> Iterator[str]:
-    # Not by its path: that of the directory which the mount covers is the same. This asks no file system.
+    # Not by its path: the directory that the mount covers has the same path. This asks no file system.
     handle = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
     try:
         if _mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
@@ -187,7 +187,7 @@ def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:
         # It may be closed by now.
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
-            # The kernel says of a file that is open on which mount it is: paths say nothing once that is detached.
+            # The kernel says on which mount an open file is: paths say nothing once the mount is detached.
             if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
                 yield _inside(path, mount)
 
@@ -198,7 +198,7 @@ def _mount_number(file: str) -> str:
 
 
 def _inside(path: str, mount: MountInfo) -> str:
-    """A path as it is in the mount; of one that is detached, the kernel gives no more than that."""
+    """A path as it is in the mount; if the mount is detached, the kernel gives only that part."""
     path = path.removesuffix(" (deleted)")
     if path == mount.point:
         return "."

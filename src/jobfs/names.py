@@ -30,14 +30,14 @@ _HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|remov
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
-#: Control characters, line and paragraph separators, what turns the direction of writing, and halves of characters.
+#: Control characters, line and paragraph separators, characters that turn the direction of writing, and halves of characters.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # fmt: skip
 
 
 class Role(StrEnum):
-    """Why an item is hidden: new content staged, an old item set aside, a directory being removed, one of a try."""
+    """Why an item is hidden: new content staged, an old item set aside, a directory being removed, an item of a try."""
 
     STAGED = "staged"
     ASIDE = "aside"
@@ -135,7 +135,7 @@ def hostile(path: str) -> str | None:
 
 
 def parse_hidden(name: str) -> HiddenName | None:
-    """The parts of a hidden name, or None: what merely begins with `.jobfs-` is an ordinary file."""
+    """The parts of a hidden name, or None: a name that merely begins with `.jobfs-` is that of an ordinary file."""
     match = _HIDDEN.fullmatch(name)
     if match is None:
         return None
@@ -154,10 +154,10 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
 
 
 def other_form(asked: str, shown: str) -> str:
-    """How a server shows a path that it does not keep as it was asked to, as a sentence; "" for the same, and for another, path.
+    """A sentence on the other form in which a server keeps a path; "" if it is kept as asked, or `shown` is a path of its own.
 
-    The same are paths that differ in composition, case or blanks at the end of a name (save/protocol.md R6); and hidden names
-    of one transaction, whatever became of the rest.
+    Two forms of a path differ only in composition, case or blanks at the end of a name (save/protocol.md R6). Hidden names of one
+    transaction are forms of one name, whatever became of the rest.
     """
     if asked == shown or _folded(asked) != _folded(shown):
         return ""
@@ -174,7 +174,7 @@ def _folded(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """The name of which this is the hidden one; an ordinary name as it is."""
+    """The name that a hidden name was made of; an ordinary name as it is."""
     hidden = parse_hidden(name)
     return name if hidden is None else hidden.name
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-#: Inode numbers that need not be computed anew.
+#: So many inode numbers are kept, and not computed anew.
 _NUMBERS = 16_384
 #: The last and, negated, the first time that a file system shows, in nanoseconds since the epoch: 2262 and 1677.
 _LAST_NS = 2**63 - 1
@@ -128,7 +128,7 @@ def shows_fraction(updated_ns: int) -> bool:
 def inode_number(item_id: str, other: int = 0) -> int:
     """A stable inode number, derived from an item id so that it survives rename and remount (section 1).
 
-    `other`: 1 for another such number, which is the item's once its first one is that of a later version of its file; and so on.
+    `other`: 1 for the item's second number, which it has once its first belongs to a later version of its file; and so on.
     """
     digest = hashlib.blake2b(item_id.encode() + b"/" * other, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1 | 2

@@ -1,4 +1,4 @@
-"""Directories and files that only this user writes: what is found in them is believed."""
+"""Directories and files that only this user writes: their contents are believed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OTHERS_WRITE = 0o022
 def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
     """A handle on the directory that `path` leads to, which is made with mode 0700 if it is not there.
 
-    Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to
-    another user, others may write in it, or could put another in its place, because one above it is theirs: `what` it is for
-    and the `option` that moves it are named. Raises OSError if it can't be made or opened.
+    Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to another
+    user, if others may write in it, or if they could replace it, because a directory above it is theirs. The error names `what`
+    it is for and the `option` that moves it. Raises OSError if it can't be made or opened.
     """
     named = f"the {what} directory {path}"
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
@@ -59,9 +59,9 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
 
 
 def _others_write(info: os.stat_result) -> bool:
-    """True if a directory may be written by more than its owner; a group that is this user's alone is no other.
+    """True if others than its owner may write in a directory; a group of this user alone does not count.
 
-    Many systems give each user one for himself, and new directories are writable for it.
+    Many systems give each user a group of his own, and new directories are writable for it.
     """
     if info.st_mode & stat.S_IWOTH:
         return True

@@ -1,7 +1,7 @@
-"""Being a service of systemd, or not: what its manager is told (sd_notify(3)), and whether the log goes to its journal.
+"""A service of systemd, or not: messages to the manager (sd_notify(3)), and whether the log goes to the journal.
 
-The manager says where it listens in NOTIFY_SOCKET; without that nobody is told anything. Telling never raises: a mount does not
-end because nobody listens.
+The manager says in NOTIFY_SOCKET where it listens; without that nothing is told. Telling never raises: a mount does not end
+because nobody listens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 
-#: Seconds that the manager may take to read; longer than that, and it is not told.
+#: Seconds that the manager may take to read; after that it is not told.
 _PATIENCE = 2.0
 
 
@@ -22,11 +22,11 @@ class ServiceManager:
 
     @property
     def listens(self) -> bool:
-        """True if there is one."""
+        """True if there is a manager."""
         return bool(self._address)
 
     def tell(self, *words: str) -> None:
-        """Words such as `STATUS=…`, in one message."""
+        """Send words such as `STATUS=…`, in one message."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
                 line.settimeout(_PATIENCE)

@@ -1,6 +1,6 @@
 """The settings of a mount: one table, from which flags, `-o`, variables, help and man page are made.
 
-What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (api/wire.md), then the default.
+The first of these that is given counts: flag, `-o`, `JOBFS_…`, `PERSTACK_…` (api/wire.md), the default.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydantic_core import PydanticUndefined
 
 from jobfs.errors import UsageError
 
-#: What fstab and mount(8) pass along that means nothing here, or goes without saying: nosuid, nodev, default_permissions.
+#: Options of fstab and mount(8) that mean nothing here, or go without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
     "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(suid|dev)|a?sync|dirsync|(no|rel|norel|strict)?atime"
     "|(no)?diratime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|comment|default_permissions|[xX]-.*"
 )
 
-#: What mount(8) calls some settings.
+#: The names that mount(8) has for some settings.
 _WORDS = {"ro": {"read_only": True}, "exec": {"noexec": False}}
 
 
@@ -97,7 +97,7 @@ def _define(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """What a mount is told, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
+    """The settings of a mount, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -146,7 +146,7 @@ class Settings(BaseModel):
 
     @property
     def kernel_timeout(self) -> float:
-        """Seconds the kernel may remember names and attributes: a part of the TTL, which counts it in."""
+        """Seconds the kernel may remember names and attributes: a part of the TTL, which includes it."""
         return min(1.0, self.ttl / 5)
 
 

@@ -2,5 +2,5 @@
 
 import sys
 
-# httpx has a command line of its own; without what that imports, a mount is there a tenth sooner.
+# httpx has a command line of its own; without loading that, a mount is there a tenth sooner.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

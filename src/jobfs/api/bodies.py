@@ -32,7 +32,7 @@ from jobfs.nodes import Item, Kind
 
 #: Bytes read from disk at a time; a multiple of 3, so that each piece is whole base64 groups.
 _CHUNK = 3 * 16 * 1024
-#: Bytes that buffers on the way may hold when the last one was handed over.
+#: Bytes that buffers on the way may still hold when the last byte was handed over.
 _BUFFERED = 8 << 20
 
 
@@ -40,8 +40,8 @@ class Body(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start: `head`, `size` bytes of a file, `tail`.
 
     While it is sent, `moved` is called with the seconds that each piece of the file took: time in which there was progress; and
-    `part` with how much of it was handed over, from 0 to 1. Sending raises FsError: the file's errno, or EIO if it is shorter
-    than said.
+    `part` with the part of the file that was handed over, from 0 to 1. Sending raises FsError: the file's errno, or EIO if the
+    file is shorter than said.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Body(httpx.SyncByteStream):
         path, size = self._file
         sent, began = 0, time.monotonic()
         since = began
-        # A small file goes out in one piece: each is a write, a packet, and work for the server.
+        # A small file goes out in one piece: each piece is a write, a packet, and work for the server.
         piece = self._head
         try:
             with open(path, "rb") as file:
@@ -91,7 +91,7 @@ class Body(httpx.SyncByteStream):
         self.part(1.0)
         yield piece + self._tail
         now = time.monotonic()
-        # The last of it is still on its way: in buffers here and there.
+        # The last bytes are still on their way: in buffers here and there.
         self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
@@ -131,10 +131,10 @@ Encoding = Literal["multipart", "json"]
 CreateEncoding = Literal["auto", "multipart", "json"]
 
 _UNSUPPORTED_MEDIA_TYPE = 415
-#: Statuses that may be about the form of a create; any other is about what was asked, or about who asks.
+#: Statuses that may be about the form of a create; any other is about the request itself, or about the key.
 _ABOUT_THE_FORM = frozenset({400, 415, 422})
-#: The server read the request and refused what it says: its form was right. That a path is invalid is said, too, of a body
-#: that was not understood.
+#: Errors that show that the form was right: the server read the request, and refused what it says. "Invalid path" is none of
+#: them: servers also say it of a body that they did not understand.
 UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
@@ -174,8 +174,8 @@ class Forms:
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
 
-        A 400 that tells what stands at the path is final, and everything once a form has worked. Where all are refused, the
-        error is the first that is not about the media type: the one about what was asked.
+        A 400 that tells what stands at the path is final; once a form has worked, every error is. If all forms are refused, the
+        error is the first that is not about the media type: it is about the request itself.
         """
         if kind in self.good:
             return attempt(self.good[kind])
@@ -206,10 +206,10 @@ class Forms:
         ]
 
 
-#: Bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB; a
-#: find may give all that begins with the path, and what describes the job may have all items in it once more.
+#: Bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB; a find
+#: may give all items that begin with the path, and the description of the job may have all items in it once more.
 MOST_JSON = 8 << 20
-#: Bytes of a body that says no more than why, or nothing of interest.
+#: Bytes of a body that only gives a reason, or nothing of interest.
 MOST_REASON = 64 << 10
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
@@ -218,7 +218,7 @@ _PIECE = 64 << 10
 def read_answer(response: httpx.Response, *, whole: bool = True) -> bytes:
     """The body of an answer; raises httpx.HTTPError, MismatchError.
 
-    Where its beginning will do (not `whole`), what is too much, too late or broken is left out.
+    If its beginning is enough (not `whole`), a rest that is too long, too late or broken is left out.
     """
     body, most = bytearray(), MOST_JSON if whole else MOST_REASON
     assert isinstance(response.stream, httpx.SyncByteStream)

@@ -42,10 +42,10 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 _Parsed = TypeVar("_Parsed")
 _Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
 
-#: Seconds between two questions whether a server that does not answer does again, and how long who has one asked waits for it.
+#: Seconds between two requests that find out whether the server answers again, and how long a caller waits for one.
 _ASK_EVERY, _MOMENT = 1.0, 0.5
 
-#: Characters that are not themselves in patterns of paths.
+#: Characters that have another meaning in patterns of paths.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
 #: Statuses with a reason that may be "exists" or "no directory".
 _BAD_REQUEST = frozenset({400, 409})
@@ -100,7 +100,7 @@ class Client:
         self._forms = Forms(create_encoding, forms or {})
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
         self._lock = threading.Lock()
-        #: When the server was asked last whether it answers again, the thread that did, and if it was answered.
+        #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came.
         self._asked, self._asking, self._answered = -math.inf, threading.Thread(), False
 
     @property
@@ -114,10 +114,10 @@ class Client:
         return self.health.offset
 
     def answers(self) -> bool:
-        """True if a server that does not answer does again.
+        """True if a server that did not answer answers again.
 
-        A thread asks, once a second for all who want to know, and waits as long as a slow server takes. Who comes just then waits
-        half a second for that.
+        Once a second a thread asks for all callers, and waits as long as a slow server takes. Callers wait for it during its
+        first half second.
         """
         with self._lock:
             now = time.monotonic()
@@ -196,9 +196,9 @@ class Client:
         kind: Kind | None = None,
         once: bool = False,
     ) -> Item:
-        """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it.
+        """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
 
-        `kind`: what it is known to be, which the answer has to show. `once`: as for `delete` (save/protocol.md R8).
+        `kind`: the item's kind, if it is known: the answer has to show it. `once`: as for `delete` (save/protocol.md R8).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -239,7 +239,7 @@ class Client:
         try:
             answer = self._request(call, send)
         except NotFoundError as error:
-            # It may be about the bytes alone, and who hears that an item is gone forgets it.
+            # The 404 may be about the bytes alone, but callers would forget the item.
             self.get(item_id)
             told = f"{error}, but the item is there"
             raise ContractError(told, status=error.status) from None
@@ -265,7 +265,7 @@ class Client:
         self.line.break_off()
 
     def close(self) -> None:
-        """Close every connection; what waits for a retry ends at once."""
+        """Close every connection; requests that wait for a retry end at once."""
         self._wire.close()
 
     def __enter__(self) -> Client:
@@ -295,9 +295,9 @@ class Client:
         return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
 
     def _as_asked(self, call: Call, item: Item, asked: Mapping[str, object]) -> Item:
-        """The item that a change was answered with, if it shows what was asked for, as far as it shows that (section 5).
+        """The item in the answer to a change, if the fields that it shows are as asked for (section 5).
 
-        Raises WrongAnswerError: what was done, a look has to tell.
+        Raises WrongAnswerError: only a look tells what was done.
         """
         for name, value in asked.items():
             shown = getattr(item, name)
@@ -307,10 +307,11 @@ class Client:
         return item
 
     def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
-        """A create was answered with `item`, which is not what was asked for: deleted if a hidden name shows that it is ours.
+        """A create was answered with another `item` than was asked for: delete it if a hidden name shows that it is ours.
 
-        Then raises InvalidRequestError for another kind: another form of the create may be understood; BadRequestError for
-        another name, which this server makes of it (save/protocol.md R6). For everything else raises `error`.
+        Then raises InvalidRequestError if the kind is another: another form of the create may be understood. Raises
+        BadRequestError if the name is another, which this server makes of it (save/protocol.md R6). For everything else raises
+        `error`.
         """
         changed = names.other_form(call.subject, item.path)
         hidden = names.parse_hidden(names.basename(call.subject)) is not None
@@ -326,9 +327,9 @@ class Client:
         raise InvalidRequestError(str(error), status=422)
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
-        """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
+        """Send a request that puts an item at `path`, in the style of the server's items; before one was seen, in both in turn.
 
-        What a 400 in words of the server's own means is found out by a look (api/wire.md, Update).
+        If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
         """
         refusals: list[BadRequestError | InvalidRequestError] = []
         for slash in ("", "/") if self._slash is None else (self._slash,):
@@ -338,7 +339,7 @@ class Client:
                 refusals.append(error)
                 if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
                     break
-        # An answer to the other style is the better one if it is about what stands there.
+        # The answer to the second style is the better one if it is about what stands at the path.
         refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
         if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
             kind = self._meaning(path, item_id)
@@ -366,7 +367,7 @@ class Client:
         return [item for item in page.items if item.path == path]
 
     def _ask(self, call: Call, parse: _Parse[_Parsed], send: Send = PLAIN, *, once: bool = False) -> _Parsed:
-        """What an answer says; and how the server spells things is learned from it."""
+        """The parsed answer to a call; the server's spelling is learned from it."""
         body = self._request(call, send, once=once).body
         try:
             parsed, spelling = parse(body)
@@ -384,12 +385,12 @@ class Client:
 
 
 def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
-    """`start`, `length` and `total` of what answers a request for the bytes from `start` on; raises MismatchError."""
+    """`start`, `length` and `total` of the answer to a request for the bytes from `start` on; raises MismatchError."""
     headers, packed = answer.headers, compressed(answer.headers)
     if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return start, 0, None
     if answer.status == httpx.codes.OK:
-        # Of a compressed body Content-Length counts what is on the wire.
+        # The Content-Length of a compressed body counts the bytes on the wire.
         length = None if packed or "content-length" not in headers else int(headers["content-length"])
         return 0, length, length
     told = headers.get("content-range", "").strip()

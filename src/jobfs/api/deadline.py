@@ -1,7 +1,7 @@
 """The time that a system call has: one deadline over all that it asks, looks at again and tries again (vfs/semantics.md 3).
 
 The thread that serves a call sets it (`begin`), and every wait in the call ends with it. Work that a call hands to other threads
-takes it along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
+takes it along (`carried`). A thread without a deadline works in the background: there, each request has a timeout of its own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNBOUNDED = 1e8
 
 
 class Deadline:
-    """`timeout` seconds without progress; one within an `outer` one ends with that at the latest.
+    """`timeout` seconds without progress; a deadline within an `outer` deadline ends with that at the latest.
 
-    `waited`: a program waits for what is done within it, which then goes before the rest; within an outer one that one says so.
-    Threads may share it.
+    `waited`: a program waits for the work within it, which then goes before the rest; within an outer deadline, the outer one
+    says so. Threads may share it.
     """
 
     __slots__ = ("_end", "_joined", "_outer", "_waited", "timeout")
@@ -42,7 +42,7 @@ class Deadline:
 
     @property
     def waited(self) -> bool:
-        """True if a program waits for what is done within this deadline, be it only meanwhile (see `joined`)."""
+        """True if a program waits for the work within this deadline, if only for a while (see `joined`)."""
         others = (self._outer, *self._joined)
         return self._waited or any(other is not None and other.waited for other in others)
 
@@ -52,8 +52,8 @@ class Deadline:
         return left if self._outer is None else min(left, self._outer.left())
 
     def extend(self, seconds: float) -> None:
-        """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
-        self._end += seconds  # two at once may count as one: those are seconds in which both moved
+        """Do not count `seconds` in which bytes were moving, here or in deadlines that wait for the same work."""
+        self._end += seconds  # two threads at once may count as one: their seconds are the same
         for other in (self._outer, *self._joined):
             if other is not None:
                 other.extend(seconds)
@@ -64,7 +64,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def joined(self, other: Deadline | None) -> Iterator[None]:
-        """Meanwhile `other` waits for what is done within this one: a program waits then, and progress here is progress there."""
+        """In this block `other` waits for work within this one: its program waits here too, and progress here counts there."""
         if other is None or other is self:
             yield
             return
@@ -102,7 +102,7 @@ def about_to_wait() -> None:
 
 
 def begin(timeout: float) -> Deadline:
-    """This thread, which serves nothing but calls, begins one."""
+    """This thread, which serves nothing but system calls, begins a call."""
     deadline = Deadline(timeout)
     _current.set(deadline)
     return deadline
@@ -110,7 +110,7 @@ def begin(timeout: float) -> Deadline:
 
 @contextlib.contextmanager
 def within(timeout: float = UNBOUNDED) -> Iterator[Deadline]:
-    """What is done meanwhile in this thread has `timeout` seconds without progress, and no more than its call has left."""
+    """In this block the thread has `timeout` seconds without progress, and no more than its call has left."""
     deadline = Deadline(timeout, _current.get())
     with bound_by(deadline):
         yield deadline
@@ -118,7 +118,7 @@ def within(timeout: float = UNBOUNDED) -> Iterator[Deadline]:
 
 @contextlib.contextmanager
 def bound_by(deadline: Deadline | None) -> Iterator[None]:
-    """What is done meanwhile in this thread is bound by `deadline`."""
+    """In this block the thread is bound by `deadline`."""
     token = _current.set(deadline)
     try:
         yield
@@ -127,13 +127,13 @@ def bound_by(deadline: Deadline | None) -> Iterator[None]:
 
 
 def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
-    """`task` for another thread: it runs within the deadline of this one's call."""
+    """`task` for another thread: it runs within the deadline of this thread's call."""
     context = copy_context()
     return lambda *args: context.copy().run(task, *args)
 
 
 def left(most: float = UNBOUNDED) -> float:
-    """Seconds that this thread's call may still wait, not negative, and `most` of them."""
+    """Seconds that this thread's call may still wait: not negative, and at most `most`."""
     deadline = _current.get()
     return max(0.0, most if deadline is None else min(most, deadline.left()))
 
@@ -153,7 +153,7 @@ def wait(condition: threading.Condition, what: str) -> None:
 
 
 def result(future: Future[_Result], what: str) -> _Result:
-    """`what` another thread does for this one's call; raises what it raises, or OutOfTimeError(ETIMEDOUT)."""
+    """The result of `what` another thread does for this thread's call; raises its error, or OutOfTimeError(ETIMEDOUT)."""
     about_to_wait()
     while True:
         deadline = _current.get()
@@ -170,7 +170,7 @@ def out_of_time(what: str) -> OutOfTimeError:
     return OutOfTimeError(f"{what}: not within the time that a call has", errno=errno.ETIMEDOUT)
 
 
-#: Seconds before the first retry and at most between two, before jitter, where nothing else is said.
+#: Seconds before the first retry, and at most between two retries; before jitter, and unless the caller gives others.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
@@ -178,7 +178,7 @@ LONGEST_PAUSE = 2.0
 def backoff(attempt: int, error: JobfsError | None = None, *, first: float = 0.0, most: float = 0.0) -> float:
     """Seconds to wait after failed attempt number `attempt` (from 0): what its `error` asks for (`Retry-After`), and more.
 
-    That grows from `first` to `most`, with jitter: those who have failed together do not come back together.
+    The part added grows from `first` to `most`, with jitter: calls that have failed together do not come back together.
     """
     asked = error.wait if isinstance(error, UnavailableError) else 0.0
     grown = min((first or FIRST_PAUSE) * 2.0 ** min(attempt, 16), most or LONGEST_PAUSE)

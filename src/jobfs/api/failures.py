@@ -47,7 +47,7 @@ _STATUSES: dict[int, type[ApiError]] = {
 }
 #: Answers that speak of the moment, not of the request.
 _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
-#: Failures that come before the first byte of a request is sent; of the first two that is known at once.
+#: Failures before the first byte of a request is sent; those in `NO_WAY` are known at once.
 NO_WAY = (httpx.ConnectError, httpx.ProxyError)
 _NOT_SENT = (*NO_WAY, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -142,7 +142,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if it is none."""
+    """Seconds since the epoch of an HTTP date; None if the text is none."""
     try:
         return parsedate_to_datetime(value).timestamp() if value else None
     except (ValueError, OverflowError):

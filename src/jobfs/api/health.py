@@ -1,11 +1,11 @@
 """How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone.
 
-While it is out of reach (`away`, vfs/semantics.md 1.14) what a program waits for fails at once, and one request a second finds
-out whether the server is back: `Client.answers`, or what the background has to send.
+While the server is out of reach (`away`, vfs/semantics.md 1.14), requests that a program waits for fail at once. One request a
+second finds out whether the server is back: that of `Client.answers`, or one that the background has to send.
 
-The background asks once a second too where its requests fail, but are answered; the first success opens everything at once.
-429 and `Retry-After` hold for all of it, whoever was told. Of failures reads and changes are told apart: a server may fail over
-the ones and answer the others.
+Where requests of the background fail, but are answered, the background sends one a second too; the first success opens everything
+at once. 429 and `Retry-After` hold for the whole background, whichever request was told. Failures of reads and of changes are
+counted apart: a server may fail over the ones and answer the others.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ log = logging.getLogger("jobfs.api")
 
 #: So many failures with no success between them are an outage.
 _OUTAGE = 3
-#: Seconds between two requests that find out whether it is over, and how long each may go without progress, at least.
+#: Seconds between two requests that find out whether an outage is over, and how long each may at least go without progress.
 _PROBE_EVERY = 1.0
 _PROBE_PATIENCE = 4.0
-#: Seconds that the background leaves the server alone at most, whatever that asks for.
+#: Most seconds that the background leaves the server alone, whatever the server asks for.
 _LONGEST = 900.0
 #: Seconds after a 429 without `Retry-After`: after the first, and at most.
 _FIRST, _MOST = 1.0, 30.0
-#: Most seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
+#: Most seconds between two requests that meet the same silence; and after which part of a call's time it means "out of reach".
 _BETWEEN, _NEARLY = 2.5, 0.95
-#: So many connections that were not made, in so many seconds, and the server is out of reach.
+#: The server is out of reach after so many connections that were not made, over so many seconds at least.
 _REFUSALS, _REFUSED_FOR = 3, 2.0
 _THROTTLED = 429
 
 
 class Health:
-    """Of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
+    """Health of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
 
-    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
+    Open to every reader: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
     average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
     many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
@@ -58,11 +58,12 @@ class Health:
         self.away: str | None = None
         self._timeout = timeout
         self._lock = threading.RLock()
-        #: Failures since the last success, of reads and of changes; and when the next request finds out whether that is over.
+        #: Failures since the last success, of reads and of changes; and when the next request finds out whether the outage is
+        #: over.
         self._failures = {False: 0, True: 0}
         self._next_probe = 0.0
-        #: When something was heard last. Since then requests waited one after another from the second to the third of these
-        #: times, some of them for a connection.
+        #: When an answer was heard last; and from when to when requests have waited in vain since, one after another, some of
+        #: them for a connection.
         self._heard = self._began = self._ended = 0.0
         self._refusals = 0
         self._left_alone_until = 0.0
@@ -72,9 +73,9 @@ class Health:
     # -- may it be asked
 
     def admit(self, call: Call, *, waited: bool) -> float:
-        """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
+        """A request is about to be sent; `waited`: a program waits for it. Returns the seconds that it may go without progress.
 
-        Raises HeldBackError: in the background while the server is left alone; in a program as `check` does.
+        Raises HeldBackError: in the background while the server is left alone; for a program as `check` does.
         """
         with self._lock:
             now, patience = time.monotonic(), math.inf
@@ -88,7 +89,7 @@ class Health:
                 raise error
             elif self._failing(call.changing):
                 self._next_probe = now + _PROBE_EVERY
-                # It may have become slow: the longer that lasts, the longer it is waited for.
+                # The server may have become slow: the longer it has failed, the longer the request waits.
                 patience = max(_PROBE_PATIENCE, now - (self.last_ok or 0.0))
             self.requests += 1
             return patience
@@ -100,11 +101,11 @@ class Health:
             raise HeldBackError(told, errno=errno.ENETUNREACH)
 
     def _failing(self, changing: bool) -> bool:
-        """True if one request a second finds out whether a read, or a change, goes by now."""
+        """True if one request a second finds out whether reads, or changes, succeed again."""
         return self.away is not None or self._failures[changing] >= _OUTAGE
 
     def wait(self, *, changing: bool) -> float:
-        """Until the background may send a read, or a change; 0.0: now."""
+        """Seconds until the background may send a read, or a change; 0.0: now."""
         with self._lock:
             probe = self._next_probe if self._failing(changing) else 0.0
             return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
@@ -117,7 +118,7 @@ class Health:
     # -- what came of it
 
     def heard(self, date: str, began: float, ended: float) -> None:
-        """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
+        """An answer of any kind begins, with this Date header; `began` and `ended`: `time.time()` of the request, and now."""
         with self._lock:
             known = self._heard > 0
             self._heard = self._began = self._ended = time.monotonic()
@@ -136,7 +137,7 @@ class Health:
                 self.offset = sum(self._bounds) / 2
 
     def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
-        """A request has waited for so long, and no answer came; or it was not sent, for there was no connection (`refused`)."""
+        """A request has waited for `seconds`, and no answer came; or it was not sent, for there was no connection (`refused`)."""
         with self._lock:
             now = time.monotonic()
             began = max(now - seconds, self._heard)
@@ -148,7 +149,7 @@ class Health:
             no_way = self._refusals >= _REFUSALS and lasts >= _REFUSED_FOR
             if self.away is None and (no_way or lasts >= _NEARLY * self._timeout):
                 self.away, self._next_probe = why, now + _PROBE_EVERY
-                if self._heard:  # else who asks for the first time is told by the error
+                if self._heard:  # before the first answer, the error itself tells the caller
                     told = "what is known is shown, saves are kept here, what else needs it fails"
                     log.warning("the server can't be reached (%s): %s", why, told)
 
@@ -174,18 +175,18 @@ class Health:
                 self._next_probe = time.monotonic() + _PROBE_EVERY
 
     def asked_to_wait(self, seconds: float) -> None:
-        """The server has asked to be left alone: so long (`Retry-After`), or, with 0.0, it did not say."""
+        """The server has asked to be left alone for `seconds` (`Retry-After`); 0.0: it did not say how long."""
         with self._lock:
             now = time.monotonic()
             if not seconds:
                 if now < self._left_alone_until:
-                    return  # one of those that were sent together
+                    return  # the answer to one of several requests that were sent together
                 seconds = backoff(self._throttled, first=_FIRST, most=_MOST)
                 self._throttled += 1
             self._left_alone_until = max(self._left_alone_until, now + min(seconds, _LONGEST))
 
     def learn(self, call: Call, error: ApiError) -> None:
-        """What an error says of the server."""
+        """Note what an error says of the server."""
         if isinstance(error, UnauthorizedError):
             with self._lock:
                 self.answering = self.key_refused = True

@@ -25,7 +25,7 @@ def _check_key(key: str) -> str:
 
 
 def fixed_key(key: str) -> KeySource:
-    """A source that always gives this key; raises UsageError at once if it can't be one."""
+    """A source that always gives this key; raises UsageError at once if it can't be a key."""
     checked = _check_key(key)
     return lambda: checked
 
@@ -33,7 +33,7 @@ def fixed_key(key: str) -> KeySource:
 class FileKey:
     """A key in a file, read for every request (vfs/semantics.md 6).
 
-    Once there was a key, a file that is missing or empty for a moment (it is being replaced) leaves that in force.
+    Once there was a key, a file that is missing or empty for a moment (it is being replaced) leaves that key in force.
     """
 
     def __init__(self, path: Path) -> None:

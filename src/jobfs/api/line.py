@@ -1,8 +1,8 @@
-"""The connections to one server, who may use them, and in which order: room for people (vfs/semantics.md 3).
+"""The connections to one server, which requests may use them, and in which order: room for people (vfs/semantics.md 3).
 
-What a program waits for goes before the background, small before large. Two of the connections (one of up to four) are for
+Requests that a program waits for go before the background, small before large. Two of the connections (one of up to four) are for
 small requests that a program waits for. Large transfers have half of the connections at most, so that small work in the
-background goes on beside them; those of the background have a quarter, and share the line's bandwidth among few. With one
+background goes on beside them; large transfers of the background have a quarter, so that few share the line's bandwidth. With one
 connection all take turns.
 """
 
@@ -22,7 +22,7 @@ from jobfs.errors import UnavailableError
 #: Bodies of more bytes than this are large.
 LARGE = 256 * 1024
 
-#: Seconds between looks whether a program waits by now for what waits in the background.
+#: Seconds between looks whether a program waits by now for a request of the background.
 _LOOK = 0.5
 
 
@@ -37,7 +37,7 @@ class Rank(IntEnum):
 
 @dataclass(eq=False)
 class _Waiter:
-    """A request that waits for its connection: its rank may change meanwhile, and is settled when it is `granted` one."""
+    """A request that waits for its connection: its rank may change until the connection is `granted`."""
 
     deadline: Deadline
     large: bool
@@ -59,7 +59,7 @@ class Line:
         self.closed = threading.Event()
         self._lock = threading.Lock()
         self._waiting: list[_Waiter] = []  # in the order in which they came
-        #: `time.monotonic()` when bytes of some body went over the line.
+        #: `time.monotonic()` when bytes of a body went over the line last.
         self.moved_at = 0.0
         self._used = dict.fromkeys(Rank, 0)
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -89,8 +89,8 @@ class Line:
             with self._lock:
                 self._grant()
                 if not waited or (large and self.moved_at > since):
-                    # In the background the time in the queue does not count; nor, in a program, behind others of its kind,
-                    # for which the line is just what it is.
+                    # In the background the time in the queue does not count. Nor does it for a large transfer while bytes move:
+                    # the line is shared.
                     deadline.extend(time.monotonic() - since)
                 if waiter.granted is not None:
                     break
@@ -102,38 +102,38 @@ class Line:
         return waiter.granted
 
     def release(self, rank: Rank) -> None:
-        """Give the connection that `take` gave with this rank to whoever is next."""
+        """Give the connection that `take` gave with this rank to the next request."""
         with self._lock:
             self._used[rank] -= 1
             self._grant()
 
     def opened(self, connection: socket.socket) -> None:
-        """A connection stands."""
+        """A connection was made."""
         with self._lock:
             self._sockets.add(connection)
             if self.closed.is_set():
                 _shut_down(connection)
 
     def close(self) -> None:
-        """Nobody gets a connection any more; who waits for one is told."""
+        """No request gets a connection any more; those that wait for one are told."""
         with self._lock:
             self.closed.set()
             for waiter in self._waiting:
                 waiter.turn.set()
 
     def break_off(self) -> None:
-        """Close, and have what is under way end as if its connection had broken."""
+        """Close, and have every request under way end as if its connection had broken."""
         self.close()
         with self._lock:
             for connection in self._sockets:
                 _shut_down(connection)
 
     def wanted(self, before: int) -> bool:
-        """True if a request waits whose rank comes before this one."""
+        """True if a request waits whose rank comes before this rank."""
         return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))
 
     def _grant(self) -> None:
-        """Give out what is free, in order; who has to wait for room of its own rank holds up nobody else."""
+        """Give out free connections, in order; a request that has to wait for room of its own rank holds up no other."""
         if not self._waiting or self.closed.is_set():
             return
         used = self._used
@@ -148,5 +148,5 @@ class Line:
 
 def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        # Not TLS's own: other threads are in the middle of it.
+        # Not the shutdown of TLS: other threads may be using it.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
 """Wire models: what the server answers, read by pydantic as leniently as api/wire.md says, as the vocabulary of nodes.py.
 
-What is not read is skipped without an object for it, so an answer takes no more memory than its bytes allow.
+Fields that are not read are skipped, and no objects are made for them: an answer takes no more memory than its bytes allow.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: The most items that a workspace is believed to have; a greater total is none.
+#: The most items that a workspace is believed to have; a greater total counts as none.
 MOST_ITEMS = 1_000_000
 #: A page has at most 100 items; some servers send all they have.
 _MOST_IN_A_PAGE = 20_000
-#: Stands before the place of an item without an id; no id has it.
+#: Stands before the place of an item without an id; no id has this character.
 NAMELESS = "#"
 
 
 class Else:
-    """Has a field that can't be read as its type stand for a value of its own, as if the server had left it out."""
+    """Gives a field that can't be read as its type this `value`, as if the server had left the field out."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -53,9 +53,9 @@ class Else:
 # Longer texts and paths are not what the reference says (1,024 at most), and not kept.
 _Text = Annotated[str, StringConstraints(max_length=1024), Else("")]
 _Path = Annotated[str, StringConstraints(max_length=4096)]
-# What can stand in a URL as it is: wider than the reference's pattern, never a path.
+# Ids that can stand in a URL as they are: wider than the reference's pattern, never a path.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-#: Whether the server writes 12, 12.0 or "12".
+#: A number, whether the server writes 12, 12.0 or "12".
 _Number = Annotated[int | None, Field(ge=0, lt=2**63), Else(None)]
 _Count = Annotated[int | None, Field(ge=0, le=MOST_ITEMS), Else(None)]
 
@@ -86,7 +86,7 @@ class _WireItem(BaseModel):
         return Item(
             id=self.id,
             kind=kind,
-            # One slash at each end is the server's style; what else is odd stays to be seen.
+            # One slash at each end is the server's style; anything else that is odd stays visible.
             path=self.path.removeprefix("/").removesuffix("/"),
             lifecycle=self.lifecycle,
             permission=self.permission,
@@ -163,7 +163,8 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         if isinstance(entry, _WireItem):
             items.append(entry.item())
         else:
-            # By its place where it has no id: the same item on two pages is one, two on one page are two.
+            # An item without an id is known by its place in the list: so on two pages it counts once, and two items on a page
+            # count twice.
             unknown.append(entry.id or f"{NAMELESS}{skip + place}")
     if unknown:
         logger.debug("items left out, of a type or form not known: %d", len(unknown))
@@ -190,7 +191,7 @@ def parse_instance(body: bytes) -> tuple[Instance, None]:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of an ISO 8601 time (to the microsecond; UTC without offset); 0 if it is none.
+    """Nanoseconds since the epoch of an ISO 8601 time (to the microsecond; UTC without offset); 0 if the text is none.
 
     A time that 64 bits don't hold (year 1, which is Go's zero, or 9999) becomes the nearest that they do.
     """
@@ -203,14 +204,14 @@ def parse_time(text: str) -> int:
 
 
 def _read(model: type[_Model], body: bytes) -> _Model:
-    """An answer as its model; raises MismatchError that says where it is another."""
+    """An answer as its model; raises MismatchError that says where it differs."""
     try:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
             if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
                 raise
-        # Half a character, as JavaScript cuts them, or bytes that are no text, hide nothing but their own item.
+        # Half a character (JavaScript cuts them so), or bytes that are no text, spoil only their own item.
         return model.model_validate(json.loads(body.decode("utf-8-sig", "surrogateescape"), strict=False))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -13,7 +13,7 @@ from jobfs.errors import UsageError
 
 #: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
 KEEPALIVE = 60.0
-#: Building one costs several milliseconds, so all clients of the process share it.
+#: Building a TLS context costs several milliseconds, so all clients of the process share it.
 _ssl_context = functools.cache(httpx.create_ssl_context)
 
 

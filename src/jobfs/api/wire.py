@@ -34,24 +34,24 @@ from jobfs.errors import (
 
 logger = logging.getLogger("jobfs.api")
 
-#: What httpcore's events of a connection that stands end with.
+#: How the names of httpcore's events end when a connection was made.
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
-#: Seconds in which a server that answers would have: who gave it less has learned nothing of it.
+#: Seconds in which a server that works would have answered: a request with less time tells nothing of the server.
 _FAIR = 1.0
 #: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
 _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
 _LEAST = 0.001
-#: Redirects to the other form of a path: it was sent before anything was done, so the same is asked there.
+#: Redirects to the other form of a path: the server sent them before it did anything, so the same request is sent there.
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _NO_SUCH_RANGE = 416
 _NO_BODY = httpx.ByteStream(b"")
 
 
 class Send(NamedTuple):
-    """What is sent for a call; `streamed`: the caller reads the body, if there is one from that byte on.
+    """What is sent for a call; `streamed`: the caller reads the answer's body, if the file goes on at the byte asked for.
 
-    `large`: the answer's body is (see line.py), or may be.
+    `large`: the answer's body is large (see line.py), or may be.
     """
 
     body: Body | None = None
@@ -67,7 +67,8 @@ PLAIN = Send()
 class Stream:
     """A body that has its connection until it is closed, and goes on for as long as bytes of it come.
 
-    Time in which they come counts for nobody who waits for it; the time that its reader takes, not for the server.
+    Time in which bytes come does not count for callers that wait for the body; time that its reader takes does not count for the
+    server.
     """
 
     _response: httpx.Response
@@ -86,7 +87,7 @@ class Stream:
             self._deadline.renew()
 
     def close(self) -> None:
-        """Give the connection back; one that still has bytes to come is closed."""
+        """Give the connection back; if bytes of the body are still to come, the connection is closed."""
         try:
             self._response.close()
         finally:
@@ -94,7 +95,7 @@ class Stream:
 
 
 class Answer(NamedTuple):
-    """A success, or another answer that is welcome, with its body, decompressed; or, if it is `streamed`, as it comes."""
+    """A success, or another answer that is welcome, with its body: decompressed, or if it is `streamed` as it comes."""
 
     status: int
     headers: httpx.Headers
@@ -141,7 +142,7 @@ class Wire:
         """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 
         All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. `once`:
-        only one attempt, for what must be looked at again before it is sent again.
+        only one attempt, for a request that needs another look before it is sent again.
         """
         deadline = Deadline(self._timeout, current(), waited=False)
         key, attempt = self._key(), 0
@@ -150,12 +151,12 @@ class Wire:
             try:
                 return self._attempt(call, send, key, deadline)
             except UnauthorizedError:
-                # The file that it came from may have another one by now.
+                # The file of the key may have another key by now.
                 old, key = key, self._key()
                 if key == old:
                     raise
             except (OutOfTimeError, HeldBackError) as error:
-                # The last attempt was not made: the one before it says more.
+                # This attempt was not made: the error of the one before says more.
                 raise last or error from None
             except UnavailableError as error:
                 last, pause = error, backoff(attempt, error)
@@ -188,7 +189,7 @@ class Wire:
             except httpx.TimeoutException as exc:
                 if given >= min(_FAIR, self._timeout / 2):
                     raise self._learn(call, exc, key) from None
-                # That says nothing of the server.
+                # So short a time says nothing of the server.
                 error = from_exception(call, exc)
                 raise error if isinstance(error, AnswerLostError) else out_of_time(str(call)) from None
             except (httpx.HTTPError, MismatchError, ApiError) as exc:
@@ -222,7 +223,7 @@ class Wire:
         elif success and call.method != "DELETE":
             body = read_answer(response)
         else:
-            # Why something failed is told in few words; and a delete's answer is its status.
+            # The reason of a failure has few words; and of a delete's answer only the status counts.
             body = read_answer(response, whole=False)
         if not success:
             raise from_answer(call, status, headers, body, key)
@@ -263,12 +264,12 @@ class Wire:
                 break
             if collection:
                 self._bare = form == path
-        # Nothing was done, so that it is no lost answer either.
+        # Nothing was done, so this is no lost answer.
         told = f"a redirect ({response.status_code}) to another place, or in a circle"
         raise mismatch(call._replace(changing=False), told, response.status_code)
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:
-        """Bytes of a request's body were sent for so long."""
+        """Bytes of a request's body were sent for `seconds`."""
         deadline.extend(seconds)
         self.line.moved_at = time.monotonic()
 
@@ -285,8 +286,8 @@ class Wire:
 def _bound(stream: Any) -> None:
     """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
 
-    A timeout bounds one of them, and one request may take any number: of headers, or of what frames a body, that come byte
-    by byte and may never end.
+    A timeout bounds only one read or write, and a request may take any number of them: headers, or the framing of a body, may
+    come byte by byte and never end.
     """
     read, write = stream.read, stream.write
 

@@ -1,4 +1,4 @@
-"""Completion in bash, zsh and fish: what arguments complete to, and `jobfs completion`, which prints what switches it on."""
+"""Completion in bash, zsh and fish: what arguments complete to, and `jobfs completion`, which prints the script for it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jobfs.mountpoint import mounts
 SHELLS = ("bash", "zsh", "fish")
 
 
-#: Whatever directory, or file, there is: the shell looks itself.
+#: Any directory, or any file: the shell looks itself.
 directories = click.Path(file_okay=False).shell_complete
 files = click.Path().shell_complete
 
 
 def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-    """Directories where a job is mounted; any path if none of them begins so, as one inside of a mount, or a relative one."""
+    """Directories where a job is mounted; if none of them begins so, any path: it may be inside a mount, or relative."""
     # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
     kinds = {mount.point: mount.kind for mount in mounts()}
     points = [point for point, kind in kinds.items() if kind == "fuse.jobfs"]
@@ -27,7 +27,7 @@ def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> l
 
 
 def script(shell: str) -> str:
-    """What makes one of `SHELLS` ask jobfs."""
+    """The script that makes one of `SHELLS` ask jobfs."""
     kind = get_completion_class(shell)
     assert kind is not None
     return kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()

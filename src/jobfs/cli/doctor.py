@@ -69,7 +69,7 @@ def doctor(
 
 
 class Checkup:
-    """The checks, each a line that is printed when it is done; what is well only if `everything` is to be shown."""
+    """The checks: each prints a line when it is done, but what is well only if `everything` is to be shown."""
 
     def __init__(self, settings: Settings, *, everything: bool) -> None:
         self._settings = settings
@@ -77,14 +77,14 @@ class Checkup:
         self.marks = Counter[str]()
 
     def show(self, mark: str, text: str) -> None:
-        """A line on what was found."""
+        """Print a line on a finding."""
         self.marks[mark] += 1
         if mark == "ok" and not self._everything:
             return
         click.echo(f"{click.style(f'{mark:6}', **_STYLES[mark])}  {shown(text)}")
 
     def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:
-        """Make one check; what it finds, None if it failed. `well`: what is told of that, or made of it to be told."""
+        """Make one check. Returns what it finds, None if it failed. `well`: the text for that, or a function that makes it."""
         found = None
         try:
             found = check()
@@ -97,7 +97,7 @@ class Checkup:
         return found
 
     def machine(self) -> None:
-        """What a mount needs here."""
+        """Check what a mount needs on this machine."""
         self._check("/dev/fuse", preflight.check_device, "can be opened")
         self._check(
             "libfuse 2", preflight.check_library, lambda _: os.environ.get("FUSE_LIBRARY_PATH", "found")
@@ -108,7 +108,7 @@ class Checkup:
             self._check(f"{what} directory", partial(_directory, path, what, option))
 
     def mounts(self) -> None:
-        """Those that run, and what others have left."""
+        """Show the mounts that run, and what ended ones have left."""
         state_dir = self._settings.state_dir
         self._check(
             "mounts",
@@ -121,7 +121,7 @@ class Checkup:
             self.show("WARN", each.told)
 
     def server(self, job: str | None) -> KeySource | None:
-        """Ask for the job; the key, if it is taken."""
+        """Ask for the job. Returns the key, if the server accepts it."""
         settings = self._settings
         in_file = settings.api_key_file is not None
         key: KeySource | None = self._check(

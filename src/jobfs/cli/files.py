@@ -64,7 +64,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
 
 
 def _all(answers: Iterable[dict[str, Any] | None], name: str) -> list[Any]:
-    """What those that answered have in the list of this name."""
+    """All entries that the answers have in the list of this name."""
     return [entry for answer in answers if answer is not None for entry in answer[name]]
 
 

@@ -1,4 +1,4 @@
-"""The object graph of a mount: who is built from whom, in the one place that knows them all."""
+"""The object graph of a mount: which part is built from which, in the one place that knows them all."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`jobfs install-helper`: let mount(8) and /etc/fstab find jobfs, wherever it is installed; and how they call it then.
 
 mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs. Without them, `-t fuse.jobfs` goes
-to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands what is mounted to /sbin/umount.fuse.jobfs, so that it
-too returns when everything is sent: at a shutdown the network goes after that (vfs/semantics.md 6).
+to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands a mount of jobfs to /sbin/umount.fuse.jobfs, so that
+umount(8) too returns when everything is sent: at a shutdown the network goes down after that (vfs/semantics.md 6).
 
     mount.fuse.jobfs JOB DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
     umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
@@ -51,7 +51,7 @@ def words(called: str, arguments: Sequence[str]) -> list[str] | None:
 def program() -> str:
     """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none.
 
-    It goes on being right outside PATH; of a virtual environment it is the program in there.
+    The path works outside PATH too; in a virtual environment it is that environment's program.
     """
     called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
     for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
@@ -91,7 +91,7 @@ def install_helper(remove: bool) -> int:
 
 
 def _ours() -> list[Path]:
-    """The links that are there; raises UsageError if something else than a link to a jobfs is."""
+    """The links that are there; raises UsageError if one of them is something else than a link to jobfs."""
     there = [_PLACE / name for name in _LINKS if os.path.lexists(_PLACE / name)]
     for link in there:
         if not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):

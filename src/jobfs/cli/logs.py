@@ -29,7 +29,7 @@ def set_up(level: str, key: KeySource, form: str = "text") -> None:
 
 
 def keep_in(path: Path) -> bool:
-    """From now on what is logged or printed goes to `path`, which only this user can read; one older file is kept.
+    """From now on everything logged or printed goes to `path`, which only this user can read; one older file is kept.
 
     False if it goes to the journal and stays there.
     """
@@ -46,7 +46,7 @@ def keep_in(path: Path) -> bool:
 
 
 def keep_crashes() -> None:
-    """From now on what ends a thread by surprise is logged, as everything else is, instead of printed as it is."""
+    """From now on an exception that ends a thread is logged, as everything else is, instead of printed."""
 
     def log(crash: threading.ExceptHookArgs) -> None:
         name = crash.thread.name if crash.thread is not None else "unknown"
@@ -61,7 +61,7 @@ def say(sentence: str) -> None:
     if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
-        with contextlib.suppress(OSError):  # the terminal, or who read along, is gone: the mount goes on
+        with contextlib.suppress(OSError):  # the terminal, or its reader, is gone: the mount goes on
             tell(f"jobfs: {sentence}", err=True)
 
 
@@ -69,7 +69,7 @@ def say(sentence: str) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Escapes what would steer a terminal, and takes the key out of every record, should a library have put it there."""
+    """Escapes characters that steer a terminal, and takes the key out of every record, should a library have put it there."""
 
     def __init__(self, key: KeySource) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -108,7 +108,7 @@ class _Json(_Formatter):
 
 
 class _ToFile(logging.handlers.RotatingFileHandler):
-    """The log of a process in the background: what is printed goes there too, whichever file it is by now."""
+    """The log of a process in the background: what is printed goes there too, also after a rotation."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_LIMIT, backupCount=1, encoding="utf-8", errors="backslashreplace")

@@ -1,6 +1,6 @@
 """`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background.
 
-A mount in the background says what it has to say on the terminal, until it answers; then in its log.
+A mount in the background writes its messages on the terminal until it answers, and then in its log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 
-#: The exit code for what nobody expected.
+#: The exit code for an unexpected error.
 _UNEXPECTED = 70
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)
@@ -73,7 +73,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 
 
 def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
-    os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
+    os.umask(0o077)  # of files that we write; those in the mount have the mode that their programs ask for
     key = preflight.find_key(settings, logs.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
@@ -83,8 +83,8 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     from jobfs.cli import graph
     from jobfs.vfs.core import ask_for_more_descriptors
 
-    # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
-    # it has grown a little takes a fifth of the time that reading it takes.
+    # Most objects are either soon gone or stay for good, above all those of the tree. To look for cycles each time the tree has
+    # grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
     memory.keep_little()
@@ -105,10 +105,10 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
 
 
 def in_background(serve: Callable[[Ready], int]) -> int:
-    """Run `serve` in a new process of its own session; the exit code once that is ready or has failed.
+    """Run `serve` in a new process of its own session. Returns the exit code once the process is ready or has failed.
 
-    What it has to say until then it says here, and in its log afterwards. To be called before the first thread: only the
-    calling one goes along.
+    Until then the process writes its messages here, and afterwards in its log. To be called before a thread is started: only the
+    calling thread goes along.
     """
 
     def ready(text: str, log: Path) -> None:
@@ -122,7 +122,7 @@ def in_background(serve: Callable[[Ready], int]) -> int:
         os.close(say)
         return _wait(hear, child)
     os.close(hear)
-    # What else the caller has open is its own: a lock, or a file in another mount.
+    # Other files that the caller has open are its own: a lock, or a file in another mount.
     os.closerange(3, say)
     os.closerange(say + 1, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
@@ -143,7 +143,7 @@ def in_background(serve: Callable[[Ready], int]) -> int:
 
 
 def _wait(hear: int, child: int) -> int:
-    """Wait until the mount says that it answers, or ends; it has said why. Raises JobfsError if it could not."""
+    """Wait until the mount answers, or has ended and said why. Raises JobfsError if it could not say why."""
     try:
         with os.fdopen(hear, "rb") as pipe:
             ready = pipe.read()

@@ -27,7 +27,7 @@ class Rare(click.Option):
     """An option that only `--help-all` shows."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Its line in the help, None where that has no room for it."""
+        """The option's line in the help, None if the help has no room for it."""
         return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
@@ -50,7 +50,7 @@ class Command(click.Command):
         return [*params, everything]
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What it does; in full if everything is asked for."""
+        """What the command does; in full if everything is asked for."""
         super().format_help_text(ctx, formatter)
         if self._more and ctx.meta.get(HELP_ALL):
             formatter.write_paragraph()
@@ -66,9 +66,9 @@ def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 def setting_options(*main: str) -> Callable[[F], F]:
-    """Every setting as an option, plus `-o`; values reach the command as given, None where they were not.
+    """Every setting as an option, plus `-o`; values reach the command as given, None if not given.
 
-    `main`: the names of those that `--help` shows, `mount_options` for `-o`.
+    `main`: the names of the settings that `--help` shows, `mount_options` for `-o`.
     """
 
     def add(command: F) -> F:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
 _PR_SET_DUMPABLE = 4
-#: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
+#: Seconds that the server has for one small answer, whatever --timeout says; and that all the asking may take.
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
 
 
@@ -79,7 +79,7 @@ def check_mount_point(directory: str, say: Callable[[str], object] = lambda text
 
 
 def make_mount_point(directory: str) -> bool:
-    """Make the directory if only its parent is there; True if it was made. Why it can't be is found out by the checks."""
+    """Make the directory if only its parent is there; True if it was made. The checks find out why it can't be made."""
     with contextlib.suppress(OSError):
         os.mkdir(directory)
         return True
@@ -118,14 +118,14 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         try:
             return client.instance().count_items or 0
         except ContractError:
-            # With all items in it, it may be too much: a page tells how many there are.
+            # The answer may be too large, if it has all items in it: a page tells how many there are.
             return client.list_page(1, 0).total
 
 
 def check_writable(path: Path, what: str, option: str) -> None:
-    """Make the directory if need be, and a file in it, which is the one way to know. Raises UsageError.
+    """Make the directory if need be, and a file in it: only that shows that files can be made. Raises UsageError.
 
-    That it is this user's alone comes first: who else writes in it chooses what is read from it.
+    Before that, check that the directory is this user's alone: another writer would choose what is read from it.
     """
     try:
         with own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
@@ -148,7 +148,7 @@ def check_device() -> None:
 
 
 def check_library() -> None:
-    """Load the library, and tell its binding where it is: looking everywhere starts other programs.
+    """Load the library, and tell its binding where it is: without this the binding would start other programs to find it.
 
     Raises UsageError if it is not installed.
     """
@@ -175,7 +175,7 @@ def check_helper() -> None:
 def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
     """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now.
 
-    Who holds it leaves no core dump from here on, unless `allow_core_dumps`.
+    From here on this process leaves no core dump, unless `allow_core_dumps`.
     """
     if not settings.allow_core_dumps:
         _leave_no_core_dump()
@@ -186,12 +186,12 @@ def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
         return fixed_key(key)
     path = settings.api_key_file
     if not path.is_file():
-        # Without the name: someone may have given the key where its file was asked for.
+        # The sentence does not name the file: someone may have given the key in its place.
         raise UsageError("what is given as --api-key-file is not a file")
     source = FileKey(path)
     source()
     info = path.stat()
-    # What ssh asks of a private key, and only of the user's own: others are an administrator's affair.
+    # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
         warn(f"others can read the API key in {path}: chmod 600 {path}")
     return source

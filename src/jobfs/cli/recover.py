@@ -77,7 +77,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
     for found in ended:
         try:
             left += _finish(settings, job, key, slot.reopen(found, settings.base_url))
-        except JobfsError as error:  # that keeps no other from being finished
+        except JobfsError as error:  # the others are finished all the same
             tell(f"jobfs: {error}", err=True)
             all_done = False
     if left:
@@ -115,7 +115,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
-        # With a state directory of its own: what other mounts have left here is none of its business.
+        # This has a state directory of its own: it leaves alone what other mounts have left on this machine.
         place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
         with _started(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
@@ -135,7 +135,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
 
 @contextmanager
 def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> Iterator[Mounted]:
-    """What would be mounted, at work; whether nothing is left is noted at the end."""
+    """The parts of a mount, at work without a mount point; at the end it is noted whether anything is left."""
     from jobfs.cli import graph
 
     mounted = graph.build(settings, job, place, key)
@@ -143,7 +143,7 @@ def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDire
         mounted.vfs.start()
         yield mounted
     except KeyboardInterrupt:
-        # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
+        # After an interrupt the requests under way are not waited for: the next run looks what became of them.
         mounted.break_off()
         raise
     finally:

@@ -29,7 +29,7 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
-    # Of several at one directory, some may be detached: the one of the job that is there.
+    # Of several mounts at one directory some may be detached: that of the job that is mounted there now comes first.
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
     )
@@ -48,7 +48,7 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
 
 
 def _spellings(path: str) -> Iterator[str]:
-    """What a path may be called by the mount that it lies in; the last of them may ask that mount for links."""
+    """The paths by which a mount may know this path; to make the last one, that mount may be asked for links."""
     yield os.path.abspath(path)
     yield os.path.realpath(path)
 
@@ -74,7 +74,7 @@ def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
 
 
 def _is_there(found: slot.Found) -> bool:
-    """True if the job that is mounted at its directory now is this one's."""
+    """True if the job that is now mounted at the directory of a slot is the job of the slot."""
     there = mount_at(directory_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
 
@@ -90,7 +90,7 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
 
 
 def asked(found: slot.Found, name: str, args: dict[str, Any], **how: Any) -> Any:
-    """What a mount answers; None, and a sentence, if it does not: that keeps no other from being asked. Raises FsError."""
+    """What a mount answers. If it does not, tells the user and returns None: others can still be asked. Raises FsError."""
     try:
         return control.call(found.path, name, args, **how)
     except control.NoMountError as error:
@@ -125,7 +125,7 @@ class Ended(NamedTuple):
 
 
 def ended(state_dir: str | None) -> list[Ended]:
-    """The dead mounts, and the ended ones that have left something; of a job that is mounted, its status tells that."""
+    """The dead mounts, and the ended ones that have left something; for a job that is mounted, its status tells of them."""
     mounted = {found.path.parent for found in mounts(state_dir)}
     every = list[Ended]()
     for found in _slots(state_dir):
@@ -137,21 +137,21 @@ def ended(state_dir: str | None) -> list[Ended]:
 
 
 def dead_mounts(state_dir: str | None) -> list[slot.Found]:
-    """Those whose mount is still there."""
+    """The slots of dead mounts that are still there."""
     return [each.found for each in ended(state_dir) if each.dead]
 
 
 def _slots(state_dir: str | None) -> Iterator[slot.Found]:
-    """Those whose process is gone."""
+    """The slots whose process is gone."""
     root = load({"state_dir": state_dir}).state_dir
-    with contextlib.suppress(OSError):  # there is none yet
+    with contextlib.suppress(OSError):  # there is no state directory yet
         for job in sorted(os.listdir(root)):
-            with contextlib.suppress(OSError):  # a mount of that job says what is the matter with it
+            with contextlib.suppress(OSError):  # a mount of that job tells what is wrong with its directory
                 yield from slot.others(root, job, "")
 
 
 def tell_of_ended(state_dir: str | None) -> bool:
-    """Name them on stderr; True if there is any."""
+    """Name the ended mounts on stderr; True if there are any."""
     every = ended(state_dir)
     for each in every:
         tell(f"jobfs: {each.told}", err=True)
@@ -169,7 +169,7 @@ def left_by(found: slot.Found) -> str:
 
 
 def gone(directory: str) -> str:
-    """What is said of a dead mount, wherever it is met."""
+    """The words for a dead mount, wherever it is met."""
     return f"the process that served {directory} is gone"
 
 

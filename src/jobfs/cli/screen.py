@@ -42,7 +42,7 @@ def size(number: int) -> str:
 
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
-    """A function to call with how far it is: it shows a bar on a terminal."""
+    """A function to call with how far the sending is: it shows a bar on a terminal."""
     try:
         if sys.stderr.isatty():
             with _bar(shown(what)) as update:
@@ -60,7 +60,7 @@ def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
     from rich.table import Column
 
-    # Where it is narrow, what it is about is cut short first.
+    # On a narrow terminal, the description is cut short first.
     about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False, table_column=about),

@@ -44,7 +44,7 @@ _LISTS = {
 }
 #: Entries of a list that are shown; --json has them all.
 _MOST = 20
-#: Seconds after which a description of the job is no longer taken for what it is now.
+#: Seconds after which a description of the job is no longer taken for its present state.
 _OLD = 30.0
 
 
@@ -88,7 +88,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
 
 def _checked(report: Status) -> Status:
-    """The report of a mount. Raises JobfsError for one that is of another version."""
+    """The report of a mount. Raises JobfsError if the mount is of another version."""
     if report.get("schema") != document.SCHEMA:
         where = report.get("directory")
         raise JobfsError(
@@ -106,7 +106,7 @@ def _print(reports: Reports) -> None:
 
 
 def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], object] | None) -> int:
-    """Look and show until Ctrl-C, without a `show` one view, as far as a terminal has lines; the exit code of the last look.
+    """Look and show until Ctrl-C; without `show`, in a view cut to the terminal's lines. Returns the last look's exit code.
 
     Raises JobfsError once nothing is mounted.
     """
@@ -135,7 +135,7 @@ def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], ob
 
 
 def _pictured(reports: Sequence[Status]) -> RenderableType:
-    """What a person reads of mounts: the facts, what needs them, and the lists."""
+    """Mounts as a person reads of them: the facts, the problems, and the lists."""
     from rich.console import Group
     from rich.text import Text
 
@@ -156,7 +156,7 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
         if entries:
             title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
             yield Text(title, "bold red" if needed else "bold")
-            # What failed comes first.
+            # Files that failed come first.
             for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
                 yield Text(f"  {shown(_described(entry))}")
                 if entry.get("diff"):
@@ -166,7 +166,7 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def _facts(report: Status) -> Iterator[tuple[str, str]]:
-    """What is said of a mount in a line each: a name and a text."""
+    """The facts on a mount, a line each: a name and a text."""
     yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
     yield "job", f"{report['job_id']} {_job(report['job'])}"
     yield "server", f"{report['base_url']} {_server(report)}"

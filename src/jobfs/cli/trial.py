@@ -126,7 +126,7 @@ def _ask(settings: Settings, job: str, key: KeySource, rows: list[tuple[Row, lis
 
 @contextlib.contextmanager
 def _logged() -> Iterator[BufferingHandler]:
-    """Meanwhile what is logged, a line a request and one for what is wrong with an answer, is kept and not shown."""
+    """In this block the log is kept and not shown: a line for each request, and one for each wrong answer."""
     logger, kept = logging.getLogger("jobfs"), BufferingHandler(1_000_000)
     before = logger.level
     logger.setLevel(logging.DEBUG)
@@ -140,7 +140,7 @@ def _logged() -> Iterator[BufferingHandler]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Meanwhile SIGINT, SIGTERM and SIGHUP raise Stopped."""
+    """In this block SIGINT, SIGTERM and SIGHUP raise Stopped."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)

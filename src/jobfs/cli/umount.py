@@ -60,7 +60,7 @@ def umount(
     if directory is None:
         return _unmount_every(yes, lazy, timeout, state_dir)
     if plainly:
-        # What umount(8) wants to have unmounted and no mount of this user serves goes as without a helper.
+        # If no mount of this user serves the directory, umount(8) unmounts it as it would without a helper.
         try:
             mount_of(directory, None)
         except UsageError:
@@ -69,7 +69,7 @@ def umount(
 
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
-    """Name every mount, and unmount one after another; what one of them is refused for keeps no other from it."""
+    """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
     found = [*mounts(state_dir), *dead_mounts(state_dir)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
@@ -100,7 +100,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         return _take_away(there, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
-    os.chdir("/")  # this command is not what keeps it busy
+    os.chdir("/")  # this command must not keep the mount busy itself
     try:
         with sending(f"sending {directory_of(found)}") as progress:
             answer: dict[str, Any] = control.call(
@@ -128,7 +128,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
 
 
 def _code_after_the_end(found: Found, state_dir: str | None) -> int:
-    """It was ending before it could answer: what it has left on the disk tells. Raises NoMountError if it goes on."""
+    """The exit code for a mount that ended before it could answer, by what it has left. Raises NoMountError if it goes on."""
     if in_use(found, _ENDING):
         raise NoMountError(f"the mount at {directory_of(found)} does not answer")
     there = mount_at(directory_of(found))
@@ -145,9 +145,9 @@ def _told(left: str) -> int:
 
 
 def _take_away(there: MountInfo, state_dir: str | None) -> int:
-    """Unmount what no process serves any more: 1 if that has left something to be sent, or nobody knows."""
+    """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
     known = [found for found in dead_mounts(state_dir) if directory_of(found) == there.point]
-    # What is open there gets nothing but errors.
+    # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
     left = left_by(known[0]) if known else "what is not known here"
     becomes = (

@@ -18,7 +18,7 @@ from jobfs.settings import OPTIONS, Settings, flag, load
 
 #: Seconds that `jobfs umount` has at the end.
 _DRAIN = 300
-#: What stays as it is in a word of a unit.
+#: A word that stays as it is in a unit.
 _PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+-]+")
 
 _UNIT = """\
@@ -71,7 +71,7 @@ def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **fla
         job=job,
         start=_line(start),
         stop=_line(stop),
-        # Where a program keeps the mount busy, that is waited for as long as --timeout, and so is the last sending.
+        # A program that keeps the mount busy is waited for as long as --timeout, and so is the last sending.
         timeout=_DRAIN + 2 * settings.timeout + 15,
         environment=_escaped(str(platformdirs.user_config_path("jobfs") / "environment")),
     )
@@ -107,7 +107,7 @@ def _quoted(word: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without specifiers (systemd.unit(5)). Raises UsageError for what a line of a unit can't hold."""
+    """The text without specifiers (systemd.unit(5)). Raises UsageError for characters that a line of a unit can't hold."""
     if any(ord(character) < 32 for character in text):
         raise UsageError(f"a unit can't hold the name {text!r}: give another directory")
     return text.replace("%", "%%")

@@ -3,12 +3,12 @@
     <directory>/<2 hex>/<hash>      one whole content, named after its version
     <directory>/tmp/                parts: unfinished files, which only this mount knows
     <directory>/boot                the boot of this machine in which files were last written
-    <directory>/owner               the state directory of the mount: when that is gone, this one goes too
+    <directory>/owner               the state directory of the mount: when that is gone, the cache goes too
 
-A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: what others have put there is
-not seen. The index in memory serves only the bound on bytes: whether a version is there is asked of the disk, because users
-may clear it. Files are not synced one by one, and after a power cut one of the right length may hold zeros: what was written
-last before a start of the machine goes.
+A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: files of other users are not used.
+The index in memory serves only the bound on bytes. Whether a version is there is asked of the disk, because users may clear the
+cache. Files are not synced one by one, so after a power cut a file of the right length may hold zeros: the files that were
+written last before a start of the machine are removed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WRITTEN_OUT = 60.0
 _ROOM = 16 * MIB
 #: The largest content, in bytes, that is held in memory where the disk refuses it, and how many at most.
 HELD, _HELD_MOST = 16 * MIB, 4
-#: Bytes of the limit for each content, however small it is, and how many may be there all the same: each takes blocks of the
+#: How many contents there may be, however small: one for so many bytes of the limit, but always `_FEW`. Each takes blocks of the
 #: disk, and memory.
 _EACH, _FEW = 16 * KIB, 1000
 #: Bytes that are copied at once.
@@ -63,10 +63,10 @@ def version_name(version: Version) -> str:
 
 
 class CacheFile:
-    """A file descriptor, which is closed when nobody refers to this object any more, and its path; "" for a file in memory.
+    """A file descriptor and its path ("" in memory); the descriptor is closed when nobody refers to this object any more.
 
-    So a reader that holds a reference may `pread` while another thread puts a newer file in its place. A file that is
-    `unfinished` is removed then; `bytes` tells how many have been written to it.
+    So a reader that holds a reference may `pread` while another thread puts a newer file in its place. An `unfinished` file is
+    removed when it is closed; `bytes` is the number of bytes written to it.
     """
 
     __slots__ = ("__weakref__", "bytes", "fd", "path", "unfinished")
@@ -114,10 +114,10 @@ def read_all(fd: int, position: int, size: int) -> bytes:
 
 
 class DiskCache:
-    """Whole contents on disk, and unfinished ones, under `limit` bytes together. Thread-safe.
+    """Whole and unfinished contents on disk, under `limit` bytes together. Thread-safe.
 
-    `lock` is the store's, never held across I/O. Methods that write raise OSError; those that look do not.
-    Raises UsageError if the directory is not this user's alone.
+    `lock` is the store's, never held across I/O. Methods that write raise OSError; methods that only look do not. Raises
+    UsageError if the directory is not this user's alone.
     """
 
     def __init__(self, directory: Path, limit: int, lock: threading.RLock) -> None:
@@ -137,7 +137,7 @@ class DiskCache:
         self._numbers = itertools.count()
         try:
             self._own()
-            shutil.rmtree(self._parts, ignore_errors=True)  # what a mount that was killed has left
+            shutil.rmtree(self._parts, ignore_errors=True)  # parts that a killed mount has left
             os.mkdir(self._parts, 0o700)
             self._distrust_after_a_start()
         except OSError as error:
@@ -160,7 +160,7 @@ class DiskCache:
         """A whole content for reading; None if it is not there or damaged."""
         path = self._path(name)
         try:
-            # Without waiting, should it be a pipe.
+            # O_NONBLOCK: to open a pipe must not wait.
             file = CacheFile(os.open(path, _READ | os.O_NONBLOCK), path)
             stat = os.fstat(file.fd)
         except OSError:
@@ -222,7 +222,7 @@ class DiskCache:
         return self.copy(opened.fd, size)
 
     def keep(self, file: CacheFile, name: str, size: int) -> CacheFile | None:
-        """Make a finished part the content called `name`, at once and atomically; the file to go on with, None if that fails."""
+        """Make a finished part the content called `name`, atomically. Returns the file to go on with, None if that fails."""
         path = self._path(name)
         try:
             if not file.there():
@@ -244,9 +244,9 @@ class DiskCache:
         self._gone(name)
 
     def fit(self, room: int = 0) -> None:
-        """Bring the cache, and `room` bytes that are about to come, under its limit: what was used least recently goes.
+        """Bring the cache, and `room` bytes that are about to come, under its limit: contents that were used least recently go.
 
-        Nothing before the first scan, which somebody does in the background.
+        Does nothing before the first scan, which runs in the background.
         """
         if self._scanned:
             with self.lock:
@@ -254,13 +254,13 @@ class DiskCache:
             self._evict(room)
 
     def free(self, wanted: int) -> bool:
-        """The disk is full: give up `wanted` bytes, some more at least, that nobody uses; False if there are none."""
+        """The disk is full: remove contents of `wanted` bytes or more that nobody uses; False if there are none."""
         if not self._scanned:
             self.scan()
         return self._evict(self.limit - self._used + max(wanted, _ROOM))
 
     def hold(self, size: int, error: OSError) -> CacheFile:
-        """A file in memory for a content that the disk has refused. Raises FsError(EIO) if it is too large, or one too many."""
+        """A file in memory for a content that the disk has refused. Raises FsError(EIO) if it or their number is too large."""
         self.refused = error.strerror or str(error)
         _log.warning("the content cache can't be used: %s", self.refused)
         if size > HELD or len(self._held) >= _HELD_MOST:
@@ -274,8 +274,8 @@ class DiskCache:
         index = OrderedDict((name, size) for _, name, size in sorted(self._files()))
         with self.lock:
             if self._scanned:
-                return  # another thread was faster, and things may have gone since
-            # What was used by now is more recent than the times on disk say.
+                return  # another thread was faster, and contents may have been removed since
+            # Contents that were used by now are more recent than their times on disk say.
             for name, size in self._index.items():
                 index[name] = size
                 index.move_to_end(name)
@@ -284,7 +284,7 @@ class DiskCache:
             self._scanned = True
 
     def close(self) -> None:
-        """Remove what is unfinished."""
+        """Remove unfinished contents."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
     # -- the caches of other mounts -----------------------------------------------------------------------
@@ -301,7 +301,7 @@ class DiskCache:
                 if not is_mount_id(cache.name) or cache.is_symlink() or os.path.lexists(owner.read_bytes()):
                     continue
                 for inner in cache.iterdir():
-                    if inner.is_dir():  # before what tells that it may go
+                    if inner.is_dir():  # before the file `owner`, which tells that the cache may go
                         shutil.rmtree(inner, ignore_errors=True)
                 shutil.rmtree(cache)
 
@@ -317,7 +317,7 @@ class DiskCache:
                 os.fchmod(handle, 0o700)
 
     def _make_again(self) -> None:
-        """Somebody has cleared the cache."""
+        """Make the directories again, as somebody has cleared the cache."""
         try:
             self._own()
         except UsageError as error:  # another user was faster
@@ -333,7 +333,7 @@ class DiskCache:
         return file
 
     def _note(self, name: str, size: int, file: CacheFile) -> None:
-        """A whole content, in this file, is used."""
+        """Note that a whole content, in this file, is used."""
         with self.lock:
             self._used += size - self._index.get(name, 0)
             self._index[name] = size
@@ -349,7 +349,7 @@ class DiskCache:
         return sum(file.bytes for file in self._open if file.unfinished)
 
     def _evict(self, room: int) -> bool:
-        """Remove the least recently used, but for what is in use, until `room` more bytes fit; False if none was."""
+        """Remove contents not in use, the least recently used first, until `room` more bytes fit; False if none was removed."""
         with self.lock:
             excess = self._used + room - self.limit
             surplus = len(self._index) - max(self.limit // _EACH, _FEW)
@@ -378,7 +378,7 @@ class DiskCache:
                     yield stat.st_mtime, path[3:], stat.st_size
 
     def _distrust_after_a_start(self) -> None:
-        """Remove, once a boot, what was written in the last minute of use before it: the kernel had written out the rest."""
+        """Once a boot, remove the files of the last minute of use before it: the kernel has surely written out the others."""
         boot, marker = b"", f"{self._root}/boot"
         with contextlib.suppress(OSError):
             boot = _BOOT_ID.read_bytes().strip()

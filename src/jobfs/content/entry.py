@@ -1,4 +1,4 @@
-"""One version's content, shared by all its handles: its bytes, the transfers that bring them, who waits (vfs/semantics.md 3).
+"""One version's content, shared by all its handles: its bytes, the transfers that bring them, its readers (vfs/semantics.md 3).
 
 A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while
 the reads go on in order. A read a little ahead of a running transfer waits for it. Where the server has no
@@ -28,7 +28,7 @@ _log = logging.getLogger("jobfs.content")
 
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
-#: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
+#: Seconds in which a failure answers the next read too: the kernel asks twice for bytes that its readahead missed.
 _ECHO = 0.02
 #: Seconds that a reader gives a transfer to report its own, better worded failure.
 _GRACE = 0.5
@@ -37,9 +37,9 @@ _GRACE = 0.5
 class Entry:
     """The `size` bytes of the version that `item` shows, in a sparse file of the cache, or of memory where the disk refuses them.
 
-    `have` tells which bytes are there: they are written first and announced afterwards, and never written again. `sure` tells
-    which of them may be read whatever else comes. `whole`: all are there, proved to be of this version. `pins`: handles that
-    have it open. `cond` has the store's lock.
+    `have`: the bytes that are there. Bytes are written first, announced afterwards, and never written again. `sure`: those that
+    may be read whatever else comes. `whole`: all are there, and proved to be of this version. `pins`: how many handles are open.
+    `cond` has the store's lock.
     """
 
     def __init__(self, item: Item, size: int, link: Link, disk: DiskCache) -> None:
@@ -55,21 +55,21 @@ class Entry:
         self.linger = 0.0  # until when transfers go on though nobody has it open
         self.stale: StaleVersionError | None = None
         self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
-        self.began: float | None = None  # time.time() of the first request for them
-        self.bodies = 0  # answers with bytes of it whose headers have come
-        self.proved = 0  # so many of them, the first ones, are of this version: see `prove`
-        self.proving: Deadline | None = None  # of the look that is to prove more
-        self.stamps = {self.version.updated_at}  # that it has had: a request of ours may change that
+        self.began: float | None = None  # time.time() of the first request for these bytes
+        self.bodies = 0  # how many answers with these bytes have begun: their headers have come
+        self.proved = 0  # how many answers, from the first on, are of this version: see `prove`
+        self.proving: Deadline | None = None  # of the request that is to prove more
+        self.stamps = {self.version.updated_at}  # its `updatedAt`s so far: a request of ours may change it
         self._updated_ns = item.updated_ns
         self._disk = disk
-        self._moving = 0  # such requests on their way
-        self._settling = False  # complete, on its way to its place
+        self._moving = 0  # how many such requests of ours are on their way
+        self._settling = False  # it is complete, and is being made the cached content
         self._started_over = False
 
     # -- bytes --------------------------------------------------------------------------------------------
 
     def put(self, position: int, data: bytes) -> None:
-        """Keep bytes and announce them; what is there already is left alone, as it may be of another version.
+        """Keep bytes and announce them. Bytes that are there already stay: the two may be of different versions.
 
         Raises FsError(EIO).
         """
@@ -82,14 +82,14 @@ class Entry:
             start, at = gap
             file = self._written(file, start, data[start - position : at - position])
             with self.cond:
-                # Unless all bytes were forgotten meanwhile, or came from elsewhere.
+                # Not if all bytes were forgotten meanwhile, or came from elsewhere.
                 if not self.whole and self.file is file:
                     self.have.add(start, at)
                     file.bytes = self.have.total
                     self.cond.notify_all()
 
     def load(self, offset: int, end: int) -> bytes | None:
-        """The bytes [offset, end), or None if they have gone since they were announced: get them again. Raises FsError(EIO)."""
+        """The bytes [offset, end), or None if they were lost since they were announced: bring them again. Raises FsError(EIO)."""
         with self.cond:
             if not (self.whole or self.sure.covers(offset, end)):
                 return None  # forgotten: the file that there is now may have a hole there
@@ -109,7 +109,7 @@ class Entry:
         return None
 
     def look(self) -> None:
-        """Look whether the disk has this version already, if nothing of it is here."""
+        """If nothing of this version is here yet, look whether the disk has it."""
         if not (self.whole or self.have or self.fetches):
             file = self._disk.open(version_name(self.version), self.size)
             if file is not None:
@@ -118,24 +118,24 @@ class Entry:
     def install(self, file: CacheFile) -> None:
         """The whole content is in `file`."""
         with self.cond:
-            self.bodies = max(self.bodies, 1)  # should it go again, whatever comes has to be proved
+            self.bodies = max(self.bodies, 1)  # should the file be lost, what comes then has to be proved
             old, self.file, self.whole = self.file, file, True
             self.have.add(0, self.size)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
-        del old  # without the lock: that may remove it
+        del old  # without the lock: this may remove the old file
 
     def _reset(self, new: CacheFile | None = None) -> None:
-        """None of these bytes are used any more; `new`: where those go that come now."""
+        """Forget all bytes; `new`: the file for the bytes that come from now on."""
         with self.cond:
             old, self.file = self.file, new
             self.have, self.sure = IntervalSet(), IntervalSet()
             self.whole = self.size == 0
-        del old  # without the lock: that removes it
+        del old  # without the lock: this removes the old file
 
     def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile:
-        """The file that the bytes were written to, made where there is none yet. Raises FsError(EIO)."""
+        """Write the bytes. Returns their file, which is made if there is none yet. Raises FsError(EIO)."""
         try:
             file = file or self._part()
             write_all(file.fd, data, position)
@@ -157,7 +157,7 @@ class Entry:
         with self.cond:
             if self.file is None:
                 self.file = new
-            # What came whole from elsewhere meanwhile is not written to.
+            # If the whole content came from elsewhere meanwhile, its file is not written to.
             return new if self.whole else self.file
 
     def _path(self) -> Path:
@@ -189,17 +189,17 @@ class Entry:
         while self.pins:
             if self.whole:
                 return self._path()
-            self._wait(Run(0, 0), 0, self.size)  # as who reads it from its start
+            self._wait(Run(0, 0), 0, self.size)  # like a reader from the start
             self.settle()
             with self.cond:
                 if self.stale is not None:
                     raise again(self.stale)
                 if not self.whole and (self._settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
-        raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
+        raise FsError(errno.EBADF)  # the caller's handle is closed by now, and no other is open
 
     def bring(self) -> None:
-        """Bring everything, in this thread, unless that is under way; what goes wrong is for readers to find."""
+        """Bring everything, in this thread, unless a transfer is under way; errors are left to readers."""
         with self.cond:
             gap = self.have.gap(0, self.size)
             if gap is None or self.whole or self.fetches or self.stale is not None or self.link.closed:
@@ -221,20 +221,20 @@ class Entry:
 
     @property
     def young(self) -> bool:
-        """True if these bytes may not be all that this version ever was: see Link.lasting."""
+        """True if this version may also have had other bytes: see Link.lasting."""
         return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
 
     def serves_more(self) -> bool:
         """True if a handle that is opened now may share these bytes with those that have them open."""
         if self.young:
-            # Bytes that are downloaded now may serve all.
+            # Not if a download that begins now would serve later handles too.
             return self.pins > 0 and not self.link.lasting(self._updated_ns, time.time())
         return self.pins > 0 or (self.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------
 
     def _wait(self, run: Run, offset: int, end: int) -> int:
-        """Wait until [offset, end) is there; the end, cut to the file. Raises ApiError, FsError."""
+        """Wait until [offset, end) is there. Returns the end, cut to the file. Raises ApiError, FsError."""
         asked, end = end - offset, max(offset, min(end, self.size))
         deadline = Deadline(self.link.timeout, current(), waited=False)
         while True:
@@ -252,13 +252,13 @@ class Entry:
             self.prove()
 
     def _may_be_read(self, offset: int, end: int) -> bool:
-        """True if these bytes, which are there, were read before, or are surely of one version with what was."""
+        """True if these bytes, which are there, were read before, or are surely of the same version as those that were."""
         if not self.whole and self.certain:
             self.sure.add(offset, end)
         return self.whole or self.sure.covers(offset, end)
 
     def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
-        """Wait for what a transfer brings; without one, for what another reader asks the server just now."""
+        """Wait for the bytes of a transfer; without one, for the proof that another reader is asking for."""
         if fetch is None:
             assert self.proving is not None
             with self.proving.joined(deadline):
@@ -292,7 +292,7 @@ class Entry:
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
         """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.
 
-        What has just failed is not begun again.
+        Just after a failure no transfer is begun: its error is raised again.
         """
         if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
             raise again(self.failed[0])
@@ -300,20 +300,20 @@ class Entry:
         whole = run.from_start or position == 0 or self.size <= NEAR
         nearest = self._nearest(position)
         if nearest is not None:
-            # Soon there, or on its way with the whole file that is wanted anyway.
+            # The byte comes soon, or with a stream that is needed anyway.
             anyway = self.link.ranges is False or (whole and nearest.end is None)
             if anyway or position - nearest.pos <= NEAR:
                 return nearest
         if self.link.ranges is False:
             for fetch in self.fetches:
-                fetch.stop = True  # a stream that has passed what is missing: start over
+                fetch.stop = True  # a stream that has passed the missing bytes: start over
             return self._begin(0, None)
         if whole:
             return self._begin(position if run.from_start else self.have.covered_until(0), None)
         return self._begin(*self._range(position, max(gap[1], position + run.chunk())))
 
     def _nearest(self, position: int) -> Fetch | None:
-        """Of the transfers on their way to a position the one that is closest; None if there is none."""
+        """The closest of the transfers that are on their way to a position; None if there is none."""
         coming = [
             fetch
             for fetch in self.fetches
@@ -322,12 +322,12 @@ class Entry:
         return max(coming, key=lambda fetch: fetch.pos, default=None)
 
     def _range(self, start: int, end: int) -> tuple[int, int]:
-        """A range in whole pieces; but from the file's beginning it would be the whole file."""
+        """A range in whole pieces. It never starts at the file's beginning: from there it would be the whole file."""
         first, last = start // CHUNK * CHUNK, -(-end // CHUNK) * CHUNK
         return first or start, max(min(last, self.size), start + 1)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
-        """Begin what this run of reads of `asked` bytes, which has come to `end`, will ask for next."""
+        """Begin to bring what a run will ask for next: it has come to `end` by reads of `asked` bytes."""
         covered = self.have.covered_until(end - 1) if end else 0
         over = self.whole or self.stale or self.failed or self.link.closed or covered == self.size
         if over or self.link.ranges is False or self._nearest(covered) is not None:
@@ -376,13 +376,13 @@ class Entry:
             return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
 
     def answered(self) -> None:
-        """The headers of another answer have come: what was not read yet needs a proof that both are of this version."""
+        """The headers of another answer have come: bytes not read yet need a proof that all answers are of this version."""
         with self.cond:
             self.bodies += 1
             self.cond.notify_all()
 
     def start_over(self, fetch: Fetch) -> bool:
-        """None of the bytes are good, bring all once more; False if that was done before."""
+        """No byte is good: forget all, and bring them once more. False if this was done before."""
         with self.cond:
             if self._started_over or self.whole:
                 return False
@@ -408,7 +408,7 @@ class Entry:
             self._reset()
         try:
             if error is None and self.pins and not fetch.stop:
-                self.prove()  # before readers come to what was brought ahead of them
+                self.prove()  # before readers come to the bytes that were brought ahead of them
             self.settle()
         except JobfsError as unsettled:
             _log.warning("%s", str(unsettled))
@@ -417,7 +417,7 @@ class Entry:
 
     @property
     def certain(self) -> bool:
-        """True if all that is there is of one version: one answer is, and more are if that is proved."""
+        """True if all bytes here are of one version: those of one answer are; those of several are, if that is proved."""
         return self.stale is None and (self.bodies <= 1 or self.proved == self.bodies)
 
     def shows(self, item: Item) -> bool:
@@ -447,7 +447,7 @@ class Entry:
         self._disk.fit()
 
     def _keep(self) -> None:
-        """Make the complete file the content of its version, or leave it to those who have it open."""
+        """Make the complete file the content of its version, or leave it to the handles that have it open."""
         part = self.file
         file = None if part is None else self._disk.keep(part, version_name(self.version), self.size)
         with self.cond:
@@ -455,10 +455,10 @@ class Entry:
                 self.file = file
 
     def prove(self, *, anew: bool = False) -> None:
-        """See that all answers whose headers have come are of this version: that the server shows it still, asked after them.
+        """Prove that all answers whose headers have come are of this version: asked after them, the server still shows it.
 
-        One request serves all who wait for that; none is made where there is nothing to prove, unless `anew`. Raises
-        StaleVersionError if it is gone, ApiError if that can't be known.
+        One request serves all callers that wait. None is made where there is nothing to prove, unless `anew`. Raises
+        StaleVersionError if the version is gone, ApiError if that can't be known.
         """
         looking = Deadline(UNBOUNDED, current(), waited=False)
         with self.cond:
@@ -488,7 +488,7 @@ class Entry:
 
     @contextlib.contextmanager
     def moving(self) -> Iterator[None]:
-        """While a request of ours may change `updatedAt`: what it is seen to be is judged afterwards."""
+        """The time in which a request of ours may change `updatedAt`: `prove` judges its answer afterwards."""
         with self.cond:
             self._moving += 1
         try:

@@ -23,7 +23,7 @@ _TURN = 1.0
 
 
 class _Entry(Protocol):
-    """What a transfer fills, asks and tells: see content/entry.py."""
+    """The entry as a transfer sees it: see content/entry.py."""
 
     version: Version
     size: int
@@ -45,7 +45,7 @@ class Fetch:
     """A range [start, end), or where `end` is None the stream from `start` to the end of the file; resumed where it broke.
 
     It goes from its start to its end, leaving out what is there already, in as many requests as that takes. Other threads
-    read `pos` (the next byte to come); they set `stop` and, under the entry's lock, `waiters`. One in the `background` has a
+    read `pos` (the next byte to come); they set `stop` and, under the entry's lock, `waiters`. A fetch in the `background` has a
     thread of its own, and nobody waited for it when it began.
     """
 
@@ -58,18 +58,18 @@ class Fetch:
         self._entry = entry
         self._link = entry.link
         self.background = background
-        self._gained = 0.0  # when bytes came that had not come before
+        self._gained = 0.0  # when new bytes came last
         self._furthest = start
         self._took_turn = False
         call = current()
-        #: Who waits for its bytes joins this: then it goes before the rest, and each piece that comes is progress for both.
+        #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
         self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
 
     def run(self) -> None:
         """Transfer until everything is there or it is over; tells the entry how it went."""
         error: JobfsError | None = None
         try:
-            # In the place of whoever waits for it, if anybody does: it goes before the rest then.
+            # If a reader waits for this transfer, it goes before the rest.
             with bound_by(self.deadline):
                 self._transfer()
             if self._took_turn and self._link.pool.submit(self.run):
@@ -102,14 +102,14 @@ class Fetch:
                     raise
                 self.pos, self.end = 0, None
                 continue
-            # The same bytes once more, from a server without ranges, are no reason to go on for ever.
+            # A server without ranges may send the same bytes once more: they are no progress.
             failures = 0 if broken is None or self._gained > before else failures + 1
             if broken is not None:
                 self._pause(broken, failures)
         self._took_turn = False
 
     def _pause(self, broken: UnavailableError, failures: int) -> None:
-        """Wait before what `broken` off is resumed; raises it if nothing new has come for too long."""
+        """Wait before a broken transfer is resumed; raises `broken` if nothing new has come for too long."""
         left = self._gained + self._link.timeout - time.monotonic()
         if left <= 0:
             raise again(broken)
@@ -136,7 +136,7 @@ class Fetch:
         return None
 
     def _accept(self, start: int, body: Download) -> bool:
-        """Check what the answer says of itself; False if its bytes are not wanted."""
+        """Check what the answer's headers say; False if its bytes are not wanted."""
         entry = self._entry
         if body.start > start:
             told = f"download: bytes from {start} asked, from {body.start} sent"
@@ -151,7 +151,7 @@ class Fetch:
             if entry.streams():
                 self.stop = True
                 return False
-            self.end = None  # the whole file comes: make the most of it
+            self.end = None  # the whole file comes: take all of it
         self.pos = body.start
         entry.answered()
         return True
@@ -163,7 +163,7 @@ class Fetch:
                 continue
             if self.pos + len(chunk) > self._entry.size:
                 self.pos += len(chunk)
-                return True  # too much: that is said once the connection is given back
+                return True  # too many bytes: the error is raised once the connection is given back
             self._entry.put(self.pos, chunk)
             self.pos += len(chunk)
             now = time.monotonic()
@@ -183,7 +183,7 @@ class Fetch:
         return self._link.pool.starved or self._link.client.line.wanted(before=rank + 1)
 
     def _check_end(self, start: int, body: Download) -> None:
-        """The body ended as the server meant it: is that where it should end?"""
+        """Check that a body that did not break off ended where it should."""
         size = self._entry.size
         end = size if self.end is None else min(size, self.end)
         short = self.pos < end and (self.pos == start or body.start == 0)

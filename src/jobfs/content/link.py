@@ -1,4 +1,4 @@
-"""What all transfers of a store share, what goes wrong with a content, and how young a version may be to be kept."""
+"""What all transfers of a store share, the error for a version that is gone, and how young a version may be to be kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from jobfs.nodes import Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
-#: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
+#: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
 _COARSE, _FINE = 2.0, 0.05
-#: Sizes remembered of versions whose items do not tell them.
+#: So many sizes are remembered, of versions whose items do not tell theirs.
 _SIZES = 1 << 17
 
 
@@ -38,12 +38,12 @@ class Pool:
         self._lock = lock
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._unused = 0  # threads without a job, less the jobs that wait for one
+        self._unused = 0  # threads without a job, less the jobs that wait for a thread
         self._closed = False
 
     @property
     def starved(self) -> bool:
-        """True if a job has no thread."""
+        """True if a job waits for a thread."""
         return self._unused < 0
 
     def submit(self, job: Callable[[], None]) -> bool:
@@ -61,7 +61,7 @@ class Pool:
         return True
 
     def close(self, timeout: float) -> None:
-        """Begin nothing any more, and wait up to `timeout` seconds for what has begun."""
+        """Begin no more jobs, and wait up to `timeout` seconds for those that have begun."""
         with self._lock:
             self._closed = True
         deadline = time.monotonic() + timeout
@@ -83,7 +83,7 @@ class Pool:
 
 
 class Link:
-    """Client, threads, deadline, and what was learned of the server; `ranges`: whether it has them, None if that is unknown.
+    """Client, threads, deadline, and what was learned of the server; `ranges`: whether it serves ranges, None if unknown.
 
     `lock` is the one lock of a store, never held across I/O.
     """
@@ -94,18 +94,18 @@ class Link:
         self.timeout = timeout
         self.ranges: bool | None = None
         self.closed = False
-        #: How many bytes versions have whose items tell no size.
+        #: The sizes in bytes of versions whose items do not tell them.
         self.sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
-        # One connection is left to those who ask for names.
+        # One connection is left for requests about names.
         self.pool = Pool(client.max_connections - 1, "jobfs-content", lock)
 
     def lasting(self, updated_ns: int, began: float) -> bool:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
 
-        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). In whole seconds, the job may write twice within one
-        and to the same size. So what was downloaded within 2 s (a second for the resolution, another for the error of our idea
-        of the server's clock) after the change is good for the handles that are open now, not for later ones. Where the
-        `updatedAt` shows a fraction, 50 ms do. An `updatedAt` that cannot be read proves nothing.
+        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). Where `updatedAt` shows whole seconds, the job may
+        write twice within one, and to the same size. So bytes downloaded within 2 s after the change are good for the handles
+        that are open now, not for later ones. Of these 2 s, one is for the resolution, one for the error of our idea of the
+        server's clock. Where `updatedAt` shows a fraction, 50 ms are enough. An `updatedAt` that cannot be read proves nothing.
         """
         if updated_ns == 0:
             return False
@@ -118,6 +118,6 @@ class Link:
             self.sizes[version] = size
 
     def forget(self, version: Version) -> None:
-        """The size that was learned was that of other bytes."""
+        """Forget the size that was learned: it was that of other bytes."""
         with self.lock:
             self.sizes.pop(version, None)

@@ -1,6 +1,6 @@
 """The content cache: contents by version, downloaded once, kept on disk (vfs/semantics.md 3).
 
-One lock guards which entry stands for which version, who has it open, which bytes are there, and the index of the disk. It
+One lock guards which entry stands for which version, which handles are open, which bytes are there, and the index of the disk. It
 is never held across I/O.
 """
 
@@ -27,7 +27,7 @@ from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
-#: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
+#: Bytes that may be fetched ahead at once: on a slow line they share it with the bytes that readers wait for.
 _UNDER_WAY = 4 << 20
 #: Seconds that `close` waits for transfers to notice.
 _CLOSING = 2.0
@@ -36,8 +36,8 @@ _CLOSING = 2.0
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. A download is begun by
-    whoever reads first: what the kernel has kept costs no request.
+    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. The first read begins the
+    download: pages that the kernel has kept cost no request.
     """
 
     __slots__ = ("_closed", "_entry", "_run", "_store", "item", "size", "version")
@@ -76,13 +76,13 @@ class Content:
                 data = os.pread(file.fd, wanted, offset)
             except OSError:
                 data = b""
-            # Another file by now: this one may have been a part of it, with holes.
+            # If the entry has another file by now, this one may have been unfinished, with holes.
             if len(data) == wanted and entry.file is file:
                 return data
         return entry.read(self._run, offset, size)
 
     def meet(self) -> None:
-        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
+        """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
         if not self.whole:
             entry = self._entry or self._store.attach(self)
             if entry.stale is not None:
@@ -100,7 +100,7 @@ class Content:
         return (self._entry or self._store.attach(self)).fetch()
 
     def bring(self) -> None:
-        """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
+        """Bring everything, in this thread and behind transfers that readers wait for; errors are left to readers."""
         if not self.whole:
             (self._entry or self._store.attach(self)).bring()
 
@@ -142,10 +142,9 @@ class ContentStore:
         self._disk = DiskCache(directory, limit, self._lock)
         self._link = Link(client, self._lock, timeout)
         self._link.ranges = ranges
-        # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
-        # waiting for another file.
+        # Fetching ahead leaves two connections free: the program that it serves may itself be waiting for another file.
         self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
-        self._running = self._bytes = 0  # of what is fetched ahead
+        self._running = self._bytes = 0  # jobs and bytes that are fetched ahead now
         #: An entry lives as long as somebody has it open, or a transfer brings it.
         self._entries: WeakValueDictionary[Version, Entry] = WeakValueDictionary()
         self._ahead.submit(self._scan)
@@ -160,9 +159,9 @@ class ContentStore:
         return content
 
     def attach(self, content: Content) -> Entry:
-        """What a handle reads from: the one entry of its version, pinned until it is closed.
+        """The one entry of a handle's version, from which it reads; pinned until the handle is closed.
 
-        One that was closed meanwhile holds it no longer than it reads. Raises as `measure`.
+        A handle that was closed meanwhile holds the entry no longer than it reads. Raises as `measure`.
         """
         version, size = content.version, self.measure(content.item)
         with self._lock:
@@ -173,7 +172,7 @@ class ContentStore:
                 entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
             content.size = size
             if content._closed:
-                # Its program has got bytes already: what comes has to be proved.
+                # Its program has got bytes already: the bytes that come now have to be proved.
                 entry.bodies = max(entry.bodies, 1)
             else:
                 content._entry = entry
@@ -192,10 +191,10 @@ class ContentStore:
     # -- changed by this mount ----------------------------------------------------------------------------
 
     def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
-        """Change an item as `Client.update` does: that its `updatedAt` is another one then makes it no other version to readers.
+        """Change an item as `Client.update` does; to readers its new `updatedAt` still is the same version.
 
-        What the job wrote before would not show any more. So where somebody reads, the item is looked at first, unless it was
-        `seen` just now. Raises ApiError.
+        That would hide an earlier write by the job. So where somebody reads, the item is looked at first, unless it was `seen`
+        just now. Raises ApiError.
         """
         with self._lock:
             entries = [
@@ -218,9 +217,9 @@ class ContentStore:
     # -- fetched ahead ------------------------------------------------------------------------------------
 
     def prefetch(self, take: Callable[[], Item | None], count: int) -> None:
-        """Fetch contents of items that `take` gives until it gives None, `count` of them now, behind readers (section 3).
+        """Fetch the contents of the items that `take` gives, `count` at once and behind readers, until it gives None (section 3).
 
-        What comes next is asked for only when a thread is free for it, so nothing is queued that nobody wants any more.
+        The next item is asked for only when a thread is free for it, so no item is queued that nobody wants any more.
         """
         with self._lock:
             more = max(0, min(self._ahead.size - self._running, count))
@@ -255,7 +254,7 @@ class ContentStore:
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
     def take(self, source: Path) -> CacheFile | None:
-        """A link to, or a copy of, `source`, which is never written again, to be adopted; None if that can't be."""
+        """A link to `source`, which is never written again, or a copy, for `adopt`; None if neither can be made."""
         try:
             size = os.stat(source).st_size
             return self._disk.link(source, size) if size <= self._disk.limit else None
@@ -274,14 +273,15 @@ class ContentStore:
             self._link.learn(item.version, size)
 
     def adopt(self, item: Item, file: CacheFile) -> None:
-        """Make what was taken the content of the version that `item` shows, for who has it open and, if it is kept, for all.
+        """Make a file from `take` the content of the version that `item` shows: for open handles, and if it is kept, for all.
 
         This is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
         size, kept = os.fstat(file.fd).st_size, False
         if size == 0 or item.size not in (None, size):
             return
-        # Where seconds are whole the job may have written in the same one: then later handles do not get these bytes.
+        # Where `updatedAt` shows whole seconds, the job may have written in the same one: then later handles do not get these
+        # bytes.
         if size <= self._disk.limit and (shows_fraction(item.updated_ns) or self.lasting(item)):
             whole = self._disk.keep(file, version_name(item.version), size)
             kept, file = whole is not None, whole or file
@@ -292,7 +292,7 @@ class ContentStore:
         self._disk.fit()
 
     def give_way(self, directory: Path, size: int) -> bool:
-        """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
+        """Unsent bytes need `size` bytes on the disk of `directory`: free them. False if the cache has none to give there."""
         try:
             beside = os.stat(directory).st_dev == os.stat(self._disk.directory).st_dev
         except OSError:
@@ -316,16 +316,16 @@ class ContentStore:
         return self._disk.refused
 
     def size(self, item: Item) -> int | None:
-        """Bytes of a version: what the item tells, or else what was learned; None if that is still to be measured."""
+        """The size of a version in bytes: what the item tells, or else what was learned; None if it is still to be measured."""
         if item.size is not None:
             return item.size
         size = self._link.sizes.get(item.version)
         return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:
-        """Bytes of a version, of the server where the item does not tell them (vfs/semantics.md 2.2). Raises ApiError.
+        """The size of a version in bytes, from the server if the item does not tell it (vfs/semantics.md 2.2). Raises ApiError.
 
-        They are what the headers of a download say, or else how much comes. What is small is kept.
+        It is what the headers of a download say, or else how many bytes come. Small contents are kept.
         """
         size = self.size(item)
         if size is not None:
@@ -343,7 +343,7 @@ class ContentStore:
         return size
 
     def close(self) -> None:
-        """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
+        """Stop every transfer, answer every reader, remove unfinished contents; takes at most two seconds."""
         self._link.closed = True
         with self._lock:
             for entry in self._entries.values():
@@ -354,7 +354,7 @@ class ContentStore:
         self._disk.close()
 
     def _scan(self) -> None:
-        """Learn what is on disk, in the background, and tidy up after mounts that come no more."""
+        """Learn what is on disk, in the background, and remove the caches of mounts whose state is gone."""
         self._disk.scan()
         self._disk.fit()
         try:
@@ -365,7 +365,7 @@ class ContentStore:
 
 
 def _measured(body: Download, most: int) -> tuple[int, bytes]:
-    """How many bytes a body has, and the bytes if they are few. Raises ApiError, ContractError if `most` do not reach the end."""
+    """How many bytes a body has, and the bytes if they are few. Raises ApiError, ContractError if more than `most` come."""
     came, data = 0, bytearray()
     if body.length is not None and body.length > NEAR:
         return body.length, b""

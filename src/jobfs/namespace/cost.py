@@ -1,14 +1,15 @@
-"""What asking costs: when a listing is read instead of another find, and how often one may be (section 1, Cost control)."""
+"""The cost of requests: when a listing is read instead of another find, and how often (section 1, Cost control)."""
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
 
-#: A listing may take a fifth of the wall time; how long one takes is the median of the last so many, of so many at least.
+#: Listings may take a fifth of the wall time. How long one usually takes is the median of the last `_RECENT`, known from
+#: `_ENOUGH` on.
 _SHARE = 5.0
 _RECENT, _ENOUGH = 5, 3
-#: Finds within a second that are no storm.
+#: So many finds within a second are no storm yet.
 _HANDFUL = 4
 _SECOND = 1.0
 
@@ -43,13 +44,13 @@ class Cost:
         self._finds.append(now)
 
     def storm(self, now: float) -> bool:
-        """True if another find would be one too many within a second."""
+        """True if another find would be too many within a second."""
         return len(self._finds) == _HANDFUL and self._finds[0] > now - _SECOND
 
     def affords(self, age: float, max_age: float | None) -> bool:
-        """True if a snapshot of this age may be replaced by one that is to be `max_age` old at most (None: the effective TTL).
+        """True if a listing may replace a snapshot of this age, to get one at most `max_age` old (None: the effective TTL).
 
-        Where it has to be younger than the TTL, the last listing tells: one that takes longer would be too old at once.
+        With a `max_age`, the duration of the last listing decides: a listing that takes longer would be too old at once.
         """
         if max_age is None:
             return age > self.effective_ttl

@@ -19,7 +19,7 @@ from jobfs.errors import (
 
 #: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
-#: Of them, those that say nothing of the server either.
+#: Of these errors, those that say nothing of the server either.
 NOT_ASKED = (OutOfTimeError, HeldBackError)
 
 
@@ -27,7 +27,7 @@ NOT_ASKED = (OutOfTimeError, HeldBackError)
 class Flight:
     """One request under way: its path (None: a listing), when it began, its ticket, and its error if it failed.
 
-    `deadline`: that of whoever makes the request, once that has begun.
+    `deadline`: that of the call which makes the request, once it has begun.
     """
 
     path: str | None
@@ -39,11 +39,11 @@ class Flight:
 
     @property
     def hasty(self) -> bool:
-        """True if whoever made it had less time than a call has, and it is over: one slow answer is no outage."""
+        """True if the call that made it had a bound of its own, and that has passed: one slow answer is no outage."""
         return self.deadline is not None and self.deadline.timeout < UNBOUNDED and self.deadline.left() <= 0
 
     def land(self, error: ApiError | None) -> None:
-        """The request is over: whoever waits goes on."""
+        """The request is over: callers that wait go on."""
         self.error = error
         self._over.set_result(None)
 

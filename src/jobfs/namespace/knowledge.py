@@ -1,4 +1,4 @@
-"""What is known of the server's tree, how old it is, and what may overwrite it. It is called with the namespace's lock held.
+"""What is known of the server's tree, how old it is, and what may overwrite it. All calls come with the namespace's lock held.
 
 A *ticket* is a number drawn when a request starts; every change of ours draws the next one. So an answer is older than a change
 if and only if its ticket is smaller, whatever the clocks say. While a request is in the air the changes since are kept, so that
@@ -21,9 +21,10 @@ from jobfs.nodes import Item, held_ns
 
 
 class Change(NamedTuple):
-    """We changed `ids`, or an answer told of them, at `paths`; `whole`: with everything below these paths.
+    """The items `ids` at `paths` were changed by us, or an answer told of them; `whole`: with everything below these paths.
 
-    It is newer than an answer whose request has a ticket below `ticket`. `deleted`: they are gone, not just elsewhere.
+    The change is newer than an answer whose request has a ticket below `ticket`. `deleted`: the items are gone, not just
+    elsewhere.
     """
 
     ticket: int
@@ -40,13 +41,13 @@ class Change(NamedTuple):
 
 
 def keep(change: Change, old: Tree, new: Tree) -> set[str]:
-    """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
+    """Have `new`, a listing that began before `change`, keep what `old` says of the changed items, and of those below.
 
     Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
     if change.whole and change.deleted:
-        # What is hidden in a directory that is gone went with it: the directory would go on being shown for that.
+        # Hidden items in a directory that is gone went with it: for them the directory would go on being shown.
         for item in [item for at in change.paths for item in new.below(at)]:
             if veil(item.path) is not None and old.get(item.id) is None:
                 new.drop(item.id)
@@ -55,14 +56,14 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     doubts = places if others or (unknown and not change.deleted) else set()
     for item_id in unknown if change.deleted else ():
         new.drop(item_id)
-    # One of the others that was somewhere else must not be lost, should it have been there throughout.
+    # An item that `old` shows elsewhere may have been there throughout: it must not be lost.
     for item_id in (*change.ids, *others):
         doubts |= _as_before(item_id, old, new)
     return doubts
 
 
 def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
-    """The ids of what `new` shows there besides the items of a change, and `old` does not."""
+    """The ids of items, besides those of the change, that `new` shows at `places` and `old` does not."""
     others = []
     for at in places:
         for item in (*new.candidates(at), *(new.below(at) if change.whole else ())):
@@ -73,7 +74,7 @@ def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]
 
 
 def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
-    """Have `new` say of an item what `old` does; where it is and where it was listed if these differ."""
+    """Have `new` say of an item what `old` says. Returns its path and the one where it was listed, if these differ."""
     listed, mine = new.get(item_id), old.get(item_id)
     if mine is None:
         return set()
@@ -81,14 +82,14 @@ def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
     return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
-#: When something was never asked for: older than any bound.
+#: The time of something that was never asked for: older than any bound.
 NEVER = -math.inf
-#: Most single paths whose age is remembered; more only means that a path is asked for again.
+#: For so many single paths the age is remembered; where it is forgotten, the path is only asked for again.
 _STAMPS = 20_000
 
 
 class Stamp(NamedTuple):
-    """How fresh a path is, or a snapshot: when the request that told began, its ticket, when it was last known so."""
+    """How fresh a path or a snapshot is: when its request began, the ticket of the request, when it was last confirmed."""
 
     began: float = NEVER
     ticket: int = 0
@@ -105,7 +106,7 @@ class Knowledge:
         self.snapshot = Stamp()
         self.implicit_seen = False
         self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
-        #: The ticket of the last request or change: whatever starts from now on has a greater one.
+        #: The ticket of the last request or change: each that starts from now on has a greater one.
         self.count = 0
         self._airborne: set[int] = set()
         self._changes: deque[tuple[int, Change]] = deque()
@@ -131,7 +132,7 @@ class Knowledge:
             self._changes.popleft()
 
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
-        """Take in what a find said, unless something newer is known of this path or of these items."""
+        """Take in the answer of a find, unless something newer is known of this path or of these items."""
         ids = [item.id for item in items]
         if self._overtaken(ticket, path, ids):
             return
@@ -139,7 +140,7 @@ class Knowledge:
         for item in directories:
             known = self.tree.get(item.id)
             if known is None or known.path != path:
-                # What is in it, only the server knows.
+                # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
                 if known is not None:
                     self._doubt(known.path, ticket)
@@ -152,7 +153,7 @@ class Knowledge:
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
-        """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
+        """Replace the tree by a newer one, except for changes since its listing began; returns the old one."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for _, change in self._changes:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
@@ -175,7 +176,7 @@ class Knowledge:
         return self._names_changed.get(directory.id or directory.path, 0)
 
     def note_names(self, path: str, now: int) -> None:
-        """The names in a directory have changed: later than it was shown to be changed before, whatever the clocks say."""
+        """The names in a directory have changed: its time is later than the one shown before, whatever the clocks say."""
         directory = self.tree.at(path)
         if directory is not None:
             before = max(self.names_changed(directory), directory.updated_ns)
@@ -183,7 +184,7 @@ class Knowledge:
             self._next()
 
     def forget_names(self, directory: Item) -> None:
-        """When the names in a directory were changed does not count any more."""
+        """Forget when the names in a directory were changed."""
         self._names_changed.pop(directory.id or directory.path, None)
         self._next()
 
@@ -202,7 +203,7 @@ class Knowledge:
         whole = old is not None and item.is_dir
         self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if beside and (known is None or old is not None):
-            # It can hardly have come to a place that still is taken: what is known of this path is old.
+            # An item can hardly come to a path that is still taken: what is known of this path is old.
             self._doubt(item.path, self._next())
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())
@@ -215,7 +216,7 @@ class Knowledge:
         self.tree.drop(known.id)
         beside = self.tree.candidates(path)
         if known.is_dir and any(other.is_dir for other in beside):
-            # Two directories share what lies below: only the server knows what went with this one.
+            # Two directories share the items below: only the server knows which of them went with this directory.
             self._doubt(path, self._next())
         elif known.is_dir:
             for other in self.tree.below(path):
@@ -227,9 +228,9 @@ class Knowledge:
         self._doubt(path, self._next())
 
     def changed(self, ticket: int) -> set[str]:
-        """The ids of what this mount has changed since a request with this ticket started, and which still is in the air.
+        """The ids of items that this mount has changed since the start of a request with this ticket, which is still in the air.
 
-        Empty if a directory got another name: what is in it may be anywhere in the list, and need not be known.
+        Empty if a directory got another name: the items in it may be anywhere in the list, and need not be known.
         """
         since = [change for number, change in self._changes if number == change.ticket > ticket]
         if any(change.whole and not change.deleted for change in since):
@@ -244,11 +245,11 @@ class Knowledge:
         return any(stamp.began >= not_before and stamp.ticket >= needed for stamp in self._told(path))
 
     def complete(self, directory: str, not_before: float) -> bool:
-        """True if a directory's children are those of a listing that began at `not_before` or later, single ones in doubt."""
+        """True if a directory's children come from a listing that began at `not_before` or later; single ones may be in doubt."""
         return self.snapshot.began >= not_before and self.snapshot.ticket >= self.needed(directory)
 
     def doubtful_children(self, directory: str) -> list[str]:
-        """The paths in a directory that are in doubt though it may itself be in none."""
+        """The paths in a directory that are in doubt, even if the directory is not."""
         return [
             path for path in self._doubts if path and names.parent(path) == directory and not self.fresh(path)
         ]
@@ -262,7 +263,7 @@ class Knowledge:
         return max(stamp.confirmed for stamp in self._told(path))
 
     def _told(self, path: str) -> Iterator[Stamp]:
-        """The stamps of what told of a path: the snapshot's, and its own."""
+        """The stamps that count for a path: the snapshot's, and its own."""
         yield self.snapshot
         if (stamp := self._stamps.get(path)) is not None:
             yield stamp
@@ -278,7 +279,7 @@ class Knowledge:
         return False
 
     def _record(self, change: Change) -> None:
-        """Keep a change for who is in the air; without a ticket it is newer than all of them."""
+        """Keep a change for the requests in the air; without a ticket it is newer than all of them."""
         number = self._next()
         if self._airborne:
             self._changes.append((number, change._replace(ticket=change.ticket or number)))

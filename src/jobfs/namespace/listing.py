@@ -1,4 +1,4 @@
-"""A snapshot of all items that never lacks one that was there throughout (vfs/semantics.md 1).
+"""A snapshot of all items, which never lacks an item that was there throughout (vfs/semantics.md 1).
 
 One pass reads the item list by parallel, overlapping pages, and tells whether it held still meanwhile.
 """
@@ -27,9 +27,9 @@ TAKE = 100
 _STEP = TAKE - 1
 #: After so many pages without anything new the list is over, whatever total it promises.
 _BARREN = 16
-#: A list may grow while it is read: to twice what its first page promised, and so many items.
+#: A list may grow while it is read: to twice what its first page promised, and so many items more.
 _ROOM = 10_000
-#: So many passes over a list that moves before what they disagree on is asked for one by one.
+#: After so many passes over a list that moves, the items on which they disagree are asked for one by one.
 _PASSES = 3
 #: Most passes in all: only a server whose order never holds still needs more than three.
 _MOST = 12
@@ -52,7 +52,7 @@ class Pass:
         self._next = 1
         self._barren = 0
         self._kept = time.monotonic()
-        #: The ids of what this mount changed while it was read: that is no flaw.
+        #: The ids of items that this mount changed while the list was read: these are no flaw.
         self.ours: Set[str] = frozenset()
         self.keep(first)
         # Only after a full page there may be more than the total says.
@@ -71,7 +71,7 @@ class Pass:
         return self._next - 1
 
     def keep(self, page: Page) -> None:
-        """Take in the page that comes after those before; of two words on an item the newer counts."""
+        """Take in the next page in order; if an item was seen before, its newer state counts."""
         now, full = time.monotonic(), _raw(page) >= self.size
         promised = len(self.pages) * self.step <= self._promised
         self._barren = 0 if self._take_in(page) else self._barren + 1
@@ -83,7 +83,7 @@ class Pass:
         self.pages.append(page)
 
     def _take_in(self, page: Page) -> bool:
-        """True if it has shown something new. What has no id is not: any page may show that again, and without end."""
+        """True if the page has shown something new. An item without an id is not new: any page may show it again, without end."""
         new = any(NAMELESS not in item_id for item_id in {*page.unknown} - self.unknown)
         for item in page.items:
             known = self.items.get(item.id)
@@ -94,9 +94,9 @@ class Pass:
         return new
 
     def bridge(self, ours: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
-        """Where what this mount changed meanwhile (`ours`) has moved the list between two pages, keep one that has both ends.
+        """Where changes by this mount (`ours`) have moved the list between two pages, keep a page that has both ends.
 
-        `read` gives the pages that begin at these places. Deletions move a list most: so most of it is before the gap.
+        `read` gives the pages that begin at these places. Deletions move a list most: so most of such a page lies before the gap.
         """
         self.ours = ours if self.size > 1 else frozenset()
         gaps = self._gaps(self.pages) if self.ours else []
@@ -117,25 +117,25 @@ class Pass:
 
     @property
     def flaw(self) -> str | None:
-        """What shows that the list moved, apart from what this mount did; None if nothing does."""
+        """The sign that others than this mount have moved the list; None if there is none."""
         if self._gaps(self.pages):
             return "its order changed"
         if self.ours:
-            return None  # totals tell of that, too; but what was there throughout is in pages that overlap
+            return None  # totals show our changes too; but what was there throughout is in pages that overlap
         if any(page.total != self.total for page in self.pages):
             return "its total changed"
         return None if self.count == self.total else f"it showed {self.count} items of {self.total}"
 
     def same(self, other: Pass) -> bool:
-        """True if both passes saw the same items, none of them at two places: then it is the total that is wrong.
+        """True if both passes saw the same items, none of them at two places: then the total is wrong.
 
-        Where items change places, both may lack the same one.
+        Where items change places, both passes may lack the same item.
         """
         alike = self.total == other.total and self.unknown == other.unknown
         return alike and self.items.keys() == other.items.keys() and self._ordered() and other._ordered()
 
     def _ordered(self) -> bool:
-        """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
+        """True if neighbouring pages share one item, and no item is anywhere else; pages after a wrong total are empty."""
         filled = [page for page in self.pages if _raw(page)]
         shared = max(0, len(filled) - 1) if self.size > 1 else 0
         return not self._gaps(filled) and sum(map(_raw, filled)) - shared == self.count
@@ -146,7 +146,7 @@ class Pass:
         return [number for number, pair in pairs if not self._goes_on(*pair)]
 
     def _goes_on(self, page: Page, following: Page) -> bool:
-        """True if a page ends with what the next begins with, as far as their order is known and apart from what is ours."""
+        """True if a page ends with the items that the next begins with, as far as their order is known, without items of ours."""
         if self.ours and not _raw(following):
             return _raw(page) < self.size  # by then the list was shorter
         before, after = ([item.id for item in p.items if item.id not in self.ours] for p in (page, following))
@@ -180,11 +180,11 @@ class Lister:
     def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
         """All items; `known` gives the ids of those that are believed to exist. Raises ApiError.
 
-        `ours` gives the ids of what this mount has changed since the reading began: the caller knows better of these.
+        `ours` gives the ids of items that this mount has changed since the reading began: of these the caller knows better.
 
         A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Changes that cancel each
-        other out in number can hide an item that a rename moved to a page that was read already. So what was known before,
-        or was seen in a list that moves, and is not in the last pass is asked for by id. One page is a snapshot by itself.
+        other out in number can hide an item that a rename moved to a page that was read already. So an item that was known
+        before, or seen in a list that moves, is asked for by id if the last pass lacks it. One page is a snapshot by itself.
         """
         seen: dict[str, None] = {}
         gone: set[str] = set()
@@ -203,7 +203,7 @@ class Lister:
                 found = [item for item in self._executor.map(carried(self._get), lost) if item is not None]
                 if steady or this.count + len(found) >= this.total:
                     break
-                gone |= lost - {item.id for item in found}  # what was deleted makes up for nothing
+                gone |= lost - {item.id for item in found}  # deleted items are not asked for again
             last = this
         if not steady:
             told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
@@ -215,8 +215,8 @@ class Lister:
         """Read every page once; raises ApiError, ContractError for a list that goes on far beyond its promise.
 
         The first page tells the total and how many items the server really gives in a page. The others are read in parallel,
-        each overlapping the one before by one item; those that the items `_expected` fill together with the first. Where
-        what this mount has changed meanwhile (`ours`) has moved the list, a page more is read.
+        each overlapping the one before by one item; the pages that `_expected` items fill are read together with the first. Where
+        changes by this mount (`ours`) have moved the list, one more page is read.
         """
         read_page = carried(self._client.list_page)
         ask = partial(self._executor.submit, read_page)
@@ -240,13 +240,13 @@ class Lister:
                 page.cancel()
 
     def _missing(self, lost: set[str], this: Pass, last: Pass | None) -> set[str]:
-        """Of what a pass that held still lacks, the items that may exist all the same: not many that two readings lack."""
+        """The items that may exist though a steady pass lacks them: none if there are many and two passes agree."""
         many = len(lost) > max(_FEW, len(this.pages))
         agreed = last is not None and (last.flaw is None or this.same(last))
         return set() if len(this.pages) == 1 or (many and agreed) else lost
 
     def close(self) -> None:
-        """Stop the threads; what is under way is waited for."""
+        """Stop the threads; requests under way are waited for."""
         self._executor.shutdown(cancel_futures=True)
 
     def _get(self, item_id: str) -> Item | None:

@@ -29,8 +29,8 @@ from jobfs.nodes import Item
 class NamespaceStatus:
     """The server's tree as it is known now; times in seconds, sizes in bytes.
 
-    `snapshot_age` is None before the first listing. `stale`: known names are served though the server does not answer, for
-    `error`. `shadowed` holds path, item id and reason, `hostile` path and reason of what is not shown.
+    `snapshot_age` is None before the first listing. `stale`: known names are served though the server does not answer, because of
+    `error`. `shadowed` holds path, item id and reason, `hostile` path and reason, of items that are not shown.
     """
 
     items: int
@@ -50,13 +50,13 @@ log = logging.getLogger("jobfs.namespace")
 _FEW = 8
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
-#: Seconds without progress after which what is known is shown unconfirmed, at least; and so many usual answers.
+#: Time without progress after which known names are shown unconfirmed: so many seconds, or so many usual answers if longer.
 _PATIENCE, _TIMES = 2.0, 8
-#: Seconds after a failure in which only one asks again.
+#: Seconds after a failure in which only one call asks again.
 _PAUSE = 1.0
-#: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
+#: Failures of a listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
-#: Seconds for which a listing is good for all who remove directories, at least.
+#: Seconds for which a listing is good for every removal of a directory, at least.
 _RECENT = 1.0
 
 
@@ -64,12 +64,12 @@ class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
     Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request. `moment` is
-    how long a name that was there and is missed now may be in the middle of another mount's save (save/protocol.md); `pause`
-    waits that long. `expected` is a guess at the number of items, for the first listing.
+    how long a name that was there may be missing in the middle of another mount's save (save/protocol.md); `pause` waits that
+    long. `expected` is a guess at the number of items, for the first listing.
 
-    Where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that the listing of that time
-    lacks as one that is free; anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the
-    listing is no good, single names go on being found.
+    Where the server can't be asked, names confirmed within `stale_if_error` are served; a name that the listing of that time
+    lacks is free. Anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the listing
+    fails, single names are still found.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Namespace:
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error), clock)
         self._cost = Cost(ttl, kernel_timeout)
-        #: Why the server could not be asked when last somebody tried, and when one may ask again; None: all may.
+        #: Why the server could not be asked the last time, and when one call may ask again; None: all may.
         self._failure: ApiError | None = None
         self._asks_at: float | None = None
-        #: Of listings alone, and when another one may be tried.
+        #: Why the last listing alone failed, and when another one may be tried.
         self._unlisted: ApiError | None = None
         self._lists_at = 0.0
         self._flights: dict[str | None, Flight] = {}  # None: the listing
@@ -107,7 +107,7 @@ class Namespace:
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
         """What is shown at exactly `path`, None only if the server said so; raises ApiError (section 1, Lookups).
 
-        With `max_age`, only an answer whose request began at most so many seconds ago.
+        With `max_age`, only an answer counts whose request began at most so many seconds ago.
         """
         if not path:
             return ROOT
@@ -160,7 +160,7 @@ class Namespace:
             return self._known.tree.at(path)
 
     def last_children(self, path: str) -> dict[str, Item] | None:
-        """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
+        """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of it."""
         with self._lock:
             return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
 
@@ -174,7 +174,7 @@ class Namespace:
             self._known.note_names(path, now)
 
     def forget_names(self, directory: Item) -> None:
-        """Its times were set: when the names in a directory were changed does not count any more."""
+        """The times of a directory were set: forget when the names in it were changed."""
         with self._lock:
             self._known.forget_names(directory)
 
@@ -200,7 +200,7 @@ class Namespace:
 
     @property
     def recent(self) -> float:
-        """How old a snapshot may be, in seconds since its listing began, that shows a directory empty (R12)."""
+        """How old a snapshot that shows a directory empty may be, in seconds since its listing began (R12)."""
         with self._lock:
             usual = self._cost.usual
         return usual + max(_RECENT, usual)
@@ -211,7 +211,7 @@ class Namespace:
         return self._known.snapshots
 
     def edition(self) -> int:
-        """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""
+        """A number that stays the same while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
         known = self._known
         fresh = known.snapshot.began > self._clock() - self._cost.bound
         return known.count + known.snapshots if fresh else 0
@@ -228,7 +228,7 @@ class Namespace:
                 snapshot_age=age,
                 effective_ttl=cost.effective_ttl,
                 listing_seconds=cost.listing_seconds,
-                # Where another item came to a taken place, the one that was there is most likely gone.
+                # Where another item came to a taken path, the earlier one is most likely gone.
                 shadowed=[found for found in known.tree.shadowed() if known.fresh(found[0])],
                 hostile=known.tree.refused(),
                 stale=error is not None and age is not None,
@@ -237,7 +237,7 @@ class Namespace:
 
     @property
     def unreachable(self) -> bool:
-        """True if the server could not be asked when last somebody tried."""
+        """True if the server could not be asked the last time."""
         return self._failure is not None or self._client.health.away is not None
 
     def close(self) -> None:
@@ -290,7 +290,7 @@ class Namespace:
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
 
-        Only a listing sees implicit directories and what is being saved.
+        Only a listing sees implicit directories, and names that are being saved.
         """
         if shown is not None and shown.implicit:
             return True
@@ -301,7 +301,7 @@ class Namespace:
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
     def _board_listing(self, *, insists: bool) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for one and then for another."""
         if None in self._flights:
             return self._flights[None], False
         self._check(insists=insists)
@@ -316,7 +316,7 @@ class Namespace:
         return flight
 
     def _check(self, *, insists: bool) -> None:
-        """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
+        """Raises the error of calls just before; not if the caller `insists`: it has something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
         if insists or self._failure is None or self._asks_at is None or self._client.health.away is not None:
@@ -331,7 +331,7 @@ class Namespace:
     def _ask(
         self, ask: Callable[[float | None], None], stale: Callable[[], bool], max_age: float | None
     ) -> None:
-        """Have the server tell; if it can't be asked, what is known will do where `stale` says so, and without a `max_age`."""
+        """Ask the server. If it can't be asked, known names are served where `stale` allows it, and there is no `max_age`."""
         if max_age is not None:
             return ask(max_age)
         with self._lock:
@@ -364,9 +364,9 @@ class Namespace:
                     raise
 
     def _list_directory(self, path: str, max_age: float | None) -> None:
-        """Have a snapshot that is young enough for a directory; of the names in it those in doubt are asked for singly.
+        """Get a snapshot that is young enough for a directory; names in it that are in doubt are asked for one by one.
 
-        Those were changed here since its listing began. Else saves that go on would have a long one read again and again.
+        These were changed here since the listing began. Else saves would have a long listing read again and again.
         """
         doubtful: list[str] = []
         with self._lock:
@@ -387,14 +387,14 @@ class Namespace:
             self.lookup(child, max_age)
 
     def _deadline(self, known: bool) -> Deadline:
-        """How long a call asks; only a moment where it is to confirm what is `known`."""
+        """How long a call asks: only a moment if its answer is `known`, and to be confirmed."""
         moment = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
         return Deadline(moment if known else UNBOUNDED, current(), waited=False)
 
     def _ride(self, flight: Flight, fly: bool, mine: Deadline) -> None:
-        """Make the request, or wait for the one who makes it, within `mine`; raises its error.
+        """Make the request, or wait for the call that makes it, within `mine`; raises its error.
 
-        Returns early, without an answer, if whoever made it had less time than there is left.
+        Returns early, without an answer, if that call had less time than is left here.
         """
         with bound_by(mine):
             if fly:
@@ -418,7 +418,8 @@ class Namespace:
         except ApiError as exc:
             error = exc
             if not isinstance(exc, COULD_NOT_ASK) and (flight.path is None or isinstance(exc, NotFoundError)):
-                # A 404 is about the job, and a listing that is refused says nothing of a name: none may look like "no such file".
+                # A 404 is about the job, and a listing that is refused says nothing of a name: neither may look like "no such
+                # file".
                 error = UnavailableError(str(exc), status=exc.status)
         except RuntimeError:
             if not self._closed:
@@ -441,9 +442,9 @@ class Namespace:
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked; or only what it lists is no good. Under the lock.
+        """The server could not be asked, or only its listing is no good. Under the lock.
 
-        A call in haste keeps nobody from asking who needs an answer.
+        The failure of a hasty call keeps no other call from asking.
         """
         if flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS):
             if self._unlisted is None:
@@ -451,7 +452,7 @@ class Namespace:
             self._unlisted, self._lists_at = again(error), self._clock() + _PAUSE
             return
         hasty = flight.hasty and not self._client.health.out
-        # If there is no way to the server, or it goes on to be silent, api/health.py tells of it.
+        # If there is no way to the server, or it stays silent, api/health.py tells of it.
         if self._failure is None and not (hasty or error.errno == errno.ENETUNREACH):
             log.warning("the server can't be asked (%s): known names are served as they were", error)
         self._failure = again(error)
@@ -499,18 +500,18 @@ class Namespace:
     # when nobody answers (under the lock)
 
     def _serves_stale(self, path: str) -> bool:
-        """True if what is known of `path`, or that nothing is there, may be served though nobody could be asked."""
+        """True if the known item at `path`, or that none is there, may be served though the server could not be asked."""
         known = self._known
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
         return confirmed and (known.tree.at(path) is not None or known.fresh(path))
 
     def _lists_stale(self, path: str, most: float | None = None) -> bool:
-        """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served though nobody could be asked."""
+        """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served without asking the server."""
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
         if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
             return False
-        # Of a directory that came after the last listing nothing is known: it must not look empty.
+        # The entries of a directory that came after the last listing are not known: it must not look empty.
         return known.snapshot.ticket >= known.needed(path) or bool(known.tree.children(path))
 
     def _is_back(self) -> bool:

@@ -21,13 +21,13 @@ Rank = tuple[bool, int, str, str, str]
 
 
 def rank(item: Item) -> Rank:
-    """Sorts what is shown last: the job's own before the workspace's defaults, the newest within each; then the id."""
+    """Sorts the shown item last: the job's own win over the workspace's defaults, then the newest wins, then the greatest id."""
     own = item.lifecycle is Lifecycle.EXPERT_JOB
     return (own, item.updated_ns, item.updated_at, item.created_at, item.id)
 
 
 def shown(items: Iterable[Item]) -> Item | None:
-    """The item that is shown of those at one path, nothing living under it; None if there is none (section 1)."""
+    """Of the items at one path, the one that is shown if nothing lies below it; None if there are none (section 1)."""
     return max(items, key=rank, default=None)
 
 
@@ -75,7 +75,7 @@ class Tree:
 
     @classmethod
     def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
-        """A tree of these items; what is equal in `like` is shared with it, which keeps a refresh small."""
+        """A tree of these items; equal items are shared with `like`, which keeps a refresh small."""
         tree = cls()
         before: dict[str, Item] = {} if like is None else like._by_id
         for item in items:
@@ -130,7 +130,7 @@ class Tree:
         return found
 
     def hidden(self) -> list[Item]:
-        """Items with hidden names, and what lies below such."""
+        """Items with a hidden name, and items below one."""
         return [self._by_id[item_id] for item_id in self._hidden]
 
     def refused(self) -> list[tuple[str, str]]:
@@ -151,7 +151,7 @@ class Tree:
         return found
 
     def changed(self, before: Tree) -> list[str]:
-        """The directories that have other names in them than `before`, but for new ones that an item stands for."""
+        """The directories that have other names in them than in `before`, except new directories that an item stands for."""
         differ = {path for path, inside in self._children.items() if inside != before._children.get(path)}
         differ |= before._children.keys() - self._children.keys()
         there = ((path, self.at(path), before.at(path)) for path in differ)
@@ -213,7 +213,7 @@ class Tree:
         self.put(item)
         if known is not None and item.is_dir and known.path != item.path:
             for other in self.below(known.path):
-                # It may even lie below its old path.
+                # The new path may even lie below the old one.
                 if other.path != item.path and not names.under(other.path, item.path):
                     self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
 
@@ -294,7 +294,7 @@ def _reason(item: Item, shown: Item) -> str:
     return "a newer item is shown at this path"
 
 
-#: What a save leaves beside its target.
+#: The hidden items that a save puts beside its target.
 _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
@@ -305,7 +305,7 @@ def missed_names(before: Tree, now: Tree) -> list[str]:
 
 
 def _target(path: str) -> str | None:
-    """The path that a hidden item has the new or the old content of; of a very long name only the beginning is known."""
+    """The path whose new or old content a hidden item has; of a very long name only the beginning is known."""
     directory, name = names.parent(path), names.basename(path)
     hidden = names.parse_hidden(name)
     if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:

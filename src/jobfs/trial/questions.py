@@ -1,6 +1,6 @@
 """The questions, as a table: each is a function that asks a server one thing and says what the answer means for a mount.
 
-`rejects` and `carried` are what a mount asks, too.
+A mount asks `rejects` and `carried`, too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from jobfs.errors import (
 from jobfs.namespace.listing import Lister
 from jobfs.nodes import Item, Kind, Permission
 
-#: A name that only a server keeps which keeps all of them: another would stand at the target (save/protocol.md R6).
+#: A name that a server keeps only if it keeps all names; else another name would stand at the target (save/protocol.md R6).
 TELLTALE = "A\N{COMBINING DIAERESIS} "
-#: Names that a server may keep in another form, by what they are in words.
+#: Names that a server may keep in another form, by their description.
 _FORMS = {
     "in NFD, as a Mac writes it": "u\N{COMBINING DIAERESIS}ber",
     "with capitals": "Capitals",
     "with a blank at its end": "blank ",
 }
-#: What is sent, and compared with what comes back.
+#: The bytes that are sent, and compared with those that come back.
 _CONTENT = random.Random(1).randbytes(3000)
-#: Seconds after which what another try has left is taken away: none takes that long.
+#: Seconds after which items of another try are taken away: no try takes that long.
 ABANDONED = 600.0
 #: Looks until everything is gone, and seconds between them: a request that was broken off may be carried out late.
 _LOOKS, _BETWEEN = 5, 0.3
@@ -52,7 +52,7 @@ _READ_ONLY = "mount this with --read-only"
 
 
 class Verdict(StrEnum):
-    """Whether an answer is as wished; or otherwise, which costs something; or keeps a mount from working, or did not come."""
+    """An answer is as wished; or it costs something; or it keeps a mount from working, or did not come."""
 
     GOOD = "ok"
     COSTS = "WARN"
@@ -88,7 +88,7 @@ def costs(answered: str, meaning: str, **facts: Any) -> Finding:
 
 
 def bad(answered: str, remedy: str) -> Finding:
-    """A finding that a promise of jobfs does not survive."""
+    """A finding with which jobfs can't keep a promise."""
     return Finding(answered, Verdict.BAD, remedy)
 
 
@@ -133,7 +133,7 @@ class Trial:
             return lister.read(known=list, ours=set).items
 
     def left(self) -> list[Item]:
-        """What lies in its directory, and what earlier tries have left; the deepest first. Raises ApiError."""
+        """The items in the try's directory, and those that earlier tries have left; the deepest first. Raises ApiError."""
         now = time.time() + self.client.server_time_offset
         found = []
         for item in self.everything():
@@ -151,7 +151,7 @@ class Trial:
             except (NotFoundError, UnavailableError):
                 raise
             except ApiError:
-                # It may be that it is read-only.
+                # The item may be read-only.
                 self.client.update(item.id, permission=Permission.READ_WRITE)
                 self.client.delete(item.id)
         except UnavailableError:
@@ -165,7 +165,7 @@ class Trial:
 
 @contextlib.contextmanager
 def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
-    """Whether a second create at `path` is refused; what was made is taken away at the end. Raises ApiError.
+    """Whether a second create at `path` is refused; created items are taken away at the end. Raises ApiError.
 
     `source` has the one byte that a file gets.
     """
@@ -190,7 +190,7 @@ def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[boo
 
 
 def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
-    """Whether these items moved along with what is `directory` now. Raises ApiError.
+    """Whether these items moved along with their directory, whose path is `directory` now. Raises ApiError.
 
     None if all of them were moved or deleted meanwhile.
     """
@@ -226,7 +226,7 @@ def _create(trial: Trial) -> Finding:
 
 def _existing(trial: Trial) -> Finding:
     source, _ = trial.source(b"?")
-    # Under a hidden name, what gets another is taken for ours.
+    # Under a hidden name, an item that gets another name is taken for ours.
     name = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, TELLTALE)
     two = "what is new is made under a hidden name and moved: two requests"
     found: dict[Kind, bool] = {}
@@ -336,7 +336,7 @@ def _read_only(trial: Trial) -> Finding:
     except UnavailableError:
         raise
     except ApiError:
-        # Where that is not why, this fails as well, and is told instead.
+        # If readOnly is not the reason, this fails as well, and its error is told instead.
         trial.client.update(item.id, permission=Permission.READ_WRITE)
         trial.client.delete(item.id)
         told = "what `chmod -w` made readOnly can't be renamed, replaced or removed until `chmod +w`"
@@ -353,7 +353,7 @@ def _delete(trial: Trial) -> Finding:
 
 
 class Question(NamedTuple):
-    """A question: its name in reports, its words, and the function that asks; without an `essential` one no other is asked."""
+    """A question: its name in reports, its words, and the function that asks; if an `essential` one fails, no other is asked."""
 
     name: str
     asked: str

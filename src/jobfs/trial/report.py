@@ -1,4 +1,4 @@
-"""A try as a document to send to whoever maintains jobfs: questions, answers and requests, without key, ids and names."""
+"""A try as a document to send to the maintainers of jobfs: questions, answers and requests, without key, ids and names."""
 
 from __future__ import annotations
 

@@ -80,7 +80,9 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     assert hidden(server) == []
 
 
-def test_what_is_known_of_a_server_is_not_asked_again(server: Server, work: Workspace) -> None:
+def test_the_next_mount_does_not_ask_again_how_the_server_creates_files(
+    server: Server, work: Workspace
+) -> None:
     work.vfs._write_back.upload.ask("x")
     settled(work)
     work.remount()

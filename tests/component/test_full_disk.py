@@ -211,7 +211,7 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_what_fails_on_a_name_of_this_machine_changes_nothing(
+def test_a_failed_operation_on_a_local_name_changes_nothing(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     """vfs/semantics.md 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
@@ -276,7 +276,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     settled(work, {})
 
 
-def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
+def test_a_written_file_can_be_closed_on_a_disk_that_has_become_full(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room;
@@ -294,7 +294,7 @@ def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     settled(work, {"file": USERS})
 
 
-def test_what_could_not_be_closed_is_unsent_until_there_is_space(
+def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""

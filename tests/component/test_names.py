@@ -45,7 +45,7 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
 
 
 @pytest.mark.parametrize("change", ["rename over", "unlink while open"])
-def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
+def test_a_change_in_an_implied_directory_makes_the_item_of_the_directory(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
     """vfs/semantics.md 1.19: of a server, too, that moves nothing into a directory without an item."""

@@ -47,7 +47,7 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
 
 
 @pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
-def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
+def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
     """vfs/semantics.md 4: the save makes the file again at its name; what the job has moved is left as it is."""

@@ -113,7 +113,7 @@ def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     work.vfs.release(fh)
 
 
-def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
+def test_an_open_file_with_kernel_pages_gets_no_bytes_of_another_version(
     server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
@@ -131,7 +131,7 @@ def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
         work.vfs.release(fh)
 
 
-def test_what_was_read_is_not_written_into_another_version(server: Server, start: Start) -> None:
+def test_a_partial_write_is_not_filled_with_another_version(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)

@@ -124,7 +124,7 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     settled(work, {})
 
 
-def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
+def test_a_directory_that_may_have_been_made_is_removed_once_the_server_answers(
     server: Server, work: Workspace
 ) -> None:
     work.mkdir("dir")
@@ -223,7 +223,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
-def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspace, name: str) -> None:
+def test_atomic_saves_of_a_file_go_on_in_an_outage(server: Server, patient: Workspace, name: str) -> None:
     """vfs/semantics.md 6, Bounds: nobody waits for the save of a file that is renamed over in an outage, though it was begun."""
     work = patient
     server.store.seed({"file": OLD}, age=60)

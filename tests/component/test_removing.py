@@ -18,7 +18,7 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])
-def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
+def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str
 ) -> None:
     """save/protocol.md R10: another item counts only where ours was not deleted by this unlink."""
@@ -52,7 +52,7 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
 @pytest.mark.parametrize(
     ("fault", "what", "request_"), [("throttled", "file", "delete"), ("drop", "dir", "update")]
 )
-def test_what_the_job_renames_while_it_is_removed_stays(
+def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
     """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
@@ -71,7 +71,7 @@ def test_what_the_job_renames_while_it_is_removed_stays(
 
 
 @pytest.mark.parametrize("how", ["drained", "fsync"])
-def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gone(
+def test_a_rename_to_the_name_of_an_unlinked_file_waits_until_that_file_is_gone(
     server: Server, mortal: Callable[..., Mortal], how: str
 ) -> None:
     """vfs/semantics.md 4: the unlinked file does not come back as a conflict of the file that was made before."""
@@ -122,7 +122,7 @@ def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
     assert hidden(server) == []
 
 
-def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_not_deleted(
+def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""

@@ -139,7 +139,7 @@ def newest(left: Left) -> None:
 # -- nothing was begun
 
 
-def test_what_was_unsent_and_got_a_scratch_name_leaves_no_older_version(
+def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.35."""

@@ -35,7 +35,7 @@ def carried_out(server: Server) -> bool:
     return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
 
 
-def test_what_the_job_writes_after_a_late_promote_is_shown(
+def test_bytes_that_the_job_writes_after_a_late_promote_are_shown(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
@@ -55,7 +55,7 @@ def test_what_the_job_writes_after_a_late_promote_is_shown(
 @pytest.mark.parametrize("over", ["save", "rename"])
 @pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
 @pytest.mark.parametrize("first", ["saved", "moved"])
-def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is_written(
+def test_an_item_that_a_late_request_moves_back_is_kept_when_its_old_name_is_written(
     server: Server, mortal: Callable[..., Mortal], first: str, seen: str, over: str
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
@@ -141,7 +141,7 @@ def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
 
 
 @pytest.mark.parametrize("change", ["rename", "rename over", "chmod"])
-def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
+def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
     """save/protocol.md R2: for what is not a save, too."""
@@ -193,7 +193,7 @@ def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
     assert again.read("dir/made/file") == JOBS
 
 
-def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(
+def test_an_item_moved_by_an_unanswered_rename_is_ours_after_its_directory_is_renamed(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R1: the name that this mount has given it since is that below the directory."""

@@ -89,7 +89,7 @@ def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Wo
     assert (visible(server), work.names()) == ({}, [])
 
 
-def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
+def test_an_unanswered_create_holds_up_no_other_file_of_its_name(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md R7: nobody waits for what a request without an answer may still do."""

@@ -101,7 +101,9 @@ def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start)
 
 
 @pytest.mark.parametrize("goes", ["unlinked", "renamed over"])
-def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work: Mortal, goes: str) -> None:
+def test_an_unlink_or_rename_over_removes_the_item_that_the_job_put_there_before(
+    server: Server, work: Mortal, goes: str
+) -> None:
     """vfs/semantics.md 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 100, 0) == OLD
@@ -205,7 +207,9 @@ def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
 
 
 @SOURCES
-def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mortal], str]) -> None:
+def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
+    server: Server, work: Mortal, source: Callable[[Mortal], str]
+) -> None:
     """vfs/semantics.md 4: rename over; who has the old one open reads on, and writes under no name."""
     server.store.set_lifecycle("file", "application")
     path = source(work)
@@ -226,7 +230,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
 
 
 @SOURCES
-def test_it_is_renamed_over_and_the_job_has_written_to_it(
+def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
     path = source(work)
@@ -264,7 +268,9 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
 
 
 @pytest.mark.parametrize("unsent", [False, True])
-def test_one_that_the_server_refuses_to_remove_is_there(server: Server, work: Mortal, unsent: bool) -> None:
+def test_a_file_that_the_server_refuses_to_remove_is_still_there(
+    server: Server, work: Mortal, unsent: bool
+) -> None:
     """vfs/semantics.md 4.29: unlink's errors are the caller's."""
     if unsent:
         work.write("file", b"unsent")
@@ -279,7 +285,9 @@ def test_one_that_the_server_refuses_to_remove_is_there(server: Server, work: Mo
     assert visible(server) == {**ALL, "file": b"unsent" if unsent else OLD, "other": OTHER}
 
 
-def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Server, mortal: Start) -> None:
+def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
+    server: Server, mortal: Start
+) -> None:
     """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
@@ -328,7 +336,9 @@ def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server,
     assert work.read("link") == OLD
 
 
-def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: Start) -> None:
+def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
+    server: Server, mortal: Start
+) -> None:
     """vfs/semantics.md 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
     server.store.seed({"log": os.urandom(24 << 20)}, age=60)
     work = mortal(ttl=0.1)

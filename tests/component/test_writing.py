@@ -98,7 +98,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
     assert work.read("file") == b"new"
 
 
-def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
+def test_a_half_downloaded_content_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
     work = start(timeout=1.0)
@@ -132,7 +132,7 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
-def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, work: Workspace) -> None:
+def test_a_covered_default_does_not_give_its_lifecycle_to_a_save(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
     it gives nothing on.
     """
@@ -145,7 +145,7 @@ def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, 
     assert contents(server) == [b"default", b"of the user"]
 
 
-def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
+def test_a_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
     server.faults.rate("hang", 1.0, on="create", path="*stuck*")
     work.write("stuck", b"never answered")
@@ -474,7 +474,9 @@ def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
 # -- answers that are lost
 
 
-def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
+def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
     """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": b"the old content"}, age=60)
     work = start(timeout=2.0)

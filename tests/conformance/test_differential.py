@@ -37,7 +37,7 @@ def test_calls_at_random_answer_as_on_a_disk_and_the_server_has_what_they_leave(
         assert pair.end() == []
 
 
-def test_what_differs_is_shrunk_to_what_makes_it() -> None:
+def test_a_difference_is_shrunk_to_the_steps_that_make_it() -> None:
     def play(steps: list[Step], *, settle: bool) -> str:
         return "differs" if any(step.words[0] == "rmdir" for step in steps) else ""
 

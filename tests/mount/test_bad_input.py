@@ -113,7 +113,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "words"), BAD)
-def test_what_is_given_wrongly_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
+def test_a_wrong_option_or_directory_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
     """vfs/semantics.md 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     for name in ("file", "two-words"):
         (attempt.home / name).write_text("two words\n")

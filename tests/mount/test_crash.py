@@ -66,7 +66,7 @@ def writers() -> Iterator[Writers]:
         yield Writers(stack)
 
 
-def test_what_was_written_and_never_closed_comes_back_beside_its_name(
+def test_bytes_written_and_never_closed_come_back_beside_their_file(
     server: Server, mount: Callable[..., MountedJob], writers: Writers
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""

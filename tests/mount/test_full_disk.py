@@ -148,7 +148,7 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
 
 
 @pytest.mark.parametrize("again", ["mount", "recover"])
-def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
+def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     server: Server, disk: Disk, mount: Callable[..., MountedJob], again: str
 ) -> None:
     """vfs/semantics.md 4.41: what records what has happened takes from the spare room; unlink works; a mount starts."""

@@ -57,7 +57,7 @@ def requests(mounted: MountedJob) -> int:
     return count
 
 
-def test_what_needs_the_server_fails_at_once_while_it_is_out_of_reach_and_works_when_it_is_back(
+def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is_back(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.14: the first call after about two seconds of refusals;
@@ -118,7 +118,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     assert "can't be reached" not in mounted.log
 
 
-def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
+def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
     server: Server, mount: Mount, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.13: what is known is served up to `--stale-if-error` seconds."""

@@ -64,7 +64,7 @@ def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
-def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
+def test_changes_for_another_server_keep_no_others_from_being_finished(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: it is named, and stays for that server."""

@@ -169,7 +169,7 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
     )  # fmt: skip
 
 
-def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Server, mount: Mount) -> None:
+def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
     mounted = mount(start=False, timeout=5)
     env = environment(mounted.home, mounted.key)

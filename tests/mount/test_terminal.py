@@ -31,7 +31,9 @@ PROGRAM = Path(sys.executable).parent / "jobfs"
         (["set", "/"], 2, "jobfs: nothing to change: give --permission or --lifecycle\n"),
     ],
 )
-def test_it_is_the_same_on_a_terminal(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+def test_a_command_prints_the_same_on_a_terminal(
+    tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
     done = jobfs(*words, home=tmp_path)
     assert said in done.stdout + done.stderr
     with on_terminal(tmp_path, None, *words) as terminal:

@@ -183,7 +183,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
     eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
 
 
-def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
+def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
     server.store.seed({"old": "old"}, age=60)
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")

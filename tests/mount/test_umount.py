@@ -271,7 +271,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
-def test_what_was_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
+def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
     """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
     mounted = mount(timeout=3)
     with holding(mounted.path / "notes.md"), unmounting(mounted, "--lazy") as umount:

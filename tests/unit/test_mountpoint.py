@@ -72,7 +72,7 @@ def test_programs_are_described_in_one_line() -> None:
     assert described([]) == "a program that can't be seen from here"
 
 
-def test_what_takes_too_long_is_left_to_itself_and_what_fails_in_time_fails_here() -> None:
+def test_a_bounded_call_raises_timeout_error_or_the_error_of_the_call() -> None:
     def fail() -> None:
         raise KeyboardInterrupt
 

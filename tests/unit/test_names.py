@@ -53,7 +53,7 @@ def test_a_hidden_path_goes_higher_up_where_nothing_fits() -> None:
         f"x.jobfs-{MOUNT}-{TRANSACTION}-staged-x", f".jobfs-{MOUNT[1:]}-{TRANSACTION}-staged-x",
     ],
 )  # fmt: skip
-def test_what_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
+def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
     """vfs/semantics.md 4.26: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
     assert names.parse_hidden(name) is None
 
@@ -100,7 +100,7 @@ def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
         ("49130", (), False),
     ],
 )
-def test_what_editors_leave_and_the_users_own_patterns_are_scratch(
+def test_names_of_editors_and_of_the_users_patterns_are_scratch(
     name: str, extra: tuple[str, ...], scratch: bool
 ) -> None:
     assert names.is_scratch(name, extra) is scratch

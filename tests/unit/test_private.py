@@ -63,7 +63,7 @@ def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> Non
             take(path)
 
 
-def test_what_is_made_on_the_way_is_for_this_user_alone(tmp_path: Path) -> None:
+def test_directories_made_on_the_way_are_for_this_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         take(tmp_path / "one" / "two" / "three")

@@ -33,7 +33,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "words"), BAD)
-def test_what_does_not_is_told(box: Sandbox, body: str, words: str) -> None:
+def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
         check(blocks(recipe(body)), "a", box)
     assert words in str(caught.value)

@@ -82,7 +82,7 @@ def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
-def test_what_is_installed_runs_and_knows_its_version(prefix: Path) -> None:
+def test_the_installed_program_runs_and_knows_its_version(prefix: Path) -> None:
     ask = (
         "import jobfs, importlib.metadata as m; print(jobfs.__file__, jobfs.__version__, m.version('jobfs'))"
     )

@@ -319,7 +319,7 @@ class Play:
 
 
 @pytest.mark.parametrize("rule", REPLAYED)
-def test_what_goes_wrong_without_a_rule_ends_well_here(
+def test_a_schedule_that_fails_without_a_rule_ends_well_on_the_real_mount(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     """save/protocol.md: the model's schedules against the real code."""
@@ -331,7 +331,7 @@ def test_what_goes_wrong_without_a_rule_ends_well_here(
 
 @pytest.mark.parametrize("scenario", PLAYABLE, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("seed", range(2))
-def test_it_ends_as_the_model_does_whatever_happens(
+def test_the_real_mount_ends_as_the_model_does_on_random_schedules(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Scenario, seed: int
 ) -> None:
     """save/protocol.md: a random way through the model, with all rules; the real mount comes to one of its ends."""

@@ -163,7 +163,7 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     assert work.vfs.getattr("file").mtime_ns == 2
 
 
-def test_what_is_remembered_of_saves_goes_though_nobody_lists(
+def test_tombstones_of_saves_are_removed_though_no_program_lists(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, Vocabulary: a transaction id is kept until a listing shows that nothing of it is left."""
@@ -175,7 +175,7 @@ def test_what_is_remembered_of_saves_goes_though_nobody_lists(
     eventually(lambda: not work.vfs._write_back.state.journal.has_tombstones)
 
 
-def test_what_is_remembered_outlives_a_remount_that_nobody_looks_at(
+def test_remembered_attributes_survive_a_remount_without_a_listing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2: kept per item until the job replaces or deletes it: before a listing nothing is known to be gone."""

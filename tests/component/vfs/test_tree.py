@@ -87,7 +87,7 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_what_was_changed_of_a_scratch_files_attributes_stays_when_it_becomes_real(
+def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
     server: Server, work: Workspace, cached: bool
 ) -> None:
     """vfs/semantics.md 2.11: modes, owners and times are kept for the item,

@@ -52,9 +52,7 @@ def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_chan
     assert len({attr.ino for attr in seen}) == 1
 
 
-def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
-    server: Server, work: Workspace
-) -> None:
+def test_a_path_shows_the_file_then_the_change_then_the_server(server: Server, work: Workspace) -> None:
     """design.md, What a path shows: there is no second structure that must be kept in step."""
     server.store.seed({"dir/a": "1", "dir/b": "2", "dir/c": "3"}, age=60)
     view, state = work.vfs._view, work.vfs._state

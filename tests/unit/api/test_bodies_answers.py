@@ -75,7 +75,7 @@ def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes, coding: str)
         read(pieces(packed), coding)
 
 
-def test_what_follows_the_end_of_a_compressed_body_is_not_taken_in() -> None:
+def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
     stream = Endless(gzip.compress(b"x", mtime=0))
     with pytest.raises(MismatchError):
         read(stream, "gzip")

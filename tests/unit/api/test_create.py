@@ -181,7 +181,7 @@ def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away
 
 
 @pytest.mark.parametrize("shown", ["d", HIDDEN.replace("0" * 16, "1" * 16), f"elsewhere/{HIDDEN}"])
-def test_what_is_not_ours_for_certain_is_left_alone(make_client: MakeClient, shown: str) -> None:
+def test_an_item_that_may_not_be_ours_is_left_alone(make_client: MakeClient, shown: str) -> None:
     script = Script(one(shown, type="directory"))
     with pytest.raises(errors.WrongAnswerError):
         make_client(script).create_directory(HIDDEN, RW)

@@ -128,7 +128,7 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
     assert abs(health.offset - 3580) < 1
 
 
-def test_what_the_server_asks_for_holds_for_reads_and_changes_but_not_for_days(clock: Clock) -> None:
+def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
     held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
@@ -178,7 +178,7 @@ def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everyth
     assert all(admitted(held) for _ in range(5))
 
 
-def test_who_finds_out_is_given_less_time_but_the_more_the_longer_it_lasts(clock: Clock) -> None:
+def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(clock: Clock) -> None:
     """A server that has become slow would never be found again."""
     held = Health()
     assert held.admit(CHANGE, waited=False) > 1e6
@@ -206,7 +206,7 @@ def in_background(client: Client, times: int) -> list[Any]:
         return list(pool.map(change, range(times)))
 
 
-def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient) -> None:
+def test_a_single_429_keeps_the_whole_background_from_asking(make_client: MakeClient) -> None:
     """vfs/semantics.md 5: `Retry-After` honoured."""
     script = Script(failure(429, headers={"retry-after": "60"}), one())
     client = make_client(script)
@@ -269,7 +269,7 @@ def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock)
     assert may_wait(held) == math.inf
 
 
-def test_one_a_second_asks_whether_it_is_back(clock: Clock) -> None:
+def test_a_silent_server_is_asked_once_a_second_whether_it_is_back(clock: Clock) -> None:
     """Of reads and changes together."""
     held = Health(30.0)
     clock.now += 30
@@ -281,7 +281,7 @@ def test_one_a_second_asks_whether_it_is_back(clock: Clock) -> None:
     assert asked == 40
 
 
-def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
+def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock) -> None:
     held = Health(30.0)
     clock.now += 29
     heard(held)
@@ -315,7 +315,7 @@ def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call
     assert 8 <= len(script.requests) <= 11
 
 
-def test_who_comes_when_it_is_time_to_ask_gets_what_it_wants_from_a_server_that_is_back(
+def test_a_call_that_comes_when_it_is_time_to_ask_finds_the_server_back(
     make_client: MakeClient, clock: Clock
 ) -> None:
     client = make_client(Script(many(), one()))

@@ -10,7 +10,7 @@ from jobfs.errors import UsageError
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", "tab\tinside", "schlüssel", "line\nbreak"])
-def test_what_could_not_stand_in_a_header_is_no_key(key: str) -> None:
+def test_a_text_that_could_not_stand_in_a_header_is_no_key(key: str) -> None:
     with pytest.raises(UsageError) as caught:
         fixed_key(key)
     if key.strip():

@@ -80,7 +80,7 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
         assert slot is rank
 
 
-def test_what_a_program_begins_to_wait_for_goes_first_from_then_on() -> None:
+def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")
     attempt = Deadline(UNBOUNDED, waited=False)

@@ -86,7 +86,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_one_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
+def test_an_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
     """vfs/semantics.md 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
     good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
     bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"

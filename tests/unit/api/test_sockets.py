@@ -185,7 +185,7 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
     assert b"".join(chunks) == b"x" * 8
 
 
-def test_what_is_broken_off_ends_at_once(serve: Serve, done: threading.Event) -> None:
+def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked = threading.Event()
 

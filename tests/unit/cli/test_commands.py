@@ -126,7 +126,7 @@ def test_without_a_mount_it_is_said(run: Run, words: list[str], code: int, said:
     assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 
 
-def test_who_is_nowhere_or_names_nothing_is_told_so(
+def test_an_empty_path_or_a_removed_current_directory_is_told_in_a_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.3: one clear sentence, and what to do."""

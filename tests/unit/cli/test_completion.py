@@ -58,7 +58,9 @@ def offered(*words: str) -> list[str]:
         (["nonsense", "--v"], ["--version"]),
     ],
 )
-def test_what_is_offered(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_offers_the_expected_words(
+    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
     monkeypatch.setattr("jobfs.cli.completion.mounts", lambda: there)
     assert offered(*words) == expected

@@ -138,7 +138,7 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
 
 
-def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_goes_to_the_journal_gets_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{info.st_dev}:{info.st_ino}")
     assert logs.keep_in(tmp_path / "log") is False

@@ -182,6 +182,6 @@ def test_the_command_returns_once_the_mount_answers_or_fails(
         assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_fails_later_is_in_the_log(background: Background, tmp_path: Path) -> None:
+def test_a_failure_after_the_start_is_in_the_log(background: Background, tmp_path: Path) -> None:
     assert background("late").returncode == 0
     eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))

@@ -38,7 +38,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     ((JOB, "--report", "report.json"), "belong to --try"),
     ((JOB, "--try", "--yes", "--report", "no-such-directory/report.json"), "no-such-directory/report.json"),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
+def test_arguments_that_do_not_go_together_are_one_sentence_and_no_request(
     run: Run,
     server: Server,
     arguments: tuple[str, ...],

@@ -179,7 +179,7 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 # -- unfinished files
 
 
-def test_what_a_killed_mount_left_is_removed(start: Callable[[], DiskCache]) -> None:
+def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCache]) -> None:
     left = start().part()
     assert left.there()
     again = start()

@@ -160,7 +160,7 @@ def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answe
 @pytest.mark.parametrize(
     "change", [{"updated_at": "2024-05-01T12:00:09.500Z"}, {"shown_size": 5}, {"gone": True}]
 )
-def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
+def test_bytes_that_a_look_does_not_prove_are_stale_unless_they_were_read_before(
     make_store: MakeStore, cache: Path, change: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 3.13: else ESTALE for what was not read."""
@@ -187,7 +187,7 @@ def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
 
 
-def test_what_comes_once_more_never_changes_what_was_read(make_store: MakeStore) -> None:
+def test_a_second_download_never_changes_bytes_that_were_read(make_store: MakeStore) -> None:
     """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
     data, newer = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, ranges=False, says_length=False, breaks=[300_000], chunk=64_000, gate=5)
@@ -219,7 +219,7 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(make_
     )
 
 
-def test_what_was_not_proved_is_not_kept_for_later(make_store: MakeStore) -> None:
+def test_bytes_that_were_not_proved_are_not_kept_in_the_cache(make_store: MakeStore) -> None:
     """vfs/semantics.md 3: nothing of a version that was not proved goes into the cache, across remounts neither."""
     data, mixed = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, breaks=[500_000], holds={1: 0}, unanswered=1000)

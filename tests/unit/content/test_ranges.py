@@ -21,7 +21,7 @@ def both(steps: list[tuple[int, int]]) -> tuple[IntervalSet, set[int]]:
 
 
 @given(additions)
-def test_it_holds_what_was_added(steps: list[tuple[int, int]]) -> None:
+def test_an_interval_set_holds_the_added_intervals(steps: list[tuple[int, int]]) -> None:
     intervals, model = both(steps)
     assert {position for position in range(SPAN + 1) if intervals.covers(position, position + 1)} == model
     assert intervals.total == len(model)

@@ -125,7 +125,7 @@ def adopt(store: ContentStore, item: Item, source: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
-def test_what_was_saved_here_is_not_downloaded(
+def test_a_content_that_was_saved_here_is_not_downloaded(
     make_store: MakeStore, tmp_path: Path, told: int | None
 ) -> None:
     data = pattern(100_000)
@@ -221,7 +221,7 @@ def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
         client.release(0)
 
 
-def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_bytes(
+def test_a_saved_content_stays_though_a_download_is_about_to_write(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pattern(MIB)
@@ -244,7 +244,9 @@ def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_byte
     assert len(client.requests) == 1
 
 
-def test_what_came_of_two_versions_is_not_kept_for_a_later_handle(make_store: MakeStore, cache: Path) -> None:
+def test_bytes_mixed_of_two_versions_are_not_kept_for_a_later_handle(
+    make_store: MakeStore, cache: Path
+) -> None:
     data = pattern(300 * KIB)
     client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
     store = make_store(client)

@@ -96,7 +96,7 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
         (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),
     ],
 )
-def test_what_a_program_gets_for_an_error(
+def test_an_error_gives_the_program_its_errno(
     error: BaseException, read: int, save: int, logged: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS. What nobody expected is logged."""

@@ -111,7 +111,7 @@ def test_a_request_is_answered_once_at_the_second_look(lab: Lab) -> None:
     assert looked(lab, 1.6, 1.8) == [0xABE]
 
 
-def test_what_was_answered_or_came_just_now_is_left_alone(lab: Lab) -> None:
+def test_an_answered_or_new_request_is_left_alone(lab: Lab) -> None:
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab, 1.0) == []
     lab.answered()
@@ -120,7 +120,7 @@ def test_what_was_answered_or_came_just_now_is_left_alone(lab: Lab) -> None:
     assert looked(lab, 1.4) == []
 
 
-def test_it_may_be_told_at_any_time(lab: Lab) -> None:
+def test_a_program_may_be_told_to_end_at_any_time(lab: Lab) -> None:
     lab.request(Opcode.OPEN, 2, thread=8)
     assert looked(lab, 1.0, 1.2, 1.4) == []
     lab.told.add(8)
@@ -132,7 +132,7 @@ def test_it_may_be_told_at_any_time(lab: Lab) -> None:
     [(3, 0, True), (14, os.O_RDWR, True), (20, 0, True), (25, 0, True), (28, 0, True), (14, os.O_WRONLY | os.O_TRUNC, False)]
     + [(changing, 0, False) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
-def test_what_changes_something_by_itself_is_not_answered_early(
+def test_a_request_that_changes_something_is_not_answered_early(
     lab: Lab, opcode: int, flags: int, early: bool
 ) -> None:
     """vfs/semantics.md 4: an error means that it was not done."""

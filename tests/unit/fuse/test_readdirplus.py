@@ -143,7 +143,7 @@ def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfus
     assert libfuse.told == {11: 99, 12: 100}
 
 
-def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
+def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) -> None:
     """The kernel goes on from the offset of the last entry that it got."""
     libfuse.read_directory(room=3 * (FOUND + 32))
     assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
@@ -159,7 +159,7 @@ def test_the_end_of_a_directory_is_an_answer_without_entries_and_an_error_is_pas
     assert libfuse.answered() == (-error, b"")
 
 
-def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
+def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused

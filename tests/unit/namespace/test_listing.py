@@ -114,7 +114,7 @@ def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_what_this_mount_deletes_while_a_list_is_read_is_no_drift(reading: Reading, number: int) -> None:
+def test_deletions_by_this_mount_while_a_list_is_read_are_no_drift(reading: Reading, number: int) -> None:
     """save/protocol.md R12; vfs/semantics.md 1: it must never lose an item that existed throughout."""
     everything, pages = reading.fill(3000), 31
     reading.known = [one.id for one in everything]
@@ -227,7 +227,7 @@ def test_a_server_that_gives_all_at_once_is_read_whole(
         assert listing.pages == 1
 
 
-def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
+def test_a_deleted_item_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
     """vfs/semantics.md 1: a snapshot that drifted while it was read must never lose an item that existed throughout."""
     server, files = reading.server, reading.fill(150)
     deleted, hidden = files[0], files[-1]

@@ -298,7 +298,7 @@ def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
     namespace.close()
 
 
-def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -> None:
+def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World) -> None:
     """vfs/semantics.md 1: own changes are visible at once; a place that we took can't still be taken."""
     old = world.server.file("x", updated_ns=10**9)
     mine = world.server.file("y", updated_ns=1)

@@ -137,7 +137,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
 
 
 @pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
-def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
+def test_a_listing_serves_all_removals_of_directories_in_the_next_second(
     world: World, seconds: float, good_for: float
 ) -> None:
     """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""

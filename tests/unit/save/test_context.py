@@ -106,7 +106,7 @@ def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None
     assert bases.base_of(version).sha256 == sha(CONTENT)
 
 
-def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Context) -> None:
+def test_the_hash_of_sent_bytes_is_known_for_the_version_that_they_made(world: World, bases: Context) -> None:
     """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
     version = item(world)
     sent(world, version, "ff", version.updated_at)

@@ -173,7 +173,7 @@ def busy(seconds: float) -> UnavailableError:
 # -- in the background
 
 
-def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
+def test_a_due_change_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
     now, later = put(), put("other")
     queue.add(later, NEVER)
     queue.add(now, 0.0)
@@ -186,7 +186,9 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
+def test_changes_of_one_target_run_in_order_and_others_in_parallel(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
     runner.gate.clear()
     first, second, other = put(), put(), put("other")
     for work in (second, first, other):
@@ -216,7 +218,7 @@ def test_of_many_that_wait_the_first_begin_before_they_are_due(
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
-def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due(
+def test_a_change_chosen_early_that_had_to_wait_runs_when_it_is_due(
     queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is unlinked while it is saved, and made anew, among many others."""
@@ -233,7 +235,7 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
 
 
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
-def test_what_was_unlinked_goes_before_what_takes_its_name(
+def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State, then: str
 ) -> None:
     runner.clean.clear()
@@ -250,7 +252,7 @@ def test_what_was_unlinked_goes_before_what_takes_its_name(
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
-def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
+def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_ends(
     queue: Queue, runner: Runner, put: Put, state: State, ended: str
 ) -> None:
     """The move has another target: what waited at its source was forgotten."""
@@ -318,7 +320,7 @@ def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, sta
     assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
 
 
-def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
+def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     runner.failures[work.seq] = [
         UnavailableError("not now"),
@@ -433,7 +435,7 @@ def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     eventually(lambda: under_way.settled)
 
 
-def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
+def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
@@ -480,7 +482,7 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     eventually(lambda: late.settled)
 
 
-def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobody_says_so(
+def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause may end between the look whether it has and the look how long it is."""
@@ -576,7 +578,7 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
     eventually(lambda: third.settled)
 
 
-def test_what_the_server_does_not_delete_stops_no_save(
+def test_an_item_that_the_server_does_not_delete_stops_no_save(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
@@ -604,7 +606,7 @@ def test_an_unlink_waits_for_no_room(
         eventually(lambda work=work: work.settled)  # type: ignore[misc]
 
 
-def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
+def test_an_unmount_does_not_wait_for_asides_that_must_wait(queue: Queue, runner: Runner, put: Put) -> None:
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     waits, created = (
         put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)]),

@@ -89,7 +89,7 @@ def test_placed_is_only_cleaned_up(world: World, remount: Remount) -> None:
 
 @pytest.mark.parametrize("remains", [None, b"ne"], ids=["nothing", "a part"])
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over"])
-def test_what_the_power_took_here_and_the_server_has_is_placed(
+def test_bytes_lost_here_with_the_power_and_staged_on_the_server_are_placed(
     world: World, remount: Remount, remains: bytes | None, over: bool
 ) -> None:
     """Recovery, `staging`, the hidden name: find T, go on."""

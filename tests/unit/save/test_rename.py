@@ -34,7 +34,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     assert world.namespace.told == ["publish new"]
 
 
-def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> None:
+def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: World, rename: Rename) -> None:
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
@@ -137,7 +137,7 @@ def unlinked(world: World, base: Base) -> Change:
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
-def test_what_the_job_did_to_it_since_stays(world: World, remove: Rename, act: str) -> None:
+def test_a_change_of_the_job_since_the_unlink_stays(world: World, remove: Rename, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     item = world.client.put("a", "file", b"content")
     base = Base.of(item)
@@ -175,7 +175,7 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, in
     assert world.state.changes == {}
 
 
-def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
+def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
     """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
     told: list[list[str]] = []
     watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
@@ -199,7 +199,7 @@ def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: R
     assert running == [False]
 
 
-def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
+def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
     """save/protocol.md R4: a hidden item of ours is named by a record."""
     seen: list[list[str]] = []
     world.client.before["update"] = [

@@ -59,7 +59,7 @@ def refuse(error: Exception) -> Callable[[], object]:
 # -- a save
 
 
-def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
+def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.save("dir/file.txt", NEW, old(world))
     assert file.item is not None
@@ -88,7 +88,7 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
 
 
-def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
+def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place."""
     unsynced: list[bool] = []
     world.client.before["update"] = [lambda: unsynced.append(world.state.unsynced)]
@@ -145,7 +145,7 @@ def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(wo
     assert contents(world) == {"dir/file.txt": OLD}
 
 
-def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> None:
+def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     """save/protocol.md R7: waiting is for answers that never came; "try again later" is an answer."""
     file = world.closed("dir/file.txt", NEW, old(world))
     busy = [refuse(UnavailableError("too many requests", status=429))]

@@ -128,7 +128,7 @@ NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O
 
 
 @NO_ROOM
-def test_what_has_happened_is_recorded_on_a_full_disk_too(
+def test_a_change_that_has_happened_is_recorded_on_a_full_disk_too(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     refuses(journal, "file", said)
@@ -198,7 +198,7 @@ def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_n
     assert path.stat().st_size == 1 << 20
 
 
-def test_what_a_failing_disk_refuses_is_an_error_and_is_tried_again(journal: Journal) -> None:
+def test_a_write_that_a_failing_disk_refuses_is_an_error_and_can_be_tried_again(journal: Journal) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO."""
     refuses(journal, "change", "disk I/O error")
     for new in (False, True):

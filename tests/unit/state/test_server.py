@@ -13,7 +13,7 @@ from jobfs.state.server import KnownServer, ServerFacts
 URL = "https://api.example.com"
 
 
-def test_what_is_learned_is_known_of_that_server_only(tmp_path: Path) -> None:
+def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
     KnownServer(tmp_path, URL).learn(
         forms={Kind.FILE: Form("json", False)}, rejects={Kind.FILE: True, Kind.DIRECTORY: False}
     )

@@ -79,7 +79,7 @@ def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
     assert not state
 
 
-def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
+def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:
     """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
     assert state.hidden("dir/a")
@@ -149,7 +149,7 @@ def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) 
     assert state.number(renamed) != file.ino
 
 
-def test_what_nothing_needs_is_let_go_of(state: State) -> None:
+def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     needed = {
         "handle": state.open(replace(ITEM, id="1", path="1")),
@@ -318,7 +318,7 @@ def test_nothing_is_removed_before_the_journal_is_on_the_disk(
 
 
 @pytest.mark.parametrize("step", ["write", "sync"])
-def test_what_a_sync_that_failed_had_to_do_the_next_one_does(
+def test_the_next_sync_does_the_work_of_a_failed_sync(
     state: State, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """A full disk gets the room of what is no longer needed, and bytes that are on the disk are known to be."""
@@ -368,7 +368,7 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
 # -- what is remembered of items
 
 
-def test_what_is_remembered_of_an_item_survives_a_remount_and_goes_with_it(
+def test_remembered_attributes_survive_a_remount_and_go_with_their_item(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
@@ -435,7 +435,7 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
     assert (found.path, found.generation) == ("dir/a", file.generation)
 
 
-def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
+def test_an_acknowledged_file_that_is_not_on_the_server_is_unsaved(state: State) -> None:
     file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
     state.write(edit(directory, mode=0o755), new=True)
     scratch = written(state, "a~")
@@ -484,7 +484,7 @@ def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -
     assert not change.is_staged(Item("1", Kind.FILE, "dir/file"))
 
 
-def test_what_is_kept_of_the_replaced_is_what_was_shown_first() -> None:
+def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
     """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
     change = Change(1, Verb.PUT, "file", asides=[Aside("not moved", "h1"), Aside("", "lost")])
     assert change.replaced() is None

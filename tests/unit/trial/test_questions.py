@@ -36,7 +36,7 @@ LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True)
      ["create", "existing", "name_forms", "move", "tree", "ranges", "read_only"],
      ServerFacts(forms=SHORT, moves_carry=False, ranges=False)),
 ])  # fmt: skip
-def test_what_a_server_does_is_found_out_and_told(
+def test_a_try_finds_out_and_tells_what_a_server_does(
     server: Server, tried: Tried, switches: dict[str, Any], costly: list[str], facts: ServerFacts
 ) -> None:
     server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
@@ -63,7 +63,7 @@ def test_a_directory_whose_answer_is_lost_is_taken_away(server: Server, tried: T
     assert server.store.tree() == {}
 
 
-def test_one_answer_that_does_not_come_fails_its_own_question_only(server: Server, tried: Tried) -> None:
+def test_a_missing_answer_fails_its_own_question_only(server: Server, tried: Tried) -> None:
     server.faults.next("error_after", on="update", times=1, status=502)
     outcome = tried()
     assert outcome.marked("FAILED") == ["move"], "it has the first update"

@@ -41,7 +41,7 @@ def test_a_rename_by_this_mount_is_no_other_version(handle: Handle) -> None:
     assert handle.item == renamed, "that is another file"
 
 
-def test_what_its_program_was_shown_stays_the_base(handle: Handle) -> None:
+def test_the_version_that_was_shown_to_the_program_stays_the_base(handle: Handle) -> None:
     """save/protocol.md, Vocabulary, base: for open-and-write: the version that was opened."""
     followed = replace(OLD, updated_at="2")
     handle.item = followed

@@ -98,7 +98,7 @@ def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
     assert world.read(order[1])[:3] == order[2:5]
 
 
-def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
+def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
     world = World(flat(50))
     order = world.order()
     world.on_disk |= set(order[:20]) | {order[30]}
@@ -108,7 +108,7 @@ def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
 
 
 @pytest.mark.parametrize(("size", "most"), [(1000, WINDOW_MAX), (1 << 20, 33)])
-def test_what_is_ahead_is_bounded_and_grows_while_it_is_read(size: int, most: int) -> None:
+def test_the_files_fetched_ahead_are_bounded_and_grow_while_they_are_read(size: int, most: int) -> None:
     """vfs/semantics.md 3.8: bounded in bytes and in number."""
     world = World(flat(1000), size)
     ahead = []

@@ -88,7 +88,7 @@ def _wrong(citation: re.Match[str]) -> str:
 
 
 @pytest.mark.parametrize("top", ["src", "tests", "scripts", "README.md"])
-def test_each_citation_of_a_page_leads_to_what_is_there(top: str) -> None:
+def test_each_citation_of_a_page_leads_to_an_existing_place(top: str) -> None:
     place = _ROOT / top
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_read(path))
     wrong = [

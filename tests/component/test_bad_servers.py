@@ -128,7 +128,7 @@ def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     work.vfs.release(opened.fh)
 
 
-def test_a_part_that_is_not_what_was_asked_for_is_asked_for_again_with_the_whole(
+def test_a_wrong_part_is_asked_for_again_with_the_whole_file(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 5.15: the same version: once more, from the start; here of a file that is read from its end."""

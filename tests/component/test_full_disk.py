@@ -66,7 +66,7 @@ REFUSED = [one for one in REFUSED if not (one[1] and one[0].name.startswith("unl
 @pytest.mark.parametrize(
     ("operation", "killed"), REFUSED, ids=[f"{one.name}{', killed' * killed}" for one, killed in REFUSED]
 )
-def test_whatever_is_refused_it_ends_right_once_there_is_space(
+def test_an_operation_on_a_full_disk_ends_right_once_there_is_space(
     server: Server, tmp_path: Path, operation: Operation, killed: bool
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays; killed before, too."""
@@ -234,7 +234,7 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
 
 
 @pytest.mark.parametrize("name", [name for name in LOCAL if " over " in name])
-def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_both_is_there(
+def test_a_rename_over_a_local_name_killed_at_any_boundary_leaves_one_of_both(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     """vfs/semantics.md 4.19: the old file or the new one, whole."""

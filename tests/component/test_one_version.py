@@ -42,7 +42,7 @@ LOG = b"".join(b"line %d\n" % number for number in range(2000))
     ],
     ids=["grown", "replaced", "changed long before", "changed just before", "anew, longer", "anew, shorter"],
 )
-def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
+def test_a_reader_at_the_end_goes_on_if_the_file_has_grown_and_else_stays(
     server: Server, work: Workspace, change: str, sizes: str, now: bytes, goes_on: bool
 ) -> None:
     """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
@@ -62,7 +62,9 @@ def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
     work.vfs.release(fh)
 
 
-def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Server, start: Start) -> None:
+def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
+    server: Server, start: Start
+) -> None:
     """vfs/semantics.md 3.14: also where the job appends to it while the rest is on its way."""
     work = start(ttl=0)
     more = os.urandom(SIZE)

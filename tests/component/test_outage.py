@@ -95,7 +95,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work:
     eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
-def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
+def test_a_file_that_the_job_made_at_the_name_of_a_directory_is_kept_beside_it(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
@@ -150,7 +150,7 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
     assert not work.vfs.status()["failed"]
 
 
-def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_it(
+def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""

@@ -105,7 +105,7 @@ def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
     eventually(lambda: not hidden(server), lambda: hidden(server))
 
 
-def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
+def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R12: what the job put into it meanwhile is seen."""
@@ -142,7 +142,7 @@ def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_de
     assert hidden(server) == []
 
 
-def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(
+def test_a_tree_goes_whole_however_late_its_content_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""

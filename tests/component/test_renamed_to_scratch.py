@@ -83,7 +83,7 @@ def test_the_scratch_file_leaves_the_server_and_stays_here(
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_bytes_that_are_not_here_are_fetched(
+def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
 ) -> None:
     """design.md: within the call; where the server can't be asked it fails, and nothing has changed."""
@@ -284,7 +284,7 @@ def test_a_removal_that_is_refused_leaves_both(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_killed_before_it_has_left_the_server(
+def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
 ) -> None:
     """vfs/semantics.md 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
@@ -303,7 +303,7 @@ def test_killed_before_it_has_left_the_server(
 
 
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
-def test_killed_before_the_new_file_of_the_old_name_was_closed(
+def test_a_scratch_file_survives_a_kill_before_a_new_file_of_its_old_name_is_closed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
 ) -> None:
     work = mortal(write_back_delay=30)
@@ -325,7 +325,7 @@ def test_killed_before_the_new_file_of_the_old_name_was_closed(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_without_power_the_server_or_the_disk_has_it(
+def test_a_scratch_file_is_on_the_server_or_the_disk_after_a_loss_of_power(
     server: Server,
     mortal: Callable[..., Mortal],
     seeded: None,

@@ -227,7 +227,7 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
 # -- cancelled
 
 
-def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
+def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) -> None:
     """save/protocol.md R10: T's item if it is base or our own bytes."""
     left.with_bytes()
     left.staged()
@@ -260,7 +260,9 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
-def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
+def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
+    left: Left, done: bool, then: str
+) -> None:
     """vfs/semantics.md 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
     left.renamed_over(unsent=True)
     if done:

@@ -56,7 +56,7 @@ ALL = {"dir": None, "dir/inner": OLD}
 # -- unlinked
 
 
-def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
+def test_an_unlinked_files_name_is_gone_at_once_and_its_handles_still_have_the_file(
     server: Server, work: Mortal
 ) -> None:
     """vfs/semantics.md 4.33: it stays readable and writable through its handle."""
@@ -121,7 +121,7 @@ def test_an_unlink_or_rename_over_removes_the_item_that_the_job_put_there_before
 
 
 @pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
-def test_whatever_the_file_is(
+def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     server: Server, work: Mortal, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
@@ -149,7 +149,7 @@ def test_whatever_the_file_is(
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
-def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
+def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: Mortal, new: bool) -> None:
     """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
     fh = unlinked(work, "file")
     work.write("file", MINE)
@@ -160,7 +160,7 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
+def test_no_older_version_is_back_after_a_kill_while_a_file_of_its_name_is_written(
     server: Server, work: Mortal, mortal: Start
 ) -> None:
     """vfs/semantics.md 4.33: as it was closed, or not at all."""
@@ -246,7 +246,7 @@ def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
 
 
 @SOURCES
-def test_a_rename_over_it_that_is_refused_leaves_it_there(
+def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
     """vfs/semantics.md 4: what failed has changed nothing; until it is sent, it has the name here."""
@@ -302,7 +302,7 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
     assert again.names("dir") == ["inner"]
 
 
-def test_without_power_it_has_its_name_while_it_is_being_sent(
+def test_a_file_renamed_over_another_has_its_name_after_a_loss_of_power(
     server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
@@ -326,7 +326,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
 # -- links of this machine
 
 
-def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server, work: Mortal) -> None:
+def test_a_refused_rename_over_a_link_leaves_the_link_there(server: Server, work: Mortal) -> None:
     work.vfs.symlink("link", "file", CALLER)
     server.faults.rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "file", "link")
@@ -353,7 +353,9 @@ def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
     close(work, fh)
 
 
-def test_its_bytes_leave_this_machine_when_it_is_closed(server: Server, work: Mortal) -> None:
+def test_the_bytes_of_an_unlinked_file_leave_this_machine_when_it_is_closed(
+    server: Server, work: Mortal
+) -> None:
     """vfs/semantics.md 4: written through several descriptors, closed in turn, of a file that has no name any more."""
     fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
     for content in (MINE, OTHER):

@@ -201,7 +201,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     settled(work)
 
 
-def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:
+def test_unlink_deletes_the_item_that_stands_there_now(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
     server.store.seed({"file": "1"}, age=60)
     assert work.read("file") == b"1"
@@ -234,7 +234,7 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
     settled(work, {"dir": None, "dir/file": b"x"})
 
 
-def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
+def test_a_listing_never_puts_back_a_file_unlinked_while_open(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
@@ -356,7 +356,7 @@ class _FirstOf:
 
 
 @pytest.mark.parametrize("append", [True, False])
-def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
+def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
     server: Server, start: Callable[..., Workspace], append: bool
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
@@ -382,7 +382,7 @@ def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
     assert work.read("file") == b"all of it"
 
 
-def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
+def test_a_write_goes_on_with_the_bytes_that_another_program_wrote_meanwhile(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written."""
@@ -402,7 +402,7 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
 
 
 @pytest.mark.parametrize("draft", ["draft", ".goutputstream-draft"])
-def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_unlinked_before(
+def test_a_rename_over_a_new_file_is_independent_of_an_unlinked_file_of_that_name(
     server: Server, work: Workspace, draft: str
 ) -> None:
     """vfs/semantics.md 4: rename over an existing file: its base is the version this mount last showed."""
@@ -445,7 +445,7 @@ def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
+def test_the_size_while_a_save_ends_is_that_of_the_saved_bytes(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
 ) -> None:
     """vfs/semantics.md 3: a program reads as far as the size that the kernel is told, of one version or the other."""
@@ -511,7 +511,7 @@ def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
     assert visible(server) == {"file": b"new"}
 
 
-def test_a_name_that_several_programs_rename_files_over_shows_one_of_these(
+def test_a_name_that_several_programs_rename_files_over_shows_one_of_the_files(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Rename: each replaces in one step, whoever else does the same."""

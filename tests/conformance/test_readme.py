@@ -107,7 +107,7 @@ def test_each_statement_is_named_by_a_test() -> None:
     assert [f"{number} {text}" for number, text in STATEMENTS.items() if number not in tests] == []
 
 
-def test_no_test_names_a_statement_that_there_is_not() -> None:
+def test_no_test_names_a_missing_statement() -> None:
     assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
 
 

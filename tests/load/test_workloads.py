@@ -36,7 +36,7 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("play", "arguments"), WORKLOADS, ids=lambda part: getattr(part, "__name__", ""))
-def test_its_bounds_hold(
+def test_the_bounds_of_a_workload_hold(
     held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]
 ) -> None:
     held(play, **arguments)

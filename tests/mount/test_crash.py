@@ -114,7 +114,7 @@ def test_bytes_written_and_never_closed_come_back_beside_their_file(
     assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
 
 
-def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(
+def test_a_directory_of_a_local_only_name_stays_here_with_its_content(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""

@@ -37,7 +37,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "mnt"
 
 
-def test_fstab_mounts_what_install_helper_lets_it_find(
+def test_fstab_mounts_with_the_installed_helper(
     server: Server, machine: Namespace, options: str, directory: Path, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""

@@ -141,7 +141,7 @@ def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
     assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}
 
 
-def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_word(
+def test_vim_fails_at_once_with_fsync_and_saves_without_it_on_a_server_out_of_reach(
     server: Server, mounted: MountedJob
 ) -> None:
     with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:

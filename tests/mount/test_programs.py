@@ -69,7 +69,7 @@ def put(directory: Path) -> None:
         (directory / name).write_bytes(content)
 
 
-def test_scripts_leave_what_they_leave_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md is silent: what a user of a local disk would expect. Each has a directory of its own."""
     for place in range(len(SCRIPTS)):
         server.store.seed({f"w{place}/{name}": content for name, content in seeds().items()}, age=60)

@@ -10,7 +10,7 @@ from tests.support.recipes import ROOT, blocks, check, sandbox
 BLOCKS = blocks((ROOT / "README.md").read_text())
 
 
-def test_there_are_some() -> None:
+def test_the_readme_has_marked_blocks() -> None:
     assert "demo" in {block.name for block in BLOCKS}
 
 

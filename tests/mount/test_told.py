@@ -133,7 +133,7 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mount
     assert mounted.jobfs("status", "--watch", mounted.path).returncode == 2
 
 
-def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, mounted: MountedJob) -> None:
+def test_doctor_tells_of_a_killed_mount_with_its_unsent_files(server: Server, mounted: MountedJob) -> None:
     """A warning, as the next mount would work; what is counted is what its journal says."""
 
     def doctor() -> list[str]:

@@ -65,9 +65,7 @@ def test_bytes_that_the_job_writes_right_after_a_save_are_read_whole(
         assert read <= {b"the user's %d" % number, grown}
 
 
-def test_a_file_opened_again_shows_what_it_is_now_and_not_what_it_was(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_file_opened_again_shows_its_present_content(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 3: open revalidates; own changes are visible at once, the job's within the TTL."""
     one, two, three = (bytes([letter]) * 9000 for letter in b"123")
     server.store.seed({"a": one, "b": two, "d/c": three}, age=60)

@@ -19,7 +19,7 @@ from jobfs.emulator import Server
 FORMS = {"nfc": "u\u0308ber", "lower": "README", "trimmed": "blank "}
 
 
-def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_them(
+def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_them(
     server: Server, mounted: MountedJob
 ) -> None:
     """save/protocol.md, The steps, promote: an answer counts only if it shows H at T."""
@@ -44,7 +44,7 @@ def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_t
     assert visible(server) == saves
 
 
-def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, mounted: MountedJob) -> None:
+def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path

@@ -39,7 +39,7 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     assert mount_at("/mnt") is None
 
 
-def test_unmounting_what_is_not_mounted_is_no_error(tmp_path: Path) -> None:
+def test_unmounting_a_directory_without_a_mount_is_no_error(tmp_path: Path) -> None:
     unmount(str(tmp_path))
 
 

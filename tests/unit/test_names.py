@@ -146,9 +146,7 @@ def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
 
 
 @given(paths, st.sampled_from(["conflict", "recovered"]), st.integers(0, 49))
-def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
-    path: str, label: str, attempt: int
-) -> None:
+def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: str, attempt: int) -> None:
     """vfs/semantics.md 4, Keep both: conflict copies need no table: their names say what they are, where they fit."""
     kept = names.beside(path, label, attempt=attempt)
     assert names.hostile(kept) is None
@@ -174,7 +172,5 @@ def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
         ("a.txt", None),
     ],
 )  # fmt: skip
-def test_only_what_was_kept_beside_a_file_is_a_second_version(
-    path: str, told: tuple[str, str] | None
-) -> None:
+def test_only_a_name_of_a_kept_copy_is_a_second_version(path: str, told: tuple[str, str] | None) -> None:
     assert names.kept_beside(path) == told

@@ -52,5 +52,5 @@ def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str,
         ("listing … old", "listing", False),
     ],
 )
-def test_only_what_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
+def test_only_output_that_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
     assert same([shown], printed) is expected

@@ -34,7 +34,7 @@ def test_the_service_manager_is_told_each_state(manager: tuple[socket.socket, st
     assert ear.recv(1000) == b"STOPPING=1"
 
 
-def test_without_one_nobody_is_told() -> None:
+def test_no_state_is_told_without_a_service_manager() -> None:
     told = ServiceManager(None)
     assert not told.listens
     told.tell("READY=1")

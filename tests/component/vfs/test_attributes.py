@@ -20,7 +20,9 @@ def mode(work: Workspace, path: str) -> int:
     return stat.S_IMODE(work.vfs.getattr(path).mode)
 
 
-def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
+def test_mode_bits_beside_the_permission_are_remembered_across_mounts(
+    server: Server, work: Workspace
+) -> None:
     """vfs/semantics.md 2.4: the other bits are remembered on this machine for that item."""
     server.store.seed({"tool": "x"}, age=60)
     server.log.clear()
@@ -125,7 +127,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
 
 
-def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
+def test_a_second_version_and_a_discarded_file_change_a_directorys_mtime(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""

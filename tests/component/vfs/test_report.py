@@ -36,7 +36,7 @@ def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspac
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
 
 
-def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(work: Workspace) -> None:
+def test_a_name_with_control_characters_is_one_harmless_line_of_the_pending_list(work: Workspace) -> None:
     work.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
     assert work.read(".jobfs/pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
 

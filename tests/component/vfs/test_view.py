@@ -37,7 +37,7 @@ def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
 
 
 @pytest.mark.parametrize("directory", ["", "dir"])
-def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_change(
+def test_an_implicit_directory_has_new_times_when_its_entries_change(
     server: Server, work: Workspace, directory: str
 ) -> None:
     """As on a disk: programs that keep what they have seen of a directory look again when its mtime is another one."""

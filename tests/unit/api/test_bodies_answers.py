@@ -90,7 +90,7 @@ def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
         (pieces(b"no gzip"), "gzip"),
     ],
 )
-def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
+def test_the_beginning_of_a_long_reason_is_enough(stream: httpx.SyncByteStream, coding: str) -> None:
     assert len(read(stream, coding, whole=False)) <= MOST_REASON
 
 

@@ -90,7 +90,7 @@ def test_a_pinned_encoding_is_never_left(make_client: MakeClient, create: Create
     assert forms(script) == [(pinned, "long"), (pinned, "short")]
 
 
-def test_the_error_is_the_one_about_what_was_asked_and_teaches_nothing(
+def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(
     make_client: MakeClient, create: Create
 ) -> None:
     """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
@@ -188,7 +188,7 @@ def test_an_item_that_may_not_be_ours_is_left_alone(make_client: MakeClient, sho
     assert len(script.requests) == 1
 
 
-def test_a_path_that_is_refused_for_what_is_there_is_not_about_the_form(
+def test_a_refusal_for_an_existing_item_is_not_about_the_form(
     make_client: MakeClient, create: Create
 ) -> None:
     client, script = seen(make_client, failure(400, "Path already exists"), one())

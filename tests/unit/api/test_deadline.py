@@ -24,7 +24,7 @@ def test_an_inner_deadline_ends_with_the_outer_one() -> None:
     assert 4 < Deadline(5, outer).left() <= 5
 
 
-def test_time_in_which_bytes_moved_does_not_count_for_the_outer_one_either() -> None:
+def test_time_in_which_bytes_moved_does_not_count_for_the_outer_deadline_either() -> None:
     outer = Deadline(10)
     inner = Deadline(10, outer)
     inner.extend(100)

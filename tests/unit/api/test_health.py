@@ -158,7 +158,7 @@ def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock:
     assert held.wait(changing=True) <= 1.0
 
 
-def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everything(clock: Clock) -> None:
+def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
     held = Health()
     fail(held, 2)
     assert admitted(held)
@@ -293,7 +293,7 @@ def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock)
     assert may_wait(held) == math.inf
 
 
-def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call(
+def test_a_server_out_of_reach_gets_one_request_a_second_however_many_calls_there_are(
     make_client: MakeClient, clock: Clock
 ) -> None:
     """vfs/semantics.md 1: by programs and in the background; and all fail at once."""
@@ -326,7 +326,7 @@ def test_a_call_that_comes_when_it_is_time_to_ask_finds_the_server_back(
     assert client.health.away is None
 
 
-def test_nobody_waits_for_more_than_a_moment_to_hear_whether_it_is_back(make_client: MakeClient) -> None:
+def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(make_client: MakeClient) -> None:
     """And it is heard of, however long it takes then."""
     hung, asked = threading.Event(), threading.Event()
 

@@ -160,13 +160,13 @@ def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what
 
 
 @pytest.mark.parametrize(("total", "skip"), [(0, 0), (5, 99)])
-def test_a_page_of_none_may_be_null(total: int, skip: int) -> None:
+def test_the_list_of_an_empty_page_may_be_null(total: int, skip: int) -> None:
     """api/wire.md: lenient in what is accepted; Go writes an empty list so. Behind the last item any total will do."""
     body = b'{"data": {"workspaceItems": null}, "meta": {"total": %d}}' % total
     assert parse_page(body, 100, skip)[0] == Page([], total, 100)
 
 
-def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
+def test_a_single_item_that_can_not_be_used_is_a_mismatch() -> None:
     for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
         with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
             parse_item(odd)

@@ -55,7 +55,7 @@ def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
     assert one.calls[0] == ("info", {"path": "dir/file"})
 
 
-def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
+def test_info_of_a_missing_path_says_so(run: Run, answering: Make) -> None:
     def missing(args: dict[str, Any], conversation: Any) -> None:
         raise FsError(2)
 
@@ -122,7 +122,7 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
         (["umount", "--all"], 0, "no job is mounted"),
     ],
 )
-def test_without_a_mount_it_is_said(run: Run, words: list[str], code: int, said: str) -> None:
+def test_a_missing_mount_is_told_in_a_sentence(run: Run, words: list[str], code: int, said: str) -> None:
     assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 
 

@@ -71,7 +71,7 @@ def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPat
     assert offered("") == list(cli.COMMANDS)
 
 
-def test_a_shell_completes_with_it(tmp_path: Path) -> None:
+def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
     """As a person does it, on a terminal: commands, paths, choices; the script of each shell is click's."""
     prompt = "ready>"
     (tmp_path / ".bashrc").write_text(f'eval "$(jobfs completion bash)"\nPS1="{prompt} "\n')

@@ -73,7 +73,7 @@ logging.shutdown()
 """
 
 
-def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path: Path) -> None:
+def test_the_log_rotates_while_it_runs_and_takes_in_printed_output(tmp_path: Path) -> None:
     """vfs/semantics.md 6, bounds: the log rotates while it runs."""
     log = tmp_path / "jobfs.log"
     done = subprocess.run(

@@ -81,7 +81,7 @@ def test_arguments_that_can_not_work_are_refused_at_once(run: Run, arguments: li
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
-def test_systemd_takes_it(run: Run, tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(run: Run, tmp_path: Path) -> None:
     text = run("systemd-unit", JOB, f'{tmp_path}/my job/100% "$x"', "--local-only", r"a\b;'").out
     (tmp_path / f"jobfs-{JOB}.service").write_text(text)
     done = subprocess.run(

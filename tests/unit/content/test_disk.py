@@ -95,9 +95,7 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert disk.free(100)
 
 
-def test_there_are_not_more_of_them_than_the_limit_has_room_for(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_cached_files_is_bounded(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     monkeypatch.setattr(disk_module, "_FEW", 4)
     keep(disk, *NAMES)

@@ -134,7 +134,7 @@ def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
         looking.set()
 
 
-def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answered(
+def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(
     make_store: MakeStore,
 ) -> None:
     """vfs/semantics.md 3.13: of the first one, what was not read before waits too; what was is there."""

@@ -29,7 +29,9 @@ def test_an_interval_set_holds_the_added_intervals(steps: list[tuple[int, int]])
 
 
 @given(additions, positions, positions)
-def test_its_answers_are_those_of_a_plain_set(steps: list[tuple[int, int]], start: int, end: int) -> None:
+def test_the_answers_of_an_interval_set_are_those_of_a_plain_set(
+    steps: list[tuple[int, int]], start: int, end: int
+) -> None:
     intervals, model = both(steps)
     missing = [position for position in range(start, end) if position not in model]
     assert intervals.covers(start, end) == (not missing)

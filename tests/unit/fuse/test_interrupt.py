@@ -45,7 +45,7 @@ def stopped() -> Iterator[subprocess.Popen[str]]:
             program.kill()
 
 
-def test_only_a_signal_that_ends_programs_and_is_not_blocked_tells_one_to_end(
+def test_only_an_unblocked_signal_that_ends_programs_tells_a_program_to_end(
     stopped: subprocess.Popen[str],
 ) -> None:
     assert not told_to_end(stopped.pid)

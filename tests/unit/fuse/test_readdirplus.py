@@ -178,7 +178,9 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
-def test_they_are_agreed_upon_where_the_kernel_knows_them(libfuse: Libfuse, ours: int) -> None:
+def test_listings_with_attributes_are_agreed_upon_where_the_kernel_knows_them(
+    libfuse: Libfuse, ours: int
+) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()

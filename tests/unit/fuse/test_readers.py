@@ -47,7 +47,7 @@ def test_a_reader_that_waits_hands_over_to_an_idle_reader(
     assert (desk.reads, first.reads, replaced) == ([True], [], [])
 
 
-def test_where_nobody_is_idle_another_thread_is_made(
+def test_another_thread_is_made_where_no_reader_is_idle(
     readers: Readers, first: Desk, replaced: list[bool]
 ) -> None:
     readers.hand_over(first)
@@ -69,7 +69,7 @@ def test_a_reader_that_leaves_is_not_replaced_and_lets_others_read(
     assert replaced == []
 
 
-def test_of_many_that_were_needed_a_few_stay(readers: Readers, first: Desk) -> None:
+def test_a_few_of_many_readers_that_were_needed_stay(readers: Readers, first: Desk) -> None:
     waiting = [idle(readers) for _ in range(IDLE_THREADS)]
     assert not readers.joined(Desk(64))
     readers.left(first)

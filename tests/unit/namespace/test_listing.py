@@ -86,7 +86,7 @@ def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, coun
 
 
 @pytest.mark.parametrize("expected", [0, 350])
-def test_pages_after_the_first_are_fetched_in_parallel_and_those_expected_together_with_it(
+def test_later_pages_are_fetched_in_parallel_and_expected_pages_with_the_first(
     reading: Reading, expected: int
 ) -> None:
     """vfs/semantics.md 1.2: pages after the first are fetched in parallel."""
@@ -308,7 +308,7 @@ drifts = st.lists(
     known_before=st.booleans(),
     drift=drifts,
 )
-def test_nothing_that_was_there_throughout_is_ever_lost(
+def test_an_item_that_existed_throughout_is_never_lost(
     count: int, cap: int, order: str, known_before: bool, drift: list[tuple[int, str, int, str]]
 ) -> None:
     """vfs/semantics.md 1.3: it must never lose an item that existed throughout, nor show one that never was there."""

@@ -161,7 +161,7 @@ def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> N
     assert Tree.of(item(path) for path in items).has_implicit() is implicit
 
 
-def test_an_item_without_id_is_no_item_and_of_equals_every_reader_shows_the_same() -> None:
+def test_an_item_without_an_id_is_left_out_and_of_equal_items_always_the_same_is_shown() -> None:
     tree = Tree.of([implicit_directory("x")])
     assert (len(tree), tree.at("x")) == (0, None)
     one, other = item("x", "1"), item("x", "2")

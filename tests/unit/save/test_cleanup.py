@@ -217,7 +217,7 @@ def undone(world: World, change: Change) -> Change:
     return change
 
 
-def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
+def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) -> None:
     """save/protocol.md R11."""
     older, newer = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
     world.client.put("new", hidden("file", names.Role.STAGED))
@@ -264,7 +264,7 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
 @pytest.mark.parametrize(
     ("verb", "place"), [(Verb.PUT, "file"), (Verb.PUT, "taken from there"), (Verb.MOVE, "file")]
 )
-def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, place: str) -> None:
+def test_a_save_that_was_placed_after_all_is_not_undone(world: World, verb: Verb, place: str) -> None:
     """save/protocol.md R6: under any other name it is promoted."""
     change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft")
     world.client.put("new", place)

@@ -194,7 +194,9 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
+def test_a_conflict_rename_with_a_lost_answer_looks_where_the_item_is(
+    checked: Checked, carried_out: bool
+) -> None:
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -204,7 +206,7 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_
 # -- what is not checked
 
 
-def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
+def test_a_move_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
     checked.client.lose, checked.client.carried_out = 1, False
     assert not checked.settle(of=GIVEN_UP)
     assert checked.aside.unsure_until > time.monotonic() + 20

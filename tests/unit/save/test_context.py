@@ -98,7 +98,7 @@ def test_a_version_is_young_by_the_servers_clock(
     assert bases.base_of(item(world, seconds), young=True).young
 
 
-def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None:
+def test_bytes_that_are_here_are_known(world: World, bases: Context) -> None:
     """save/protocol.md R1: its bytes equal base's."""
     version = item(world)
     assert bases.base_of(version).sha256 == ""

@@ -200,7 +200,7 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
-def test_of_many_that_wait_the_first_begin_before_they_are_due(
+def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: who copies a thousand files waits for them, and not for a delay beside them."""
@@ -270,7 +270,9 @@ def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_en
     eventually(lambda: newer.settled)
 
 
-def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
+def test_no_more_changes_run_at_once_than_there_are_connections(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
     runner.gate.clear()
     works = [put(str(number)) for number in range(20)]
     for work in works:
@@ -286,7 +288,7 @@ def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Ru
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_newer_bytes_are_the_next_change_when_this_one_ends(
+def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
     queue: Queue, runner: Runner, state: State, writing: bool
 ) -> None:
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
@@ -311,7 +313,7 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
 # -- what fails
 
 
-def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
+def test_a_file_that_was_refused_or_is_on_the_server_is_not_saved(queue: Queue, state: State) -> None:
     """vfs/semantics.md 4: refused for good: it rests until somebody asks for it."""
     refused, saved, nameless = (unsaved(state, name) for name in "abc")
     state.apply(refused, refused="too large")
@@ -352,7 +354,7 @@ def test_the_backoff_grows_up_to_a_bound(
     assert len(runner.ran) == 4, "not before its time"
 
 
-def test_while_the_server_is_away_it_is_asked_now_and_then_and_then_all_are_sent(
+def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
@@ -372,7 +374,7 @@ def test_while_the_server_is_away_it_is_asked_now_and_then_and_then_all_are_sent
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_nothing_is_begun_before_the_server_wants_to_be_asked(
+def test_no_change_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
@@ -390,7 +392,7 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
 # -- who waits
 
 
-def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put: Put) -> None:
+def test_commit_returns_when_the_server_has_the_bytes(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     queue.add(work, NEVER)
     queue.commit(work)
@@ -403,7 +405,7 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
-def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
+def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
     refused, once, away = put("1"), put("2"), put("3")
     runner.failures = {
@@ -462,7 +464,7 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     assert not run.waited
 
 
-def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
+def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     inside, outside = going(queue, runner, put("dir/sub/file")), put("dirt")
@@ -512,7 +514,7 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
     assert queue.drain(20.0, "")
 
 
-def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> None:
+def test_bytes_that_no_change_sends_yet_count_as_left(queue: Queue, state: State) -> None:
     """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
     file = unsaved(state, "dir/file")
     assert [state.left(path).waiting for path in ("dir", "other")] == [True, False]
@@ -521,7 +523,7 @@ def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> 
     assert queue.drain(0.0, "")
 
 
-def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
+def test_a_name_is_at_rest_when_its_begun_change_is_placed(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     """vfs/semantics.md 4, rename of a directory; what was not begun goes along, and costs no request."""
@@ -535,7 +537,7 @@ def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
     assert all(work.settled for work in (begun, unlinked))
 
 
-def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
+def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     """save/protocol.md R10: while it is taken back it may still be on the server under the target's name."""
@@ -553,7 +555,7 @@ def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
 
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
-def test_nothing_more_is_begun_while_too_much_is_hidden(
+def test_no_change_is_begun_while_too_many_items_are_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
@@ -620,7 +622,7 @@ def test_an_unmount_does_not_wait_for_asides_that_must_wait(queue: Queue, runner
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
-def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: Runner, put: Put) -> None:
+def test_stop_waits_for_running_changes_and_begins_no_more(queue: Queue, runner: Runner, put: Put) -> None:
     running, waits = going(queue, runner, put("1")), put("2")
     thread = waiting(queue.stop)
     eventually(queue._stop.is_set)

@@ -184,7 +184,7 @@ def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, 
     assert told[-2][-1] == "forget d", "before the journal says that it was taken away"
 
 
-def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
+def test_cleanup_gets_a_change_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
     """save/protocol.md R12: it does not stay under its hidden name until the next mount."""
     running: list[bool] = []
 

@@ -99,7 +99,7 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
 # -- the job in the middle
 
 
-def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
+def test_an_old_find_is_asked_again_before_its_item_is_moved(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R8: after a long upload T is looked at again; what the job has renamed is not ours to move."""
@@ -111,7 +111,7 @@ def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
     assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
 
 
-def test_a_job_that_makes_it_again_and_again_is_waited_for(
+def test_a_save_gives_way_for_now_to_a_job_that_makes_the_file_again_and_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, The steps, promote: at most 8 rounds, with backoff."""
@@ -132,7 +132,7 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
 
 
-def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(world: World) -> None:
+def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:
     """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
     world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]

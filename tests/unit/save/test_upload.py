@@ -105,7 +105,9 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
     ("why", "direct"),
     [("new", True), ("base", False), ("staged", False), ("suspect", False), ("directory", False)],
 )
-def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str, direct: bool) -> None:
+def test_only_a_new_file_is_created_at_its_target(
+    world: World, upload: Upload, why: str, direct: bool
+) -> None:
     """save/protocol.md R9: new files."""
     upload.ask("dir/file")
     change = put(world)

@@ -183,7 +183,7 @@ def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> No
 # -- scratch names
 
 
-def test_a_rename_to_a_scratch_name_that_the_disk_has_no_room_for_has_not_happened(
+def test_a_rename_to_scratch_that_the_disk_has_no_room_for_has_not_happened(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = world.client.put("o", "file", OLD)

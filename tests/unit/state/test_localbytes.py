@@ -101,7 +101,7 @@ def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count
     assert store.sync() == []
 
 
-def test_a_sync_that_fails_is_made_up_for_by_the_next(
+def test_a_failed_sync_is_made_up_for_by_the_next_sync(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed(store, 1)

@@ -65,7 +65,7 @@ def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what is shown
 
 
-def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
+def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(state: State) -> None:
     """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state
     file = written(state, "dir/b")
@@ -95,7 +95,7 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
     assert not state
 
 
-def test_everything_below_a_directory_that_is_this_machines_word_is_found(state: State) -> None:
+def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
@@ -235,7 +235,7 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
 # -- changes of one name
 
 
-def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first(state: State) -> None:
+def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first(state: State) -> None:
     first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
     other = state.change(Verb.PUT, "b")
     assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
@@ -285,7 +285,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
 # -- sync
 
 
-def test_a_sync_covers_bytes_and_rows_and_removes_what_is_no_longer_named(state: State) -> None:
+def test_a_sync_covers_bytes_and_rows_and_removes_bytes_that_no_row_names(state: State) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes."""
     file, gone = written(state, "a"), written(state, "gone")
     state.write(edit(file, boot="this boot"))
@@ -406,7 +406,7 @@ def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
     assert file.ctime_ns > 0
 
 
-def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_lives(state: State) -> None:
+def test_an_implicit_directory_has_times_as_long_as_the_mount_lives(state: State) -> None:
     directory = implicit_directory("x")
     state.touch(directory, content=True)
     state.sync()
@@ -416,7 +416,7 @@ def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_live
     assert again(state).files() == []
 
 
-def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
+def test_an_open_file_whose_item_is_gone_is_a_file_of_its_own(state: State) -> None:
     file = state.open(ITEM)
     opens(file)
     state.write(edit(file, mode=0o755))

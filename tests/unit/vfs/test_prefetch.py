@@ -91,7 +91,7 @@ def test_a_program_that_reads_everything_waits_for_a_handful_of_files(by_name: b
     assert len(fetched) == len(set(fetched)), "each once"
 
 
-def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
+def test_the_second_file_in_a_row_begins_a_prefetch_and_the_first_does_not() -> None:
     world = World(flat(100))
     order = world.order()
     assert not world.read(order[0])
@@ -131,7 +131,7 @@ def test_large_files_are_left_to_their_reader() -> None:
     assert order[10] not in fetched
 
 
-def test_a_walk_is_not_run_ahead_of_beyond_the_highest_directory_it_came_through() -> None:
+def test_no_file_is_fetched_beyond_the_highest_directory_that_a_walk_came_through() -> None:
     world = World([*flat(12, "src/a", "src/b", "src/c"), *flat(90, "zoo/x", "abc")])
     order = [path for path in world.order(by_name=True) if path.startswith("src/")]
     fetched, missed = world.read_all(order)

@@ -70,7 +70,7 @@ def test_the_package_imports_without_libfuse() -> None:
 
 
 def test_the_top_level_has_the_listed_entries_and_no_others() -> None:
-    """What a tool leaves there, a build for instance, is not in the repository."""
+    """Files that a tool leaves there, a build for instance, are not in the repository."""
     found = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True)
     there = {path.partition("/")[0] for path in found.stdout.splitlines() if not path.startswith(".")}
     assert there == {"README.md", "pyproject.toml", "scripts", "src", "tests"}

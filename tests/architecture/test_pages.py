@@ -75,7 +75,7 @@ def _numbers(page: str) -> set[str]:
 
 
 def _wrong(citation: re.Match[str]) -> str:
-    """What there is not of that which is cited, "" if all is there."""
+    """What a citation names and the page does not have; "" if all is there."""
     page, heading = citation["page"], citation["heading"]
     numbers = re.findall(_NUMBER, citation["numbers"] or "")
     if missing := set(numbers) - _numbers(page):

@@ -1,4 +1,4 @@
-"""What a server or a gateway answers is not believed further than it goes: the rest goes on being shown and saved."""
+"""A wrong answer of a server or a gateway spoils only what it is about: the rest goes on being shown and saved."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_gateways_404_is_no_missing_file(
 def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, told: bool
 ) -> None:
-    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
+    """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
     server.set(sizes="omitted", updated_resolution="seconds")
     content, more = b"0" * 10, b"the job's"
     server.store.seed({"file": content})

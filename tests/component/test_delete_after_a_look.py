@@ -26,7 +26,7 @@ def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
 
 
 def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has the item open here is given its bytes, which takes a while, in which the job writes to it."""
+    """Open handles are given the bytes of the item, which takes a while; meanwhile the job writes to the item."""
     done: list[str] = []
 
     def spare(context: Context, item_id: str) -> None:

@@ -48,7 +48,7 @@ class Disk:
         self._real(*edits, gone=gone, used=used, new=new)
 
     def free(self) -> bool:
-        """Takes everything from now on; whether it ever refused anything."""
+        """Takes all writes from now on; returns whether it ever refused one."""
         struck = bool(self.at) and self.writes >= self.at
         self.at = 0
         return struck
@@ -192,7 +192,7 @@ LOCAL_NAMES: dict[str, Any] = {"write_back_delay": 60.0, "local_symlinks": True}
 
 @contextmanager
 def with_local_names(server: Server, home: Path, name: str, boundaries: Boundaries) -> Iterator[Mortal]:
-    """A mount on which what `name` in LOCAL needs is there."""
+    """A mount with the files that the operation `name` of LOCAL needs."""
     server.reset()
     server.store.seed(JOBS, age=60)
     work = Mortal(server, home, boundaries, **LOCAL_NAMES)
@@ -214,7 +214,7 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
 def test_a_failed_operation_on_a_local_name_changes_nothing(
     server: Server, tmp_path: Path, name: str
 ) -> None:
-    """vfs/semantics.md 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
+    """vfs/semantics.md 4.14, 4.17: local names are journaled; one that could not be has not happened, nor after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
             before = shown(work)
@@ -264,7 +264,7 @@ def test_a_rename_over_a_local_name_killed_at_any_boundary_leaves_one_of_both(
 
 @pytest.mark.parametrize("kind", ["changed", "new", "refused"])
 def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], kind: str) -> None:
-    """vfs/semantics.md 4.11 and 4, Nothing is forgotten: what makes room needs none."""
+    """vfs/semantics.md 4.11 and 4, Nothing is forgotten: an operation that makes room needs none."""
     server.store.seed({} if kind == "new" else {"file": OLD}, age=60)
     work = start(write_back_delay=0 if kind == "refused" else 30)
     server.faults.rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
@@ -279,8 +279,8 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
 def test_a_written_file_can_be_closed_on_a_disk_that_has_become_full(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room;
-    a create that has none leaves nothing.
+    """vfs/semantics.md 4.41: a record of what has already happened takes from the spare room;
+    a create that has no room leaves nothing.
     """
     work = start()
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -316,7 +316,7 @@ def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
 def test_a_rename_that_failed_is_not_done_afterwards(
     server: Server, mortal: Callable[..., Mortal], refused: bool
 ) -> None:
-    """vfs/semantics.md 4: who is told so, and writes in place instead, makes no conflict; nor does the next mount do it."""
+    """vfs/semantics.md 4: a program that then writes in place makes no conflict; the next mount does not rename either."""
     server.store.seed({"file": b"content", "other": b"new"}, age=60)
     work = mortal()
     if refused:

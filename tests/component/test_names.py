@@ -48,7 +48,7 @@ def test_an_implied_directory_is_shown_and_made_when_needed(
 def test_a_change_in_an_implied_directory_makes_the_item_of_the_directory(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
-    """vfs/semantics.md 1.19: of a server, too, that moves nothing into a directory without an item."""
+    """vfs/semantics.md 1.19: also on a server that moves nothing into a directory without an item."""
     server.store.seed({"dir/file": "old", "new": "another"}, age=60, directories=False)
     work = start(write_back_delay=0)
     if change == "rename over":
@@ -187,7 +187,7 @@ def test_a_directory_goes_though_an_aside_in_it_still_waits(
 def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     server: Server, start: Callable[..., Workspace], step: str
 ) -> None:
-    """save/protocol.md R10 and R12: `rm -r`: what was begun is taken back first."""
+    """save/protocol.md R10 and R12: `rm -r`: a save that was begun is taken back first."""
     server.store.seed({"dir": None}, age=60)
     work = start(write_back_delay=0)
     server.faults.next("slow", on=step, delay=0.5)

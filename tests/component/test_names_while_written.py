@@ -1,4 +1,4 @@
-"""Names that change while a program writes to the file: what it writes goes where the file is, and nowhere else."""
+"""Names that change while a program writes to the file: its bytes go where the file is, and nowhere else."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Start = Callable[..., Workspace]
 
 
 def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
-    """A handle through which the end of a large file was read, and nothing else is here of it."""
+    """A handle through which the end of a large file was read; nothing else of the file is here."""
     fh = work.vfs.open(path, flags).fh
     assert work.vfs.read(fh, 4096, END) == OLD[END:]
     return fh
@@ -94,7 +94,7 @@ def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
 def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     server: Server, start: Start, change: str, written: bool
 ) -> None:
-    """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; what the job wrote before it is no part of it."""
+    """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; an earlier write of the job is another version."""
     server.set(move_touches="item")
     work = start(ttl=60)
     server.store.seed({"file": OLD, "other": b"other"}, age=60)

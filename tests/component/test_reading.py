@@ -80,7 +80,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
+    """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
     opened: list[int] = []
@@ -202,7 +202,7 @@ def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["to be read", "to be edited"])
 def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Workspace, flags: int) -> None:
-    """vfs/semantics.md 5: 404: what is cached of it is dropped, and the name is looked at again."""
+    """vfs/semantics.md 5: 404: the cached item is dropped, and the name is looked at again."""
     server.store.seed({"file": b"the first", "gone": b"and not made anew"}, age=60)
     assert work.names() == ["file", "gone"]
     server.store.delete("file")
@@ -254,7 +254,7 @@ def by_renaming_over(work: Workspace) -> None:
 def test_a_program_that_has_closed_the_file_replaces_what_is_shown_when_it_comes_back(
     server: Server, start: Callable[..., Workspace], save: Callable[[Workspace], None], shown: bool
 ) -> None:
-    """Nobody can tell that it was not read again; editors compare the time of change, which is another one."""
+    """The mount can't tell that the program did not read the file again; editors compare the time of change, which differs."""
     server.store.seed({"file": b"what was read"}, age=60)
     work = start(ttl=600)  # it looks again only when it is told to
     assert work.read("file") == b"what was read"

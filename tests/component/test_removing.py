@@ -94,7 +94,7 @@ def test_a_rename_to_the_name_of_an_unlinked_file_waits_until_that_file_is_gone(
 def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12: it is looked at again, then deleted or put back."""
+    """save/protocol.md R12: the directory is looked at again, then deleted or put back."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
     assert work.names("dir") == []
@@ -108,7 +108,7 @@ def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
 def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R12: what the job put into it meanwhile is seen."""
+    """save/protocol.md R12: files that the job put into the directory meanwhile are seen."""
     server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
     work = mortal(Boundaries())
     assert work.names("dir/sub") == []
@@ -125,7 +125,7 @@ def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
 def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""
+    """save/protocol.md R12, R7: the directory is listed after it was seen to be out of the job's reach."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
     assert work.names("dir") == []
@@ -145,7 +145,7 @@ def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_de
 def test_a_tree_goes_whole_however_late_its_content_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
+    """save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""
     paths = [f"w/{a}{end}" for a in range(16) for end in ("", "/b", "/b/c")]
     work = mortal(Boundaries())
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)

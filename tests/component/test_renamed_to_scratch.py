@@ -1,4 +1,4 @@
-"""A file gets a scratch name, as editors make backups: it is of this machine from then on, and leaves the server."""
+"""A file gets a scratch name, as editors make backups: from then on it is on this machine only, and leaves the server."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_scratch_file_leaves_the_server_and_stays_here(
 def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
 ) -> None:
-    """design.md: within the call; where the server can't be asked it fails, and nothing has changed."""
+    """design.md: within the rename; where the server can't be asked the rename fails, and nothing has changed."""
     work = start(timeout=1)
     if over:
         work.write("file~", b"older")
@@ -202,7 +202,7 @@ def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
 def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
     server: Server, work: Workspace, how: str
 ) -> None:
-    """vfs/semantics.md 4: a file that was unlinked never comes back, nor does what was there before it."""
+    """vfs/semantics.md 4: a file that was unlinked never comes back, nor does the file that had its name before."""
     fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, NEW, 0)
     expected = {"file~": OLD, "other": OTHER}
@@ -287,7 +287,7 @@ def test_a_removal_that_is_refused_leaves_both(
 def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
 ) -> None:
-    """vfs/semantics.md 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
+    """vfs/semantics.md 4.19: before its removal was begun the item is shown under both names; later the next mount removes it."""
     work = mortal()
     back_up(work)
     if begun:

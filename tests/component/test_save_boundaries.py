@@ -77,7 +77,7 @@ def test_an_operation_ends_right_whatever_answers_are_lost(
 def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by one of all that undoes it."""
+    """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by refusals of all steps that undo the save."""
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()

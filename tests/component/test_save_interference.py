@@ -80,7 +80,7 @@ def saved(
 def interfered(
     server: Server, home: Path, at: int, act: Callable[[JobSide], None]
 ) -> tuple[Boundaries, list[bytes]]:
-    """A save with the job acting at boundary `at`; what the job has made, unless the save had been done by then."""
+    """A save with the job acting at boundary `at`; returns what the job has made, unless the save was done before."""
     server.store.clear()
     server.store.seed({"dir/file.txt": OLD, "dir/other": b"untouched"}, age=60)
     made: list[bytes] = []

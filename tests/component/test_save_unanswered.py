@@ -1,4 +1,4 @@
-"""The job writes to what a request without an answer has brought to its name: its bytes are seen, and not deleted."""
+"""The job writes to an item that an unanswered request has brought to its name: the job's bytes are seen, not deleted."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_item_that_a_late_request_moves_back_is_kept_when_its_old_name_is_wri
 def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
     server: Server, mortal: Callable[..., Mortal], shown: str, then: str
 ) -> None:
-    """vfs/semantics.md 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
+    """vfs/semantics.md 4, rename: bytes acknowledged at the name meanwhile are kept, and so is the renamed file."""
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal(timeout=3.0, write_back_delay=0.0)
     work.write("dir/draft", USERS, fsync=True)
@@ -144,7 +144,7 @@ def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
 def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
-    """save/protocol.md R2: for what is not a save, too."""
+    """save/protocol.md R2: for changes that are no saves, too."""
     server.store.seed({"dir/draft": USERS} | ({TARGET: OLD} if change == "rename over" else {}), age=60)
     path = "dir/draft" if change == "chmod" else TARGET
     work = mortal(At("failed update", 1, job_writes(server, path)))
@@ -196,7 +196,7 @@ def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
 def test_an_item_moved_by_an_unanswered_rename_is_ours_after_its_directory_is_renamed(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R1: the name that this mount has given it since is that below the directory."""
+    """save/protocol.md R1: the name that this mount has given the item since is the one below the renamed directory."""
     server.store.seed({"dir/draft": OLD}, age=60)
     work = mortal()
     assert work.read("dir/draft") == OLD

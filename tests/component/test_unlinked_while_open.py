@@ -39,7 +39,7 @@ def work(mortal: Start) -> Mortal:
 
 
 def unlinked(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
-    """Opens a file, and unlinks it; the handle."""
+    """Opens a file, and unlinks it; returns the handle."""
     fh = work.vfs.open(path, flags).fh
     work.vfs.unlink(path)
     return fh
@@ -104,7 +104,7 @@ def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start)
 def test_an_unlink_or_rename_over_removes_the_item_that_the_job_put_there_before(
     server: Server, work: Mortal, goes: str
 ) -> None:
-    """vfs/semantics.md 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
+    """vfs/semantics.md 4.30: the id that stood at that path; bytes written to the older item are not seen under any name."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 100, 0) == OLD
     server.store.replace("file", JOBS)
@@ -163,7 +163,7 @@ def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: M
 def test_no_older_version_is_back_after_a_kill_while_a_file_of_its_name_is_written(
     server: Server, work: Mortal, mortal: Start
 ) -> None:
-    """vfs/semantics.md 4.33: as it was closed, or not at all."""
+    """vfs/semantics.md 4.33: the file is back as it was closed, or not at all."""
     work.write("file", MINE)
     unlinked(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -210,7 +210,7 @@ def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
 def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """vfs/semantics.md 4: rename over; who has the old one open reads on, and writes under no name."""
+    """vfs/semantics.md 4: rename over; a program that has the old file open reads on, and writes under no name."""
     server.store.set_lifecycle("file", "application")
     path = source(work)
     fh = work.vfs.open("file", os.O_RDWR).fh
@@ -249,7 +249,7 @@ def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
 def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing; until it is sent, it has the name here."""
+    """vfs/semantics.md 4: a failed rename has changed nothing; until the rename is sent, its file has the name here."""
     path = source(work)
     server.faults.rate("error", 1.0, on="change", status=403)
     fh = work.vfs.open("file", os.O_RDONLY).fh
@@ -339,7 +339,7 @@ def test_a_refused_rename_over_a_link_leaves_the_link_there(server: Server, work
 def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
     server: Server, mortal: Start
 ) -> None:
-    """vfs/semantics.md 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
+    """vfs/semantics.md 4, unlink: a file can be made again at a name though a reader's version of the old file can't be had."""
     server.store.seed({"log": os.urandom(24 << 20)}, age=60)
     work = mortal(ttl=0.1)
     fh = work.vfs.open("log", os.O_RDONLY).fh
@@ -356,7 +356,7 @@ def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
 def test_the_bytes_of_an_unlinked_file_leave_this_machine_when_it_is_closed(
     server: Server, work: Mortal
 ) -> None:
-    """vfs/semantics.md 4: written through several descriptors, closed in turn, of a file that has no name any more."""
+    """vfs/semantics.md 4: a file without a name, written through several descriptors that are closed in turn."""
     fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
     for content in (MINE, OTHER):
         work.vfs.write(fh, content, 0)

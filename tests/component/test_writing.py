@@ -134,7 +134,7 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
 
 def test_a_covered_default_does_not_give_its_lifecycle_to_a_save(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
-    it gives nothing on.
+    the save takes nothing over from it.
     """
     server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
     server.store.seed({"file": "of the job"}, age=60)
@@ -341,7 +341,7 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
 
 
 class _FirstOf:
-    """A lock; whoever takes it first does `before` first, while it is still free."""
+    """A lock whose first taker runs `before` first, while the lock is still free."""
 
     def __init__(self, lock: Any, before: Callable[[], None]) -> None:
         self._lock, self._before = lock, [before]
@@ -514,7 +514,7 @@ def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
 def test_a_name_that_several_programs_rename_files_over_shows_one_of_the_files(
     server: Server, work: Workspace
 ) -> None:
-    """vfs/semantics.md 4, Rename: each replaces in one step, whoever else does the same."""
+    """vfs/semantics.md 4, Rename: each rename replaces in one step, whatever other programs rename."""
     server.store.seed({"slot": b"at first " * 1000}, age=60)
     given = {b"at first " * 1000, *(b"%d %d " % (who, turn) * 1000 for who in range(3) for turn in range(6))}
 

@@ -32,7 +32,7 @@ def truncate_and_write(work: Workspace | Mortal) -> None:
 
 
 def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
-    """A mount is killed that was to send what was truncated and written, then `meanwhile` happens."""
+    """A mount is killed before it sends a file that was truncated and written, then `meanwhile` happens."""
     first = Mortal(server, home, Boundaries(), write_back_delay=30)
     first.start()
     truncate_and_write(first)
@@ -113,7 +113,7 @@ def test_the_next_mount_fetches_what_was_truncated_unread(
 def test_a_later_open_does_not_share_the_version_of_an_earlier_reader(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
 ) -> None:
-    """vfs/semantics.md 3: what was downloaded in the second of a change; save/protocol.md R1: nor is it a base."""
+    """vfs/semantics.md 3: bytes downloaded in the second of a change prove nothing; save/protocol.md R1: nor are they a base."""
     now, moment = time.time, time.time()
     # A busy machine takes more than a second for what follows.
     monkeypatch.setattr(time, "time", lambda: moment)

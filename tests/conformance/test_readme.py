@@ -1,4 +1,4 @@
-"""The README's tables: what differs from a disk is what the cases say, what an operation means is what the statements say."""
+"""The README's tables: differences from a disk are those of the cases, meanings of operations those of the statements."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def removing(root: Path, *names: str) -> subprocess.Popen[str]:
 def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     server: Server, mounted: MountedJob, at_once: int
 ) -> None:
-    """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
+    """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""
     root = mounted.path
     others = {f"other/f{number}": b"stays" for number in range(300)}
     server.store.seed(others, age=60)

@@ -46,7 +46,7 @@ def mounted(server: Server, mount: Mount) -> MountedJob:
 
 @contextmanager
 def soon(calls: str) -> Iterator[None]:
-    """What is done meanwhile takes far less than one call may, however many there are."""
+    """The calls made meanwhile take far less time together than one call may."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < SOON, calls

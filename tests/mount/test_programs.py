@@ -230,7 +230,7 @@ for line in sys.stdin:
 
 
 def test_inotify_tells_of_this_machine_and_not_of_the_job(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 3.14: what the job does is seen by who looks again."""
+    """vfs/semantics.md 3.14: what the job does is seen by programs that look again."""
     server.store.seed({"log": "one\n"}, age=60)
     words = ["env", "-C", str(mounted.path), sys.executable, "-c", _WATCHER]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:

@@ -138,7 +138,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
 
 
 def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Server, mount: Mount) -> None:
-    """Several jobs: `jobfs umount --all`; what a program has open keeps its mount, and no other."""
+    """Several jobs: `jobfs umount --all`; an open file keeps its own mount, and no other."""
     mounted = mount(start=False)
     places = [mounted.home / "one", mounted.home / "two"]
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
@@ -170,7 +170,7 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
 
 
 def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
+    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone."""
     mounted = mount(start=False, timeout=5)
     env = environment(mounted.home, mounted.key)
     with subprocess.Popen(
@@ -191,7 +191,7 @@ def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: S
 
 
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6.1: who stopped the command does not want the mount, and finds no dead one."""
+    """vfs/semantics.md 6.1: a user who stopped the command does not want the mount, and finds no dead mount."""
     mounted = mount(start=False)
     server.faults.rate("slow", 1.0, on="list", delay=3.0)
     words = [word for word in mounted.command() if word != "--foreground"]

@@ -65,7 +65,7 @@ _AMOUNT = r"\d of \d files?, [1-9][\d.]* [kM]B of 24.0 MB"
 
 
 def unsent(server: Server, mounted: MountedJob) -> dict[str, bytes]:
-    """Makes two files that take a while; what the server has to have in the end."""
+    """Makes two files that take a while; returns what the server has to have in the end."""
     (mounted.path / "big.bin").write_bytes(b"x" * _BIG)
     (mounted.path / "second.bin").write_bytes(b"y" * 1000)
     server.set(bandwidth=_SLOW)

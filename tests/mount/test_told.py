@@ -80,7 +80,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
 
 
 def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: the command that is shown works; where the file is gone there is none."""
+    """vfs/semantics.md 6: the command that is shown works; where the file is gone no command is shown."""
     server.store.seed({"dir/notes.md": "old\n"}, age=60)
     with (mounted.path / "dir/notes.md").open("r+b") as file:
         file.write(b"new\n")
@@ -134,7 +134,7 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mount
 
 
 def test_doctor_tells_of_a_killed_mount_with_its_unsent_files(server: Server, mounted: MountedJob) -> None:
-    """A warning, as the next mount would work; what is counted is what its journal says."""
+    """A warning, as the next mount would work; the numbers are those of the mount's journal."""
 
     def doctor() -> list[str]:
         words = ("--base-url", server.url, "--state-dir", mounted.state, "--cache-dir", mounted.cache)

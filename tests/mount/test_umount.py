@@ -174,7 +174,7 @@ def test_umount_refuses_below_another_mount_but_not_for_a_program_that_the_mount
 def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_mount(
     server: Server, tmp_path: Path
 ) -> None:
-    """As nohup has it."""
+    """As under nohup."""
     with mounting(server, tmp_path / "home", start=False) as mounted:
         command = mounted.command
         mounted.command = lambda: ["nohup", *command()]  # type: ignore[method-assign]
@@ -206,7 +206,7 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
 
 
 def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
-    """vfs/semantics.md 6: one that was not meant is not gone."""
+    """vfs/semantics.md 6: a mount that was not meant is not unmounted."""
     one = mount()
     two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
     two.home = one.home
@@ -291,7 +291,7 @@ def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: 
 
 
 def test_a_mount_waits_for_open_files_on_a_signal(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: on SIGTERM it waits; what was closed until the very end counts."""
+    """vfs/semantics.md 6: on SIGTERM the mount waits; files that were closed until the very end count."""
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
         end(mounted)
@@ -345,7 +345,7 @@ def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Ser
 def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     server: Server, mount: Mount, flags: tuple[str, ...]
 ) -> None:
-    """vfs/semantics.md 6.4: `umount --timeout` within what it says; without, as long as it gets on;
+    """vfs/semantics.md 6.4: `umount --timeout` ends within that time; without it the drain lasts as long as it gets on;
     the rest is for the next mount.
     """
     mounted = mount(timeout=20 if flags else 3)

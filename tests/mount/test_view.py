@@ -47,7 +47,7 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
 def test_bytes_that_the_job_writes_right_after_a_save_are_read_whole(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
+    """vfs/semantics.md 1, TTL: not cut to the size of our own bytes, which the kernel has asked for."""
     server.store.seed({"dir/file.txt": "x" * 100}, age=60)
     old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
     for number in range(5):

@@ -1,4 +1,4 @@
-"""A server that refuses, or says that it is done and has done something else: what a program is told (vfs/semantics.md 5)."""
+"""What a program is told by a server that refuses, or that claims success and does something else (vfs/semantics.md 5)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, m
 def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     server: Server, mounted: MountedJob, form: str
 ) -> None:
-    """save/protocol.md R6: the save is refused and the bytes are kept; what came under the other name is gone again."""
+    """save/protocol.md R6: the save is refused and the bytes are kept; the item under the other name is removed again."""
     name, path = FORMS[form], mounted.path
     server.set(name_form=form)
     server.store.seed({"from": "x", "dir/inside": "y"}, age=60)

@@ -18,7 +18,7 @@ def never() -> bool:
 
 
 class DrainedVfs(MemoryVfs):
-    """Drains when it is told to; what is unsent until then stays, and `on_look` tells how far it is at each look."""
+    """Drains when it is told to; until then unsent files stay, and `on_look` tells the progress at each look."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def test_a_hidden_path_goes_higher_up_where_nothing_fits() -> None:
     ],
 )  # fmt: skip
 def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
-    """vfs/semantics.md 4.26: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
+    """vfs/semantics.md 4.26: a name that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
     assert names.parse_hidden(name) is None
 
 

@@ -1,4 +1,4 @@
-"""The runner of README.md's blocks notices what does not do as it is shown."""
+"""The runner of README.md's blocks notices a block that does not do what it shows."""
 
 from __future__ import annotations
 

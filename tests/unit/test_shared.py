@@ -26,7 +26,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What it prints; it must not fail, nor say anything on stderr."""
+    """What the program prints; it must not fail, nor say anything on stderr."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))
     }

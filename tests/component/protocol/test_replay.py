@@ -1,4 +1,4 @@
-"""What breaks the protocol without one of its rules is done to the real mount, which has them all: it ends well."""
+"""Schedules that break the protocol without one of its rules are played on the real mount with all rules: they end well."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Outcome = tuple[str, tuple[str, ...]]
 
 @cache
 def outcomes(scenario: Scenario, left: tuple[str, ...]) -> set[Outcome]:
-    """How it may end, by the model with all rules, if the job has all but `left` behind it: at T, and elsewhere."""
+    """The ends that the model with all rules allows, at T and elsewhere, if the job has only `left` still to do."""
     ends: set[Outcome] = set()
 
     def note(world: World, at_rest: bool) -> str:
@@ -93,7 +93,7 @@ class Script(Boundaries):
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """What the job does next does not fall between a look and its delete, unless a cue puts it there.
+        """The job does nothing between a look and its delete, unless a cue says so.
 
         The API has no "delete if unchanged": what comes in that round trip is lost with every client.
         """
@@ -226,7 +226,7 @@ class Play:
             self._user(what)
 
     def _refuses(self, everything: bool) -> None:
-        """From now on the server refuses all, or nothing any more."""
+        """From now on the server refuses all requests, or none any more."""
         if everything:
             self.server.faults.rate("error", 1.0, status=403)
         elif self._refusing:
@@ -252,7 +252,7 @@ class Play:
         self.job.remove(act.removesuffix("s") if act != "delete source" else act)
 
     def _gone(self, path: str) -> None:
-        """Whoever overwrites or deletes it has seen it."""
+        """A job that overwrites or deletes the item has seen it."""
         if self.server.store.exists(path):
             self.owed.discard(self.server.store.read(path).decode().split()[1])
 

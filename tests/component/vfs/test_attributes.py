@@ -130,7 +130,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
 def test_a_second_version_and_a_discarded_file_change_a_directorys_mtime(
     server: Server, work: Workspace
 ) -> None:
-    """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
+    """vfs/semantics.md 2.18: whoever changed the directory, programs that watch it look again."""
     server.store.seed({"dir/file": "x"}, age=60)
     with work.opening("dir/file") as fh:
         work.vfs.write(fh, b"mine", 0)

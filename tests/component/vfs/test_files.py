@@ -73,7 +73,7 @@ def test_no_record_stays_of_files_that_were_only_looked_at(server: Server, work:
 
 
 def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
-    """Also where nobody has read it through this mount since: that it is there whole is enough."""
+    """A file that is whole on the disk is enough, also if no program has read it through this mount since."""
     server.store.seed({"file": "content"}, age=60)
     assert work.read("file") == b"content"
     work.remount()

@@ -1,4 +1,4 @@
-"""What the mount says of itself: status, info of one path, and the files below `.jobfs/`."""
+"""The mount's own reports: status, info of one path, and the files below `.jobfs/`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from jobfs.vfs.view import check_name, check_new_name
 def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 1: a name that was there before a listing and after it is in it."""
+    """vfs/semantics.md 1: a name that was there before a listing and after it is in the listing."""
     server.store.seed({"dir/old": "x"})
     assert work.names("dir") == ["old"]
     work.write("dir/new", b"y")

@@ -168,7 +168,7 @@ def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
 
 
 def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
-    """vfs/semantics.md 5: nothing was done, and what it means is not known: the same may be asked again."""
+    """vfs/semantics.md 5: nothing was done, and the reason is not known: the same request may be sent again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
     client = make_client(script, timeout=1.0)
     client.find("x")

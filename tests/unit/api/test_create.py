@@ -43,7 +43,7 @@ def create(tmp_path: Path) -> Create:
 def seen(
     make_client: MakeClient, *answers: Any, path: str = "a.txt", **options: Any
 ) -> tuple[Client, Script]:
-    """A client that has seen how the server writes an item, and what else that is answered and asked."""
+    """A client that has seen how the server writes an item, and the script of its further answers and requests."""
     script = Script(many(wire_item(path)), *answers)
     client = make_client(script, **options)
     client.list_page(100, 0)
@@ -70,7 +70,7 @@ def test_multipart_comes_first_in_the_spelling_of_the_servers_own_items(
 def test_the_other_encoding_is_tried_and_remembered(
     make_client: MakeClient, create: Create, refusal: tuple[Any, ...]
 ) -> None:
-    """A parser that leaves other media types as an empty object finds no path in it."""
+    """A server that reads other media types as an empty object finds no path in it."""
 
     def server(request: httpx.Request) -> httpx.Response:
         json = request.headers.get("content-type") == "application/json"

@@ -64,7 +64,7 @@ def test_a_total_that_is_not_told_is_not_known(
 def test_missing_bytes_are_not_taken_for_a_missing_item(
     make_client: MakeClient, item: Any, error: type[Exception]
 ) -> None:
-    """vfs/semantics.md 5.14: who is told that an item is gone forgets it."""
+    """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
     with pytest.raises(error), make_client(script).download(ID):
         pass

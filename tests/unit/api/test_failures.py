@@ -66,7 +66,7 @@ def test_each_status_has_its_error_and_errno(
 def test_where_there_is_no_way_to_the_server_the_network_is_unreachable(
     exc: httpx.HTTPError, number: int
 ) -> None:
-    """vfs/semantics.md 1.14: for what reads and for what changes something, of which nothing was sent."""
+    """vfs/semantics.md 1.14: for reads and for changing requests, of which nothing was sent."""
     for call in (READ, CHANGE):
         failure = from_exception(call, exc)
         assert (type(failure), failure.errno) == (errors.UnavailableError, number)

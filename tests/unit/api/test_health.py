@@ -129,7 +129,7 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
 
 
 def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
+    """vfs/semantics.md 4, Nothing is forgotten: no server holds up unsent files for ever."""
     held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
         held.asked_to_wait(asked)
@@ -179,7 +179,7 @@ def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requ
 
 
 def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(clock: Clock) -> None:
-    """A server that has become slow would never be found again."""
+    """With little time only, a server that has become slow would never be found again."""
     held = Health()
     assert held.admit(CHANGE, waited=False) > 1e6
     held.succeeded(changing=False)
@@ -194,7 +194,7 @@ def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(
 
 
 def in_background(client: Client, times: int) -> list[Any]:
-    """What comes of so many changes in the background, one after another."""
+    """The results of so many changes in the background, one after another."""
 
     def change(_: int) -> Any:
         try:
@@ -244,7 +244,7 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
 def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
     clock: Clock, gaps: tuple[float, ...], answered: bool
 ) -> None:
-    """Nor if that is done again a minute later, and nobody has asked in between, or once more after an answer."""
+    """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
     held = Health(30.0)
     refuse(held, clock, *gaps)
     if answered:
@@ -254,7 +254,7 @@ def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
 
 
 def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
-    """vfs/semantics.md 3: forty that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
+    """vfs/semantics.md 3: forty calls that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
     held = Health(30.0)
     heard(held)
     assert may_wait(held) == math.inf
@@ -296,7 +296,7 @@ def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock)
 def test_a_server_out_of_reach_gets_one_request_a_second_however_many_calls_there_are(
     make_client: MakeClient, clock: Clock
 ) -> None:
-    """vfs/semantics.md 1: by programs and in the background; and all fail at once."""
+    """vfs/semantics.md 1: calls of programs and of the background; all fail at once."""
     script = Script(httpx.ConnectError("refused"))
     client = make_client(script)
     refuse(client.health, clock, 0.0, 1.0, 1.0)
@@ -327,7 +327,7 @@ def test_a_call_that_comes_when_it_is_time_to_ask_finds_the_server_back(
 
 
 def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(make_client: MakeClient) -> None:
-    """And it is heard of, however long it takes then."""
+    """And the answer is heard of, however long it takes then."""
     hung, asked = threading.Event(), threading.Event()
 
     def server(_: httpx.Request) -> httpx.Response:

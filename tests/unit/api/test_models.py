@@ -107,7 +107,7 @@ def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
 
 
 def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
-    """The same one on two pages is one, and two on one page are two: else the list would never hold still."""
+    """One item on two pages counts once, two items on one page count twice: else the list would never hold still."""
     page, _ = parse_page(page_body({}, wire_item(), None, "text", 5), 5, 0)
     assert page.unknown == ("#0", "#2", "#3", "#4")
     assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)

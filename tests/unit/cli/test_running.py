@@ -81,7 +81,7 @@ def test_a_dead_mount_is_found_by_its_slot(
 def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
-    """vfs/semantics.md 6: what is said to be left is that job's, not that of another which had the directory before."""
+    """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
     for each in (JOB, "k" * 24):
         with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()

@@ -1,4 +1,4 @@
-"""What is printed of names and reasons never steers a terminal; how far a drain is, where nobody watches a bar."""
+"""Printed names and reasons never steer a terminal; a drain says how far it is, where nobody watches a bar."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_unsent_files_are_shown_with_their_bytes_and_their_age(run: Run, answeri
 
 
 def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: one number, whatever the reason is that the server does not have it."""
+    """vfs/semantics.md 4, Nothing is forgotten: one number, for whatever reason the server does not have a file."""
     failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
     answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
     done = run("status", "/mnt/a")

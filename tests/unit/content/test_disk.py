@@ -77,7 +77,7 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
 
 
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
-    """vfs/semantics.md 3.11: what is unfinished counts as well."""
+    """vfs/semantics.md 3.11: unfinished files count as well."""
     keep(disk, *NAMES)
     assert disk.open(NAMES[0], 100), "the one used last"
     in_use = disk.open(NAMES[2], 100)
@@ -230,7 +230,7 @@ def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(
 
 
 def test_a_cache_goes_with_its_state_directory_and_what_is_no_cache_stays(tmp_path: Path) -> None:
-    """The cache directory may be that of all programs: what is theirs, or behind a link, is not touched."""
+    """The cache directory may be that of all programs: their files, and files behind a link, are not touched."""
     caches, gone = tmp_path / "cache", tmp_path / "gone"
 
     def cache(directory: Path, owner: Path) -> DiskCache:

@@ -231,7 +231,7 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
 def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
+    """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
     store = make_store(FakeClient(b""))
     with store.open(item_of(300)) as handle:
         entry = store.attach(handle)

@@ -126,7 +126,7 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
 
 @contextlib.contextmanager
 def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
-    """Whether the item is what it was is answered when the event is set."""
+    """The look whether the item is unchanged is answered when the event is set."""
     client.looking = looking = threading.Event()
     try:
         yield looking
@@ -137,7 +137,7 @@ def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
 def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(
     make_store: MakeStore,
 ) -> None:
-    """vfs/semantics.md 3.13: of the first one, what was not read before waits too; what was is there."""
+    """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     handle = make_store(client).open(item_of(len(data)))
@@ -163,7 +163,7 @@ def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(
 def test_bytes_that_a_look_does_not_prove_are_stale_unless_they_were_read_before(
     make_store: MakeStore, cache: Path, change: dict[str, Any]
 ) -> None:
-    """vfs/semantics.md 3.13: else ESTALE for what was not read."""
+    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     store = make_store(client)

@@ -415,7 +415,7 @@ def test_a_damaged_file_is_downloaded_again(make_store: MakeStore, cache: Path) 
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes every write of the cache's files behind this many bytes in all fail with ENOSPC."""
+    """Makes every write to the cache's files fail with ENOSPC once they have this many bytes in all."""
 
     def fill(room: int) -> None:
         left = [room]

@@ -1,4 +1,4 @@
-"""Interruption: who is answered early, and with what."""
+"""Interruption: which requests are answered early, and with what."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def looked(lab: Lab, *times: float) -> list[int]:
-    """What was answered at looks at these times, by its number."""
+    """The numbers of the requests that were answered at looks at these times."""
     for now in times:
         lab.interrupter.look(now)
     sent = lab.sent()

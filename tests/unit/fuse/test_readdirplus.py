@@ -170,7 +170,7 @@ def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfu
 
 
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
-    """vfs/semantics.md 3.13: whoever reads another version there stays at it."""
+    """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
     libfuse.desk.answer, libfuse.desk.parting = struct.pack("=Q", 11), True
     libfuse.plus.part(libfuse.desk, libfuse.request(Opcode.LOOKUP, b"plain\0"))
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])

@@ -83,7 +83,7 @@ def test_a_few_of_many_readers_that_were_needed_stay(readers: Readers, first: De
 def test_a_reader_that_waits_in_silence_is_replaced(
     readers: Readers, first: Desk, replaced: list[bool]
 ) -> None:
-    """What waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
+    """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
     readers.relieve([first])
     assert (first.reads, replaced) == ([], [True])
     readers.relieve([])

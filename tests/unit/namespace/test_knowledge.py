@@ -347,7 +347,7 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
 
 
 def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:
-    """vfs/semantics.md 1: what is in a directory that was renamed may be lost by a listing, and need not be known."""
+    """vfs/semantics.md 1: a listing may lose the content of a directory that was renamed, which need not be known."""
     server, known = Server(), Knowledge(1e9, Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
     listed_while(known, server, lambda: None)
@@ -365,7 +365,7 @@ def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -
 
 
 def test_a_hidden_item_leaves_an_older_listing_with_its_removed_directory() -> None:
-    """save/protocol.md R12: what was removed in it first stands there under a hidden name; it is no content of what is above."""
+    """save/protocol.md R12: a directory removed in it first stands there under a hidden name, and is no content above."""
     server, known = Server(), Knowledge(60.0, Clock())
     above, inner, gone = map(server.directory, ("w", "w/d", "w/d/e"))
     known.listed(known.takeoff(), 0.0, Tree.of(server.items.values()))

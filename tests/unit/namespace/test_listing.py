@@ -250,7 +250,7 @@ def test_a_deleted_item_does_not_make_up_for_an_item_that_no_pass_has_shown(read
 
 
 def test_pages_without_an_id_are_neither_new_nor_progress(reading: Reading) -> None:
-    """vfs/semantics.md 5.8: one answer to whatever was asked, as a gateway's, does not keep a call beyond its time."""
+    """vfs/semantics.md 5.8: a gateway that gives one answer to all requests does not keep a call beyond its time."""
     server = reading.server
 
     def list_page(take: int, skip: int) -> Page:

@@ -299,7 +299,7 @@ def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
 
 
 def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World) -> None:
-    """vfs/semantics.md 1: own changes are visible at once; a place that we took can't still be taken."""
+    """vfs/semantics.md 1: own changes are visible at once; the server let us take the path, so the old item is gone."""
     old = world.server.file("x", updated_ns=10**9)
     mine = world.server.file("y", updated_ns=1)
     world.namespace.refresh()
@@ -361,7 +361,7 @@ def test_hidden_names_contents_and_our_own_changes_are_no_other_names(world: Wor
 
 
 def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_does(world: World) -> None:
-    """vfs/semantics.md 2.18: whoever saw it first; with the last name in it, a directory that no item stands for goes."""
+    """vfs/semantics.md 2.18: whoever saw it first; an implicit directory goes with the last name in it."""
     for number in range(120):
         world.server.file(f"d/{number}")
     lonely = world.server.file("implicit/lonely")

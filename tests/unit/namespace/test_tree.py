@@ -137,7 +137,7 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
 
 
 def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 1, Overlay: as many at one path as a server makes of creates that duplicate."""
+    """vfs/semantics.md 1, Overlay: a server whose creates duplicate may put many items at one path."""
     looks = itertools.count()
     monkeypatch.setattr("jobfs.namespace.tree.rank", lambda item: (next(looks), rank(item))[1])
     count = 4_000

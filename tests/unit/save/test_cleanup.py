@@ -1,4 +1,4 @@
-"""Cleanup: what was cancelled is taken back, what nothing explains is shown (save/protocol.md R3, R4, R10)."""
+"""Cleanup: cancelled changes are taken back, items that nothing explains are shown (save/protocol.md R3, R4, R10)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
 def test_a_failed_cleanup_is_tried_again_later_and_holds_up_no_other(
     world: World, cleanup: Cleanup, number: int
 ) -> None:
-    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each that is told."""
+    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each failure that is told."""
     change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -189,7 +189,7 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 
 
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
-    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job; what is open, or changed here, stays."""
+    """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
     for name in "abc":
         world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
     world.opened(world.client.items["c"])

@@ -279,7 +279,7 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
 def test_an_item_deleted_while_its_directory_is_looked_at_is_no_content_of_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:
-    """save/protocol.md R12: not decided by two looks with a deletion in between, of the namespace and of the records."""
+    """save/protocol.md R12: the looks at the namespace and at the records have no deletion in between."""
     directory = "dir" if look == "first" else hidden("dir", names.Role.REMOVED)
     outer = world.client.put("o", directory, None)
     inner = world.client.put("i", f"{directory}/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)

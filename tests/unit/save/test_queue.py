@@ -203,7 +203,7 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(
 def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: who copies a thousand files waits for them, and not for a delay beside them."""
+    """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
     works = [put(f"file{number}") for number in range(5)]
@@ -255,7 +255,7 @@ def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
 def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_ends(
     queue: Queue, runner: Runner, put: Put, state: State, ended: str
 ) -> None:
-    """The move has another target: what waited at its source was forgotten."""
+    """The move has another target: a change that waited at its source was forgotten."""
     away = state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
     newer = put()
     queue.add(newer, 0.0)
@@ -314,7 +314,7 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
 
 
 def test_a_file_that_was_refused_or_is_on_the_server_is_not_saved(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 4: refused for good: it rests until somebody asks for it."""
+    """vfs/semantics.md 4: a file that was refused for good rests until somebody asks for it."""
     refused, saved, nameless = (unsaved(state, name) for name in "abc")
     state.apply(refused, refused="too large")
     state.apply(saved, generation=0)
@@ -426,7 +426,7 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runn
 def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
-    """vfs/semantics.md 1.14: nor for a run that finds out whether it is back."""
+    """vfs/semantics.md 1.14: nor for a run that finds out whether the server is back."""
     under_way, other = going(queue, runner, put()), put()
     world.client.health.away = "refused"
     for work in (under_way, other):
@@ -487,7 +487,7 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
 def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause may end between the look whether it has and the look how long it is."""
+    """The pause may end between the look whether it has ended and the look how long it lasts."""
     pauses = [1.0]
 
     def wait(*, changing: bool = False) -> float:
@@ -526,7 +526,7 @@ def test_bytes_that_no_change_sends_yet_count_as_left(queue: Queue, state: State
 def test_a_name_is_at_rest_when_its_begun_change_is_placed(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """vfs/semantics.md 4, rename of a directory; what was not begun goes along, and costs no request."""
+    """vfs/semantics.md 4, rename of a directory; a change that was not begun goes along, and costs no request."""
     begun, unbegun = put("dir/a", begun=True), put("dir/b")
     unlinked = state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
     elsewhere = state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
@@ -540,7 +540,7 @@ def test_a_name_is_at_rest_when_its_begun_change_is_placed(
 def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """save/protocol.md R10: while it is taken back it may still be on the server under the target's name."""
+    """save/protocol.md R10: while a save is taken back, its item may still be on the server under the target's name."""
     runner.clean.clear()
     work = cancelled(state, "dir/a", tid="begun")
     thread = waiting(lambda: queue.rest("dir"))
@@ -597,7 +597,7 @@ def test_an_item_that_the_server_does_not_delete_stops_no_save(
 def test_an_unlink_waits_for_no_room(
     queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: it hides nothing, and on a full server it is what makes room."""
+    """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
     monkeypatch.setattr(module, "_HIDDEN", 0)
     for number in range(2):
         work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)

@@ -109,7 +109,7 @@ def failed(call: Any, *arguments: Any) -> int:
 
 
 def test_a_directory_that_took_the_name_stays(world: World, remove: Rename) -> None:
-    """vfs/semantics.md 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
+    """vfs/semantics.md 4, unlink: 404 means look again; a directory that the user did not see is not deleted with its content."""
     gone = world.client.put("a", "file")
     del world.client.items["a"]
     world.client.put("b", "file", None)
@@ -176,7 +176,7 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, in
 
 
 def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
+    """save/protocol.md R12: items that a listing shows in the directory from then on must not be forgotten."""
     told: list[list[str]] = []
     watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
     remove.remove_directory(world.client.put("d", "dir", None))
@@ -185,7 +185,7 @@ def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, 
 
 
 def test_cleanup_gets_a_change_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: it does not stay under its hidden name until the next mount."""
+    """save/protocol.md R12: the directory does not stay under its hidden name until the next mount."""
     running: list[bool] = []
 
     class Handed(deque[Change]):
@@ -211,7 +211,7 @@ def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, 
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Rename, carried_out: bool) -> None:
-    """save/protocol.md R7: and what is still unsure is not deleted before its time."""
+    """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
     remove.remove_directory(world.client.put("d", "dir", None))
     (change,) = world.state.changes.values()

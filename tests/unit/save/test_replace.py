@@ -22,7 +22,7 @@ OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How the server takes creates is not asked beside what is tested."""
+    """The mount does not ask how the server takes creates: no such request comes between those of a test."""
     monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
 
 
@@ -102,7 +102,7 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
 def test_an_old_find_is_asked_again_before_its_item_is_moved(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R8: after a long upload T is looked at again; what the job has renamed is not ours to move."""
+    """save/protocol.md R8: after a long upload T is looked at again; an item that the job has renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
     monkeypatch.setattr(world.client.health, "latency", 0.0)
     item = old(world)

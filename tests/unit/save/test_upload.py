@@ -1,4 +1,4 @@
-"""How new content comes to the server: hidden, or straight where the server was seen to refuse a second create (R9)."""
+"""How new content comes to the server: hidden, or at its target where the server was seen to refuse a second create (R9)."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
 
 def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
-    """vfs/semantics.md 4, rename: who is told that it failed, and of whose request nothing was sent, has both as they were."""
+    """vfs/semantics.md 4, rename: a program whose rename failed before any request was sent has both files as they were."""
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     # As many hidden items as there may be.
     begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]
@@ -204,7 +204,7 @@ def refused(world: World, path: str = "file") -> File:
 
 
 def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
-    """A save over `o` that has set that aside."""
+    """A save over `o` that has set `o` aside."""
     item = world.client.put("o", hidden("file"), OLD)
     world.client.put("n", hidden("file", names.Role.STAGED), NEW)
     file = world.closed("file", NEW)

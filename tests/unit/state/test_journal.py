@@ -1,4 +1,4 @@
-"""The journal: what is written is there again, what is damaged is said so, and room is spared for what has happened."""
+"""The journal: written records come back, damage is told, and room is spared for records of what has happened."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(small_disk: Path) -> None:
-    """vfs/semantics.md 4.41; 4, A full disk: what records what has happened takes from some spare room."""
+    """vfs/semantics.md 4.41; 4, A full disk: records of what has happened take from some spare room."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
 def test_the_spare_room_is_real_blocks_given_by_halves_with_a_rest_for_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4, A full disk: another program may take what is given up; a mount starts all the same."""
+    """vfs/semantics.md 4, A full disk: another program may take the room that is given up; a mount starts all the same."""
     path = tmp_path / "spare"
     monkeypatch.setattr(journals, "_SPARE", 1 << 20)
     spare = Spare(path)

@@ -162,7 +162,7 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
 def test_a_failed_write_leaves_no_bytes_behind_the_end(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: else it would be taken for not whole, and the next append be torn."""
+    """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
     local, real, left = store.new(7, 1), os.pwrite, [5]
 
     def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:

@@ -24,7 +24,7 @@ def reservations() -> Reservations:
 
 
 def elsewhere(ask: Callable[[], T]) -> T:
-    """What another thread is answered."""
+    """The result of the call in another thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(ask).result(20)
 

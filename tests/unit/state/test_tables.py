@@ -321,7 +321,7 @@ def test_nothing_is_removed_before_the_journal_is_on_the_disk(
 def test_the_next_sync_does_the_work_of_a_failed_sync(
     state: State, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A full disk gets the room of what is no longer needed, and bytes that are on the disk are known to be."""
+    """A full disk gets the room of bytes that are no longer needed, and bytes on the disk are known to be there."""
     file = written(state, "a")
     state.write(edit(file, boot="this boot"))
     state.unname(written(state, "gone"))

@@ -1,4 +1,4 @@
-"""Handles: which version each goes on with (vfs/semantics.md 3, Open files are pinned),
+"""Handles: the version that each goes on with (vfs/semantics.md 3, Open files are pinned),
 and when the kernel may keep its pages.
 """
 
@@ -25,7 +25,7 @@ def handle() -> Handle:
 
 
 def test_a_handle_goes_on_with_the_saved_version_after_a_save(handle: Handle) -> None:
-    """save/protocol.md R2: what was saved is the base of the next save; it is young."""
+    """save/protocol.md R2: the saved version is the base of the next save; it is young."""
     before, after, saved = Mock(), Mock(), replace(OLD, id="b")
     handle.content = before
     handle.go_on(saved, after)

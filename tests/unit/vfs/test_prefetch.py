@@ -57,14 +57,14 @@ class World:
         return [item.path for item in self.ahead.below("", by_name)]
 
     def read(self, path: str) -> list[str]:
-        """A program reads a file; what is fetched ahead thereupon, which then is on disk."""
+        """A program reads a file; returns the files that are then fetched ahead, which are on disk from then on."""
         self.fetched = []
         self.ahead.reading(self.items[path], None)
         self.on_disk |= {path, *self.fetched}
         return self.fetched
 
     def read_all(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
-        """What was fetched ahead in all, and what the program had to wait for."""
+        """The files that were fetched ahead in all, and those that the program had to wait for."""
         fetched: list[str] = []
         missed = []
         for path in paths:
@@ -109,7 +109,7 @@ def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
 
 @pytest.mark.parametrize(("size", "most"), [(1000, WINDOW_MAX), (1 << 20, 33)])
 def test_the_files_fetched_ahead_are_bounded_and_grow_while_they_are_read(size: int, most: int) -> None:
-    """vfs/semantics.md 3.8: bounded in bytes and in number."""
+    """vfs/semantics.md 3.8: prefetch is bounded in bytes and in number."""
     world = World(flat(1000), size)
     ahead = []
     unread: set[str] = set()

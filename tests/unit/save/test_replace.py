@@ -22,7 +22,7 @@ OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mount does not ask how the server takes creates: no such request comes between those of a test."""
+    """The mount does not ask the server how creates are taken."""
     monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
 
 

@@ -30,7 +30,7 @@ _NUMBER = r"(?:\d(?:\.\d+)?|R\d+)(?![\w.]*\w)"
 _CITATION = re.compile(
     rf"(?P<page>{'|'.join(map(re.escape, _PAGES))})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>.*))?"
 )
-#: A file of this kind in prose, that is not in quotes as what an example is about.
+#: A file of this kind in prose, not in quotes as the subject of an example.
 _FILE = re.compile(r"(?<![\w/.\"'<*-])(?:[\w-]+/)*[\w-]+\.md\b")
 
 

@@ -97,7 +97,7 @@ def test_a_gateways_404_is_no_missing_file(
     before.answer = lambda asked: Reply([b"no healthy upstream"], 404, (("Content-Type", "text/plain"),))
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])
     work.write("known.txt", b"saved later")
-    # What the last listing lacks is free for a while; after that nothing is known of it.
+    # A name that the last listing lacks is free for a while; after that nothing is known of it.
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
     settled(work, {"known.txt": b"saved later"})

@@ -102,7 +102,7 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
     settled(work, files)
 
 
-def test_a_server_that_changes_names_is_never_given_one_at_its_target(
+def test_a_server_that_changes_names_never_gets_a_create_at_the_target(
     server: Server, work: Workspace
 ) -> None:
     """save/protocol.md R6: the staged item's name is compared when it is made;

@@ -128,10 +128,10 @@ def rename(old: str, new: str) -> Callable[[Workspace], object]:
     return lambda work: work.vfs.rename(old, new)
 
 
-#: What the job has.
+#: The files of the job.
 JOBS = {"file": b"of the job", "other": b"another of the job", "of-the-job~": b"of such a name"}
 
-#: What is there before, and what is done to it; of all of these only this machine knows.
+#: How files are prepared, and the operation on them; only this machine knows of all of these.
 LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], object]]] = {
     "create": (nothing, lambda work: work.vfs.mknod("new~", 0o644, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
@@ -225,7 +225,7 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
         with taken_up(work, **LOCAL_NAMES) as again:
-            # Killed before it has left the server, what has a scratch name now is there under its old one too.
+            # Killed before its item has left the server, a file with a new scratch name is there under its old name too.
             right = (after, JOBS | after)
             comes_to(again, lambda now, right=right: now in right, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:

@@ -67,7 +67,7 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     settled(work, {"other": None, "file": b"old"})
 
 
-def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
+def test_a_file_that_could_not_be_unlinked_keeps_the_bytes_written_to_it(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4.29: unlink's errors are the caller's; nothing is forgotten."""
@@ -130,7 +130,7 @@ def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     settled(work, {"dir": None, "file": b"old"})
 
 
-def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
+def test_a_rename_that_fails_leaves_the_file_that_was_to_be_replaced(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: errors of a rename are the caller's; nothing is forgotten."""

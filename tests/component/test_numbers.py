@@ -34,7 +34,7 @@ def copy_of(work: Workspace) -> str:
     return copy
 
 
-def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace) -> None:
+def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace) -> None:
     """vfs/semantics.md 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
     copy = copy_of(work)
     assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
@@ -72,7 +72,7 @@ def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
     assert {name: work.read(name) for name in work.names()} == visible(server)
 
 
-def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
+def test_a_file_that_a_late_request_has_moved_back_is_not_taken_for_the_saved_one(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost, and none is shown as another's."""

@@ -137,7 +137,7 @@ def test_a_directory_that_may_have_been_made_is_removed_once_the_server_answers(
     settled(work, {})
 
 
-def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
+def test_a_directory_that_the_server_refuses_is_in_the_list_of_failed_files(
     server: Server, work: Workspace
 ) -> None:
     work.mkdir("dir")

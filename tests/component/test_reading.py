@@ -113,7 +113,7 @@ def test_quick_changes_of_the_same_size_are_told_apart(
         eventually_equal(lambda number=number: work.read("file"), b"version %d" % number)  # type: ignore[misc]
 
 
-def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
+def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
@@ -251,7 +251,7 @@ def by_renaming_over(work: Workspace) -> None:
 
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
 @pytest.mark.parametrize("shown", [False, True])
-def test_a_program_that_has_closed_the_file_replaces_what_is_shown_when_it_comes_back(
+def test_a_program_that_saves_a_closed_file_replaces_the_version_that_is_shown(
     server: Server, start: Callable[..., Workspace], save: Callable[[Workspace], None], shown: bool
 ) -> None:
     """The mount can't tell that the program did not read the file again; editors compare the time of change, which differs."""

@@ -88,7 +88,7 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
             struck = not any(rule.times == 10**6 for rule in server.faults.rules())
             server.faults.clear()
             changes = work.state.changes
-            # What was refused just before may not have been told yet: it would be refused after the retry.
+            # A refusal of just before may not be recorded yet: the change would be refused after the retry.
             eventually(lambda changes=changes: not any(c.running for c in list(changes.values())))  # type: ignore[misc]
             work.vfs.retry(None)
             eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]

@@ -68,7 +68,7 @@ def test_a_refusal_at_any_step_loses_nothing(
         everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
         assert OLD in everything, "the server's version is whole"
         if not (for_good and on in ("update", "change")):
-            # Where every update is refused, what was set aside can't go back either.
+            # Where every update is refused, the aside can't go back either.
             assert server.store.read("dir/file.txt") == OLD
     server.faults.clear()
     # A second is short for a busy machine: a call that took longer fails, and the next one is told that nobody answers.

@@ -126,7 +126,7 @@ def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
     ("field", "value"), [("path", '"elsewhere"'), ("size", "3"), ("type", '"directory"')]
 )
 @pytest.mark.parametrize(("on", "skip"), [("create", 0), ("update", 0), ("update", 1)])
-def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
+def test_a_step_with_an_odd_answer_counts_by_what_a_look_shows(
     server: Server, mortal: Callable[..., Mortal], on: str, skip: int, field: str, value: str
 ) -> None:
     """save/protocol.md, The steps, promote: any other path in the answer is as a lost answer: get H."""
@@ -160,7 +160,7 @@ def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
 
 
-def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
+def test_an_unlink_spares_bytes_that_the_job_wrote_after_an_unanswered_promote(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
@@ -177,7 +177,7 @@ def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
     assert contents(server) == [JOBS]
 
 
-def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
+def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: no delete is sent to a directory that the job can reach by its name."""

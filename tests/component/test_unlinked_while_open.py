@@ -84,7 +84,7 @@ def reading(server: Server, work: Mortal) -> int:
     return fh
 
 
-def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start) -> None:
+def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, mortal: Start) -> None:
     """vfs/semantics.md 4.36: it is unlinked at once, and goes from the server when its reader's bytes are here."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)

@@ -294,7 +294,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     watch(work.vfs._state.journal, observe)
     fh = work.vfs.open("file", os.O_RDWR).fh
     with monkeypatch.context() as patch:
-        # What was set aside goes in the background, as soon as the save is done.
+        # The aside goes in the background, as soon as the save is done.
         patch.setattr(work.vfs._write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
         server.log.clear()
         work.vfs.write(fh, b"new", 0)

@@ -97,7 +97,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-def test_the_next_mount_fetches_what_was_truncated_unread(
+def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
     server: Server, tmp_path: Path, rewritten: bool
 ) -> None:
     """save/protocol.md R1: where base's bytes are not known and a move changes `updatedAt`, A is downloaded first."""

@@ -111,7 +111,7 @@ def test_no_test_names_a_missing_statement() -> None:
     assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
 
 
-def test_each_row_of_what_an_operation_means_is_a_statement_or_several() -> None:
+def test_each_row_of_the_table_of_operations_is_one_statement_or_several() -> None:
     assert first_cells("## What each operation means", "## ") == list(MEANINGS)
     assert {number for row in MEANINGS.values() for number in row.split()} <= set(STATEMENTS)
 

@@ -18,7 +18,7 @@ from tests.support.namespace import LET_GO
 from jobfs.emulator import EmulatorConfig, Server, running
 
 KEY = "a-key-that-nobody-may-see"
-#: Seconds after which it hangs: what waits for the server gives up after 30, and nothing here is to wait for it.
+#: Seconds after which an attempt hangs: a wait for the server ends after 30, and no attempt here is to wait for it.
 LIMIT = 25
 
 

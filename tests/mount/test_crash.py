@@ -142,7 +142,7 @@ def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     root = mounted.path
     others = {f"other/f{number}": b"stays" for number in range(300)}
     server.store.seed(others, age=60)
-    # What was moved away goes at any moment while what is above it is looked at.
+    # An item that was moved away goes at any moment while the directory above it is looked at.
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)
     for _ in range(2):
         run(root, "bash", "-c", "mkdir -p w/{1..12}/{a..d}/e/f")

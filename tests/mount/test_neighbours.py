@@ -107,7 +107,7 @@ fi
 exec "$@"
 """
 
-#: What the ordinary user does then. A program that this user started is seen in the mount; the mount's own secrets are not.
+#: The ordinary user's script. A program that this user started is seen in the mount; the mount's own secrets are not.
 _AS_USER = """
 set -e
 jobfs() { "$PYTHON" -m jobfs "$@"; }

@@ -20,7 +20,7 @@ from jobfs.emulator import Server
 
 Mount = Callable[..., MountedJob]
 
-#: The default of --timeout, which is what nobody is to wait for, and far less.
+#: The default of --timeout, which no call here is to wait for, and far less.
 TIMEOUT, SOON = 30, 8.0
 TREE = {
     "d": None,

@@ -46,7 +46,7 @@ def killed(mount: Callable[..., MountedJob]) -> MountedJob:
     return mounted
 
 
-def test_recover_finishes_what_a_killed_mount_left_without_mounting(
+def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """save/protocol.md, Recovery: `jobfs recover JOB` does this without mounting."""

@@ -60,7 +60,7 @@ def service(mounted: MountedJob, manager: Manager, command: list[str]) -> Iterat
         manager.close()
 
 
-def test_the_unit_mounts_says_how_it_is_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
     """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, how much is unsent, stopping."""
     mounted = mount(start=False, write_back_delay=0.2)
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
@@ -117,7 +117,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
         done = mounted.jobfs(*words, "--state-dir", mounted.state)
         assert (done.returncode, done.stderr) == (2, remedy)
     assert is_mounted(mounted.path)
-    # mount itself, though there is something to be told. It would send at once what it takes up.
+    # mount itself, though there is something to be told. It would send the changes that it takes up at once.
     server.faults.rate("unavailable", 1.0, on="create")
     mounted.mount()
     assert f"{gone}: its dead mount was taken away\n" in mounted.log

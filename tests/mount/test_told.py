@@ -172,7 +172,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
     server.faults.rate("unavailable", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")
     eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
-    # What others start meanwhile, once: a timer, a thread of a pool.
+    # Threads that other parts start meanwhile, once: a timer, a thread of a pool.
     most = threads(mounted) + 2
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as connection:

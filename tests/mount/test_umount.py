@@ -123,7 +123,7 @@ def test_each_of_three_umounts_at_once_hears_that_all_is_sent(server: Server, mo
     with ExitStack() as stack:
         with server.down():
             asking = [stack.enter_context(unmounting(mounted)) for _ in range(3)]
-            # Who comes when it is over hears that nothing is mounted.
+            # An umount that comes when the unmount is over hears that nothing is mounted.
             eventually(lambda: all(each.has_called for each in asking))
         assert [each.ended() for each in asking] == [(0, "")] * 3
     assert visible(server) == {"notes.md": b"notes"}

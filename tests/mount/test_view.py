@@ -111,5 +111,5 @@ def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
     for path in root.iterdir():
         server.store.write(path.name, "newer")
     server.store.seed({"new.txt": "newer"})
-    # Ten times the TTL, and half of what a share of the first listing's time once came to.
+    # Ten times the TTL, and half of the bound that once was a share of the first listing's time.
     eventually(lambda: [path.read_text() for path in root.iterdir()] == ["newer"] * 9, timeout=5)

@@ -75,7 +75,7 @@ def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *PIP, "--python", prefix / "bin/python", "install", "--quiet", "--no-index", "--no-deps", wheel,
         cwd=prefix,
     )  # fmt: skip
-    # What jobfs needs is taken from here; links to checkouts are not followed from such a line.
+    # The packages that jobfs needs are taken from here; links to checkouts are not followed from such a line.
     here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site,) = prefix.glob("lib/python*/site-packages")
     (site / "others.pth").write_text("\n".join(here))

@@ -160,7 +160,7 @@ class Play:
         for number, life in enumerate(self._lives):
             last = number == len(self._lives) - 1
             script = Script(life, self)
-            # What the job does is seen when the schedule says so, not because a machine is slow.
+            # The job's changes are seen when the schedule says so, not because a machine is slow.
             work = self.work = Mortal(self.server, self.home, script, request_lifetime=LIFETIME, ttl=60)
             script.arm()
             work.start()
@@ -169,7 +169,7 @@ class Play:
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:
-                    # What `jobfs recover --of` does for a state directory that is lost for good.
+                    # As `jobfs recover --of` does for a state directory that is lost for good.
                     work.vfs.refresh()
                     work.vfs.expose(mount)
                 work.work(lambda life=life, script=script: self._program(life, script))  # type: ignore[misc]
@@ -259,7 +259,7 @@ class Play:
     def _user(self, act: str) -> None:
         vfs, path = self.work.vfs, PATHS[TARGET]
         if act in ("opens T", "truncates T"):
-            # Whoever saves over it has seen it.
+            # A user who saves over the item has seen it.
             self._gone(path)
         if act == "opens T":
             if self.work.exists(path):
@@ -312,7 +312,7 @@ class Play:
         allowed = outcomes(self.scenario, tuple(self.job))
         assert (there, tuple(sorted(tree.values()))) in allowed, f"{where} not in {allowed}"
         if there:
-            # What the job did last is seen once the mount looks again.
+            # The job's last change is seen once the mount looks again.
             work.vfs.refresh()
             eventually(lambda: work.exists(PATHS[TARGET]), where)
             eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)

@@ -73,7 +73,9 @@ def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server,
     assert not work.exists("local~/a")
 
 
-def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server, work: Workspace) -> None:
+def test_a_local_directory_does_not_pass_for_a_directory_of_the_workspace(
+    server: Server, work: Workspace
+) -> None:
     """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
     work.mkdir("dir~")
     work.write("dir~/file", b"x")

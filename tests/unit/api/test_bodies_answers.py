@@ -53,7 +53,7 @@ def read(stream: httpx.SyncByteStream, coding: str = "", *, whole: bool = True) 
 
 
 @pytest.mark.parametrize("coding", ["", "gzip", "GZIP"])
-def test_the_bound_counts_what_is_decompressed(monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
+def test_the_bound_counts_decompressed_bytes(monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
     packed = gzip.compress(b"x" * 100_000, mtime=0) if coding else b"x" * 100_000
     assert read(pieces(packed), coding) == b"x" * 100_000
     monkeypatch.setattr(bodies, "MOST_JSON", 99_999)

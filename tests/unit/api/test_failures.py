@@ -77,7 +77,7 @@ def test_a_certificate_that_is_not_trusted_is_told() -> None:
     assert "certificate is not trusted" in str(failure)
 
 
-def test_an_answer_of_another_form_is_a_lost_one_for_a_changing_request() -> None:
+def test_an_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:
     assert type(from_exception(READ, MismatchError("x"))) is errors.ContractError
     assert type(from_exception(CHANGE, MismatchError("x"))) is errors.WrongAnswerError
 

@@ -80,7 +80,7 @@ def heard(held: Health, date: str = "", began: float = 1.0, ended: float = 2.0) 
     held.heard(date, began, ended)
 
 
-def test_an_answer_clears_what_went_wrong_before() -> None:
+def test_an_answer_clears_earlier_failures() -> None:
     health = Health()
     told = (health.answering, health.last_ok, health.last_error, health.latency, health.offset)
     assert told == (False, None, None, None, 0.0)
@@ -144,7 +144,7 @@ def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) 
         assert not held.wait(changing=True)
 
 
-def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock: Clock) -> None:
+def test_pauses_without_a_given_time_grow_and_many_refusals_at_once_count_once(clock: Clock) -> None:
     held, pauses = Health(), []
     for _ in range(7):
         for _ in range(12):
@@ -213,7 +213,7 @@ def test_a_single_429_keeps_the_whole_background_from_asking(make_client: MakeCl
     came = in_background(client, 20)
     assert came == [errors.UnavailableError] + [errors.HeldBackError] * 19
     assert len(script.requests) == 1
-    # Who waits in a program may ask, and is told.
+    # A call of a program may ask, and is answered.
     assert client.get(ID).path == "a.txt"
 
 

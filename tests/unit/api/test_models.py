@@ -188,10 +188,10 @@ def test_an_instance_names_job_and_count_and_half_a_character_hides_nothing(quer
         ("1970-01-01 00:00:02", 2_000_000_000),
         ("1969-12-31T23:59:59.5Z", -500_000_000),
         ("2025-11-02T10:00:00.250Z", 1_762_077_600_250_000_000),
-        # What no file system holds is the nearest that one does.
+        # A time that no file system holds becomes the nearest time that one holds.
         *((text, 1 - 2**63) for text in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00")),
         *((text, 2**63 - 1) for text in ("9999-12-31T23:59:59.999999999-14:00", "2262-04-12T00:00:00Z")),
-        # And what is no time is zero.
+        # A text that is no time is zero.
         *(
             (text, 0)
             for text in ("", "yesterday", "2025-13-01T00:00:00Z", "2025-01-01T25:00:00Z", "1762077600")

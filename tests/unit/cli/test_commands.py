@@ -36,7 +36,7 @@ def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) ->
     ]
 
 
-def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
+def test_flush_is_1_and_lists_the_unsent_files(run: Run, answering: Make) -> None:
     answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
     assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
@@ -70,7 +70,7 @@ def test_info_of_a_missing_path_says_so(run: Run, answering: Make) -> None:
         (["a.txt"], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
     ],
 )
-def test_umount_waits_until_the_slot_is_free_and_says_what_is_left(
+def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     run: Run, answering: Make, left: list[str], outcome: Outcome
 ) -> None:
     one = answering("/mnt/a")

@@ -133,7 +133,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (BrokenPipeError(), 1, ""),
     ],
 )
-def test_whatever_happens_is_a_sentence_and_a_code(
+def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
     run: Run, fail: Callable[[BaseException], None], error: BaseException, code: int, said: str
 ) -> None:
     fail(error)

@@ -162,7 +162,7 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
-def test_a_key_file_wins_over_the_environment_and_one_that_others_can_read_is_warned_about(
+def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_warned_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
     """api/wire.md: PERSTACK_API_KEY."""

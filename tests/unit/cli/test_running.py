@@ -42,7 +42,7 @@ def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
         assert mount_of(path, None)[1] == "file"
 
 
-def test_a_mount_elsewhere_is_found_by_its_own_status_or_by_being_told(
+def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = tmp_path / "mnt"

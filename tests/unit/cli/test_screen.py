@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object], int]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_escapes_what_the_server_and_the_job_named(
+def test_a_command_escapes_names_of_the_server_and_the_job(
     run: Callable[..., object], answering: Callable[..., object], command: str
 ) -> None:
     arguments, handlers, number = COMMANDS[command]

@@ -229,7 +229,7 @@ def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(
 # -- the caches of mounts that are gone
 
 
-def test_a_cache_goes_with_its_state_directory_and_what_is_no_cache_stays(tmp_path: Path) -> None:
+def test_a_cache_goes_with_its_state_directory_and_other_files_stay(tmp_path: Path) -> None:
     """The cache directory may be that of all programs: their files, and files behind a link, are not touched."""
     caches, gone = tmp_path / "cache", tmp_path / "gone"
 

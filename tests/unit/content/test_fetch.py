@@ -274,7 +274,7 @@ def test_a_transfer_gives_up_its_thread_when_others_wait(
     wanted=st.lists(st.tuples(st.integers(0, 3 * MIB), st.integers(1, 300_000)), min_size=1, max_size=12),
     handles=st.integers(1, 3),
 )
-def test_whatever_breaks_every_read_gives_the_real_bytes(
+def test_every_read_gives_the_real_bytes_whatever_breaks(
     tmp_path_factory: pytest.TempPathFactory,
     client: FakeClient,
     known: bool,

@@ -124,7 +124,7 @@ def libfuse() -> Iterator[Libfuse]:
     libfuse.close()
 
 
-def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None:
+def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None:
     libfuse.read_directory()
     assert libfuse.entries() == [
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)

@@ -327,7 +327,7 @@ def listed_while(known: Knowledge, server: Server, meanwhile: Callable[[], objec
     known.land(ticket)
 
 
-def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() -> None:
+def test_a_listing_does_not_lose_an_item_that_we_have_changed_and_the_job_has_moved() -> None:
     """vfs/semantics.md 1: it never loses an item that existed throughout."""
     server, known = Server(), Knowledge(1e9, Clock())
     file = server.file("f")

@@ -288,7 +288,7 @@ def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
     assert len(reading.server.asked()) < 11
 
 
-#: At which request what is done to which item; by the job, or by this mount, which may have its answer by then.
+#: The request at which an item is changed, how, and by whom: the job, or this mount, which may have its answer by then.
 drifts = st.lists(
     st.tuples(
         st.integers(0, 12),
@@ -324,7 +324,7 @@ def test_an_item_that_existed_throughout_is_never_lost(
     reading.fill(count)
     ever = {one.id for one in server.items.values()}
     throughout = set(ever)
-    # What was not known before can hide behind three changes of the job that cancel out: only a listing of a page can't.
+    # An item not known before can hide behind three changes of the job that cancel out: only in a listing of a page it can't.
     reading.known = sorted(ever) if known_before else []
     requests = 0
     unanswered: set[str] = set()

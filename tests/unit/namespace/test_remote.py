@@ -100,7 +100,7 @@ def test_a_directory_renamed_by_the_job_is_seen_with_its_content(world: World) -
     assert world.namespace.children("", max_age=0.1).keys() == {"y", "new"}
 
 
-def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World) -> None:
+def test_of_two_items_at_one_path_one_is_shown_and_one_is_in_the_status(world: World) -> None:
     """vfs/semantics.md 1.18: expertJob shadows application; every shadowed item is listed in the status."""
     default = world.server.file("x", lifecycle=Lifecycle.APPLICATION)
     world.namespace.refresh()

@@ -86,7 +86,7 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(changes, max_size=25))
-def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[str, Item]]) -> None:
+def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[str, Item]]) -> None:
     """vfs/semantics.md 1: overlay, implicit directories, hostile and hidden names, after any changes."""
     tree, model = Tree(), dict[str, Item]()
     for operation, one in done:

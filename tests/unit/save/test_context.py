@@ -29,7 +29,7 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
 
 
-def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_its_newest_name(
+def test_an_item_renamed_beside_an_unanswered_request_belongs_at_its_newest_name(
     world: World,
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
@@ -47,7 +47,7 @@ def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_
     assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
 
 
-def test_an_item_whose_directory_was_renamed_beside_a_request_without_an_answer_belongs_in_there(
+def test_an_item_whose_directory_moved_beside_an_unanswered_request_belongs_there(
     world: World,
 ) -> None:
     """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""

@@ -499,7 +499,7 @@ def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
     eventually(lambda: change.settled)
 
 
-def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
+def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     inside, outside = put("dir/file"), put("other")

@@ -117,7 +117,7 @@ def test_bytes_that_no_record_names_are_removed(world: World, remount: Remount) 
     assert list(again.state.bytes.directory.iterdir()) == [again.state.bytes.path(kept.ino, kept.generation)]
 
 
-def test_bytes_that_the_power_may_have_taken_are_given_to_nobody_who_opens_the_file(
+def test_bytes_that_the_power_may_have_taken_are_not_shown_to_a_program(
     world: World, remount: Remount
 ) -> None:
     """vfs/semantics.md 4.4: they come back beside the name, and a read of the name shows the server's version."""

@@ -54,7 +54,7 @@ def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rena
     assert world.context.unsure_until("a") > 0
 
 
-def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(
+def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
     world: World, rename: Rename
 ) -> None:
     """vfs/semantics.md 2.4; 5: look at the server first."""

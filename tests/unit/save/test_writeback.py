@@ -128,7 +128,7 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps
 # -- who makes room
 
 
-def test_a_victim_is_what_was_shown_last(world: World) -> None:
+def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
     """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
     victim = world.write_back.victim
     item = world.client.put("o", "file", OLD)

@@ -92,7 +92,7 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count: int) -> None:
+def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):
         sealed(store, generation)
     assert store.waiting

@@ -125,7 +125,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
 # -- which file is which
 
 
-def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> None:
+def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:
     """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     assert state.number(ITEM) == inode_number("one")
     file = written(state, "dir/a", item=ITEM)
@@ -138,7 +138,7 @@ def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> Non
     assert again(state).number(saved) == file.ino
 
 
-def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) -> None:
+def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
     file = state.open(ITEM)
     renamed = replace(ITEM, path="new/a")
@@ -338,7 +338,7 @@ def test_the_next_sync_does_the_work_of_a_failed_sync(
     assert {found.boot for found in again(state).files()} == {""}
 
 
-def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), []
     real = os.fdatasync

@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
         places.acquire(Path(place), JOB, "/mnt/a", URL)
 
 
-def test_one_of_several_mounts_that_start_at_once_has_the_directory(take: Take) -> None:
+def test_a_single_mount_of_several_that_start_at_once_has_the_directory(take: Take) -> None:
     def taken(_: int) -> str:
         try:
             return str(take().path)

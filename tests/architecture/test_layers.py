@@ -69,8 +69,8 @@ def test_the_package_imports_without_libfuse() -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_the_top_level_has_what_it_is_to_have_and_nothing_else() -> None:
-    """What a tool leaves there, a build for instance, is not in the repository."""
+def test_the_top_level_has_the_listed_entries_and_no_others() -> None:
+    """Files that a tool leaves there, a build for instance, are not in the repository."""
     found = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True)
     there = {path.partition("/")[0] for path in found.stdout.splitlines() if not path.startswith(".")}
     assert there == {"README.md", "pyproject.toml", "scripts", "src", "tests"}

@@ -30,7 +30,7 @@ _NUMBER = r"(?:\d(?:\.\d+)?|R\d+)(?![\w.]*\w)"
 _CITATION = re.compile(
     rf"(?P<page>{'|'.join(map(re.escape, _PAGES))})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>.*))?"
 )
-#: A file of this kind in prose, that is not in quotes as what an example is about.
+#: A file of this kind in prose, not in quotes as the subject of an example.
 _FILE = re.compile(r"(?<![\w/.\"'<*-])(?:[\w-]+/)*[\w-]+\.md\b")
 
 
@@ -75,7 +75,7 @@ def _numbers(page: str) -> set[str]:
 
 
 def _wrong(citation: re.Match[str]) -> str:
-    """What there is not of that which is cited, "" if all is there."""
+    """What a citation names and the page does not have; "" if all is there."""
     page, heading = citation["page"], citation["heading"]
     numbers = re.findall(_NUMBER, citation["numbers"] or "")
     if missing := set(numbers) - _numbers(page):
@@ -88,7 +88,7 @@ def _wrong(citation: re.Match[str]) -> str:
 
 
 @pytest.mark.parametrize("top", ["src", "tests", "scripts", "README.md"])
-def test_each_citation_of_a_page_leads_to_what_is_there(top: str) -> None:
+def test_each_citation_of_a_page_leads_to_an_existing_place(top: str) -> None:
     place = _ROOT / top
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_read(path))
     wrong = [

@@ -1,4 +1,4 @@
-"""What a server or a gateway answers is not believed further than it goes: the rest goes on being shown and saved."""
+"""A wrong answer of a server or a gateway spoils only what it is about: the rest goes on being shown and saved."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_gateways_404_is_no_missing_file(
     before.answer = lambda asked: Reply([b"no healthy upstream"], 404, (("Content-Type", "text/plain"),))
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])
     work.write("known.txt", b"saved later")
-    # What the last listing lacks is free for a while; after that nothing is known of it.
+    # A name that the last listing lacks is free for a while; after that nothing is known of it.
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
     settled(work, {"known.txt": b"saved later"})
@@ -108,7 +108,7 @@ def test_a_gateways_404_is_no_missing_file(
 def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, told: bool
 ) -> None:
-    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
+    """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
     server.set(sizes="omitted", updated_resolution="seconds")
     content, more = b"0" * 10, b"the job's"
     server.store.seed({"file": content})
@@ -128,7 +128,7 @@ def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     work.vfs.release(opened.fh)
 
 
-def test_a_part_that_is_not_what_was_asked_for_is_asked_for_again_with_the_whole(
+def test_a_wrong_part_is_asked_for_again_with_the_whole_file(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 5.15: the same version: once more, from the start; here of a file that is read from its end."""

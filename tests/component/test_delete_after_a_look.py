@@ -26,7 +26,7 @@ def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
 
 
 def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has the item open here is given its bytes, which takes a while, in which the job writes to it."""
+    """Open handles are given the bytes of the item, which takes a while; meanwhile the job writes to the item."""
     done: list[str] = []
 
     def spare(context: Context, item_id: str) -> None:
@@ -44,7 +44,7 @@ def rewrite(work: Mortal) -> None:
     work.write("dir/file", USERS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
-def test_before_what_was_set_aside_is_deleted(
+def test_bytes_that_the_job_writes_to_an_aside_before_its_deletion_are_kept(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R7: look again before a delete."""
@@ -55,7 +55,7 @@ def test_before_what_was_set_aside_is_deleted(
     assert contents(server) == sorted([USERS, JOBS])
 
 
-def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(
+def test_bytes_that_the_job_writes_before_an_unlink_deletes_the_old_item_are_kept(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, The steps, `cancelled`: T's item if it is base."""

@@ -69,7 +69,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     start: Callable[..., Workspace],
     fault: Literal["drop", "drop_after", "error_after", "late", "odd_item"],
 ) -> None:
-    """save/protocol.md R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
+    """save/protocol.md R9: a lost direct create: find T; if there is nothing, create again; if the same bytes, adopt."""
     work = start()
     work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create", delay=0.1, field="path", value='"elsewhere"')
@@ -80,7 +80,9 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     assert hidden(server) == []
 
 
-def test_what_is_known_of_a_server_is_not_asked_again(server: Server, work: Workspace) -> None:
+def test_the_next_mount_does_not_ask_again_how_the_server_creates_files(
+    server: Server, work: Workspace
+) -> None:
     work.vfs._write_back.upload.ask("x")
     settled(work)
     work.remount()
@@ -100,11 +102,11 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
     settled(work, files)
 
 
-def test_a_server_that_changes_names_is_never_given_one_at_its_target(
+def test_a_server_that_changes_names_never_gets_a_create_at_the_target(
     server: Server, work: Workspace
 ) -> None:
     """save/protocol.md R6: the staged item's name is compared when it is made;
-    what came straight to T could not be taken away.
+    an item that was created at T could not be taken away.
     """
     server.set(name_form="nfc")
     with pytest.raises(BadRequestError, match="the server keeps the name"):
@@ -116,7 +118,7 @@ def test_a_server_that_changes_names_is_never_given_one_at_its_target(
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
     server: Server, work: Workspace
 ) -> None:
-    """save/protocol.md R9: of the same kind."""
+    """save/protocol.md R9: the server has rejected a second create of the same kind."""
     for name in ("a", "b", "c", "f"):
         work.mkdir(name)
     eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.DIRECTORY))

@@ -124,7 +124,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_what_was_made_read_only_before_it_was_sent_is_saved(
+def test_a_file_made_read_only_before_it_was_sent_is_saved(
     server: Server, start: Callable[..., Workspace], there: bool
 ) -> None:
     """vfs/semantics.md 2.4: chmod changes the permission, of a server too that moves and deletes nothing that is readOnly."""

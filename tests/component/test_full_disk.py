@@ -48,7 +48,7 @@ class Disk:
         self._real(*edits, gone=gone, used=used, new=new)
 
     def free(self) -> bool:
-        """Takes everything from now on; whether it ever refused anything."""
+        """Takes all writes from now on; returns whether it ever refused one."""
         struck = bool(self.at) and self.writes >= self.at
         self.at = 0
         return struck
@@ -66,7 +66,7 @@ REFUSED = [one for one in REFUSED if not (one[1] and one[0].name.startswith("unl
 @pytest.mark.parametrize(
     ("operation", "killed"), REFUSED, ids=[f"{one.name}{', killed' * killed}" for one, killed in REFUSED]
 )
-def test_whatever_is_refused_it_ends_right_once_there_is_space(
+def test_an_operation_on_a_full_disk_ends_right_once_there_is_space(
     server: Server, tmp_path: Path, operation: Operation, killed: bool
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays; killed before, too."""
@@ -128,10 +128,10 @@ def rename(old: str, new: str) -> Callable[[Workspace], object]:
     return lambda work: work.vfs.rename(old, new)
 
 
-#: What the job has.
+#: The files of the job.
 JOBS = {"file": b"of the job", "other": b"another of the job", "of-the-job~": b"of such a name"}
 
-#: What is there before, and what is done to it; of all of these only this machine knows.
+#: How files are prepared, and the operation on them; only this machine knows of all of these.
 LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], object]]] = {
     "create": (nothing, lambda work: work.vfs.mknod("new~", 0o644, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
@@ -192,7 +192,7 @@ LOCAL_NAMES: dict[str, Any] = {"write_back_delay": 60.0, "local_symlinks": True}
 
 @contextmanager
 def with_local_names(server: Server, home: Path, name: str, boundaries: Boundaries) -> Iterator[Mortal]:
-    """A mount on which what `name` in LOCAL needs is there."""
+    """A mount with the files that the operation `name` of LOCAL needs."""
     server.reset()
     server.store.seed(JOBS, age=60)
     work = Mortal(server, home, boundaries, **LOCAL_NAMES)
@@ -211,10 +211,10 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_what_fails_on_a_name_of_this_machine_changes_nothing(
+def test_a_failed_operation_on_a_local_name_changes_nothing(
     server: Server, tmp_path: Path, name: str
 ) -> None:
-    """vfs/semantics.md 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
+    """vfs/semantics.md 4.14, 4.17: local names are journaled; one that could not be has not happened, nor after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
             before = shown(work)
@@ -225,7 +225,7 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
         with taken_up(work, **LOCAL_NAMES) as again:
-            # Killed before it has left the server, what has a scratch name now is there under its old one too.
+            # Killed before its item has left the server, a file with a new scratch name is there under its old name too.
             right = (after, JOBS | after)
             comes_to(again, lambda now, right=right: now in right, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:
@@ -234,7 +234,7 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
 
 
 @pytest.mark.parametrize("name", [name for name in LOCAL if " over " in name])
-def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_both_is_there(
+def test_a_rename_over_a_local_name_killed_at_any_boundary_leaves_one_of_both(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     """vfs/semantics.md 4.19: the old file or the new one, whole."""
@@ -264,7 +264,7 @@ def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_b
 
 @pytest.mark.parametrize("kind", ["changed", "new", "refused"])
 def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], kind: str) -> None:
-    """vfs/semantics.md 4.11 and 4, Nothing is forgotten: what makes room needs none."""
+    """vfs/semantics.md 4.11 and 4, Nothing is forgotten: an operation that makes room needs none."""
     server.store.seed({} if kind == "new" else {"file": OLD}, age=60)
     work = start(write_back_delay=0 if kind == "refused" else 30)
     server.faults.rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
@@ -276,11 +276,11 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     settled(work, {})
 
 
-def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
+def test_a_written_file_can_be_closed_on_a_disk_that_has_become_full(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room;
-    a create that has none leaves nothing.
+    """vfs/semantics.md 4.41: a record of what has already happened takes from the spare room;
+    a create that has no room leaves nothing.
     """
     work = start()
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -294,7 +294,7 @@ def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     settled(work, {"file": USERS})
 
 
-def test_what_could_not_be_closed_is_unsent_until_there_is_space(
+def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
@@ -316,7 +316,7 @@ def test_what_could_not_be_closed_is_unsent_until_there_is_space(
 def test_a_rename_that_failed_is_not_done_afterwards(
     server: Server, mortal: Callable[..., Mortal], refused: bool
 ) -> None:
-    """vfs/semantics.md 4: who is told so, and writes in place instead, makes no conflict; nor does the next mount do it."""
+    """vfs/semantics.md 4: a program that then writes in place makes no conflict; the next mount does not rename either."""
     server.store.seed({"file": b"content", "other": b"new"}, age=60)
     work = mortal()
     if refused:

@@ -52,7 +52,7 @@ def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, wo
     assert _descriptors() < before + _SOME
 
 
-def test_whoever_opens_too_many_files_is_told_and_all_else_goes_on(
+def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -72,7 +72,7 @@ def test_whoever_opens_too_many_files_is_told_and_all_else_goes_on(
     assert visible(server)["more"] == b"more"
 
 
-def test_one_file_that_can_not_be_recorded_keeps_no_other_from_being_sent(
+def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: one stuck upload never blocks another file."""

@@ -30,7 +30,7 @@ def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callabl
     assert "twice" in shadowed
 
 
-def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
+def test_an_implied_directory_is_shown_and_made_when_needed(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 1.19: implicit directories are shown; an operation that needs the real item creates it."""
@@ -45,10 +45,10 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
 
 
 @pytest.mark.parametrize("change", ["rename over", "unlink while open"])
-def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
+def test_a_change_in_an_implied_directory_makes_the_item_of_the_directory(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
-    """vfs/semantics.md 1.19: of a server, too, that moves nothing into a directory without an item."""
+    """vfs/semantics.md 1.19: also on a server that moves nothing into a directory without an item."""
     server.store.seed({"dir/file": "old", "new": "another"}, age=60, directories=False)
     work = start(write_back_delay=0)
     if change == "rename over":
@@ -63,7 +63,7 @@ def test_what_needs_the_item_of_a_directory_that_is_only_implied_makes_it(
         assert work.names("dir") == []
 
 
-def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(
+def test_an_implied_directory_goes_when_the_job_removes_its_content(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
@@ -160,7 +160,7 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
     assert not [entry for entry in server.log.changes() if entry.operation == "delete"]
 
 
-def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
+def test_a_directory_goes_though_an_aside_in_it_still_waits(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md R12 and R7: own hidden items on their way out are no content; the directory is deleted after them."""
@@ -187,7 +187,7 @@ def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
 def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     server: Server, start: Callable[..., Workspace], step: str
 ) -> None:
-    """save/protocol.md R10 and R12: `rm -r`: what was begun is taken back first."""
+    """save/protocol.md R10 and R12: `rm -r`: a save that was begun is taken back first."""
     server.store.seed({"dir": None}, age=60)
     work = start(write_back_delay=0)
     server.faults.next("slow", on=step, delay=0.5)
@@ -199,7 +199,7 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
 
 
-def test_on_a_server_that_moves_its_item_only_a_directory_is_left_to_be_copied(
+def test_a_directory_is_left_to_be_copied_on_a_server_that_moves_no_content_with_it(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4.28: EXDEV makes `mv` copy; the reference does not say what moves with a directory."""
@@ -215,7 +215,7 @@ def test_on_a_server_that_moves_its_item_only_a_directory_is_left_to_be_copied(
     assert work.read("d/sub/b") == b"b"
 
 
-def test_only_the_first_rename_of_a_directory_asks_if_what_is_in_it_moved_along(
+def test_only_the_first_rename_of_a_directory_asks_whether_its_content_moved_along(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4.23: a rename of a directory is one request, once it is known that the server does the rest."""

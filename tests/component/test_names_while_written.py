@@ -1,4 +1,4 @@
-"""Names that change while a program writes to the file: what it writes goes where the file is, and nowhere else."""
+"""Names that change while a program writes to the file: its bytes go where the file is, and nowhere else."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     settled(work, {"other": None, "file": b"old"})
 
 
-def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
+def test_a_file_that_could_not_be_unlinked_keeps_the_bytes_written_to_it(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4.29: unlink's errors are the caller's; nothing is forgotten."""
@@ -89,7 +89,7 @@ def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     ("name", "over", "closed"),
     [("moved", False, True), ("moved", True, False), ("moved~", False, False), ("moved~", True, True)],
 )
-def test_what_is_written_while_a_file_is_renamed_goes_along(
+def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, over: bool, closed: bool
 ) -> None:
     """vfs/semantics.md 4: rename of clean items is synchronous; a file is what its handles show, under one name."""
@@ -117,7 +117,7 @@ def test_what_is_written_while_a_file_is_renamed_goes_along(
     eventually(lambda: "file" not in visible(server))
 
 
-def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
+def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: what is renamed over is gone; its handles go on reading it."""
@@ -130,7 +130,7 @@ def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
     settled(work, {"dir": None, "file": b"old"})
 
 
-def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
+def test_a_rename_that_fails_leaves_the_file_that_was_to_be_replaced(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: errors of a rename are the caller's; nothing is forgotten."""
@@ -144,7 +144,7 @@ def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
     settled(work, {"dir": None, "dir/file": b"old", "file": b"new"})
 
 
-def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
+def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.28: a directory is renamed with everything under it, open and unsent files too."""
     fh = work.vfs.create("dir/made", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, b"new", 0)

@@ -1,4 +1,4 @@
-"""Two files never are one here: a conflict copy beside its file, and what the job has renamed while it was written to."""
+"""Two files never count as one: a conflict copy and its file, or a file that the job has renamed while it was written to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOBS, MINE, UNSENT = b"of the job", b"mine", b"not sent yet"
 
 @pytest.fixture
 def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
-    """`file` was saved once, then by the job and here at a time; what was written last is not sent yet."""
+    """`file` was saved once, then by the job and here at the same time; the bytes written last are not sent yet."""
     server.store.seed({"file": "old"}, age=60)
     # The job's version is not seen before the second save, however long a busy machine takes.
     work = start(write_back_delay=60, ttl=60)
@@ -34,7 +34,7 @@ def copy_of(work: Workspace) -> str:
     return copy
 
 
-def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace) -> None:
+def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace) -> None:
     """vfs/semantics.md 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
     copy = copy_of(work)
     assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
@@ -47,10 +47,10 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
 
 
 @pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
-def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
+def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
-    """vfs/semantics.md 4: the save makes the file again at its name; what the job has moved is left as it is."""
+    """vfs/semantics.md 4: the save makes the file again at its name; the item that the job has moved is left as it is."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=60)
     assert work.read("file") == b"old"
@@ -72,7 +72,7 @@ def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
     assert {name: work.read(name) for name in work.names()} == visible(server)
 
 
-def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
+def test_a_file_that_a_late_request_has_moved_back_is_not_taken_for_the_saved_one(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost, and none is shown as another's."""

@@ -21,7 +21,7 @@ Start = Callable[..., Workspace]
 
 
 def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
-    """A handle through which the end of a large file was read, and nothing else is here of it."""
+    """A handle through which the end of a large file was read; nothing else of the file is here."""
     fh = work.vfs.open(path, flags).fh
     assert work.vfs.read(fh, 4096, END) == OLD[END:]
     return fh
@@ -42,7 +42,7 @@ LOG = b"".join(b"line %d\n" % number for number in range(2000))
     ],
     ids=["grown", "replaced", "changed long before", "changed just before", "anew, longer", "anew, shorter"],
 )
-def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
+def test_a_reader_at_the_end_goes_on_if_the_file_has_grown_and_else_stays(
     server: Server, work: Workspace, change: str, sizes: str, now: bytes, goes_on: bool
 ) -> None:
     """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
@@ -62,7 +62,9 @@ def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
     work.vfs.release(fh)
 
 
-def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Server, start: Start) -> None:
+def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
+    server: Server, start: Start
+) -> None:
     """vfs/semantics.md 3.14: also where the job appends to it while the rest is on its way."""
     work = start(ttl=0)
     more = os.urandom(SIZE)
@@ -92,7 +94,7 @@ def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Se
 def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     server: Server, start: Start, change: str, written: bool
 ) -> None:
-    """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; what the job wrote before it is no part of it."""
+    """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; an earlier write of the job is another version."""
     server.set(move_touches="item")
     work = start(ttl=60)
     server.store.seed({"file": OLD, "other": b"other"}, age=60)
@@ -113,7 +115,7 @@ def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     work.vfs.release(fh)
 
 
-def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
+def test_an_open_file_with_kernel_pages_gets_no_bytes_of_another_version(
     server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
@@ -131,7 +133,7 @@ def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
         work.vfs.release(fh)
 
 
-def test_what_was_read_is_not_written_into_another_version(server: Server, start: Start) -> None:
+def test_a_partial_write_is_not_filled_with_another_version(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)

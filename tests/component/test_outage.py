@@ -95,7 +95,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work:
     eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
-def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
+def test_a_file_that_the_job_made_at_the_name_of_a_directory_is_kept_beside_it(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
@@ -124,7 +124,7 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     settled(work, {})
 
 
-def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
+def test_a_directory_that_may_have_been_made_is_removed_once_the_server_answers(
     server: Server, work: Workspace
 ) -> None:
     work.mkdir("dir")
@@ -137,7 +137,7 @@ def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
     settled(work, {})
 
 
-def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
+def test_a_directory_that_the_server_refuses_is_in_the_list_of_failed_files(
     server: Server, work: Workspace
 ) -> None:
     work.mkdir("dir")
@@ -150,7 +150,7 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
     assert not work.vfs.status()["failed"]
 
 
-def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_it(
+def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""
@@ -194,7 +194,7 @@ def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Worksp
 def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     server: Server, start: Callable[..., Workspace], kind: str, again: bool
 ) -> None:
-    """vfs/semantics.md 6, Bounds: what was begun of it is taken back, whether it has reached the server or not."""
+    """vfs/semantics.md 6, Bounds: a save that was begun is taken back, whether it has reached the server or not."""
     work = start(timeout=PATIENT, ttl=0.1, write_back_delay=0.0)
     work.names()
     server.faults.rate(kind, 1.0, on="create")  # type: ignore[arg-type]
@@ -223,8 +223,8 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
-def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspace, name: str) -> None:
-    """vfs/semantics.md 6, Bounds: nobody waits for the save of a file that is renamed over in an outage, though it was begun."""
+def test_atomic_saves_of_a_file_go_on_in_an_outage(server: Server, patient: Workspace, name: str) -> None:
+    """vfs/semantics.md 6, Bounds: a rename over a file in an outage does not wait for a save of that file that was begun."""
     work = patient
     server.store.seed({"file": OLD}, age=60)
     assert work.read("file") == OLD
@@ -241,7 +241,7 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
 
 
 def test_a_new_file_is_renamed_though_its_create_gets_no_answer(server: Server, patient: Workspace) -> None:
-    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it."""
+    """vfs/semantics.md 6, Bounds: only missing answers show that the server is away; the rename needs no answer."""
     work = patient
     work.names()
     server.faults.rate("silent", 1.0)
@@ -256,7 +256,7 @@ def test_a_new_file_is_renamed_though_its_create_gets_no_answer(server: Server, 
 def test_a_rename_over_a_file_that_gets_nowhere_leaves_both(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """vfs/semantics.md 4, Rename: who renames is told that it failed; what it has set aside goes back."""
+    """vfs/semantics.md 4, Rename: the program is told that the rename failed; the item that was set aside goes back."""
     server.store.seed({"new": NEW, "old": OLD})
     work = start(timeout=1.5)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)

@@ -87,7 +87,7 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     assert results
 
 
-def test_what_can_not_be_fetched_ahead_is_read_all_the_same(
+def test_a_file_that_can_not_be_fetched_ahead_is_read_all_the_same(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     server.store.seed(TREE, age=60)

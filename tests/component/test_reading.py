@@ -80,7 +80,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
+    """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
     opened: list[int] = []
@@ -113,7 +113,7 @@ def test_quick_changes_of_the_same_size_are_told_apart(
         eventually_equal(lambda number=number: work.read("file"), b"version %d" % number)  # type: ignore[misc]
 
 
-def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
+def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
@@ -151,7 +151,7 @@ def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work
         work.vfs.release(fh)
 
 
-def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_seen(
+def test_a_read_to_the_end_does_not_count_the_jobs_later_change_as_seen(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both: changed by the job since this file was opened."""
@@ -169,7 +169,7 @@ def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_
     assert sorted(contents(server)) == [b"the user's", b"what the job wrote meanwhile"]
 
 
-def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
+def test_a_read_after_a_rename_shows_what_the_job_wrote_just_before_the_rename(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md R2: the content cache is never filled under a version that was not seen to have those bytes."""
@@ -181,7 +181,7 @@ def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
     assert work.read("renamed") == b"by the job now"
 
 
-def test_what_the_job_wrote_between_open_and_read_is_not_taken_for_seen(
+def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
@@ -201,8 +201,8 @@ def test_what_the_job_wrote_between_open_and_read_is_not_taken_for_seen(
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["to be read", "to be edited"])
-def test_what_the_job_has_made_anew_is_what_is_opened(server: Server, work: Workspace, flags: int) -> None:
-    """vfs/semantics.md 5: 404: what is cached of it is dropped, and the name is looked at again."""
+def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Workspace, flags: int) -> None:
+    """vfs/semantics.md 5: 404: the cached item is dropped, and the name is looked at again."""
     server.store.seed({"file": b"the first", "gone": b"and not made anew"}, age=60)
     assert work.names() == ["file", "gone"]
     server.store.delete("file")
@@ -222,7 +222,7 @@ def test_what_the_job_has_made_anew_is_what_is_opened(server: Server, work: Work
         work.vfs.release(opened.fh)
 
 
-def test_what_the_job_wrote_before_open_returns_is_shown_whole(
+def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     server.store.seed({"file.txt": "as it was listed"}, age=60)
@@ -251,10 +251,10 @@ def by_renaming_over(work: Workspace) -> None:
 
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
 @pytest.mark.parametrize("shown", [False, True])
-def test_a_program_that_has_closed_the_file_replaces_what_is_shown_when_it_comes_back(
+def test_a_program_that_saves_a_closed_file_replaces_the_version_that_is_shown(
     server: Server, start: Callable[..., Workspace], save: Callable[[Workspace], None], shown: bool
 ) -> None:
-    """Nobody can tell that it was not read again; editors compare the time of change, which is another one."""
+    """The mount can't tell that the program did not read the file again; editors compare the time of change, which differs."""
     server.store.seed({"file": b"what was read"}, age=60)
     work = start(ttl=600)  # it looks again only when it is told to
     assert work.read("file") == b"what was read"

@@ -18,7 +18,7 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])
-def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
+def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str
 ) -> None:
     """save/protocol.md R10: another item counts only where ours was not deleted by this unlink."""
@@ -52,7 +52,7 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
 @pytest.mark.parametrize(
     ("fault", "what", "request_"), [("throttled", "file", "delete"), ("drop", "dir", "update")]
 )
-def test_what_the_job_renames_while_it_is_removed_stays(
+def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
     """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
@@ -71,7 +71,7 @@ def test_what_the_job_renames_while_it_is_removed_stays(
 
 
 @pytest.mark.parametrize("how", ["drained", "fsync"])
-def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gone(
+def test_a_rename_to_the_name_of_an_unlinked_file_waits_until_that_file_is_gone(
     server: Server, mortal: Callable[..., Mortal], how: str
 ) -> None:
     """vfs/semantics.md 4: the unlinked file does not come back as a conflict of the file that was made before."""
@@ -94,7 +94,7 @@ def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gon
 def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12: it is looked at again, then deleted or put back."""
+    """save/protocol.md R12: the directory is looked at again, then deleted or put back."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
     assert work.names("dir") == []
@@ -105,10 +105,10 @@ def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
     eventually(lambda: not hidden(server), lambda: hidden(server))
 
 
-def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
+def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R12: what the job put into it meanwhile is seen."""
+    """save/protocol.md R12: files that the job put into the directory meanwhile are seen."""
     server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
     work = mortal(Boundaries())
     assert work.names("dir/sub") == []
@@ -122,10 +122,10 @@ def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
     assert hidden(server) == []
 
 
-def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_not_deleted(
+def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""
+    """save/protocol.md R12, R7: the directory is listed after it was seen to be out of the job's reach."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
     assert work.names("dir") == []
@@ -142,10 +142,10 @@ def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_n
     assert hidden(server) == []
 
 
-def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(
+def test_a_tree_goes_whole_however_late_its_content_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
+    """save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""
     paths = [f"w/{a}{end}" for a in range(16) for end in ("", "/b", "/b/c")]
     work = mortal(Boundaries())
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)

@@ -1,4 +1,4 @@
-"""A file gets a scratch name, as editors make backups: it is of this machine from then on, and leaves the server."""
+"""A file gets a scratch name, as editors make backups: from then on it is on this machine only, and leaves the server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tree(work: Workspace) -> dict[str, bytes]:
 # -- alone
 
 
-def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
+def test_the_scratch_file_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.34: the scratch file has the bytes at once, on this machine."""
     server.log.clear()
     assert tree(work) == {"file~": OLD, "other": OTHER}
@@ -67,7 +67,7 @@ def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace
     assert visible(server)["file"] == OLD
 
 
-def test_it_leaves_the_server_and_stays_here(
+def test_the_scratch_file_leaves_the_server_and_stays_here(
     server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
     """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
@@ -83,10 +83,10 @@ def test_it_leaves_the_server_and_stays_here(
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_bytes_that_are_not_here_are_fetched(
+def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
 ) -> None:
-    """design.md: within the call; where the server can't be asked it fails, and nothing has changed."""
+    """design.md: within the rename; where the server can't be asked the rename fails, and nothing has changed."""
     work = start(timeout=1)
     if over:
         work.write("file~", b"older")
@@ -105,7 +105,7 @@ def test_bytes_that_are_not_here_are_fetched(
 
 
 @pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
-def test_what_is_written_through_an_older_handle_goes_along(
+def test_bytes_written_through_an_older_handle_go_into_the_scratch_file(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, end: str
 ) -> None:
     """vfs/semantics.md 4.3: close means that this machine will not lose it."""
@@ -159,7 +159,7 @@ def renamed_item(work: Workspace) -> bytes:
 
 
 @pytest.mark.parametrize("replace", [renamed_scratch, renamed_item])
-def test_what_is_renamed_to_the_old_name_replaces_the_item(
+def test_a_file_renamed_to_the_old_name_replaces_the_item(
     server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
 ) -> None:
     """vfs/semantics.md 4: rename over; the version that was renamed away is what is replaced."""
@@ -186,7 +186,9 @@ def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
 
 
 @pytest.mark.parametrize("name", ["file", "third"])
-def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -> None:
+def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
+    server: Server, work: Workspace, name: str
+) -> None:
     """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
     work.vfs.rename("file~", name)
     settled(work)
@@ -200,7 +202,7 @@ def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -
 def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
     server: Server, work: Workspace, how: str
 ) -> None:
-    """vfs/semantics.md 4: a file that was unlinked never comes back, nor does what was there before it."""
+    """vfs/semantics.md 4: a file that was unlinked never comes back, nor does the file that had its name before."""
     fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, NEW, 0)
     expected = {"file~": OLD, "other": OTHER}
@@ -239,7 +241,7 @@ def test_a_scratch_file_at_the_old_name_uncovers_nothing(
 # -- the directory, and the job
 
 
-def test_it_goes_along_with_its_directory(
+def test_the_scratch_file_is_renamed_with_its_directory(
     server: Server, start: Callable[..., Workspace], waits: None
 ) -> None:
     """vfs/semantics.md 4.28: a directory is renamed with everything under it; the job loses the file before."""
@@ -252,7 +254,9 @@ def test_it_goes_along_with_its_directory(
 
 
 @pytest.mark.parametrize("then", ["it goes", "another is saved"])
-def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: Workspace, then: str) -> None:
+def test_bytes_that_the_job_wrote_to_the_item_meanwhile_are_kept(
+    server: Server, work: Workspace, then: str
+) -> None:
     """vfs/semantics.md 4, Keep both: the version that was renamed away is what is removed, or replaced."""
     server.store.write("file", b"of the job")
     if then == "another is saved":
@@ -280,10 +284,10 @@ def test_a_removal_that_is_refused_leaves_both(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_killed_before_it_has_left_the_server(
+def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
 ) -> None:
-    """vfs/semantics.md 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
+    """vfs/semantics.md 4.19: before its removal was begun the item is shown under both names; later the next mount removes it."""
     work = mortal()
     back_up(work)
     if begun:
@@ -299,7 +303,7 @@ def test_killed_before_it_has_left_the_server(
 
 
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
-def test_killed_before_the_new_file_of_the_old_name_was_closed(
+def test_a_scratch_file_survives_a_kill_before_a_new_file_of_its_old_name_is_closed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
 ) -> None:
     work = mortal(write_back_delay=30)
@@ -321,7 +325,7 @@ def test_killed_before_the_new_file_of_the_old_name_was_closed(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_without_power_the_server_or_the_disk_has_it(
+def test_a_scratch_file_is_on_the_server_or_the_disk_after_a_loss_of_power(
     server: Server,
     mortal: Callable[..., Mortal],
     seeded: None,
@@ -344,7 +348,7 @@ def test_without_power_the_server_or_the_disk_has_it(
     assert OLD in tree(again).values()
 
 
-def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_written_to(
+def test_an_unsent_file_renamed_to_scratch_is_safe_while_it_is_written_to(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """vfs/semantics.md 4: what was closed survives the death of the process, also while it is changed further."""

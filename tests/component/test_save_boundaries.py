@@ -20,7 +20,7 @@ from jobfs.errors import JobfsError
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_killed_at_any_boundary_it_ends_old_or_new_whole(
+def test_an_operation_killed_at_any_boundary_ends_with_old_or_new_content_whole(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
     """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
@@ -54,7 +54,7 @@ FLIPS = ("unlink while it is created at once", "unlink while it is staged")
     ],
     ids=lambda value: value.name if isinstance(value, Operation) else str(value),
 )
-def test_whatever_answers_are_lost_it_ends_right(
+def test_an_operation_ends_right_whatever_answers_are_lost(
     server: Server, tmp_path: Path, operation: Operation, fault: Any, times: int
 ) -> None:
     """vfs/semantics.md 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first."""
@@ -74,10 +74,10 @@ def test_whatever_answers_are_lost_it_ends_right(
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_again(
+def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by one of all that undoes it."""
+    """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by refusals of all steps that undo the save."""
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()
@@ -88,7 +88,7 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
             struck = not any(rule.times == 10**6 for rule in server.faults.rules())
             server.faults.clear()
             changes = work.state.changes
-            # What was refused just before may not have been told yet: it would be refused after the retry.
+            # A refusal of just before may not be recorded yet: the change would be refused after the retry.
             eventually(lambda changes=changes: not any(c.running for c in list(changes.values())))  # type: ignore[misc]
             work.vfs.retry(None)
             eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
@@ -99,7 +99,7 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_killed_again_while_it_is_taken_up_it_still_ends_right(
+def test_an_operation_killed_again_in_its_recovery_still_ends_right(
     server: Server, tmp_path: Path, seed: int
 ) -> None:
     """vfs/semantics.md 4: killed at any point, the recovery too."""

@@ -80,7 +80,7 @@ def saved(
 def interfered(
     server: Server, home: Path, at: int, act: Callable[[JobSide], None]
 ) -> tuple[Boundaries, list[bytes]]:
-    """A save with the job acting at boundary `at`; what the job has made, unless the save had been done by then."""
+    """A save with the job acting at boundary `at`; returns what the job has made, unless the save was done before."""
     server.store.clear()
     server.store.seed({"dir/file.txt": OLD, "dir/other": b"untouched"}, age=60)
     made: list[bytes] = []
@@ -181,12 +181,12 @@ def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
             with saved(server, home / "work", boundaries, other) as work:
                 other.settle()
                 where = f"at {at}, {boundaries.last} of {boundaries.passed}: {visible(server)}"
-                # What the other mount had seen it may replace.
+                # The other mount may replace a version that it had seen.
                 assert USERS in contents(server) or seen == [True], where
                 if boundaries.struck:
                     # One of them may have been saved over the other that it had seen; else both are there.
                     assert server.store.read("dir/file.txt") in (USERS, JOBS), where
-                    # What both replaced is at most kept once too often: which of them had seen it can't always be told.
+                    # The version that both replaced is at most kept once too often: nobody can always tell which had seen it.
                     assert set(contents(server)) <= {USERS, JOBS, OLD}, where
                     kept += JOBS in contents(server)
                 assert doubled(server) == [], where

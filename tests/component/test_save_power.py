@@ -15,7 +15,7 @@ from jobfs.emulator import Server
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_whenever_the_power_goes_it_ends_old_or_new_whole(
+def test_an_operation_ends_with_old_or_new_content_whole_whenever_the_power_goes(
     server: Server, tmp_path: Path, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): only synced state survives, and that is enough."""

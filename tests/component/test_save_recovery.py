@@ -1,4 +1,4 @@
-"""What the next mount makes of what the journal says and the server has: a test for each row of save/protocol.md, Recovery."""
+"""The next mount goes on from its journal and from what the server has: a test for each row of save/protocol.md, Recovery."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Left:
         (self.place / "bytes" / f"{INO:016x}.{GENERATION}").write_bytes(content)
 
     def begun(self, *, recorded: bool = True) -> str:
-        """A create was begun; the hidden path of its item."""
+        """A create was begun; returns the hidden path of its item."""
         self.change.tid = tid = new_transaction_id()
         if recorded:
             self.used.append(tid)
@@ -69,7 +69,7 @@ class Left:
         return path
 
     def aside(self, path: str = TARGET, *, moved: bool, removed: bool = False) -> str:
-        """An item was about to be set aside; the hidden path that it was to have."""
+        """An item was about to be set aside; returns the hidden path that it was to have."""
         tid = new_transaction_id()
         away = hidden_path(path, self.mount, tid, Role.REMOVED if removed else Role.ASIDE)
         item = self.server.store.item(path)
@@ -82,7 +82,7 @@ class Left:
         return away
 
     def instead(self, verb: Verb, target: str = TARGET, **values: Any) -> None:
-        """It was not a save, but something else."""
+        """The change was no save, but one of this verb."""
         self.change = Change(1000, verb, target, **values)
         self.records = [self.change]
 
@@ -139,7 +139,7 @@ def newest(left: Left) -> None:
 # -- nothing was begun
 
 
-def test_what_was_unsent_and_got_a_scratch_name_leaves_no_older_version(
+def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.35."""
@@ -227,7 +227,7 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
 # -- cancelled
 
 
-def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
+def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) -> None:
     """save/protocol.md R10: T's item if it is base or our own bytes."""
     left.with_bytes()
     left.staged()
@@ -260,8 +260,10 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
-def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
-    """vfs/semantics.md 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
+def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
+    left: Left, done: bool, then: str
+) -> None:
+    """vfs/semantics.md 4: bytes acknowledged at a name are kept, though a rename that was killed takes the name only now."""
     left.renamed_over(unsent=True)
     if done:
         left.server.store.move(SOURCE, TARGET)
@@ -311,7 +313,7 @@ def test_the_removal_of_a_directory_is_looked_at_again(
 
 
 def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left: Left) -> None:
-    """save/protocol.md R12: one that was begun and never carried out says nothing about the next one."""
+    """save/protocol.md R12: a removal that was begun and never carried out says nothing about the next removal."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)

@@ -68,7 +68,7 @@ def test_a_refusal_at_any_step_loses_nothing(
         everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
         assert OLD in everything, "the server's version is whole"
         if not (for_good and on in ("update", "change")):
-            # Where every update is refused, what was set aside can't go back either.
+            # Where every update is refused, the aside can't go back either.
             assert server.store.read("dir/file.txt") == OLD
     server.faults.clear()
     # A second is short for a busy machine: a call that took longer fails, and the next one is told that nobody answers.
@@ -112,7 +112,7 @@ def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: 
     assert visible(server)["dir/file.txt"] == NEW
 
 
-def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
+def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
 
@@ -129,7 +129,7 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
     assert mount.read("dir/file.txt") == NEW
 
 
-def test_a_save_whose_directory_the_job_has_made_a_file_of_is_refused_until_it_is_tried_again(
+def test_a_save_below_a_directory_that_is_now_a_file_is_refused_until_a_retry(
     server: Server, work: Mortal
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the bytes are kept, and the status says why."""
@@ -172,7 +172,7 @@ def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
     assert visible(server)["dir/new"] == NEW
 
 
-def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_that_puts_it_back(
+def test_a_file_is_back_though_the_rename_over_it_and_all_moves_back_were_refused(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that is refused from one request to the next."""
@@ -196,7 +196,7 @@ def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_
 
 
 @pytest.mark.parametrize("refused", [0, 1])
-def test_a_stray_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
+def test_a_stray_item_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
     server: Server, work: Mortal, refused: int
 ) -> None:
     """save/protocol.md R4: every hidden item of this mount that no record explains is shown, and never deleted."""

@@ -1,4 +1,4 @@
-"""The job writes to what a request without an answer has brought to its name: its bytes are seen, and not deleted."""
+"""The job writes to an item that an unanswered request has brought to its name: the job's bytes are seen, not deleted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def carried_out(server: Server) -> bool:
     return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
 
 
-def test_what_the_job_writes_after_a_late_promote_is_shown(
+def test_bytes_that_the_job_writes_after_a_late_promote_are_shown(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
@@ -55,7 +55,7 @@ def test_what_the_job_writes_after_a_late_promote_is_shown(
 @pytest.mark.parametrize("over", ["save", "rename"])
 @pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
 @pytest.mark.parametrize("first", ["saved", "moved"])
-def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is_written(
+def test_an_item_that_a_late_request_moves_back_is_kept_when_its_old_name_is_written(
     server: Server, mortal: Callable[..., Mortal], first: str, seen: str, over: str
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
@@ -93,7 +93,7 @@ def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is
 def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
     server: Server, mortal: Callable[..., Mortal], shown: str, then: str
 ) -> None:
-    """vfs/semantics.md 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
+    """vfs/semantics.md 4, rename: bytes acknowledged at the name meanwhile are kept, and so is the renamed file."""
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal(timeout=3.0, write_back_delay=0.0)
     work.write("dir/draft", USERS, fsync=True)
@@ -126,7 +126,7 @@ def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
     ("field", "value"), [("path", '"elsewhere"'), ("size", "3"), ("type", '"directory"')]
 )
 @pytest.mark.parametrize(("on", "skip"), [("create", 0), ("update", 0), ("update", 1)])
-def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
+def test_a_step_with_an_odd_answer_counts_by_what_a_look_shows(
     server: Server, mortal: Callable[..., Mortal], on: str, skip: int, field: str, value: str
 ) -> None:
     """save/protocol.md, The steps, promote: any other path in the answer is as a lost answer: get H."""
@@ -141,10 +141,10 @@ def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
 
 
 @pytest.mark.parametrize("change", ["rename", "rename over", "chmod"])
-def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
+def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
-    """save/protocol.md R2: for what is not a save, too."""
+    """save/protocol.md R2: for changes that are no saves, too."""
     server.store.seed({"dir/draft": USERS} | ({TARGET: OLD} if change == "rename over" else {}), age=60)
     path = "dir/draft" if change == "chmod" else TARGET
     work = mortal(At("failed update", 1, job_writes(server, path)))
@@ -160,7 +160,7 @@ def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
 
 
-def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
+def test_an_unlink_spares_bytes_that_the_job_wrote_after_an_unanswered_promote(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
@@ -177,7 +177,7 @@ def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
     assert contents(server) == [JOBS]
 
 
-def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
+def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: no delete is sent to a directory that the job can reach by its name."""
@@ -193,10 +193,10 @@ def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
     assert again.read("dir/made/file") == JOBS
 
 
-def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(
+def test_an_item_moved_by_an_unanswered_rename_is_ours_after_its_directory_is_renamed(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R1: the name that this mount has given it since is that below the directory."""
+    """save/protocol.md R1: the name that this mount has given the item since is the one below the renamed directory."""
     server.store.seed({"dir/draft": OLD}, age=60)
     work = mortal()
     assert work.read("dir/draft") == OLD

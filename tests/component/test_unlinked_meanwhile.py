@@ -59,7 +59,7 @@ def a_directory(work: Workspace) -> None:
         (a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
     ],
 )
-def test_the_name_is_free_and_what_had_it_does_not_come_back(
+def test_the_name_of_an_unlinked_file_is_free_and_the_file_does_not_come_back(
     server: Server, work: Workspace, comes: Callable[[Workspace], None], tree: dict[str, bytes | None]
 ) -> None:
     """vfs/semantics.md 4: unlink returns when it is recorded; own changes are visible at once."""
@@ -72,8 +72,8 @@ def test_the_name_is_free_and_what_had_it_does_not_come_back(
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 4: a file unlinked while open never comes back; nobody waits for what is not wanted any more."""
+def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Callable[..., Workspace]) -> None:
+    """vfs/semantics.md 4: a file unlinked while open never comes back; no call waits for a file that is not wanted any more."""
     work = start(write_back_delay=30)
     fh = work.opened("file")
     work.vfs.write(fh, b"content", 0)
@@ -89,10 +89,10 @@ def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Wo
     assert (visible(server), work.names()) == ({}, [])
 
 
-def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
+def test_an_unanswered_create_holds_up_no_other_file_of_its_name(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """save/protocol.md R7: nobody waits for what a request without an answer may still do."""
+    """save/protocol.md R7: no call waits for what an unanswered request may still do."""
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()
     server.faults.next("drop", on="create")

@@ -39,7 +39,7 @@ def work(mortal: Start) -> Mortal:
 
 
 def unlinked(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
-    """Opens a file, and unlinks it; the handle."""
+    """Opens a file, and unlinks it; returns the handle."""
     fh = work.vfs.open(path, flags).fh
     work.vfs.unlink(path)
     return fh
@@ -56,7 +56,7 @@ ALL = {"dir": None, "dir/inner": OLD}
 # -- unlinked
 
 
-def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
+def test_an_unlinked_files_name_is_gone_at_once_and_its_handles_still_have_the_file(
     server: Server, work: Mortal
 ) -> None:
     """vfs/semantics.md 4.33: it stays readable and writable through its handle."""
@@ -84,7 +84,7 @@ def reading(server: Server, work: Mortal) -> int:
     return fh
 
 
-def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start) -> None:
+def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, mortal: Start) -> None:
     """vfs/semantics.md 4.36: it is unlinked at once, and goes from the server when its reader's bytes are here."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
@@ -101,8 +101,10 @@ def test_nobody_waits_for_the_bytes_of_its_reader(server: Server, mortal: Start)
 
 
 @pytest.mark.parametrize("goes", ["unlinked", "renamed over"])
-def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work: Mortal, goes: str) -> None:
-    """vfs/semantics.md 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
+def test_an_unlink_or_rename_over_removes_the_item_that_the_job_put_there_before(
+    server: Server, work: Mortal, goes: str
+) -> None:
+    """vfs/semantics.md 4.30: the id that stood at that path; bytes written to the older item are not seen under any name."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 100, 0) == OLD
     server.store.replace("file", JOBS)
@@ -119,7 +121,7 @@ def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work:
 
 
 @pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
-def test_whatever_the_file_is(
+def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     server: Server, work: Mortal, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
@@ -147,7 +149,7 @@ def test_whatever_the_file_is(
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
-def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
+def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: Mortal, new: bool) -> None:
     """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
     fh = unlinked(work, "file")
     work.write("file", MINE)
@@ -158,10 +160,10 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
+def test_no_older_version_is_back_after_a_kill_while_a_file_of_its_name_is_written(
     server: Server, work: Mortal, mortal: Start
 ) -> None:
-    """vfs/semantics.md 4.33: as it was closed, or not at all."""
+    """vfs/semantics.md 4.33: the file is back as it was closed, or not at all."""
     work.write("file", MINE)
     unlinked(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -205,8 +207,10 @@ def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
 
 
 @SOURCES
-def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mortal], str]) -> None:
-    """vfs/semantics.md 4: rename over; who has the old one open reads on, and writes under no name."""
+def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
+    server: Server, work: Mortal, source: Callable[[Mortal], str]
+) -> None:
+    """vfs/semantics.md 4: rename over; a program that has the old file open reads on, and writes under no name."""
     server.store.set_lifecycle("file", "application")
     path = source(work)
     fh = work.vfs.open("file", os.O_RDWR).fh
@@ -226,7 +230,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
 
 
 @SOURCES
-def test_it_is_renamed_over_and_the_job_has_written_to_it(
+def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
     path = source(work)
@@ -242,10 +246,10 @@ def test_it_is_renamed_over_and_the_job_has_written_to_it(
 
 
 @SOURCES
-def test_a_rename_over_it_that_is_refused_leaves_it_there(
+def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing; until it is sent, it has the name here."""
+    """vfs/semantics.md 4: a failed rename has changed nothing; until the rename is sent, its file has the name here."""
     path = source(work)
     server.faults.rate("error", 1.0, on="change", status=403)
     fh = work.vfs.open("file", os.O_RDONLY).fh
@@ -264,7 +268,9 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
 
 
 @pytest.mark.parametrize("unsent", [False, True])
-def test_one_that_the_server_refuses_to_remove_is_there(server: Server, work: Mortal, unsent: bool) -> None:
+def test_a_file_that_the_server_refuses_to_remove_is_still_there(
+    server: Server, work: Mortal, unsent: bool
+) -> None:
     """vfs/semantics.md 4.29: unlink's errors are the caller's."""
     if unsent:
         work.write("file", b"unsent")
@@ -279,7 +285,9 @@ def test_one_that_the_server_refuses_to_remove_is_there(server: Server, work: Mo
     assert visible(server) == {**ALL, "file": b"unsent" if unsent else OLD, "other": OTHER}
 
 
-def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Server, mortal: Start) -> None:
+def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
+    server: Server, mortal: Start
+) -> None:
     """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
@@ -294,7 +302,7 @@ def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(server: Se
     assert again.names("dir") == ["inner"]
 
 
-def test_without_power_it_has_its_name_while_it_is_being_sent(
+def test_a_file_renamed_over_another_has_its_name_after_a_loss_of_power(
     server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
@@ -318,7 +326,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
 # -- links of this machine
 
 
-def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server, work: Mortal) -> None:
+def test_a_refused_rename_over_a_link_leaves_the_link_there(server: Server, work: Mortal) -> None:
     work.vfs.symlink("link", "file", CALLER)
     server.faults.rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "file", "link")
@@ -328,8 +336,10 @@ def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server,
     assert work.read("link") == OLD
 
 
-def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: Start) -> None:
-    """vfs/semantics.md 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
+def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
+    server: Server, mortal: Start
+) -> None:
+    """vfs/semantics.md 4, unlink: a file can be made again at a name though a reader's version of the old file can't be had."""
     server.store.seed({"log": os.urandom(24 << 20)}, age=60)
     work = mortal(ttl=0.1)
     fh = work.vfs.open("log", os.O_RDONLY).fh
@@ -343,8 +353,10 @@ def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: S
     close(work, fh)
 
 
-def test_its_bytes_leave_this_machine_when_it_is_closed(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 4: written through several descriptors, closed in turn, of a file that has no name any more."""
+def test_the_bytes_of_an_unlinked_file_leave_this_machine_when_it_is_closed(
+    server: Server, work: Mortal
+) -> None:
+    """vfs/semantics.md 4: a file without a name, written through several descriptors that are closed in turn."""
     fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
     for content in (MINE, OTHER):
         work.vfs.write(fh, content, 0)

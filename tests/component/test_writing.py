@@ -98,7 +98,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
     assert work.read("file") == b"new"
 
 
-def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
+def test_a_half_downloaded_content_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
     work = start(timeout=1.0)
@@ -132,9 +132,9 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
-def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, work: Workspace) -> None:
+def test_a_covered_default_does_not_give_its_lifecycle_to_a_save(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
-    it gives nothing on.
+    the save takes nothing over from it.
     """
     server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
     server.store.seed({"file": "of the job"}, age=60)
@@ -145,7 +145,7 @@ def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, 
     assert contents(server) == [b"default", b"of the user"]
 
 
-def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
+def test_a_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
     server.faults.rate("hang", 1.0, on="create", path="*stuck*")
     work.write("stuck", b"never answered")
@@ -201,7 +201,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     settled(work)
 
 
-def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:
+def test_unlink_deletes_the_item_that_stands_there_now(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
     server.store.seed({"file": "1"}, age=60)
     assert work.read("file") == b"1"
@@ -234,7 +234,7 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
     settled(work, {"dir": None, "dir/file": b"x"})
 
 
-def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
+def test_a_listing_never_puts_back_a_file_unlinked_while_open(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
@@ -294,7 +294,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     watch(work.vfs._state.journal, observe)
     fh = work.vfs.open("file", os.O_RDWR).fh
     with monkeypatch.context() as patch:
-        # What was set aside goes in the background, as soon as the save is done.
+        # The aside goes in the background, as soon as the save is done.
         patch.setattr(work.vfs._write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
         server.log.clear()
         work.vfs.write(fh, b"new", 0)
@@ -341,7 +341,7 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
 
 
 class _FirstOf:
-    """A lock; whoever takes it first does `before` first, while it is still free."""
+    """A lock whose first taker runs `before` first, while the lock is still free."""
 
     def __init__(self, lock: Any, before: Callable[[], None]) -> None:
         self._lock, self._before = lock, [before]
@@ -356,7 +356,7 @@ class _FirstOf:
 
 
 @pytest.mark.parametrize("append", [True, False])
-def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
+def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
     server: Server, start: Callable[..., Workspace], append: bool
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
@@ -382,7 +382,7 @@ def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
     assert work.read("file") == b"all of it"
 
 
-def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
+def test_a_write_goes_on_with_the_bytes_that_another_program_wrote_meanwhile(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written."""
@@ -402,7 +402,7 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
 
 
 @pytest.mark.parametrize("draft", ["draft", ".goutputstream-draft"])
-def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_unlinked_before(
+def test_a_rename_over_a_new_file_is_independent_of_an_unlinked_file_of_that_name(
     server: Server, work: Workspace, draft: str
 ) -> None:
     """vfs/semantics.md 4: rename over an existing file: its base is the version this mount last showed."""
@@ -445,7 +445,7 @@ def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
+def test_the_size_while_a_save_ends_is_that_of_the_saved_bytes(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
 ) -> None:
     """vfs/semantics.md 3: a program reads as far as the size that the kernel is told, of one version or the other."""
@@ -474,7 +474,9 @@ def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
 # -- answers that are lost
 
 
-def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
+def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
     """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": b"the old content"}, age=60)
     work = start(timeout=2.0)
@@ -509,10 +511,10 @@ def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
     assert visible(server) == {"file": b"new"}
 
 
-def test_a_name_that_several_programs_rename_files_over_shows_one_of_these(
+def test_a_name_that_several_programs_rename_files_over_shows_one_of_the_files(
     server: Server, work: Workspace
 ) -> None:
-    """vfs/semantics.md 4, Rename: each replaces in one step, whoever else does the same."""
+    """vfs/semantics.md 4, Rename: each rename replaces in one step, whatever other programs rename."""
     server.store.seed({"slot": b"at first " * 1000}, age=60)
     given = {b"at first " * 1000, *(b"%d %d " % (who, turn) * 1000 for who in range(3) for turn in range(6))}
 

@@ -32,7 +32,7 @@ def truncate_and_write(work: Workspace | Mortal) -> None:
 
 
 def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
-    """A mount is killed that was to send what was truncated and written, then `meanwhile` happens."""
+    """A mount is killed before it sends a file that was truncated and written, then `meanwhile` happens."""
     first = Mortal(server, home, Boundaries(), write_back_delay=30)
     first.start()
     truncate_and_write(first)
@@ -44,7 +44,7 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
+def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
     server: Server, start: Callable[..., Workspace], sizes: str
 ) -> None:
     """vfs/semantics.md 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
@@ -74,7 +74,7 @@ def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
         assert work.vfs.fgetattr(fh).size == len(FIRST)
 
 
-def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
+def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
@@ -97,7 +97,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-def test_the_next_mount_fetches_what_was_truncated_unread(
+def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
     server: Server, tmp_path: Path, rewritten: bool
 ) -> None:
     """save/protocol.md R1: where base's bytes are not known and a move changes `updatedAt`, A is downloaded first."""
@@ -110,10 +110,10 @@ def test_the_next_mount_fetches_what_was_truncated_unread(
 
 
 @pytest.mark.parametrize("moves", ["no", "item"])
-def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_open(
+def test_a_later_open_does_not_share_the_version_of_an_earlier_reader(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
 ) -> None:
-    """vfs/semantics.md 3: what was downloaded in the second of a change; save/protocol.md R1: nor is it a base."""
+    """vfs/semantics.md 3: bytes downloaded in the second of a change prove nothing; save/protocol.md R1: nor are they a base."""
     now, moment = time.time, time.time()
     # A busy machine takes more than a second for what follows.
     monkeypatch.setattr(time, "time", lambda: moment)
@@ -132,7 +132,7 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     settled(work, {"file": OURS})
 
 
-def test_what_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
+def test_an_item_that_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""

@@ -28,7 +28,7 @@ def test_the_switches_cover_every_value() -> None:
 
 @pytest.mark.timeout(300, method="signal")
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
-def test_calls_at_random_answer_as_on_a_disk_and_the_server_has_what_they_leave(
+def test_random_calls_answer_as_on_a_disk_and_leave_their_files_on_the_server(
     switches: dict[str, Any], tmp_path: Path
 ) -> None:
     """vfs/semantics.md 2.2, 2.15: names, reads, writes, memory maps, truncation, fsync, close and remount."""
@@ -37,7 +37,7 @@ def test_calls_at_random_answer_as_on_a_disk_and_the_server_has_what_they_leave(
         assert pair.end() == []
 
 
-def test_what_differs_is_shrunk_to_what_makes_it() -> None:
+def test_a_difference_is_shrunk_to_the_steps_that_make_it() -> None:
     def play(steps: list[Step], *, settle: bool) -> str:
         return "differs" if any(step.words[0] == "rmdir" for step in steps) else ""
 

@@ -1,4 +1,4 @@
-"""The README's tables: what differs from a disk is what the cases say, what an operation means is what the statements say."""
+"""The README's tables: differences from a disk are those of the cases, meanings of operations those of the statements."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def test_each_statement_is_named_by_a_test() -> None:
     assert [f"{number} {text}" for number, text in STATEMENTS.items() if number not in tests] == []
 
 
-def test_no_test_names_a_statement_that_there_is_not() -> None:
+def test_no_test_names_a_missing_statement() -> None:
     assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
 
 
-def test_each_row_of_what_an_operation_means_is_a_statement_or_several() -> None:
+def test_each_row_of_the_table_of_operations_is_one_statement_or_several() -> None:
     assert first_cells("## What each operation means", "## ") == list(MEANINGS)
     assert {number for row in MEANINGS.values() for number in row.split()} <= set(STATEMENTS)
 

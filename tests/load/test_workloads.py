@@ -36,7 +36,7 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("play", "arguments"), WORKLOADS, ids=lambda part: getattr(part, "__name__", ""))
-def test_its_bounds_hold(
+def test_the_bounds_of_a_workload_hold(
     held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]
 ) -> None:
     held(play, **arguments)
@@ -49,9 +49,7 @@ def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
 @pytest.mark.parametrize(("end", "cache"), [("back", "same"), ("recover", "elsewhere")])
-def test_what_was_acknowledged_on_a_full_disk_is_sent(
-    held: Callable[..., None], end: str, cache: str
-) -> None:
+def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], end: str, cache: str) -> None:
     held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
@@ -73,7 +71,7 @@ def mounted_below(directory: Path) -> bool:
     return f" {directory}/" in Path("/proc/self/mounts").read_text()
 
 
-def test_what_is_lost_too_much_or_not_sent_is_seen(limited_forks: ForkServer, tmp_path: Path) -> None:
+def test_the_load_suite_sees_lost_extra_and_unsent_files(limited_forks: ForkServer, tmp_path: Path) -> None:
     def lose(stage: Stage) -> None:
         stage.start({"there": b"old", "twice": b"one"}, latency=0)
         stage.server.break_with(Rule("unavailable", "change"))

@@ -17,7 +17,7 @@ from jobfs.emulator import Server
 from jobfs.fuse.loop import IDLE_THREADS
 
 
-def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
+def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 6.1: a daemon that returns once the mount answers."""

@@ -65,7 +65,7 @@ def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: 
     assert (plain.st_uid, plain.st_gid, plain.st_mtime_ns) == (12, 34, 1_600_000_000_123_456_789)
 
 
-def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: MountedJob) -> None:
+def test_read_only_items_refuse_all_changes(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
     server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})
     server.store.seed({"brief.md": "read me"}, permission="readOnly")

@@ -18,7 +18,7 @@ from tests.support.namespace import LET_GO
 from jobfs.emulator import EmulatorConfig, Server, running
 
 KEY = "a-key-that-nobody-may-see"
-#: Seconds after which it hangs: what waits for the server gives up after 30, and nothing here is to wait for it.
+#: Seconds after which an attempt hangs: a wait for the server ends after 30, and no attempt here is to wait for it.
 LIMIT = 25
 
 
@@ -113,7 +113,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "words"), BAD)
-def test_what_is_given_wrongly_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
+def test_a_wrong_option_or_directory_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
     """vfs/semantics.md 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     for name in ("file", "two-words"):
         (attempt.home / name).write_text("two words\n")

@@ -1,4 +1,4 @@
-"""What a server sends without an end takes a bounded amount of a mount's time, memory and disk."""
+"""An answer without an end takes a bounded amount of a mount's time, memory and disk."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    """What `git status` has written into the index of the repository would save the next run all its files."""
+    """The index that `git status` has written would spare the next run the reading of all files."""
     lab, out = tmp_path / "lab", tmp_path / "out.json"
     lab.mkdir()
     words = ["--rtt", "1", "--runs", "2", "--peers", "none", "--json", str(out), "git"]

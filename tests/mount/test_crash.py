@@ -66,7 +66,7 @@ def writers() -> Iterator[Writers]:
         yield Writers(stack)
 
 
-def test_what_was_written_and_never_closed_comes_back_beside_its_name(
+def test_bytes_written_and_never_closed_come_back_beside_their_file(
     server: Server, mount: Callable[..., MountedJob], writers: Writers
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""
@@ -114,7 +114,7 @@ def test_what_was_written_and_never_closed_comes_back_beside_its_name(
     assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
 
 
-def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(
+def test_a_directory_of_a_local_only_name_stays_here_with_its_content(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
@@ -138,11 +138,11 @@ def removing(root: Path, *names: str) -> subprocess.Popen[str]:
 def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     server: Server, mounted: MountedJob, at_once: int
 ) -> None:
-    """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
+    """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""
     root = mounted.path
     others = {f"other/f{number}": b"stays" for number in range(300)}
     server.store.seed(others, age=60)
-    # What was moved away goes at any moment while what is above it is looked at.
+    # An item that was moved away goes at any moment while the directory above it is looked at.
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)
     for _ in range(2):
         run(root, "bash", "-c", "mkdir -p w/{1..12}/{a..d}/e/f")

@@ -148,10 +148,10 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
 
 
 @pytest.mark.parametrize("again", ["mount", "recover"])
-def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
+def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     server: Server, disk: Disk, mount: Callable[..., MountedJob], again: str
 ) -> None:
-    """vfs/semantics.md 4.41: what records what has happened takes from the spare room; unlink works; a mount starts."""
+    """vfs/semantics.md 4.41: records of what has happened take from the spare room; unlink works; a mount starts."""
     server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
     mounted = mount(write_back_delay=0.1, timeout=5)
     sorted(mounted.path.iterdir())
@@ -205,8 +205,8 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
 def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: it has failed, by its name;
-    the mount's start and the status say where its file is.
+    """vfs/semantics.md 4, Nothing is forgotten: the file is told as failed, by its name;
+    the mount's start and the status say where its local file is.
     """
     server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
     mounted = mount(write_back_delay=30)

@@ -37,7 +37,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "mnt"
 
 
-def test_fstab_mounts_what_install_helper_lets_it_find(
+def test_fstab_mounts_with_the_installed_helper(
     server: Server, machine: Namespace, options: str, directory: Path, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
@@ -53,19 +53,19 @@ def test_fstab_mounts_what_install_helper_lets_it_find(
     assert machine.output("mount", "-T", table, directory).startswith(f"mounted {server.job} at {directory}")
     shown = machine.output("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", directory)
     assert shown.split()[:2] == [server.job, "fuse.jobfs"]
-    # What `user` implies.
+    # The options that `user` implies.
     assert {"noexec", "nosuid", "nodev"} <= set(shown.split()[2].split(","))
     assert machine.output("cat", directory / "file") == "content"
     machine.output("sh", "-c", f"echo mine > {directory}/new")
     # It is known by its source: nothing is mounted twice.
     table.write_text(table.read_text().replace("noauto", "auto"))
     assert machine.output("mount", "-T", table, "-a") == ""
-    # What umount(8) unmounts is sent when it returns.
+    # When umount(8) returns, all is sent.
     assert machine.run("sh", "-c", f"exec 3< {directory}/file; umount {directory}").returncode == 1
     machine.output("umount", directory)
     assert server.store.read("new") == b"mine\n"
     assert machine.run("findmnt", directory).returncode != 0
-    # The other type; and who does not find the process that serves it unmounts it as without a helper.
+    # The other type; an umount that does not find the serving process unmounts as without a helper.
     machine.output("mount", "-n", "-s", "-v", "-t", "jobfs", server.job, directory, "-o", f"ro,{options}")
     assert machine.output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", directory).startswith("fuse.jobfs ro,")
     machine.output("env", "XDG_RUNTIME_DIR=/dev/null", "umount", directory)

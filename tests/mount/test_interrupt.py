@@ -18,7 +18,7 @@ from jobfs.emulator import Server
 
 Mount = Callable[..., MountedJob]
 
-#: Ways to wait, and the requests that hang meanwhile. What takes the time is the last thing that each does.
+#: Ways to wait, and the requests that hang meanwhile. The last call of each takes the time.
 WAITS = {
     "stat": ("os.stat('d/file')", "read"),
     "open": ("os.open('d/file', os.O_RDONLY)", "read"),
@@ -102,7 +102,7 @@ def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, moun
         waiting.send_signal(signal.SIGINT)
         assert waiting.communicate(timeout=20)[0] == "interrupted\n"
     if wait == "open":
-        # What nobody waited for is closed: it keeps nothing in use.
+        # The file whose open was interrupted is closed: it keeps nothing in use.
         server.faults.clear()
         mounted.umount()
     elif wait == "fsync":

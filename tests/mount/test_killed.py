@@ -53,7 +53,7 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
 
 
 @pytest.mark.parametrize("silent_on", ["create", "delete"])
-def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount(
+def test_the_next_mount_removes_the_item_that_a_killed_mount_made_for_a_question(
     server: Server, mount: Callable[..., MountedJob], silent_on: str
 ) -> None:
     """save/protocol.md R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""
@@ -86,7 +86,7 @@ def hidden_of(server: Server, mount: str) -> list[str]:
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])
-def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
+def test_a_mount_leaves_alone_the_half_finished_save_of_another_killed_mount(
     server: Server, mount: Callable[..., MountedJob], operation: str
 ) -> None:
     """vfs/semantics.md 4: hidden items of another mount are left alone; the next mount of that state finishes its work."""

@@ -73,7 +73,7 @@ def test_a_cached_file_of_another_user_is_downloaded_again(
     eventually(lambda: cached.exists() and cached.stat().st_uid == os.geteuid())
 
 
-def test_what_the_mount_says_of_itself_is_for_the_user_that_mounted(
+def test_only_the_user_that_mounted_can_read_the_mounts_own_files(
     server: Server, mount: Callable[..., MountedJob], shared: Path
 ) -> None:
     server.store.write("file", b"for all")
@@ -107,7 +107,7 @@ fi
 exec "$@"
 """
 
-#: What the ordinary user does then. A program that this user started is seen in the mount; the mount's own secrets are not.
+#: The ordinary user's script. A program that this user started is seen in the mount; the mount's own secrets are not.
 _AS_USER = """
 set -e
 jobfs() { "$PYTHON" -m jobfs "$@"; }

@@ -20,7 +20,7 @@ from jobfs.emulator import Server
 
 Mount = Callable[..., MountedJob]
 
-#: The default of --timeout, which is what nobody is to wait for, and far less.
+#: The default of --timeout, which no call here is to wait for, and far less.
 TIMEOUT, SOON = 30, 8.0
 TREE = {
     "d": None,
@@ -46,7 +46,7 @@ def mounted(server: Server, mount: Mount) -> MountedJob:
 
 @contextmanager
 def soon(calls: str) -> Iterator[None]:
-    """What is done meanwhile takes far less than one call may, however many there are."""
+    """The calls made meanwhile take far less time together than one call may."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < SOON, calls
@@ -57,7 +57,7 @@ def requests(mounted: MountedJob) -> int:
     return count
 
 
-def test_what_needs_the_server_fails_at_once_while_it_is_out_of_reach_and_works_when_it_is_back(
+def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is_back(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.14: the first call after about two seconds of refusals;
@@ -118,7 +118,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     assert "can't be reached" not in mounted.log
 
 
-def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
+def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
     server: Server, mount: Mount, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.13: what is known is served up to `--stale-if-error` seconds."""
@@ -141,7 +141,7 @@ def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
     assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}
 
 
-def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_word(
+def test_vim_fails_at_once_with_fsync_and_saves_without_it_on_a_server_out_of_reach(
     server: Server, mounted: MountedJob
 ) -> None:
     with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:

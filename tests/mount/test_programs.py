@@ -69,7 +69,7 @@ def put(directory: Path) -> None:
         (directory / name).write_bytes(content)
 
 
-def test_scripts_leave_what_they_leave_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md is silent: what a user of a local disk would expect. Each has a directory of its own."""
     for place in range(len(SCRIPTS)):
         server.store.seed({f"w{place}/{name}": content for name, content in seeds().items()}, age=60)
@@ -230,7 +230,7 @@ for line in sys.stdin:
 
 
 def test_inotify_tells_of_this_machine_and_not_of_the_job(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 3.14: what the job does is seen by who looks again."""
+    """vfs/semantics.md 3.14: what the job does is seen by programs that look again."""
     server.store.seed({"log": "one\n"}, age=60)
     words = ["env", "-C", str(mounted.path), sys.executable, "-c", _WATCHER]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:

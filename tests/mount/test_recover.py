@@ -46,7 +46,7 @@ def killed(mount: Callable[..., MountedJob]) -> MountedJob:
     return mounted
 
 
-def test_recover_finishes_what_a_killed_mount_left_without_mounting(
+def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """save/protocol.md, Recovery: `jobfs recover JOB` does this without mounting."""
@@ -64,7 +64,7 @@ def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
-def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
+def test_changes_for_another_server_keep_no_others_from_being_finished(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: it is named, and stays for that server."""
@@ -88,7 +88,7 @@ def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
     assert visible(server) == {"made": b"made here"}
 
 
-def test_a_read_only_mount_tells_of_what_an_earlier_one_left_and_leaves_it(
+def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_them(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
@@ -112,7 +112,7 @@ def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJo
     assert server.store.read("file") == b"still served"
 
 
-def test_recover_says_what_is_left_while_the_server_refuses(
+def test_recover_names_unsent_files_while_the_server_refuses(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     mounted = mount(write_back_delay=30)
@@ -195,7 +195,7 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     assert visible(server) == {"dir": None, "dir/old.txt": b"on the server"}
 
 
-def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: MountedJob) -> None:
+def test_discard_of_a_file_that_is_sent_or_open_says_so(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"clean.txt": "x"})
     done = mounted.jobfs("discard", mounted.path / "clean.txt", "--yes")
     assert (done.returncode, "nothing is unsent" in done.stderr) == (2, True)
@@ -239,7 +239,7 @@ def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
     saved(mounted.path / "goes on", b"x")
 
 
-def test_recover_says_what_was_written_and_never_closed(
+def test_recover_names_files_that_were_written_and_never_closed(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: the bytes come back beside the name."""

@@ -13,7 +13,7 @@ from tests.support.waiting import readable
 
 from jobfs.emulator import Server
 
-#: Opens, asks about and reads a file until its input ends; says what came of it, and how often. A byte in `looks` for each time.
+#: Opens, asks about and reads a file until its input ends; prints each result, and how often it came. A byte in `looks` a round.
 _WATCH = """
 import collections, json, os, select, sys
 path, seen, looks = sys.argv[1], collections.Counter(), open(sys.argv[2], "ab", buffering=0)
@@ -39,7 +39,7 @@ print(json.dumps(seen))
 """
 
 #: Saves a file of seven bytes again and again; not so fast that two saves fall between another's lookup and its open, which
-#: the kernel looks up once more, and not twice: who watches has looked once from beginning to end since the last save.
+#: the kernel looks up once more, and not twice: the watcher has looked once from beginning to end since the last save.
 _SAVE = """
 import os, sys, time
 path, looks, how, saves = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])

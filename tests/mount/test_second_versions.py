@@ -1,4 +1,4 @@
-"""What a user does with a conflict copy and the file beside it, with the tools that people do it with: as on a disk."""
+"""A conflict copy and the file beside it, under the tools that people use on them: as on a disk."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def conflict_in(directory: Path) -> str:
 
 @pytest.mark.parametrize("state", ["sent", "unsent after a kill"])
 def test_two_versions_are_two_files(mount: Callable[..., MountedJob], tmp_path: Path, state: str) -> None:
-    """vfs/semantics.md 4, Keep both: each has bytes of its own, whatever is not sent yet of the one."""
-    # What the job writes is not seen before the next save: a conflict.
+    """vfs/semantics.md 4, Keep both: each has bytes of its own, also while the bytes of one are not sent yet."""
+    # The job's bytes are not seen before the next save: a conflict.
     mounted = mount(write_back_delay=60, ttl=60)
     disk, places = tmp_path / "disk", [f"dir{number}" for number in range(len(COMMANDS))]
     notes = {place: mounted.path / place / "note.txt" for place in places}

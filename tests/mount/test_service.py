@@ -60,7 +60,7 @@ def service(mounted: MountedJob, manager: Manager, command: list[str]) -> Iterat
         manager.close()
 
 
-def test_the_unit_mounts_says_how_it_is_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
     """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, how much is unsent, stopping."""
     mounted = mount(start=False, write_back_delay=0.2)
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
@@ -117,7 +117,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
         done = mounted.jobfs(*words, "--state-dir", mounted.state)
         assert (done.returncode, done.stderr) == (2, remedy)
     assert is_mounted(mounted.path)
-    # mount itself, though there is something to be told. It would send at once what it takes up.
+    # mount itself, though there is something to be told. It would send the changes that it takes up at once.
     server.faults.rate("unavailable", 1.0, on="create")
     mounted.mount()
     assert f"{gone}: its dead mount was taken away\n" in mounted.log
@@ -138,7 +138,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
 
 
 def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Server, mount: Mount) -> None:
-    """Several jobs: `jobfs umount --all`; what a program has open keeps its mount, and no other."""
+    """Several jobs: `jobfs umount --all`; an open file keeps its own mount, and no other."""
     mounted = mount(start=False)
     places = [mounted.home / "one", mounted.home / "two"]
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
@@ -169,8 +169,8 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
     )  # fmt: skip
 
 
-def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
+def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone."""
     mounted = mount(start=False, timeout=5)
     env = environment(mounted.home, mounted.key)
     with subprocess.Popen(
@@ -191,7 +191,7 @@ def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Serv
 
 
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6.1: who stopped the command does not want the mount, and finds no dead one."""
+    """vfs/semantics.md 6.1: a user who stopped the command does not want the mount, and finds no dead mount."""
     mounted = mount(start=False)
     server.faults.rate("slow", 1.0, on="list", delay=3.0)
     words = [word for word in mounted.command() if word != "--foreground"]

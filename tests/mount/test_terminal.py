@@ -31,7 +31,9 @@ PROGRAM = Path(sys.executable).parent / "jobfs"
         (["set", "/"], 2, "jobfs: nothing to change: give --permission or --lifecycle\n"),
     ],
 )
-def test_it_is_the_same_on_a_terminal(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+def test_a_command_prints_the_same_on_a_terminal(
+    tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
     done = jobfs(*words, home=tmp_path)
     assert said in done.stdout + done.stderr
     with on_terminal(tmp_path, None, *words) as terminal:
@@ -63,7 +65,7 @@ _AMOUNT = r"\d of \d files?, [1-9][\d.]* [kM]B of 24.0 MB"
 
 
 def unsent(server: Server, mounted: MountedJob) -> dict[str, bytes]:
-    """Makes two files that take a while; what the server has to have in the end."""
+    """Makes two files that take a while; returns what the server has to have in the end."""
     (mounted.path / "big.bin").write_bytes(b"x" * _BIG)
     (mounted.path / "second.bin").write_bytes(b"y" * 1000)
     server.set(bandwidth=_SLOW)

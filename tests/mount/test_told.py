@@ -80,7 +80,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
 
 
 def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: the command that is shown works; where the file is gone there is none."""
+    """vfs/semantics.md 6: the command that is shown works; where the file is gone no command is shown."""
     server.store.seed({"dir/notes.md": "old\n"}, age=60)
     with (mounted.path / "dir/notes.md").open("r+b") as file:
         file.write(b"new\n")
@@ -133,8 +133,8 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mount
     assert mounted.jobfs("status", "--watch", mounted.path).returncode == 2
 
 
-def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, mounted: MountedJob) -> None:
-    """A warning, as the next mount would work; what is counted is what its journal says."""
+def test_doctor_tells_of_a_killed_mount_with_its_unsent_files(server: Server, mounted: MountedJob) -> None:
+    """A warning, as the next mount would work; the numbers are those of the mount's journal."""
 
     def doctor() -> list[str]:
         words = ("--base-url", server.url, "--state-dir", mounted.state, "--cache-dir", mounted.cache)
@@ -172,7 +172,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
     server.faults.rate("unavailable", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")
     eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
-    # What others start meanwhile, once: a timer, a thread of a pool.
+    # Threads that other parts start meanwhile, once: a timer, a thread of a pool.
     most = threads(mounted) + 2
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -183,7 +183,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
     eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
 
 
-def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
+def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
     server.store.seed({"old": "old"}, age=60)
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")

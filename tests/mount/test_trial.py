@@ -38,7 +38,7 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def test_on_a_terminal_it_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
+def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
     for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount of this job works")):

@@ -116,14 +116,14 @@ def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
     assert visible(server) == {"dir": None, "dir/notes.md": b"onetwo"}
 
 
-def test_of_three_who_unmount_at_once_each_hears_that_all_is_sent(server: Server, mount: Mount) -> None:
+def test_each_of_three_umounts_at_once_hears_that_all_is_sent(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: exit code 0 says that the server has everything, to whoever asks."""
     mounted = mount(write_back_delay=30, timeout=60)
     (mounted.path / "notes.md").write_bytes(b"notes")
     with ExitStack() as stack:
         with server.down():
             asking = [stack.enter_context(unmounting(mounted)) for _ in range(3)]
-            # Who comes when it is over hears that nothing is mounted.
+            # An umount that comes when the unmount is over hears that nothing is mounted.
             eventually(lambda: all(each.has_called for each in asking))
         assert [each.ended() for each in asking] == [(0, "")] * 3
     assert visible(server) == {"notes.md": b"notes"}
@@ -153,7 +153,7 @@ def test_a_mount_whose_directory_has_another_name_by_now_is_found_and_unmounted_
         detach(there)
 
 
-def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below(
+def test_umount_refuses_below_another_mount_but_not_for_a_program_that_the_mount_covers(
     server: Server, mount: Mount
 ) -> None:
     mounted = mount(start=False)
@@ -171,8 +171,10 @@ def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below
             below.kill()
 
 
-def test_a_signal_that_was_ignored_when_it_began_does_not_end_it(server: Server, tmp_path: Path) -> None:
-    """As nohup has it."""
+def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_mount(
+    server: Server, tmp_path: Path
+) -> None:
+    """As under nohup."""
     with mounting(server, tmp_path / "home", start=False) as mounted:
         command = mounted.command
         mounted.command = lambda: ["nohup", *command()]  # type: ignore[method-assign]
@@ -203,8 +205,8 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
     assert (mounted.path / "file").read_text() == "text"
 
 
-def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: Mount) -> None:
-    """vfs/semantics.md 6: one that was not meant is not gone."""
+def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
+    """vfs/semantics.md 6: a mount that was not meant is not unmounted."""
     one = mount()
     two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
     two.home = one.home
@@ -271,7 +273,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
-def test_what_was_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
+def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
     """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
     mounted = mount(timeout=3)
     with holding(mounted.path / "notes.md"), unmounting(mounted, "--lazy") as umount:
@@ -288,8 +290,8 @@ def test_what_was_mounted_there_later_is_left_alone(server: Server, mount: Mount
 # signals
 
 
-def test_on_a_signal_it_waits_for_open_files(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: on SIGTERM it waits; what was closed until the very end counts."""
+def test_a_mount_waits_for_open_files_on_a_signal(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 6: on SIGTERM the mount waits; files that were closed until the very end count."""
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
         end(mounted)
@@ -318,7 +320,7 @@ def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_tim
     assert (mounted.path / "notes.md").read_bytes() == b"one"
 
 
-def test_a_second_signal_waits_for_nobody_and_keeps_what_is_unsent(server: Server, mount: Mount) -> None:
+def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Server, mount: Mount) -> None:
     mounted = mount(timeout=60)
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
@@ -343,7 +345,7 @@ def test_a_second_signal_waits_for_nobody_and_keeps_what_is_unsent(server: Serve
 def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     server: Server, mount: Mount, flags: tuple[str, ...]
 ) -> None:
-    """vfs/semantics.md 6.4: `umount --timeout` within what it says; without, as long as it gets on;
+    """vfs/semantics.md 6.4: `umount --timeout` ends within that time; without it the drain lasts as long as it gets on;
     the rest is for the next mount.
     """
     mounted = mount(timeout=20 if flags else 3)
@@ -363,7 +365,7 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     assert visible(server) == {"unsent.txt": b"kept"}
 
 
-def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
+def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_killed(
     server: Server, mount: Mount
 ) -> None:
     mounted = mount()
@@ -402,7 +404,7 @@ def from_outside(mounted: MountedJob) -> None:
 
 
 @pytest.mark.parametrize("way", [by_umount, by_umount_lazy, by_signal, from_outside])
-def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
+def test_every_answered_close_is_on_the_server_when_the_mount_ends(
     server: Server, mounted: MountedJob, way: Callable[[MountedJob], None]
 ) -> None:
     """vfs/semantics.md 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""

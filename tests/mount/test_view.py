@@ -44,8 +44,10 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
     assert server.log.changes() == []
 
 
-def test_what_the_job_writes_right_after_a_save_is_read_whole(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
+def test_bytes_that_the_job_writes_right_after_a_save_are_read_whole(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 1, TTL: not cut to the size of our own bytes, which the kernel has asked for."""
     server.store.seed({"dir/file.txt": "x" * 100}, age=60)
     old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
     for number in range(5):
@@ -63,9 +65,7 @@ def test_what_the_job_writes_right_after_a_save_is_read_whole(server: Server, mo
         assert read <= {b"the user's %d" % number, grown}
 
 
-def test_a_file_opened_again_shows_what_it_is_now_and_not_what_it_was(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_file_opened_again_shows_its_present_content(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 3: open revalidates; own changes are visible at once, the job's within the TTL."""
     one, two, three = (bytes([letter]) * 9000 for letter in b"123")
     server.store.seed({"a": one, "b": two, "d/c": three}, age=60)
@@ -111,5 +111,5 @@ def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
     for path in root.iterdir():
         server.store.write(path.name, "newer")
     server.store.seed({"new.txt": "newer"})
-    # Ten times the TTL, and half of what a share of the first listing's time once came to.
+    # Ten times the TTL, and half of the bound that once was a share of the first listing's time.
     eventually(lambda: [path.read_text() for path in root.iterdir()] == ["newer"] * 9, timeout=5)

@@ -1,4 +1,4 @@
-"""A server that refuses, or says that it is done and has done something else: what a program is told (vfs/semantics.md 5)."""
+"""What a program is told by a server that refuses, or that claims success and does something else (vfs/semantics.md 5)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobfs.emulator import Server
 FORMS = {"nfc": "u\u0308ber", "lower": "README", "trimmed": "blank "}
 
 
-def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_them(
+def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_them(
     server: Server, mounted: MountedJob
 ) -> None:
     """save/protocol.md, The steps, promote: an answer counts only if it shows H at T."""
@@ -44,7 +44,7 @@ def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_t
     assert visible(server) == saves
 
 
-def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, mounted: MountedJob) -> None:
+def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path
@@ -74,7 +74,7 @@ def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, 
 def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     server: Server, mounted: MountedJob, form: str
 ) -> None:
-    """save/protocol.md R6: the save is refused and the bytes are kept; what came under the other name is gone again."""
+    """save/protocol.md R6: the save is refused and the bytes are kept; the item under the other name is removed again."""
     name, path = FORMS[form], mounted.path
     server.set(name_form=form)
     server.store.seed({"from": "x", "dir/inside": "y"}, age=60)

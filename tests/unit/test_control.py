@@ -97,7 +97,7 @@ def test_no_socket_is_no_mount(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "request_line", [b"", b"\n", b"not json\n", b"[1]\n", b"\xff\xfe\n", b'{"call": 3}\n']
 )
-def test_what_is_no_request_harms_nobody(serve: Callable[..., Path], request_line: bytes) -> None:
+def test_a_line_that_is_no_request_harms_nobody(serve: Callable[..., Path], request_line: bytes) -> None:
     place = serve(ping=lambda args, conversation: "pong")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(place / SOCKET))

@@ -18,7 +18,7 @@ def never() -> bool:
 
 
 class DrainedVfs(MemoryVfs):
-    """Drains when it is told to; what is unsent until then stays, and `on_look` tells how far it is at each look."""
+    """Drains when it is told to; until then unsent files stay, and `on_look` tells the progress at each look."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +113,6 @@ def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:
         ([{"path": "b", "state": "failed"}], "b (refused by the server: jobfs retry, or jobfs discard)"),
     ],
 )
-def test_what_is_left_is_described_in_one_line(left: list[Any], line: str) -> None:
+def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
     assert describe(left) == line
     assert kept(left) == (f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else "")

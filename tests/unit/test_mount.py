@@ -18,7 +18,7 @@ def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> 
     assert "ro" in mount_options(load({"read_only": True}), JOB)
 
 
-def test_what_fstab_calls_user_lets_no_program_be_run_from_the_mount() -> None:
+def test_the_user_option_of_fstab_implies_noexec() -> None:
     """mount(8): user implies noexec, unless exec comes after it."""
     assert "noexec" in mount_options(load({}, ["ro,user,noexec,nosuid,nodev,_netdev"]), JOB)
     assert "noexec" not in mount_options(load({}, ["user,noexec", "exec"]), JOB)

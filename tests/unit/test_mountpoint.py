@@ -39,7 +39,7 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     assert mount_at("/mnt") is None
 
 
-def test_unmounting_what_is_not_mounted_is_no_error(tmp_path: Path) -> None:
+def test_unmounting_a_directory_without_a_mount_is_no_error(tmp_path: Path) -> None:
     unmount(str(tmp_path))
 
 
@@ -72,7 +72,7 @@ def test_programs_are_described_in_one_line() -> None:
     assert described([]) == "a program that can't be seen from here"
 
 
-def test_what_takes_too_long_is_left_to_itself_and_what_fails_in_time_fails_here() -> None:
+def test_a_bounded_call_raises_timeout_error_or_the_error_of_the_call() -> None:
     def fail() -> None:
         raise KeyboardInterrupt
 

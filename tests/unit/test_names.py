@@ -53,8 +53,8 @@ def test_a_hidden_path_goes_higher_up_where_nothing_fits() -> None:
         f"x.jobfs-{MOUNT}-{TRANSACTION}-staged-x", f".jobfs-{MOUNT[1:]}-{TRANSACTION}-staged-x",
     ],
 )  # fmt: skip
-def test_what_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
-    """vfs/semantics.md 4.26: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
+def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
+    """vfs/semantics.md 4.26: a name that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
     assert names.parse_hidden(name) is None
 
 
@@ -100,7 +100,7 @@ def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
         ("49130", (), False),
     ],
 )
-def test_what_editors_leave_and_the_users_own_patterns_are_scratch(
+def test_names_of_editors_and_of_the_users_patterns_are_scratch(
     name: str, extra: tuple[str, ...], scratch: bool
 ) -> None:
     assert names.is_scratch(name, extra) is scratch
@@ -146,9 +146,7 @@ def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
 
 
 @given(paths, st.sampled_from(["conflict", "recovered"]), st.integers(0, 49))
-def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
-    path: str, label: str, attempt: int
-) -> None:
+def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: str, attempt: int) -> None:
     """vfs/semantics.md 4, Keep both: conflict copies need no table: their names say what they are, where they fit."""
     kept = names.beside(path, label, attempt=attempt)
     assert names.hostile(kept) is None
@@ -174,7 +172,5 @@ def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
         ("a.txt", None),
     ],
 )  # fmt: skip
-def test_only_what_was_kept_beside_a_file_is_a_second_version(
-    path: str, told: tuple[str, str] | None
-) -> None:
+def test_only_a_name_of_a_kept_copy_is_a_second_version(path: str, told: tuple[str, str] | None) -> None:
     assert names.kept_beside(path) == told

@@ -63,7 +63,7 @@ def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> Non
             take(path)
 
 
-def test_what_is_made_on_the_way_is_for_this_user_alone(tmp_path: Path) -> None:
+def test_directories_made_on_the_way_are_for_this_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         take(tmp_path / "one" / "two" / "three")
@@ -74,7 +74,7 @@ def test_what_is_made_on_the_way_is_for_this_user_alone(tmp_path: Path) -> None:
 
 
 def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the umask is 002, all that a user makes is writable for his own group."""
+    """Where the umask is 002, every file that a user makes is writable for his own group."""
     tmp_path.chmod(0o775)
     take(tmp_path / "new")
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("root", "x", gid, ["other"])))

@@ -1,4 +1,4 @@
-"""The runner of README.md's blocks notices what does not do as it is shown."""
+"""The runner of README.md's blocks notices a block that does not do what it shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "words"), BAD)
-def test_what_does_not_is_told(box: Sandbox, body: str, words: str) -> None:
+def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
         check(blocks(recipe(body)), "a", box)
     assert words in str(caught.value)
@@ -52,5 +52,5 @@ def test_what_does_not_is_told(box: Sandbox, body: str, words: str) -> None:
         ("listing … old", "listing", False),
     ],
 )
-def test_only_what_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
+def test_only_output_that_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
     assert same([shown], printed) is expected

@@ -23,7 +23,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield ear, name
 
 
-def test_it_is_told_what_is_new(manager: tuple[socket.socket, str]) -> None:
+def test_the_service_manager_is_told_each_state(manager: tuple[socket.socket, str]) -> None:
     """sd_notify(3): READY=1, MAINPID, STATUS, STOPPING=1, one datagram each."""
     ear, name = manager
     told = ServiceManager(name)
@@ -34,13 +34,13 @@ def test_it_is_told_what_is_new(manager: tuple[socket.socket, str]) -> None:
     assert ear.recv(1000) == b"STOPPING=1"
 
 
-def test_without_one_nobody_is_told() -> None:
+def test_no_state_is_told_without_a_service_manager() -> None:
     told = ServiceManager(None)
     assert not told.listens
     told.tell("READY=1")
 
 
-def test_one_that_does_not_listen_any_more_harms_nobody(
+def test_a_service_manager_that_no_longer_listens_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_PATIENCE", 0.01)

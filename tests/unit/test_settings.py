@@ -96,7 +96,7 @@ def test_a_bad_value_is_not_repeated_at_length() -> None:
     assert len(str(caught.value)) < 200
 
 
-def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
+def test_ro_means_read_only_and_fstabs_other_options_mean_nothing() -> None:
     noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
 

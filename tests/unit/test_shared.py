@@ -26,7 +26,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What it prints; it must not fail, nor say anything on stderr."""
+    """What the program prints; it must not fail, nor say anything on stderr."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))
     }
@@ -75,14 +75,14 @@ def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *PIP, "--python", prefix / "bin/python", "install", "--quiet", "--no-index", "--no-deps", wheel,
         cwd=prefix,
     )  # fmt: skip
-    # What jobfs needs is taken from here; links to checkouts are not followed from such a line.
+    # The packages that jobfs needs are taken from here; links to checkouts are not followed from such a line.
     here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site,) = prefix.glob("lib/python*/site-packages")
     (site / "others.pth").write_text("\n".join(here))
     return prefix
 
 
-def test_what_is_installed_runs_and_knows_its_version(prefix: Path) -> None:
+def test_the_installed_program_runs_and_knows_its_version(prefix: Path) -> None:
     ask = (
         "import jobfs, importlib.metadata as m; print(jobfs.__file__, jobfs.__version__, m.version('jobfs'))"
     )

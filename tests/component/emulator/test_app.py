@@ -82,7 +82,7 @@ def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
 
 
 @pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])
-def test_one_form_of_a_collection_url_may_redirect_to_the_other(
+def test_a_collection_url_with_or_without_a_slash_may_redirect_to_the_other_form(
     wire: Wire, server: Server, mode: str, redirected: list[str]
 ) -> None:
     server.set(trailing_slash=mode)

@@ -63,7 +63,7 @@ def test_the_start_line_says_what_is_needed_and_a_signal_ends_it(
     assert key not in log.read_text()
 
 
-def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+def test_answered_changes_survive_kill_9(tmp_path: Path) -> None:
     with started(tmp_path, "--key", "k") as (process, line):
         job, url = line.split()[2], url_of(line)
         assert "k)" not in line

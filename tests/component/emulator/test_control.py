@@ -98,7 +98,9 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
         ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
     ],
 )
-def test_what_is_wrong_is_one_sentence(wire: Wire, method: str, path: str, body: Any, status: int) -> None:
+def test_a_wrong_request_is_answered_with_one_sentence(
+    wire: Wire, method: str, path: str, body: Any, status: int
+) -> None:
     answer = wire.http.request(method, "/_emulator/" + path, content=body)
     assert answer.status_code == status
     assert "\n" not in answer.json()["error"]

@@ -97,7 +97,7 @@ def test_a_hung_request_never_answers(wire: Wire, server: Server, kind: Any, tre
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
-def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
+def test_a_silent_server_neither_works_nor_answers_and_notices_clients_that_have_gone(
     wire: Wire, server: Server, size: int
 ) -> None:
     server.faults.rate("silent", 1.0, on="POST+DELETE")

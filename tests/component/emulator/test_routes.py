@@ -175,7 +175,7 @@ def test_a_default_counts_as_existing_or_not(wire: Wire, server: Server, scope: 
 # GET, POST, DELETE items/{id}
 
 
-def test_one_item_can_be_called_item(wire: Wire, server: Server) -> None:
+def test_the_envelope_of_a_single_item_can_be_called_item(wire: Wire, server: Server) -> None:
     server.set(envelope="item", delete_body="item")
     item = wire.create("f").json()["data"]["item"]
     assert wire.get(f"/items/{item['id']}").json() == {"data": {"item": item}}

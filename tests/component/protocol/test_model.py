@@ -114,5 +114,5 @@ def test_the_model_and_the_code_have_the_same_transitions() -> None:
         fates |= protocol.fates
     assert taken == {(old, new) for old, following in TRANSITIONS.items() for new in following}
     assert verbs == set(Verb)
-    # A removed directory has a model of its own; what an unanswered create makes late is a stray in this one.
+    # A removed directory has a model of its own; an item that an unanswered create makes late is a stray in this model.
     assert fates == set(Fate)

@@ -1,4 +1,4 @@
-"""What breaks the protocol without one of its rules is done to the real mount, which has them all: it ends well."""
+"""Schedules that break the protocol without one of its rules are played on the real mount with all rules: they end well."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Outcome = tuple[str, tuple[str, ...]]
 
 @cache
 def outcomes(scenario: Scenario, left: tuple[str, ...]) -> set[Outcome]:
-    """How it may end, by the model with all rules, if the job has all but `left` behind it: at T, and elsewhere."""
+    """The ends that the model with all rules allows, at T and elsewhere, if the job has only `left` still to do."""
     ends: set[Outcome] = set()
 
     def note(world: World, at_rest: bool) -> str:
@@ -93,7 +93,7 @@ class Script(Boundaries):
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """What the job does next does not fall between a look and its delete, unless a cue puts it there.
+        """The job does nothing between a look and its delete, unless a cue says so.
 
         The API has no "delete if unchanged": what comes in that round trip is lost with every client.
         """
@@ -160,7 +160,7 @@ class Play:
         for number, life in enumerate(self._lives):
             last = number == len(self._lives) - 1
             script = Script(life, self)
-            # What the job does is seen when the schedule says so, not because a machine is slow.
+            # The job's changes are seen when the schedule says so, not because a machine is slow.
             work = self.work = Mortal(self.server, self.home, script, request_lifetime=LIFETIME, ttl=60)
             script.arm()
             work.start()
@@ -169,7 +169,7 @@ class Play:
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:
-                    # What `jobfs recover --of` does for a state directory that is lost for good.
+                    # As `jobfs recover --of` does for a state directory that is lost for good.
                     work.vfs.refresh()
                     work.vfs.expose(mount)
                 work.work(lambda life=life, script=script: self._program(life, script))  # type: ignore[misc]
@@ -226,7 +226,7 @@ class Play:
             self._user(what)
 
     def _refuses(self, everything: bool) -> None:
-        """From now on the server refuses all, or nothing any more."""
+        """From now on the server refuses all requests, or none any more."""
         if everything:
             self.server.faults.rate("error", 1.0, status=403)
         elif self._refusing:
@@ -252,14 +252,14 @@ class Play:
         self.job.remove(act.removesuffix("s") if act != "delete source" else act)
 
     def _gone(self, path: str) -> None:
-        """Whoever overwrites or deletes it has seen it."""
+        """A job that overwrites or deletes the item has seen it."""
         if self.server.store.exists(path):
             self.owed.discard(self.server.store.read(path).decode().split()[1])
 
     def _user(self, act: str) -> None:
         vfs, path = self.work.vfs, PATHS[TARGET]
         if act in ("opens T", "truncates T"):
-            # Whoever saves over it has seen it.
+            # A user who saves over the item has seen it.
             self._gone(path)
         if act == "opens T":
             if self.work.exists(path):
@@ -312,14 +312,14 @@ class Play:
         allowed = outcomes(self.scenario, tuple(self.job))
         assert (there, tuple(sorted(tree.values()))) in allowed, f"{where} not in {allowed}"
         if there:
-            # What the job did last is seen once the mount looks again.
+            # The job's last change is seen once the mount looks again.
             work.vfs.refresh()
             eventually(lambda: work.exists(PATHS[TARGET]), where)
             eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)
 
 
 @pytest.mark.parametrize("rule", REPLAYED)
-def test_what_goes_wrong_without_a_rule_ends_well_here(
+def test_a_schedule_that_fails_without_a_rule_ends_well_on_the_real_mount(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     """save/protocol.md: the model's schedules against the real code."""
@@ -331,7 +331,7 @@ def test_what_goes_wrong_without_a_rule_ends_well_here(
 
 @pytest.mark.parametrize("scenario", PLAYABLE, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("seed", range(2))
-def test_it_ends_as_the_model_does_whatever_happens(
+def test_the_real_mount_ends_as_the_model_does_on_random_schedules(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Scenario, seed: int
 ) -> None:
     """save/protocol.md: a random way through the model, with all rules; the real mount comes to one of its ends."""

@@ -20,7 +20,9 @@ def mode(work: Workspace, path: str) -> int:
     return stat.S_IMODE(work.vfs.getattr(path).mode)
 
 
-def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
+def test_mode_bits_beside_the_permission_are_remembered_across_mounts(
+    server: Server, work: Workspace
+) -> None:
     """vfs/semantics.md 2.4: the other bits are remembered on this machine for that item."""
     server.store.seed({"tool": "x"}, age=60)
     server.log.clear()
@@ -125,10 +127,10 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
 
 
-def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
+def test_a_second_version_and_a_discarded_file_change_a_directorys_mtime(
     server: Server, work: Workspace
 ) -> None:
-    """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
+    """vfs/semantics.md 2.18: whoever changed the directory, programs that watch it look again."""
     server.store.seed({"dir/file": "x"}, age=60)
     with work.opening("dir/file") as fh:
         work.vfs.write(fh, b"mine", 0)
@@ -163,7 +165,7 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     assert work.vfs.getattr("file").mtime_ns == 2
 
 
-def test_what_is_remembered_of_saves_goes_though_nobody_lists(
+def test_tombstones_of_saves_are_removed_though_no_program_lists(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, Vocabulary: a transaction id is kept until a listing shows that nothing of it is left."""
@@ -175,7 +177,7 @@ def test_what_is_remembered_of_saves_goes_though_nobody_lists(
     eventually(lambda: not work.vfs._write_back.state.journal.has_tombstones)
 
 
-def test_what_is_remembered_outlives_a_remount_that_nobody_looks_at(
+def test_remembered_attributes_survive_a_remount_without_a_listing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2: kept per item until the job replaces or deletes it: before a listing nothing is known to be gone."""

@@ -48,7 +48,7 @@ def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     eventually(lambda: (file.ino, file.generation) in synced)
 
 
-def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, tmp_path: Path) -> None:
+def test_a_close_waits_for_the_server_with_sync_on_close(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4.9: `--sync-on-close` gives close the meaning of fsync."""
     with workspace(server, tmp_path / "other", write_back_delay=60, sync_on_close=True) as work:
         work.write("file", b"x")
@@ -62,7 +62,7 @@ def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, 
         work.vfs.release(fh)
 
 
-def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
+def test_no_record_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files."""
     server.store.seed({f"file{number}": "x" for number in range(20)}, age=60)
     before = len(work.vfs._state.files())
@@ -73,7 +73,7 @@ def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: W
 
 
 def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
-    """Also where nobody has read it through this mount since: that it is there whole is enough."""
+    """A file that is whole on the disk is enough, also if no program has read it through this mount since."""
     server.store.seed({"file": "content"}, age=60)
     assert work.read("file") == b"content"
     work.remount()

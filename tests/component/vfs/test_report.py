@@ -1,4 +1,4 @@
-"""What the mount says of itself: status, info of one path, and the files below `.jobfs/`."""
+"""The mount's own reports: status, info of one path, and the files below `.jobfs/`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspac
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
 
 
-def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(work: Workspace) -> None:
+def test_a_name_with_control_characters_is_one_harmless_line_of_the_pending_list(work: Workspace) -> None:
     work.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
     assert work.read(".jobfs/pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
 
@@ -69,7 +69,7 @@ def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspa
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace) -> None:
+def test_unsent_files_are_reported_with_their_reason(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 6: `jobfs status`: unsent and failed files."""
     work.write("dir~", b"scratch")
     fh = work.opened("open")
@@ -103,7 +103,7 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     assert [parts and parts.mount for parts in told] == ["f" * 12]
 
 
-def test_what_a_try_has_left_is_not_taken_for_a_save(server: Server, work: Workspace) -> None:
+def test_items_that_a_try_has_left_are_not_taken_for_a_save(server: Server, work: Workspace) -> None:
     tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
     second = f"{tried}/file.conflict-20260101T000000Z"
     server.store.seed({tried: None, f"{tried}/file": "x", second: "y"}, age=7200)
@@ -143,7 +143,7 @@ def test_the_job_is_told_until_its_end(
         assert (job["status"], job["ended"]) == (state, True)
 
 
-def test_what_is_tidied_up_is_told(server: Server, work: Workspace) -> None:
+def test_an_item_that_is_being_deleted_is_in_the_status(server: Server, work: Workspace) -> None:
     server.store.seed({"file": "old"}, age=60)
     work.write("file", b"new")
     server.faults.rate("error", 1.0, on="delete", status=503)

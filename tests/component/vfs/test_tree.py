@@ -73,7 +73,9 @@ def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server,
     assert not work.exists("local~/a")
 
 
-def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server, work: Workspace) -> None:
+def test_a_local_directory_does_not_pass_for_a_directory_of_the_workspace(
+    server: Server, work: Workspace
+) -> None:
     """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
     work.mkdir("dir~")
     work.write("dir~/file", b"x")
@@ -87,7 +89,7 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_what_was_changed_of_a_scratch_files_attributes_stays_when_it_becomes_real(
+def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
     server: Server, work: Workspace, cached: bool
 ) -> None:
     """vfs/semantics.md 2.11: modes, owners and times are kept for the item,

@@ -20,7 +20,7 @@ from jobfs.vfs.view import check_name, check_new_name
 def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 1: a name that was there before a listing and after it is in it."""
+    """vfs/semantics.md 1: a name that was there before a listing and after it is in the listing."""
     server.store.seed({"dir/old": "x"})
     assert work.names("dir") == ["old"]
     work.write("dir/new", b"y")
@@ -37,7 +37,7 @@ def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
 
 
 @pytest.mark.parametrize("directory", ["", "dir"])
-def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_change(
+def test_an_implicit_directory_has_new_times_when_its_entries_change(
     server: Server, work: Workspace, directory: str
 ) -> None:
     """As on a disk: programs that keep what they have seen of a directory look again when its mtime is another one."""
@@ -52,9 +52,7 @@ def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_chan
     assert len({attr.ino for attr in seen}) == 1
 
 
-def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
-    server: Server, work: Workspace
-) -> None:
+def test_a_path_shows_the_file_then_the_change_then_the_server(server: Server, work: Workspace) -> None:
     """design.md, What a path shows: there is no second structure that must be kept in step."""
     server.store.seed({"dir/a": "1", "dir/b": "2", "dir/c": "3"}, age=60)
     view, state = work.vfs._view, work.vfs._state

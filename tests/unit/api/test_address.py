@@ -47,7 +47,7 @@ PASSWORD = "https://me:hunter2@api.example.test"
         (PASSWORD, "user name or password"),
     ],
 )
-def test_what_is_no_base_url_for_a_key_is_refused_in_one_sentence(url: str, told: str) -> None:
+def test_a_base_url_that_is_not_safe_for_a_key_is_refused_in_one_sentence(url: str, told: str) -> None:
     """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback. A password is not repeated."""
     with pytest.raises(UsageError, match=told) as caught:
         check_base_url(url)

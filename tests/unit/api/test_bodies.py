@@ -122,9 +122,7 @@ def test_a_source_that_is_too_short_or_missing_is_an_error_of_its_own(
 
 
 @pytest.mark.parametrize("make", [json_body, multipart_create])
-def test_how_far_a_file_is_on_its_way_and_how_long_each_piece_took_is_told(
-    tmp_path: Path, make: Make
-) -> None:
+def test_the_progress_of_an_upload_and_the_time_of_each_piece_are_told(tmp_path: Path, make: Make) -> None:
     (tmp_path / "big").write_bytes(b"x" * 100_000)
     body, told, took = make(FIELDS, (tmp_path / "big", 100_000)), list[float](), list[float]()
     body.part, body.moved = told.append, took.append

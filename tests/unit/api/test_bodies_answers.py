@@ -53,7 +53,7 @@ def read(stream: httpx.SyncByteStream, coding: str = "", *, whole: bool = True) 
 
 
 @pytest.mark.parametrize("coding", ["", "gzip", "GZIP"])
-def test_the_bound_counts_what_is_decompressed(monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
+def test_the_bound_counts_decompressed_bytes(monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
     packed = gzip.compress(b"x" * 100_000, mtime=0) if coding else b"x" * 100_000
     assert read(pieces(packed), coding) == b"x" * 100_000
     monkeypatch.setattr(bodies, "MOST_JSON", 99_999)
@@ -75,7 +75,7 @@ def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes, coding: str)
         read(pieces(packed), coding)
 
 
-def test_what_follows_the_end_of_a_compressed_body_is_not_taken_in() -> None:
+def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
     stream = Endless(gzip.compress(b"x", mtime=0))
     with pytest.raises(MismatchError):
         read(stream, "gzip")
@@ -90,7 +90,7 @@ def test_what_follows_the_end_of_a_compressed_body_is_not_taken_in() -> None:
         (pieces(b"no gzip"), "gzip"),
     ],
 )
-def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
+def test_the_beginning_of_a_long_reason_is_enough(stream: httpx.SyncByteStream, coding: str) -> None:
     assert len(read(stream, coding, whole=False)) <= MOST_REASON
 
 

@@ -46,9 +46,7 @@ def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: Ma
         "a b/ü&c=d?e#f%20+;.txt",
     ],
 )
-def test_find_finds_names_that_mean_others_to_a_server_that_takes_patterns(
-    make_client: MakeClient, path: str
-) -> None:
+def test_find_finds_names_that_a_server_takes_for_patterns(make_client: MakeClient, path: str) -> None:
     """vfs/semantics.md 1.13: "not there" only if the server says so of this very name;
     one client calls the argument a pattern.
     """
@@ -148,7 +146,7 @@ OTHER = "other0000000000000000001"
         ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
     ],
 )
-def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_look(
+def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
     make_client: MakeClient,
     there: list[dict[str, Any]],
     above: list[dict[str, Any]],
@@ -170,7 +168,7 @@ def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_l
 
 
 def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
-    """vfs/semantics.md 5: nothing was done, and what it means is not known: the same may be asked again."""
+    """vfs/semantics.md 5: nothing was done, and the reason is not known: the same request may be sent again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
     client = make_client(script, timeout=1.0)
     client.find("x")

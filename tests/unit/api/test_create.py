@@ -43,7 +43,7 @@ def create(tmp_path: Path) -> Create:
 def seen(
     make_client: MakeClient, *answers: Any, path: str = "a.txt", **options: Any
 ) -> tuple[Client, Script]:
-    """A client that has seen how the server writes an item, and what else that is answered and asked."""
+    """A client that has seen how the server writes an item, and the script of its further answers and requests."""
     script = Script(many(wire_item(path)), *answers)
     client = make_client(script, **options)
     client.list_page(100, 0)
@@ -70,7 +70,7 @@ def test_multipart_comes_first_in_the_spelling_of_the_servers_own_items(
 def test_the_other_encoding_is_tried_and_remembered(
     make_client: MakeClient, create: Create, refusal: tuple[Any, ...]
 ) -> None:
-    """A parser that leaves other media types as an empty object finds no path in it."""
+    """A server that reads other media types as an empty object finds no path in it."""
 
     def server(request: httpx.Request) -> httpx.Response:
         json = request.headers.get("content-type") == "application/json"
@@ -90,7 +90,7 @@ def test_a_pinned_encoding_is_never_left(make_client: MakeClient, create: Create
     assert forms(script) == [(pinned, "long"), (pinned, "short")]
 
 
-def test_the_error_is_the_one_about_what_was_asked_and_teaches_nothing(
+def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(
     make_client: MakeClient, create: Create
 ) -> None:
     """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
@@ -181,14 +181,14 @@ def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away
 
 
 @pytest.mark.parametrize("shown", ["d", HIDDEN.replace("0" * 16, "1" * 16), f"elsewhere/{HIDDEN}"])
-def test_what_is_not_ours_for_certain_is_left_alone(make_client: MakeClient, shown: str) -> None:
+def test_an_item_that_may_not_be_ours_is_left_alone(make_client: MakeClient, shown: str) -> None:
     script = Script(one(shown, type="directory"))
     with pytest.raises(errors.WrongAnswerError):
         make_client(script).create_directory(HIDDEN, RW)
     assert len(script.requests) == 1
 
 
-def test_a_path_that_is_refused_for_what_is_there_is_not_about_the_form(
+def test_a_refusal_for_an_existing_item_is_not_about_the_form(
     make_client: MakeClient, create: Create
 ) -> None:
     client, script = seen(make_client, failure(400, "Path already exists"), one())

@@ -24,7 +24,7 @@ def test_an_inner_deadline_ends_with_the_outer_one() -> None:
     assert 4 < Deadline(5, outer).left() <= 5
 
 
-def test_time_in_which_bytes_moved_does_not_count_for_the_outer_one_either() -> None:
+def test_time_in_which_bytes_moved_does_not_count_for_the_outer_deadline_either() -> None:
     outer = Deadline(10)
     inner = Deadline(10, outer)
     inner.extend(100)
@@ -32,7 +32,7 @@ def test_time_in_which_bytes_moved_does_not_count_for_the_outer_one_either() -> 
     assert 109 < outer.left() <= 110
 
 
-def test_who_waits_for_what_another_sends_shares_its_progress_and_gives_it_their_place() -> None:
+def test_a_call_joined_to_an_attempt_shares_its_progress_and_makes_it_waited() -> None:
     attempt, call = Deadline(10, waited=False), Deadline(5)
     with attempt.joined(call):
         assert attempt.waited

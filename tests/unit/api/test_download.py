@@ -61,10 +61,10 @@ def test_a_total_that_is_not_told_is_not_known(
 @pytest.mark.parametrize(
     ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
 )
-def test_bytes_that_are_not_there_are_not_taken_for_an_item_that_is_gone(
+def test_missing_bytes_are_not_taken_for_a_missing_item(
     make_client: MakeClient, item: Any, error: type[Exception]
 ) -> None:
-    """vfs/semantics.md 5.14: who is told that an item is gone forgets it."""
+    """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
     with pytest.raises(error), make_client(script).download(ID):
         pass
@@ -94,7 +94,7 @@ def test_a_range_past_the_end_is_empty(make_client: MakeClient) -> None:
         (204, {}),
     ],
 )
-def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
+def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
     """vfs/semantics.md 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""

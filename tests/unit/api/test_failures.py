@@ -66,7 +66,7 @@ def test_each_status_has_its_error_and_errno(
 def test_where_there_is_no_way_to_the_server_the_network_is_unreachable(
     exc: httpx.HTTPError, number: int
 ) -> None:
-    """vfs/semantics.md 1.14: for what reads and for what changes something, of which nothing was sent."""
+    """vfs/semantics.md 1.14: for reads and for changing requests, of which nothing was sent."""
     for call in (READ, CHANGE):
         failure = from_exception(call, exc)
         assert (type(failure), failure.errno) == (errors.UnavailableError, number)
@@ -77,7 +77,7 @@ def test_a_certificate_that_is_not_trusted_is_told() -> None:
     assert "certificate is not trusted" in str(failure)
 
 
-def test_an_answer_of_another_form_is_a_lost_one_for_a_changing_request() -> None:
+def test_an_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:
     assert type(from_exception(READ, MismatchError("x"))) is errors.ContractError
     assert type(from_exception(CHANGE, MismatchError("x"))) is errors.WrongAnswerError
 

@@ -80,7 +80,7 @@ def heard(held: Health, date: str = "", began: float = 1.0, ended: float = 2.0) 
     held.heard(date, began, ended)
 
 
-def test_an_answer_clears_what_went_wrong_before() -> None:
+def test_an_answer_clears_earlier_failures() -> None:
     health = Health()
     told = (health.answering, health.last_ok, health.last_error, health.latency, health.offset)
     assert told == (False, None, None, None, 0.0)
@@ -128,8 +128,8 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
     assert abs(health.offset - 3580) < 1
 
 
-def test_what_the_server_asks_for_holds_for_reads_and_changes_but_not_for_days(clock: Clock) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
+def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) -> None:
+    """vfs/semantics.md 4, Nothing is forgotten: no server holds up unsent files for ever."""
     held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
         held.asked_to_wait(asked)
@@ -144,7 +144,7 @@ def test_what_the_server_asks_for_holds_for_reads_and_changes_but_not_for_days(c
         assert not held.wait(changing=True)
 
 
-def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock: Clock) -> None:
+def test_pauses_without_a_given_time_grow_and_many_refusals_at_once_count_once(clock: Clock) -> None:
     held, pauses = Health(), []
     for _ in range(7):
         for _ in range(12):
@@ -158,7 +158,7 @@ def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock:
     assert held.wait(changing=True) <= 1.0
 
 
-def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everything(clock: Clock) -> None:
+def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
     held = Health()
     fail(held, 2)
     assert admitted(held)
@@ -178,8 +178,8 @@ def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everyth
     assert all(admitted(held) for _ in range(5))
 
 
-def test_who_finds_out_is_given_less_time_but_the_more_the_longer_it_lasts(clock: Clock) -> None:
-    """A server that has become slow would never be found again."""
+def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(clock: Clock) -> None:
+    """With little time only, a server that has become slow would never be found again."""
     held = Health()
     assert held.admit(CHANGE, waited=False) > 1e6
     held.succeeded(changing=False)
@@ -194,7 +194,7 @@ def test_who_finds_out_is_given_less_time_but_the_more_the_longer_it_lasts(clock
 
 
 def in_background(client: Client, times: int) -> list[Any]:
-    """What comes of so many changes in the background, one after another."""
+    """The results of so many changes in the background, one after another."""
 
     def change(_: int) -> Any:
         try:
@@ -206,14 +206,14 @@ def in_background(client: Client, times: int) -> list[Any]:
         return list(pool.map(change, range(times)))
 
 
-def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient) -> None:
+def test_a_single_429_keeps_the_whole_background_from_asking(make_client: MakeClient) -> None:
     """vfs/semantics.md 5: `Retry-After` honoured."""
     script = Script(failure(429, headers={"retry-after": "60"}), one())
     client = make_client(script)
     came = in_background(client, 20)
     assert came == [errors.UnavailableError] + [errors.HeldBackError] * 19
     assert len(script.requests) == 1
-    # Who waits in a program may ask, and is told.
+    # A call of a program may ask, and is answered.
     assert client.get(ID).path == "a.txt"
 
 
@@ -244,7 +244,7 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
 def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
     clock: Clock, gaps: tuple[float, ...], answered: bool
 ) -> None:
-    """Nor if that is done again a minute later, and nobody has asked in between, or once more after an answer."""
+    """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
     held = Health(30.0)
     refuse(held, clock, *gaps)
     if answered:
@@ -254,7 +254,7 @@ def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
 
 
 def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
-    """vfs/semantics.md 3: forty that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
+    """vfs/semantics.md 3: forty calls that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
     held = Health(30.0)
     heard(held)
     assert may_wait(held) == math.inf
@@ -269,7 +269,7 @@ def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock)
     assert may_wait(held) == math.inf
 
 
-def test_one_a_second_asks_whether_it_is_back(clock: Clock) -> None:
+def test_a_silent_server_is_asked_once_a_second_whether_it_is_back(clock: Clock) -> None:
     """Of reads and changes together."""
     held = Health(30.0)
     clock.now += 30
@@ -281,7 +281,7 @@ def test_one_a_second_asks_whether_it_is_back(clock: Clock) -> None:
     assert asked == 40
 
 
-def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
+def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock) -> None:
     held = Health(30.0)
     clock.now += 29
     heard(held)
@@ -293,10 +293,10 @@ def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(c
     assert may_wait(held) == math.inf
 
 
-def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call(
+def test_a_server_out_of_reach_gets_one_request_a_second_however_many_calls_there_are(
     make_client: MakeClient, clock: Clock
 ) -> None:
-    """vfs/semantics.md 1: by programs and in the background; and all fail at once."""
+    """vfs/semantics.md 1: calls of programs and of the background; all fail at once."""
     script = Script(httpx.ConnectError("refused"))
     client = make_client(script)
     refuse(client.health, clock, 0.0, 1.0, 1.0)
@@ -315,7 +315,7 @@ def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call
     assert 8 <= len(script.requests) <= 11
 
 
-def test_who_comes_when_it_is_time_to_ask_gets_what_it_wants_from_a_server_that_is_back(
+def test_a_call_that_comes_when_it_is_time_to_ask_finds_the_server_back(
     make_client: MakeClient, clock: Clock
 ) -> None:
     client = make_client(Script(many(), one()))
@@ -326,8 +326,8 @@ def test_who_comes_when_it_is_time_to_ask_gets_what_it_wants_from_a_server_that_
     assert client.health.away is None
 
 
-def test_nobody_waits_for_more_than_a_moment_to_hear_whether_it_is_back(make_client: MakeClient) -> None:
-    """And it is heard of, however long it takes then."""
+def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(make_client: MakeClient) -> None:
+    """And the answer is heard of, however long it takes then."""
     hung, asked = threading.Event(), threading.Event()
 
     def server(_: httpx.Request) -> httpx.Response:

@@ -10,14 +10,14 @@ from jobfs.errors import UsageError
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", "tab\tinside", "schlüssel", "line\nbreak"])
-def test_what_could_not_stand_in_a_header_is_no_key(key: str) -> None:
+def test_a_text_that_could_not_stand_in_a_header_is_no_key(key: str) -> None:
     with pytest.raises(UsageError) as caught:
         fixed_key(key)
     if key.strip():
         assert key.strip() not in str(caught.value)
 
 
-def test_a_key_file_is_read_again_and_one_that_is_missing_for_a_moment_leaves_the_last_key(
+def test_a_key_file_is_read_again_and_its_last_key_kept_while_the_file_is_missing(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "key"

@@ -80,7 +80,7 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
         assert slot is rank
 
 
-def test_what_a_program_begins_to_wait_for_goes_first_from_then_on() -> None:
+def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")
     attempt = Deadline(UNBOUNDED, waited=False)
@@ -92,7 +92,7 @@ def test_what_a_program_begins_to_wait_for_goes_first_from_then_on() -> None:
     line.close()
 
 
-def test_a_program_waits_as_long_as_its_call_may_and_the_background_until_it_is_its_turn() -> None:
+def test_a_program_waits_until_its_deadline_and_the_background_until_its_turn() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")
     late, patient = ask(line, Deadline(0.05)), ask(line, Deadline(0.05, waited=False))

@@ -86,7 +86,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_one_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
+def test_an_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
     """vfs/semantics.md 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
     good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
     bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"
@@ -107,7 +107,7 @@ def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
 
 
 def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
-    """The same one on two pages is one, and two on one page are two: else the list would never hold still."""
+    """One item on two pages counts once, two items on one page count twice: else the list would never hold still."""
     page, _ = parse_page(page_body({}, wire_item(), None, "text", 5), 5, 0)
     assert page.unknown == ("#0", "#2", "#3", "#4")
     assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
@@ -160,13 +160,13 @@ def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what
 
 
 @pytest.mark.parametrize(("total", "skip"), [(0, 0), (5, 99)])
-def test_a_page_of_none_may_be_null(total: int, skip: int) -> None:
+def test_the_list_of_an_empty_page_may_be_null(total: int, skip: int) -> None:
     """api/wire.md: lenient in what is accepted; Go writes an empty list so. Behind the last item any total will do."""
     body = b'{"data": {"workspaceItems": null}, "meta": {"total": %d}}' % total
     assert parse_page(body, 100, skip)[0] == Page([], total, 100)
 
 
-def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
+def test_a_single_item_that_can_not_be_used_is_a_mismatch() -> None:
     for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
         with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
             parse_item(odd)
@@ -188,10 +188,10 @@ def test_an_instance_names_job_and_count_and_half_a_character_hides_nothing(quer
         ("1970-01-01 00:00:02", 2_000_000_000),
         ("1969-12-31T23:59:59.5Z", -500_000_000),
         ("2025-11-02T10:00:00.250Z", 1_762_077_600_250_000_000),
-        # What no file system holds is the nearest that one does.
+        # A time that no file system holds becomes the nearest time that one holds.
         *((text, 1 - 2**63) for text in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00")),
         *((text, 2**63 - 1) for text in ("9999-12-31T23:59:59.999999999-14:00", "2262-04-12T00:00:00Z")),
-        # And what is no time is zero.
+        # A text that is no time is zero.
         *(
             (text, 0)
             for text in ("", "yesterday", "2025-13-01T00:00:00Z", "2025-01-01T25:00:00Z", "1762077600")

@@ -166,7 +166,7 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
 
 
 def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
-    """vfs/semantics.md 3: seconds without progress; and what the reader takes for itself does not count."""
+    """vfs/semantics.md 3: seconds without progress; the time that the reader takes for itself does not count."""
 
     def talk(connection: socket.socket) -> None:
         read_request(connection)
@@ -185,7 +185,7 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
     assert b"".join(chunks) == b"x" * 8
 
 
-def test_what_is_broken_off_ends_at_once(serve: Serve, done: threading.Event) -> None:
+def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked = threading.Event()
 

@@ -36,7 +36,7 @@ def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) ->
     ]
 
 
-def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
+def test_flush_is_1_and_lists_the_unsent_files(run: Run, answering: Make) -> None:
     answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
     assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
@@ -55,7 +55,7 @@ def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
     assert one.calls[0] == ("info", {"path": "dir/file"})
 
 
-def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
+def test_info_of_a_missing_path_says_so(run: Run, answering: Make) -> None:
     def missing(args: dict[str, Any], conversation: Any) -> None:
         raise FsError(2)
 
@@ -70,7 +70,7 @@ def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
         (["a.txt"], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
     ],
 )
-def test_umount_waits_until_the_slot_is_free_and_says_what_is_left(
+def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     run: Run, answering: Make, left: list[str], outcome: Outcome
 ) -> None:
     one = answering("/mnt/a")
@@ -122,11 +122,11 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
         (["umount", "--all"], 0, "no job is mounted"),
     ],
 )
-def test_without_a_mount_it_is_said(run: Run, words: list[str], code: int, said: str) -> None:
+def test_a_missing_mount_is_told_in_a_sentence(run: Run, words: list[str], code: int, said: str) -> None:
     assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 
 
-def test_who_is_nowhere_or_names_nothing_is_told_so(
+def test_an_empty_path_or_a_removed_current_directory_is_told_in_a_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.3: one clear sentence, and what to do."""

@@ -58,7 +58,9 @@ def offered(*words: str) -> list[str]:
         (["nonsense", "--v"], ["--version"]),
     ],
 )
-def test_what_is_offered(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_offers_the_expected_words(
+    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
     monkeypatch.setattr("jobfs.cli.completion.mounts", lambda: there)
     assert offered(*words) == expected
@@ -69,7 +71,7 @@ def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPat
     assert offered("") == list(cli.COMMANDS)
 
 
-def test_a_shell_completes_with_it(tmp_path: Path) -> None:
+def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
     """As a person does it, on a terminal: commands, paths, choices; the script of each shell is click's."""
     prompt = "ready>"
     (tmp_path / ".bashrc").write_text(f'eval "$(jobfs completion bash)"\nPS1="{prompt} "\n')

@@ -97,7 +97,7 @@ def left_behind(state: Path, directory: str, *records: File | Change) -> slot.St
     return place
 
 
-def test_what_ended_mounts_have_left_is_told_and_is_no_failure(doctor: Run, state: Path) -> None:
+def test_unsent_files_of_ended_mounts_are_a_warning_and_no_failure(doctor: Run, state: Path) -> None:
     left_behind(state, "/mnt/idle")
     left_behind(
         state, "/mnt/full", File(1, path="a", generation=1, size=2_000), Change(2, Verb.REMOVE, "gone")
@@ -110,7 +110,7 @@ def test_what_ended_mounts_have_left_is_told_and_is_no_failure(doctor: Run, stat
     ]
 
 
-def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Path) -> None:
+def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state: Path) -> None:
     damaged = left_behind(state, "/mnt/a")
     (damaged.path / "journal.db").write_bytes(b"garbage" * 1000)
     (state / "a file").write_bytes(b"\xff")

@@ -55,7 +55,7 @@ def test_all_of_the_help_shows_every_setting_with_its_variable_and_its_default(
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
-def test_who_asks_for_help_does_not_wait_for_what_a_mount_needs(arguments: list[str]) -> None:
+def test_help_does_not_import_the_modules_of_a_mount(arguments: list[str]) -> None:
     heavy = {"httpx", "starlette", "uvicorn", "jobfs.vfs", "jobfs.fuse"}
     code = f"""
 import sys
@@ -93,7 +93,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
 @pytest.mark.parametrize(
     "arguments", [[JOB, "/mnt/a"], [JOB, "/mnt/a", "-o", "rw,noauto"], ["BADJOB", "/mnt/a"]]
 )
-def test_it_can_be_called_as_mount_does(
+def test_the_program_can_be_called_as_mount_8_calls_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     """vfs/semantics.md 6: `jobfs JOB DIR -o …`, as `mount -t fuse.jobfs` and fstab call it."""
@@ -133,14 +133,14 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (BrokenPipeError(), 1, ""),
     ],
 )
-def test_whatever_happens_is_a_sentence_and_a_code(
+def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
     run: Run, fail: Callable[[BaseException], None], error: BaseException, code: int, said: str
 ) -> None:
     fail(error)
     assert run("status") == Outcome(code, "", said)
 
 
-def test_what_nobody_expected_leaves_its_traceback_in_a_file_if_the_disk_has_room(
+def test_an_unexpected_error_leaves_its_traceback_in_a_file_if_the_disk_has_room(
     run: Run, fail: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(RuntimeError("a bug"))
@@ -166,7 +166,7 @@ def test_a_full_disk_is_a_sentence_too() -> None:
 
 
 @pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])
-def test_what_is_closed_or_not_known_is_told_in_a_sentence(
+def test_a_closed_stdin_or_an_unknown_user_is_told_in_a_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """vfs/semantics.md 6: bad input is one clear sentence, whatever it is."""

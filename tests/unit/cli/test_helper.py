@@ -38,7 +38,7 @@ def test_mount_8_has_options_of_its_own(name: str, arguments: list[str], words: 
     assert helper.words(name, arguments) == words
 
 
-def test_what_mount_8_does_not_give_is_refused() -> None:
+def test_an_argument_that_mount_8_does_not_give_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
         helper.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
 
@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_who_is_not_root_is_told_the_one_command(
+def test_a_user_who_is_not_root_is_told_the_command_for_root(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *args: False)

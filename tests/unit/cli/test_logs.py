@@ -73,7 +73,7 @@ logging.shutdown()
 """
 
 
-def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path: Path) -> None:
+def test_the_log_rotates_while_it_runs_and_takes_in_printed_output(tmp_path: Path) -> None:
     """vfs/semantics.md 6, bounds: the log rotates while it runs."""
     log = tmp_path / "jobfs.log"
     done = subprocess.run(
@@ -138,7 +138,7 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
 
 
-def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_goes_to_the_journal_gets_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{info.st_dev}:{info.st_ino}")
     assert logs.keep_in(tmp_path / "log") is False

@@ -68,7 +68,7 @@ def test_everything_is_checked_before_anything_is_mounted(
     assert slot.running(state) == []
 
 
-def test_warnings_are_said_before_it_is_mounted(
+def test_warnings_are_printed_before_the_job_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
     other = slot.acquire(state, JOB, str(place), "https://other.example.com")
@@ -79,7 +79,7 @@ def test_warnings_are_said_before_it_is_mounted(
     assert str(other.path) in done.err
 
 
-def test_a_directory_that_was_made_goes_if_the_mount_fails(
+def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = place / "made"
@@ -182,6 +182,6 @@ def test_the_command_returns_once_the_mount_answers_or_fails(
         assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_fails_later_is_in_the_log(background: Background, tmp_path: Path) -> None:
+def test_a_failure_after_the_start_is_in_the_log(background: Background, tmp_path: Path) -> None:
     assert background("late").returncode == 0
     eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))

@@ -98,7 +98,7 @@ def test_own_directories_do_not_lie_in_the_mount(
     assert list(place.iterdir()) == []
 
 
-def test_what_a_machine_lacks_is_named_with_what_to_do(
+def test_a_missing_device_or_library_is_named_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for device in (tmp_path / "fuse", tmp_path):
@@ -138,7 +138,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
         (TimeoutError(), "does not answer"),
     ],
 )
-def test_what_the_server_says_becomes_a_sentence(
+def test_an_error_of_the_server_becomes_a_sentence(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     def ask(*args: Any) -> None:
@@ -162,7 +162,7 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
-def test_a_key_file_wins_over_the_environment_and_one_that_others_can_read_is_warned_about(
+def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_warned_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
     """api/wire.md: PERSTACK_API_KEY."""

@@ -42,7 +42,7 @@ def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
         assert mount_of(path, None)[1] == "file"
 
 
-def test_a_mount_elsewhere_is_found_by_its_own_status_or_by_being_told(
+def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = tmp_path / "mnt"
@@ -78,10 +78,10 @@ def test_a_dead_mount_is_found_by_its_slot(
 
 
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
-def test_a_dead_mount_is_of_the_job_that_is_there_now(
+def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
-    """vfs/semantics.md 6: what is said to be left is that job's, not that of another which had the directory before."""
+    """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
     for each in (JOB, "k" * 24):
         with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()
@@ -91,7 +91,9 @@ def test_a_dead_mount_is_of_the_job_that_is_there_now(
     assert one.found.path.parent.name == job
 
 
-def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_without_a_mount_is_told_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
         mount_of(str(tmp_path), None)
     for user, stale, words in (

@@ -1,4 +1,4 @@
-"""What is printed of names and reasons never steers a terminal; how far a drain is, where nobody watches a bar."""
+"""Printed names and reasons never steer a terminal; a drain says how far it is, where nobody watches a bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVIL = "a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
 SAFE = r"a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
 
 
-def test_what_a_terminal_obeys_is_escaped_and_all_else_stays() -> None:
+def test_control_characters_are_escaped_and_other_characters_stay() -> None:
     assert shown(EVIL) == SAFE
     assert shown("Äpfel 日本 🎉 a b") == "Äpfel 日本 🎉 a b"
     assert shown("one\ntwo\t", keep="\n") == "one\ntwo\\t"
@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object], int]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_escapes_what_the_server_and_the_job_named(
+def test_a_command_escapes_names_of_the_server_and_the_job(
     run: Callable[..., object], answering: Callable[..., object], command: str
 ) -> None:
     arguments, handlers, number = COMMANDS[command]
@@ -78,7 +78,7 @@ def test_an_error_that_repeats_a_path_is_escaped(
     assert "\x1b" not in outcome.err  # type: ignore[attr-defined]
 
 
-def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+def test_characters_that_the_terminals_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     code = "import sys; from jobfs.__main__ import main; sys.argv = ['jobfs', '--help']; main(); print('\\u65e5')"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -37,7 +37,7 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
     ]
 
 
-def test_what_is_not_known_is_not_made_up(run: Run, answering: Make) -> None:
+def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -> None:
     told = a_status()
     job = dict.fromkeys(told["job"])
     server = {**told["server"], "latency": None}
@@ -67,7 +67,7 @@ def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], 
     assert words in run("status", "/mnt/a").out
 
 
-def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: Make) -> None:
+def test_unsent_files_are_shown_with_their_bytes_and_their_age(run: Run, answering: Make) -> None:
     files = [unsent(path=f"f{number}", size=1000, age=200.0 - number, next_try=2.4) for number in range(25)]
     answering("/mnt/a", status=a_status(unsent=files))
     done = run("status", "/mnt/a")
@@ -77,8 +77,8 @@ def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: 
     assert "  and 5 more: --json has them all\n" in done.out
 
 
-def test_what_failed_is_unsent_too_and_comes_first(run: Run, answering: Make) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: one number, whatever the reason is that the server does not have it."""
+def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) -> None:
+    """vfs/semantics.md 4, Nothing is forgotten: one number, for whatever reason the server does not have a file."""
     failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
     answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
     done = run("status", "/mnt/a")
@@ -124,7 +124,7 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
         ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
     ],
 )
-def test_it_is_1_when_something_needs_a_person(
+def test_the_exit_code_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
     status = a_status(**changed)
@@ -136,13 +136,15 @@ def test_it_is_1_when_something_needs_a_person(
     assert words in done.out
 
 
-def test_it_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
+def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
     for more in ((), ("--json",), ("--watch",)):
         assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
     assert run("status", tmp_path).code == 2
 
 
-def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
+def test_a_mount_that_does_not_answer_is_named_and_hides_no_other_mount(
+    run: Run, answering: Make, state: Path
+) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")
@@ -170,7 +172,7 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     assert done.err.endswith("is gone: mount the job there again, or jobfs umount /mnt/c\n")
 
 
-def test_it_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
+def test_the_exit_code_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", status=a_status())
     (one.slot.path / "control.sock").unlink()
     done = run("status", "/mnt/a")

@@ -38,7 +38,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     ((JOB, "--report", "report.json"), "belong to --try"),
     ((JOB, "--try", "--yes", "--report", "no-such-directory/report.json"), "no-such-directory/report.json"),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
+def test_arguments_that_do_not_go_together_are_one_sentence_and_no_request(
     run: Run,
     server: Server,
     arguments: tuple[str, ...],
@@ -56,9 +56,7 @@ def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
     assert (tmp_path / "report.json").read_text() == "an earlier report"
 
 
-def test_on_a_server_that_is_well_only_what_it_costs_is_shown(
-    run: Run, server: Server, tmp_path: Path
-) -> None:
+def test_a_try_of_a_healthy_server_warns_of_its_costs_only(run: Run, server: Server, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = run("doctor", server.job, "--try", "--yes", "--report", report)
     assert (done.code, done.err.count("\n")) == (0, 1), done
@@ -86,7 +84,7 @@ def test_a_machine_without_fuse_is_told_by_the_last_line_too(
     assert done.out.endswith("\n1 of these would keep a mount from working\n")
 
 
-def test_whatever_happens_everything_is_taken_away(
+def test_a_try_removes_all_its_items_whatever_happens(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(trial: Trial, content: bytes) -> tuple[Path, int]:

@@ -39,7 +39,7 @@ def words(line: str) -> list[str]:
     return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
 
 
-def test_it_has_what_was_given_and_what_the_environment_says(
+def test_a_unit_has_the_given_options_and_those_of_the_environment(
     run: Run, program: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://eu.example.com")
@@ -74,14 +74,14 @@ def test_it_has_what_was_given_and_what_the_environment_says(
         ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
     ],
 )
-def test_what_can_not_work_is_said_at_once(run: Run, arguments: list[str], said: str) -> None:
+def test_arguments_that_can_not_work_are_refused_at_once(run: Run, arguments: list[str], said: str) -> None:
     done = run("systemd-unit", *arguments)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
-def test_systemd_takes_it(run: Run, tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(run: Run, tmp_path: Path) -> None:
     text = run("systemd-unit", JOB, f'{tmp_path}/my job/100% "$x"', "--local-only", r"a\b;'").out
     (tmp_path / f"jobfs-{JOB}.service").write_text(text)
     done = subprocess.run(

@@ -77,7 +77,7 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
 
 
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
-    """vfs/semantics.md 3.11: what is unfinished counts as well."""
+    """vfs/semantics.md 3.11: unfinished files count as well."""
     keep(disk, *NAMES)
     assert disk.open(NAMES[0], 100), "the one used last"
     in_use = disk.open(NAMES[2], 100)
@@ -95,9 +95,7 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert disk.free(100)
 
 
-def test_there_are_not_more_of_them_than_the_limit_has_room_for(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_cached_files_is_bounded(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     monkeypatch.setattr(disk_module, "_FEW", 4)
     keep(disk, *NAMES)
@@ -179,7 +177,7 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 # -- unfinished files
 
 
-def test_what_a_killed_mount_left_is_removed(start: Callable[[], DiskCache]) -> None:
+def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCache]) -> None:
     left = start().part()
     assert left.there()
     again = start()
@@ -231,8 +229,8 @@ def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(
 # -- the caches of mounts that are gone
 
 
-def test_a_cache_goes_with_its_state_directory_and_what_is_no_cache_stays(tmp_path: Path) -> None:
-    """The cache directory may be that of all programs: what is theirs, or behind a link, is not touched."""
+def test_a_cache_goes_with_its_state_directory_and_other_files_stay(tmp_path: Path) -> None:
+    """The cache directory may be that of all programs: their files, and files behind a link, are not touched."""
     caches, gone = tmp_path / "cache", tmp_path / "gone"
 
     def cache(directory: Path, owner: Path) -> DiskCache:

@@ -103,7 +103,7 @@ def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(make_store: 
     assert client.moved == len(data) - begin
 
 
-def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: MakeStore) -> None:
+def test_fetch_fills_the_gaps_between_ranges_and_proves_the_whole(make_store: MakeStore) -> None:
     data = pattern(24 * MIB)
     client = FakeClient(data)
     store = make_store(client)
@@ -114,7 +114,7 @@ def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: Make
     assert store.whole(item_of(len(data)))
 
 
-def test_a_reader_joins_what_is_being_brought_ahead(make_store: MakeStore) -> None:
+def test_a_reader_joins_a_transfer_that_fetches_ahead(make_store: MakeStore) -> None:
     """vfs/semantics.md 3: one version is downloaded once, whoever asked for it first."""
     data = pattern(MIB)
     client = FakeClient(data, gate=2)
@@ -211,7 +211,7 @@ def test_a_stream_that_nobody_has_open_stops_soon_and_begins_anew(
 
 
 @pytest.mark.parametrize(("size", "linger"), [(MIB, 0.0), (16 * MIB, 20.0)], ids=["nearly done", "just now"])
-def test_a_stream_that_still_runs_serves_who_opens_the_file_again(
+def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, size: int, linger: float
 ) -> None:
     monkeypatch.setattr("jobfs.content.store.LINGER", linger)
@@ -231,7 +231,7 @@ def test_a_stream_that_still_runs_serves_who_opens_the_file_again(
 def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread may begin anew before a reader reads what is there, and before what was written is announced."""
+    """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
     store = make_store(FakeClient(b""))
     with store.open(item_of(300)) as handle:
         entry = store.attach(handle)

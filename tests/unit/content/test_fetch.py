@@ -126,7 +126,7 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
 
 @contextlib.contextmanager
 def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
-    """Whether the item is what it was is answered when the event is set."""
+    """The look whether the item is unchanged is answered when the event is set."""
     client.looking = looking = threading.Event()
     try:
         yield looking
@@ -134,10 +134,10 @@ def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
         looking.set()
 
 
-def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answered(
+def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(
     make_store: MakeStore,
 ) -> None:
-    """vfs/semantics.md 3.13: of the first one, what was not read before waits too; what was is there."""
+    """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     handle = make_store(client).open(item_of(len(data)))
@@ -160,10 +160,10 @@ def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answe
 @pytest.mark.parametrize(
     "change", [{"updated_at": "2024-05-01T12:00:09.500Z"}, {"shown_size": 5}, {"gone": True}]
 )
-def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
+def test_bytes_that_a_look_does_not_prove_are_stale_unless_they_were_read_before(
     make_store: MakeStore, cache: Path, change: dict[str, Any]
 ) -> None:
-    """vfs/semantics.md 3.13: else ESTALE for what was not read."""
+    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     store = make_store(client)
@@ -187,7 +187,7 @@ def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
 
 
-def test_what_comes_once_more_never_changes_what_was_read(make_store: MakeStore) -> None:
+def test_a_second_download_never_changes_bytes_that_were_read(make_store: MakeStore) -> None:
     """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
     data, newer = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, ranges=False, says_length=False, breaks=[300_000], chunk=64_000, gate=5)
@@ -219,7 +219,7 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(make_
     )
 
 
-def test_what_was_not_proved_is_not_kept_for_later(make_store: MakeStore) -> None:
+def test_bytes_that_were_not_proved_are_not_kept_in_the_cache(make_store: MakeStore) -> None:
     """vfs/semantics.md 3: nothing of a version that was not proved goes into the cache, across remounts neither."""
     data, mixed = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, breaks=[500_000], holds={1: 0}, unanswered=1000)
@@ -274,7 +274,7 @@ def test_a_transfer_gives_up_its_thread_when_others_wait(
     wanted=st.lists(st.tuples(st.integers(0, 3 * MIB), st.integers(1, 300_000)), min_size=1, max_size=12),
     handles=st.integers(1, 3),
 )
-def test_whatever_breaks_every_read_gives_the_real_bytes(
+def test_every_read_gives_the_real_bytes_whatever_breaks(
     tmp_path_factory: pytest.TempPathFactory,
     client: FakeClient,
     known: bool,

@@ -19,7 +19,7 @@ def pool() -> Iterator[Pool]:
     pool.close(20)
 
 
-def test_no_more_jobs_run_at_once_than_it_has_threads_and_none_once_it_is_closed(pool: Pool) -> None:
+def test_no_more_jobs_run_at_once_than_the_pool_has_threads_and_none_after_its_close(pool: Pool) -> None:
     """vfs/semantics.md 6, Bounds: threads do not grow with the number of files."""
     begun: SimpleQueue[int] = SimpleQueue()
     may_end = [threading.Event() for _ in range(4)]

@@ -21,7 +21,7 @@ def both(steps: list[tuple[int, int]]) -> tuple[IntervalSet, set[int]]:
 
 
 @given(additions)
-def test_it_holds_what_was_added(steps: list[tuple[int, int]]) -> None:
+def test_an_interval_set_holds_the_added_intervals(steps: list[tuple[int, int]]) -> None:
     intervals, model = both(steps)
     assert {position for position in range(SPAN + 1) if intervals.covers(position, position + 1)} == model
     assert intervals.total == len(model)
@@ -29,7 +29,9 @@ def test_it_holds_what_was_added(steps: list[tuple[int, int]]) -> None:
 
 
 @given(additions, positions, positions)
-def test_its_answers_are_those_of_a_plain_set(steps: list[tuple[int, int]], start: int, end: int) -> None:
+def test_the_answers_of_an_interval_set_are_those_of_a_plain_set(
+    steps: list[tuple[int, int]], start: int, end: int
+) -> None:
     intervals, model = both(steps)
     missing = [position for position in range(start, end) if position not in model]
     assert intervals.covers(start, end) == (not missing)

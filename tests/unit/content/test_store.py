@@ -95,7 +95,7 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
     assert store.whole(item) == kept
 
 
-def test_bytes_of_a_young_version_do_not_serve_who_opens_it_once_it_is_old(
+def test_bytes_of_a_young_version_do_not_serve_a_handle_opened_once_the_version_is_old(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = FakeClient(b"hello", updated_at=COARSE)
@@ -125,7 +125,7 @@ def adopt(store: ContentStore, item: Item, source: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
-def test_what_was_saved_here_is_not_downloaded(
+def test_a_content_that_was_saved_here_is_not_downloaded(
     make_store: MakeStore, tmp_path: Path, told: int | None
 ) -> None:
     data = pattern(100_000)
@@ -146,7 +146,7 @@ def test_what_was_saved_here_is_not_downloaded(
 
 @pytest.mark.parametrize("says_length", [True, False])
 @pytest.mark.parametrize("size", [0, 5, MIB, MIB + 1], ids=["empty", "small", "whole", "large"])
-def test_a_size_that_the_server_does_not_tell_costs_one_request_and_brings_what_is_small(
+def test_an_untold_size_costs_one_request_that_also_brings_a_small_content(
     make_store: MakeStore, size: int, says_length: bool
 ) -> None:
     """vfs/semantics.md 2.2: the headers of a download tell it, or else its end."""
@@ -182,7 +182,7 @@ def test_a_download_of_another_length_than_was_learned_is_another_version(make_s
         assert handle.size == 11
 
 
-def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeStore, tmp_path: Path) -> None:
+def test_readers_of_an_unfinished_download_get_the_saved_bytes(make_store: MakeStore, tmp_path: Path) -> None:
     data = pattern(8 * MIB)
     client = FakeClient(data, holds={0: MIB})
     store = make_store(client)
@@ -195,7 +195,7 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
         client.release(0)
 
 
-def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
+def test_a_reader_whose_part_is_replaced_by_a_saved_file_reads_no_hole(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 3: a part has holes, and reaches as far as its last piece."""
@@ -221,7 +221,7 @@ def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
         client.release(0)
 
 
-def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_bytes(
+def test_a_saved_content_stays_though_a_download_is_about_to_write(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pattern(MIB)
@@ -244,7 +244,9 @@ def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_byte
     assert len(client.requests) == 1
 
 
-def test_what_came_of_two_versions_is_not_kept_for_a_later_handle(make_store: MakeStore, cache: Path) -> None:
+def test_bytes_mixed_of_two_versions_are_not_kept_for_a_later_handle(
+    make_store: MakeStore, cache: Path
+) -> None:
     data = pattern(300 * KIB)
     client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
     store = make_store(client)
@@ -260,7 +262,7 @@ def test_what_came_of_two_versions_is_not_kept_for_a_later_handle(make_store: Ma
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_a_move_of_ours_makes_an_item_no_other_version_to_who_reads_it(
+def test_an_own_move_makes_an_item_no_other_version_for_its_readers(
     make_store: MakeStore, written: bool
 ) -> None:
     """vfs/semantics.md 3.13: though it moves `updatedAt`; what the job wrote before is seen all the same."""
@@ -281,7 +283,7 @@ def test_a_move_of_ours_makes_an_item_no_other_version_to_who_reads_it(
             assert handle.read(4 * MIB, 4096) == data[4 * MIB : 4 * MIB + 4096]
 
 
-def test_a_look_while_a_move_of_ours_is_on_its_way_is_judged_after_it(make_store: MakeStore) -> None:
+def test_a_look_during_an_own_move_is_judged_after_the_move(make_store: MakeStore) -> None:
     data = pattern(16 * MIB)
     client = FakeClient(data)
     store = make_store(client)
@@ -413,7 +415,7 @@ def test_a_damaged_file_is_downloaded_again(make_store: MakeStore, cache: Path) 
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes every write of the cache's files behind this many bytes in all fail with ENOSPC."""
+    """Makes every write to the cache's files fail with ENOSPC once they have this many bytes in all."""
 
     def fill(room: int) -> None:
         left = [room]
@@ -467,7 +469,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     assert handles[3].read(0, 100) == data[:100]
 
 
-def test_a_full_disk_makes_the_cache_give_up_what_nobody_uses(
+def test_a_full_disk_makes_the_cache_give_up_unused_contents(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pattern(100_000)
@@ -533,7 +535,7 @@ def test_a_read_that_close_overtakes_still_gets_its_bytes(make_store: MakeStore,
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_a_content_that_goes_from_an_open_file_is_downloaded_again_and_proved(
+def test_a_content_damaged_under_an_open_file_is_downloaded_again_and_proved(
     make_store: MakeStore, cache: Path, written: bool
 ) -> None:
     """vfs/semantics.md 3.13: its program, or the kernel, may have bytes of it; users may clear the cache."""

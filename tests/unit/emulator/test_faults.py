@@ -85,7 +85,7 @@ def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
         "error,status=200",
     ],
 )
-def test_what_is_no_fault_is_one_sentence(text: str) -> None:
+def test_a_text_that_is_no_fault_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(UsageError) as refusal:
         parse_rule(text)
     assert "\n" not in str(refusal.value)

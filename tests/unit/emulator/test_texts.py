@@ -16,14 +16,14 @@ from jobfs.emulator.texts import content_range, matcher, number
         ("1e999", math.inf), ("Infinity", math.inf), ("-Infinity", -math.inf), ("0x" + "f" * 300, math.inf),
     ],
 )  # fmt: skip
-def test_what_javascript_reads(text: str, value: float) -> None:
+def test_a_number_is_read_as_javascript_reads_it(text: str, value: float) -> None:
     assert number(text) == value
 
 
 @pytest.mark.parametrize(
     "text", ["1_0", "１０", "٣", "inf", "nan", "NaN", "-0x1", ".", "1e", "1 0", "\x1c1", "1n"]
 )
-def test_what_is_no_number_to_javascript(text: str) -> None:
+def test_a_text_that_is_no_number_to_javascript_is_nan(text: str) -> None:
     assert math.isnan(number(text))
 
 

@@ -1,4 +1,4 @@
-"""The driver: what of FUSE becomes which call, and what of an error becomes which errno."""
+"""The driver: which call an operation of FUSE becomes, and which errno an error becomes."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
         (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),
     ],
 )
-def test_what_a_program_gets_for_an_error(
+def test_an_error_gives_the_program_its_errno(
     error: BaseException, read: int, save: int, logged: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS. What nobody expected is logged."""
+    """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS. Unexpected errors are logged."""
     caplog.set_level(logging.INFO, "jobfs")
     assert errno_of("truncate", error) == read
     assert [record.exc_info for record in caplog.records] == [None] * logged

@@ -1,4 +1,4 @@
-"""Interruption: who is answered early, and with what."""
+"""Interruption: which requests are answered early, and with what."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stopped() -> Iterator[subprocess.Popen[str]]:
             program.kill()
 
 
-def test_only_a_signal_that_ends_programs_and_is_not_blocked_tells_one_to_end(
+def test_only_an_unblocked_signal_that_ends_programs_tells_a_program_to_end(
     stopped: subprocess.Popen[str],
 ) -> None:
     assert not told_to_end(stopped.pid)
@@ -94,7 +94,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def looked(lab: Lab, *times: float) -> list[int]:
-    """What was answered at looks at these times, by its number."""
+    """The numbers of the requests that were answered at looks at these times."""
     for now in times:
         lab.interrupter.look(now)
     sent = lab.sent()
@@ -111,7 +111,7 @@ def test_a_request_is_answered_once_at_the_second_look(lab: Lab) -> None:
     assert looked(lab, 1.6, 1.8) == [0xABE]
 
 
-def test_what_was_answered_or_came_just_now_is_left_alone(lab: Lab) -> None:
+def test_an_answered_or_new_request_is_left_alone(lab: Lab) -> None:
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab, 1.0) == []
     lab.answered()
@@ -120,7 +120,7 @@ def test_what_was_answered_or_came_just_now_is_left_alone(lab: Lab) -> None:
     assert looked(lab, 1.4) == []
 
 
-def test_it_may_be_told_at_any_time(lab: Lab) -> None:
+def test_a_program_may_be_told_to_end_at_any_time(lab: Lab) -> None:
     lab.request(Opcode.OPEN, 2, thread=8)
     assert looked(lab, 1.0, 1.2, 1.4) == []
     lab.told.add(8)
@@ -132,7 +132,7 @@ def test_it_may_be_told_at_any_time(lab: Lab) -> None:
     [(3, 0, True), (14, os.O_RDWR, True), (20, 0, True), (25, 0, True), (28, 0, True), (14, os.O_WRONLY | os.O_TRUNC, False)]
     + [(changing, 0, False) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
-def test_what_changes_something_by_itself_is_not_answered_early(
+def test_a_request_that_changes_something_is_not_answered_early(
     lab: Lab, opcode: int, flags: int, early: bool
 ) -> None:
     """vfs/semantics.md 4: an error means that it was not done."""

@@ -124,7 +124,7 @@ def libfuse() -> Iterator[Libfuse]:
     libfuse.close()
 
 
-def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None:
+def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None:
     libfuse.read_directory()
     assert libfuse.entries() == [
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
@@ -143,7 +143,7 @@ def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfus
     assert libfuse.told == {11: 99, 12: 100}
 
 
-def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
+def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) -> None:
     """The kernel goes on from the offset of the last entry that it got."""
     libfuse.read_directory(room=3 * (FOUND + 32))
     assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
@@ -159,7 +159,7 @@ def test_the_end_of_a_directory_is_an_answer_without_entries_and_an_error_is_pas
     assert libfuse.answered() == (-error, b"")
 
 
-def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
+def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
@@ -170,7 +170,7 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
 
 
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
-    """vfs/semantics.md 3.13: whoever reads another version there stays at it."""
+    """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
     libfuse.desk.answer, libfuse.desk.parting = struct.pack("=Q", 11), True
     libfuse.plus.part(libfuse.desk, libfuse.request(Opcode.LOOKUP, b"plain\0"))
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])
@@ -178,7 +178,9 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
-def test_they_are_agreed_upon_where_the_kernel_knows_them(libfuse: Libfuse, ours: int) -> None:
+def test_listings_with_attributes_are_agreed_upon_where_the_kernel_knows_them(
+    libfuse: Libfuse, ours: int
+) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()

@@ -37,7 +37,7 @@ def idle(readers: Readers) -> tuple[Desk, threading.Thread]:
     return desk, thread
 
 
-def test_who_waits_hands_over_to_one_that_is_idle(
+def test_a_reader_that_waits_hands_over_to_an_idle_reader(
     readers: Readers, first: Desk, replaced: list[bool]
 ) -> None:
     desk, thread = idle(readers)
@@ -47,7 +47,7 @@ def test_who_waits_hands_over_to_one_that_is_idle(
     assert (desk.reads, first.reads, replaced) == ([True], [], [])
 
 
-def test_where_nobody_is_idle_another_thread_is_made(
+def test_another_thread_is_made_where_no_reader_is_idle(
     readers: Readers, first: Desk, replaced: list[bool]
 ) -> None:
     readers.hand_over(first)
@@ -57,7 +57,7 @@ def test_where_nobody_is_idle_another_thread_is_made(
     assert first.reads
 
 
-def test_who_leaves_is_not_replaced_but_lets_others_read(
+def test_a_reader_that_leaves_is_not_replaced_and_lets_others_read(
     readers: Readers, first: Desk, replaced: list[bool]
 ) -> None:
     """At the end of the mount each thread is told in its turn."""
@@ -69,7 +69,7 @@ def test_who_leaves_is_not_replaced_but_lets_others_read(
     assert replaced == []
 
 
-def test_of_many_that_were_needed_a_few_stay(readers: Readers, first: Desk) -> None:
+def test_a_few_of_many_readers_that_were_needed_stay(readers: Readers, first: Desk) -> None:
     waiting = [idle(readers) for _ in range(IDLE_THREADS)]
     assert not readers.joined(Desk(64))
     readers.left(first)
@@ -80,8 +80,10 @@ def test_of_many_that_were_needed_a_few_stay(readers: Readers, first: Desk) -> N
         assert not thread.is_alive()
 
 
-def test_who_waits_in_silence_is_relieved(readers: Readers, first: Desk, replaced: list[bool]) -> None:
-    """What waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
+def test_a_reader_that_waits_in_silence_is_replaced(
+    readers: Readers, first: Desk, replaced: list[bool]
+) -> None:
+    """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
     readers.relieve([first])
     assert (first.reads, replaced) == ([], [True])
     readers.relieve([])

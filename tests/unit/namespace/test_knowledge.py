@@ -327,7 +327,7 @@ def listed_while(known: Knowledge, server: Server, meanwhile: Callable[[], objec
     known.land(ticket)
 
 
-def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() -> None:
+def test_a_listing_does_not_lose_an_item_that_we_have_changed_and_the_job_has_moved() -> None:
     """vfs/semantics.md 1: it never loses an item that existed throughout."""
     server, known = Server(), Knowledge(1e9, Clock())
     file = server.file("f")
@@ -346,10 +346,8 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
     assert not known.fresh("ours")
 
 
-def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_directory_took_its_content_along() -> (
-    None
-):
-    """vfs/semantics.md 1: what is in a directory that was renamed may be lost by a listing, and need not be known."""
+def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:
+    """vfs/semantics.md 1: a listing may lose the content of a directory that was renamed, which need not be known."""
     server, known = Server(), Knowledge(1e9, Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
     listed_while(known, server, lambda: None)
@@ -366,8 +364,8 @@ def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_director
     assert known.changed(ticket) == set()
 
 
-def test_what_is_hidden_in_a_directory_goes_with_it_from_a_listing_that_began_before() -> None:
-    """save/protocol.md R12: what was removed in it first stands there under a hidden name; it is no content of what is above."""
+def test_a_hidden_item_leaves_an_older_listing_with_its_removed_directory() -> None:
+    """save/protocol.md R12: a directory removed in it first stands there under a hidden name, and is no content above."""
     server, known = Server(), Knowledge(60.0, Clock())
     above, inner, gone = map(server.directory, ("w", "w/d", "w/d/e"))
     known.listed(known.takeoff(), 0.0, Tree.of(server.items.values()))

@@ -86,7 +86,7 @@ def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, coun
 
 
 @pytest.mark.parametrize("expected", [0, 350])
-def test_pages_after_the_first_are_fetched_in_parallel_and_those_expected_together_with_it(
+def test_later_pages_are_fetched_in_parallel_and_expected_pages_with_the_first(
     reading: Reading, expected: int
 ) -> None:
     """vfs/semantics.md 1.2: pages after the first are fetched in parallel."""
@@ -114,7 +114,7 @@ def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_what_this_mount_deletes_while_a_list_is_read_is_no_drift(reading: Reading, number: int) -> None:
+def test_deletions_by_this_mount_while_a_list_is_read_are_no_drift(reading: Reading, number: int) -> None:
     """save/protocol.md R12; vfs/semantics.md 1: it must never lose an item that existed throughout."""
     everything, pages = reading.fill(3000), 31
     reading.known = [one.id for one in everything]
@@ -227,7 +227,7 @@ def test_a_server_that_gives_all_at_once_is_read_whole(
         assert listing.pages == 1
 
 
-def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
+def test_a_deleted_item_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
     """vfs/semantics.md 1: a snapshot that drifted while it was read must never lose an item that existed throughout."""
     server, files = reading.server, reading.fill(150)
     deleted, hidden = files[0], files[-1]
@@ -250,7 +250,7 @@ def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(re
 
 
 def test_pages_without_an_id_are_neither_new_nor_progress(reading: Reading) -> None:
-    """vfs/semantics.md 5.8: one answer to whatever was asked, as a gateway's, does not keep a call beyond its time."""
+    """vfs/semantics.md 5.8: a gateway that gives one answer to all requests does not keep a call beyond its time."""
     server = reading.server
 
     def list_page(take: int, skip: int) -> Page:
@@ -288,7 +288,7 @@ def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
     assert len(reading.server.asked()) < 11
 
 
-#: At which request what is done to which item; by the job, or by this mount, which may have its answer by then.
+#: The request at which an item is changed, how, and by whom: the job, or this mount, which may have its answer by then.
 drifts = st.lists(
     st.tuples(
         st.integers(0, 12),
@@ -308,7 +308,7 @@ drifts = st.lists(
     known_before=st.booleans(),
     drift=drifts,
 )
-def test_nothing_that_was_there_throughout_is_ever_lost(
+def test_an_item_that_existed_throughout_is_never_lost(
     count: int, cap: int, order: str, known_before: bool, drift: list[tuple[int, str, int, str]]
 ) -> None:
     """vfs/semantics.md 1.3: it must never lose an item that existed throughout, nor show one that never was there."""
@@ -324,7 +324,7 @@ def test_nothing_that_was_there_throughout_is_ever_lost(
     reading.fill(count)
     ever = {one.id for one in server.items.values()}
     throughout = set(ever)
-    # What was not known before can hide behind three changes of the job that cancel out: only a listing of a page can't.
+    # An item not known before can hide behind three changes of the job that cancel out: only in a listing of a page it can't.
     reading.known = sorted(ever) if known_before else []
     requests = 0
     unanswered: set[str] = set()

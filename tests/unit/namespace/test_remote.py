@@ -34,7 +34,7 @@ def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: 
 
 
 @pytest.mark.parametrize(("path", "number"), [("nothing", errno.ENOENT), ("a.txt", errno.ENOTDIR)])
-def test_children_of_what_is_no_directory_are_refused(world: World, path: str, number: int) -> None:
+def test_children_of_a_path_that_is_no_directory_are_refused(world: World, path: str, number: int) -> None:
     world.server.file("a.txt")
     with pytest.raises(FsError) as caught:
         world.namespace.children(path)
@@ -80,7 +80,7 @@ def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world:
     assert world.namespace.lookup("x") is None
 
 
-def test_a_directory_renamed_by_the_job_is_seen_with_what_is_in_it(world: World) -> None:
+def test_a_directory_renamed_by_the_job_is_seen_with_its_content(world: World) -> None:
     """vfs/semantics.md 1: a change made by the job is visible after the TTL."""
     folder = world.server.directory("x")
     for number in range(120):
@@ -100,7 +100,7 @@ def test_a_directory_renamed_by_the_job_is_seen_with_what_is_in_it(world: World)
     assert world.namespace.children("", max_age=0.1).keys() == {"y", "new"}
 
 
-def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World) -> None:
+def test_of_two_items_at_one_path_one_is_shown_and_one_is_in_the_status(world: World) -> None:
     """vfs/semantics.md 1.18: expertJob shadows application; every shadowed item is listed in the status."""
     default = world.server.file("x", lifecycle=Lifecycle.APPLICATION)
     world.namespace.refresh()
@@ -165,7 +165,7 @@ def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> N
     assert world.server.asked() == []
 
 
-def test_of_two_directories_at_one_path_the_other_is_asked_for_what_is_left(world: World) -> None:
+def test_after_a_delete_the_server_is_asked_for_the_other_directory_at_the_path(world: World) -> None:
     """vfs/semantics.md 1: overlay of directories: only the server knows what a recursive delete took."""
     default = world.server.directory("d", lifecycle=Lifecycle.APPLICATION)
     own = world.server.directory("d")
@@ -298,8 +298,8 @@ def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
     namespace.close()
 
 
-def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -> None:
-    """vfs/semantics.md 1: own changes are visible at once; a place that we took can't still be taken."""
+def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World) -> None:
+    """vfs/semantics.md 1: own changes are visible at once; the server let us take the path, so the old item is gone."""
     old = world.server.file("x", updated_ns=10**9)
     mine = world.server.file("y", updated_ns=1)
     world.namespace.refresh()
@@ -361,7 +361,7 @@ def test_hidden_names_contents_and_our_own_changes_are_no_other_names(world: Wor
 
 
 def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_does(world: World) -> None:
-    """vfs/semantics.md 2.18: whoever saw it first; with the last name in it, a directory that no item stands for goes."""
+    """vfs/semantics.md 2.18: whoever saw it first; an implicit directory goes with the last name in it."""
     for number in range(120):
         world.server.file(f"d/{number}")
     lonely = world.server.file("implicit/lonely")
@@ -378,7 +378,7 @@ def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_d
     assert changed(world, "d") == seen
 
 
-def test_names_change_later_than_before_whatever_the_clocks_say(world: World) -> None:
+def test_the_time_of_a_directorys_names_never_goes_back_whatever_the_clocks_say(world: World) -> None:
     """vfs/semantics.md 2.18: never goes back, with a server whose clock is ahead."""
     ahead = time.time_ns() + 3600 * 10**9
     directory = world.server.directory("d", updated_ns=ahead)

@@ -75,7 +75,7 @@ def slow_pages(world: World, seconds: float) -> None:
     world.server.before = slow
 
 
-def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(world: World) -> None:
+def test_the_snapshot_serves_a_storm_that_no_listing_can_be_afforded_for(world: World) -> None:
     """vfs/semantics.md 1: the effective TTL grows with the time a listing takes, and the status says so."""
     slow_pages(world, 3.0)
     world.listed(300)
@@ -137,7 +137,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
 
 
 @pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
-def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
+def test_a_listing_serves_all_removals_of_directories_in_the_next_second(
     world: World, seconds: float, good_for: float
 ) -> None:
     """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""
@@ -170,7 +170,7 @@ def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) 
 
 
 @pytest.mark.parametrize("operation", ["find", "list"])
-def test_concurrent_callers_who_want_the_same_share_one_request(world: World, operation: str) -> None:
+def test_concurrent_callers_of_one_path_or_directory_share_one_request(world: World, operation: str) -> None:
     """vfs/semantics.md 1.10: of one path, and of directories."""
     world.listed(3)
     gate = world.server.before = Gate(operation)
@@ -221,7 +221,7 @@ def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> 
 
 
 @pytest.mark.parametrize(("files", "asked"), [(5, ("list", 0)), (300, ("find", "new"))])
-def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page_and_else_a_find(
+def test_an_unknown_name_after_expiry_costs_a_listing_of_one_page_or_else_a_find(
     world: World, files: int, asked: tuple[str, object]
 ) -> None:
     """vfs/semantics.md 1: decide by cost: a listing tells more than the find, which can't see implicit directories."""

@@ -85,7 +85,7 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("listed", [False, True])
-def test_what_is_not_known_is_an_error_and_never_absent_or_empty(
+def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
     world: World, failure: ApiError, listed: bool
 ) -> None:
     """vfs/semantics.md 1.14, 1.15: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
@@ -107,10 +107,8 @@ def test_what_is_not_known_is_an_error_and_never_absent_or_empty(
 
 
 @pytest.mark.parametrize("away", [None, "refused"])
-def test_what_is_known_is_served_while_the_server_is_out_of_reach_and_it_is_found_when_it_is_back(
-    world: World, away: str | None
-) -> None:
-    """vfs/semantics.md 1: whether a look-up found it to be or another request; the status says so."""
+def test_known_names_are_served_until_the_server_is_found_to_be_back(world: World, away: str | None) -> None:
+    """vfs/semantics.md 1: whether a lookup or another request found the server out of reach; the status says so."""
     a = world.server.file("a.txt")
     world.listed()
     world.server.health.away = away
@@ -166,8 +164,8 @@ def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> N
         assert world.namespace.children("d") == {"a.txt": a, "new.txt": new}
 
 
-def test_who_is_to_change_something_asks_though_others_have_failed_just_now(world: World) -> None:
-    """vfs/semantics.md 5: 429 and 503 are tried again within the call's time; nothing fails for what others have met."""
+def test_a_call_that_changes_something_asks_though_others_have_just_failed(world: World) -> None:
+    """vfs/semantics.md 5: 429 and 503 are tried again within the call's time; no call fails for the errors of other calls."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
     fail_once(world, a)
@@ -177,7 +175,7 @@ def test_who_is_to_change_something_asks_though_others_have_failed_just_now(worl
 
 
 def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """vfs/semantics.md 5: no retry storm, only the question whether it is back; one line in the log says it."""
+    """vfs/semantics.md 5: no retry storm, only the question whether the server is back; one line in the log says so."""
     world.listed(20)
     fail_with(world, UnauthorizedError("key refused"))
     with caplog.at_level(logging.WARNING, "jobfs.namespace"):
@@ -257,7 +255,7 @@ def no_listing(operation: str, _argument: Any, error: ApiError = NO_END) -> None
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
 def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, error: ApiError) -> None:
-    """vfs/semantics.md 1: what is right goes on being shown; a directory that can't be listed is EIO, never empty."""
+    """vfs/semantics.md 1: good items go on being shown; a directory that can't be listed is EIO, never empty."""
 
     a = world.server.file("a.txt")
     d = world.server.directory("d")

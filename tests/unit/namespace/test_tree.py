@@ -86,7 +86,7 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(changes, max_size=25))
-def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[str, Item]]) -> None:
+def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[str, Item]]) -> None:
     """vfs/semantics.md 1: overlay, implicit directories, hostile and hidden names, after any changes."""
     tree, model = Tree(), dict[str, Item]()
     for operation, one in done:
@@ -137,7 +137,7 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
 
 
 def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 1, Overlay: as many at one path as a server makes of creates that duplicate."""
+    """vfs/semantics.md 1, Overlay: a server whose creates duplicate may put many items at one path."""
     looks = itertools.count()
     monkeypatch.setattr("jobfs.namespace.tree.rank", lambda item: (next(looks), rank(item))[1])
     count = 4_000
@@ -161,7 +161,7 @@ def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> N
     assert Tree.of(item(path) for path in items).has_implicit() is implicit
 
 
-def test_an_item_without_id_is_no_item_and_of_equals_every_reader_shows_the_same() -> None:
+def test_an_item_without_an_id_is_left_out_and_of_equal_items_always_the_same_is_shown() -> None:
     tree = Tree.of([implicit_directory("x")])
     assert (len(tree), tree.at("x")) == (0, None)
     one, other = item("x", "1"), item("x", "2")

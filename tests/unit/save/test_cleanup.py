@@ -1,4 +1,4 @@
-"""Cleanup: what was cancelled is taken back, what nothing explains is shown (save/protocol.md R3, R4, R10)."""
+"""Cleanup: cancelled changes are taken back, items that nothing explains are shown (save/protocol.md R3, R4, R10)."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
+def test_a_failed_cleanup_is_tried_again_later_and_holds_up_no_other(
     world: World, cleanup: Cleanup, number: int
 ) -> None:
-    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each that is told."""
+    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each failure that is told."""
     change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -101,7 +101,7 @@ def removed(world: World, name: str) -> Change:
     return change
 
 
-def test_one_listing_serves_all_directories_that_were_removed(
+def test_a_single_listing_serves_all_directories_that_were_removed(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
@@ -125,7 +125,7 @@ def test_one_listing_serves_all_directories_that_were_removed(
 # -- what no record explains (R4)
 
 
-def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
+def test_a_hidden_item_that_a_record_explains_or_of_another_mount_is_left_alone(
     world: World, cleanup: Cleanup
 ) -> None:
     world.client.put("other", hidden("x", mount="f" * 12), b"content")
@@ -143,7 +143,7 @@ def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
     [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("h", hidden("x"))]}, True), ({}, False)],
     ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
-def test_what_is_just_being_made_is_explained(
+def test_an_item_that_is_just_being_made_is_explained(
     world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
 ) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
@@ -163,7 +163,7 @@ def test_what_is_just_being_made_is_explained(
         (names.Role.STAGED, False, False, "x.recovered-"),
     ],
 )
-def test_what_no_record_explains_is_shown_by_a_name_that_says_what_it_is(
+def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
     world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
 ) -> None:
     """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted; one that is none is never T."""
@@ -188,8 +188,8 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
     assert world.namespace.told == ["forget g"]
 
 
-def test_what_is_remembered_of_vanished_items_goes(world: World, cleanup: Cleanup) -> None:
-    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job; what is open, or changed here, stays."""
+def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
+    """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
     for name in "abc":
         world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
     world.opened(world.client.items["c"])
@@ -217,7 +217,7 @@ def undone(world: World, change: Change) -> Change:
     return change
 
 
-def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
+def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) -> None:
     """save/protocol.md R11."""
     older, newer = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
     world.client.put("new", hidden("file", names.Role.STAGED))
@@ -228,7 +228,7 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
     assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
 
 
-def test_what_was_taken_away_is_left_alone(world: World) -> None:
+def test_an_aside_that_the_job_took_away_is_left_alone(world: World) -> None:
     taken, gone = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
     world.client.put("1", "taken by the job")
     del world.client.items["2"]
@@ -236,7 +236,7 @@ def test_what_was_taken_away_is_left_alone(world: World) -> None:
     assert world.client.paths == {"1": "taken by the job"}
 
 
-def test_what_was_never_moved_is_not_moved_back(world: World) -> None:
+def test_an_aside_that_was_never_moved_is_not_moved_back(world: World) -> None:
     left = set_aside(world, "1", OLD, moved=False)
     world.client.put("1", "file")
     undone(world, change_of(world, left, stage=Stage.STAGING, staged_id=""))
@@ -264,7 +264,7 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
 @pytest.mark.parametrize(
     ("verb", "place"), [(Verb.PUT, "file"), (Verb.PUT, "taken from there"), (Verb.MOVE, "file")]
 )
-def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, place: str) -> None:
+def test_a_save_that_was_placed_after_all_is_not_undone(world: World, verb: Verb, place: str) -> None:
     """save/protocol.md R6: under any other name it is promoted."""
     change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft")
     world.client.put("new", place)

@@ -74,7 +74,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 
 
 @pytest.mark.parametrize("what", TABLE)
-def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
+def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept_as_a_conflict(
     checked: Checked, what: str
 ) -> None:
     """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
@@ -96,7 +96,7 @@ def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
     assert checked.kept
 
 
-def test_what_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> None:
+def test_an_item_that_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> None:
     """save/protocol.md R1: this mount has renamed it while an unanswered request on it might still be carried out."""
     checked.world.context.unanswered("a")
     checked.world.context.renamed("a", "dir/renamed")
@@ -104,13 +104,13 @@ def test_what_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> 
     assert checked.kept
 
 
-def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
+def test_a_conflict_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
 
 
-def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:
+def test_an_item_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:
     """save/protocol.md R1: to read bytes safely: download, then get."""
     checked.client.after_download = lambda: checked.client.put("a", hidden(TARGET), OTHER)
     assert checked.settle()
@@ -118,7 +118,7 @@ def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> N
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever(
+def test_an_item_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever(
     checked: Checked, times: int
 ) -> None:
     """save/protocol.md R1: to read bytes safely: download, then get. Never guess."""
@@ -134,7 +134,7 @@ def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever
 
 @pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_what_has_another_name_is_theirs_and_what_is_gone_is_done(
+def test_an_aside_that_is_renamed_or_gone_is_left_alone(
     checked: Checked, of: tuple[Verb, Stage], gone: bool
 ) -> None:
     """save/protocol.md R7: the item's last component must still be our aside name, else forget it."""
@@ -147,7 +147,7 @@ def test_what_has_another_name_is_theirs_and_what_is_gone_is_done(
 
 
 @pytest.mark.parametrize("act", ["rename", "delete"])
-def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked, act: str) -> None:
+def test_an_aside_taken_away_while_its_bytes_are_read_is_left_alone(checked: Checked, act: str) -> None:
     """save/protocol.md R7: its name is looked at again before a delete or a conflict rename."""
 
     def take() -> None:
@@ -194,7 +194,9 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
+def test_a_conflict_rename_with_a_lost_answer_looks_where_the_item_is(
+    checked: Checked, carried_out: bool
+) -> None:
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -204,7 +206,7 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_
 # -- what is not checked
 
 
-def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
+def test_a_move_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
     checked.client.lose, checked.client.carried_out = 1, False
     assert not checked.settle(of=GIVEN_UP)
     assert checked.aside.unsure_until > time.monotonic() + 20
@@ -274,10 +276,10 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
 
 
 @pytest.mark.parametrize("look", ["first", "second"])
-def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
+def test_an_item_deleted_while_its_directory_is_looked_at_is_no_content_of_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:
-    """save/protocol.md R12: not decided by two looks with a deletion in between, of the namespace and of the records."""
+    """save/protocol.md R12: the looks at the namespace and at the records have no deletion in between."""
     directory = "dir" if look == "first" else hidden("dir", names.Role.REMOVED)
     outer = world.client.put("o", directory, None)
     inner = world.client.put("i", f"{directory}/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)

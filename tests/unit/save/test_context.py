@@ -29,7 +29,7 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
 
 
-def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_its_newest_name(
+def test_an_item_renamed_beside_an_unanswered_request_belongs_at_its_newest_name(
     world: World,
 ) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
@@ -47,7 +47,7 @@ def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_
     assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
 
 
-def test_an_item_whose_directory_was_renamed_beside_a_request_without_an_answer_belongs_in_there(
+def test_an_item_whose_directory_moved_beside_an_unanswered_request_belongs_there(
     world: World,
 ) -> None:
     """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
@@ -98,7 +98,7 @@ def test_a_version_is_young_by_the_servers_clock(
     assert bases.base_of(item(world, seconds), young=True).young
 
 
-def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None:
+def test_bytes_that_are_here_are_known(world: World, bases: Context) -> None:
     """save/protocol.md R1: its bytes equal base's."""
     version = item(world)
     assert bases.base_of(version).sha256 == ""
@@ -106,7 +106,7 @@ def test_the_bytes_are_known_that_are_here(world: World, bases: Context) -> None
     assert bases.base_of(version).sha256 == sha(CONTENT)
 
 
-def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Context) -> None:
+def test_the_hash_of_sent_bytes_is_known_for_the_version_that_they_made(world: World, bases: Context) -> None:
     """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
     version = item(world)
     sent(world, version, "ff", version.updated_at)

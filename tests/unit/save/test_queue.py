@@ -173,7 +173,7 @@ def busy(seconds: float) -> UnavailableError:
 # -- in the background
 
 
-def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
+def test_a_due_change_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
     now, later = put(), put("other")
     queue.add(later, NEVER)
     queue.add(now, 0.0)
@@ -186,7 +186,9 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
+def test_changes_of_one_target_run_in_order_and_others_in_parallel(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
     runner.gate.clear()
     first, second, other = put(), put(), put("other")
     for work in (second, first, other):
@@ -198,10 +200,10 @@ def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner:
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
-def test_of_many_that_wait_the_first_begin_before_they_are_due(
+def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: who copies a thousand files waits for them, and not for a delay beside them."""
+    """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
     works = [put(f"file{number}") for number in range(5)]
@@ -216,7 +218,7 @@ def test_of_many_that_wait_the_first_begin_before_they_are_due(
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
-def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due(
+def test_a_change_chosen_early_that_had_to_wait_runs_when_it_is_due(
     queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is unlinked while it is saved, and made anew, among many others."""
@@ -233,7 +235,7 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
 
 
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
-def test_what_was_unlinked_goes_before_what_takes_its_name(
+def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State, then: str
 ) -> None:
     runner.clean.clear()
@@ -250,10 +252,10 @@ def test_what_was_unlinked_goes_before_what_takes_its_name(
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
-def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
+def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_ends(
     queue: Queue, runner: Runner, put: Put, state: State, ended: str
 ) -> None:
-    """The move has another target: what waited at its source was forgotten."""
+    """The move has another target: a change that waited at its source was forgotten."""
     away = state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
     newer = put()
     queue.add(newer, 0.0)
@@ -268,7 +270,9 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
-def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
+def test_no_more_changes_run_at_once_than_there_are_connections(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
     runner.gate.clear()
     works = [put(str(number)) for number in range(20)]
     for work in works:
@@ -284,7 +288,7 @@ def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Ru
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_newer_bytes_are_the_next_change_when_this_one_ends(
+def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
     queue: Queue, runner: Runner, state: State, writing: bool
 ) -> None:
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
@@ -309,8 +313,8 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
 # -- what fails
 
 
-def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 4: refused for good: it rests until somebody asks for it."""
+def test_a_file_that_was_refused_or_is_on_the_server_is_not_saved(queue: Queue, state: State) -> None:
+    """vfs/semantics.md 4: a file that was refused for good rests until somebody asks for it."""
     refused, saved, nameless = (unsaved(state, name) for name in "abc")
     state.apply(refused, refused="too large")
     state.apply(saved, generation=0)
@@ -318,7 +322,7 @@ def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, sta
     assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
 
 
-def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
+def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     runner.failures[work.seq] = [
         UnavailableError("not now"),
@@ -350,7 +354,7 @@ def test_the_backoff_grows_up_to_a_bound(
     assert len(runner.ran) == 4, "not before its time"
 
 
-def test_while_the_server_is_away_it_is_asked_now_and_then_and_then_all_are_sent(
+def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
@@ -370,7 +374,7 @@ def test_while_the_server_is_away_it_is_asked_now_and_then_and_then_all_are_sent
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_nothing_is_begun_before_the_server_wants_to_be_asked(
+def test_no_change_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
@@ -388,7 +392,7 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
 # -- who waits
 
 
-def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put: Put) -> None:
+def test_commit_returns_when_the_server_has_the_bytes(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     queue.add(work, NEVER)
     queue.commit(work)
@@ -401,7 +405,7 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
-def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
+def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
     refused, once, away = put("1"), put("2"), put("3")
     runner.failures = {
@@ -422,7 +426,7 @@ def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner
 def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
-    """vfs/semantics.md 1.14: nor for a run that finds out whether it is back."""
+    """vfs/semantics.md 1.14: nor for a run that finds out whether the server is back."""
     under_way, other = going(queue, runner, put()), put()
     world.client.health.away = "refused"
     for work in (under_way, other):
@@ -433,7 +437,7 @@ def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     eventually(lambda: under_way.settled)
 
 
-def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
+def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
@@ -460,7 +464,7 @@ def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
     assert not run.waited
 
 
-def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
+def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     inside, outside = going(queue, runner, put("dir/sub/file")), put("dirt")
@@ -480,10 +484,10 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     eventually(lambda: late.settled)
 
 
-def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobody_says_so(
+def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause may end between the look whether it has and the look how long it is."""
+    """The pause may end between the look whether it has ended and the look how long it lasts."""
     pauses = [1.0]
 
     def wait(*, changing: bool = False) -> float:
@@ -495,7 +499,7 @@ def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobod
     eventually(lambda: change.settled)
 
 
-def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
+def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     inside, outside = put("dir/file"), put("other")
@@ -510,7 +514,7 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
     assert queue.drain(20.0, "")
 
 
-def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> None:
+def test_bytes_that_no_change_sends_yet_count_as_left(queue: Queue, state: State) -> None:
     """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
     file = unsaved(state, "dir/file")
     assert [state.left(path).waiting for path in ("dir", "other")] == [True, False]
@@ -519,10 +523,10 @@ def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> 
     assert queue.drain(0.0, "")
 
 
-def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
+def test_a_name_is_at_rest_when_its_begun_change_is_placed(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """vfs/semantics.md 4, rename of a directory; what was not begun goes along, and costs no request."""
+    """vfs/semantics.md 4, rename of a directory; a change that was not begun goes along, and costs no request."""
     begun, unbegun = put("dir/a", begun=True), put("dir/b")
     unlinked = state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
     elsewhere = state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
@@ -533,10 +537,10 @@ def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
     assert all(work.settled for work in (begun, unlinked))
 
 
-def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
+def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """save/protocol.md R10: while it is taken back it may still be on the server under the target's name."""
+    """save/protocol.md R10: while a save is taken back, its item may still be on the server under the target's name."""
     runner.clean.clear()
     work = cancelled(state, "dir/a", tid="begun")
     thread = waiting(lambda: queue.rest("dir"))
@@ -551,7 +555,7 @@ def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
 
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
-def test_nothing_more_is_begun_while_too_much_is_hidden(
+def test_no_change_is_begun_while_too_many_items_are_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
@@ -576,7 +580,7 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
     eventually(lambda: third.settled)
 
 
-def test_what_the_server_does_not_delete_stops_no_save(
+def test_an_item_that_the_server_does_not_delete_stops_no_save(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
@@ -593,7 +597,7 @@ def test_what_the_server_does_not_delete_stops_no_save(
 def test_an_unlink_waits_for_no_room(
     queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: it hides nothing, and on a full server it is what makes room."""
+    """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
     monkeypatch.setattr(module, "_HIDDEN", 0)
     for number in range(2):
         work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
@@ -604,7 +608,7 @@ def test_an_unlink_waits_for_no_room(
         eventually(lambda work=work: work.settled)  # type: ignore[misc]
 
 
-def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
+def test_an_unmount_does_not_wait_for_asides_that_must_wait(queue: Queue, runner: Runner, put: Put) -> None:
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     waits, created = (
         put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)]),
@@ -618,7 +622,7 @@ def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner:
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
-def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: Runner, put: Put) -> None:
+def test_stop_waits_for_running_changes_and_begins_no_more(queue: Queue, runner: Runner, put: Put) -> None:
     running, waits = going(queue, runner, put("1")), put("2")
     thread = waiting(queue.stop)
     eventually(queue._stop.is_set)

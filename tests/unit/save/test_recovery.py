@@ -54,7 +54,7 @@ def left(world: World, stage: Stage, **values: object) -> tuple[File, Change]:
 
 
 def finish(world: World) -> dict[str, bytes]:
-    """What the server shows once all that was taken up is done; nothing hidden stays."""
+    """What the server shows once all changes that were taken up are done; no hidden item stays."""
     for change in list(world.state.changes.values()):
         if change.stage in (Stage.STAGING, Stage.STAGED):
             world.write_back.queue.commit(change)
@@ -89,7 +89,7 @@ def test_placed_is_only_cleaned_up(world: World, remount: Remount) -> None:
 
 @pytest.mark.parametrize("remains", [None, b"ne"], ids=["nothing", "a part"])
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over"])
-def test_what_the_power_took_here_and_the_server_has_is_placed(
+def test_bytes_lost_here_with_the_power_and_staged_on_the_server_are_placed(
     world: World, remount: Remount, remains: bytes | None, over: bool
 ) -> None:
     """Recovery, `staging`, the hidden name: find T, go on."""
@@ -117,10 +117,10 @@ def test_bytes_that_no_record_names_are_removed(world: World, remount: Remount) 
     assert list(again.state.bytes.directory.iterdir()) == [again.state.bytes.path(kept.ino, kept.generation)]
 
 
-def test_bytes_that_the_power_may_have_taken_are_given_to_nobody_who_opens_the_file(
+def test_bytes_that_the_power_may_have_taken_are_not_shown_to_a_program(
     world: World, remount: Remount
 ) -> None:
-    """vfs/semantics.md 4.4: they come back beside the name, and what the server has is what is read there."""
+    """vfs/semantics.md 4.4: they come back beside the name, and a read of the name shows the server's version."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
     world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))

@@ -34,7 +34,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     assert world.namespace.told == ["publish new"]
 
 
-def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> None:
+def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: World, rename: Rename) -> None:
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
@@ -54,7 +54,7 @@ def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rena
     assert world.context.unsure_until("a") > 0
 
 
-def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(
+def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
     world: World, rename: Rename
 ) -> None:
     """vfs/semantics.md 2.4; 5: look at the server first."""
@@ -109,7 +109,7 @@ def failed(call: Any, *arguments: Any) -> int:
 
 
 def test_a_directory_that_took_the_name_stays(world: World, remove: Rename) -> None:
-    """vfs/semantics.md 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
+    """vfs/semantics.md 4, unlink: 404 means look again; a directory that the user did not see is not deleted with its content."""
     gone = world.client.put("a", "file")
     del world.client.items["a"]
     world.client.put("b", "file", None)
@@ -137,7 +137,7 @@ def unlinked(world: World, base: Base) -> Change:
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
-def test_what_the_job_did_to_it_since_stays(world: World, remove: Rename, act: str) -> None:
+def test_a_change_of_the_job_since_the_unlink_stays(world: World, remove: Rename, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     item = world.client.put("a", "file", b"content")
     base = Base.of(item)
@@ -175,8 +175,8 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, in
     assert world.state.changes == {}
 
 
-def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
+def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
+    """save/protocol.md R12: items that a listing shows in the directory from then on must not be forgotten."""
     told: list[list[str]] = []
     watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
     remove.remove_directory(world.client.put("d", "dir", None))
@@ -184,8 +184,8 @@ def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, 
     assert told[-2][-1] == "forget d", "before the journal says that it was taken away"
 
 
-def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: it does not stay under its hidden name until the next mount."""
+def test_cleanup_gets_a_change_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
+    """save/protocol.md R12: the directory does not stay under its hidden name until the next mount."""
     running: list[bool] = []
 
     class Handed(deque[Change]):
@@ -199,7 +199,7 @@ def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: R
     assert running == [False]
 
 
-def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
+def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
     """save/protocol.md R4: a hidden item of ours is named by a record."""
     seen: list[list[str]] = []
     world.client.before["update"] = [
@@ -211,7 +211,7 @@ def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Rename, carried_out: bool) -> None:
-    """save/protocol.md R7: and what is still unsure is not deleted before its time."""
+    """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
     remove.remove_directory(world.client.put("d", "dir", None))
     (change,) = world.state.changes.values()

@@ -22,7 +22,7 @@ OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How the server takes creates is not asked beside what is tested."""
+    """The mount does not ask the server how creates are taken."""
     monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
 
 
@@ -59,7 +59,7 @@ def refuse(error: Exception) -> Callable[[], object]:
 # -- a save
 
 
-def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
+def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.save("dir/file.txt", NEW, old(world))
     assert file.item is not None
@@ -88,7 +88,7 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
 
 
-def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
+def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place."""
     unsynced: list[bool] = []
     world.client.before["update"] = [lambda: unsynced.append(world.state.unsynced)]
@@ -99,10 +99,10 @@ def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> No
 # -- the job in the middle
 
 
-def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
+def test_an_old_find_is_asked_again_before_its_item_is_moved(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R8: after a long upload T is looked at again; what the job has renamed is not ours to move."""
+    """save/protocol.md R8: after a long upload T is looked at again; an item that the job has renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
     monkeypatch.setattr(world.client.health, "latency", 0.0)
     item = old(world)
@@ -111,7 +111,7 @@ def test_a_find_that_is_old_is_asked_again_before_what_it_found_is_moved(
     assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
 
 
-def test_a_job_that_makes_it_again_and_again_is_waited_for(
+def test_a_save_gives_way_for_now_to_a_job_that_makes_the_file_again_and_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, The steps, promote: at most 8 rounds, with backoff."""
@@ -132,7 +132,7 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
 
 
-def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(world: World) -> None:
+def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:
     """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
     world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]
@@ -145,7 +145,7 @@ def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(wo
     assert contents(world) == {"dir/file.txt": OLD}
 
 
-def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> None:
+def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     """save/protocol.md R7: waiting is for answers that never came; "try again later" is an answer."""
     file = world.closed("dir/file.txt", NEW, old(world))
     busy = [refuse(UnavailableError("too many requests", status=429))]

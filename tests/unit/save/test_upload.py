@@ -1,4 +1,4 @@
-"""How new content comes to the server: hidden, or straight where the server was seen to refuse a second create (R9)."""
+"""How new content comes to the server: hidden, or at its target where the server was seen to refuse a second create (R9)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
-def test_it_has_the_permission_that_the_user_gave_the_file_once_it_is_at_its_target(
+def test_an_upload_has_the_users_permission_only_at_its_target(
     world: World, upload: Upload, wish: Permission | None
 ) -> None:
     """A server may refuse to move what is readOnly."""
@@ -70,7 +70,7 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
-def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
+def test_an_item_made_for_a_question_is_in_the_journal_before(world: World, upload: Upload) -> None:
     """save/protocol.md R9: the transaction of a mount's question is a tombstone."""
     seen: list[bool] = []
 
@@ -87,7 +87,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     assert world.context.server.facts.rejects == {}
 
 
-def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
+def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: World, upload: Upload) -> None:
     """save/protocol.md R9: else the second create would be the first, and the server be taken for one that allows two."""
     explained: list[bool] = []
 
@@ -105,7 +105,9 @@ def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, 
     ("why", "direct"),
     [("new", True), ("base", False), ("staged", False), ("suspect", False), ("directory", False)],
 )
-def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str, direct: bool) -> None:
+def test_only_a_new_file_is_created_at_its_target(
+    world: World, upload: Upload, why: str, direct: bool
+) -> None:
     """save/protocol.md R9: new files."""
     upload.ask("dir/file")
     change = put(world)

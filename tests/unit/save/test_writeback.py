@@ -54,7 +54,7 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_what_was_closed_is_known_to_be_on_the_disk_whenever_that_is_synced(
+def test_closed_bytes_are_known_to_be_on_the_disk_after_a_sync(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, Vocabulary, (S): bytes that a sync has covered are not doubted after a loss of power."""
@@ -97,7 +97,7 @@ def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
+def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
     """vfs/semantics.md 4: the upload starts after --write-back-delay; coalesces rewrites."""
     world.write_back.queue.delay = 1.0
     file = opened(world.closed("file", NEW), writable=writing)
@@ -128,7 +128,7 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps
 # -- who makes room
 
 
-def test_a_victim_is_what_was_shown_last(world: World) -> None:
+def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
     """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
     victim = world.write_back.victim
     item = world.client.put("o", "file", OLD)
@@ -140,7 +140,7 @@ def test_a_victim_is_what_was_shown_last(world: World) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
+def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
     """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
     world.write_back.remove_later(item)
@@ -168,7 +168,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
 
 def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
-    """vfs/semantics.md 4, rename: who is told that it failed, and of whose request nothing was sent, has both as they were."""
+    """vfs/semantics.md 4, rename: a program whose rename failed before any request was sent has both files as they were."""
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     # As many hidden items as there may be.
     begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]
@@ -183,7 +183,7 @@ def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> No
 # -- scratch names
 
 
-def test_a_rename_to_a_scratch_name_that_the_disk_has_no_room_for_has_not_happened(
+def test_a_rename_to_scratch_that_the_disk_has_no_room_for_has_not_happened(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = world.client.put("o", "file", OLD)
@@ -204,7 +204,7 @@ def refused(world: World, path: str = "file") -> File:
 
 
 def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
-    """A save over `o` that has set that aside."""
+    """A save over `o` that has set `o` aside."""
     item = world.client.put("o", hidden("file"), OLD)
     world.client.put("n", hidden("file", names.Role.STAGED), NEW)
     file = world.closed("file", NEW)
@@ -220,7 +220,7 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
     return file, change
 
 
-def test_what_was_refused_is_tried_again(world: World) -> None:
+def test_a_refused_file_is_tried_again(world: World) -> None:
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
     assert world.write_back.retry("dir") == ["dir/a"]
@@ -231,7 +231,7 @@ def test_what_was_refused_is_tried_again(world: World) -> None:
     assert world.client.contents[files[1].item_id] == NEW
 
 
-def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> None:
+def test_a_discard_that_waits_for_the_lock_of_a_file_holds_up_no_other_call(world: World) -> None:
     """tables.py, lock order: a File's lock, then the state's."""
     file = refused(world)
     with file.lock:
@@ -246,7 +246,7 @@ def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> N
 
 
 @pytest.mark.parametrize("path", ["file", ""])
-def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
+def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
     """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
     file = refused(world)
     ((given_up, kept),) = world.write_back.discard(path)
@@ -257,7 +257,7 @@ def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: Wor
     assert world.client.done == []
 
 
-def test_what_was_begun_is_taken_back(world: World) -> None:
+def test_a_save_that_was_begun_is_taken_back_by_a_discard(world: World) -> None:
     file, change = begun(world)
     with pytest.raises(FsError, match="just being sent") as caught:
         world.write_back.discard("file")

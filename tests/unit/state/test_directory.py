@@ -71,7 +71,7 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
         ([("/mnt/a", True), ("/mnt/b", False)], "/mnt/b", 1),
     ],
 )
-def test_the_place_of_that_directory_is_taken_else_what_a_mount_left_last(
+def test_a_mount_takes_the_place_of_its_directory_or_else_the_place_that_was_left_last(
     take: Take, left: list[tuple[str, bool]], at: str, taken: int
 ) -> None:
     """`left`: where mounts were, and whether they had a journal."""
@@ -120,7 +120,7 @@ def test_servers_of_this_machine_count_as_one(take: Take, then: str, now: str, s
     assert (take("/mnt/a", now).mount_id == other.mount_id) is same
 
 
-def test_a_place_of_which_the_record_is_lost_is_taken_by_the_next_mount_or_finished(take: Take) -> None:
+def test_a_place_without_its_record_is_taken_or_finished(take: Take) -> None:
     lost = ended(take())
     (lost.path / "mount.json").write_text("{")
     again = places.reopen(places.look(lost.path), URL)
@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
         places.acquire(Path(place), JOB, "/mnt/a", URL)
 
 
-def test_of_mounts_that_start_at_once_one_has_the_directory(take: Take) -> None:
+def test_a_single_mount_of_several_that_start_at_once_has_the_directory(take: Take) -> None:
     def taken(_: int) -> str:
         try:
             return str(take().path)

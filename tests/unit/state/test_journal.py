@@ -1,4 +1,4 @@
-"""The journal: what is written is there again, what is damaged is said so, and room is spared for what has happened."""
+"""The journal: written records come back, damage is told, and room is spared for records of what has happened."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O
 
 
 @NO_ROOM
-def test_what_has_happened_is_recorded_on_a_full_disk_too(
+def test_a_change_that_has_happened_is_recorded_on_a_full_disk_too(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     refuses(journal, "file", said)
@@ -156,8 +156,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(small_disk: Path) -> None:
-    """vfs/semantics.md 4.41; 4, A full disk: what records what has happened takes from some spare room."""
+def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(small_disk: Path) -> None:
+    """vfs/semantics.md 4.41; 4, A full disk: records of what has happened take from some spare room."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:
@@ -181,10 +181,10 @@ def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(sm
         assert (len(journal.load(Change)), journal.tombstone("1999")) == (accepted + 1, True)
 
 
-def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_next_start_takes(
+def test_the_spare_room_is_real_blocks_given_by_halves_with_a_rest_for_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4, A full disk: another program may take what is given up; a mount starts all the same."""
+    """vfs/semantics.md 4, A full disk: another program may take the room that is given up; a mount starts all the same."""
     path = tmp_path / "spare"
     monkeypatch.setattr(journals, "_SPARE", 1 << 20)
     spare = Spare(path)
@@ -198,7 +198,7 @@ def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_n
     assert path.stat().st_size == 1 << 20
 
 
-def test_what_a_failing_disk_refuses_is_an_error_and_is_tried_again(journal: Journal) -> None:
+def test_a_write_that_a_failing_disk_refuses_is_an_error_and_can_be_tried_again(journal: Journal) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO."""
     refuses(journal, "change", "disk I/O error")
     for new in (False, True):
@@ -259,9 +259,7 @@ def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, record: str) -> None
 
 
 @pytest.mark.parametrize("found", [b"this is no database" * 100, b"", None], ids=["garbage", "empty", "none"])
-def test_a_journal_that_is_damaged_or_gone_is_refused_and_what_is_there_stays(
-    path: Path, found: bytes | None
-) -> None:
+def test_a_damaged_or_missing_journal_is_refused_and_the_files_stay(path: Path, found: bytes | None) -> None:
     """design.md, Things to know: it is never taken for an empty one."""
     if found is not None:
         path.write_bytes(found)

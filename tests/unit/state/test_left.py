@@ -20,7 +20,7 @@ def test_a_mount_that_wrote_nothing_has_left_nothing(tmp_path: Path) -> None:
     assert left_in(tmp_path) == Left([], [], [])
 
 
-def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(tmp_path: Path) -> None:
+def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     journal.write(
         (File(1, path="new", generation=1, size=10), {}),

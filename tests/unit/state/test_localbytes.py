@@ -28,7 +28,7 @@ def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> P
     return local.path
 
 
-def test_what_is_written_is_read(store: LocalBytes) -> None:
+def test_written_bytes_are_read(store: LocalBytes) -> None:
     local = store.new(7, 1)
     assert local.write(b"hello", 0) == 5
     assert local.write(memoryview(b"!"), 9) == 1
@@ -61,7 +61,7 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
 
 
 @pytest.mark.parametrize("gone", ["source", "disk"])
-def test_what_the_disk_does_not_have_is_an_input_output_error(
+def test_a_missing_file_or_directory_of_the_disk_is_an_input_output_error(
     store: LocalBytes, tmp_path: Path, gone: str
 ) -> None:
     if gone == "disk":
@@ -92,7 +92,7 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count: int) -> None:
+def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):
         sealed(store, generation)
     assert store.waiting
@@ -101,7 +101,7 @@ def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count
     assert store.sync() == []
 
 
-def test_a_sync_that_fails_is_made_up_for_by_the_next(
+def test_a_failed_sync_is_made_up_for_by_the_next_sync(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed(store, 1)
@@ -114,7 +114,7 @@ def test_a_sync_that_fails_is_made_up_for_by_the_next(
     assert store.sync() == [(7, 1)]
 
 
-def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -> None:
+def test_bytes_retired_before_their_sync_need_not_be_there(store: LocalBytes) -> None:
     sealed(store, 1).unlink()
     assert store.sync() == [(7, 1)]
     sealed(store, 2)
@@ -123,7 +123,7 @@ def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -
     assert store.waiting, "they are removed once the journal that does not name them is on the disk"
 
 
-def test_what_can_not_be_read_is_told_from_what_is_not_there(store: LocalBytes) -> None:
+def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None:
     store.path(7, 2).symlink_to(store.path(7, 2))
     assert store.open(7, 3) is None
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_what_can_not_be_read_is_told_from_what_is_not_there(store: LocalBytes) 
         store.open(7, 2)
 
 
-def test_what_the_disk_does_not_let_go_keeps_nothing_else(store: LocalBytes) -> None:
+def test_bytes_that_the_disk_does_not_delete_keep_no_others(store: LocalBytes) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the next sync has it on the disk all the same."""
     store.path(7, 1).mkdir()
     gone = sealed(store, 2)
@@ -142,7 +142,7 @@ def test_what_the_disk_does_not_let_go_keeps_nothing_else(store: LocalBytes) -> 
     assert (store.waiting, gone.exists(), store.path(7, 1).exists()) == (False, False, True)
 
 
-def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: LocalBytes) -> None:
+def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: LocalBytes) -> None:
     path = sealed(store, 5)
     local = store.open(7, 5)
     assert local is not None
@@ -159,10 +159,10 @@ def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: Loca
     assert caught.value.errno == errno.EIO
 
 
-def test_what_of_a_write_the_disk_has_taken_is_not_left_behind_the_end(
+def test_a_failed_write_leaves_no_bytes_behind_the_end(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: else it would be taken for not whole, and the next append be torn."""
+    """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
     local, real, left = store.new(7, 1), os.pwrite, [5]
 
     def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:
@@ -202,7 +202,7 @@ def test_a_copy_that_the_disk_refuses_leaves_nothing(
 
 
 @pytest.mark.parametrize("told", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, None])
-def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(told: int | None) -> None:
+def test_an_error_of_the_disk_never_looks_like_an_answer_about_the_file(told: int | None) -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
     expected = told if told in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else errno.EIO
     assert failure(OSError(told, "the disk")) == expected

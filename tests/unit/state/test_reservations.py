@@ -24,7 +24,7 @@ def reservations() -> Reservations:
 
 
 def elsewhere(ask: Callable[[], T]) -> T:
-    """What another thread is answered."""
+    """The result of the call in another thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(ask).result(20)
 
@@ -55,7 +55,7 @@ def test_names_that_touch_are_changed_one_after_the_other(
     assert not waits(reservations, other)
 
 
-def test_who_waits_goes_on_when_the_name_is_free(reservations: Reservations) -> None:
+def test_a_waiting_thread_goes_on_when_the_name_is_free(reservations: Reservations) -> None:
     entered = threading.Event()
 
     def second() -> None:

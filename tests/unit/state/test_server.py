@@ -13,7 +13,7 @@ from jobfs.state.server import KnownServer, ServerFacts
 URL = "https://api.example.com"
 
 
-def test_what_is_learned_is_known_of_that_server_only(tmp_path: Path) -> None:
+def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
     KnownServer(tmp_path, URL).learn(
         forms={Kind.FILE: Form("json", False)}, rejects={Kind.FILE: True, Kind.DIRECTORY: False}
     )
@@ -30,14 +30,14 @@ def test_what_is_learned_is_known_of_that_server_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "\x00", '{"forms": {"file": ["xml", true]}}', '{"ranges": 7}']
 )
-def test_a_file_that_is_damaged_is_as_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_counts_as_no_file(tmp_path: Path, text: str) -> None:
     KnownServer(tmp_path, URL).learn(ranges=True)
     (file,) = (tmp_path / "servers").glob("*.json")
     file.write_text(text)
     assert KnownServer(tmp_path, URL).facts == ServerFacts()
 
 
-def test_where_the_disk_refuses_it_is_known_to_this_mount(
+def test_facts_that_the_disk_refuses_are_known_to_this_mount(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "servers").write_text("a file")

@@ -65,7 +65,7 @@ def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what is shown
 
 
-def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
+def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(state: State) -> None:
     """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state
     file = written(state, "dir/b")
@@ -79,7 +79,7 @@ def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
     assert not state
 
 
-def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
+def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:
     """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
     assert state.hidden("dir/a")
@@ -95,7 +95,7 @@ def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
     assert not state
 
 
-def test_everything_below_a_directory_that_is_this_machines_word_is_found(state: State) -> None:
+def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
@@ -125,7 +125,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
 # -- which file is which
 
 
-def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> None:
+def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:
     """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     assert state.number(ITEM) == inode_number("one")
     file = written(state, "dir/a", item=ITEM)
@@ -138,7 +138,7 @@ def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> Non
     assert again(state).number(saved) == file.ino
 
 
-def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) -> None:
+def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
     file = state.open(ITEM)
     renamed = replace(ITEM, path="new/a")
@@ -149,7 +149,7 @@ def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) 
     assert state.number(renamed) != file.ino
 
 
-def test_what_nothing_needs_is_let_go_of(state: State) -> None:
+def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     needed = {
         "handle": state.open(replace(ITEM, id="1", path="1")),
@@ -235,7 +235,7 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
 # -- changes of one name
 
 
-def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first(state: State) -> None:
+def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first(state: State) -> None:
     first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
     other = state.change(Verb.PUT, "b")
     assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
@@ -285,7 +285,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
 # -- sync
 
 
-def test_a_sync_covers_bytes_and_rows_and_removes_what_is_no_longer_named(state: State) -> None:
+def test_a_sync_covers_bytes_and_rows_and_removes_bytes_that_no_row_names(state: State) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes."""
     file, gone = written(state, "a"), written(state, "gone")
     state.write(edit(file, boot="this boot"))
@@ -318,10 +318,10 @@ def test_nothing_is_removed_before_the_journal_is_on_the_disk(
 
 
 @pytest.mark.parametrize("step", ["write", "sync"])
-def test_what_a_sync_that_failed_had_to_do_the_next_one_does(
+def test_the_next_sync_does_the_work_of_a_failed_sync(
     state: State, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A full disk gets the room of what is no longer needed, and bytes that are on the disk are known to be."""
+    """A full disk gets the room of bytes that are no longer needed, and bytes on the disk are known to be there."""
     file = written(state, "a")
     state.write(edit(file, boot="this boot"))
     state.unname(written(state, "gone"))
@@ -338,7 +338,7 @@ def test_what_a_sync_that_failed_had_to_do_the_next_one_does(
     assert {found.boot for found in again(state).files()} == {""}
 
 
-def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), []
     real = os.fdatasync
@@ -368,7 +368,7 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
 # -- what is remembered of items
 
 
-def test_what_is_remembered_of_an_item_survives_a_remount_and_goes_with_it(
+def test_remembered_attributes_survive_a_remount_and_go_with_their_item(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
@@ -406,7 +406,7 @@ def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
     assert file.ctime_ns > 0
 
 
-def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_lives(state: State) -> None:
+def test_an_implicit_directory_has_times_as_long_as_the_mount_lives(state: State) -> None:
     directory = implicit_directory("x")
     state.touch(directory, content=True)
     state.sync()
@@ -416,7 +416,7 @@ def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_live
     assert again(state).files() == []
 
 
-def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
+def test_an_open_file_whose_item_is_gone_is_a_file_of_its_own(state: State) -> None:
     file = state.open(ITEM)
     opens(file)
     state.write(edit(file, mode=0o755))
@@ -435,7 +435,7 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
     assert (found.path, found.generation) == ("dir/a", file.generation)
 
 
-def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
+def test_an_acknowledged_file_that_is_not_on_the_server_is_unsaved(state: State) -> None:
     file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
     state.write(edit(directory, mode=0o755), new=True)
     scratch = written(state, "a~")
@@ -484,7 +484,7 @@ def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -
     assert not change.is_staged(Item("1", Kind.FILE, "dir/file"))
 
 
-def test_what_is_kept_of_the_replaced_is_what_was_shown_first() -> None:
+def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
     """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
     change = Change(1, Verb.PUT, "file", asides=[Aside("not moved", "h1"), Aside("", "lost")])
     assert change.replaced() is None

@@ -36,7 +36,7 @@ LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True)
      ["create", "existing", "name_forms", "move", "tree", "ranges", "read_only"],
      ServerFacts(forms=SHORT, moves_carry=False, ranges=False)),
 ])  # fmt: skip
-def test_what_a_server_does_is_found_out_and_told(
+def test_a_try_finds_out_and_tells_what_a_server_does(
     server: Server, tried: Tried, switches: dict[str, Any], costly: list[str], facts: ServerFacts
 ) -> None:
     server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
@@ -49,7 +49,7 @@ def test_what_a_server_does_is_found_out_and_told(
     assert server.store.tree() == before
 
 
-def test_a_refused_key_ends_it_before_anything_is_written(server: Server, tried: Tried) -> None:
+def test_a_refused_key_ends_a_try_before_its_first_write(server: Server, tried: Tried) -> None:
     outcome = tried(key="another-key")
     assert list(outcome) == ["directory", "cleared"]
     assert "401" in outcome["directory"].finding.answered
@@ -63,7 +63,7 @@ def test_a_directory_whose_answer_is_lost_is_taken_away(server: Server, tried: T
     assert server.store.tree() == {}
 
 
-def test_one_answer_that_does_not_come_fails_its_own_question_only(server: Server, tried: Tried) -> None:
+def test_a_missing_answer_fails_its_own_question_only(server: Server, tried: Tried) -> None:
     server.faults.next("error_after", on="update", times=1, status=502)
     outcome = tried()
     assert outcome.marked("FAILED") == ["move"], "it has the first update"
@@ -71,7 +71,7 @@ def test_one_answer_that_does_not_come_fails_its_own_question_only(server: Serve
     assert server.store.tree() == {}
 
 
-def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_takes_away_what_was_left(
+def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_rest(
     server: Server, tmp_path: Path, tried: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with trying(server, tmp_path, timeout=1.0) as trial:
@@ -91,7 +91,7 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_takes_away_wha
     assert server.store.tree() == {}
 
 
-def test_a_save_of_a_mount_is_not_taken_for_one_of_a_try(server: Server, tried: Tried) -> None:
+def test_a_save_of_a_mount_is_not_taken_for_a_save_of_a_try(server: Server, tried: Tried) -> None:
     roles = [role for role in Role if role is not Role.TRIED]
     server.store.seed({hidden_path("a", "0" * 12, "0" * 16, role): "a" for role in roles}, age=4000)
     before = server.store.tree()
@@ -132,7 +132,7 @@ def copying(workspace: Workspace, item_id: str, path: Any, permission: Any, life
     ("update", copying, "move"),
     ("find", lambda workspace, path: [], "seen"),
 ])  # fmt: skip
-def test_a_server_that_saves_can_not_rely_on_is_named(
+def test_a_server_on_which_saves_can_not_rely_is_named(
     server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch, method: str, replacement: Any, row: str
 ) -> None:
     monkeypatch.setattr(Workspace, method, replacement)

@@ -1,4 +1,4 @@
-"""Handles: which version each goes on with (vfs/semantics.md 3, Open files are pinned),
+"""Handles: the version that each goes on with (vfs/semantics.md 3, Open files are pinned),
 and when the kernel may keep its pages.
 """
 
@@ -24,8 +24,8 @@ def handle() -> Handle:
     return Handle(File(7), OLD, os.O_RDWR)
 
 
-def test_after_a_save_it_goes_on_with_what_was_saved(handle: Handle) -> None:
-    """save/protocol.md R2: what was saved is the base of the next save; it is young."""
+def test_a_handle_goes_on_with_the_saved_version_after_a_save(handle: Handle) -> None:
+    """save/protocol.md R2: the saved version is the base of the next save; it is young."""
     before, after, saved = Mock(), Mock(), replace(OLD, id="b")
     handle.content = before
     handle.go_on(saved, after)
@@ -41,7 +41,7 @@ def test_a_rename_by_this_mount_is_no_other_version(handle: Handle) -> None:
     assert handle.item == renamed, "that is another file"
 
 
-def test_what_its_program_was_shown_stays_the_base(handle: Handle) -> None:
+def test_the_version_that_was_shown_to_the_program_stays_the_base(handle: Handle) -> None:
     """save/protocol.md, Vocabulary, base: for open-and-write: the version that was opened."""
     followed = replace(OLD, updated_at="2")
     handle.item = followed
@@ -79,7 +79,7 @@ def test_the_same_version_at_the_same_path_keeps_its_pages(pages: KernelPages) -
     assert [visit(pages, "x", version) for version in (OTHER, OTHER, ONE)] == [False, True, False]
 
 
-def test_nothing_is_kept_while_two_versions_are_open_nor_right_after(pages: KernelPages) -> None:
+def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: KernelPages) -> None:
     visit(pages, "x", OTHER)
     first = opened(pages, "x", ONE)
     second = opened(pages, "x", OTHER)
@@ -90,7 +90,7 @@ def test_nothing_is_kept_while_two_versions_are_open_nor_right_after(pages: Kern
     assert visit(pages, "x", OTHER)
 
 
-def test_a_writer_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
+def test_a_writer_leaves_no_pages_to_be_kept(pages: KernelPages) -> None:
     visit(pages, "x", ONE)
     writer = opened(pages, "x", None)
     assert not visit(pages, "x", ONE)
@@ -98,7 +98,9 @@ def test_a_writer_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
     assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
 
 
-def test_an_open_file_that_goes_on_with_a_newer_version_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
+def test_an_open_file_that_goes_on_with_a_newer_version_leaves_no_pages_to_be_kept(
+    pages: KernelPages,
+) -> None:
     follower = opened(pages, "x", ONE)
     pages.unsure("x")
     follower.item = reader(OTHER).item

@@ -57,14 +57,14 @@ class World:
         return [item.path for item in self.ahead.below("", by_name)]
 
     def read(self, path: str) -> list[str]:
-        """A program reads a file; what is fetched ahead thereupon, which then is on disk."""
+        """A program reads a file; returns the files that are then fetched ahead, which are on disk from then on."""
         self.fetched = []
         self.ahead.reading(self.items[path], None)
         self.on_disk |= {path, *self.fetched}
         return self.fetched
 
     def read_all(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
-        """What was fetched ahead in all, and what the program had to wait for."""
+        """The files that were fetched ahead in all, and those that the program had to wait for."""
         fetched: list[str] = []
         missed = []
         for path in paths:
@@ -91,14 +91,14 @@ def test_a_program_that_reads_everything_waits_for_a_handful_of_files(by_name: b
     assert len(fetched) == len(set(fetched)), "each once"
 
 
-def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
+def test_the_second_file_in_a_row_begins_a_prefetch_and_the_first_does_not() -> None:
     world = World(flat(100))
     order = world.order()
     assert not world.read(order[0])
     assert world.read(order[1])[:3] == order[2:5]
 
 
-def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
+def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
     world = World(flat(50))
     order = world.order()
     world.on_disk |= set(order[:20]) | {order[30]}
@@ -108,8 +108,8 @@ def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
 
 
 @pytest.mark.parametrize(("size", "most"), [(1000, WINDOW_MAX), (1 << 20, 33)])
-def test_what_is_ahead_is_bounded_and_grows_while_it_is_read(size: int, most: int) -> None:
-    """vfs/semantics.md 3.8: bounded in bytes and in number."""
+def test_the_files_fetched_ahead_are_bounded_and_grow_while_they_are_read(size: int, most: int) -> None:
+    """vfs/semantics.md 3.8: prefetch is bounded in bytes and in number."""
     world = World(flat(1000), size)
     ahead = []
     unread: set[str] = set()
@@ -131,7 +131,7 @@ def test_large_files_are_left_to_their_reader() -> None:
     assert order[10] not in fetched
 
 
-def test_a_walk_is_not_run_ahead_of_beyond_the_highest_directory_it_came_through() -> None:
+def test_no_file_is_fetched_beyond_the_highest_directory_that_a_walk_came_through() -> None:
     world = World([*flat(12, "src/a", "src/b", "src/c"), *flat(90, "zoo/x", "abc")])
     order = [path for path in world.order(by_name=True) if path.startswith("src/")]
     fetched, missed = world.read_all(order)

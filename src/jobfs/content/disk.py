@@ -24,7 +24,7 @@ import re
 import shutil
 import threading
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -128,6 +128,8 @@ class DiskCache:
         #: Files in use: unfinished ones, which the index does not count, and whole ones, which are not removed.
         self._open: weakref.WeakSet[CacheFile] = weakref.WeakSet()
         self._index: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        #: How many handles have each content open that the index has: it is not removed.
+        self.pinned: Counter[str] = Counter()
         self._used = 0
         self._scanned = False
         #: Why the disk takes no bytes now; "" if it does.
@@ -155,6 +157,23 @@ class DiskCache:
             return None
         right = is_own_file(info) and version.size in (None, info.st_size)
         return info.st_size if right else None
+
+    def pin(self, name: str, size: int | None) -> int | None:
+        """Keep a whole content for one handle more; its length in bytes, None if the index has none of this size."""
+        with self.lock:
+            found = self._index.get(name)
+            if found is None or size not in (None, found):
+                return None
+            self._index.move_to_end(name)
+            self.pinned[name] += 1
+            return found
+
+    def unpin(self, name: str) -> None:
+        """Note that one handle less has this content open."""
+        with self.lock:
+            self.pinned[name] -= 1
+            if not self.pinned[name]:
+                del self.pinned[name]
 
     def open(self, name: str, size: int | None) -> CacheFile | None:
         """A whole content for reading; None if it is not there or damaged."""
@@ -355,7 +374,7 @@ class DiskCache:
             surplus = len(self._index) - max(self.limit // _EACH, _FEW)
             gone: list[str] = []
             if excess > 0 or surplus > 0:
-                used = {file.path for file in self._open}
+                used = {file.path for file in self._open} | {self._path(name) for name in self.pinned}
                 unused = ((name, size) for name, size in self._index.items() if self._path(name) not in used)
                 for name, size in unused:
                     if excess <= 0 and surplus <= len(gone):

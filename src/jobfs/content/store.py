@@ -40,7 +40,7 @@ class Content:
     download: pages that the kernel has kept cost no request.
     """
 
-    __slots__ = ("_closed", "_entry", "_run", "_store", "item", "size", "version")
+    __slots__ = ("_closed", "_entry", "_pinned", "_run", "_store", "item", "size", "version")
 
     def __init__(self, store: ContentStore, item: Item) -> None:
         self.item = item
@@ -48,13 +48,14 @@ class Content:
         self.size: int | None = None
         self._store = store
         self._entry: Entry | None = None
+        self._pinned = False  # the whole content is in the cache, and nobody has read from it yet
         self._run = Run()
         self._closed = False
 
     @property
     def whole(self) -> bool:
-        """True if every byte is on this machine, and stays there until `close`."""
-        return self._entry is not None and self._entry.whole
+        """True if every byte is on this machine, and stays there until `close`, unless a user clears the cache."""
+        return self._pinned if self._entry is None else self._entry.whole
 
     @property
     def stale(self) -> bool:
@@ -154,7 +155,10 @@ class ContentStore:
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
         content = Content(self, item)
-        if self.size(item) is not None:
+        size = self._disk.pin(version_name(content.version), item.size)
+        if size is not None:
+            content.size, content._pinned = size, True
+        elif self.size(item) is not None:
             self.attach(content)
         return content
 
@@ -171,10 +175,10 @@ class ContentStore:
             if entry is None or entry.size != size or not entry.serves_more():
                 entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
             content.size = size
-            if content._closed:
-                # Its program has got bytes already: the bytes that come now have to be proved.
+            if content._closed or content._pinned:
+                # Its program may have got bytes already: the bytes that come now have to be proved.
                 entry.bodies = max(entry.bodies, 1)
-            else:
+            if not content._closed:
                 content._entry = entry
                 entry.pins += 1
         entry.look()
@@ -184,6 +188,9 @@ class ContentStore:
         """A handle is closed: transfers that only it wanted stop soon."""
         with self._lock:
             entry, content._entry, content._closed = content._entry, None, True
+            if content._pinned:
+                content._pinned = False
+                self._disk.unpin(version_name(content.version))
             if entry is not None:
                 entry.pins -= 1
                 entry.linger = time.monotonic() + LINGER
@@ -264,8 +271,9 @@ class ContentStore:
 
     def drop(self, version: Version) -> None:
         """This mount has replaced a version: its content goes, unless somebody has it open."""
-        if version not in self._entries:
-            self._disk.remove(version_name(version))
+        name = version_name(version)
+        if version not in self._entries and name not in self._disk.pinned:
+            self._disk.remove(name)
 
     def learn(self, item: Item, size: int) -> None:
         """Remember the size of a version that was made here, where its item does not tell."""

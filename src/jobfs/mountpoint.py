@@ -122,8 +122,8 @@ def is_dead(path: str) -> bool:
     return False
 
 
-def bounded(work: Callable[[], T], seconds: float) -> T:
-    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself."""
+def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
+    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself. `meanwhile` is done beside it."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -135,6 +135,7 @@ def bounded(work: Callable[[], T], seconds: float) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
+    meanwhile()
     thread.join(seconds)
     if errors:
         raise errors[0]

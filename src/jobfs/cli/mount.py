@@ -77,8 +77,7 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     key = preflight.find_key(settings, logs.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
-    expected = preflight.ask_server(settings, job, key)
-    # Imported only now: this starts threads, or needs libfuse.
+    expected = preflight.ask_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.core import ask_for_more_descriptors
@@ -157,3 +156,12 @@ def _wait(hear: int, child: int) -> int:
     if code not in (1, 2, _UNEXPECTED):
         raise JobfsError("the mount ended before it answered: try --foreground to see why")
     return code
+
+
+def _load_parts() -> None:
+    """Import the modules that start threads or need libfuse, which nothing above does."""
+    from jobfs import mount
+    from jobfs.cli import graph
+    from jobfs.fuse import loop
+
+    del loop, mount, graph

@@ -86,13 +86,18 @@ def make_mount_point(directory: str) -> bool:
     return False
 
 
-def ask_server(settings: Settings, job: str, key: KeySource) -> int:
-    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key."""
-    # Loaded only now, so that help is there at once.
+def ask_server(
+    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
+) -> int:
+    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key.
+
+    `meanwhile` is done while the question is on its way.
+    """
+    # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
     from jobfs.api.client import Client
 
     try:
-        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT)
+        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)
     except TimeoutError:
         raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
     except UnauthorizedError:

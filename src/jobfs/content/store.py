@@ -48,7 +48,7 @@ class Content:
         self.size: int | None = None
         self._store = store
         self._entry: Entry | None = None
-        self._pinned = False  # the whole content is in the cache, and nobody has read from it yet
+        self._pinned = False  # it was whole in the cache when it was opened, and DiskCache.pinned counts it
         self._run = Run()
         self._closed = False
 

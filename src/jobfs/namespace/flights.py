@@ -1,4 +1,4 @@
-"""Requests in the air that several callers may wait for (single flight)."""
+"""Requests in the air that several callers may wait for (single flight), and the pause after a failure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from jobfs.errors import (
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
 #: Of these errors, those that say nothing of the server either.
 NOT_ASKED = (OutOfTimeError, HeldBackError)
+#: Seconds after a failure in which only one call asks again.
+_PAUSE = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -53,3 +55,34 @@ class Flight:
             result(self._over, "what another call has asked for")
         if self.error is not None:
             raise again(self.error)
+
+
+class Breaker:
+    """The last failure of a kind of request: for a second no call but one asks again.
+
+    So a storm of calls on a dead server fails at once, not one by one. The failure of a `hasty` call (see Flight) keeps no other
+    call from asking. Not safe for threads by itself.
+    """
+
+    def __init__(self) -> None:
+        self.error: ApiError | None = None
+        self._hasty = False
+        self._until = 0.0
+        self._succeeded = float("-inf")
+
+    def check(self, now: float) -> None:
+        """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
+        if self.error is None or self._hasty:
+            return
+        if now < self._until:
+            raise again(self.error)
+        self._until = now + _PAUSE
+
+    def succeeded(self, now: float) -> None:
+        """A request was answered."""
+        self.error, self._succeeded = None, now
+
+    def failed(self, error: ApiError, began: float, now: float, *, hasty: bool) -> None:
+        """A request that began at `began` failed. A failure older than the last success is none."""
+        if began >= self._succeeded:
+            self.error, self._hasty, self._until = again(error), hasty, now + _PAUSE

@@ -16,9 +16,9 @@ from functools import partial
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError, again
+from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Flight
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -52,8 +52,6 @@ _FEW = 8
 _ROUNDS = 6
 #: Time without progress after which known names are shown unconfirmed: so many seconds, or so many usual answers if longer.
 _PATIENCE, _TIMES = 2.0, 8
-#: Seconds after a failure in which only one call asks again.
-_PAUSE = 1.0
 #: Failures of a listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for every removal of a directory, at least.
@@ -93,12 +91,8 @@ class Namespace:
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error), clock)
         self._cost = Cost(ttl, kernel_timeout)
-        #: Why the server could not be asked the last time, and when one call may ask again; None: all may.
-        self._failure: ApiError | None = None
-        self._asks_at: float | None = None
-        #: Why the last listing alone failed, and when another one may be tried.
-        self._unlisted: ApiError | None = None
-        self._lists_at = 0.0
+        self._breaker = Breaker()
+        self._listings = Breaker()  # for failures of listings alone
         self._flights: dict[str | None, Flight] = {}  # None: the listing
         self._closed = False
 
@@ -220,7 +214,7 @@ class Namespace:
         """The server's tree as it is known now."""
         with self._lock:
             known, cost = self._known, self._cost
-            error = self._client.health.away or self._failure or self._unlisted
+            error = self._client.health.away or self._breaker.error or self._listings.error
             age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
@@ -238,7 +232,7 @@ class Namespace:
     @property
     def unreachable(self) -> bool:
         """True if the server could not be asked the last time."""
-        return self._failure is not None or self._client.health.away is not None
+        return self._breaker.error is not None or self._client.health.away is not None
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -252,7 +246,7 @@ class Namespace:
         """The answer to our own create or update: the item now is at its path, with all that was below it."""
         with self._lock:
             self._known.publish(item)
-            self._failure = None
+            self._breaker.succeeded(self._clock())
 
     def forget(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
@@ -295,8 +289,8 @@ class Namespace:
         if shown is not None and shown.implicit:
             return True
         known, cost, now = self._known, self._cost, self._clock()
-        if self._unlisted is not None or not known.snapshots:
-            return self._unlisted is None
+        if self._listings.error is not None or not known.snapshots:
+            return self._listings.error is None
         unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
         return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot.began, max_age)
 
@@ -305,10 +299,8 @@ class Namespace:
         if None in self._flights:
             return self._flights[None], False
         self._check(insists=insists)
-        if self._unlisted is not None and not insists:
-            if self._clock() < self._lists_at:
-                raise again(self._unlisted)
-            self._lists_at = self._clock() + _PAUSE
+        if not insists:
+            self._listings.check(self._clock())
         return self._new_flight(None), True
 
     def _new_flight(self, path: str | None) -> Flight:
@@ -319,12 +311,8 @@ class Namespace:
         """Raises the error of calls just before; not if the caller `insists`: it has something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
-        if insists or self._failure is None or self._asks_at is None or self._client.health.away is not None:
-            return
-        now = self._clock()
-        if now < self._asks_at:
-            raise again(self._failure)
-        self._asks_at = now + _PAUSE
+        if not insists and self._client.health.away is None:
+            self._breaker.check(self._clock())
 
     # asking (without the lock)
 
@@ -360,7 +348,7 @@ class Namespace:
             try:
                 self._ride(flight, fly, mine)
             except (ContractError, UnavailableError):
-                if flight.path is not None or self._unlisted is None:
+                if flight.path is not None or self._listings.error is None:
                     raise
 
     def _list_directory(self, path: str, max_age: float | None) -> None:
@@ -436,27 +424,26 @@ class Namespace:
                 del self._flights[flight.path]
             self._known.land(flight.ticket)
             if error is None:
-                self._failure = None
-                self._unlisted = self._unlisted if flight.path is not None else None
+                self._breaker.succeeded(self._clock())
+                if flight.path is None:
+                    self._listings.succeeded(self._clock())
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked, or only its listing is no good. Under the lock.
-
-        The failure of a hasty call keeps no other call from asking.
-        """
-        if flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS):
-            if self._unlisted is None:
-                log.warning("the items can't be listed (%s): names are asked for one by one", error)
-            self._unlisted, self._lists_at = again(error), self._clock() + _PAUSE
-            return
+        """The server could not be asked, or only its listing is no good. Under the lock."""
+        alone = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
+        breaker = self._listings if alone else self._breaker
         hasty = flight.hasty and not self._client.health.out
         # If there is no way to the server, or it stays silent, api/health.py tells of it.
-        if self._failure is None and not (hasty or error.errno == errno.ENETUNREACH):
-            log.warning("the server can't be asked (%s): known names are served as they were", error)
-        self._failure = again(error)
-        self._asks_at = None if hasty else self._clock() + _PAUSE
+        if breaker.error is None and not (hasty or error.errno == errno.ENETUNREACH):
+            log.warning(
+                "the items can't be listed (%s): names are asked for one by one"
+                if alone
+                else "the server can't be asked (%s): known names are served as they were",
+                error,
+            )
+        breaker.failed(error, flight.began, self._clock(), hasty=hasty)
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
@@ -518,5 +505,6 @@ class Namespace:
         """True if the server, which could not be asked, answers again."""
         if not self._client.answers():
             return False
-        self._failure = None
+        with self._lock:
+            self._breaker.succeeded(self._clock())
         return True

@@ -17,7 +17,8 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from jobfs.nodes import Item
+from jobfs.namespace.flights import Breaker
+from jobfs.nodes import Item, implicit_directory
 
 from .world import STALE, World, nothing
 
@@ -282,3 +283,28 @@ def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> 
         assert world.namespace.lookup(f"f{number}") is not None
     asked = [operation for operation, _ in world.server.asked()]
     assert (asked.count("list"), asked.count("find")) == (1, 50)
+
+
+def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(world: World) -> None:
+    """vfs/semantics.md 1: names that are already known go on being served, up to `--stale-if-error`."""
+    a = world.server.file("x/a.txt")
+    world.namespace.refresh()
+    world.server.before = no_listing
+    world.expire()
+    b = world.server.file("x/b.txt")
+    assert world.namespace.children("x") == {"a.txt": a}
+    assert world.namespace.lookup("x/b.txt") == b
+    assert world.namespace.lookup("x") == implicit_directory("x")
+    world.clock.advance(STALE)
+    with pytest.raises(ContractError):
+        world.namespace.children("x")
+
+
+def test_a_failure_that_is_older_than_the_last_success_is_none() -> None:
+    breaker, late = Breaker(), UnavailableError("too late")
+    breaker.failed(late, began=1.0, now=3.0, hasty=False)
+    assert breaker.error is not None
+    breaker.succeeded(4.0)
+    breaker.failed(late, began=2.0, now=5.0, hasty=False)
+    assert breaker.error is None
+    breaker.check(5.0)

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from posixpath import splitext
 from typing import NamedTuple
 
 #: Longest component in bytes of UTF-8 (vfs/semantics.md 1), longest path in `path_length`s (api/wire.md).
@@ -121,9 +122,7 @@ def hostile(path: str) -> str | None:
     if "\0" in path:
         return "contains a NUL"
     for part in path.split("/"):
-        if part == "":
-            return "has an empty component"
-        if part in (".", ".."):
+        if part in ("", ".", ".."):
             return f"has a component {part!r}"
         try:
             length = len(part.encode())
@@ -161,9 +160,8 @@ def other_form(asked: str, shown: str) -> str:
     """
     if asked == shown or _folded(asked) != _folded(shown):
         return ""
-    pairs = zip(map(_plain, asked.split("/")), map(_plain, shown.split("/")), strict=True)
-    name, kept = next(pair for pair in pairs if pair[0] != pair[1])
-    return f"the server keeps the name {name!a} as {kept!a}: choose one that it keeps as it is"
+    asked, shown = (_HIDDEN.sub(r"\4", path) for path in (asked, shown))
+    return f"the server keeps the name {asked!a} as {shown!a}: choose one that it keeps as it is"
 
 
 def _folded(path: str) -> str:
@@ -173,26 +171,18 @@ def _folded(path: str) -> str:
     return folded if hidden is None else join(parent(folded), str(hidden._replace(name="")))
 
 
-def _plain(name: str) -> str:
-    """The name that a hidden name was made of; an ordinary name as it is."""
-    hidden = parse_hidden(name)
-    return name if hidden is None else hidden.name
-
-
 def beside(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
     """`name.<label>-<UTC time>.ext` beside `target`: where a second version of a file is kept and shown."""
     stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     mark = f".{label}-{stamp}" + (f"-{attempt}" if attempt else "")
     directory, name = parent(target), basename(target)
-    stem, dot, ext = name.rpartition(".")
-    if not stem:
-        stem, dot, ext = name, "", ""
+    stem, ending = splitext(name)
     while directory and path_length(directory) + len(mark) + 8 > PATH_MAX:
         directory = parent(directory)
     room = min(NAME_MAX, PATH_MAX - 1 - path_length(directory) - 1) - len(mark)
-    if len((dot + ext).encode()) >= room:
-        stem, dot, ext = name, "", ""
-    return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)
+    if len(ending.encode()) >= room:
+        stem, ending = name, ""
+    return join(directory, _cut(stem, room - len(ending.encode())) + mark + ending)
 
 
 _KEPT = re.compile(r"(.*)\.(conflict|recovered)-\d{8}[Tt]\d{6}[Zz](?:-\d+)?(\.[^./]*)?", re.DOTALL)

@@ -166,7 +166,7 @@ def test_a_create_that_is_answered_with_something_else_is_not_believed(
         (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
         (f"{HIDDEN}a ", f"{HIDDEN}a", "'da ' as 'da'"),
         (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
-        (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs' as 'docs'"),
+        (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
     ],
 )
 def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,8 +24,8 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 #: Seconds after which a mount that does not answer is taken for alive.
 STAT_LIMIT = 2.0
 
-#: A sentence names at most so many files of a program, and so many programs.
-_MOST_FILES, _MOST_PROGRAMS = 3, 5
+#: A sentence names at most so many programs.
+_MOST_PROGRAMS = 5
 
 
 class BusyError(JobfsError):
@@ -43,14 +43,6 @@ class MountInfo(NamedTuple):
     kind: str
     user: int | None
     source: str = ""
-
-
-class Program(NamedTuple):
-    """A running program and what it uses in a mount: paths relative to the mount point, or a phrase."""
-
-    pid: int
-    name: str
-    uses: tuple[str, ...]
 
 
 def mounts() -> list[MountInfo]:
@@ -144,36 +136,30 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
     return results[0]
 
 
-def programs_in(mount: MountInfo) -> list[Program]:
-    """The programs that have something of a mount open, or as their directory, as far as they can be seen.
+def programs_in(mount: MountInfo) -> list[str]:
+    """The programs that have something of a mount open, or as their directory, as far as they can be seen: `vim (42: a.txt)`.
 
     Files that were opened before the mount was detached are found after that too. This process is left out.
     """
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
-            continue
         # The program may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
-            if uses := tuple(dict.fromkeys([*_directory(pid, mount), *_open_files(pid, mount)])):
+            if int(pid) != os.getpid() and (use := next(_uses(pid, mount), None)) is not None:
                 # The name has 15 bytes at most, and may be cut within a character.
-                name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
-                found.append(Program(int(pid), name.strip(), uses))
+                name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+                found.append(f"{name} ({pid}: {use})")
     return found
 
 
-def described(programs: Iterable[Program]) -> str:
-    """Programs and what they use, in one line; a phrase if none is known."""
-    every = [f"{name} ({pid}: {_listed(uses, _MOST_FILES)})" for pid, name, uses in programs]
-    return _listed(every, _MOST_PROGRAMS) or "a program that can't be seen from here"
+def described(programs: list[str]) -> str:
+    """Programs and their pids, in one line; a phrase if none is known."""
+    more = [f"{len(programs) - _MOST_PROGRAMS} more"] if len(programs) > _MOST_PROGRAMS else []
+    return ", ".join([*programs[:_MOST_PROGRAMS], *more]) or "a program that can't be seen from here"
 
 
-def _listed(words: Sequence[str], most: int) -> str:
-    more = [f"{len(words) - most} more"] if len(words) > most else []
-    return ", ".join([*words[:most], *more])
-
-
-def _directory(pid: str, mount: MountInfo) -> Iterator[str]:
+def _uses(pid: str, mount: MountInfo) -> Iterator[str]:
+    """The uses that a program has of a mount: a path in it, or a phrase. Raises OSError."""
     # Not by its path: the directory that the mount covers has the same path. This asks no file system.
     handle = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
     try:
@@ -181,29 +167,18 @@ def _directory(pid: str, mount: MountInfo) -> Iterator[str]:
             yield "current directory"
     finally:
         os.close(handle)
-
-
-def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:
     for number in os.listdir(f"/proc/{pid}/fd"):
         # It may be closed by now.
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
             # The kernel says on which mount an open file is: paths say nothing once the mount is detached.
             if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
-                yield _inside(path, mount)
+                yield path.removesuffix(" (deleted)").removeprefix(mount.point).lstrip("/") or "."
 
 
 def _mount_number(file: str) -> str:
     with open(file) as lines:
         return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-
-
-def _inside(path: str, mount: MountInfo) -> str:
-    """A path as it is in the mount; if the mount is detached, the kernel gives only that part."""
-    path = path.removesuffix(" (deleted)")
-    if path == mount.point:
-        return "."
-    return path.removeprefix(mount.point if path.startswith(f"{mount.point}/") else "").lstrip("/") or "."
 
 
 def _unescaped(word: str) -> str:

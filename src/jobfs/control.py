@@ -119,17 +119,15 @@ class Server:
             self._busy.discard(threading.current_thread())
 
     def _handle(self, request: Any, conversation: Conversation) -> dict[str, Any]:
-        name = str(request.get("call")) if isinstance(request, dict) else ""
-        handler = self._handlers.get(name)
-        if handler is None:
-            return {"error": f"the running mount does not know {name!r}: it is another version of jobfs"}
         try:
-            return {"result": handler(request.get("args") or {}, conversation)}
+            return {"result": self._handlers[request["call"]](request.get("args") or {}, conversation)}
         except JobfsError as error:
             return {"error": str(error), "errno": error.errno}
         except Exception:
-            _log.exception("control call %s failed", name)
-            return {"error": f"the mount could not answer {name}: see its log"}
+            _log.exception("the control call %s failed", request)
+            return {
+                "error": "the mount could not answer: see its log, and whether it is of this version of jobfs"
+            }
 
 
 def call(

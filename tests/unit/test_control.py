@@ -60,14 +60,10 @@ def test_a_broken_handler_is_logged_and_answered(
     serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     place = serve(broken=lambda args, conversation: args["missing"])
-    with pytest.raises(FsError, match="see its log"):
-        call(place, "broken")
-    assert "broken" in caplog.text
-
-
-def test_an_unknown_call_is_told_apart(serve: Callable[..., Path]) -> None:
-    with pytest.raises(FsError, match="another version"):
-        call(serve(), "unheard-of")
+    for name in ("broken", "unheard-of"):
+        with pytest.raises(FsError, match="see its log, and whether it is of this version"):
+            call(place, name)
+        assert name in caplog.text
 
 
 def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:

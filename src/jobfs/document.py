@@ -6,7 +6,8 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict
 
 SCHEMA = 3
 
@@ -153,3 +154,20 @@ def problems(status: Status) -> list[str]:
         f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: jobfs recover {status['job_id']}"
         for slot in status["other_slots"]
     ]
+
+
+def kept(left: Sequence[Any]) -> str:
+    """What is left when a mount ends, in one line, "" if nothing is."""
+    return f"{len(left)} unsent: kept for the next mount of this job: {describe(left)}" if left else ""
+
+
+def describe(left: Sequence[Any], most: int = 10) -> str:
+    """The paths in `left`, or in its entries, in one line; refused files, which are not tried again by themselves, are marked."""
+    paths = [
+        entry
+        if isinstance(entry, str)
+        else entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed")
+        for entry in left
+    ]
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more

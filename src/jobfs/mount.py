@@ -18,15 +18,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
-from jobfs.draining import drain, kept
+from jobfs.document import Unsent, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
-from jobfs.service import ServiceManager
+from jobfs.process import tell_manager
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
 
@@ -44,8 +45,6 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
 #: Seconds between looks at what other threads and programs do.
 _LOOK = 0.1
-#: Seconds after which the service manager hears how much is unsent.
-_TELL = 1.0
 #: Seconds in which threads end that nothing holds up.
 _INSTANT = 0.5
 
@@ -107,9 +106,9 @@ class Mount:
         self._end: float | None = None
         self._sent = Sent(0, 0)
         # Programs that are started from here on do not get the variable: they are not the service.
-        self._manager = ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))
+        self._manager = os.environ.pop("NOTIFY_SOCKET", None)
         self._finished = threading.Event()
-        self._left: list[Any] = []
+        self._left: list[Unsent] = []
         threading.Thread(target=self._take_signals, name="signals", daemon=True).start()
 
     @property
@@ -120,6 +119,7 @@ class Mount:
     def start(self, build: Callable[[], Mounted]) -> None:
         """Build, mount, and return once the kernel and the control socket are answered."""
         self._mounted = mounted = build()
+        self._drain = partial(drain, mounted.vfs, self._settings.timeout)
         try:
             with within():
                 mounted.vfs.start()
@@ -142,7 +142,7 @@ class Mount:
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell callers of umount, and put everything away."""
-        self._manager.tell("READY=1", f"MAINPID={os.getpid()}", _how_much(self._number_unsent()))
+        tell_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
         try:
             on_mounted()
         except BrokenPipeError:
@@ -150,7 +150,7 @@ class Mount:
         except OSError as error:
             _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
-        self._manager.tell("STOPPING=1")
+        tell_manager(self._manager, "STOPPING=1")
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
@@ -224,24 +224,12 @@ class Mount:
         return lambda: self._signals > before
 
     def _until_over(self) -> float | None:
-        """Wait until it is over, or a signal has cut it off. Returns when everything has to be done (monotonic time).
-
-        Meanwhile the service manager, where there is one, hears how much is unsent.
-        """
-        while True:
-            try:
-                reason = self._reasons.get(timeout=_TELL if self._manager.listens else None)
-            except queue.Empty:
-                self._manager.tell(_how_much(self._number_unsent()))
-                continue
-            if not reason:
-                return self._end
-            _log.info("ending: %s", reason)
-            self._manager.tell("STOPPING=1")
-            return self._leave(self._interrupted())
-
-    def _number_unsent(self) -> int:
-        return self._mounted.vfs.number_unsent() if self._manager.listens else 0
+        """Wait until it is over, or a signal has cut it off. Returns when everything has to be done (monotonic time)."""
+        if not (reason := self._reasons.get()):
+            return self._end
+        _log.info("ending: %s", reason)
+        tell_manager(self._manager, "STOPPING=1")
+        return self._leave(self._interrupted())
 
     def _leave(self, again: Callable[[], bool]) -> float:
         """A signal came: drain and wait for open files as long as `timeout`, detach, and end within twice that.
@@ -366,43 +354,24 @@ class Mount:
                 }
         return {"left": self._left}
 
-    # Draining
-
-    def _drain(
-        self,
-        timeout: float | None,
-        progress: Callable[[Sent], None] | None,
-        cancelled: Callable[[], bool],
-        path: str | None = None,
-    ) -> list[Any]:
-        return drain(self._mounted.vfs, path, timeout, progress, cancelled, self._settings.timeout)
-
     def _count(self, sent: Sent) -> None:
         """Note how far the drain at the end is, for callers that wait for it."""
         self._sent = sent
-        self._manager.tell(_how_much(sent.all_files - sent.files))
 
     # What the control socket answers
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
-        at_once: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "status": lambda args: vfs.status(),
-            "info": lambda args: vfs.info(str(args["path"])),
-            "set": lambda args: vfs.set(str(args.pop("path")), args),
-            "retry": lambda args: {"paths": vfs.retry(args.get("path"))},
-            "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
+        # These are waited for, and have a deadline, as a system call has.
+        in_time = within(self._settings.timeout)
+        return {
+            "status": in_time(lambda args, conversation: vfs.status()),
+            "info": in_time(lambda args, conversation: vfs.info(str(args["path"]))),
+            "set": in_time(lambda args, conversation: vfs.set(str(args.pop("path")), args)),
+            "retry": in_time(lambda args, conversation: {"paths": vfs.retry(args.get("path"))}),
+            "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
+            "flush": self._answer_flush,
+            "umount": self._answer_umount,
         }
-        handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
-        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
-
-    def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
-        """A handler whose answer is waited for, and has a deadline, as a system call has."""
-
-        def handler(args: dict[str, Any], conversation: Conversation) -> Any:
-            with within(self._settings.timeout):
-                return answer(args)
-
-        return handler
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")
@@ -411,6 +380,40 @@ class Mount:
                 self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
         left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, path)
         return {"left": left}
+
+
+def drain(
+    vfs: Vfs,
+    patience: float,
+    timeout: float | None,
+    progress: Callable[[Sent], None],
+    cancelled: Callable[[], bool],
+    path: str | None = None,
+) -> list[Unsent]:
+    """Send everything unsent (at or below `path`). Returns what is left when that ends, or after `timeout` seconds.
+
+    It also ends once `cancelled()`, or after 1.25 times `patience` seconds without progress: an attempt fails after `patience`
+    seconds without progress, and by then the next one has begun.
+    """
+    files, size, moved = 0, 0, time.monotonic()
+
+    def going_on(sent: Sent) -> None:
+        nonlocal files, size, moved
+        # Once nothing is unsent, items that were set aside are cleaned up, which has a bound of its own.
+        cleaning = sent.files == sent.all_files and not vfs.unsent(path)
+        if sent.files > files or sent.bytes > size or cleaning:
+            files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
+        if cancelled() or time.monotonic() - moved >= 1.25 * patience:
+            raise InterruptedError
+        progress(sent)
+
+    try:
+        return vfs.flush_all(path, timeout, going_on)
+    except InterruptedError:
+        pass
+    except Exception:
+        _log.exception("sending failed")
+    return vfs.unsent(path)
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:
@@ -432,11 +435,6 @@ def mount_options(settings: Settings, job: str) -> list[str]:
     ]
     options += ["noexec"] * settings.noexec
     return options + ["ro"] * settings.read_only + ["allow_other"] * settings.allow_other
-
-
-def _how_much(unsent: int) -> str:
-    """What the service manager shows of unsent files."""
-    return f"STATUS={unsent} unsent" if unsent else "STATUS=everything is sent"
 
 
 def _within(end: float | None, most: float = float("inf")) -> float:

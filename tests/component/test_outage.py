@@ -16,9 +16,9 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.api.deadline import within
-from jobfs.draining import drain
 from jobfs.emulator import Server
 from jobfs.errors import UnavailableError
+from jobfs.mount import drain
 
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
 #: --timeout where nobody may wait for the server: longer than all that is done takes.
@@ -264,7 +264,7 @@ def test_a_rename_over_a_file_that_gets_nowhere_leaves_both(
     with pytest.raises(UnavailableError):
         work.vfs.rename("new", "old")
     server.faults.rate("unavailable", 1.0)
-    assert drain(work.vfs, None, None, None, lambda: False, 0.5) == []
+    assert drain(work.vfs, 0.5, None, lambda sent: None, lambda: False) == []
     server.faults.clear()
     settled(work, {"new": NEW, "old": OLD})
 

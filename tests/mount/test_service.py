@@ -61,7 +61,7 @@ def service(mounted: MountedJob, manager: Manager, command: list[str]) -> Iterat
 
 
 def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
-    """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, how much is unsent, stopping."""
+    """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, stopping."""
     mounted = mount(start=False, write_back_delay=0.2)
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
     printed = mounted.jobfs("systemd-unit", server.job, mounted.path, *options)
@@ -72,10 +72,6 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
         assert manager.told("READY") == "1"
         assert os.listdir(mounted.path) == []
         assert int(manager.told("MAINPID")) == process.pid == mounted.status()["pid"]
-        with server.down():
-            (mounted.path / "file").write_bytes(b"content")
-            manager.hears("STATUS", "1 unsent")
-        manager.hears("STATUS", "everything is sent")
         (mounted.path / "last").write_bytes(b"at the end")
         stop = subprocess.run(
             shlex.split(unit["ExecStop"].removeprefix("-")),
@@ -87,7 +83,7 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
         assert (stop.returncode, stop.stderr) == (0, "")
         manager.hears("STOPPING", "1")
         assert process.wait(20) == 0
-    assert visible(server) == {"file": b"content", "last": b"at the end"}
+    assert visible(server) == {"last": b"at the end"}
 
 
 def test_a_mount_in_the_background_says_which_process_it_is(server: Server, mount: Mount) -> None:

@@ -1,8 +1,17 @@
-"""The options that a mount is made with."""
+"""The options that a mount is made with; when its draining ends, and what that leaves."""
 
 from __future__ import annotations
 
-from jobfs.mount import mount_options
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.mount.memory_vfs import MemoryVfs
+
+from jobfs.document import describe, kept
+from jobfs.mount import drain, mount_options
+from jobfs.nodes import Sent
 from jobfs.settings import load
 
 JOB = "j" * 24
@@ -23,3 +32,86 @@ def test_the_user_option_of_fstab_implies_noexec() -> None:
     assert "noexec" in mount_options(load({}, ["ro,user,noexec,nosuid,nodev,_netdev"]), JOB)
     assert "noexec" not in mount_options(load({}, ["user,noexec", "exec"]), JOB)
     assert "noexec" not in mount_options(load({}, ["rw,_netdev"]), JOB)
+
+
+class DrainedVfs(MemoryVfs):
+    """Drains when it is told to; until then unsent files stay, and `on_look` tells the progress at each look."""
+
+    def __init__(self, on_look: Callable[[int], Sent]) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self.left = ["a", "b"]
+        self.on_look = on_look
+
+    def flush_all(
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
+    ) -> list[str]:
+        assert progress is not None
+        number = 0
+        while not self.let_go.is_set():
+            threading.Event().wait(0.005)
+            number += 1
+            progress(self.on_look(number))
+        return []
+
+    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+        return [{"path": path} for path in self.left]
+
+
+def draining(vfs: DrainedVfs) -> list[str]:
+    left = drain(vfs, 0.1, None, lambda sent: None, lambda: False)  # type: ignore[arg-type]
+    return [entry["path"] for entry in left]
+
+
+@pytest.mark.parametrize(
+    "how_far",
+    [
+        lambda number: Sent(0, 2, number, 1000),
+        lambda number: Sent(number, 1000),
+        lambda number: Sent(2, 2),
+    ],
+    ids=["bytes move", "files are done", "all is sent, and what was set aside is cleaned up"],
+)
+def test_a_drain_that_gets_on_goes_on(how_far: Callable[[int], Sent]) -> None:
+    def on_look(number: int) -> Sent:
+        if number == 60:
+            vfs.let_go.set()
+        sent = how_far(number)
+        vfs.left = [] if sent.files == sent.all_files else vfs.left
+        return sent
+
+    vfs = DrainedVfs(on_look)
+    assert draining(vfs) == []
+
+
+def broken(number: int) -> Sent:
+    raise ValueError("no journal")
+
+
+@pytest.mark.parametrize(
+    "how_far",
+    [
+        lambda number: Sent(0, 2),
+        lambda number: Sent(0, 2, number % 7, 10),
+        lambda number: Sent(2, 2),
+        broken,
+    ],
+    ids=["still", "again", "all files are sent, and a rename is left", "broken"],
+)
+def test_a_drain_that_does_not_get_on_or_fails_is_not_taken_for_done(how_far: Callable[[int], Sent]) -> None:
+    assert draining(DrainedVfs(how_far)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [
+        ([], ""),
+        (["a", {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
+        ([str(number) for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+        # vfs/semantics.md 4: it is not sent by the next mount.
+        ([{"path": "b", "state": "failed"}], "b (refused by the server: jobfs retry, or jobfs discard)"),
+    ],
+)
+def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
+    assert describe(left) == line
+    assert kept(left) == (f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else "")

@@ -14,7 +14,7 @@ from jobfs.cli.completion import files, mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
 from jobfs.cli.screen import confirmed, sending, tell
-from jobfs.draining import describe
+from jobfs.document import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobfs.api.key import KeySource
 from jobfs.cli.screen import shown, tell
-from jobfs.service import in_journal
+from jobfs.process import in_journal
 
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from jobfs import memory
+from jobfs import process
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
 from jobfs.cli.options import Command, not_empty, setting_options
@@ -86,7 +86,7 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     # grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
-    memory.keep_little()
+    process.keep_little()
     ask_for_more_descriptors()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:

@@ -17,7 +17,7 @@ from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, setting_options
 from jobfs.cli.running import left_by
 from jobfs.cli.screen import confirmed, sending, tell
-from jobfs.draining import kept
+from jobfs.document import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
 from jobfs.settings import Settings, load

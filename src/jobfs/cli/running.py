@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jobfs import control
 from jobfs.cli.screen import counted, tell
-from jobfs.draining import kept
+from jobfs.document import kept
 from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
 from jobfs.names import CONTROL_DIR

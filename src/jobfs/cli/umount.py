@@ -14,7 +14,7 @@ from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.control import NoMountError
-from jobfs.draining import describe, kept
+from jobfs.document import describe, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
 from jobfs.state.directory import Found, in_use

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs import memory, names
+from jobfs import names, process
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
@@ -135,7 +135,7 @@ class WriteBack:
         while not self._stopping.wait(_TIDY_EVERY):
             now, number = time.monotonic(), self.namespace.snapshot_number
             if now - given_back > _GIVE_BACK_EVERY:
-                memory.give_back()
+                process.give_back()
                 given_back = now
             again = self.context.look_again
             try:

@@ -145,10 +145,6 @@ class Vfs(Attributes, Tree, Files):
             if time.monotonic() >= end:
                 return
 
-    def number_unsent(self) -> int:
-        """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
-        return len(self._state.left().files)
-
     def unsent(self, path: str | None = None) -> list[Unsent]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
         return self._report.unsent(path or "")

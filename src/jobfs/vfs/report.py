@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jobfs import document, names, service
+from jobfs import document, names, process
 from jobfs.api import deadline
 from jobfs.api.client import Client
 from jobfs.api.models import Instance
@@ -79,7 +79,7 @@ class Report:
             "pid": os.getpid(),
             "read_only": self._settings.read_only,
             "state_dir": str(self._slot.path),
-            "log": service.log_goes_to(),
+            "log": process.log_goes_to(),
             "job": self._described_job(),
             "server": {
                 "answering": health.answering,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs import service
+from jobfs import process
 from jobfs.cli import logs
 
 
@@ -144,4 +144,4 @@ def test_a_log_that_goes_to_the_journal_gets_no_file(tmp_path: Path, monkeypatch
     assert logs.keep_in(tmp_path / "log") is False
     assert not (tmp_path / "log").exists()
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
-    assert not service.in_journal()
+    assert not process.in_journal()

@@ -13,7 +13,7 @@ from jobfs.document import Unsent
 from jobfs.errors import REFUSALS
 from jobfs.names import within
 from jobfs.state.journal import Journal
-from jobfs.state.localbytes import Local, path_of
+from jobfs.state.localbytes import path_of
 from jobfs.state.records import Change, File, Stage, Verb
 
 
@@ -35,9 +35,8 @@ class Left(NamedTuple):
 
     def told(self) -> list[Unsent]:
         """An entry for each."""
-        opened = [_entry(f.path or "", f.local.size, "open and changed") for f in self.opened if f.local]
-        changes = [_entry(change.target, 0, "", change) for change in self.changes]
-        return [*map(_file_entry, self.files), *opened, *changes]
+        opened = [_entry(file, "open and changed") for file in self.opened]
+        return [*map(_entry, self.files), *opened, *map(_entry, self.changes)]
 
 
 def left_of(
@@ -51,7 +50,7 @@ def left_of(
     """What is left at or below `under`. `unclosed`: see State; `cleaning`: with Changes that have only cleanup left."""
     here = [file for file in files if file.path and within(file.path, under)]
     closed = [file for file in here if file.unsent or file in unclosed]
-    opened = [f for f in here if f.local and not (f.stays or f.generation or f in unclosed)]
+    opened = [f for f in here if f.draft and not (f.stays or f.generation or f in unclosed)]
     rest = [change for change in changes if within(change.target, under) and _is_left(change, cleaning)]
     return Left(sorted(closed, key=lambda file: file.generation), opened, rest)
 
@@ -68,15 +67,15 @@ def _is_left(change: Change, cleaning: bool) -> bool:
     return True
 
 
-def _file_entry(file: File) -> Unsent:
-    waits = file.handles and not (file.change and file.change.attempts)
-    reason = file.refused or ("open in a program" if waits else "")
-    return _entry(file.path or "", file.size, reason, file.change, refused=file.refused != "")
-
-
-def _entry(
-    path: str, size: int, reason: str, change: Change | None = None, *, refused: bool = False
-) -> Unsent:
+def _entry(record: File | Change, reason: str = "") -> Unsent:
+    size, refused = 0, ""
+    if isinstance(record, File):
+        path, change, refused = record.path or "", record.change, record.refused
+        size = record.size if record.generation or record.local is None else record.local.size
+        waits = record.handles and not (change and change.attempts)
+        reason = refused or reason or ("open in a program" if waits else "")
+    else:
+        path, change = record.target, record
     state = "dirty" if change is None else "uploading" if change.running else str(change.stage)
     return {
         "path": path,
@@ -100,23 +99,15 @@ def until(due: float) -> float:
 
 
 def left_in(directory: Path) -> Left:
-    """What is left, by the journal of a state directory that no mount holds. Raises UsageError if it can't be read."""
+    """What the next mount of a state directory has to do, by its journal. Raises UsageError if that can't be read."""
     path = directory / "journal.db"
     if not os.path.lexists(path):
         return Left([], [], [])
     with contextlib.closing(Journal(path)) as journal:
-        return left_to_next(journal, directory)
-
-
-def left_to_next(journal: Journal, directory: Path) -> Left:
-    """What the next mount of a state directory has to do, as this journal says."""
-    files, changes = journal.load(File), journal.load(Change)
+        files, changes = journal.load(File), journal.load(Change)
     known = {file.ino: file for file in files}
     for change in changes:
         change.file = known.get(change.ino)
-    for file in files:
-        path = path_of(directory / "bytes", file.ino, file.draft)
-        with contextlib.suppress(OSError):
-            if file.draft and (size := path.stat().st_size):
-                file.local = Local(journal.lock, path, file.draft, size)
-    return left_of(files, changes, cleaning=True)
+    left, local = left_of(files, changes, cleaning=True), directory / "bytes"
+    drafts = [(file, path_of(local, file.ino, file.draft)) for file in left.opened]
+    return left._replace(opened=[file for file, path in drafts if path.exists() and path.stat().st_size])

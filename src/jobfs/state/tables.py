@@ -36,6 +36,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,51 @@ from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
 from jobfs.state.localbytes import BOOT, Local, LocalBytes
 from jobfs.state.records import Change, File, Record, Stage, Verb
-from jobfs.state.reservations import Reservations
 
 Edit = tuple[Record, dict[str, Any]]
+
+
+@dataclass(eq=False)
+class Reservation:
+    """Names, and the thread that holds them; `waiting`: Changes to be looked at when the names are free."""
+
+    names: frozenset[str]
+    holder: int
+    waiting: list[Change] = field(default_factory=list)
+
+
+class Reservations:
+    """An operation holds the names that it changes, and all below them, against other operations and new Changes.
+
+    Held across requests; never asked for with a lock held. The state's lock is notified when anything is free again.
+    """
+
+    def __init__(self, lock: threading.Condition, awake: deque[Change]) -> None:
+        self._lock = lock
+        self._awake = awake
+        self._held: list[Reservation] = []
+
+    @contextmanager
+    def held(self, *paths: str) -> Iterator[None]:
+        """Keep these names, and everything below them, from other operations. Raises OutOfTimeError(ETIMEDOUT)."""
+        mine = Reservation(frozenset(paths), threading.get_ident())
+        with self._lock:
+            while any(names.within(n, o) or names.under(o, n) for h in self._held for o in h.names for n in paths):
+                deadline.wait(self._lock, f"{paths[0]} is being changed")
+            self._held.append(mine)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.remove(mine)
+                self._awake.extend(mine.waiting)
+                self._lock.notify_all()
+
+    def against(self, path: str) -> Reservation | None:
+        """The reservation by which somebody else holds this name against a change of the server; None if it may start."""
+        with self._lock:
+            others = [held for held in self._held if held.holder != threading.get_ident()]
+            return next((h for h in others if any(names.within(path, other) for other in h.names)), None)
 
 
 def edit(record: Record, **changed: Any) -> Edit:

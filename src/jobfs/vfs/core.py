@@ -20,7 +20,7 @@ from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, restore
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
-from jobfs.state.left import left_to_next
+from jobfs.state.left import left_in
 from jobfs.state.localbytes import free
 from jobfs.state.records import Handle
 from jobfs.state.server import KnownServer
@@ -80,7 +80,7 @@ class Vfs(Attributes, Tree, Files):
         A read-only mount leaves the journal as it is: it makes no changing request, ever.
         """
         if self._settings.read_only:
-            self.left_alone = len(left_to_next(self._state.journal, self._directory.path).told())
+            self.left_alone = len(left_in(self._directory.path).told())
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:

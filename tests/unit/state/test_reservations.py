@@ -13,7 +13,7 @@ import pytest
 
 from jobfs.api import deadline
 from jobfs.errors import OutOfTimeError
-from jobfs.state.reservations import Reservations
+from jobfs.state.tables import Reservations
 
 T = TypeVar("T")
 

@@ -12,6 +12,9 @@ class JobfsError(Exception):
 
     errno: int = _errno.EIO
 
+    def __init_subclass__(cls, errno: int | None = None) -> None:
+        cls.errno = errno or cls.errno
+
     def __init__(self, message: str, *, errno: int | None = None) -> None:
         super().__init__(message)
         if errno is not None:
@@ -28,10 +31,8 @@ def again(error: _Error) -> _Error:
     return fresh
 
 
-class UsageError(JobfsError):
+class UsageError(JobfsError, errno=_errno.EINVAL):
     """Bad input; the message is the one sentence the user reads, with the remedy."""
-
-    errno = _errno.EINVAL
 
 
 class FsError(JobfsError):
@@ -53,52 +54,36 @@ class BadRequestError(ApiError):
     """400 with a reason that has no class of its own."""
 
 
-class PathExistsError(BadRequestError):
+class PathExistsError(BadRequestError, errno=_errno.EEXIST):
     """400 "Path already exists"."""
 
-    errno = _errno.EEXIST
 
-
-class NoDirectoryError(BadRequestError):
+class NoDirectoryError(BadRequestError, errno=_errno.ENOENT):
     """400 "Directory not found": the parent directory is not there."""
 
-    errno = _errno.ENOENT
 
-
-class InvalidPathError(BadRequestError):
+class InvalidPathError(BadRequestError, errno=_errno.EINVAL):
     """400 "Invalid path"."""
 
-    errno = _errno.EINVAL
 
-
-class UnauthorizedError(ApiError):
+class UnauthorizedError(ApiError, errno=_errno.EACCES):
     """401: the API key was refused."""
 
-    errno = _errno.EACCES
 
-
-class NotFoundError(ApiError):
+class NotFoundError(ApiError, errno=_errno.ENOENT):
     """404: the item, or the job, is not there."""
 
-    errno = _errno.ENOENT
 
-
-class TooLargeError(ApiError):
+class TooLargeError(ApiError, errno=_errno.EFBIG):
     """413: the server does not take a file of this size."""
 
-    errno = _errno.EFBIG
 
-
-class InvalidRequestError(ApiError):
+class InvalidRequestError(ApiError, errno=_errno.EINVAL):
     """422 (or 415): the server refuses the form of the request."""
 
-    errno = _errno.EINVAL
 
-
-class NoSpaceError(ApiError):
+class NoSpaceError(ApiError, errno=_errno.ENOSPC):
     """507: the server has no space left."""
-
-    errno = _errno.ENOSPC
 
 
 class ContractError(ApiError):
@@ -122,10 +107,8 @@ class WrongAnswerError(AnswerLostError):
     """A changing request succeeded, but its answer shows something else than was asked for: a look tells what was done."""
 
 
-class OutOfTimeError(UnavailableError):
+class OutOfTimeError(UnavailableError, errno=_errno.ETIMEDOUT):
     """The call had no time left: the server was not asked, or had no time to answer. That says nothing of the server."""
-
-    errno = _errno.ETIMEDOUT
 
 
 class HeldBackError(UnavailableError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
-SCHEMA = 3
+SCHEMA = 4
 
 #: What is said of files that failed, and of conflicts.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
@@ -60,7 +60,6 @@ class Unsent(TypedDict):
     age: Annotated[float | None, "since it was closed"]
     attempts: Annotated[int, "how often it was tried"]
     reason: Annotated[str, "why it waits or failed"]
-    next_try: Annotated[float | None, "when it will be tried"]
     state: Annotated[
         str, "dirty: changed, and not begun; staging, staged: waits, or is half done; uploading; failed"
     ]
@@ -71,7 +70,6 @@ class Cleaning(TypedDict):
 
     path: Annotated[str, "of which file"]
     age: Annotated[float, "since it was closed"]
-    next_try: Annotated[float, "when it goes on"]
 
 
 class Conflict(TypedDict):
@@ -101,7 +99,7 @@ class Slot(TypedDict):
 class Status(TypedDict):
     """The whole document."""
 
-    schema: Annotated[int, "3"]
+    schema: Annotated[int, "4"]
     problems: Annotated[
         list[str], "sentences: what does not go away without a person; the exit code is 1 if there is any"
     ]

@@ -42,7 +42,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     """vfs/semantics.md 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
     server.store.seed({"it's a note.md": "old\n", "dir/b": "2"}, age=60)
     code, status = told(mounted)
-    assert (code, status["schema"], status["items"], status["problems"]) == (0, 3, 3, [])
+    assert (code, status["schema"], status["items"], status["problems"]) == (0, 4, 3, [])
     assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
     assert (status["job_id"], status["job"]["status"]) == (server.job, "processing")
     assert status["server"]["answering"] is True

@@ -83,7 +83,6 @@ def _entry(record: File | Change, reason: str = "") -> Unsent:
         "age": age(change) if change else None,
         "attempts": change.attempts if change else 0,
         "reason": reason or str((change and change.error) or ""),
-        "next_try": until(change.due) if change and not (change.running or reason) else None,
         "state": "failed" if refused else state,
     }
 
@@ -91,11 +90,6 @@ def _entry(record: File | Change, reason: str = "") -> Unsent:
 def age(change: Change) -> float:
     """Seconds since it was made."""
     return round(max(time.time() - change.made, 0.0), 1)
-
-
-def until(due: float) -> float:
-    """Seconds until then (monotonic time)."""
-    return round(max(due - time.monotonic(), 0.0), 1)
 
 
 def left_in(directory: Path) -> Left:

@@ -23,7 +23,7 @@ from jobfs.nodes import Attr, Kind
 from jobfs.settings import Settings
 from jobfs.state import StateDirectory
 from jobfs.state.directory import others
-from jobfs.state.left import age, left_in, until
+from jobfs.state.left import age, left_in
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
@@ -138,11 +138,7 @@ class Report:
     def _cleaning(self) -> list[document.Cleaning]:
         with self._state.lock:
             return [
-                {
-                    "path": change.target,
-                    "age": age(change),
-                    "next_try": until(min((aside.unsure_until for aside in change.asides), default=0.0)),
-                }
+                {"path": change.target, "age": age(change)}
                 for change in self._state.changes.values()
                 if change.settled or change.stage is Stage.CANCELLED
             ]

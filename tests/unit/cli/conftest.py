@@ -45,7 +45,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
 def unsent(**changed: Any) -> dict[str, Any]:
     """A file that the server lacks, as a status tells it, but for what is given."""
     return {
-        "path": "a.txt", "size": 3, "age": 1.0, "attempts": 1, "reason": "", "next_try": None, "state": "dirty",
+        "path": "a.txt", "size": 3, "age": 1.0, "attempts": 1, "reason": "", "state": "dirty",
         **changed,
     }  # fmt: skip
 

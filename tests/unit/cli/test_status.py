@@ -68,7 +68,7 @@ def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], 
 
 
 def test_unsent_files_are_shown_with_their_bytes_and_their_age(run: Run, answering: Make) -> None:
-    files = [unsent(path=f"f{number}", size=1000, age=200.0 - number, next_try=2.4) for number in range(25)]
+    files = [unsent(path=f"f{number}", size=1000, age=200.0 - number) for number in range(25)]
     answering("/mnt/a", status=a_status(unsent=files))
     done = run("status", "/mnt/a")
     assert done.code == 0

@@ -90,8 +90,6 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     ask_for_more_descriptors()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
-        for warning in place.warnings:
-            logs.say(warning)
         return mounting.run(
             settings,
             place,

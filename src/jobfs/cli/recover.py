@@ -68,9 +68,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
     for found in running:
         directory = found.record.directory if found.record else "?"
         tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
-    ended = [
-        found for found in slot.others(settings.state_dir, job, "") if not found.done_with(settings.base_url)
-    ]
+    ended = slot.others(settings.state_dir, job, "")
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     left, all_done = list[Any](), not running

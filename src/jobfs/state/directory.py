@@ -1,11 +1,8 @@
-"""State directories: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/`, one mount at a time.
+"""State directories: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/` (design.md), one mount at a time.
 
 A place outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
 so that what a killed mount left is finished wherever the job is mounted next (save/protocol.md, Recovery).
-
-    lock          held exclusively (flock) while in use; the lock goes with the process, however that ends
-    mount.json    what the place was last used for (`Record`)
-    journal.db    the journal; bytes/ the local bytes; control.sock the running mount's socket
+The lock (flock) goes with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
 from jobfs.names import is_mount_id, new_mount_id
@@ -54,27 +50,13 @@ class Found:
         """True if a mount ever got as far as keeping a journal here."""
         return (self.path / "journal.db").exists()
 
-    def is_foreign(self, base_url: str) -> bool:
-        """True if it is of another server than `base_url`; servers on this machine change their ports."""
-        if self.record is None:
-            return False
-        then, now = urlsplit(self.record.base_url), urlsplit(base_url)
-        local = {"localhost", "127.0.0.1", "::1"}
-        same = (then.scheme, then.netloc) == (now.scheme, now.netloc)
-        return not (same or (then.hostname in local and now.hostname in local))
-
-    def done_with(self, base_url: str) -> bool:
-        """True if it is of another server than `base_url`, and that server has everything."""
-        return self.record is not None and self.record.clean and self.is_foreign(base_url)
-
 
 class StateDirectory:
-    """A place that this process holds; `warnings` are sentences for the user about state directories left alone."""
+    """A place that this process holds."""
 
-    def __init__(self, path: Path, lock: int, record: Record, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, lock: int, record: Record) -> None:
         self.path = path
         self.record = record
-        self.warnings = warnings
         self._lock = lock
 
     @property
@@ -112,7 +94,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
     """Take the place last used for this job and `directory`, else a free one of this job, else a new one.
 
     Raises UsageError if a running mount has this job at this directory, if the place belongs to another user
-    or can't be written. A place that was used with another server is left alone, with a warning.
+    or can't be written. The job decides, whatever address its server has now.
     """
     home = state_dir / job
     with refusing(state_dir), (_private(home) / "lock").open("w") as choosing:
@@ -122,25 +104,29 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
         for found in places:
             _private(found.path)
             if found.record and found.record.directory == directory and in_use(found):
-                raise UsageError(_taken(found.record))
-        usable = [found for found in places if not (found.has_journal and found.is_foreign(base_url))]
-        # First the places of this directory, then those with a journal; among equals the one that was used last.
-        usable.sort(key=lambda found: found.record.started if found.record else 0.0, reverse=True)
-        usable.sort(key=lambda found: not found.has_journal)
-        usable.sort(key=lambda found: found.record is None or found.record.directory != directory)
-        path, lock = _first_free([*(found.path for found in usable), home / new_mount_id()])
+                raise UsageError(
+                    f"an earlier mount of job {job} at {directory} still runs (process {found.record.pid}), perhaps sending "
+                    f"its last files: see `jobfs status {directory}`, or wait until it ends"
+                )
+
+        def order(found: Found) -> tuple[bool, bool, float]:
+            """First the places of this directory, then those with a journal; among equals the one that was used last."""
+            there, started = (
+                ("", 0.0) if found.record is None else (found.record.directory, found.record.started)
+            )
+            return there != directory, not found.has_journal, -started
+
+        places.sort(key=order)
+        path, lock = _first_free([*(found.path for found in places), home / new_mount_id()])
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
-        left = [found for found in places if found not in usable and not found.done_with(base_url)]
-        place = StateDirectory(path, lock, record, tuple(map(_foreign, left)))
+        place = StateDirectory(path, lock, record)
         place.write_record()
         return place
 
 
 def reopen(found: Found, base_url: str) -> StateDirectory:
-    """Take an existing place to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
+    """Take an existing place to finish what is in it. Raises UsageError if a process holds it."""
     path = found.path
-    if found.is_foreign(base_url):
-        raise UsageError(f"{_foreign(found)}; give that server with --base-url")
     record = found.record or Record(
         path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time()
     )
@@ -250,15 +236,3 @@ def _private(path: Path) -> Path:
     with own_directory(path, "state", "--state-dir") as handle:
         os.fchmod(handle, 0o700)
     return path
-
-
-def _taken(record: Record) -> str:
-    return (
-        f"an earlier mount of job {record.job} at {record.directory} still runs (process {record.pid}), perhaps "
-        f"sending its last files: see `jobfs status {record.directory}`, or wait until it ends"
-    )
-
-
-def _foreign(found: Found) -> str:
-    where = found.record.base_url if found.record is not None else ""
-    return f"{found.path} was used with {where}: what is unsent there stays until that is mounted again"

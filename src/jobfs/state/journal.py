@@ -30,9 +30,8 @@ SCHEMA_VERSION = 14
 
 R = TypeVar("R")
 
-#: Bytes kept free for records of what has happened: for some thousands of records, and the growth of SQLite's own files. On a
-#: small disk it is one part in so many.
-_SPARE, _PART = 4 << 20, 8
+#: Bytes kept free for records of what has happened: for some thousands of records, and the growth of SQLite's own files.
+_SPARE = 4 << 20
 #: Bytes that anything new takes: a name, a row of the journal, a block or two.
 _LEAST = 32 << 10
 #: Bytes that a start takes for SQLite's files and its own.
@@ -46,8 +45,6 @@ class Spare:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        disk = os.statvfs(path.parent)
-        self._size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
         #: True if the room is whole, as far as is known here: `restore` without `beside` looks.
         self._whole = False
 
@@ -58,8 +55,8 @@ class Spare:
                 with self._path.open("ab") as file:
                     had = file.tell()
                     try:
-                        if had < self._size:
-                            os.posix_fallocate(file.fileno(), 0, self._size)
+                        if had < _SPARE:
+                            os.posix_fallocate(file.fileno(), 0, _SPARE)
                     except OSError:
                         file.truncate(had)
                         raise
@@ -73,8 +70,7 @@ class Spare:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
         self._whole = False
         with contextlib.suppress(OSError):
-            size = self._path.stat().st_size
-            if size > _START:
+            if (size := self._path.stat().st_size) > _START:
                 os.truncate(self._path, max(size // 2, _START))
                 return True
         return False

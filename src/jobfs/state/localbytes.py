@@ -188,11 +188,6 @@ class LocalBytes:
         self.cover(other, local)
         return local
 
-    def seal(self, ino: int, local: Local) -> None:
-        """From now on these bytes never change; the next sync covers them."""
-        local.sealed = True
-        self.cover(ino, local)
-
     def cover(self, ino: int, local: Local) -> None:
         """The next sync covers these bytes."""
         with self._lock:

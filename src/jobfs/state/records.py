@@ -38,7 +38,7 @@ class Stage(StrEnum):
     DONE = "done"
 
 
-#: Every transition that may happen; `Change.become` refuses any other.
+#: Every transition that may happen; `State.apply` refuses any other.
 TRANSITIONS: dict[Stage, frozenset[Stage]] = {
     Stage.STAGING: frozenset({Stage.STAGED, Stage.CANCELLED, Stage.DONE}),
     Stage.STAGED: frozenset({Stage.STAGING, Stage.PLACED, Stage.CANCELLED, Stage.DONE}),
@@ -139,11 +139,6 @@ class Handle:
     `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
     its program was shown: its saves are based on that. `content` holds the bytes of `item`.
     """
-
-    __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "file", "follows", "item", "left", "readable", "seen",
-        "served", "writable", "young",
-    )  # fmt: skip
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
         self.file = file
@@ -380,12 +375,6 @@ class Change:
     def ends(self) -> set[str]:
         """The names whose items it changes: its target, and the source of a file that moves."""
         return {self.target, self.source} if self.source and not self.direct else {self.target}
-
-    def become(self, stage: Stage) -> None:
-        """Go to another stage; raises ValueError for a transition that the diagram does not have."""
-        if stage not in TRANSITIONS[self.stage]:
-            raise ValueError(f"a change can't go from {self.stage} to {stage}")
-        self.stage = stage
 
     def hidden(self, mount: str) -> str:
         """The hidden path at which it stages its item."""

@@ -47,7 +47,7 @@ from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
 from jobfs.state.localbytes import BOOT, Local, LocalBytes
-from jobfs.state.records import Change, File, Record, Stage, Verb
+from jobfs.state.records import TRANSITIONS, Change, File, Record, Stage, Verb
 
 Edit = tuple[Record, dict[str, Any]]
 
@@ -77,7 +77,9 @@ class Reservations:
         """Keep these names, and everything below them, from other operations. Raises OutOfTimeError(ETIMEDOUT)."""
         mine = Reservation(frozenset(paths), threading.get_ident())
         with self._lock:
-            while any(names.within(n, o) or names.under(o, n) for h in self._held for o in h.names for n in paths):
+            while any(
+                names.within(n, o) or names.under(o, n) for h in self._held for o in h.names for n in paths
+            ):
                 deadline.wait(self._lock, f"{paths[0]} is being changed")
             self._held.append(mine)
         try:
@@ -258,7 +260,8 @@ class State:
         """
         with file.lock, self.lock:
             before, change, sealed = file.generation, file.change, local.sealed
-            self.bytes.seal(file.ino, local)
+            self.bytes.cover(file.ino, local)
+            local.sealed = True
             values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
             try:
                 # The lock is held since the seal: a sync in between would not find the row that it has to mark.
@@ -371,7 +374,9 @@ class State:
         self._forget(change)
         stage = changed.get("stage", change.stage)
         if stage is not change.stage:
-            change.become(stage)
+            if stage not in TRANSITIONS[change.stage]:
+                raise ValueError(f"a change can't go from {change.stage} to {stage}")
+            change.stage = stage
             if change.over:
                 change.since = time.monotonic()
                 if not change.running:
@@ -445,8 +450,7 @@ class State:
 
     def _end(self, change: Change) -> None:
         self._forget(change)
-        if change.stage is not Stage.DONE:
-            change.become(Stage.DONE)
+        change.stage = Stage.DONE
         self._wake(change)
         if change.file is not None and change.file.change is change:
             change.file.change = None

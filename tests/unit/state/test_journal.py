@@ -17,8 +17,7 @@ from tests.support.files import errno_from
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
-from jobfs.state import journal as journals
-from jobfs.state.journal import SCHEMA_VERSION, Journal, Spare
+from jobfs.state.journal import SCHEMA_VERSION, Journal
 from jobfs.state.records import COLUMNS, Aside, Base, Change, File, Stage, Verb
 
 BASE = Base("b", "then", None, "ee", True)
@@ -100,24 +99,18 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
         assert again.next_number() > first[2] + 40
 
 
-def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) -> None:
-    """save/protocol.md, The steps, `done`: the transaction's id is kept as a tombstone."""
-    journal.write(used="old")
-    between = time.monotonic()
-    journal.write(used="new")
-    assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("x")) == (True, True, False)
-    journal.prune(between)
-    assert (journal.tombstone("old"), journal.tombstone("new")) == (False, True)
-
-
-def test_a_tombstone_of_an_earlier_run_counts_from_the_start(path: Path) -> None:
-    """save/protocol.md R7: whatever the clock says now, or has said then."""
+def test_a_transaction_id_is_a_tombstone_until_it_is_pruned_counted_from_the_start(path: Path) -> None:
+    """save/protocol.md, The steps, `done`, and R7: whatever the clock of an earlier run has said."""
     with closing(Journal(path)) as journal:
         journal.write(used="old")
     started = time.monotonic()
     with closing(Journal(path)) as again:
         again.prune(started)
-        assert again.tombstone("old")
+        assert (again.tombstone("old"), again.tombstone("x")) == (True, False)
+        between = time.monotonic()
+        again.write(used="new")
+        again.prune(between)
+        assert (again.tombstone("old"), again.tombstone("new")) == (False, True)
 
 
 # -- the spare room
@@ -179,23 +172,6 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
         (small_disk / "filler").unlink()
         journal.write(put(accepted), new=True)
         assert (len(journal.load(Change)), journal.tombstone("1999")) == (accepted + 1, True)
-
-
-def test_the_spare_room_is_real_blocks_given_by_halves_with_a_rest_for_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4, A full disk: another program may take the room that is given up; a mount starts all the same."""
-    path = tmp_path / "spare"
-    monkeypatch.setattr(journals, "_SPARE", 1 << 20)
-    spare = Spare(path)
-    assert spare.restore()
-    assert path.stat().st_blocks * 512 >= 1 << 20
-    sizes = []
-    while spare.give_up():
-        sizes.append(path.stat().st_size)
-    assert sizes == [512 << 10, 256 << 10, 128 << 10]
-    assert spare.restore()
-    assert path.stat().st_size == 1 << 20
 
 
 def test_a_write_that_a_failing_disk_refuses_is_an_error_and_can_be_tried_again(journal: Journal) -> None:

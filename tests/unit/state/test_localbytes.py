@@ -23,7 +23,7 @@ def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> P
     """A closed generation of file 7."""
     local = store.new(7, generation)
     local.write(content, 0)
-    store.seal(7, local)
+    store.cover(7, local)
     local.release()
     return local.path
 
@@ -45,7 +45,6 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
     """save/protocol.md, Vocabulary: freeing generation n never touches n+1."""
     first = store.new(7, 1)
     first.write(b"first", 0)
-    store.seal(7, first)
     second = store.new(7, 2, first.source)
     second.write(b"SE", 0)
     assert (first.read(0, 9), second.read(0, 9)) == (b"first", b"SErst")
@@ -60,16 +59,21 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
         local.release()
 
 
-@pytest.mark.parametrize("gone", ["source", "disk"])
-def test_a_missing_file_or_directory_of_the_disk_is_an_input_output_error(
-    store: LocalBytes, tmp_path: Path, gone: str
+@pytest.mark.parametrize(
+    ("fault", "told"), [("no source", errno.EIO), ("no directory", errno.EIO), ("full", errno.ENOSPC)]
+)
+def test_a_copy_that_the_disk_refuses_leaves_nothing(
+    store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, told: int
 ) -> None:
-    if gone == "disk":
+    source = tmp_path / "source"
+    if fault == "full":
+        source.write_bytes(b"x" * 10_000)
+        monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
+    if fault == "no directory":
         store.directory.rmdir()
     with pytest.raises(FsError) as caught:
-        store.new(7, 1, tmp_path / "gone")
-    assert caught.value.errno == errno.EIO
-    assert gone == "disk" or list(store.directory.iterdir()) == []
+        store.new(7, 1, source)
+    assert (caught.value.errno, list(store.directory.glob("*"))) == (told, [])
 
 
 def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> None:
@@ -112,15 +116,8 @@ def test_a_failed_sync_is_made_up_for_by_the_next_sync(
     assert caught.value.errno == errno.EIO
     assert store.waiting
     assert store.sync() == [(7, 1)]
-
-
-def test_bytes_retired_before_their_sync_need_not_be_there(store: LocalBytes) -> None:
-    sealed(store, 1).unlink()
-    assert store.sync() == [(7, 1)]
-    sealed(store, 2)
-    store.retire(7, 2)
-    assert store.sync() == [], "nothing waits for bytes that nobody needs"
-    assert store.waiting, "they are removed once the journal that does not name them is on the disk"
+    sealed(store, 2).unlink()
+    assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
 
 
 def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None:
@@ -180,25 +177,11 @@ def test_a_failed_write_leaves_no_bytes_behind_the_end(
     local.release()
 
 
-# -- copies, and what the disk answers
-
-
 def refusing(code: int) -> Callable[..., int]:
     def refuse(*arguments: object) -> int:
         raise OSError(code, os.strerror(code))
 
     return refuse
-
-
-def test_a_copy_that_the_disk_refuses_leaves_nothing(
-    store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(b"x" * 10_000)
-    monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
-    with pytest.raises(FsError) as caught:
-        store.new(7, 1, source)
-    assert (caught.value.errno, list(store.directory.iterdir())) == (errno.ENOSPC, [])
 
 
 @pytest.mark.parametrize("told", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, None])

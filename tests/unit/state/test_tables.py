@@ -6,7 +6,8 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from jobfs import names
-from jobfs.errors import FsError
+from jobfs.api import deadline
+from jobfs.errors import FsError, OutOfTimeError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
@@ -43,7 +45,7 @@ def written(state: State, path: str, *, item: Item | None = None, content: bytes
     file = state.open(item) if item is not None else state.new(Kind.FILE, path)
     local = state.bytes.new(file.ino, state.journal.next_number())
     local.write(content, 0)
-    state.bytes.seal(file.ino, local)
+    state.bytes.cover(file.ino, local)
     local.release()
     state.apply(file, local=local)
     state.write(edit(file, generation=local.generation, size=local.size), new=True)
@@ -416,34 +418,18 @@ def test_an_implicit_directory_has_times_as_long_as_the_mount_lives(state: State
     assert again(state).files() == []
 
 
-def test_an_open_file_whose_item_is_gone_is_a_file_of_its_own(state: State) -> None:
-    file = state.open(ITEM)
-    opens(file)
-    state.write(edit(file, mode=0o755))
-    state.lose("one")
-    assert state.of(ITEM) is None
-    assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
-    assert again(state).files() == []
-
-
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
-    """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back."""
+    """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back; what is only open lives on."""
+    opened = state.open(replace(ITEM, id="two", path="b"))
+    opens(opened)
+    state.write(edit(opened, mode=0o755))
+    state.lose("two")
+    assert (opened.item_id, opened.mode, state.file(opened.ino)) == ("", 0o755, opened)
     file = written(state, "dir/a", item=ITEM)
     state.lose("one")
     assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
     (found,) = again(state).files()
     assert (found.path, found.generation) == ("dir/a", file.generation)
-
-
-def test_an_acknowledged_file_that_is_not_on_the_server_is_unsaved(state: State) -> None:
-    file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
-    state.write(edit(directory, mode=0o755), new=True)
-    scratch = written(state, "a~")
-    state.write(edit(scratch, stays=True))
-    implicit = state.new(Kind.DIRECTORY, "implicit")
-    state.add(implicit)
-    assert set(state.left().files) == {file, directory}
-    assert (directory.unmade, implicit.unmade) == (True, False)
 
 
 def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: State) -> None:
@@ -462,16 +448,15 @@ def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: Stat
 TID = "0123456789abcdef"
 
 
-@pytest.mark.parametrize(("old", "new"), list(product(Stage, Stage)))
-def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stage) -> None:
+def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State) -> None:
     """save/protocol.md, The steps."""
-    change = Change(1, Verb.PUT, "file", old)
-    if new in TRANSITIONS[old]:
-        change.become(new)
-        assert change.stage is new
-    else:
-        with pytest.raises(ValueError, match=f"from {old} to {new}"):
-            change.become(new)
+    for old, new in product(Stage, Stage):
+        change = state.change(Verb.PUT, "file", stage=old)
+        with (
+            nullcontext() if new in {old, *TRANSITIONS[old]} else pytest.raises(ValueError, match="can't go")
+        ):
+            state.apply(change, stage=new)
+            old = new
         assert change.stage is old
 
 
@@ -491,3 +476,42 @@ def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
     own, covered = Aside("own", "h2", moved=True), Aside("default", "h3", moved=True)
     change.asides += [own, covered]
     assert change.replaced() is own
+
+
+# -- reserved names
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"), [("dir", True), ("dir/a", True), ("", True), ("dirt", False), ("b", False)]
+)
+def test_names_that_touch_are_changed_one_after_the_other(state: State, other: str, expected: bool) -> None:
+    """design.md, Things to know: the reservation of names, and what is below them, for operations that change names."""
+
+    def waits(seconds: float) -> bool:
+        try:
+            with deadline.within(seconds), state.reservations.held(other):
+                return False
+        except OutOfTimeError:
+            return True
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        with state.reservations.held("dir", "dir/a/b"):
+            assert elsewhere.submit(waits, 0.01).result(20) is expected
+            later = elsewhere.submit(waits, 10)
+            assert later.done() is False or not expected
+        assert later.result(5) is False, "it goes on when the name is free"
+
+
+@pytest.mark.parametrize(
+    ("path", "free"), [("dir", False), ("dir/a", False), ("", True), ("dirt", True), ("b", True)]
+)
+def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
+    state: State, path: str, free: bool
+) -> None:
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
+    against = state.reservations.against
+    with ThreadPoolExecutor(1) as elsewhere:
+        with state.reservations.held("dir"):
+            assert (elsewhere.submit(against, path).result(20) is None) is free
+            assert against(path) is None, "who holds the name may have it saved"
+        assert elsewhere.submit(against, path).result(20) is None

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.lane import Lane
-from tests.support.files import saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import hidden
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Behaviour, Rule, Server
-from jobfs.names import parse_hidden
 
 OPTIONS = {"request_lifetime": 0.5, "timeout": 10}
 
@@ -72,40 +70,3 @@ def test_the_next_mount_removes_the_item_that_a_killed_mount_made_for_a_question
     eventually(lambda: not hidden(server), lambda: f"{left}, {hidden(server)}: {job.log}")
     assert sorted(os.listdir(job.path)) == ["first", "second"]
     job.umount()
-
-
-def mount_id(mounted: MountedJob) -> str:
-    """The id in the hidden names of this mount."""
-    return Path(mounted.status()["state_dir"]).name
-
-
-def hidden_of(server: Server, mount: str) -> list[str]:
-    """The hidden items of one mount."""
-    found = [(path, parse_hidden(path.rpartition("/")[2])) for path in hidden(server)]
-    return [path for path, parts in found if parts is not None and parts.mount == mount]
-
-
-@pytest.mark.parametrize("operation", ["create", "update"])
-def test_a_mount_leaves_alone_the_half_finished_save_of_another_killed_mount(
-    server: Server, mount: Callable[..., MountedJob], operation: str
-) -> None:
-    """vfs/semantics.md 4: hidden items of another mount are left alone; the next mount of that state finishes its work."""
-    server.store.seed({"note.txt": "as it was", "side.txt": "beside"}, age=60)
-    one, other = mount(), mount()
-    assert (one.path / "note.txt").read_bytes() == b"as it was"
-    server.faults.next("hang_after", on=operation)
-    (one.path / "note.txt").write_bytes(b"from the one")
-    eventually(lambda: not server.faults.rules(), "the request that is never answered")
-    one_id = mount_id(one)
-    one.kill()
-    left = hidden_of(server, one_id)
-    for number in range(3):
-        saved(other.path / "side.txt", b"from the other, %d" % number)
-        saved(other.path / f"new{number}.txt", b"new")
-    other.flush()
-    eventually(lambda: os.listdir(other.path) and not hidden_of(server, mount_id(other)))
-    assert hidden_of(server, one_id) == left
-    one.mount()
-    one.settled()
-    expected: dict[str, bytes | None] = {f"new{number}.txt": b"new" for number in range(3)}
-    assert visible(server) == {**expected, "note.txt": b"from the one", "side.txt": b"from the other, 2"}

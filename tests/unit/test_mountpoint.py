@@ -39,10 +39,6 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     assert mount_at("/mnt") is None
 
 
-def test_unmounting_a_directory_without_a_mount_is_no_error(tmp_path: Path) -> None:
-    unmount(str(tmp_path))
-
-
 def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for said, lazy, error in (
         ("", False, None),

@@ -76,11 +76,7 @@ class StateDirectory:
         draft = self.path / "mount.json.new"
         free_for_start(self.path)
         with refusing(self.path):
-            # Synced, or a loss of power may leave an empty one: then nobody knows what the place was used for.
-            with draft.open("w") as file:
-                file.write(json.dumps(asdict(self.record)))
-                file.flush()
-                os.fsync(file.fileno())
+            draft.write_text(json.dumps(asdict(self.record)))
             draft.replace(self.path / "mount.json")
 
     def close(self) -> None:

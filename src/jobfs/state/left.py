@@ -14,7 +14,7 @@ from jobfs.errors import REFUSALS
 from jobfs.names import within
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import path_of
-from jobfs.state.records import Change, File, Stage, Verb
+from jobfs.state.records import Change, File, Verb
 
 
 class Left(NamedTuple):
@@ -40,27 +40,20 @@ class Left(NamedTuple):
 
 
 def left_of(
-    files: Iterable[File],
-    changes: Iterable[Change],
-    under: str = "",
-    unclosed: Collection[File] = (),
-    *,
-    cleaning: bool = False,
+    files: Iterable[File], changes: Iterable[Change], under: str = "", unclosed: Collection[File] = ()
 ) -> Left:
-    """What is left at or below `under`. `unclosed`: see State; `cleaning`: with Changes that have only cleanup left."""
+    """What is left at or below `under`, but for cleanup. `unclosed`: see State."""
     here = [file for file in files if file.path and within(file.path, under)]
     closed = [file for file in here if file.unsent or file in unclosed]
     opened = [f for f in here if f.draft and not (f.stays or f.generation or f in unclosed)]
-    rest = [change for change in changes if within(change.target, under) and _is_left(change, cleaning)]
+    rest = [change for change in changes if within(change.target, under) and _is_left(change)]
     return Left(sorted(closed, key=lambda file: file.generation), opened, rest)
 
 
-def _is_left(change: Change, cleaning: bool) -> bool:
-    """True if a Change is still to be done, but for cleanup unless `cleaning`; one that sends a File is told with the File."""
+def _is_left(change: Change) -> bool:
+    """True if a Change is still to be done, but for cleanup; one that sends a File is told with the File."""
     if change.file is not None and change.file.unsent:
         return False
-    if cleaning:
-        return change.stage is not Stage.DONE
     if change.over or change.verb is Verb.REMOVE:
         # A refused unlink, or a refused attempt to take a save back, is tried now and then: no caller is left to be told.
         return (change.unfinished or not change.over) and not isinstance(change.error, REFUSALS)
@@ -102,6 +95,6 @@ def left_in(directory: Path) -> Left:
     known = {file.ino: file for file in files}
     for change in changes:
         change.file = known.get(change.ino)
-    left, local = left_of(files, changes, cleaning=True), directory / "bytes"
+    left, local = left_of(files, changes), directory / "bytes"
     drafts = [(file, path_of(local, file.ino, file.draft)) for file in left.opened]
     return left._replace(opened=[file for file, path in drafts if path.exists() and path.stat().st_size])

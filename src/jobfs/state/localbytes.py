@@ -144,7 +144,8 @@ class LocalBytes:
         self.directory = directory
         self.trash = trash
         self._unsynced: set[tuple[int, int]] = set()
-        self._retired: list[Path] = []
+        #: Files to be given to `remove` after a sync of the journal.
+        self.retired: list[Path] = []
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def path(self, ino: int, generation: int) -> Path:
@@ -197,18 +198,13 @@ class LocalBytes:
         """These bytes are no longer needed once a journal that does not name them is on the disk."""
         with self._lock:
             self._unsynced.discard((ino, generation))
-            self._retired.append(self.path(ino, generation))
-
-    def retired(self) -> list[Path]:
-        """The files that are retired by now, to be given to `remove` after a sync of the journal."""
-        with self._lock:
-            return list(self._retired)
+            self.retired.append(self.path(ino, generation))
 
     def remove(self, batch: list[Path]) -> None:
-        """Remove the files that `retired` told; a program that has one open goes on reading it."""
+        """Remove the first files of `retired`; a program that has one open goes on reading it."""
         self.unlink(batch)
         with self._lock:
-            del self._retired[: len(batch)]
+            del self.retired[: len(batch)]
 
     @staticmethod
     def unlink(paths: Iterable[Path]) -> None:
@@ -243,7 +239,7 @@ class LocalBytes:
     @property
     def waiting(self) -> bool:
         """True if something waits for a sync, to be on the disk or to be removed."""
-        return bool(self._unsynced or self._retired)
+        return bool(self._unsynced or self.retired)
 
     def keep_only(self, named: set[Path]) -> None:
         """Remove every file that is not one of these."""

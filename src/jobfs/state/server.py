@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -54,10 +53,8 @@ class KnownServer:
         if facts == self.facts:
             return
         self.facts = facts
-        draft = self._path.with_suffix(f".{os.getpid()}")
         try:
             with own_directory(self._path.parent, "state", "--state-dir"):
-                draft.write_text(facts.model_dump_json(), encoding="utf-8")
-                draft.replace(self._path)
+                self._path.write_text(facts.model_dump_json(), encoding="utf-8")
         except (OSError, UsageError) as error:
             log.warning("what was found out about the server can't be kept: %s", error)

@@ -16,13 +16,8 @@ The life of a Change; every arrow is one journal write::
     (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
                      │             │          ▲           ▲
                      └─────────────┴──► CANCELLED ────────┘
-    STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
-    STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
-    PLACED     nothing is left but to look at what was set aside (save/cleanup.py); a save that set nothing aside: DONE at once
-    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back; what it set aside: as PLACED
-    DONE       nothing is left: the row is gone, its transaction id stays as a tombstone
-    A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
-    the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become
+    save/protocol.md, The steps, says what each stage is. A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as
+    STAGED. A save that set nothing aside is DONE at once. A File has at most one Change: newer bytes wait in the File, and become
     the next one when this one is placed or ends.
 
 What a path shows, and the order of the locks, are told in design.md.
@@ -78,7 +73,10 @@ class Reservations:
         mine = Reservation(frozenset(paths), threading.get_ident())
         with self._lock:
             while any(
-                names.within(n, o) or names.under(o, n) for h in self._held for o in h.names for n in paths
+                names.within(path, other) or names.under(other, path)
+                for held in self._held
+                for other in held.names
+                for path in paths
             ):
                 deadline.wait(self._lock, f"{paths[0]} is being changed")
             self._held.append(mine)
@@ -152,11 +150,11 @@ class State:
 
     def hidden(self, path: str) -> bool:
         """True if a Change says what is shown at this path meanwhile."""
-        return any(path in change.shows for change in self._at(path))
+        return any(path in change.shows for change in self._there.get(path, ()))
 
     def meanwhile(self, path: str) -> Item | None:
         """What is shown at a path where `hidden` is true."""
-        return next((c.shows[path] for c in reversed(self._at(path)) if path in c.shows), None)
+        return next((c.shows[path] for c in reversed(self._there.get(path, ())) if path in c.shows), None)
 
     def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
         """The Files shown in a directory, and what Changes say is shown there meanwhile, by name."""
@@ -179,9 +177,6 @@ class State:
                 and names.under(file.path, directory)
                 and (file.here or file.handles or file.generation)
             ]
-
-    def _at(self, path: str) -> Sequence[Change]:
-        return self._there.get(path, ())
 
     # -- which file is which
 
@@ -291,7 +286,7 @@ class State:
                     del self._by_number[file.ino]
                 if self._by_item.get(file.item_id) is file:
                     del self._by_item[file.item_id]
-                self._show_at(file, None)
+                self.show(file, known=False)
 
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
@@ -391,34 +386,32 @@ class State:
 
     def _wake(self, change: Change) -> None:
         """Have the Changes that wait at its names looked at again: they may not have to wait for it any more."""
-        waiting = (other for path in change.ends for other in self._at(path))
+        waiting = (other for path in change.ends for other in self._there.get(path, ()))
         self.awake.extend(other for other in waiting if other is not change)
         self.lock.notify_all()
 
-    def show(self, file: File) -> None:
-        """Have the index say where this File is shown."""
+    def show(self, file: File, *, known: bool = True) -> None:
+        """Have the index say where this File is shown; nowhere, if it is not `known` any more."""
         with self.lock:
-            self._show_at(file, file.path if file.path and file.here else None)
-
-    def _show_at(self, file: File, path: str | None) -> None:
-        if path == file.shown_at:
-            return
-        self.edition += 1
-        if file.shown_at is not None:
-            directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
-            here = self._shown.get(directory, {})
-            if here.get(name) is file:
-                del here[name]
-                if not here:
-                    del self._shown[directory]
-        if path is not None:
-            self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
-        file.shown_at = path
+            path = file.path if known and file.path and file.here else None
+            if path == file.shown_at:
+                return
+            self.edition += 1
+            if file.shown_at is not None:
+                directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
+                here = self._shown.get(directory, {})
+                if here.get(name) is file:
+                    del here[name]
+                    if not here:
+                        del self._shown[directory]
+            if path is not None:
+                self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+            file.shown_at = path
 
     def _know(self, change: Change) -> None:
         self.changes[change.seq] = change
         for path in change.ends | change.shows.keys():
-            self._there[path] = (*self._at(path), change)
+            self._there[path] = (*self._there.get(path, ()), change)
         if change.shows:
             self.edition += 1
 
@@ -426,7 +419,7 @@ class State:
         if self.changes.pop(change.seq, None) is None:
             return
         for path in change.ends | change.shows.keys():
-            self._there[path] = tuple(other for other in self._at(path) if other is not change)
+            self._there[path] = tuple(other for other in self._there.get(path, ()) if other is not change)
             if not self._there[path]:
                 del self._there[path]
         if change.shows:
@@ -487,14 +480,14 @@ class State:
 
     def pending(self, path: str) -> Change | None:
         """A Change that hides a name and has sent no request yet: an operation that takes the name may void it."""
-        there = (change for change in self._at(path) if path in change.shows)
+        there = (change for change in self._there.get(path, ()) if path in change.shows)
         return next((change for change in there if not change.begun and not change.settled), None)
 
     def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
         """Changes that keep `paths`, and names below, from being at rest; of one `verb`: those begun at these very names."""
         with self.lock:
             if verb is not None:
-                there = (change for path in paths for change in self._at(path))
+                there = (change for path in paths for change in self._there.get(path, ()))
                 return [c for c in there if c.verb is verb and c.going]
             going = [change for change in self.changes.values() if change.under_way]
             return [c for c in going if any(names.within(n, p) for n in (c.target, *c.shows) for p in paths)]
@@ -509,7 +502,7 @@ class State:
             return one.stage is not Stage.CANCELLED, one.seq
 
         with self.lock:
-            there = [other for other in self._at(change.target) if not other.settled]
+            there = [other for other in self._there.get(change.target, ()) if not other.settled]
             return min((other for other in there if order(other) < order(change)), key=order, default=None)
 
     def sync(self) -> None:
@@ -520,7 +513,7 @@ class State:
         deadline.about_to_wait()
         with self._syncing:
             # Threads that waited here find their bytes on the disk: the first one has synced those of all.
-            retired = self.bytes.retired()
+            retired = list(self.bytes.retired)
             safe = self.bytes.sync()
             with self.lock:
                 there = [(self._by_number.get(ino), generation) for ino, generation in safe]

@@ -68,17 +68,6 @@ def test_everything_is_checked_before_anything_is_mounted(
     assert slot.running(state) == []
 
 
-def test_warnings_are_printed_before_the_job_is_mounted(
-    run: Run, events: list[Any], place: Path, state: Path
-) -> None:
-    other = slot.acquire(state, JOB, str(place), "https://other.example.com")
-    (other.path / "journal.db").touch()
-    other.close()
-    done = run("mount", JOB, place, "-f")
-    assert done.code == 0
-    assert str(other.path) in done.err
-
-
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

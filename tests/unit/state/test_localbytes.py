@@ -49,7 +49,7 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
     second.write(b"SE", 0)
     assert (first.read(0, 9), second.read(0, 9)) == (b"first", b"SErst")
     store.retire(7, 1)
-    for path in store.retired():
+    for path in list(store.retired):
         path.unlink()
     assert [path.name for path in store.directory.iterdir()] == [f"{7:016x}.2"]
     assert first.read(0, 9) == b"first", "who has it open goes on reading it"
@@ -135,7 +135,7 @@ def test_bytes_that_the_disk_does_not_delete_keep_no_others(store: LocalBytes) -
     gone = sealed(store, 2)
     for number in (1, 2):
         store.retire(7, number)
-    store.remove(store.retired())
+    store.remove(list(store.retired))
     assert (store.waiting, gone.exists(), store.path(7, 1).exists()) == (False, False, True)
 
 

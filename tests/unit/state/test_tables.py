@@ -392,30 +392,13 @@ def test_remembered_attributes_survive_a_remount_and_go_with_their_item(
         broken(state, patch)
         state.touch(ITEM, made=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
+    state.touch(replace(ITEM, updated_at="2"))
+    assert (file.mode, file.atime_ns, file.mtime_ns, file.version) == (0o755, UNSET, UNSET, "2")
+    state.touch(implicit_directory("x"))
+    assert [found.item_id for found in again(state).files()] == ["one"]
     for _ in range(2):
         state.lose("one")
     assert (state.of(ITEM), again(state).of(ITEM)) == (None, None)
-
-
-def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
-    """vfs/semantics.md 2: remembered until the item changes remotely."""
-    state.write(edit(state.open(ITEM), mode=0o700, atime_ns=4, mtime_ns=5, version="1", sha256="ff"))
-    newer = replace(ITEM, updated_at="2")
-    state.touch(newer)
-    file = state.of(newer)
-    assert file is not None
-    assert (file.mode, file.mtime_ns, file.version, file.sha256) == (0o700, UNSET, "2", "")
-    assert file.ctime_ns > 0
-
-
-def test_an_implicit_directory_has_times_as_long_as_the_mount_lives(state: State) -> None:
-    directory = implicit_directory("x")
-    state.touch(directory, content=True)
-    state.sync()
-    file = state.of(directory)
-    assert file is not None
-    assert file.mtime_ns > 0
-    assert again(state).files() == []
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:

@@ -69,10 +69,9 @@ class StateDirectory:
         """Where a mount in the background writes its log."""
         return self.path / "jobfs.log"
 
-    def write_record(self, *, clean: bool = False, directory: str = "") -> None:
-        """Note on disk that this process uses the place; `directory`: where it is mounted, if that changed. Raises UsageError."""
-        where = directory or self.record.directory
-        self.record = replace(self.record, pid=os.getpid(), clean=clean, directory=where)
+    def write_record(self, *, clean: bool = False) -> None:
+        """Note on disk that this process uses the place, or has left it `clean`. Raises UsageError."""
+        self.record = replace(self.record, pid=os.getpid(), clean=clean)
         draft = self.path / "mount.json.new"
         free_for_start(self.path)
         with refusing(self.path):
@@ -145,11 +144,7 @@ def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
 
 def running(state_dir: Path) -> list[Found]:
     """The state directories under `state_dir` that a running mount holds."""
-    try:
-        homes = sorted(state_dir.iterdir())
-    except OSError:
-        return []
-    return [found for home in homes for found in _slots(home) if in_use(found)]
+    return [found for home in sorted(state_dir.glob("*")) for found in _slots(home) if in_use(found)]
 
 
 def look(path: Path) -> Found:
@@ -178,11 +173,7 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
 
 
 def _slots(home: Path) -> list[Found]:
-    try:
-        names = sorted(name for name in os.listdir(home) if is_mount_id(name))
-    except OSError:
-        return []
-    return [look(home / name) for name in names]
+    return [look(path) for path in sorted(home.glob("*")) if is_mount_id(path.name)]
 
 
 def _first_free(candidates: list[Path]) -> tuple[Path, int]:

@@ -412,8 +412,7 @@ class State:
         self.changes[change.seq] = change
         for path in change.ends | change.shows.keys():
             self._there[path] = (*self._there.get(path, ()), change)
-        if change.shows:
-            self.edition += 1
+        self.edition += 1
 
     def _forget(self, change: Change) -> None:
         if self.changes.pop(change.seq, None) is None:
@@ -422,8 +421,7 @@ class State:
             self._there[path] = tuple(other for other in self._there.get(path, ()) if other is not change)
             if not self._there[path]:
                 del self._there[path]
-        if change.shows:
-            self.edition += 1
+        self.edition += 1
 
     def change(self, verb: Verb, target: str, file: File | None = None, **values: Any) -> Change:
         """A Change in the tables, without a row; it runs once it is queued."""
@@ -541,12 +539,8 @@ class State:
         with self.lock:
             file = self.open(item)
             now = time.time_ns()
-            times = {"ctime_ns": now}
-            if content or made:
-                times["mtime_ns"] = now
-            if made:
-                times["atime_ns"] = now
-            changed = {**file.stale_times(item), **times}
+            touched = ("ctime_ns", "mtime_ns", "atime_ns")[: 3 if made else 2 if content else 1]
+            changed = {**file.stale_times(item), **dict.fromkeys(touched, now)}
             with suppress(FsError):
                 if item.id and not file.here:
                     self.write(edit(file, **changed), new=True)
@@ -556,16 +550,15 @@ class State:
     def lose(self, item_id: str) -> None:
         """The item is gone from the server: forget what was remembered of it. Raises FsError(EIO)."""
         with self.lock:
-            file = self._by_item.get(item_id)
-            if file is None:
+            if (file := self._by_item.get(item_id)) is None:
                 return
-            if file.here or file.handles or file.change is not None:
-                # Open, or changed here: a file of its own from now on.
-                self.apply(file, item_id="")
-                if not (file.generation or file.draft):
-                    self.write(gone=[file])
+            if not (file.here or file.handles or file.change is not None):
+                self.drop(file)
                 return
-            self.drop(file)
+            # Open, or changed here: a file of its own from now on.
+            self.apply(file, item_id="")
+            if not (file.generation or file.draft):
+                self.write(gone=[file])
 
 
 def _assign(record: Record, changed: dict[str, Any]) -> None:

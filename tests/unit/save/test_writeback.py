@@ -58,14 +58,14 @@ def test_closed_bytes_are_known_to_be_on_the_disk_after_a_sync(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, Vocabulary, (S): bytes that a sync has covered are not doubted after a loss of power."""
-    seal, sync = world.state.bytes.seal, threading.Thread(target=world.state.sync)
+    cover, sync = world.state.bytes.cover, threading.Thread(target=world.state.sync)
 
-    def sealed(ino: int, local: Local) -> None:
-        seal(ino, local)
+    def covered(ino: int, local: Local) -> None:
+        cover(ino, local)
         sync.start()
         sync.join(0.2)
 
-    monkeypatch.setattr(world.state.bytes, "seal", sealed)
+    monkeypatch.setattr(world.state.bytes, "cover", covered)
     world.closed("file", NEW)
     sync.join()
     world.state.sync()

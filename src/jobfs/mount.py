@@ -232,10 +232,7 @@ class Mount:
         return self._leave(self._interrupted())
 
     def _leave(self, again: Callable[[], bool]) -> float:
-        """A signal came: drain and wait for open files as long as `timeout`, detach, and end within twice that.
-
-        `again`: whether another signal came, which ends the waiting.
-        """
+        """A signal came: drain and wait for open files for `timeout`, or until the next (`again`); end within twice that."""
         patience, began = self._settings.timeout, time.monotonic()
         if unsent := len(self._mounted.vfs.unsent()):
             self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")

@@ -73,10 +73,7 @@ def mount_at(point: str) -> MountInfo | None:
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
-    """Unmount `directory`, stale or not; no error if nothing is mounted there.
-
-    Raises BusyError if something is open there and it is not `lazy`, JobfsError if it can't be done.
-    """
+    """Unmount `directory`, if something is mounted there. Raises BusyError if it is in use and it is not `lazy`, JobfsError."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)

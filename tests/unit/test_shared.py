@@ -18,7 +18,7 @@ import pytest
 import jobfs
 from jobfs import cli
 from jobfs.cli import COMMANDS
-from jobfs.cli.completion import SHELLS, script
+from jobfs.cli.completion import script
 from jobfs.document import Status
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,9 @@ def test_the_installed_program_runs_and_knows_its_version(prefix: Path) -> None:
     assert "Usage: jobfs mount" in run(prefix / "bin/jobfs", "mount", "--help", cwd=prefix)
 
 
-def test_each_command_has_a_man_page_that_says_what_its_help_says(prefix: Path) -> None:
+def test_each_command_has_a_man_page_that_says_what_its_help_says_and_shells_complete_it(
+    prefix: Path,
+) -> None:
     pages = {path.name: path for path in prefix.glob("share/man/man1/*")}
     assert set(pages) == {"jobfs.1", *(f"jobfs-{name}.1" for name in COMMANDS)}
     group = click.Context(cli.jobfs)
@@ -105,22 +107,16 @@ def test_each_command_has_a_man_page_that_says_what_its_help_says(prefix: Path) 
         options = [flag for option in shown_options for flag in option.opts if flag[0] == "-"] + ["-h"]
         assert [flag for flag in options if flag not in shown] == []
     assert "jobfs-umount(1)" in roff(pages["jobfs.1"])
-
-
-def test_the_page_of_status_has_the_fields_of_its_document(prefix: Path) -> None:
-    told = roff(prefix / "share/man/man1/jobfs-status.1").partition("FIELDS")[2]
-    titles = re.findall(r"^ {7}\S.*", told, re.M)
-    assert set(get_type_hints(Status)) <= set(re.findall(r"\w+", " ".join(titles)))
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_completion_is_where_each_shell_looks(prefix: Path, shell: str) -> None:
-    places = {
-        "bash": "share/bash-completion/completions/jobfs",
-        "zsh": "share/zsh/site-functions/_jobfs",
-        "fish": "share/fish/vendor_completions.d/jobfs.fish",
-    }
-    assert (prefix / places[shell]).read_text() == script(shell)
+    titles = re.findall(r"^ {7}\S.*", roff(pages["jobfs-status.1"]).partition("FIELDS")[2], re.M)
+    assert set(get_type_hints(Status)) <= set(re.findall(r"\w+", " ".join(titles))), (
+        "the fields of its document"
+    )
+    for shell, place in (
+        ("bash", "bash-completion/completions/jobfs"),
+        ("zsh", "zsh/site-functions/_jobfs"),
+        ("fish", "fish/vendor_completions.d/jobfs.fish"),
+    ):
+        assert (prefix / "share" / place).read_text() == script(shell), "completion is where each shell looks"
 
 
 def test_the_wheel_has_jobfs_and_nothing_else(wheel: Path) -> None:

@@ -112,7 +112,10 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             return there != directory, not found.has_journal, -started
 
         places.sort(key=order)
-        path, lock = _first_free([*(found.path for found in places), home / new_mount_id()])
+        for path in [*(found.path for found in places), home / new_mount_id()]:
+            if (lock := _locked_in(_private(path))) >= 0:
+                break
+        _private(path / "bytes")
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
         place = StateDirectory(path, lock, record)
         place.write_record()
@@ -174,16 +177,6 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
 
 def _slots(home: Path) -> list[Found]:
     return [look(path) for path in sorted(home.glob("*")) if is_mount_id(path.name)]
-
-
-def _first_free(candidates: list[Path]) -> tuple[Path, int]:
-    """The first of these places whose lock is free, made if need be, and its lock, held. The last one is new."""
-    for path in candidates:
-        _private(path)
-        if (lock := _locked_in(path)) >= 0:
-            _private(path / "bytes")
-            return path, lock
-    raise AssertionError
 
 
 def _locked_in(place: Path) -> int:

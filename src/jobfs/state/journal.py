@@ -208,10 +208,7 @@ class Journal:
                 self._db.execute(*step)
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk; by one thread at a time (`State.sync`).
-
-        Raises FsError(EIO) if the disk fails.
-        """
+        """Return when everything written so far is on the disk; by one thread at a time (`State.sync`). Raises FsError(EIO)."""
         with self.lock:
             upto = self._written
         if upto > self._synced:

@@ -179,10 +179,7 @@ class LocalBytes:
             raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
 
     def give(self, ino: int, generation: int, other: int) -> Local:
-        """Give bytes that were never closed to another File, as closed; until they are swept the first File has them too.
-
-        Raises OSError.
-        """
+        """Give bytes that were never closed to another File, as closed; until a sweep both have them. Raises OSError."""
         path = self.path(other, generation)
         path.hardlink_to(self.path(ino, generation))
         local = Local(self._lock, path, generation, path.stat().st_size)

@@ -49,16 +49,14 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
 
 
 class Verb(StrEnum):
-    """What a Change does to its target."""
+    """What a Change does to its target: new content from the local bytes of a generation; a new directory, which never replaces
+    anything; the item at `source` moves over whatever stands there; nothing takes its place.
+    """
 
     PUT = "put"
-    """New content, from the local bytes of a generation."""
     MKDIR = "mkdir"
-    """A new directory; never replaces anything."""
     MOVE = "move"
-    """The item at `source` moves over whatever stands at the target."""
     REMOVE = "remove"
-    """Nothing takes the target's place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,10 +306,7 @@ class State:
             return left_of(self._by_number.values(), self.changes.values(), under, self.unclosed)
 
     def unname(self, file: File) -> None:
-        """A File has lost its name: its row goes, and its Change ends; if it is open, it lives on with its handles.
-
-        Raises FsError(EIO).
-        """
+        """A File has lost its name: its row goes, its Change ends; if open, it lives on with its handles. Raises FsError(EIO)."""
         with file.lock, self.lock:
             self.write(gone=[file] if file.change is None else [file, file.change])
             self.unclosed.discard(file)
@@ -504,10 +501,7 @@ class State:
             return min((other for other in there if order(other) < order(change)), key=order, default=None)
 
     def sync(self) -> None:
-        """The protocol's (S): local bytes and journal are on the disk, and what the journal no longer names is removed.
-
-        Raises FsError(EIO).
-        """
+        """The protocol's (S): local bytes and journal are on the disk; bytes that no row names go. Raises FsError(EIO)."""
         deadline.about_to_wait()
         with self._syncing:
             # Threads that waited here find their bytes on the disk: the first one has synced those of all.

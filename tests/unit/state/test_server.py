@@ -27,13 +27,10 @@ def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
     assert KnownServer(tmp_path, "https://api.example.org").facts == ServerFacts()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "null", "[]", "\x00", '{"forms": {"file": ["xml", true]}}', '{"ranges": 7}']
-)
+@pytest.mark.parametrize("text", ["", "null", "[]", "\x00", '{"forms": {"file": ["xml", true]}}'])
 def test_a_damaged_file_counts_as_no_file(tmp_path: Path, text: str) -> None:
     KnownServer(tmp_path, URL).learn(ranges=True)
-    (file,) = (tmp_path / "servers").glob("*.json")
-    file.write_text(text)
+    next((tmp_path / "servers").glob("*.json")).write_text(text)
     assert KnownServer(tmp_path, URL).facts == ServerFacts()
 
 

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
-SIZE = 4 << 20
+SIZE = 12 << 20
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
 

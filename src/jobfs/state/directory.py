@@ -106,10 +106,9 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
 
         def order(found: Found) -> tuple[bool, bool, float]:
             """First the places of this directory, then those with a journal; among equals the one that was used last."""
-            there, started = (
-                ("", 0.0) if found.record is None else (found.record.directory, found.record.started)
-            )
-            return there != directory, not found.has_journal, -started
+            if (record := found.record) is None:
+                return True, not found.has_journal, 0.0
+            return record.directory != directory, not found.has_journal, -record.started
 
         places.sort(key=order)
         for path in [*(found.path for found in places), home / new_mount_id()]:

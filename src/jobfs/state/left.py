@@ -61,9 +61,11 @@ def _is_left(change: Change) -> bool:
 
 
 def _entry(record: File | Change, reason: str = "") -> Unsent:
+    change: Change | None
     size, refused = 0, ""
     if isinstance(record, File):
-        path, change, refused = record.path or "", record.change, record.refused
+        path, refused = record.path or "", record.refused
+        change = record.change if record.unsent else None
         size = record.size if record.generation or record.local is None else record.local.size
         waits = record.handles and not (change and change.attempts)
         reason = refused or reason or ("open in a program" if waits else "")
@@ -95,6 +97,8 @@ def left_in(directory: Path) -> Left:
     known = {file.ino: file for file in files}
     for change in changes:
         change.file = known.get(change.ino)
-    left, local = left_of(files, changes), directory / "bytes"
-    drafts = [(file, path_of(local, file.ino, file.draft)) for file in left.opened]
-    return left._replace(opened=[file for file, path in drafts if path.exists() and path.stat().st_size])
+    closed, drafts, _ = left_of(files, ())
+    paths = [path_of(directory / "bytes", file.ino, file.draft) for file in drafts]
+    opened = [f for f, path in zip(drafts, paths, strict=True) if path.exists() and path.stat().st_size]
+    # Cleanup as well: the job's version of a file may still have a hidden name.
+    return Left(closed, opened, [change for change in changes if not (change.file and change.file.unsent)])

@@ -354,7 +354,8 @@ class State:
                     del self._by_item[record.item_id]
                 if changed["item_id"]:
                     self._by_item[changed["item_id"]] = record
-            _assign(record, changed)
+            for name, value in changed.items():
+                setattr(record, name, value)
             self._by_number[record.ino] = record
             self.edition += 1
             self.show(record)
@@ -373,7 +374,8 @@ class State:
                 change.since = time.monotonic()
                 if not change.running:
                     self.awake.append(change)
-        _assign(change, changed)
+        for name, value in changed.items():
+            setattr(change, name, value)
         if stage is not Stage.DONE:
             self._know(change)
         if renamed:
@@ -553,8 +555,3 @@ class State:
             self.apply(file, item_id="")
             if not (file.generation or file.draft):
                 self.write(gone=[file])
-
-
-def _assign(record: Record, changed: dict[str, Any]) -> None:
-    for name, value in changed.items():
-        setattr(record, name, value)

@@ -37,7 +37,7 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
     left = left_in(tmp_path)
     assert [(entry["path"], entry["size"], entry["reason"]) for entry in left.told()] == [
         ("dir", 0, ""), ("new", 10, ""), ("saved", 20, "Too large"), ("never closed", 0, "open and changed"),
-        ("gone", 0, ""),
+        ("placed", 0, ""), ("gone", 0, ""),
     ]  # fmt: skip
     journal.close()
     assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]

@@ -47,10 +47,9 @@ class DrainedVfs(MemoryVfs):
         self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         assert progress is not None
-        number = 0
-        while not self.let_go.is_set():
-            threading.Event().wait(0.005)
-            number += 1
+        for number in range(1, 1000):
+            if self.let_go.wait(0.005):
+                break
             progress(self.on_look(number))
         return []
 

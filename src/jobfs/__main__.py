@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import traceback
 from io import TextIOWrapper
 
@@ -40,9 +41,11 @@ def main() -> int:
 
 
 def _prepare_streams() -> None:
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for as long as this runs
+    for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
@@ -55,9 +58,7 @@ def _unexpected(error: Exception) -> int:
         return 1
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
         return _tell("the directory you are in was removed: go to another one", 2)
-    if not isinstance(error, OSError):
-        traceback.print_exception(error)
-    return _tell(f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
+    return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
 
 
 def _tell(message: str, code: int) -> int:
@@ -65,6 +66,18 @@ def _tell(message: str, code: int) -> int:
 
     tell(f"jobfs: {' '.join(message.split())}", err=True)
     return code
+
+
+def _keep_trace() -> str:
+    """Write the traceback to a file of the user's own. Returns in words where it is."""
+    trace = traceback.format_exc()
+    try:
+        handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")
+        with os.fdopen(handle, "w") as file:
+            file.write(trace)
+    except OSError:  # the disk is full
+        return ""
+    return f"; details are in {path}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -138,13 +140,20 @@ def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
     assert run("status") == Outcome(code, "", said)
 
 
-def test_an_unexpected_error_is_a_traceback_and_a_sentence(
-    run: Run, fail: Callable[[BaseException], None]
+def test_an_unexpected_error_leaves_its_traceback_in_a_file_if_the_disk_has_room(
+    run: Run, fail: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(RuntimeError("a bug"))
     done = run("status")
-    assert (done.code, done.err.splitlines()[0]) == (70, "Traceback (most recent call last):")
-    assert done.err.splitlines()[-1] == "jobfs: unexpected RuntimeError: a bug"
+    assert (done.code, "Traceback" in done.err, len(done.err.splitlines())) == (70, False, 1)
+    with open(done.err.split("details are in ")[1].strip()) as file:
+        assert "a bug" in file.read()
+
+    def full(*words: Any, **more: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    assert run("status") == Outcome(70, "", "jobfs: unexpected RuntimeError: a bug\n")
 
 
 def test_a_full_disk_is_a_sentence_too() -> None:

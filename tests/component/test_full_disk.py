@@ -133,7 +133,7 @@ JOBS = {"file": b"of the job", "other": b"another of the job", "of-the-job~": b"
 
 #: How files are prepared, and the operation on them; only this machine knows of all of these.
 LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], object]]] = {
-    "create": (nothing, lambda work: work.vfs.mknod("new~", 0o644, CALLER)),
+    "create": (nothing, lambda work: work.vfs.create("new~", 0o644, os.O_WRONLY, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
     "mkdir": (nothing, lambda work: work.mkdir("newdir~")),
     "symlink": (nothing, lambda work: work.vfs.symlink(".#new", "where", CALLER)),

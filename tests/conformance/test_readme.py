@@ -38,7 +38,12 @@ DIFFERENCES = {
         "scratch: a symbolic link is renamed to a name that does not stay here",
     ],
     "`link`": ["kinds: a hard link"],
-    "`mkfifo`, `mknod` of a device or socket": ["kinds: a named pipe", "kinds: a device", "kinds: a socket"],
+    "`mkfifo`, `mknod`": [
+        "kinds: a regular file by mknod",
+        "kinds: a named pipe",
+        "kinds: a device",
+        "kinds: a socket",
+    ],
     "a name that is not UTF-8": ["names: bytes that are no UTF-8"],
     "a path of more than 1,023 characters, counted from the workspace; one beyond U+FFFF, as an emoji, is two": [
         "names: a path of more than 1024 characters"

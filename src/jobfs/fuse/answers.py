@@ -45,8 +45,6 @@ write.restype = ctypes.c_ssize_t
 
 #: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
-#: Bytes of `fuse_attr_out`.
-_ATTR = 104
 #: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
@@ -86,9 +84,8 @@ def channel_operations(
 ) -> ChannelOperations:
     """Operations that send libfuse's answers to the kernel. To be kept as long as the channel.
 
-    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. The answers that
-    `here.desk` is `keeping` get libfuse's answer to a getattr, unless that is `brief`. `sizes` has the sizes that the
-    kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
+    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `sizes` has the sizes
+    that the kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
     """
 
     told: dict[int, int] = {}  # the node, by the thread that is to look it up again
@@ -138,8 +135,6 @@ def channel_operations(
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)
             ctypes.memset(answer + nanoseconds, 0, 4)
-        elif desk.keeping is not None and opcode == Opcode.GETATTR:
-            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
     return ChannelOperations(send=_send_prototype(send))
 

@@ -28,9 +28,9 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
-from jobfs.fuse.driver import FuseDriver, errno_of
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
+from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -175,36 +175,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if self.closed:
                 desk.turn += 1
                 return True
-            opcode, unique, node = head(desk.buffer)
-            if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
-                begin(timeout)
-                if opcode in ours:
-                    ours[opcode](desk, length)
-                else:
-                    process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                while desk.parting:
-                    self._plus.part(desk, length)
-                    process(session, address, length, answering)
-                if desk.handle:
-                    desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-                    process(session, address, length, answering)
+            opcode, _, _ = head(desk.buffer)
+            begin(timeout)
+            if opcode in ours:
+                ours[opcode](desk, length)
+            else:
+                process(session, address, length, answering if opcode in ANSWERED_HERE else others)
+            while desk.parting:
+                self._plus.part(desk, length)
+                process(session, address, length, answering)
+            if desk.handle:
+                desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+                process(session, address, length, answering)
             desk.turn += 1
         return False
-
-    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
-        desk.keeping = None
-        if desk.flags.value:
-            return False  # of an open file
-        answers = self.operations.answers()
-        known = answers.get(node)
-        if known is None:
-            desk.keeping = answers
-            return False
-        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        # It fails if the program was told to end, which has its answer then.
-        write(self.device, answer, len(answer))
-        return True
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -232,27 +216,26 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     # `__call__`: `_guarded` does the same about errors.
 
     def getattr(self, path: bytes, buffer: int) -> None:
-        name, desk = path.decode(), self._here.desk
+        name, desk, vfs = path.decode(), self._here.desk, self.operations.vfs
         stat = self.operations.getattr(name, listed=desk.listing)
-        others = self.operations.others(name)
+        others = vfs.others(name[1:])
         desk.brief = bool(others)
         if others and not any(handle.writable for handle in others):
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
             desk.parting = opcode == Opcode.LOOKUP
             if opcode == Opcode.GETATTR:
-                stat = self.operations.shown_to(others[0])
+                stat = pack_stat(vfs.shown_to(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
-        if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # the answer holds only now
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version, and the next open may be of another.
-        self._here.desk.brief = bool(path) and bool(self.operations.others(ctypes.string_at(path).decode()))
+        name = ctypes.string_at(path).decode()[1:] if path else ""
+        self._here.desk.brief = bool(self.operations.vfs.others(name))
 
     def unlink(self, path: bytes) -> int:
         if self._here.desk.parting:
-            self.operations.part(path.decode())
+            self.operations.vfs.part(relative(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
 

@@ -211,15 +211,8 @@ def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Wo
     fh = work.vfs.open("file", flags).fh
     assert work.vfs.read(fh, 100, 0) == b"another item"
     work.vfs.release(fh)
-    if flags == os.O_RDONLY:
-        assert errno_from(work.vfs.open, "gone", flags) == errno.ENOENT
-        assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
-    else:
-        opened = work.vfs.open("gone", flags)
-        server.store.seed({"gone": b"made anew after it was opened"})
-        assert opened.direct_io, "the kernel would read as far as the first"
-        assert work.vfs.read(opened.fh, 100, 0) == b"made anew after it was opened"
-        work.vfs.release(opened.fh)
+    assert errno_from(work.vfs.open, "gone", flags) == errno.ENOENT
+    assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
 
 
 def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole(

@@ -62,10 +62,11 @@ class Vfs(Attributes, Tree, Files):
         """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
         state, mount = directory.path, directory.record.mount_id
         view = View(WriteBack(client, namespace, content, state, mount, settings, server), settings)
-        super().__init__(view, Report(view, client, namespace, directory, settings))
+        super().__init__(view, Report(view, directory))
         self._directory = directory
         self._stopped = threading.Event()
-        self.status, self.refresh = self._report.status, namespace.refresh
+        self.status, self.unsent = self._report.status, self._report.unsent
+        self.refresh = namespace.refresh
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
         self.retry = self._write_back.retry
@@ -149,10 +150,6 @@ class Vfs(Attributes, Tree, Files):
         """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
         return len(self._state.left().files)
 
-    def unsent(self, path: str | None = None) -> list[Unsent]:
-        """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
-        return self._report.unsent(path or "")
-
     # -- what a person decides about saves that do not get through
 
     @property
@@ -162,10 +159,7 @@ class Vfs(Attributes, Tree, Files):
             f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
             f"job without --read-only, or jobfs recover {self._directory.record.job}"
         )
-        return [
-            *self._write_back.warnings,
-            *([waiting] if self.left_alone else []),
-        ]
+        return self._write_back.warnings + [waiting] * bool(self.left_alone)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See WriteBack."""

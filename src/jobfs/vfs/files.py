@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import resource
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +44,7 @@ class Files(Shared):
         self._report = report
         self._most_open = _most_open()
         self._numbers = itertools.count(1)
-        self._handles: dict[int, Handle] = {}
+        self._handles = self._pages.handles
         self._pins = Pins(view, self._pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
@@ -94,7 +93,6 @@ class Files(Shared):
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
         handle.content = Fixed(name, self._report.content(name, flags))
-        self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
         return OpenResult(self._number(handle), direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
@@ -143,14 +141,12 @@ class Files(Shared):
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
-        secured = True
         if empty:
             self._truncate(handle, 0)
         else:
-            secured = self._pins.secure(handle)
-        shown = isinstance(node, Item) and not empty
-        past = not secured or self._past_the_pages(handle)
-        return OpenResult(fh, past, size=self._known_size(handle) if shown else -1)
+            self._pins.secure(handle)
+        size = self._known_size(handle) if isinstance(node, Item) and not empty else -1
+        return OpenResult(fh, self._past_the_pages(handle), size=size)
 
     def _past_the_pages(self, handle: Handle) -> bool:
         """True if another version is open at the same node: the kernel has one set of pages for both."""
@@ -195,8 +191,9 @@ class Files(Shared):
         handle = Handle(file, None, flags)
         handle.writable = True
         file.handles.append(handle)
+        fh = self._number(handle)
         self._pages.opened(handle, path, None)
-        return OpenResult(self._number(handle))
+        return OpenResult(fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
@@ -223,13 +220,6 @@ class Files(Shared):
         state.add(file)
         self._view.touch_directory(names.parent(path))
         return file
-
-    def mknod(self, path: str, mode: int, caller: Caller) -> None:
-        """Make a regular file: the API holds nothing else. Raises FsError(EPERM), and as `create`."""
-        self._view.may_change(path)
-        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-            raise FsError(errno.EPERM)
-        self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
     def _may_open(self) -> None:
         """Raises FsError(ENFILE) if another open file would take descriptors that saves need."""
@@ -427,11 +417,6 @@ class Files(Shared):
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
-    def written(self, fh: int) -> int:
-        """Size of a file that is open to be written, without a look at the server; -1 if not known, and for other files."""
-        handle = self.handle(fh)
-        return self._known_size(handle) if handle.writable else -1
-
     # -- close and fsync
 
     def flush(self, fh: int) -> None:
@@ -459,7 +444,6 @@ class Files(Shared):
         handle = self._handles.pop(fh, None)
         if handle is None:
             return
-        self._pages.closed(handle)
         file = handle.file
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):

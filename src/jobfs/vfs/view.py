@@ -17,9 +17,6 @@ from jobfs.settings import Settings
 from jobfs.state import File
 from jobfs.state.records import UNSET
 
-#: A path of so many characters is never too long.
-_SHORT = names.NAME_MAX // 4
-
 #: What a name stands for: a File that is only here or was changed here, or the server's item.
 Node = File | Item
 
@@ -65,9 +62,7 @@ class View:
         return self.is_local(directory) or (file is not None and file.unmade)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
-        """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
-        if len(path) > _SHORT:
-            check_name(path)
+        """What is at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.find(path, max_age)
         if node is None:
             # The caller has just looked up the directory above: the right errno needs no request.

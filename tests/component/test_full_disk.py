@@ -141,7 +141,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "unlink of a backup": (backup, lambda work: work.vfs.unlink("file~")),
     "rename": (nothing, rename("scratch~", "other~")),
     "rename over": (nothing, rename("scratch~", "second~")),
-    "rename of a directory": (nothing, rename("dir~", "dirs~")),
     "rename to a real name": (nothing, rename("scratch~", "real")),
     "rename over an item": (nothing, rename("scratch~", "file")),
     "rename over an edited item": (edited, rename("scratch~", "file")),

@@ -76,6 +76,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     work.vfs.utimens("dir", 1, 2_000_000_000)
     work.write("dir/file", NEW)
     before = work.vfs.getattr("dir")
+    assert errno_from(work.vfs.rename, "dir", "moved"), "as any directory in an outage"
     work.remount()
     assert work.names("dir") == ["file"]
     after = work.vfs.getattr("dir")

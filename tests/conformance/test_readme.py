@@ -38,12 +38,7 @@ DIFFERENCES = {
         "scratch: a symbolic link is renamed to a name that does not stay here",
     ],
     "`link`": ["kinds: a hard link"],
-    "`mkfifo`, `mknod`": [
-        "kinds: a regular file by mknod",
-        "kinds: a named pipe",
-        "kinds: a device",
-        "kinds: a socket",
-    ],
+    "`mkfifo`, `mknod` of a device or socket": ["kinds: a named pipe", "kinds: a device", "kinds: a socket"],
     "a name that is not UTF-8": ["names: bytes that are no UTF-8"],
     "a path of more than 1,023 characters, counted from the workspace; one beyond U+FFFF, as an emoji, is two": [
         "names: a path of more than 1024 characters"
@@ -56,8 +51,9 @@ DIFFERENCES = {
         "chmod: root writes whatever the mode",
         "chmod: root makes and removes whatever the mode of the directory",
     ],
-    "`rename` of a directory between a scratch name and another one, or of a file into a directory of a scratch name": [
+    "`rename` of a directory from or to a scratch name, or of a file into a directory of a scratch name": [
         "scratch: a directory of the workspace becomes a local one",
+        "scratch: a local directory gets another name",
         "scratch: a local directory becomes one of the workspace",
         "scratch: a file of the workspace moves into a local directory",
     ],

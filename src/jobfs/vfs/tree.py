@@ -171,17 +171,15 @@ class Tree(Shared):
             self._view.touch(now)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        local = source if isinstance(source, File) and (source.stays or source.unmade) else None
-        if self._view.stays_here(new) is not (local is not None and local.stays):
-            # Its files would never reach the job, or would no longer reach it: EXDEV makes `mv` copy.
-            raise FsError(errno.EXDEV)
+        if self._view.stays_here(new) or (isinstance(source, File) and source.stays):
+            raise FsError(errno.EXDEV)  # what stays here is in directories of its own: `mv` copies
+        if isinstance(source, File) and source.unmade:
+            self._write_back.commit(source)
+            source = self._view.get(old)
         if target is not None:
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             self._remove_directory(new)
-        if local is not None:
-            self._rename_local_directory(local, old, new)
-            return
         self._write_back.rename.rename_directory(self._item_of(source, old), new)
         self._forget_directory(old, source)
 
@@ -194,15 +192,6 @@ class Tree(Shared):
         if made is None or made.implicit:
             raise FsError(errno.ENOENT)
         return made
-
-    def _rename_local_directory(self, source: File, old: str, new: str) -> None:
-        below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
-        moved = [(source, new), *below]
-        self._state.write(*(edit(file, path=path) for file, path in moved if file.recorded), new=True)
-        for file, path in moved:
-            self._state.apply(file, path=path)
-            if file.change is not None:
-                self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(target, File):

@@ -198,7 +198,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         raise FsError(errno.EPERM, "the API has no hard links")
 
     def mknod(self, path: str, mode: int, dev: int) -> None:
-        raise FsError(errno.EPERM, "the API has files and directories only")
+        raise FsError(
+            errno.EPERM, "the API has files and directories only"
+        )  # libfuse makes a file by `create`
 
     # Open files
 

@@ -30,14 +30,12 @@ class Attributes(Shared):
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
         with self._changing(path, mode) as node:
-            if isinstance(node, Item):
-                if node.permission is not wanted:
-                    node = self._write_back.rename.update(node, permission=wanted)
-                self._remember(node, mode=mode, permission=wanted)
-            elif self._switches(node, mode):
-                self._remember(node, mode=mode, wish=wanted)
-            else:
-                self._remember(node, mode=mode)
+            if isinstance(node, File):
+                self._remember(node, mode=mode, **({"wish": wanted} if self._switches(node, mode) else {}))
+                return
+            if node.permission is not wanted:
+                node = self._write_back.rename.update(node, permission=wanted)
+            self._remember(node, mode=mode, permission=wanted)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""

@@ -69,7 +69,7 @@ class Vfs(Attributes, Tree, Files):
         self.refresh = namespace.refresh
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
-        self.retry = self._write_back.retry
+        self.retry, self.part = self._write_back.retry, self._pages.part
         #: How many changes of an earlier mount a read-only mount leaves as they are.
         self.left_alone = 0
 
@@ -221,16 +221,6 @@ class Vfs(Attributes, Tree, Files):
         there = self._pages.at(path)
         node = self._view.find_known(path) if there else None
         return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
-
-    def part(self, path: str) -> None:
-        """Handles that read another version at this path have a node of their own in the kernel from now on.
-
-        Raises FsError(ENOENT) if there are none any more.
-        """
-        others = self.others(path)
-        if not others or any(handle.writable for handle in others):
-            raise FsError(errno.ENOENT)
-        self._pages.part(path)
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

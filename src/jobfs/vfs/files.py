@@ -286,7 +286,7 @@ class Files(Shared):
         if item is None or handle.begun or handle.writable or handle.file.local is not None:
             return
         handle.begun = True
-        self._prefetch.reading(item, handle.content)
+        self._prefetch.reading(item)
 
     # -- write
 
@@ -394,14 +394,11 @@ class Files(Shared):
         self._truncate(self.handle(fh), length)
 
     def fgetattr(self, fh: int) -> Attr:
-        """What `fstat` shows of an open file, unlinked ones too.
-
-        The kernel reads no further than the size told here: a program at the end is shown the size of a newer version.
-        """
+        """What `fstat` shows of an open file, unlinked ones too."""
         return self.shown_to(self.handle(fh))
 
     def shown_to(self, handle: Handle) -> Attr:
-        """The attributes of the version that a handle has open."""
+        """The attributes of the version that a handle has open; at its end, those of a newer version that it goes on with."""
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._report.attr(handle.content.name, len(handle.content.content))

@@ -52,12 +52,11 @@ class Caller(NamedTuple):
     pid: int
 
 
-class Fixed:
+class Fixed(NamedTuple):
     """The bytes of the file `name` in the control directory, as they were made for one handle."""
 
-    def __init__(self, name: str, content: bytes) -> None:
-        self.name = name
-        self.content = content
+    name: str
+    content: bytes
 
     def read(self, offset: int, size: int) -> bytes:
         """See Readable."""

@@ -294,19 +294,12 @@ def is_dir(node: Node) -> bool:
     return node.kind is Kind.DIRECTORY
 
 
-def check_name(path: str) -> None:
-    """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (api/wire.md)."""
-    if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
-        raise FsError(errno.ENAMETOOLONG)
-
-
 def check_new_name(path: str) -> None:
-    """As `check_name`, and raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
+    """Raises FsError(ENAMETOOLONG) for a path that the API can't hold (api/wire.md): the server may count a slash before it.
 
-    The server may count the slash with which its paths begin.
+    Raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
     """
-    check_name(path)
-    if names.path_length(path) >= names.PATH_MAX:
+    if names.path_length(path) >= names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
     if names.parse_hidden(names.basename(path)) is not None:
         raise FsError(errno.EPERM)

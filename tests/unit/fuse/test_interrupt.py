@@ -129,7 +129,7 @@ def test_a_program_may_be_told_to_end_at_any_time(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("opcode", "flags", "early"),
-    [(3, 0, True), (15, 0, True), (14, os.O_RDWR, True), (20, 0, True), (25, 0, True), (28, 0, True), (14, os.O_WRONLY | os.O_TRUNC, False)]
+    [(asking, os.O_RDWR, True) for asking in (3, 14, 15, 20, 25, 28)] + [(14, os.O_WRONLY | os.O_TRUNC, False)]
     + [(changing, 0, False) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
 def test_a_request_that_changes_something_is_not_answered_early(

@@ -45,10 +45,7 @@ class Attributes(Shared):
             self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
-
-        A time that does not fit into 64 bits of nanoseconds becomes the nearest one that does, as on disks.
-        """
+        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
         self._view.may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
         times = {name: held_ns(value) for name, value in given.items() if value is not None}

@@ -130,7 +130,8 @@ class Files(Shared):
         shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
         kept = self._pages.opened(handle, path, shown.version if shown else None)
         kept = kept and shown is not None and shown.whole
-        self._begins(handle)
+        if handle.item is not None and handle.file.local is None:
+            self._prefetch.reading(handle.item)
         self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
         handle.served = handle.served or kept
@@ -142,7 +143,7 @@ class Files(Shared):
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
         if empty:
-            self._truncate(handle, 0)
+            self.ftruncate(fh, 0)
         else:
             self._pins.secure(handle)
         size = self._known_size(handle) if isinstance(node, Item) and not empty else -1
@@ -237,8 +238,6 @@ class Files(Shared):
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
         handle = self.handle(fh)
-        if not (offset or handle.begun):
-            self._begins(handle)
         data: bytes | None = None
         for _ in range(REOPENS):
             with handle.file.lock:
@@ -280,14 +279,6 @@ class Files(Shared):
             return content.size
         return self._view.size(item) if item is not None else -1
 
-    def _begins(self, handle: Handle) -> None:
-        """A file is read from its start: if it is one of many, the next ones are fetched ahead."""
-        item = handle.item
-        if item is None or handle.begun or handle.writable or handle.file.local is not None:
-            return
-        handle.begun = True
-        self._prefetch.reading(item)
-
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
@@ -309,10 +300,6 @@ class Files(Shared):
             if not full or not self._content.give_way(self._state.bytes.directory, size):
                 raise
             return attempt()
-
-    def _truncate(self, handle: Handle, length: int) -> None:
-        with self._writing(handle, keep=length > 0) as local:
-            local.truncate(length)
 
     @contextlib.contextmanager
     def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
@@ -391,7 +378,8 @@ class Files(Shared):
 
     def ftruncate(self, fh: int, length: int) -> None:
         """Cut or extend an open file. Raises as `write`."""
-        self._truncate(self.handle(fh), length)
+        with self._writing(self.handle(fh), keep=length > 0) as local:
+            local.truncate(length)
 
     def fgetattr(self, fh: int) -> Attr:
         """What `fstat` shows of an open file, unlinked ones too."""

@@ -145,23 +145,20 @@ class Pins:
         self._view, self._pages = view, pages
 
     def meet(self, handle: Handle) -> None:
-        """Have the first bytes of a file that is about to be read: the kernel reads no further than the size it is told here,
-        and the server may hold a longer version by now. A large file is looked up instead: any part may be wanted first.
-        Raises ApiError.
+        """Have the first bytes of a file that is about to be read: the server may have a longer version by now than the kernel
+        is told of. A large file is looked up instead: any part may be wanted first. Raises ApiError.
         """
-        for _ in range(REOPENS):
-            content, item = handle.content, handle.item
-            if item is None or not isinstance(content, Content) or content.whole:
-                return
-            if (content.size or 0) > _AT_ONCE:
-                self.follow(handle, max_age=_RECENT, opening=True)
-                return
-            try:
-                content.meet()
-                return
-            except (StaleVersionError, NotFoundError):
-                if not self.follow(handle, max_age=0.0, opening=True):
-                    raise
+        content = handle.content
+        if handle.item is None or not isinstance(content, Content) or content.whole:
+            return
+        if (content.size or 0) > _AT_ONCE:
+            self.follow(handle, max_age=_RECENT, opening=True)
+            return
+        try:
+            content.meet()
+        except (StaleVersionError, NotFoundError):
+            if not self.follow(handle, max_age=0.0, opening=True):
+                raise
 
     def secure(self, handle: Handle) -> None:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.

@@ -101,10 +101,7 @@ class Report:
         return status
 
     def _look(self) -> None:
-        """Ask for the job, and list the workspace if nobody has: counts and conflicts come from the listing.
-
-        This is done now and then, and not for long. Errors are in the server's health, which is told beside the last answer.
-        """
+        """Ask for the job, and list the workspace if nobody has, now and then. Errors are in the server's health."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INSTANCE_AGE

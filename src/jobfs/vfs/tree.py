@@ -1,9 +1,8 @@
 """Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
-Every operation reserves the names that it changes, with all below them. A rename that failed, but may have been carried out, ends
-before anything else is done at its names. There are four kinds of files here: an item; a File whose save was not begun (it gets
-another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a File that is being sent, which
-is waited for, or cancelled if it is unlinked.
+Every operation reserves the names that it changes, with all below them. There are four kinds of files here: an item; a File whose
+save was not begun (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a
+File that is being sent, which is waited for, or cancelled if it is unlinked.
 """
 
 from __future__ import annotations

@@ -153,16 +153,10 @@ class ReadDirPlus:
     """
 
     def __init__(
-        self,
-        device: int,
-        process: Callable[[int, int], None],
-        here: AtWork,
-        sizes: dict[int, int],
+        self, device: int, process: Callable[[int, int], None], here: AtWork, sizes: dict[int, int]
     ) -> None:
-        self._sizes = sizes
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
-        self._device, self._process = device, process
-        self._here = here
+        self._device, self._process, self._here, self._sizes = device, process, here, sizes
 
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with the listings that libfuse does not know of."""

@@ -144,10 +144,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return stat
 
     def _kept(self) -> dict[str, bytes]:
-        """The answers of `getattr` by path, as long as nothing has changed.
-
-        Answers found from now on are kept under the edition that is read first: a change meanwhile makes them void.
-        """
+        """The answers of `getattr` by path; those found from now on hold for the edition that is read here first."""
         edition = self.vfs.edition()
         kept, answers = self._answers
         if not edition or edition != kept or len(answers) > _ANSWERS:
@@ -198,9 +195,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         raise FsError(errno.EPERM, "the API has no hard links")
 
     def mknod(self, path: str, mode: int, dev: int) -> None:
-        raise FsError(
-            errno.EPERM, "the API has files and directories only"
-        )  # libfuse makes a file by `create`
+        raise FsError(errno.EPERM)  # libfuse makes a regular file by `create`
 
     # Open files
 

@@ -144,15 +144,8 @@ class Interrupter:
     `relieve` gets the desks that were at work on the same request at the last look already.
     """
 
-    def __init__(
-        self,
-        device: int,
-        desks: Sequence[Desk],
-        relieve: Callable[[list[Desk]], None] = lambda desks: None,
-    ) -> None:
-        self._device = device
-        self._relieve = relieve
-        self._desks = desks
+    def __init__(self, device: int, desks: Sequence[Desk], relieve: Callable[[list[Desk]], None]) -> None:
+        self._device, self._desks, self._relieve = device, desks, relieve
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
 
@@ -186,10 +179,6 @@ class Interrupter:
         return request.opcode != Opcode.OPEN or not request.flags & os.O_TRUNC
 
     def _answer(self, request: Request) -> None:
-        # ENOENT: it was answered just now, as usual.
-        with suppress(FileNotFoundError):
-            try:
-                os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
-                _log.info("%s was interrupted", Opcode(request.opcode).name)
-            except OSError as error:
-                _log.info("%s could not be interrupted: %s", Opcode(request.opcode).name, error)
+        with suppress(OSError):  # it was answered just now, as usual
+            os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
+            _log.info("%s was interrupted", Opcode(request.opcode).name)

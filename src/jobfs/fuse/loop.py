@@ -121,8 +121,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
-        size = _fuse_chan_bufsize(self._channel)
-        self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
+        self.request_size = int(_fuse_chan_bufsize(self._channel))
+        self._caught = _fuse_chan_new(
+            ctypes.byref(self._plus.operations), self.device, self.request_size, None
+        )
         #: True: requests that are read from now on are not carried out; their programs get an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -145,10 +147,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def _ask(self, address: int, length: int) -> None:
         """Have libfuse carry out a request of ours, and answer to us."""
         _fuse_session_process(self._session, address, length, self._caught)
-
-    def desk(self) -> Desk:
-        """A place for the requests of one thread."""
-        return Desk(_fuse_chan_bufsize(self._channel))
 
     def loop(self, desk: Desk, readers: Readers) -> bool:
         """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
@@ -369,7 +367,7 @@ class LoopPool:
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
-            desk = self._session.desk()
+            desk = Desk(self._session.request_size)
             thread = threading.Thread(
                 target=self._serve, args=(desk,), name=f"fuse-{len(self._threads)}", daemon=True
             )

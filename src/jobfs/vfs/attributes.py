@@ -84,10 +84,7 @@ class Attributes(Shared):
         return "dirty" if node.local is not None or node.unmade else "clean", ""
 
     def set(self, path: str, values: dict[str, Any]) -> None:
-        """Change permission and lifecycle on the server, by their names; unsent bytes are sent first.
-
-        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
-        """
+        """Change permission and lifecycle on the server, after unsent bytes. Raises FsError(EOPNOTSUPP, EBUSY), ApiError."""
         self._view.may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         wanted = {name: types[name](value) for name, value in values.items() if value is not None}

@@ -65,8 +65,7 @@ class Vfs(Attributes, Tree, Files):
         super().__init__(view, Report(view, directory))
         self._directory = directory
         self._stopped = threading.Event()
-        self.status, self.unsent = self._report.status, self._report.unsent
-        self.refresh = namespace.refresh
+        self.status, self.unsent, self.refresh = self._report.status, self._report.unsent, namespace.refresh
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
         self.retry, self.discard = self._write_back.retry, self._write_back.discard
@@ -100,10 +99,7 @@ class Vfs(Attributes, Tree, Files):
         self._write_back.stop()
 
     def flush_all(
-        self,
-        path: str | None,
-        timeout: float | None,
-        progress: Callable[[Sent], None] | None,
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None
     ) -> list[Unsent]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 

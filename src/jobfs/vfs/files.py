@@ -135,9 +135,9 @@ class Files(Shared):
         self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
         handle.served = handle.served or kept
-        if shown is None:  # bytes of this machine; of an item: since the look-up
-            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         past = self._past_the_pages(handle)
+        if shown is None:  # bytes of this machine; of an item: since the look-up
+            return OpenResult(fh, isinstance(node, Item) or past)
         return OpenResult(fh, past, kept and not past, self._known_size(handle))
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
@@ -282,10 +282,7 @@ class Files(Shared):
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
-        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
-
-        `mapped`: `data` is a page of a shared mapping, whose place does not depend on how the handle was opened.
-        """
+        """Write all of `data`; `mapped`: a page of a mapping, never appended. Raises FsError(EBADF, ENOSPC, EIO), ApiError."""
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
             at = local.size if handle.append and not mapped else offset
@@ -303,10 +300,7 @@ class Files(Shared):
 
     @contextlib.contextmanager
     def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
-        """Under the File's lock: local bytes that may be changed.
-
-        `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
-        """
+        """Under the File's lock: local bytes that may be changed; `keep`: they begin with the content that the handle opened."""
         file = handle.file
         for _ in range(REOPENS):
             content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
@@ -335,10 +329,7 @@ class Files(Shared):
         return begun
 
     def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
-        """New local bytes of a File, empty or `size` bytes of `source`; `values`: its other changed fields.
-
-        Raises FsError(ENOSPC, EMFILE, EIO); then nothing was changed.
-        """
+        """New local bytes of a File, as `source` if it is given; `values`: other fields. After FsError nothing was changed."""
         state = self._state
 
         def attempt() -> Local:

@@ -161,10 +161,7 @@ class Pins:
                 raise
 
     def secure(self, handle: Handle) -> None:
-        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
-
-        A large one is fetched meanwhile. Raises ApiError, FsError.
-        """
+        """Have the version that is to be edited here, a large one soon: the job may replace it. Raises ApiError, FsError."""
         content = handle.content
         if not isinstance(content, Content) or content.whole:
             return
@@ -189,10 +186,7 @@ class Pins:
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
     def lost(self, handle: Handle, place: int) -> bool:
-        """The server no longer has the pinned version, and the bytes at `place` are not here.
-
-        True if the program can go on with another version: it has got nothing yet, or it reads a log. Raises FsError, ApiError.
-        """
+        """The pinned version is gone. True if the program goes on with another: it has got nothing yet, or reads a log."""
         if not handle.served:
             return self.follow(handle, max_age=0.0)
         if handle.follows:
@@ -202,9 +196,8 @@ class Pins:
         return False
 
     def follow(self, handle: Handle, max_age: float, *, opening: bool = False) -> bool:
-        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened.
-
-        `opening`: nor was the program told anything of it. Raises FsError, ApiError.
+        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened,
+        and if it is `opening`, was told nothing of it. Raises FsError, ApiError.
         """
         item = self._newer(handle, max_age, opening=opening)
         if item is None:
@@ -213,10 +206,7 @@ class Pins:
         return True
 
     def grow(self, handle: Handle, place: int, max_age: float | None = None) -> bool:
-        """Go on from `place`, the end, with a newer version if that is longer and has the same 4 KiB before it.
-
-        Else the handle stays at the end, as on a disk (section 3, Open files are pinned). Raises FsError, ApiError.
-        """
+        """Go on from `place`, the end, with a newer version if that goes on there (3.14). Raises FsError, ApiError."""
         if handle.writable:
             return False  # its saves are based on what it has read
         for age in (max_age, 0.0):

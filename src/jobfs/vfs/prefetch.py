@@ -76,10 +76,9 @@ class Walk:
 
 
 class Prefetch:
-    """Watches which files are read from their start, and has the content store fetch what comes next.
+    """Watches which files are opened to be read, and has the content store fetch what comes next.
 
-    No request is made here, nor a listing: files are fetched ahead as the last listing showed them. Thread-safe; its lock
-    comes before those of namespace and content.
+    Thread-safe; its lock comes before those of namespace and content.
     """
 
     def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
@@ -92,7 +91,7 @@ class Prefetch:
         self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
     def reading(self, item: Item) -> None:
-        """A file is being read from its start. If its content is here, that only tells how far a walk has come."""
+        """A file is opened to be read. If its content is here, that only tells how far a walk has come."""
         with self._lock:
             walk = self._walk(item, time.monotonic())
             room = walk.room() if walk is not None else 0
@@ -118,10 +117,7 @@ class Prefetch:
         return None
 
     def _leads(self, before: str, path: str) -> bool | None:
-        """True if one file comes soon after another by name, False if by inode number, None if it does not.
-
-        Files between them that are on disk do not count: reads of those are not seen here.
-        """
+        """True if one file comes soon after another by name, False if by inode number, else None; what is here does not count."""
         places = []
         for by_name in (False, True):
             coming = itertools.islice(self.after(before, by_name), _SCAN)

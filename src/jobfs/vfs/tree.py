@@ -211,10 +211,7 @@ class Tree(Shared):
             self._rename_item(source, target, over, new)
 
     def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
-        """The node that is to be renamed, at rest. Raises ApiError.
-
-        The server has its present bytes, or nothing of it; if it `stays` here from now on, no save is begun.
-        """
+        """The node to be renamed, at rest: the server has its present bytes, or nothing of it, if it `stays`. Raises ApiError."""
         if not isinstance(node, File):
             return node
         if stays or not (node.here and node.base.id):
@@ -296,10 +293,7 @@ class Tree(Shared):
         self._write_back.replaced(victim, over)
 
     def _stay(self, node: Node, over: File | None, old: str, new: str) -> None:
-        """A file gets a name of this machine only: its bytes are brought here, and it goes from the server a little later.
-
-        Raises FsError(EXDEV, ENOSPC), ApiError if its bytes can't be had.
-        """
+        """A file gets a scratch name: its bytes come here, and it leaves the server later. Raises FsError(EXDEV), ApiError."""
         if (isinstance(node, Item) or node.base.id) and self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
         for _ in range(REOPENS):

@@ -186,10 +186,7 @@ class View:
         return self.content.size(item) or 0
 
     def measured(self, path: str, node: Node) -> Node:
-        """`node`, or what is at `path` by now, with a size that `attr` can show. Raises ApiError, FsError if it can't be had.
-
-        Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
-        """
+        """`node`, or what is at `path` by now, with a size that `attr` can show (2.2). Raises ApiError, FsError."""
         item = self.unmeasured(node)
         if item is None:
             return node
@@ -255,10 +252,7 @@ class View:
             raise FsError(errno.EACCES)
 
     def may_replace(self, node: Node) -> None:
-        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced.
-
-        A mode without write permission that was given here does not forbid that: on a disk the directory's mode decides.
-        """
+        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced; a mode given here does not forbid it."""
         if not self.read_only(node):
             return
         file = self.state.of(node) if isinstance(node, Item) else node

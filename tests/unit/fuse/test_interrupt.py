@@ -66,7 +66,7 @@ class Lab:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.desk = Desk(4096)
-        self.interrupter = Interrupter(self.writer, [self.desk])
+        self.interrupter = Interrupter(self.writer, [self.desk], lambda desks: None)
         self.told = {7}
         monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
 
@@ -165,6 +165,6 @@ def test_a_request_that_changes_under_the_look_is_not_believed(lab: Lab) -> None
 
 
 def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:
-    lab.interrupter = Interrupter(lab.reader, [lab.desk])  # nobody can write there
+    lab.interrupter = Interrupter(lab.reader, [lab.desk], lambda desks: None)  # nobody can write there
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab, 2) == []

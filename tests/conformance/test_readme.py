@@ -15,22 +15,6 @@ _PAGE = (_TESTS.parent / "src" / "jobfs" / "vfs" / "semantics.md").read_text(enc
 #: Each statement by its number, which begins it, in a list or in a table; as far as its first line goes.
 STATEMENTS = dict(re.findall(r"^[-|] \*\*(\d\.\d+)\*\* (.*)", _PAGE, re.MULTILINE))
 
-#: The rows of the table "What each operation means", by their first cell, and the statements that each makes.
-MEANINGS = {
-    "look up, list": "1.4 1.6 1.12",
-    "two items at one path, impossible paths": "1.16 1.17 1.18 1.20 4.37",
-    "mode, owner, group, times": "2.3 2.4 2.5 2.6 2.7 2.8 2.18",
-    "size": "2.2",
-    "readOnly items": "4.38 4.39",
-    "inode number; an open file that the job replaces": "1.22 1.23 3.13 3.14",
-    "rmdir, unlink of an open file": "4.29 4.33",
-    "`.*.sw?` `4913` `*~` `.#*` `#*#` `.goutputstream-*` `.~lock.*#` `.DS_Store` `._*` `.nfs*`": "4.14 4.35",
-    "`.jobfs/job.json`, `status.json`, `pending`": "6.7",
-    "Ctrl-C, `kill`": "3.16",
-    "a server that is silent, or asks to wait": "3.15 1.12",
-    "lock, mmap, inotify": "2.14 2.15 3.14",
-    "two machines with one job": "6.12",
-}
 #: The rows of the table of differences from a disk, by their first cell, and the cases that prove each.
 DIFFERENCES = {
     "`symlink`": [
@@ -110,16 +94,6 @@ def test_each_statement_is_named_by_a_test() -> None:
 
 def test_no_test_names_a_missing_statement() -> None:
     assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
-
-
-def test_each_row_of_the_table_of_operations_is_one_statement_or_several() -> None:
-    assert first_cells("## What each operation means", "## ") == list(MEANINGS)
-    assert {number for row in MEANINGS.values() for number in row.split()} <= set(STATEMENTS)
-
-
-def test_a_case_has_a_name_of_its_own() -> None:
-    names = [case.name for case in ALL]
-    assert sorted(names) == sorted(set(names))
 
 
 def test_each_case_that_differs_proves_a_row_of_the_table_of_differences() -> None:

@@ -15,7 +15,6 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs import names
 from jobfs.document import Status
 from jobfs.emulator import Server
-from jobfs.nodes import Sent
 from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import File
@@ -114,20 +113,6 @@ def test_items_that_a_try_has_left_are_not_taken_for_a_save(server: Server, work
     assert status["conflicts"] == []
 
 
-def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(
-    server: Server, work: Workspace
-) -> None:
-    server.store.seed({"a": "1", "dir/b": "2", "a.conflict-20260101T000000Z": "3"})
-    told = work.vfs.status()
-    assert told["items"] == 4
-    assert [conflict["origin"] for conflict in told["conflicts"]] == ["a"]
-    requests = told["server"]["requests"]
-    assert requests == 2, "the job, and one listing"
-    assert work.vfs.status()["server"]["requests"] == requests, (
-        "what was asked a moment ago is not asked again"
-    )
-
-
 def test_the_job_is_told_until_its_end(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,11 +162,3 @@ def test_the_control_directory_is_not_changed(work: Workspace) -> None:
     assert errno_from(work.vfs.create, ".jobfs/new", 0o644, 0, CALLER) == errno.EPERM
     assert errno_from(work.vfs.rename, ".jobfs", "other") == errno.EPERM
     assert errno_from(work.vfs.mkdir, ".jobfs", 0o755, CALLER) == errno.EPERM
-
-
-def test_a_drain_shows_its_progress(work: Workspace) -> None:
-    for name in "abc":
-        work.write(name, b"x")
-    steps: list[Sent] = []
-    assert work.vfs.flush_all(None, 20, steps.append) == []
-    assert steps[-1] == Sent(3, 3, 3, 3)

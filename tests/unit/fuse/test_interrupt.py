@@ -4,59 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.support.waiting import eventually
 
 from jobfs.fuse import interrupt
-from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, told_to_end
-
-#: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting. Its name, of which the
-#: kernel keeps 15 bytes, ends within a character.
-PROGRAM = """
-import signal, sys, time
-open("/proc/self/comm", "wb").write("\u0447\u0438\u0442\u0430\u0442\u0435\u043b\u044c".encode())
-for number in (signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, lambda *_: None)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-print("ready", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.fixture
-def stopped() -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as program:
-        try:
-            assert program.stdout is not None
-            program.stdout.readline()
-            program.send_signal(signal.SIGSTOP)
-            state = Path(f"/proc/{program.pid}/stat")
-            eventually(lambda: state.read_text(errors="replace").rpartition(")")[2].split()[0] == "T")
-            yield program
-        finally:
-            program.kill()
-
-
-def test_only_an_unblocked_signal_that_ends_programs_tells_a_program_to_end(
-    stopped: subprocess.Popen[str],
-) -> None:
-    assert not told_to_end(stopped.pid)
-    stopped.send_signal(signal.SIGUSR1)
-    stopped.send_signal(signal.SIGINT)
-    assert not told_to_end(stopped.pid)
-    stopped.send_signal(signal.SIGTERM)
-    assert told_to_end(stopped.pid)
-    stopped.kill()
-    stopped.wait()
-    assert not told_to_end(stopped.pid), "it is gone"
+from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
 
 
 class Lab:
@@ -118,13 +73,6 @@ def test_an_answered_or_new_request_is_left_alone(lab: Lab) -> None:
     assert looked(lab) == []
     lab.request(Opcode.LOOKUP, 4)
     assert looked(lab) == []
-
-
-def test_a_program_may_be_told_to_end_at_any_time(lab: Lab) -> None:
-    lab.request(Opcode.OPEN, 2, thread=8)
-    assert looked(lab, 3) == []
-    lab.told.add(8)
-    assert looked(lab) == [2]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from unittest.mock import Mock
 
 import pytest
 
@@ -22,15 +21,6 @@ OLD = Item("a", Kind.FILE, "file", updated_at="1")
 @pytest.fixture
 def handle() -> Handle:
     return Handle(File(7), OLD, os.O_RDWR)
-
-
-def test_a_handle_goes_on_with_the_saved_version_after_a_save(handle: Handle) -> None:
-    """save/protocol.md R2: the saved version is the base of the next save; it is young."""
-    before, after, saved = Mock(), Mock(), replace(OLD, id="b")
-    handle.content = before
-    handle.go_on(saved, after)
-    assert (handle.item, handle.seen, handle.content, handle.young) == (saved, saved, after, True)
-    assert (before.close.call_count, after.close.call_count) == (1, 0)
 
 
 def test_a_rename_by_this_mount_is_no_other_version(handle: Handle) -> None:
@@ -123,10 +113,3 @@ def test_open_files_go_with_their_directory_to_its_new_name(pages: KernelPages) 
     assert (reader.at, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
     assert not pages.at("dir/x")
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
-
-
-def test_an_unbounded_number_of_paths_is_not_remembered(pages: KernelPages) -> None:
-    for number in range(20_000):
-        visit(pages, f"x{number}", ONE)
-    assert len(pages._held) <= 16_384
-    assert visit(pages, "x19999", ONE)

@@ -170,12 +170,3 @@ def test_many_readers_of_one_walk_may_overtake_each_other() -> None:
     fetched, missed = world.read_all([*order[:2], *shuffled[2:]])
     assert len(missed) <= 8
     assert len(fetched) == len(set(fetched))
-
-
-def test_a_new_listing_is_used_as_soon_as_it_is_there() -> None:
-    world = World(flat(30))
-    order = world.order()
-    world.read(order[0])
-    world.items["d/new.txt"] = Item("inew", Kind.FILE, "d/new.txt", size=5)
-    world.snapshot_number += 1
-    assert "d/new.txt" in [order[0], *world.read(order[1]), *world.read_all(order[2:])[0]]

@@ -85,14 +85,3 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     work.stop()
     reader.join()
     assert results
-
-
-def test_contents_too_young_to_be_kept_are_not_fetched_ahead(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3: a version is downloaded once; one whose timestamp proves little serves only those who have it open."""
-    server.set(updated_resolution="seconds")
-    server.store.seed(TREE)
-    work = start(ttl=60)
-    read_tree(work, "d00")
-    assert len(downloaded(server)) == len(set(downloaded(server)))

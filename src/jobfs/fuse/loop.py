@@ -28,7 +28,7 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations
+from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
 from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
 
@@ -117,8 +117,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
         driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
-        self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
-        self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
+        self._sending = Answers(self.device, self._here, driver.told, driver.nodes)
+        self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
         self.request_size = int(_fuse_chan_bufsize(self._channel))

@@ -161,12 +161,3 @@ def test_two_programs_at_once_are_both_followed() -> None:
     other = [path for path in order if path.startswith("b/")]
     _, missed = world.read_all(itertools.chain.from_iterable(zip(one, other, strict=True)))
     assert len(missed) <= 6
-
-
-def test_many_readers_of_one_walk_may_overtake_each_other() -> None:
-    world = World(flat(200))
-    order = world.order()
-    shuffled = [path for start in range(0, 200, 4) for path in reversed(order[start : start + 4])]
-    fetched, missed = world.read_all([*order[:2], *shuffled[2:]])
-    assert len(missed) <= 8
-    assert len(fetched) == len(set(fetched))

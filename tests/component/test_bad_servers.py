@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.gateway import Asked, Gateway, Reply, changed_items, gateway
-from tests.support.serverside import hidden, visible
+from tests.support.gateway import Asked, Gateway, Reply, gateway
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
@@ -41,32 +40,6 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]
     before.closed.set()
     for work in started:
         work.stop()
-
-
-@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", ""])
-def test_an_item_with_an_odd_time_is_edited_like_any_other(
-    before: Gateway, server: Server, start: Callable[..., Workspace], moment: str
-) -> None:
-    """vfs/semantics.md 2: times are those that a file system holds; Go's zero time is common."""
-    server.store.write("odd.txt", b"old")
-    server.store.write("other.txt", b"other")
-
-    def change(item: dict[str, Any]) -> None:
-        if item["path"].endswith("odd.txt"):
-            item["updatedAt"] = item["createdAt"] = moment
-
-    before.change = changed_items(change)
-    work = start()
-    attr = work.vfs.getattr("odd.txt")
-    assert all(abs(ns) < 2**63 for ns in (attr.atime_ns, attr.mtime_ns, attr.ctime_ns))
-    work.write("odd.txt", b"new", fsync=True)
-    work.write("other.txt", b"another")
-    work.vfs.chmod("odd.txt", 0o600)
-    settled(work)
-    tree = visible(server)
-    assert (tree["odd.txt"], tree["other.txt"]) == (b"new", b"another")
-    work.stop()
-    assert hidden(server) == []
 
 
 def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(

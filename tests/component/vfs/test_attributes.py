@@ -62,17 +62,6 @@ def test_the_root_has_no_item(work: Workspace) -> None:
     assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT
 
 
-def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 2: an upload is no change that a program made; git compares these."""
-    work.write("file", b"x")
-    work.vfs.chmod("file", 0o600)
-    before = work.vfs.getattr("file").ctime_ns
-    work.drain()
-    assert work.vfs.getattr("file").ctime_ns == before
-    work.remount()
-    assert work.vfs.getattr("file").ctime_ns == before
-
-
 def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     server: Server, work: Workspace
 ) -> None:

@@ -15,9 +15,6 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs import names
 from jobfs.document import Status
 from jobfs.emulator import Server
-from jobfs.state import directory as slot
-from jobfs.state.journal import Journal
-from jobfs.state.records import File
 from jobfs.vfs import report
 
 
@@ -102,17 +99,6 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     assert [parts and parts.mount for parts in told] == ["f" * 12]
 
 
-def test_items_that_a_try_has_left_are_not_taken_for_a_save(server: Server, work: Workspace) -> None:
-    tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
-    second = f"{tried}/file.conflict-20260101T000000Z"
-    server.store.seed({tried: None, f"{tried}/file": "x", second: "y"}, age=7200)
-    work.vfs.refresh()
-    assert work.names() == []
-    status = work.vfs.status()
-    assert ["--try" in entry["reason"] for entry in status["foreign_hidden"]] == [True] * 3
-    assert status["conflicts"] == []
-
-
 def test_the_job_is_told_until_its_end(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,23 +123,6 @@ def test_an_item_that_is_being_deleted_is_in_the_status(server: Server, work: Wo
     assert cleaning["path"] == "file"
     server.faults.clear()
     eventually(lambda: not work.vfs.status()["cleaning"])
-
-
-def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, work: Workspace) -> None:
-    places = [slot.acquire(work.settings.state_dir, server.job, f"/mnt/{name}", server.url) for name in "abc"]
-    for place, content in zip(places, ([], [File(1, path="f", generation=1, size=5)], None), strict=True):
-        if content is None:
-            (place.path / "journal.db").write_bytes(b"garbage" * 1000)
-            continue
-        journal = Journal(place.path / "journal.db")
-        journal.write(*((file, {}) for file in content))
-        journal.close()
-    for place in places:
-        place.close()
-    status = work.vfs.status()
-    told = {entry["directory"]: entry["left"] for entry in status["other_slots"]}
-    assert told == {"/mnt/b": 1, "/mnt/c": None}
-    assert len(status["problems"]) == 2
 
 
 def test_the_control_directory_is_not_changed(work: Workspace) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
@@ -57,21 +55,6 @@ def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Serve
     assert work.read("moved/.file.swp") == b"local"
 
 
-def test_a_local_directory_does_not_pass_for_a_directory_of_the_workspace(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
-    work.mkdir("dir~")
-    work.write("dir~/file", b"x")
-    assert errno_from(work.vfs.rename, "dir~", "dir") == errno.EXDEV
-    work.mkdir("empty")
-    assert errno_from(work.vfs.rename, "dir~", "empty") == errno.EXDEV
-    assert "empty" in work.names(), "what failed has changed nothing"
-    work.vfs.rename("dir~/file", "file")
-    work.drain()
-    assert server.store.tree() == {"empty": None, "file": b"x"}
-
-
 @pytest.mark.parametrize("cached", [True, False])
 def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
     server: Server, work: Workspace, cached: bool
@@ -101,16 +84,6 @@ def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
 def linked(server: Server, tmp_path: Path) -> Iterator[Workspace]:
     with workspace(server, tmp_path / "home", local_symlinks=True) as work:
         yield work
-
-
-def test_a_link_is_not_made_where_something_is(server: Server, linked: Workspace) -> None:
-    server.store.seed({"dir/file": "x"}, age=60)
-    server.store.seed({"closed/file": "x"}, age=60)
-    server.store.set_permission("closed", "readOnly")
-    assert errno_from(linked.vfs.symlink, "dir/file", "x", CALLER) == errno.EEXIST
-    assert errno_from(linked.vfs.symlink, "gone/link", "x", CALLER) == errno.ENOENT
-    assert errno_from(linked.vfs.symlink, "dir/file/link", "x", CALLER) == errno.ENOTDIR
-    assert errno_from(linked.vfs.symlink, "closed/link", "x", CALLER) == errno.EACCES
 
 
 def test_a_link_takes_the_name_of_an_item_or_of_an_unsent_file(server: Server, linked: Workspace) -> None:

@@ -150,7 +150,7 @@ class Report:
         return {
             "path": path,
             "origin": origin,
-            "reason": _KEPT[label],
+            "reason": _KEPT[label] if there else f"{_KEPT[label]}; {origin} is gone",
             "diff": " ".join(("diff -u", *both)) if there else None,
         }
 

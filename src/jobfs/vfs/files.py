@@ -360,7 +360,7 @@ class Files(Shared):
     def truncate(self, path: str, length: int) -> None:
         """Cut or extend a file by name. Raises as `open` and `write`."""
         self._view.may_change(path)
-        fh = self.open(path, os.O_WRONLY).fh
+        fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC).fh
         try:
             self.ftruncate(fh, length)
             self.flush(fh)

@@ -130,6 +130,9 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callab
     work = start(ttl=1.2)
     eventually(lambda: work.names() and work.vfs.edition())
     assert [work.vfs.lasting(path) for path in ("a", ".jobfs/status.json")] == [True, False]
+    before = work.vfs.edition()
+    work.vfs.chown("a", 7, 8)
+    assert work.vfs.edition() != before, "what is changed here counts too"
     eventually(lambda: not work.vfs.edition())
     server.store.write("a", "longer")
     assert work.vfs.getattr("a").size == 6

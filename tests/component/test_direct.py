@@ -13,7 +13,6 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.errors import BadRequestError
 from jobfs.nodes import Kind
 
 
@@ -78,41 +77,6 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))
     assert doubled(server) == []
     assert hidden(server) == []
-
-
-def test_the_next_mount_does_not_ask_again_how_the_server_creates_files(
-    server: Server, work: Workspace
-) -> None:
-    work.vfs._write_back.upload.ask("x")
-    settled(work)
-    work.remount()
-    server.log.clear()
-    made(server, work, 5)
-    assert [entry.operation for entry in server.log.changes()] == ["create"] * 5
-
-
-def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
-    server: Server, work: Workspace
-) -> None:
-    server.faults.next("error", on="create", status=413)
-    with pytest.raises(Exception, match=r"."):
-        work.vfs._write_back.upload.ask("x")
-    assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is None
-    files = made(server, work, 1)
-    settled(work, files)
-
-
-def test_a_server_that_changes_names_never_gets_a_create_at_the_target(
-    server: Server, work: Workspace
-) -> None:
-    """save/protocol.md R6: the staged item's name is compared when it is made;
-    an item that was created at T could not be taken away.
-    """
-    server.set(name_form="nfc")
-    with pytest.raises(BadRequestError, match="the server keeps the name"):
-        work.vfs._write_back.upload.ask("x")
-    assert work.vfs._write_back.context.server.facts.rejects == {}
-    settled(work, {})
 
 
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(

@@ -10,7 +10,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import doubled, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -32,21 +32,6 @@ SAVES = [
 ]
 
 
-def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 1.12: "could not ask" is not said of a server that has just answered."""
-    server.store.seed({"file": "old"}, age=60)
-    work = start(timeout=3.0, stale_if_error=0)
-    with work.closing(work.opened("file")) as fh:
-        server.faults.rate("error", 1.0, status=503)
-        eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))
-        server.faults.clear()
-        work.vfs.write(fh, b"new", 0)
-        work.vfs.fsync(fh)
-        assert errno_from(work.vfs.getattr, "unknown") == errno.ENOENT
-
-
 def test_a_refused_key_is_eacces_without_a_storm_and_told(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -61,33 +46,6 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(
         errno_from(work.vfs.getattr, "unknown")
     assert server.log.count() <= 10
     assert work.vfs.status()["server"]["key_refused"] is True
-
-
-@pytest.mark.parametrize(("kind", "more"), LOST[:-1], ids=IDS[:-1])
-def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
-    server: Server, work: Workspace, kind: Any, more: dict[str, Any]
-) -> None:
-    """vfs/semantics.md 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: look first."""
-    server.set(create_existing="duplicate")
-    server.faults.next(kind, on="create", **more)
-    failed = errno_from(work.vfs.mkdir, "dir", 0o755, CALLER)
-    eventually(lambda: failed or server.store.exists("dir"))
-    if failed:
-        assert failed in (errno.EIO, errno.ETIMEDOUT)
-    assert len(server.store.at("dir")) == (0 if failed else 1)
-
-
-@pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
-def test_an_unlink_whose_answer_was_lost_is_done_once(
-    server: Server, work: Workspace, kind: Any, more: dict[str, Any]
-) -> None:
-    """vfs/semantics.md 5.10: safe to send again: a delete by id."""
-    server.store.seed({"file": "x", "other": "y"}, age=60)
-    assert work.names() == ["file", "other"]
-    server.faults.next(kind, on="delete", **more)
-    work.vfs.unlink("file")
-    assert work.names() == ["other"]
-    eventually(lambda: visible(server) == {"other": b"y"})
 
 
 @pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
@@ -108,7 +66,7 @@ def test_a_rename_whose_answer_was_lost_is_done_once(
 def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any], target: str
 ) -> None:
-    """vfs/semantics.md 4, 5: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
+    """vfs/semantics.md 5.9, 5.10, 5.11: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
     # Each fault meets each of them, at one request or another.
     turn = IDS.index(f"{kind} {more.get('status', '')}".strip()) + len(target)
     server.set(create_existing=("reject", "overwrite", "duplicate")[turn % 3])

@@ -133,7 +133,7 @@ JOBS = {"file": b"of the job", "other": b"another of the job", "of-the-job~": b"
 
 #: How files are prepared, and the operation on them; only this machine knows of all of these.
 LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], object]]] = {
-    "create": (nothing, lambda work: work.vfs.mknod("new~", 0o644, CALLER)),
+    "create": (nothing, lambda work: work.vfs.create("new~", 0o644, os.O_WRONLY, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
     "mkdir": (nothing, lambda work: work.mkdir("newdir~")),
     "symlink": (nothing, lambda work: work.vfs.symlink(".#new", "where", CALLER)),
@@ -141,7 +141,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "unlink of a backup": (backup, lambda work: work.vfs.unlink("file~")),
     "rename": (nothing, rename("scratch~", "other~")),
     "rename over": (nothing, rename("scratch~", "second~")),
-    "rename of a directory": (nothing, rename("dir~", "dirs~")),
     "rename to a real name": (nothing, rename("scratch~", "real")),
     "rename over an item": (nothing, rename("scratch~", "file")),
     "rename over an edited item": (edited, rename("scratch~", "file")),

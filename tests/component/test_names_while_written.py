@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from tests.support.boundaries import watch
-from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
@@ -67,24 +66,6 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     settled(work, {"other": None, "file": b"old"})
 
 
-def test_a_file_that_could_not_be_unlinked_keeps_the_bytes_written_to_it(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 4.29: unlink's errors are the caller's; nothing is forgotten."""
-    fh = opened(work, "file")
-    work.vfs.write(fh, b"new", 0)
-    namespace = work.vfs._write_back.namespace
-    namespace.touch("file")
-    server.faults.rate("error", 1.0, on="change+find", status=403)
-    assert errno_from(work.vfs.unlink, "file")
-    server.faults.clear()
-    assert "file" in work.names()
-    assert work.read("file") == b"new"
-    work.vfs.release(fh)
-    settled(work)
-    eventually(lambda: visible(server)["file"] == b"new")
-
-
 @pytest.mark.parametrize(
     ("name", "over", "closed"),
     [("moved", False, True), ("moved", True, False), ("moved~", False, False), ("moved~", True, True)],
@@ -128,20 +109,6 @@ def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     work.vfs.release(fh)
     assert work.read("file") == b"old"
     settled(work, {"dir": None, "file": b"old"})
-
-
-def test_a_rename_that_fails_leaves_the_file_that_was_to_be_replaced(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4: errors of a rename are the caller's; nothing is forgotten."""
-    fh = opened(work, "file")
-    server.faults.rate("error", 1.0, on="update", status=403)
-    written_at(work, fh, "update", monkeypatch, closed=True)
-    assert errno_from(work.vfs.rename, "dir/file", "file")
-    server.faults.clear()
-    assert work.read("file") == b"new"
-    work.vfs.release(fh)
-    settled(work, {"dir": None, "dir/file": b"old", "file": b"new"})
 
 
 def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:

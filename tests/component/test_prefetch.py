@@ -85,23 +85,3 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     work.stop()
     reader.join()
     assert results
-
-
-def test_a_file_that_can_not_be_fetched_ahead_is_read_all_the_same(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    server.store.seed(TREE, age=60)
-    work = start(ttl=60)
-    server.faults.rate("unavailable", 0.3, on="download")
-    assert read_tree(work, "d00") == {p: t.encode() for p, t in TREE.items() if p.startswith("d00/")}
-
-
-def test_contents_too_young_to_be_kept_are_not_fetched_ahead(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3: a version is downloaded once; one whose timestamp proves little serves only those who have it open."""
-    server.set(updated_resolution="seconds")
-    server.store.seed(TREE)
-    work = start(ttl=60)
-    read_tree(work, "d00")
-    assert len(downloaded(server)) == len(set(downloaded(server)))

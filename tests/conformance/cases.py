@@ -13,6 +13,7 @@ A case is a title and indented steps, one a line::
 `create f …` names a call (syscalls.py has them all). A user's name before it: that user makes the call, else root. `a =`
 gives a handle a name. `-> ENOENT`, `-> 0644`: what a disk answers; a step without it succeeds there, with whatever answer;
 `-> ?`: it may fail there. What the disk answers to each step, jobfs has to answer too; or, after `-> ok | EPERM`, that.
+A case that differs names the row of README.md's table of differences that it proves, after ` = ` in its title.
 `x*255` is 255 letters x, `{d/}*9` nine times d/, `\xff` a byte.
 """
 
@@ -53,11 +54,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """`name` is group and title."""
+    """`name` is group and title; `row`: see above, or ""."""
 
     group: str
     title: str
     steps: tuple[Step, ...]
+    row: str = ""
 
     @property
     def name(self) -> str:
@@ -78,7 +80,7 @@ class Case:
 def cases(group: str, text: str) -> list[Case]:
     """The cases in a text; those that need root only where we are root."""
     found: list[Case] = []
-    title, steps = "", list[Step]()
+    title, row, steps = "", "", list[Step]()
     for line in [*text.splitlines(), "end"]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -88,8 +90,8 @@ def cases(group: str, text: str) -> list[Case]:
         if title:
             if not steps:
                 raise ValueError(f"{title!r} has no steps")
-            found.append(Case(group, title, tuple(steps)))
-        title, steps = line.strip(), []
+            found.append(Case(group, title, tuple(steps), row))
+        (title, _, row), steps = line.strip().partition(" = "), []
     return [case for case in found if os.geteuid() == 0 or not case.needs_root]
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from tests.conformance.cases import Step
-from tests.stress.differential import SWITCHES, Maker, differences, twins
+from tests.stress.differential import SWITCHES, differences, twins
 
 from jobfs.emulator import Behaviour, behaviour
 
@@ -35,14 +34,3 @@ def test_random_calls_answer_as_on_a_disk_and_leave_their_files_on_the_server(
     with twins(tmp_path, switches) as pair:
         assert next(differences(pair.play, SEEDS, STEPS, 60.0), "") == ""
         assert pair.end() == []
-
-
-def test_a_difference_is_shrunk_to_the_steps_that_make_it() -> None:
-    def play(steps: list[Step], *, settle: bool) -> str:
-        return "differs" if any(step.words[0] == "rmdir" for step in steps) else ""
-
-    seed = next(seed for seed in range(99) if play(Maker(seed).steps(STEPS), settle=False))
-    (told,) = differences(play, [seed], STEPS, 20.0)
-    head, *steps = told.splitlines()
-    assert head.startswith(f"seed {seed}")
-    assert ["rmdir" in step for step in steps] == [True]

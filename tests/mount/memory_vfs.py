@@ -95,9 +95,6 @@ class MemoryVfs:
         self.open_files[fh].data[offset : offset + len(data)] = data
         return len(data)
 
-    def written(self, fh: int) -> int:
-        return len(self.open_files[fh].data)
-
     def flush(self, fh: int) -> None:
         self._call("flush")
 

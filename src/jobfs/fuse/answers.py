@@ -45,8 +45,6 @@ write.restype = ctypes.c_ssize_t
 
 #: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
-#: Bytes of `fuse_attr_out`.
-_ATTR = 104
 #: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
@@ -81,67 +79,61 @@ def tell(told: dict[int, int], node: int, size: int) -> None:
     told[node] = size
 
 
-def channel_operations(
-    device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]
-) -> ChannelOperations:
-    """Operations that send libfuse's answers to the kernel. To be kept as long as the channel.
+class Answers:
+    """Sends libfuse's answers to the kernel, by `operations` of a channel.
 
-    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. The answers that
-    `here.desk` is `keeping` get libfuse's answer to a getattr, unless that is `brief`. `sizes` has the sizes that the
-    kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
+    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `sizes` has the sizes
+    that the kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
     """
 
-    told: dict[int, int] = {}  # the node, by the thread that is to look it up again
+    def __init__(self, device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]) -> None:
+        self.operations = ChannelOperations(send=_send_prototype(self._send))
+        self._device, self._here, self._sizes, self._nodes = device, here, sizes, nodes
+        self._told: dict[int, int] = {}  # the node, by the thread that is to look it up again
 
-    def send(channel: int, vector: int, count: int) -> int:
-        desk = here.desk
+    def _send(self, channel: int, vector: int, count: int) -> int:
+        desk = self._here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
         if count > 1 and desk.parting:
             desk.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
             return 0
         if count > 1:
-            add(desk, opcode, node, _pieces(vector, 2)[1][0])
+            self._add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
             if error.value == -errno.ENOENT:
                 if opcode == Opcode.GETATTR and not desk.flags.value:
-                    desk.handle = next((number for number, at in [*nodes.items()] if at == node), 0)
+                    desk.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
                     if desk.handle:
                         return 0
-                look_again(desk.thread, node, error)
-        if _writev(device, vector, count) < 0:
+                self._look_again(desk.thread, node, error)
+        if _writev(self._device, vector, count) < 0:
             # The program was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
 
-    def look_again(thread: int, node: int, error: ctypes.c_int32) -> None:
-        if told.pop(thread, None) != node:
+    def _look_again(self, thread: int, node: int, error: ctypes.c_int32) -> None:
+        if self._told.pop(thread, None) != node:
             error.value = -errno.ESTALE
-            if len(told) > _TOLD:
-                told.clear()
-            told[thread] = node
+            if len(self._told) > _TOLD:
+                self._told.clear()
+            self._told[thread] = node
 
-    def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
+    def _add(self, desk: Desk, opcode: int, node: int, answer: int) -> None:
+        number = ctypes.c_uint64.from_address
         if opcode == Opcode.CREATE:
-            number = ctypes.c_uint64.from_address(answer + _FOUND).value
-            nodes[number] = ctypes.c_uint64.from_address(answer).value
-            return
-        if opcode == Opcode.OPEN:
-            nodes[ctypes.c_uint64.from_address(answer).value] = node
+            self._nodes[number(answer + _FOUND).value] = number(answer).value
+        elif opcode == Opcode.OPEN:
+            self._nodes[number(answer).value] = node
             if not desk.flags.value & CHANGES:
                 ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
-            return
-        if opcode == Opcode.LOOKUP:
-            node = ctypes.c_uint64.from_address(answer).value
-        tell(sizes, node, ctypes.c_uint64.from_address(answer + _SIZE[Opcode(opcode)]).value)
-        if desk.brief:
-            seconds, nanoseconds = _VALID[Opcode(opcode)]
-            ctypes.memset(answer + seconds, 0, 8)
-            ctypes.memset(answer + nanoseconds, 0, 4)
-        elif desk.keeping is not None and opcode == Opcode.GETATTR:
-            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
-
-    return ChannelOperations(send=_send_prototype(send))
+        else:
+            node = number(answer).value if opcode == Opcode.LOOKUP else node
+            tell(self._sizes, node, number(answer + _SIZE[Opcode(opcode)]).value)
+            if desk.brief:
+                seconds, nanoseconds = _VALID[Opcode(opcode)]
+                ctypes.memset(answer + seconds, 0, 8)
+                ctypes.memset(answer + nanoseconds, 0, 4)
 
 
 def _pieces(vector: int, count: int) -> list[tuple[int, int]]:
@@ -154,20 +146,14 @@ class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    `here`: the desk of the thread that asks. `sizes`: as for `channel_operations`.
+    `here`: the desk of the thread that asks. `sizes`: as for `Answers`.
     """
 
     def __init__(
-        self,
-        device: int,
-        process: Callable[[int, int], None],
-        here: AtWork,
-        sizes: dict[int, int],
+        self, device: int, process: Callable[[int, int], None], here: AtWork, sizes: dict[int, int]
     ) -> None:
-        self._sizes = sizes
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
-        self._device, self._process = device, process
-        self._here = here
+        self._device, self._process, self._here, self._sizes = device, process, here, sizes
 
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with the listings that libfuse does not know of."""

@@ -23,7 +23,6 @@ from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
 if TYPE_CHECKING:
-    from jobfs.state.records import Handle
     from jobfs.vfs import OpenResult, Vfs
 
 _log = logging.getLogger("jobfs.fuse.driver")
@@ -111,9 +110,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None, timeout: float = 30.0) -> None:
         """`timeout`: seconds that a call has without progress."""
         self.timeout = timeout
-        self._vfs = vfs
+        self.vfs = vfs
         self._on_ready = on_ready
-        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
+        self._answers: tuple[int, dict[str, bytes]] = (0, {})
         #: The sizes of files as the kernel believes them, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
@@ -134,29 +133,19 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
         """`listed`: for a listing, which makes no request; FsError(ENOENT) for attributes that are not known."""
         if fi is not None:
-            return pack_stat(self._vfs.fgetattr(fi.fh))
-        answers = self.answers()
+            return pack_stat(self.vfs.fgetattr(fi.fh))
+        answers = self._kept()
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
-            stat = pack_stat(self._vfs.looked_up(name) if listed else self._vfs.getattr(name))
-            if self._answers[0] and self._vfs.lasting(name):
+            stat = pack_stat(self.vfs.looked_up(name) if listed else self.vfs.getattr(name))
+            if self._answers[0] and self.vfs.lasting(name):
                 answers[path] = stat
         return stat
 
-    def others(self, path: str) -> list[Handle]:
-        """Handles at this path, if another version is shown there; if none of them writes, they get a node of their own."""
-        return self._vfs.others(path[1:])
-
-    def shown_to(self, handle: Handle) -> bytes:
-        return pack_stat(self._vfs.shown_to(handle))
-
-    def answers(self) -> dict[str | int, bytes]:
-        """The answers of `getattr` by path, and of libfuse by node, as long as nothing has changed.
-
-        Answers found from now on are kept under the edition that is read first: a change meanwhile makes them void.
-        """
-        edition = self._vfs.edition()
+    def _kept(self) -> dict[str, bytes]:
+        """The answers of `getattr` by path; those found from now on hold for the edition that is read here first."""
+        edition = self.vfs.edition()
         kept, answers = self._answers
         if not edition or edition != kept or len(answers) > _ANSWERS:
             answers = {}
@@ -164,64 +153,60 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return answers
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
-        entries = self._vfs.listdir(relative(path))
+        entries = self.vfs.listdir(relative(path))
         return [(name, pack_stat(attr)) for name, attr in entries]
 
     def chmod(self, path: str, mode: int) -> None:
-        self._vfs.chmod(relative(path), mode)
+        self.vfs.chmod(relative(path), mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        self._vfs.chown(relative(path), uid, gid)
+        self.vfs.chown(relative(path), uid, gid)
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
         now = time.time_ns()
         atime, mtime = times or (_UTIME_NOW, _UTIME_NOW)
         special: dict[int, int | None] = {_UTIME_NOW: now, _UTIME_OMIT: None}
-        self._vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
+        self.vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
 
     def statfs(self, path: str) -> dict[str, int]:
-        return self._vfs.statfs()
+        return self.vfs.statfs()
 
     def readlink(self, path: str) -> str:
-        return self._vfs.readlink(relative(path))
+        return self.vfs.readlink(relative(path))
 
     # The tree
 
     def mkdir(self, path: str, mode: int) -> None:
-        self._vfs.mkdir(relative(path), mode, _caller())
+        self.vfs.mkdir(relative(path), mode, _caller())
 
     def rmdir(self, path: str) -> None:
-        self._vfs.rmdir(relative(path))
+        self.vfs.rmdir(relative(path))
 
     def unlink(self, path: str) -> None:
-        self._vfs.unlink(relative(path))
+        self.vfs.unlink(relative(path))
 
     def rename(self, old: str, new: str) -> None:
-        self._vfs.rename(relative(old), relative(new))
-
-    def part(self, path: str) -> None:
-        """Handles at a path have a node without a name from now on, as if the file was unlinked. Raises FsError(ENOENT)."""
-        self._vfs.part(relative(path))
+        self.vfs.rename(relative(old), relative(new))
 
     def symlink(self, target: str, source: str) -> None:
-        self._vfs.symlink(relative(target), source, _caller())
+        self.vfs.symlink(relative(target), source, _caller())
 
     def link(self, target: str, source: str) -> None:
         raise FsError(errno.EPERM, "the API has no hard links")
 
     def mknod(self, path: str, mode: int, dev: int) -> None:
-        self._vfs.mknod(relative(path), mode, _caller())
+        raise FsError(errno.EPERM)  # libfuse makes a regular file by `create`
 
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        result = self._vfs.open(relative(path), fi.flags)
+        result = self.vfs.open(relative(path), fi.flags)
         # The kernel reads no further than the size that it was told last, and asks again only when its attributes have expired.
         stale = result.size >= 0 and self.told.get(self.node(), result.size) != result.size
         self._opened(fi, result, stale=stale)
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        self._opened(fi, self._vfs.create(relative(path), mode, fi.flags, _caller()), stale=False)
+        self._opened(fi, self.vfs.create(relative(path), mode, fi.flags, _caller()), stale=False)
 
     def _opened(self, fi: Any, result: OpenResult, *, stale: bool) -> None:
         fi.fh = result.fh
@@ -229,29 +214,29 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         fi.keep_cache = result.keep_cache and not stale
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
-        return self._vfs.read(fi.fh, size, offset)
+        return self.vfs.read(fi.fh, size, offset)
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
-        return self._vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
+        self.told.pop(
+            self.node(), None
+        )  # while a file is written, the kernel knows its size better than we do
+        return self.vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
-            self._vfs.truncate(relative(path), length)
+            self.vfs.truncate(relative(path), length)
         else:
-            self._vfs.ftruncate(fi.fh, length)
+            self.vfs.ftruncate(fi.fh, length)
 
     def flush(self, path: str | None, fi: Any) -> None:
-        # While a file is written, the kernel knows its size better than we do.
-        if (size := self._vfs.written(fi.fh)) >= 0:
-            self.told[self.node()] = size
-        self._vfs.flush(fi.fh)
+        self.vfs.flush(fi.fh)
 
     def fsync(self, path: str | None, datasync: int, fi: Any) -> None:
-        self._vfs.fsync(fi.fh)
+        self.vfs.fsync(fi.fh)
 
     def release(self, path: str | None, fi: Any) -> None:
         self.nodes.pop(fi.fh, None)
-        self._vfs.release(fi.fh)
+        self.vfs.release(fi.fh)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:
-        self._vfs.fsyncdir()
+        self.vfs.fsyncdir()

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
 import logging
 import os
 import signal
 import struct
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
@@ -56,11 +54,8 @@ HEAD = struct.Struct("=4xIQQ")
 #: `fuse_out_header`: length, error, unique.
 ANSWER = struct.Struct("=IiQ")
 
-#: Seconds between looks at the requests that wait; every so many looks, also at which programs were told to end.
-_LOOK, _SIGNALS = 0.05, 4
-#: Seconds until a read is answered with EINTR. The read may be of a memory map, where an error is SIGBUS: a slow server must
-#: not bring that on a program that would have had the time to tidy up.
-_READ_PATIENCE = 1.0
+#: Seconds between looks at the requests that wait.
+_LOOK = 0.1
 
 _TO_END = sum(
     1 << number - 1
@@ -92,8 +87,6 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
-        #: Where the answer about a node is kept, if it lasts.
-        self.keeping: dict[str | int, bytes] | None = None
         #: True: the kernel is to keep the attributes in the answer for no time.
         self.brief = False
         #: True: the answer to a look-up is held back, because another version is being read at its node.
@@ -109,7 +102,6 @@ class Desk:
         self.answered = -1
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.
         self.reads: list[bool] = []
-        self.since = 0.0
         self._seen = 0
 
     @property
@@ -117,13 +109,11 @@ class Desk:
         """The thread that made the request at work."""
         return int(_HEADER.unpack_from(self.buffer)[6])
 
-    def waiting(self, now: float) -> Request | None:
-        """The request under way, if it was there at the last look already; `since` is when it was seen first."""
-        turn = self.turn
-        if turn % 2 == 0:
-            return None
-        if turn != self._seen:
-            self._seen, self.since = turn, now
+    def waiting(self) -> Request | None:
+        """The request under way, if it was there at the last look already."""
+        turn, seen = self.turn, self._seen
+        self._seen = turn
+        if turn % 2 == 0 or turn != seen:
             return None
         _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
         return Request(turn, opcode, unique, thread, flags) if self.turn == turn else None
@@ -154,15 +144,8 @@ class Interrupter:
     `relieve` gets the desks that were at work on the same request at the last look already.
     """
 
-    def __init__(
-        self,
-        device: int,
-        desks: Sequence[Desk],
-        relieve: Callable[[list[Desk]], None] = lambda desks: None,
-    ) -> None:
-        self._device = device
-        self._relieve = relieve
-        self._desks = desks
+    def __init__(self, device: int, desks: Sequence[Desk], relieve: Callable[[list[Desk]], None]) -> None:
+        self._device, self._desks, self._relieve = device, desks, relieve
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
 
@@ -176,33 +159,26 @@ class Interrupter:
         self._thread.join()
 
     def _run(self) -> None:
-        for number in itertools.count():
-            if self._stopping.wait(_LOOK):
-                return
-            self.look(time.monotonic(), signals=number % _SIGNALS == 0)
+        while not self._stopping.wait(_LOOK):
+            self.look()
 
-    def look(self, now: float, *, signals: bool = True) -> None:
-        """One look at all desks; `signals`: also at which programs were told to end."""
-        found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
+    def look(self) -> None:
+        """One look at all desks."""
+        found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting()) is not None]
         self._relieve([desk for desk, _ in found])
-        for desk, request in found if signals else ():
-            if self._is_answered_early(desk, request, now) and told_to_end(request.thread):
+        for desk, request in found:
+            if self._is_answered_early(desk, request) and told_to_end(request.thread):
                 desk.answered = request.turn
                 self._answer(request)
 
-    def _is_answered_early(self, desk: Desk, request: Request, now: float) -> bool:
+    def _is_answered_early(self, desk: Desk, request: Request) -> bool:
         """True if the request has no answer yet, and its program may get EINTR."""
         if desk.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
-        if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
-            return False  # a program that is told of an interruption must not find the file empty
-        return request.opcode != Opcode.READ or now - desk.since >= _READ_PATIENCE
+        # A program that is told of an interruption must not find the file empty.
+        return request.opcode != Opcode.OPEN or not request.flags & os.O_TRUNC
 
     def _answer(self, request: Request) -> None:
-        # ENOENT: it was answered just now, as usual.
-        with suppress(FileNotFoundError):
-            try:
-                os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
-                _log.info("%s was interrupted", Opcode(request.opcode).name)
-            except OSError as error:
-                _log.info("%s could not be interrupted: %s", Opcode(request.opcode).name, error)
+        with suppress(OSError):  # it was answered just now, as usual
+            os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
+            _log.info("%s was interrupted", Opcode(request.opcode).name)

@@ -28,9 +28,9 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
-from jobfs.fuse.driver import FuseDriver, errno_of
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
+from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -117,12 +117,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
         driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
-        self._sending = channel_operations(self.device, self._here, driver.told, driver.nodes)
-        self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
+        self._sending = Answers(self.device, self._here, driver.told, driver.nodes)
+        self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
-        size = _fuse_chan_bufsize(self._channel)
-        self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
+        self.request_size = int(_fuse_chan_bufsize(self._channel))
+        self._caught = _fuse_chan_new(
+            ctypes.byref(self._plus.operations), self.device, self.request_size, None
+        )
         #: True: requests that are read from now on are not carried out; their programs get an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -145,10 +147,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def _ask(self, address: int, length: int) -> None:
         """Have libfuse carry out a request of ours, and answer to us."""
         _fuse_session_process(self._session, address, length, self._caught)
-
-    def desk(self) -> Desk:
-        """A place for the requests of one thread."""
-        return Desk(_fuse_chan_bufsize(self._channel))
 
     def loop(self, desk: Desk, readers: Readers) -> bool:
         """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
@@ -175,36 +173,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if self.closed:
                 desk.turn += 1
                 return True
-            opcode, unique, node = head(desk.buffer)
-            if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
-                begin(timeout)
-                if opcode in ours:
-                    ours[opcode](desk, length)
-                else:
-                    process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                while desk.parting:
-                    self._plus.part(desk, length)
-                    process(session, address, length, answering)
-                if desk.handle:
-                    desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-                    process(session, address, length, answering)
+            opcode, _, _ = head(desk.buffer)
+            begin(timeout)
+            if opcode in ours:
+                ours[opcode](desk, length)
+            else:
+                process(session, address, length, answering if opcode in ANSWERED_HERE else others)
+            while desk.parting:
+                self._plus.part(desk, length)
+                process(session, address, length, answering)
+            if desk.handle:
+                desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+                process(session, address, length, answering)
             desk.turn += 1
         return False
-
-    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
-        desk.keeping = None
-        if desk.flags.value:
-            return False  # of an open file
-        answers = self.operations.answers()
-        known = answers.get(node)
-        if known is None:
-            desk.keeping = answers
-            return False
-        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        # It fails if the program was told to end, which has its answer then.
-        write(self.device, answer, len(answer))
-        return True
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -232,27 +214,26 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     # `__call__`: `_guarded` does the same about errors.
 
     def getattr(self, path: bytes, buffer: int) -> None:
-        name, desk = path.decode(), self._here.desk
+        name, desk, vfs = path.decode(), self._here.desk, self.operations.vfs
         stat = self.operations.getattr(name, listed=desk.listing)
-        others = self.operations.others(name)
+        others = vfs.others(name[1:])
         desk.brief = bool(others)
         if others and not any(handle.writable for handle in others):
             opcode, _, _ = HEAD.unpack_from(desk.buffer)
             desk.parting = opcode == Opcode.LOOKUP
             if opcode == Opcode.GETATTR:
-                stat = self.operations.shown_to(others[0])
+                stat = pack_stat(vfs.shown_to(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
-        if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # the answer holds only now
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version, and the next open may be of another.
-        self._here.desk.brief = bool(path) and bool(self.operations.others(ctypes.string_at(path).decode()))
+        name = ctypes.string_at(path).decode()[1:] if path else ""
+        self._here.desk.brief = bool(self.operations.vfs.others(name))
 
     def unlink(self, path: bytes) -> int:
         if self._here.desk.parting:
-            self.operations.part(path.decode())
+            self.operations.vfs.part(relative(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
 
@@ -386,7 +367,7 @@ class LoopPool:
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
-            desk = self._session.desk()
+            desk = Desk(self._session.request_size)
             thread = threading.Thread(
                 target=self._serve, args=(desk,), name=f"fuse-{len(self._threads)}", daemon=True
             )

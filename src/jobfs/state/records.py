@@ -145,8 +145,6 @@ class Handle:
         self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
         self.young = False
-        #: True once this handle has read from the start.
-        self.begun = False
         #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
         self.served = False
         #: True once it went on from the end of a version to a newer one, as the reader of a log does; the last newer version that

@@ -1,6 +1,6 @@
 """What each file operation means (vfs/semantics.md; R1 to R12: save/protocol.md): the Vfs and the words its callers need.
 
-To be read in this order: `view` (what a path shows), `pages` and `handles` (which version an open file shows), `files`, `tree`,
+To be read in this order: `view` (what a path shows), `handles` (which version an open file shows), `files`, `tree`,
 `attributes`; `prefetch` and `report` stand apart, and `core` puts all of them together.
 """
 

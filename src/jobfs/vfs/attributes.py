@@ -30,14 +30,12 @@ class Attributes(Shared):
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
         with self._changing(path, mode) as node:
-            if isinstance(node, Item):
-                if node.permission is not wanted:
-                    node = self._write_back.rename.update(node, permission=wanted)
-                self._remember(node, mode=mode, permission=wanted)
-            elif self._switches(node, mode):
-                self._remember(node, mode=mode, wish=wanted)
-            else:
-                self._remember(node, mode=mode)
+            if isinstance(node, File):
+                self._remember(node, mode=mode, **({"wish": wanted} if self._switches(node, mode) else {}))
+                return
+            if node.permission is not wanted:
+                node = self._write_back.rename.update(node, permission=wanted)
+            self._remember(node, mode=mode, permission=wanted)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
@@ -47,10 +45,7 @@ class Attributes(Shared):
             self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
-
-        A time that does not fit into 64 bits of nanoseconds becomes the nearest one that does, as on disks.
-        """
+        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
         self._view.may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
         times = {name: held_ns(value) for name, value in given.items() if value is not None}
@@ -89,10 +84,7 @@ class Attributes(Shared):
         return "dirty" if node.local is not None or node.unmade else "clean", ""
 
     def set(self, path: str, values: dict[str, Any]) -> None:
-        """Change permission and lifecycle on the server, by their names; unsent bytes are sent first.
-
-        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
-        """
+        """Change permission and lifecycle on the server, after unsent bytes. Raises FsError(EOPNOTSUPP, EBUSY), ApiError."""
         self._view.may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         wanted = {name: types[name](value) for name, value in values.items() if value is not None}

@@ -62,28 +62,28 @@ class Vfs(Attributes, Tree, Files):
         """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
         state, mount = directory.path, directory.record.mount_id
         view = View(WriteBack(client, namespace, content, state, mount, settings, server), settings)
-        super().__init__(view, Report(view, client, namespace, directory, settings))
+        super().__init__(view, Report(view, directory))
         self._directory = directory
         self._stopped = threading.Event()
-        self.status, self.refresh = self._report.status, namespace.refresh
+        self.status, self.unsent, self.refresh = self._report.status, self._report.unsent, namespace.refresh
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
-        self.retry = self._write_back.retry
+        self.retry, self.discard = self._write_back.retry, self._write_back.discard
+        self.part = self._pages.part
+        #: What an earlier mount had left and this one took up, a line each.
+        self.taken_up: list[str] = []
         #: How many changes of an earlier mount a read-only mount leaves as they are.
         self.left_alone = 0
 
     # -- life
 
     def start(self) -> None:
-        """Take up what an earlier mount left, and begin background work. Raises UsageError.
-
-        A read-only mount leaves the journal as it is: it makes no changing request, ever.
-        """
+        """Take up what an earlier mount left, which a read-only mount does not, and begin background work. Raises UsageError."""
         if self._settings.read_only:
             self.left_alone = len(left_in(self._directory.path).told())
             return
-        self._write_back.taken_up = restore(self._write_back)
-        for line in self._write_back.taken_up:
+        self.taken_up = self._write_back.taken_up = restore(self._write_back)
+        for line in self.taken_up:
             log.warning("taken up from the journal: %s", line)
         self._write_back.start()
 
@@ -99,14 +99,11 @@ class Vfs(Attributes, Tree, Files):
         self._write_back.stop()
 
     def flush_all(
-        self,
-        path: str | None,
-        timeout: float | None,
-        progress: Callable[[Sent], None] | None,
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None
     ) -> list[Unsent]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
-        An error that `progress` raises breaks it off; it is called several times a second.
+        `progress` is called several times a second; an error that it raises breaks it off.
         """
         under, queue = path or "", self._write_back.queue
         progress = progress or (lambda sent: None)
@@ -145,10 +142,6 @@ class Vfs(Attributes, Tree, Files):
             if time.monotonic() >= end:
                 return
 
-    def unsent(self, path: str | None = None) -> list[Unsent]:
-        """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
-        return self._report.unsent(path or "")
-
     # -- what a person decides about saves that do not get through
 
     @property
@@ -158,28 +151,10 @@ class Vfs(Attributes, Tree, Files):
             f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
             f"job without --read-only, or jobfs recover {self._directory.record.job}"
         )
-        return [
-            *self._write_back.warnings,
-            *([waiting] if self.left_alone else []),
-        ]
-
-    def discard(self, path: str) -> list[tuple[str, str]]:
-        """See WriteBack."""
-        given_up = self._write_back.discard(path)
-        for target, _ in given_up:
-            self._view.touch_directory(names.parent(target))
-        return given_up
-
-    @property
-    def taken_up(self) -> list[str]:
-        """What an earlier mount had left and this one took up, a line each."""
-        return self._write_back.taken_up
+        return self._write_back.warnings + [waiting] * bool(self.left_alone)
 
     def tidy(self, timeout: float) -> list[str]:
-        """Wait until nothing is left to judge, and own hidden items are exposed (R4, R7), `timeout` seconds at most.
-
-        Returns the hidden paths that are still there. Raises ApiError.
-        """
+        """Wait until own hidden items are judged or exposed (R4, R7); the paths left after `timeout` seconds. Raises ApiError."""
         end = time.monotonic() + timeout
         self._write_back.queue.to_clean(timeout, waiting=True)
         while True:
@@ -209,10 +184,7 @@ class Vfs(Attributes, Tree, Files):
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
     def looked_up(self, path: str) -> Attr:
-        """`getattr` of a directory's entry, for a listing: no request is made.
-
-        Raises FsError(ENOENT) if nothing is known to be there, or if a request would be needed.
-        """
+        """`getattr` of a directory's entry, for a listing. Raises FsError(ENOENT) also where a request would be needed."""
         node = self._view.looked_up(path)
         if node is None or self._view.unmeasured(node) is not None or self.others(path):
             raise FsError(errno.ENOENT)
@@ -223,16 +195,6 @@ class Vfs(Attributes, Tree, Files):
         there = self._pages.at(path)
         node = self._view.find_known(path) if there else None
         return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
-
-    def part(self, path: str) -> None:
-        """Handles that read another version at this path have a node of their own in the kernel from now on.
-
-        Raises FsError(ENOENT) if there are none any more.
-        """
-        others = self.others(path)
-        if not others or any(handle.writable for handle in others):
-            raise FsError(errno.ENOENT)
-        self._pages.part(path)
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

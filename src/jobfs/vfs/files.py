@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import resource
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +44,7 @@ class Files(Shared):
         self._report = report
         self._most_open = _most_open()
         self._numbers = itertools.count(1)
-        self._handles: dict[int, Handle] = {}
+        self._handles = self._pages.handles
         self._pins = Pins(view, self._pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
@@ -94,7 +93,6 @@ class Files(Shared):
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
         handle.content = Fixed(name, self._report.content(name, flags))
-        self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
         return OpenResult(self._number(handle), direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
@@ -132,25 +130,24 @@ class Files(Shared):
         shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
         kept = self._pages.opened(handle, path, shown.version if shown else None)
         kept = kept and shown is not None and shown.whole
-        self._begins(handle)
+        if handle.item is not None and handle.file.local is None:
+            self._prefetch.reading(handle.item)
         self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
         handle.served = handle.served or kept
-        if shown is None:  # bytes of this machine; of an item: since the look-up
-            return OpenResult(fh, isinstance(node, Item) or self._past_the_pages(handle))
         past = self._past_the_pages(handle)
+        if shown is None:  # bytes of this machine; of an item: since the look-up
+            return OpenResult(fh, isinstance(node, Item) or past)
         return OpenResult(fh, past, kept and not past, self._known_size(handle))
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
-        secured = True
         if empty:
-            self._truncate(handle, 0)
+            self.ftruncate(fh, 0)
         else:
-            secured = self._pins.secure(handle)
-        shown = isinstance(node, Item) and not empty
-        past = not secured or self._past_the_pages(handle)
-        return OpenResult(fh, past, size=self._known_size(handle) if shown else -1)
+            self._pins.secure(handle)
+        size = self._known_size(handle) if isinstance(node, Item) and not empty else -1
+        return OpenResult(fh, self._past_the_pages(handle), size=size)
 
     def _past_the_pages(self, handle: Handle) -> bool:
         """True if another version is open at the same node: the kernel has one set of pages for both."""
@@ -195,8 +192,9 @@ class Files(Shared):
         handle = Handle(file, None, flags)
         handle.writable = True
         file.handles.append(handle)
+        fh = self._number(handle)
         self._pages.opened(handle, path, None)
-        return OpenResult(self._number(handle))
+        return OpenResult(fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
@@ -224,13 +222,6 @@ class Files(Shared):
         self._view.touch_directory(names.parent(path))
         return file
 
-    def mknod(self, path: str, mode: int, caller: Caller) -> None:
-        """Make a regular file: the API holds nothing else. Raises FsError(EPERM), and as `create`."""
-        self._view.may_change(path)
-        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-            raise FsError(errno.EPERM)
-        self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
-
     def _may_open(self) -> None:
         """Raises FsError(ENFILE) if another open file would take descriptors that saves need."""
         if len(self._handles) >= self._most_open:
@@ -247,8 +238,6 @@ class Files(Shared):
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
         handle = self.handle(fh)
-        if not (offset or handle.begun):
-            self._begins(handle)
         data: bytes | None = None
         for _ in range(REOPENS):
             with handle.file.lock:
@@ -290,21 +279,10 @@ class Files(Shared):
             return content.size
         return self._view.size(item) if item is not None else -1
 
-    def _begins(self, handle: Handle) -> None:
-        """A file is read from its start: if it is one of many, the next ones are fetched ahead."""
-        item = handle.item
-        if item is None or handle.begun or handle.writable or handle.file.local is not None:
-            return
-        handle.begun = True
-        self._prefetch.reading(item, handle.content)
-
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
-        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
-
-        `mapped`: `data` is a page of a shared mapping, whose place does not depend on how the handle was opened.
-        """
+        """Write all of `data`; `mapped`: a page of a mapping, never appended. Raises FsError(EBADF, ENOSPC, EIO), ApiError."""
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
             at = local.size if handle.append and not mapped else offset
@@ -320,16 +298,9 @@ class Files(Shared):
                 raise
             return attempt()
 
-    def _truncate(self, handle: Handle, length: int) -> None:
-        with self._writing(handle, keep=length > 0) as local:
-            local.truncate(length)
-
     @contextlib.contextmanager
     def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
-        """Under the File's lock: local bytes that may be changed.
-
-        `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
-        """
+        """Under the File's lock: local bytes that may be changed; `keep`: they begin with the content that the handle opened."""
         file = handle.file
         for _ in range(REOPENS):
             content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
@@ -358,10 +329,7 @@ class Files(Shared):
         return begun
 
     def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
-        """New local bytes of a File, empty or `size` bytes of `source`; `values`: its other changed fields.
-
-        Raises FsError(ENOSPC, EMFILE, EIO); then nothing was changed.
-        """
+        """New local bytes of a File, as `source` if it is given; `values`: other fields. After FsError nothing was changed."""
         state = self._state
 
         def attempt() -> Local:
@@ -392,7 +360,7 @@ class Files(Shared):
     def truncate(self, path: str, length: int) -> None:
         """Cut or extend a file by name. Raises as `open` and `write`."""
         self._view.may_change(path)
-        fh = self.open(path, os.O_WRONLY).fh
+        fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC).fh
         try:
             self.ftruncate(fh, length)
             self.flush(fh)
@@ -401,17 +369,15 @@ class Files(Shared):
 
     def ftruncate(self, fh: int, length: int) -> None:
         """Cut or extend an open file. Raises as `write`."""
-        self._truncate(self.handle(fh), length)
+        with self._writing(self.handle(fh), keep=length > 0) as local:
+            local.truncate(length)
 
     def fgetattr(self, fh: int) -> Attr:
-        """What `fstat` shows of an open file, unlinked ones too.
-
-        The kernel reads no further than the size told here: a program at the end is shown the size of a newer version.
-        """
+        """What `fstat` shows of an open file, unlinked ones too."""
         return self.shown_to(self.handle(fh))
 
     def shown_to(self, handle: Handle) -> Attr:
-        """The attributes of the version that a handle has open."""
+        """The attributes of the version that a handle has open; at its end, those of a newer version that it goes on with."""
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._report.attr(handle.content.name, len(handle.content.content))
@@ -426,11 +392,6 @@ class Files(Shared):
         if not file.shared:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
-
-    def written(self, fh: int) -> int:
-        """Size of a file that is open to be written, without a look at the server; -1 if not known, and for other files."""
-        handle = self.handle(fh)
-        return self._known_size(handle) if handle.writable else -1
 
     # -- close and fsync
 
@@ -459,7 +420,6 @@ class Files(Shared):
         handle = self._handles.pop(fh, None)
         if handle is None:
             return
-        self._pages.closed(handle)
         file = handle.file
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):

@@ -1,21 +1,23 @@
-"""The version that a handle shows: pinned when it is opened, followed where that is right (vfs/semantics.md 3, Open files are
-pinned).
+"""Open files: the version that each shows, pinned when it is opened, followed where that is right; and what the kernel's pages
+hold (vfs/semantics.md 3, Open files are pinned).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from cachetools import LRUCache
+
+from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, JobfsError, NotFoundError
-from jobfs.nodes import Item
+from jobfs.errors import FsError, NotFoundError
+from jobfs.nodes import Item, Version
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Handle, Readable
-from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
@@ -26,8 +28,8 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
-
-log = logging.getLogger("jobfs.vfs")
+#: Paths whose pages are remembered.
+_MOST = 16_384
 
 
 class OpenResult(NamedTuple):
@@ -50,12 +52,11 @@ class Caller(NamedTuple):
     pid: int
 
 
-class Fixed:
+class Fixed(NamedTuple):
     """The bytes of the file `name` in the control directory, as they were made for one handle."""
 
-    def __init__(self, name: str, content: bytes) -> None:
-        self.name = name
-        self.content = content
+    name: str
+    content: bytes
 
     def read(self, offset: int, size: int) -> bytes:
         """See Readable."""
@@ -63,6 +64,65 @@ class Fixed:
 
     def close(self) -> None:
         """See Readable."""
+
+
+class KernelPages:
+    """The open files, and what the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
+
+    The kernel keeps pages by node. For libfuse a node is a path, until the node has lost that path. So the version opened last at
+    a path is remembered, and only while neither another version nor a writer is open there. Thread-safe; its lock is a leaf.
+    """
+
+    def __init__(self) -> None:
+        #: By the number that the kernel has of each.
+        self.handles: dict[int, Handle] = {}
+        self._lock = threading.Lock()
+        self._held: LRUCache[str, Version] = LRUCache(_MOST)
+
+    def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
+        """A file is opened; None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
+        with self._lock:
+            handle.at = path
+            there = self.at(path)
+            for each in there if len(there) > 1 else ():
+                each.served = each.readable  # the kernel gives one the pages that it has read for the other
+            if version is None or not all(each.reads(version) for each in there):
+                self._held.pop(path, None)
+                return False
+            if self._held.get(path) == version:
+                return True
+            self._held[path] = version
+            return False
+
+    def at(self, path: str) -> list[Handle]:
+        """The handles that are open at the node of a path."""
+        return [handle for handle in [*self.handles.values()] if handle.at == path] if path else []
+
+    def only(self, path: str, version: Version | None) -> bool:
+        """True if no other version of the server than this is open at a path."""
+        return all(handle.item is None or handle.item.version == version for handle in self.at(path))
+
+    def unsure(self, path: str) -> None:
+        """An open file goes on with another version."""
+        with self._lock:
+            self._held.pop(path, None)
+
+    def part(self, path: str) -> None:
+        """The kernel's node at a path has lost the path, with all handles there: another node will be at the path."""
+        self.unsure(path)
+        for handle in self.at(path):
+            handle.at = ""
+
+    def moved(self, old: str, new: str, *, directory: bool) -> None:
+        """The kernel's node at `old`, and those below a `directory`, have moved to `new`; the node that was there has no path."""
+        with self._lock:
+            for path in [*self._held] if directory else (old, new):
+                self._held.pop(path, None)
+            for handle in [*self.handles.values()]:
+                if names.within(handle.at, new):
+                    handle.at = ""
+                elif names.within(handle.at, old):
+                    handle.at = names.moved(handle.at, old, new)
 
 
 class Shared:
@@ -82,48 +142,33 @@ class Pins:
     """The versions behind handles."""
 
     def __init__(self, view: View, pages: KernelPages) -> None:
-        self._view = view
-        self._write_back = view.write_back
-        self._content = view.content
-        self._pages = pages
+        self._view, self._pages = view, pages
 
     def meet(self, handle: Handle) -> None:
-        """Have the first bytes of a file that is about to be read: the kernel reads no further than the size it is told here,
-        and the server may hold a longer version by now. A large file is looked up instead: any part may be wanted first.
-        Raises ApiError.
+        """Have the first bytes of a file that is about to be read: the server may have a longer version by now than the kernel
+        is told of. A large file is looked up instead: any part may be wanted first. Raises ApiError.
         """
-        for _ in range(REOPENS):
-            content, item = handle.content, handle.item
-            if item is None or not isinstance(content, Content) or content.whole:
-                return
-            if (content.size or 0) > _AT_ONCE:
-                self.follow(handle, max_age=_RECENT, opening=True)
-                return
-            try:
-                content.meet()
-                return
-            except (StaleVersionError, NotFoundError):
-                if not self.follow(handle, max_age=0.0, opening=True):
-                    raise
-
-    def secure(self, handle: Handle) -> bool:
-        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
-
-        False if it can't be had now: later reads may give more bytes than the kernel knows of.
-        """
+        content = handle.content
+        if handle.item is None or not isinstance(content, Content) or content.whole:
+            return
+        if (content.size or 0) > _AT_ONCE:
+            self.follow(handle, max_age=_RECENT, opening=True)
+            return
         try:
-            content = handle.content
-            if not isinstance(content, Content) or content.whole:
-                return True
-            if (content.size or 0) > _AT_ONCE:
-                self._write_back.context.beside.submit(content.bring)
-                return True
+            content.meet()
+        except (StaleVersionError, NotFoundError):
+            if not self.follow(handle, max_age=0.0, opening=True):
+                raise
+
+    def secure(self, handle: Handle) -> None:
+        """Have the version that is to be edited here, a large one soon: the job may replace it. Raises ApiError, FsError."""
+        content = handle.content
+        if not isinstance(content, Content) or content.whole:
+            return
+        if (content.size or 0) > _AT_ONCE:
+            self._view.write_back.context.beside.submit(content.bring)
+        else:
             self.whole(handle, opening=True)
-        except (JobfsError, OSError) as error:
-            # The first write asks again, and fails if it has to.
-            log.info("%s: can't be fetched for writing yet: %s", handle.file.path, error)
-            return False
-        return True
 
     def whole(self, handle: Handle, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
@@ -141,10 +186,7 @@ class Pins:
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
     def lost(self, handle: Handle, place: int) -> bool:
-        """The server no longer has the pinned version, and the bytes at `place` are not here.
-
-        True if the program can go on with another version: it has got nothing yet, or it reads a log. Raises FsError, ApiError.
-        """
+        """The pinned version is gone. True if the program goes on with another: it has got nothing yet, or reads a log."""
         if not handle.served:
             return self.follow(handle, max_age=0.0)
         if handle.follows:
@@ -154,21 +196,17 @@ class Pins:
         return False
 
     def follow(self, handle: Handle, max_age: float, *, opening: bool = False) -> bool:
-        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened.
-
-        `opening`: nor was the program told anything of it. Raises FsError, ApiError.
+        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened,
+        and if it is `opening`, was told nothing of it. Raises FsError, ApiError.
         """
         item = self._newer(handle, max_age, opening=opening)
         if item is None:
             return False
-        self._go_on(handle, item, self._content.open(item), opening=opening)
+        self._go_on(handle, item, self._view.content.open(item), opening=opening)
         return True
 
     def grow(self, handle: Handle, place: int, max_age: float | None = None) -> bool:
-        """Go on from `place`, the end, with a newer version if that is longer and has the same 4 KiB before it.
-
-        Else the handle stays at the end, as on a disk (section 3, Open files are pinned). Raises FsError, ApiError.
-        """
+        """Go on from `place`, the end, with a newer version if that goes on there (3.14). Raises FsError, ApiError."""
         if handle.writable:
             return False  # its saves are based on what it has read
         for age in (max_age, 0.0):
@@ -181,7 +219,7 @@ class Pins:
         if item is None or item.version == handle.left:
             return False
         with contextlib.ExitStack() as stack:
-            newer = stack.enter_context(self._content.open(item))
+            newer = stack.enter_context(self._view.content.open(item))
             if self._is_continued(handle, place, newer):
                 stack.pop_all()
                 self._go_on(handle, item, newer)
@@ -210,7 +248,7 @@ class Pins:
             handle.item, handle.ends, handle.asked = item, 0, 0
             if opening or not (handle.readable and handle.writable):
                 # Else its saves are based on the version that it was shown, of which the kernel may have kept a part.
-                handle.seen, handle.young = item, self._write_back.context.young(item)
+                handle.seen, handle.young = item, self._view.write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
         if old is not None:

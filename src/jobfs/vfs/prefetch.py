@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from cachetools import LRUCache
 
 from jobfs import names
-from jobfs.content import Content, ContentStore
+from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.state import State
@@ -28,11 +28,8 @@ LARGE = 1 << 20
 _NEXT = 8
 #: Files that are looked at to find one that is to be fetched.
 _SCAN = 64
-#: Files that are fetched ahead of the reader: at first, more after each that it read, at most; and their bytes at most.
-_WINDOW, _WINDOW_STEP, WINDOW_MAX = 16, 4, 128
-_BYTES_MAX = 32 << 20
-#: A file counts as left out once the reader has come to a file that is so many places further on its way.
-_SLACK = 32
+#: Files that are fetched ahead of the reader and not read yet, and their bytes, at most.
+WINDOW, _BYTES_MAX = 64, 32 << 20
 #: Seconds without a read after which a walk is forgotten.
 _FORGOTTEN = 10.0
 #: Directories that are kept in order, and walks that are known, at most.
@@ -44,36 +41,30 @@ class Walk:
 
     def __init__(self, path: str, now: float) -> None:
         self.last, self.read_at = path, now
-        #: How many files may be fetched ahead: fewer after files that were fetched in vain.
-        self.window = _WINDOW
         #: The files that come next, once it is known for a walk.
         self.coming: Iterator[Item] = iter(())
         #: The highest directory that it came through.
         self.top = names.parent(path)
-        #: Paths and sizes of what was fetched for it, in order, and not read yet.
+        #: Paths and sizes of what was fetched for it and not read yet.
         self._ahead: dict[str, int] = {}
 
     def room(self) -> int:
         """How many files more may be fetched ahead."""
-        ahead = sum(self._ahead.values())
-        return 0 if ahead >= _BYTES_MAX else max(0, self.window - len(self._ahead))
+        return WINDOW - len(self._ahead) if sum(self._ahead.values()) < _BYTES_MAX else 0
 
     def reached(self, path: str, now: float) -> bool:
         """A file was read: True if it had been fetched for this walk."""
         if path not in self._ahead:
             return False
-        order = list(self._ahead)
-        in_vain = order[: max(0, order.index(path) - _SLACK)]
-        for each in (path, *in_vain):
-            del self._ahead[each]
-        self.window = min(self.window + _WINDOW_STEP - len(in_vain), WINDOW_MAX)
+        del self._ahead[path]
         self.last, self.read_at = path, now
         return True
 
     def came_to(self, path: str, now: float) -> None:
-        """A file was read that had not been fetched for this walk."""
+        """A file was read that had not been fetched for this walk. What was fetched and left out is counted no more."""
         self.last, self.read_at = path, now
         self.top = os.path.commonpath((self.top, names.parent(path)))
+        self._ahead.clear()
 
     def take(self, wanted: Callable[[Item], bool]) -> Item | None:
         """The next file to be fetched ahead; None for now."""
@@ -85,10 +76,9 @@ class Walk:
 
 
 class Prefetch:
-    """Watches which files are read from their start, and has the content store fetch what comes next.
+    """Watches which files are opened to be read, and has the content store fetch what comes next.
 
-    No request is made here, nor a listing: files are fetched ahead as the last listing showed them. Thread-safe; its lock
-    comes before those of namespace and content.
+    Thread-safe; its lock comes before those of namespace and content.
     """
 
     def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
@@ -100,24 +90,23 @@ class Prefetch:
         #: Directories in order, with the place of each path in them, by number of the listing.
         self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
-    def reading(self, item: Item, content: object) -> None:
-        """A file is being read from its start. If its `content` is here, that only tells how far a walk has come."""
+    def reading(self, item: Item) -> None:
+        """A file is opened to be read. If its content is here, that only tells how far a walk has come."""
         with self._lock:
-            now = time.monotonic()
-            walk = self._walk(item, now, here=isinstance(content, Content) and content.whole)
+            walk = self._walk(item, time.monotonic())
             room = walk.room() if walk is not None else 0
         if room:
             self._content.prefetch(self._take, room)
 
-    def _walk(self, item: Item, now: float, *, here: bool) -> Walk | None:
+    def _walk(self, item: Item, now: float) -> Walk | None:
         """The walk that has come to this file."""
         path = item.path
         for walk in self._walks:
             if walk.reached(path, now):
                 return walk
-        if here or not self._content.missing(item):
+        if not self._content.missing(item):
             return None  # nobody waits
-        known = [walk for walk in self._walks if walk.window > 0 and now - walk.read_at <= _FORGOTTEN]
+        known = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
         self._walks = sorted(known, key=lambda walk: walk.read_at)
         for walk in self._walks:
             if (by_name := self._leads(walk.last, path)) is not None:
@@ -128,10 +117,7 @@ class Prefetch:
         return None
 
     def _leads(self, before: str, path: str) -> bool | None:
-        """True if one file comes soon after another by name, False if by inode number, None if it does not.
-
-        Files between them that are on disk do not count: reads of those are not seen here.
-        """
+        """True if one file comes soon after another by name, False if by inode number, else None; what is here does not count."""
         places = []
         for by_name in (False, True):
             coming = itertools.islice(self.after(before, by_name), _SCAN)

@@ -14,13 +14,10 @@ from typing import Any
 
 from jobfs import document, names, process
 from jobfs.api import deadline
-from jobfs.api.client import Client
 from jobfs.api.models import Instance
 from jobfs.errors import FsError, JobfsError
-from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Attr, Kind
-from jobfs.settings import Settings
 from jobfs.state import StateDirectory
 from jobfs.state.directory import others
 from jobfs.state.left import age, left_in
@@ -42,15 +39,10 @@ _DIRECTORY = 2
 class Report:
     """Read-only facts, and the files of `.jobfs/` with them; every method may be called from any thread."""
 
-    def __init__(
-        self, view: View, client: Client, namespace: Namespace, slot: StateDirectory, settings: Settings
-    ) -> None:
-        self._view = view
-        self._state = view.state
-        self._client = client
-        self._namespace = namespace
-        self._slot = slot
-        self._settings = settings
+    def __init__(self, view: View, slot: StateDirectory) -> None:
+        self._view, self._slot = view, slot
+        self._state, self._namespace, self._settings = view.state, view.namespace, view.settings
+        self._client = view.write_back.client
         self._instance: Instance | None = None
         self._answered = self._next = 0.0
         #: The files below `.jobfs/`, each with what it holds now.
@@ -109,10 +101,7 @@ class Report:
         return status
 
     def _look(self) -> None:
-        """Ask for the job, and list the workspace if nobody has: counts and conflicts come from the listing.
-
-        This is done now and then, and not for long. Errors are in the server's health, which is told beside the last answer.
-        """
+        """Ask for the job, and list the workspace if nobody has, now and then. Errors are in the server's health."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INSTANCE_AGE
@@ -180,10 +169,10 @@ class Report:
                     directory = record.directory if record else None
                     yield {"path": str(found.path), "directory": directory, "left": left}
 
-    def unsent(self, under: str = "") -> list[document.Unsent]:
+    def unsent(self, under: str | None = None) -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
         with self._state.lock:
-            left = self._state.left(under)
+            left = self._state.left(under or "")
             # A rename or a removal only once it has failed, and is tried again.
             return left._replace(changes=[c for c in left.changes if c.attempts and not c.over]).told()
 

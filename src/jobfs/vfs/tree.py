@@ -1,9 +1,8 @@
 """Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
-Every operation reserves the names that it changes, with all below them. A rename that failed, but may have been carried out, ends
-before anything else is done at its names. There are four kinds of files here: an item; a File whose save was not begun (it gets
-another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a File that is being sent, which
-is waited for, or cancelled if it is unlinked.
+Every operation reserves the names that it changes, with all below them. There are four kinds of files here: an item; a File whose
+save was not begun (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a
+File that is being sent, which is waited for, or cancelled if it is unlinked.
 """
 
 from __future__ import annotations
@@ -171,17 +170,15 @@ class Tree(Shared):
             self._view.touch(now)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        local = source if isinstance(source, File) and (source.stays or source.unmade) else None
-        if self._view.stays_here(new) is not (local is not None and local.stays):
-            # Its files would never reach the job, or would no longer reach it: EXDEV makes `mv` copy.
-            raise FsError(errno.EXDEV)
+        if self._view.stays_here(new) or (isinstance(source, File) and source.stays):
+            raise FsError(errno.EXDEV)  # what stays here is in directories of its own: `mv` copies
+        if isinstance(source, File) and source.unmade:
+            self._write_back.commit(source)
+            source = self._view.get(old)
         if target is not None:
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             self._remove_directory(new)
-        if local is not None:
-            self._rename_local_directory(local, old, new)
-            return
         self._write_back.rename.rename_directory(self._item_of(source, old), new)
         self._forget_directory(old, source)
 
@@ -194,15 +191,6 @@ class Tree(Shared):
         if made is None or made.implicit:
             raise FsError(errno.ENOENT)
         return made
-
-    def _rename_local_directory(self, source: File, old: str, new: str) -> None:
-        below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
-        moved = [(source, new), *below]
-        self._state.write(*(edit(file, path=path) for file, path in moved if file.recorded), new=True)
-        for file, path in moved:
-            self._state.apply(file, path=path)
-            if file.change is not None:
-                self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(target, File):
@@ -223,10 +211,7 @@ class Tree(Shared):
             self._rename_item(source, target, over, new)
 
     def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
-        """The node that is to be renamed, at rest. Raises ApiError.
-
-        The server has its present bytes, or nothing of it; if it `stays` here from now on, no save is begun.
-        """
+        """The node to be renamed, at rest: the server has its present bytes, or nothing of it, if it `stays`. Raises ApiError."""
         if not isinstance(node, File):
             return node
         if stays or not (node.here and node.base.id):
@@ -308,10 +293,7 @@ class Tree(Shared):
         self._write_back.replaced(victim, over)
 
     def _stay(self, node: Node, over: File | None, old: str, new: str) -> None:
-        """A file gets a name of this machine only: its bytes are brought here, and it goes from the server a little later.
-
-        Raises FsError(EXDEV, ENOSPC), ApiError if its bytes can't be had.
-        """
+        """A file gets a scratch name: its bytes come here, and it leaves the server later. Raises FsError(EXDEV), ApiError."""
         if (isinstance(node, Item) or node.base.id) and self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
         for _ in range(REOPENS):

@@ -17,9 +17,6 @@ from jobfs.settings import Settings
 from jobfs.state import File
 from jobfs.state.records import UNSET
 
-#: A path of so many characters is never too long.
-_SHORT = names.NAME_MAX // 4
-
 #: What a name stands for: a File that is only here or was changed here, or the server's item.
 Node = File | Item
 
@@ -65,9 +62,7 @@ class View:
         return self.is_local(directory) or (file is not None and file.unmade)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
-        """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
-        if len(path) > _SHORT:
-            check_name(path)
+        """What is at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.find(path, max_age)
         if node is None:
             # The caller has just looked up the directory above: the right errno needs no request.
@@ -191,10 +186,7 @@ class View:
         return self.content.size(item) or 0
 
     def measured(self, path: str, node: Node) -> Node:
-        """`node`, or what is at `path` by now, with a size that `attr` can show. Raises ApiError, FsError if it can't be had.
-
-        Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
-        """
+        """`node`, or what is at `path` by now, with a size that `attr` can show (2.2). Raises ApiError, FsError."""
         item = self.unmeasured(node)
         if item is None:
             return node
@@ -260,10 +252,7 @@ class View:
             raise FsError(errno.EACCES)
 
     def may_replace(self, node: Node) -> None:
-        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced.
-
-        A mode without write permission that was given here does not forbid that: on a disk the directory's mode decides.
-        """
+        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced; a mode given here does not forbid it."""
         if not self.read_only(node):
             return
         file = self.state.of(node) if isinstance(node, Item) else node
@@ -299,19 +288,12 @@ def is_dir(node: Node) -> bool:
     return node.kind is Kind.DIRECTORY
 
 
-def check_name(path: str) -> None:
-    """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (api/wire.md)."""
-    if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
-        raise FsError(errno.ENAMETOOLONG)
-
-
 def check_new_name(path: str) -> None:
-    """As `check_name`, and raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
+    """Raises FsError(ENAMETOOLONG) for a path that the API can't hold (api/wire.md): the server may count a slash before it.
 
-    The server may count the slash with which its paths begin.
+    Raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
     """
-    check_name(path)
-    if names.path_length(path) >= names.PATH_MAX:
+    if names.path_length(path) >= names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
     if names.parse_hidden(names.basename(path)) is not None:
         raise FsError(errno.EPERM)

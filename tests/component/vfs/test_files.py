@@ -62,16 +62,6 @@ def test_a_close_waits_for_the_server_with_sync_on_close(server: Server, tmp_pat
         work.vfs.release(fh)
 
 
-def test_no_record_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 6, Bounds: memory does not grow with the number of files."""
-    server.store.seed({f"file{number}": "x" for number in range(20)}, age=60)
-    before = len(work.vfs._state.files())
-    for number in range(20):
-        work.read(f"file{number}")
-    assert len(work.vfs._state.files()) == before
-    assert work.vfs._state.opened == {}
-
-
 def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
     """A file that is whole on the disk is enough, also if no program has read it through this mount since."""
     server.store.seed({"file": "content"}, age=60)

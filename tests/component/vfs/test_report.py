@@ -15,10 +15,6 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs import names
 from jobfs.document import Status
 from jobfs.emulator import Server
-from jobfs.nodes import Sent
-from jobfs.state import directory as slot
-from jobfs.state.journal import Journal
-from jobfs.state.records import File
 from jobfs.vfs import report
 
 
@@ -102,31 +98,6 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     assert [parts and parts.mount for parts in told] == ["f" * 12]
 
 
-def test_items_that_a_try_has_left_are_not_taken_for_a_save(server: Server, work: Workspace) -> None:
-    tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
-    second = f"{tried}/file.conflict-20260101T000000Z"
-    server.store.seed({tried: None, f"{tried}/file": "x", second: "y"}, age=7200)
-    work.vfs.refresh()
-    assert work.names() == []
-    status = work.vfs.status()
-    assert ["--try" in entry["reason"] for entry in status["foreign_hidden"]] == [True] * 3
-    assert status["conflicts"] == []
-
-
-def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(
-    server: Server, work: Workspace
-) -> None:
-    server.store.seed({"a": "1", "dir/b": "2", "a.conflict-20260101T000000Z": "3"})
-    told = work.vfs.status()
-    assert told["items"] == 4
-    assert [conflict["origin"] for conflict in told["conflicts"]] == ["a"]
-    requests = told["server"]["requests"]
-    assert requests == 2, "the job, and one listing"
-    assert work.vfs.status()["server"]["requests"] == requests, (
-        "what was asked a moment ago is not asked again"
-    )
-
-
 def test_the_job_is_told_until_its_end(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,34 +124,9 @@ def test_an_item_that_is_being_deleted_is_in_the_status(server: Server, work: Wo
     eventually(lambda: not work.vfs.status()["cleaning"])
 
 
-def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, work: Workspace) -> None:
-    places = [slot.acquire(work.settings.state_dir, server.job, f"/mnt/{name}", server.url) for name in "abc"]
-    for place, content in zip(places, ([], [File(1, path="f", generation=1, size=5)], None), strict=True):
-        if content is None:
-            (place.path / "journal.db").write_bytes(b"garbage" * 1000)
-            continue
-        journal = Journal(place.path / "journal.db")
-        journal.write(*((file, {}) for file in content))
-        journal.close()
-    for place in places:
-        place.close()
-    status = work.vfs.status()
-    told = {entry["directory"]: entry["left"] for entry in status["other_slots"]}
-    assert told == {"/mnt/b": 1, "/mnt/c": None}
-    assert len(status["problems"]) == 2
-
-
 def test_the_control_directory_is_not_changed(work: Workspace) -> None:
     assert errno_from(work.vfs.open, ".jobfs/pending", os.O_RDWR) == errno.EACCES
     assert errno_from(work.vfs.unlink, ".jobfs/pending") == errno.EPERM
     assert errno_from(work.vfs.create, ".jobfs/new", 0o644, 0, CALLER) == errno.EPERM
     assert errno_from(work.vfs.rename, ".jobfs", "other") == errno.EPERM
     assert errno_from(work.vfs.mkdir, ".jobfs", 0o755, CALLER) == errno.EPERM
-
-
-def test_a_drain_shows_its_progress(work: Workspace) -> None:
-    for name in "abc":
-        work.write(name, b"x")
-    steps: list[Sent] = []
-    assert work.vfs.flush_all(None, 20, steps.append) == []
-    assert steps[-1] == Sent(3, 3, 3, 3)

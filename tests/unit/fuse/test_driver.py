@@ -19,9 +19,7 @@ from jobfs.errors import (  # noqa: E402
     InvalidRequestError,
     NoSpaceError,
     NotFoundError,
-    PathExistsError,
     TooLargeError,
-    UnauthorizedError,
     UnavailableError,
 )
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
@@ -82,8 +80,6 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
         (NotFoundError("gone"), errno.ENOENT, errno.EIO, 0),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ, errno.EIO, 0),
         (InvalidRequestError("422"), errno.EINVAL, errno.EIO, 0),
-        (UnauthorizedError("401"), errno.EACCES, errno.EIO, 0),
-        (PathExistsError("400"), errno.EEXIST, errno.EIO, 0),
         (FsError(errno.EOPNOTSUPP), errno.EOPNOTSUPP, errno.EIO, 0),
         (FsError(errno.ENOSYS), errno.ENOSYS, errno.EIO, 0),
         (TooLargeError("413"), errno.EFBIG, errno.EFBIG, 0),
@@ -114,28 +110,6 @@ def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: MemoryVfs) 
     vfs.hooks["getattr"] = broken
     assert failure(driver, "getattr", "/file") == errno.EIO
     assert failure(driver, "no_such_operation") == errno.EIO
-
-
-def test_attributes_for_a_listing_are_what_is_known(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    vfs.put("to-be-asked-for", b"content")
-    assert driver.getattr("/file", listed=True) == driver.getattr("/file")
-    with pytest.raises(FsError) as caught:
-        driver.getattr("/to-be-asked-for", listed=True)
-    assert caught.value.errno == errno.ENOENT
-    assert vfs.calls == {"getattr": 1, "looked_up": 2}
-
-
-def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    vfs.direct_io = True
-    opened = handle(flags=os.O_RDONLY)
-    driver("open", "/file", opened)
-    assert (opened.fh, opened.direct_io, opened.keep_cache) == (1, 1, 0)
-    created = handle(flags=os.O_CREAT | os.O_EXCL | os.O_APPEND)
-    driver("create", "/dir/new", 0o600, created)
-    assert created.fh == 2
-    assert vfs.flags == [os.O_RDONLY, os.O_CREAT | os.O_EXCL | os.O_APPEND]
-    assert vfs.nodes["dir/new"].mode == stat.S_IFREG | 0o600
-    assert vfs.callers == [(11, 22, 33)]
 
 
 def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDriver) -> None:

@@ -4,59 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import struct
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tests.support.waiting import eventually
 
 from jobfs.fuse import interrupt
-from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, told_to_end
-
-#: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting. Its name, of which the
-#: kernel keeps 15 bytes, ends within a character.
-PROGRAM = """
-import signal, sys, time
-open("/proc/self/comm", "wb").write("\u0447\u0438\u0442\u0430\u0442\u0435\u043b\u044c".encode())
-for number in (signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, lambda *_: None)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-print("ready", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.fixture
-def stopped() -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as program:
-        try:
-            assert program.stdout is not None
-            program.stdout.readline()
-            program.send_signal(signal.SIGSTOP)
-            state = Path(f"/proc/{program.pid}/stat")
-            eventually(lambda: state.read_text(errors="replace").rpartition(")")[2].split()[0] == "T")
-            yield program
-        finally:
-            program.kill()
-
-
-def test_only_an_unblocked_signal_that_ends_programs_tells_a_program_to_end(
-    stopped: subprocess.Popen[str],
-) -> None:
-    assert not told_to_end(stopped.pid)
-    stopped.send_signal(signal.SIGUSR1)
-    stopped.send_signal(signal.SIGINT)
-    assert not told_to_end(stopped.pid)
-    stopped.send_signal(signal.SIGTERM)
-    assert told_to_end(stopped.pid)
-    stopped.kill()
-    stopped.wait()
-    assert not told_to_end(stopped.pid), "it is gone"
+from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
 
 
 class Lab:
@@ -66,7 +22,7 @@ class Lab:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.desk = Desk(4096)
-        self.interrupter = Interrupter(self.writer, [self.desk])
+        self.interrupter = Interrupter(self.writer, [self.desk], lambda desks: None)
         self.told = {7}
         monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
 
@@ -93,10 +49,10 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     os.close(lab.writer)
 
 
-def looked(lab: Lab, *times: float) -> list[int]:
-    """The numbers of the requests that were answered at looks at these times."""
-    for now in times:
-        lab.interrupter.look(now)
+def looked(lab: Lab, times: int = 1) -> list[int]:
+    """The numbers of the requests that were answered at so many looks."""
+    for _ in range(times):
+        lab.interrupter.look()
     sent = lab.sent()
     assert all((length, error) == (16, -errno.EINTR) for length, error, _ in sent)
     return [unique for _, _, unique in sent]
@@ -104,32 +60,25 @@ def looked(lab: Lab, *times: float) -> list[int]:
 
 def test_a_request_is_answered_once_at_the_second_look(lab: Lab) -> None:
     lab.request(Opcode.GETATTR, 0xABC)
-    assert looked(lab, 1.0) == []
-    assert looked(lab, 1.2, 1.4) == [0xABC]
+    assert looked(lab) == []
+    assert looked(lab, 2) == [0xABC]
     lab.answered()
     lab.request(Opcode.GETATTR, 0xABE)
-    assert looked(lab, 1.6, 1.8) == [0xABE]
+    assert looked(lab, 2) == [0xABE]
 
 
 def test_an_answered_or_new_request_is_left_alone(lab: Lab) -> None:
     lab.request(Opcode.LOOKUP, 2)
-    assert looked(lab, 1.0) == []
+    assert looked(lab) == []
     lab.answered()
-    assert looked(lab, 1.2) == []
+    assert looked(lab) == []
     lab.request(Opcode.LOOKUP, 4)
-    assert looked(lab, 1.4) == []
-
-
-def test_a_program_may_be_told_to_end_at_any_time(lab: Lab) -> None:
-    lab.request(Opcode.OPEN, 2, thread=8)
-    assert looked(lab, 1.0, 1.2, 1.4) == []
-    lab.told.add(8)
-    assert looked(lab, 1.6) == [2]
+    assert looked(lab) == []
 
 
 @pytest.mark.parametrize(
     ("opcode", "flags", "early"),
-    [(3, 0, True), (14, os.O_RDWR, True), (20, 0, True), (25, 0, True), (28, 0, True), (14, os.O_WRONLY | os.O_TRUNC, False)]
+    [(asking, os.O_RDWR, True) for asking in (3, 14, 15, 20, 25, 28)] + [(14, os.O_WRONLY | os.O_TRUNC, False)]
     + [(changing, 0, False) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
 def test_a_request_that_changes_something_is_not_answered_early(
@@ -137,40 +86,27 @@ def test_a_request_that_changes_something_is_not_answered_early(
 ) -> None:
     """vfs/semantics.md 4: an error means that it was not done."""
     lab.request(opcode, 2, flags=flags)
-    assert bool(looked(lab, 1.0, 1.2, 9.0)) is early
+    assert bool(looked(lab, 3)) is early
 
 
-def test_a_read_has_a_second(lab: Lab) -> None:
-    lab.request(Opcode.READ, 2)
-    assert looked(lab, 1.0, 1.2, 1.9) == []
-    assert looked(lab, 2.1) == [2]
-
-
-def test_a_request_that_changes_under_the_look_is_not_believed(lab: Lab) -> None:
+def test_a_request_that_changes_under_the_look_is_not_believed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One thread reads the next request into the buffer while another looks."""
+    header = interrupt._HEADER
+
+    def meanwhile(buffer: Any) -> tuple[Any, ...]:
+        lab.answered()
+        lab.request(Opcode.LOOKUP, 4)
+        return header.unpack_from(buffer)
+
     lab.request(Opcode.LOOKUP, 2)
-    assert lab.desk.waiting(1.0) is None
-
-    def busy() -> None:
-        while not done.is_set():
-            lab.answered()
-            for number in range(8):
-                lab.desk.buffer[8 + number] = bytes([lab.desk.turn & 0x7F])
-            lab.desk.turn += 1
-
-    done = threading.Event()
-    thread = threading.Thread(target=busy)
-    thread.start()
-    try:
-        for _ in range(2000):
-            request = lab.desk.waiting(1.0)
-            assert request is None or len(set(request.unique.to_bytes(8, "little"))) == 1
-    finally:
-        done.set()
-        thread.join()
+    assert lab.desk.waiting() is None
+    monkeypatch.setattr(interrupt, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
+    assert lab.desk.waiting() is None
 
 
 def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:
-    lab.interrupter = Interrupter(lab.reader, [lab.desk])  # nobody can write there
+    lab.interrupter = Interrupter(lab.reader, [lab.desk], lambda desks: None)  # nobody can write there
     lab.request(Opcode.LOOKUP, 2)
-    assert looked(lab, 1.0, 1.2) == []
+    assert looked(lab, 2) == []

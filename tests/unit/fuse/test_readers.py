@@ -8,7 +8,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.fuse.interrupt import Desk
-from jobfs.fuse.loop import IDLE_THREADS, Readers
+from jobfs.fuse.loop import Readers
 
 
 @pytest.fixture
@@ -67,17 +67,6 @@ def test_a_reader_that_leaves_is_not_replaced_and_lets_others_read(
     assert desk.reads
     assert not readers.left(first)
     assert replaced == []
-
-
-def test_a_few_of_many_readers_that_were_needed_stay(readers: Readers, first: Desk) -> None:
-    waiting = [idle(readers) for _ in range(IDLE_THREADS)]
-    assert not readers.joined(Desk(64))
-    readers.left(first)
-    for _ in waiting:
-        eventually(lambda: any(readers.left(desk) for desk, _ in waiting))
-    for _, thread in waiting:
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def test_a_reader_that_waits_in_silence_is_replaced(

@@ -56,7 +56,6 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
             {"job": {**a_status()["job"], "status": "completed", "ended": True}},
             "completed, has ended, step 3",
         ),
-        ({"job": {**a_status()["job"], "age": 300.0}}, "12,345 tokens, 5 min ago"),
         ({"read_only": True}, "(process 42, read-only)"),
         ({"log": "journal"}, "journalctl _PID=42"),
         ({"server": {**a_status()["server"], "stale": True}}, "12 ms; what is known is shown as it was"),

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from jobfs import control
-from jobfs.cli.completion import mounted
-from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts
+from jobfs.cli.options import mounted, not_empty, state_dir_option
+from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import describe, kept
@@ -23,7 +22,7 @@ from jobfs.state.directory import Found, in_use
 _ENDING = 15.0
 
 
-@click.command("umount", short_help="Send what is unsent, then unmount DIR.")
+@click.command("umount")
 @click.argument("directory", callback=not_empty, metavar="DIR", required=False, shell_complete=mounted)
 @click.option(
     "-a", "--all", "every", is_flag=True,
@@ -70,7 +69,7 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
-    found = [*mounts(state_dir), *dead_mounts(state_dir)]
+    found = [*mounts(state_dir), *(each.found for each in ended(state_dir) if each.dead)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
     for one in found:
@@ -91,13 +90,10 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
 
 
 def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
-    try:
-        found, inside = mount_of(directory, state_dir)
-    except UsageError:
-        there = mount_at(os.path.realpath(directory))
-        if there is None or there.kind != "fuse.jobfs" or not is_dead(there.point):
-            raise
+    there = mount_at(os.path.realpath(directory))
+    if there is not None and there.kind == "fuse.jobfs" and is_dead(there.point):
         return _take_away(there, state_dir)
+    found, inside = mount_of(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
     os.chdir("/")  # this command must not keep the mount busy itself
@@ -146,14 +142,10 @@ def _told(left: str) -> int:
 
 def _take_away(there: MountInfo, state_dir: str | None) -> int:
     """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
-    known = [found for found in dead_mounts(state_dir) if directory_of(found) == there.point]
+    known = [each.left for each in ended(state_dir) if each.dead and each.directory == there.point]
     # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
-    left = left_by(known[0]) if known else "what is not known here"
-    becomes = (
-        f"it has left {left}: mount the job again, or jobfs recover {there.source}"
-        if left
-        else "it had left nothing to send"
-    )
-    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away; {becomes}", err=True)
+    left = known[0] if known else "what is not known here"
+    becomes = f"; it has left {left}: mount the job again, or jobfs recover {there.source}" if left else ""
+    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away{becomes}", err=True)
     return 1 if left else 0

@@ -22,7 +22,7 @@ Mount = Callable[..., MountedJob]
 
 
 class Manager:
-    """A service manager's socket; `told` gives the next word for one of these names."""
+    """A service manager's socket."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -31,18 +31,13 @@ class Manager:
         self._ear.settimeout(20)
         self._words: list[str] = []
 
-    def told(self, name: str) -> str:
+    def hears(self, name: str, value: str = "") -> str:
+        """Waits until it is told this, or anything, under this name."""
         while True:
-            while self._words:
-                found, _, value = self._words.pop(0).partition("=")
-                if found == name:
-                    return value
-            self._words = self._ear.recv(4096).decode().splitlines()
-
-    def hears(self, name: str, value: str) -> None:
-        """Waits until it is told exactly this."""
-        while self.told(name) != value:
-            pass
+            self._words = self._words or self._ear.recv(4096).decode().splitlines()
+            found, _, told = self._words.pop(0).partition("=")
+            if found == name and value in ("", told):
+                return told
 
     def close(self) -> None:
         self._ear.close()
@@ -69,9 +64,9 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
     unit = dict(line.split("=", 1) for line in printed.stdout.splitlines() if line[:4] == "Exec")
     manager = Manager(str(tmp_path / "notify"))
     with service(mounted, manager, shlex.split(unit["ExecStart"])) as process:
-        assert manager.told("READY") == "1"
+        manager.hears("READY", "1")
         assert os.listdir(mounted.path) == []
-        assert int(manager.told("MAINPID")) == process.pid == mounted.status()["pid"]
+        assert int(manager.hears("MAINPID")) == process.pid == mounted.status()["pid"]
         with server.down():
             (mounted.path / "file").write_bytes(b"content")
             manager.hears("STATUS", "1 unsent")
@@ -96,7 +91,7 @@ def test_a_mount_in_the_background_says_which_process_it_is(server: Server, moun
     mounted = mount(start=False)
     command = [word for word in mounted.command() if word != "--foreground"]
     with service(mounted, manager, command) as process:
-        pid = int(manager.told("MAINPID"))
+        pid = int(manager.hears("MAINPID"))
         assert pid == mounted.status()["pid"] != process.pid
         os.kill(pid, signal.SIGTERM)
         manager.hears("STOPPING", "1")
@@ -129,44 +124,12 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     assert f"; {left}: mount the job again, or jobfs recover {server.job}\n" in one.stderr
     every = second.jobfs("umount", "--all", "--state-dir", second.state)
     taken = f"the process that served {second.path} is gone: its dead mount was taken away"
-    assert (every.returncode, f"{taken}; it had left nothing to send\n" in every.stderr) == (0, True)
+    assert (every.returncode, f"{taken}\n" in every.stderr) == (0, True)
     assert not is_mounted(mounted.path)
     assert not is_mounted(second.path)
     with pytest.raises(OSError, match="not connected"):
         os.close(held)
     assert second.jobfs("umount", "--all").stderr == "jobfs: no job is mounted\n"
-
-
-def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Server, mount: Mount) -> None:
-    """Several jobs: `jobfs umount --all`; an open file keeps its own mount, and no other."""
-    mounted = mount(start=False)
-    places = [mounted.home / "one", mounted.home / "two"]
-    options = [word for word in mounted.command()[6:] if word != "--foreground"]
-    for place in places:
-        done = mounted.jobfs("mount", server.job, place, *options)
-        assert done.returncode == 0, done.stderr
-        assert is_mounted(place)
-        (place / f"in-{place.name}").write_bytes(b"content")
-    try:
-        with open(places[0] / "in-one", "rb"):
-            done = mounted.jobfs("umount", "--all")
-            assert (done.returncode, f"{places[0]} is in use by" in done.stderr) == (1, True)
-            assert done.stdout == "".join(f"to be unmounted: {server.job} at {place}\n" for place in places)
-            assert [is_mounted(place) for place in places] == [True, False]
-        assert mounted.jobfs("umount", "--all").returncode == 0
-        assert [is_mounted(place) for place in places] == [False, False]
-        assert visible(server) == {"in-one": b"content", "in-two": b"content"}
-    finally:
-        mounted.jobfs("umount", "--all", "--lazy", "--timeout", "0")
-
-    missing, deeper = mounted.home / "made", mounted.home / "no" / "made"
-    failed = mounted.jobfs("mount", "z" * 24, missing, *options)
-    assert (failed.returncode, missing.exists()) == (2, False)
-    assert "knows no job" in failed.stderr
-    deep = mounted.jobfs("mount", server.job, deeper, *options)
-    assert (deep.returncode, deep.stderr) == (
-        2, f"jobfs: can't mount at {deeper}: No such file or directory: give an empty directory\n",
-    )  # fmt: skip
 
 
 def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:

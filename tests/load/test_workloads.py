@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,6 @@ from tests.stress.load import disks, lines, outages, rewriting, silence, trees, 
 from tests.stress.load.bounds import Bounds
 from tests.stress.load.stage import Stage, Workload, played
 from tests.support.forks import ForkServer
-from tests.support.waiting import eventually
 
 from jobfs.emulator import Rule
 
@@ -53,20 +49,6 @@ def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], e
     held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
-_ROOT = Path(__file__).parents[2]
-
-
-def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`scripts/load` without its installing."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.stress", "load", *arguments],
-        env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def mounted_below(directory: Path) -> bool:
     return f" {directory}/" in Path("/proc/self/mounts").read_text()
 
@@ -102,14 +84,3 @@ def test_a_workload_that_hangs_is_broken_off(limited_forks: ForkServer, tmp_path
     assert outcome.broken[0].found.startswith("not within 3 s")
     assert not (tmp_path / "stage").exists()
     assert not mounted_below(tmp_path)
-
-
-def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
-    running = load(tmp_path, "--minutes", "5", "--only", "weather")
-    eventually(lambda: mounted_below(tmp_path), "it mounts", 40)
-    running.send_signal(signal.SIGTERM)
-    output, _ = running.communicate(timeout=40)
-    assert running.returncode == 130, output
-    assert "interrupted" in output
-    assert not mounted_below(tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -59,24 +59,16 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_everything_is_checked_before_anything_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
+    other = slot.acquire(state, JOB, str(place), "https://other.example.com")
+    (other.path / "journal.db").touch()
+    other.close()
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
-    assert done == Outcome(0, f"mounted {JOB} at {place}\n", "")
+    assert (done.code, done.out, str(other.path) in done.err) == (0, f"mounted {JOB} at {place}\n", True)
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
     name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
     assert slot.running(state) == []
-
-
-def test_warnings_are_printed_before_the_job_is_mounted(
-    run: Run, events: list[Any], place: Path, state: Path
-) -> None:
-    other = slot.acquire(state, JOB, str(place), "https://other.example.com")
-    (other.path / "journal.db").touch()
-    other.close()
-    done = run("mount", JOB, place, "-f")
-    assert done.code == 0
-    assert str(other.path) in done.err
 
 
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
@@ -102,30 +94,6 @@ def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     assert not (state / ("k" * 24)).exists()
 
 
-#: What a mount does, by name; run in a process of its own, which forks.
-BODIES = {
-    "ready": """
-        logs.say("a warning")
-        ready("mounted here", log)
-        logs.say("said later")
-        print("printed later", flush=True)
-        return 0
-    """,
-    "usage": "raise UsageError('give another')",
-    "failure": "raise FsError(5, 'it broke')",
-    "bug": "raise RuntimeError('a bug')",
-    "death": "os._exit(3)",
-    "late": """
-        logs.set_up("info", lambda: "sk-secret")
-        ready("mounted here", log)
-        raise FsError(5, 'broke later')
-    """,
-    "facts": """
-        ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
-        return 0
-    """,
-}
-
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -147,41 +115,36 @@ except JobfsError as error:
 """
 
 
-Background = Callable[[str], subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def background(tmp_path: Path) -> Background:
-    def background(name: str) -> subprocess.CompletedProcess[str]:
-        body = "\n    ".join(line.strip() for line in BODIES[name].strip().splitlines())
-        command = [sys.executable, "-c", SCRIPT.format(body=body), str(tmp_path / "log")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30)
-
-    return background
+def background(log: Path, body: str) -> tuple[int, str, str]:
+    """What a process that forks says where its mount does this."""
+    command = [sys.executable, "-c", SCRIPT.format(body=body.replace("\n", "\n    ")), str(log)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "out", "err"),
+    ("body", "code", "err"),
     [
-        ("ready", 0, "mounted here; its log is LOG\n", "jobfs: a warning\n"),
-        ("facts", 0, f'[true, "/", "{os.devnull}"]; its log is LOG\n', ""),
-        ("usage", 2, "", "jobfs: give another\n"),
-        ("failure", 1, "", "jobfs: it broke\n"),
-        ("bug", 70, "", "jobfs: unexpected RuntimeError: a bug\n"),
-        ("death", 1, "", "jobfs: the mount ended before it answered: try --foreground to see why\n"),
+        ("raise UsageError('give another')", 2, "jobfs: give another\n"),
+        ("raise FsError(5, 'it broke')", 1, "jobfs: it broke\n"),
+        ("raise RuntimeError('a bug')", 70, "jobfs: unexpected RuntimeError: a bug\n"),
+        ("os._exit(3)", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
     ],
 )
-def test_the_command_returns_once_the_mount_answers_or_fails(
-    background: Background, tmp_path: Path, name: str, code: int, out: str, err: str
-) -> None:
-    done = background(name)
+def test_a_mount_that_fails_before_it_answers_is_told(tmp_path: Path, body: str, code: int, err: str) -> None:
+    assert background(tmp_path / "log", body) == (code, "", err)
+
+
+def test_the_command_returns_once_the_mount_answers_and_the_rest_is_in_the_log(tmp_path: Path) -> None:
+    body = """logs.say("a warning")
+ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
+logs.say("said later")
+print("printed later", flush=True)
+logs.set_up("info", lambda: "sk-secret")
+raise FsError(5, "broke later")"""
+    out = f'[true, "/", "{os.devnull}"]; its log is LOG\n'
     log = tmp_path / "log"
-    assert (done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr) == (code, out, err)
-    if name == "ready":
-        assert log.read_text().splitlines() == ["jobfs: said later", "printed later"]
-        assert log.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_failure_after_the_start_is_in_the_log(background: Background, tmp_path: Path) -> None:
-    assert background("late").returncode == 0
-    eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))
+    assert background(log, body) == (0, out, "jobfs: a warning\n")
+    eventually(lambda: log.read_text().endswith(" jobfs: broke later\n"))
+    assert log.read_text().splitlines()[:2] == ["jobfs: said later", "printed later"]
+    assert log.stat().st_mode & 0o777 == 0o600

@@ -71,6 +71,15 @@ def code_of(mounted: MountedJob, timeout: float = 30) -> int:
     return mounted.process.wait(timeout)
 
 
+def sent_by_the_next(server: Server, mounted: MountedJob, expected: dict[str, bytes]) -> None:
+    """A server that works again gets all from the next mount."""
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == expected
+
+
 @contextmanager
 def another_on(directory: Path) -> Iterator[None]:
     """Another file system, mounted at the same directory."""
@@ -142,15 +151,12 @@ def test_umount_refuses_below_another_mount_but_not_for_a_program_that_the_mount
     server: Server, mount: Mount
 ) -> None:
     mounted = mount(start=False)
-    with subprocess.Popen(["sleep", "60"], cwd=mounted.path) as below:
-        try:
-            mounted.mount()
-            with another_on(mounted.path):
-                refused = mounted.jobfs("umount", mounted.path)
-                assert (refused.returncode, f"{mounted.path} is in use" in refused.stderr) == (1, True)
-            mounted.umount()
-        finally:
-            below.kill()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, cwd=mounted.path):
+        mounted.mount()
+        with another_on(mounted.path):
+            refused = mounted.jobfs("umount", mounted.path)
+            assert (refused.returncode, f"{mounted.path} is in use" in refused.stderr) == (1, True)
+        mounted.umount()
 
 
 def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_mount(
@@ -307,11 +313,7 @@ def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Ser
         end(mounted)
         assert code_of(mounted) == 1
         assert "kept for the next mount" in mounted.log
-    server.faults.clear()
-    mounted.kill()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"notes.md": b"onetwo"}
+    sent_by_the_next(server, mounted, {"notes.md": b"onetwo"})
 
 
 # a server that does not take what is unsent
@@ -334,11 +336,7 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     assert done.returncode == 1
     assert "jobfs: 1 unsent: kept for the next mount of this job: unsent.txt\n" in done.stderr
     assert took < (1 + 15 if flags else 2 * 3 * 1.25 + 15)
-    server.faults.clear()
-    mounted.kill()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"unsent.txt": b"kept"}
+    sent_by_the_next(server, mounted, {"unsent.txt": b"kept"})
 
 
 def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_killed(
@@ -350,13 +348,8 @@ def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_kill
         server.faults.rate("unavailable", 1.0, on="change")
         assert (program.does("write one"), program.does("close")) == ("ok", "ok")
         mounted.kill()
-        code, said = umount.ended()
-        assert code == 1
-        assert said == "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n"
-    server.faults.clear()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"notes.md": b"one"}
+        assert umount.ended() == (1, "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n")
+    sent_by_the_next(server, mounted, {"notes.md": b"one"})
 
 
 # nothing that was acknowledged is missing, nothing is left

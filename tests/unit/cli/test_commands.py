@@ -78,7 +78,7 @@ def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
         conversation.progress(Sent(1, 2))
         threading.Timer(0.1, one.slot.close).start()
-        return {"left": left, "note": ""}
+        return {"left": left}
 
     one._server._handlers = {"umount": unmounted}
     assert run("umount", "/mnt/a") == outcome
@@ -86,7 +86,7 @@ def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
 
 
 def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
-    one = answering("/mnt/a", umount={"left": [], "note": ""})
+    one = answering("/mnt/a", umount={"left": []})
     done = run("umount", "/mnt/a/dir")
     assert (done.code, one.calls) == (2, [])
 

@@ -111,20 +111,17 @@ def test_a_wrong_option_or_directory_is_named(attempt: Attempt, changed: dict[st
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_server_that_cannot_be_reached_or_is_silent_is_named_in_time(
+def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_in_time(
     attempt: Attempt, silent: bool
 ) -> None:
+    attempt.url += "/somewhere/else"
+    attempt.fails()
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         if silent:
             unused.listen()
         attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         attempt.fails("127.0.0.1")
-
-
-def test_a_server_that_is_no_workspace_api_is_told_apart(attempt: Attempt) -> None:
-    attempt.url += "/somewhere/else"
-    attempt.fails()
 
 
 def test_a_directory_that_is_a_mount_already_is_left_alone(

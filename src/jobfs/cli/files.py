@@ -17,9 +17,6 @@ from jobfs.draining import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
-#: Characters of the names that `info` shows.
-_WIDTH = 10
-
 
 @click.command("flush")
 @click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
@@ -96,7 +93,7 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
         return 0
     for name, value in facts.items():
         if value not in (None, "", []):
-            tell(f"{name:{_WIDTH}}  {value}")
+            tell(f"{name:10}  {value}")
     return 0
 
 

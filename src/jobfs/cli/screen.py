@@ -16,9 +16,6 @@ from jobfs.nodes import Sent
 #: A number of bytes in words: `2.0 kB`.
 size = decimal
 
-#: Characters of a bar.
-_WIDTH = 20
-
 
 def tell(text: object, *, err: bool = False) -> None:
     """Print one line, escaped: names and reasons come from the server, the job or a neighbour."""
@@ -61,7 +58,7 @@ def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
     about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     described = progress.TextColumn("{task.description}", markup=False, table_column=about)
     amounts = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeElapsedColumn()
-    columns = described, progress.BarColumn(_WIDTH), *amounts
+    columns = described, progress.BarColumn(20), *amounts
     with progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task(what, total=None)
 

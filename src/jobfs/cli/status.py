@@ -17,8 +17,6 @@ from jobfs.cli.screen import counted, shown, size
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import UsageError
 
-Reports = list[Status]
-
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 
@@ -56,7 +54,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     def look() -> int:
         every = mounts_of(directory, state_dir)
         answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
-        reports: Reports = [report for report in answers if report is not None]
+        reports: list[Status] = [report for report in answers if report is not None]
         if not reports:
             raise UsageError("no mount answers")
         for report in reports:
@@ -66,7 +64,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
             return NO_ANSWER
         return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
 
-    def show(reports: Reports) -> None:
+    def show(reports: list[Status]) -> None:
         if watch:
             click.clear()  # of a terminal only
         if as_json:

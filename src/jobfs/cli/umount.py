@@ -90,10 +90,13 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
 
 
 def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
-    there = mount_at(os.path.realpath(directory))
-    if there is not None and there.kind == "fuse.jobfs" and is_dead(there.point):
+    try:
+        found, inside = mount_of(directory, state_dir)
+    except UsageError:
+        there = mount_at(os.path.realpath(directory))
+        if there is None or there.kind != "fuse.jobfs" or not is_dead(there.point):
+            raise
         return _take_away(there, state_dir)
-    found, inside = mount_of(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
     os.chdir("/")  # this command must not keep the mount busy itself
@@ -112,12 +115,10 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     if "goes_on" in answer:
         open_there = f"; still open there: {answer['open']}" if answer["open"] else ""
         unsent = f"; {len(left)} unsent: {describe(left)}" if left else ""
-        tell(
-            f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
-            f"sent{open_there}{unsent}",
-            err=True,
+        return _told(
+            f"{directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
+            f"sent{open_there}{unsent}"
         )
-        return 1
     # Waits, so that the next mount finds the slot free.
     in_use(found, _ENDING)
     return _told(kept(left))
@@ -134,7 +135,7 @@ def _code_after_the_end(found: Found, state_dir: str | None) -> int:
 
 
 def _told(left: str) -> int:
-    """Say what is left, if anything is; the exit code."""
+    """Say what is left, if anything is. Returns the exit code."""
     if left:
         tell(f"jobfs: {left}", err=True)
     return 1 if left else 0

@@ -56,25 +56,20 @@ def test_a_machine_that_can_mount_gives_the_real_path(
         check_machine(settings, JOB, str(place), pytest.fail)
 
 
-def test_a_job_that_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 0)
-    monkeypatch.setattr(preflight, "mount_at", lambda path: there)
-    monkeypatch.setattr(preflight, "is_dead", lambda path: False)
-    with pytest.raises(UsageError, match="already: jobfs umount"):
-        check_mount_point(str(place), pytest.fail)
-
-
-def test_a_dead_mount_is_taken_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_mounted_job_is_named_and_a_dead_mount_taken_away(
+    place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
     said: list[str] = []
     gone: list[str] = []
-    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 0)
-    monkeypatch.setattr(preflight, "mount_at", lambda path: there)
-    monkeypatch.setattr(preflight, "is_dead", lambda path: True)
+    monkeypatch.setattr(preflight, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
+    monkeypatch.setattr(preflight, "is_dead", lambda path: dead)
     monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
-    assert check_mount_point(str(place), said.append) == str(place)
-    assert gone == [str(place)]
-    assert said == [f"the process that served {place} is gone: its dead mount was taken away"]
+    with nullcontext() if dead else pytest.raises(UsageError, match="already: jobfs umount"):
+        assert check_mount_point(str(place), said.append) == str(place)
+    assert gone == [str(place)] * dead
+    assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * dead
 
 
 @pytest.mark.usefixtures("able")

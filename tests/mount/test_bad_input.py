@@ -7,12 +7,12 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.mounts import MountedJob, detach, environment, mounts_at
+from tests.support.mounts import detach, environment, mounts_at
 from tests.support.namespace import LET_GO
 
 from jobfs.emulator import EmulatorConfig, Server, running
@@ -122,14 +122,6 @@ def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_
             unused.listen()
         attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         attempt.fails("127.0.0.1")
-
-
-def test_a_directory_that_is_a_mount_already_is_left_alone(
-    server: Server, attempt: Attempt, mount: Callable[..., MountedJob]
-) -> None:
-    server.store.clear()
-    attempt.directory = mount().path
-    attempt.fails("mount", str(attempt.directory))
 
 
 @pytest.mark.parametrize("missing", ["/dev/fuse", "libfuse2"])

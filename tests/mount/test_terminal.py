@@ -25,8 +25,6 @@ PROGRAM = Path(sys.executable).parent / "jobfs"
     [
         (["completion", "bash"], 0, "complete -o nosort -F _jobfs_completion jobfs"),
         (["systemd-unit", JOB, "/mnt/job"], 0, f"ExecStart={PROGRAM} mount {JOB} /mnt/job --foreground\n"),
-        (["systemd-unit", "job", "/mnt/job"], 2, "jobfs: 'job' is not a job id"),
-        (["retry", "/"], 2, "jobfs: no job is mounted at /\n"),
         (["set", "/"], 2, "jobfs: nothing to change: give --permission or --lifecycle\n"),
     ],
 )
@@ -40,15 +38,11 @@ def test_a_command_prints_the_same_on_a_terminal(
         assert terminal.screen.replace("\r\n", "\n") == done.stdout + done.stderr
 
 
-def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted: MountedJob) -> None:
+def test_a_person_is_asked_before_a_save_is_given_up(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     file = mounted.path / "file"
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, file, b"content")
-    eventually(lambda: mounted.status()["failed"])
-    with on_terminal(mounted.home, None, "retry", file) as terminal:
-        assert terminal.ended() == 0
-        assert terminal.screen == "trying again: file\r\n"
     eventually(lambda: mounted.status()["failed"])
     with on_terminal(mounted.home, None, "discard", file) as terminal:
         terminal.shows(r"Give up what was written to file.*\? \[y/N\]: ")

@@ -226,7 +226,7 @@ def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
         assert program.does("fsync") == "ok"
         assert visible(server) == {"notes.md": b"after"}
         assert program.does("write  the detaching") == "ok"
-        assert umount.running
+        assert umount.has_called
         with unmounting(mounted, "--lazy") as second:
             assert "is detached" in second.line()
             assert program.does("close") == "ok"
@@ -352,32 +352,24 @@ def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_kill
 # nothing that was acknowledged is missing, nothing is left
 
 
-def by_umount(mounted: MountedJob) -> None:
-    # Refused now and then: a file may be just open.
-    eventually(lambda: mounted.jobfs("umount", mounted.path).returncode == 0, timeout=60)
+#: Ways to end a mount. `jobfs umount` is refused now and then: a file may be just open.
+WAYS: dict[str, Callable[[MountedJob], object]] = {
+    "umount": lambda m: eventually(lambda: m.jobfs("umount", m.path).returncode == 0, timeout=60),
+    "umount --lazy": lambda m: m.jobfs("umount", "--lazy", m.path),
+    "signal": end,
+    "from outside": lambda m: subprocess.run(["fusermount", "-u", "-z", str(m.path)], check=True),
+}
 
 
-def by_umount_lazy(mounted: MountedJob) -> None:
-    assert mounted.jobfs("umount", "--lazy", mounted.path).returncode == 0
-
-
-def by_signal(mounted: MountedJob) -> None:
-    end(mounted)
-
-
-def from_outside(mounted: MountedJob) -> None:
-    subprocess.run(["fusermount", "-u", "-z", str(mounted.path)], check=True)
-
-
-@pytest.mark.parametrize("way", [by_umount, by_umount_lazy, by_signal, from_outside])
+@pytest.mark.parametrize("way", WAYS)
 def test_every_answered_close_is_on_the_server_when_the_mount_ends(
-    server: Server, mounted: MountedJob, way: Callable[[MountedJob], None]
+    server: Server, mounted: MountedJob, way: str
 ) -> None:
     """vfs/semantics.md 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
     with closing_files(mounted.path) as program:
         assert program.stdout is not None
         closed = [program.stdout.readline().strip() for _ in range(30)]
-        ending = threading.Thread(target=way, args=(mounted,))
+        ending = threading.Thread(target=WAYS[way], args=(mounted,))
         ending.start()
         for line in program.stdout:
             if not is_mounted(mounted.path) and (mounted.path / line.strip()).exists():

@@ -80,13 +80,6 @@ def test_each_failure_has_its_remedy_and_the_others_are_checked_all_the_same(
     assert "state directory" in done.out
 
 
-def test_a_key_that_is_missing_is_told(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PERSTACK_API_KEY")
-    done = doctor()
-    assert done.code == 1
-    assert "PERSTACK_API_KEY" in done.out
-
-
 def left_behind(state: Path, directory: str, *records: File | Change) -> slot.StateDirectory:
     """What a mount that was killed leaves."""
     place = slot.acquire(state, JOB, directory, URL)

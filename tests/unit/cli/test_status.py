@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -126,6 +127,16 @@ def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) ->
     for more in ((), ("--json",), ("--watch",)):
         assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
     assert run("status", tmp_path).code == 2
+
+
+def test_a_watch_in_a_pipe_prints_a_document_a_line(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
+    sleep = Mock(side_effect=[None, KeyboardInterrupt])
+    monkeypatch.setattr("jobfs.cli.status.time", Mock(sleep=sleep))
+    done = run("status", "--watch", "--json", "/mnt/a")
+    assert (done.code, [json.loads(line)["pid"] for line in done.out.splitlines()]) == (1, [42, 42])
 
 
 def test_a_mount_that_does_not_answer_is_named_and_hides_no_other_mount(

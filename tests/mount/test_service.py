@@ -26,7 +26,7 @@ class Manager:
     def __init__(self, address: str) -> None:
         self.address = address
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ear.bind(address.replace("@", "\0"))
+        self._ear.bind(address)
         self._ear.settimeout(20)
         self._words: list[str] = []
 
@@ -82,19 +82,6 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
         manager.hears("STOPPING", "1")
         assert process.wait(20) == 0
     assert visible(server) == {"file": b"content", "last": b"at the end"}
-
-
-def test_a_mount_in_the_background_says_which_process_it_is(server: Server, mount: Mount) -> None:
-    """sd_notify(3): MAINPID; on a signal STOPPING at once."""
-    manager = Manager(f"@jobfs-{os.getpid()}")
-    mounted = mount(start=False)
-    command = [word for word in mounted.command() if word != "--foreground"]
-    with service(mounted, manager, command) as process:
-        pid = int(manager.hears("MAINPID"))
-        assert pid == mounted.status()["pid"] != process.pid
-        os.kill(pid, signal.SIGTERM)
-        manager.hears("STOPPING", "1")
-        assert process.wait(20) == 0
 
 
 def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: Mount) -> None:

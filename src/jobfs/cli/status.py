@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -72,7 +73,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
             click.echo(json.dumps(reports[0] if one else reports, indent=None if watch else 2))
         else:
             lines = [line for report in reports for line in (*_lines(report), "")]
-            most = shutil.get_terminal_size().lines - 1 if watch else None
+            most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
             click.echo("\n".join(lines[:most]))
 
     if watch:
@@ -116,7 +117,8 @@ def _lines(report: Status) -> Iterator[str]:
     lists: Mapping[str, Any] = report
     for name, (meaning, needed) in _LISTS.items():
         if entries := lists[name]:
-            title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
+            title = f"{name.replace('_', ' ')} ({len(entries)}): {meaning}"
+            yield ""
             yield click.style(title, bold=True, fg="red" if needed else None)
             yield from _entries(entries)
 

@@ -7,8 +7,8 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.support.mounts import MountedJob, environment, is_mounted
@@ -20,40 +20,6 @@ from jobfs.emulator import Server
 Mount = Callable[..., MountedJob]
 
 
-class Manager:
-    """A service manager's socket."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ear.bind(address)
-        self._ear.settimeout(20)
-        self._words: list[str] = []
-
-    def hears(self, name: str, value: str = "") -> str:
-        """Waits until it is told this, or anything, under this name."""
-        while True:
-            self._words = self._words or self._ear.recv(4096).decode().splitlines()
-            found, _, told = self._words.pop(0).partition("=")
-            if found == name and value in ("", told):
-                return told
-
-    def close(self) -> None:
-        self._ear.close()
-
-
-@contextmanager
-def service(mounted: MountedJob, manager: Manager, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    env = {**environment(mounted.home, mounted.key), "NOTIFY_SOCKET": manager.address}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        manager.close()
-
-
 def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
     """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, how much is unsent, stopping."""
     mounted = mount(start=False, write_back_delay=0.2)
@@ -61,25 +27,37 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
     printed = mounted.jobfs("systemd-unit", server.job, mounted.path, *options)
     assert printed.returncode == 0, printed.stderr
     unit = dict(line.split("=", 1) for line in printed.stdout.splitlines() if line[:4] == "Exec")
-    manager = Manager(str(tmp_path / "notify"))
-    with service(mounted, manager, shlex.split(unit["ExecStart"])) as process:
-        manager.hears("READY", "1")
+    words: list[str] = []
+
+    def hears(name: str, value: str = "") -> str:
+        """Waits until the manager is told this, or anything, under this name."""
+        while True:
+            words[:] = words or ear.recv(4096).decode().splitlines()
+            found, _, told = words.pop(0).partition("=")
+            if found == name and value in ("", told):
+                return told
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, ExitStack() as stack:
+        ear.bind(str(tmp_path / "notify"))
+        ear.settimeout(20)
+        env = {**environment(mounted.home, mounted.key), "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        process = stack.enter_context(
+            subprocess.Popen(shlex.split(unit["ExecStart"]), env=env, stdout=subprocess.DEVNULL)
+        )
+        stack.callback(process.kill)
+        hears("READY", "1")
         assert os.listdir(mounted.path) == []
-        assert int(manager.hears("MAINPID")) == process.pid == mounted.status()["pid"]
+        assert int(hears("MAINPID")) == process.pid == mounted.status()["pid"]
         with server.down():
             (mounted.path / "file").write_bytes(b"content")
-            manager.hears("STATUS", "1 unsent")
-        manager.hears("STATUS", "everything is sent")
+            hears("STATUS", "1 unsent")
+        hears("STATUS", "everything is sent")
         (mounted.path / "last").write_bytes(b"at the end")
-        stop = subprocess.run(
-            shlex.split(unit["ExecStop"].removeprefix("-")),
-            env=environment(mounted.home, None),
-            capture_output=True,
-            text=True,
-            timeout=40,
-        )
+        command = shlex.split(unit["ExecStop"].removeprefix("-"))
+        env = environment(mounted.home, None)
+        stop = subprocess.run(command, env=env, capture_output=True, text=True, timeout=40)
         assert (stop.returncode, stop.stderr) == (0, "")
-        manager.hears("STOPPING", "1")
+        hears("STOPPING", "1")
         assert process.wait(20) == 0
     assert visible(server) == {"file": b"content", "last": b"at the end"}
 

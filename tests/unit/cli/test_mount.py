@@ -34,13 +34,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A machine and a server that have no objection, and a mount that ends at once with 0."""
     events: list[Any] = []
 
-    def check_machine(settings: Any, job: str, directory: str, say: Any) -> str:
-        events.append("machine")
-        return directory
+    def said(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            events.append(name)
+            return answer(*args)
 
-    def ask_server(*args: Any) -> int:
-        events.append("server")
-        return 3
+        return call
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         events.append(("run", settings, place.record.directory, slot.in_use(slot.look(place.path))))
@@ -49,8 +48,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
-    monkeypatch.setattr(preflight, "check_machine", check_machine)
-    monkeypatch.setattr(preflight, "ask_server", ask_server)
+    monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
+    monkeypatch.setattr(preflight, "ask_server", said("server", lambda *args: 3))
     monkeypatch.setattr(logs, "set_up", lambda *args: events.append("logs"))
     monkeypatch.setattr(mounting, "run", run)
     return events

@@ -46,8 +46,9 @@ def words(called: str, arguments: list[str]) -> list[str]:
         umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
     """
     name = os.path.basename(called)
-    if name not in LINKS or not arguments or arguments[0].startswith("-"):
-        return ["mount"] * bool(arguments and _JOB_ID.fullmatch(arguments[0])) + arguments
+    first = next(iter(arguments), "")
+    if name not in LINKS or first[:1] in ("", "-"):
+        return ["mount"] * bool(_JOB_ID.fullmatch(first)) + arguments
     mounting = name.startswith("mount")
     try:
         options, rest = getopt.gnu_getopt(arguments, "snvN:o:t:" if mounting else "flnrvcN:t:")

@@ -59,14 +59,19 @@ def doctor(
     code = 0
     if trying and job and key is not None:
         code = trial.run(settings, job, key, yes, report, checkup.show)
-    failed, well = checkup.marks["FAILED"], checkup.marks["ok"]
-    if trying and not verbose and well:
-        tell(f"ok      {well} checks of this machine, the account and the server (--verbose shows them)")
-    if failed:
-        tell(f"{failed} of these would keep a mount from working")
-    elif trying and not code:
-        tell("a mount of this job works" + (": see WARN for what it costs" if checkup.marks["WARN"] else ""))
-    return code or (1 if failed else 0)
+    _conclude(checkup.marks, trying, everything=verbose, works=not code)
+    return code or (1 if checkup.marks["FAILED"] else 0)
+
+
+def _conclude(marks: Counter[str], trying: bool, *, everything: bool, works: bool) -> None:
+    if trying and not everything and marks["ok"]:
+        tell(
+            f"ok      {marks['ok']} checks of this machine, the account and the server (--verbose shows them)"
+        )
+    if marks["FAILED"]:
+        tell(f"{marks['FAILED']} of these would keep a mount from working")
+    elif trying and works:
+        tell("a mount of this job works" + (": see WARN for what it costs" if marks["WARN"] else ""))
 
 
 class Checkup:
@@ -110,6 +115,5 @@ def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource
         return f"{job} is known, and the key is accepted"
 
     checkup.look("API key", find_key)
-    url = settings.base_url
-    checkup.look("connection", lambda: f"{url}: {route(check_base_url(url))}")
+    checkup.look("connection", lambda: f"{settings.base_url}: {route(check_base_url(settings.base_url))}")
     return keys[0] if job and checkup.look("job", partial(ask, job)) else None

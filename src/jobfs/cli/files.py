@@ -33,7 +33,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
         with sending(f"sending {directory_of(found)}") as progress, _about(path):
             args = {"path": inside or None, "timeout": timeout}
             answers.append(asked(found, "flush", args, progress=progress))
-    left = [entry for answer in answers if answer is not None for entry in answer["left"]]
+    left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
         tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
     ended = path is None and tell_of_ended(state_dir)
@@ -51,7 +51,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
     answers = [
         asked(found, "retry", {"path": inside or None}) for found, inside in mounts_of(path, state_dir)
     ]
-    tried = [name for answer in answers if answer is not None for name in answer["paths"]]
+    tried = [name for answer in filter(None, answers) for name in answer["paths"]]
     for name in tried:
         tell(f"trying again: {name}")
     if not tried and None not in answers:

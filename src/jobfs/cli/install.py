@@ -63,10 +63,7 @@ WantedBy=default.target
 
 
 def program() -> str:
-    """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none.
-
-    The path works outside PATH too; in a virtual environment it is that environment's program.
-    """
+    """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none."""
     called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
     for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
         if os.path.basename(path) == "jobfs" and os.access(path, os.X_OK):
@@ -86,8 +83,8 @@ def install_helper(remove: bool) -> int:
     """
     target = program()
     if not os.access(_PLACE, os.W_OK):
-        word = " --remove" if remove else ""
-        raise UsageError(f"only root can write in {_PLACE}: sudo {target} install-helper{word}")
+        command = f"sudo {target} install-helper{' --remove' * remove}"
+        raise UsageError(f"only root can write in {_PLACE}: {command}")
     links = [_PLACE / name for name in LINKS]
     for link in links:
         if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == "jobfs"):
@@ -95,9 +92,11 @@ def install_helper(remove: bool) -> int:
     try:
         for link in links:
             link.unlink(missing_ok=True)
-            if not remove:
+            if remove:
+                tell(f"{link} is gone")
+            else:
                 link.symlink_to(target)
-            tell(f"{link} is gone" if remove else f"{link} is {target}")
+                tell(f"{link} is {target}")
     except OSError as error:
         raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -69,7 +70,8 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
-    found = [*mounts(state_dir), *(each.found for each in ended(state_dir) if each.dead)]
+    dead = filter(attrgetter("dead"), ended(state_dir))
+    found = [*mounts(state_dir), *(each.found for each in dead)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
     for one in found:
@@ -81,11 +83,9 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
     worst = 0
     for directory in map(directory_of, found):
         try:
-            code = _unmount(directory, lazy, timeout, state_dir)
+            worst = max(worst, _unmount(directory, lazy, timeout, state_dir))
         except JobfsError as error:
-            tell(f"jobfs: {error}", err=True)
-            code = 1
-        worst = max(worst, code)
+            worst = _told(str(error))
     return worst
 
 
@@ -135,7 +135,7 @@ def _code_after_the_end(found: Found, state_dir: str | None) -> int:
 
 
 def _told(left: str) -> int:
-    """Say what is left, if anything is. Returns the exit code."""
+    """Say what is left or wrong, if anything is. Returns the exit code."""
     if left:
         tell(f"jobfs: {left}", err=True)
     return 1 if left else 0

@@ -52,7 +52,7 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
 def files() -> Iterator[tuple[str, str]]:
     """Each file: its place below a prefix, and what is in it."""
     from jobfs.cli import COMMANDS, jobfs
-    from jobfs.cli.completion import SHELLS, script
+    from jobfs.cli.install import SHELLS, script
     from jobfs.cli.options import HELP_ALL
 
     group = jobfs.make_context("jobfs", [], resilient_parsing=True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.stress.load import disks, lines, outages, rewriting, silence, trees, weather
 from tests.stress.load.bounds import Bounds
-from tests.stress.load.stage import Stage, Workload, played
+from tests.stress.load.stage import Stage, Workload, limited, played
 from tests.support.forks import ForkServer
-from tests.support.waiting import eventually
 
 from jobfs.emulator import Rule
 
@@ -33,6 +29,24 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (trees.copied, {"files": 120, "latency": 20}),
     (trees.removed, {"directories": 60, "files": 100, "beside": 250, "at_once": 2, "latency": 20}),
 ]
+
+
+@pytest.fixture(scope="session")
+def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    forks = limited(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def held(limited_forks: ForkServer, tmp_path: Path) -> Callable[..., None]:
+    """Plays a workload with these arguments, for at most `seconds`, and fails with all its bounds if one did not hold."""
+
+    def held(play: Callable[..., None], *, seconds: float = 40, **arguments: Any) -> None:
+        row = played(Workload(play.__name__, play, seconds, arguments), limited_forks, tmp_path / "stage")
+        assert not row.broken, "\n".join(["", *map(str, row.broken), "", str(row)])
+
+    return held
 
 
 @pytest.mark.parametrize(("play", "arguments"), WORKLOADS, ids=lambda part: getattr(part, "__name__", ""))
@@ -53,24 +67,6 @@ def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], e
     held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
-_ROOT = Path(__file__).parents[2]
-
-
-def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`scripts/load` without its installing."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.stress", "load", *arguments],
-        env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def mounted_below(directory: Path) -> bool:
-    return f" {directory}/" in Path("/proc/self/mounts").read_text()
-
-
 def test_the_load_suite_sees_lost_extra_and_unsent_files(limited_forks: ForkServer, tmp_path: Path) -> None:
     def lose(stage: Stage) -> None:
         stage.start({"there": b"old", "twice": b"one"}, latency=0)
@@ -88,28 +84,4 @@ def test_the_load_suite_sees_lost_extra_and_unsent_files(limited_forks: ForkServ
     assert "local bytes at rest" in broken
     assert "unsent rows after umount" in broken
     assert "umount" in broken
-    assert not mounted_below(tmp_path)
-
-
-def test_a_workload_that_hangs_is_broken_off(limited_forks: ForkServer, tmp_path: Path) -> None:
-    def hang(stage: Stage) -> None:
-        stage.start({"file": b"content"}, latency=0, timeout=600)
-        stage.server.break_with(Rule("silent"))
-        (stage.path / "file").read_bytes()
-
-    outcome = played(Workload("hang", hang, 3), limited_forks, tmp_path / "stage")
-    assert [check.what for check in outcome.broken] == ["the workload"]
-    assert outcome.broken[0].found.startswith("not within 3 s")
-    assert not (tmp_path / "stage").exists()
-    assert not mounted_below(tmp_path)
-
-
-def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
-    running = load(tmp_path, "--minutes", "5", "--only", "weather")
-    eventually(lambda: mounted_below(tmp_path), "it mounts", 40)
-    running.send_signal(signal.SIGTERM)
-    output, _ = running.communicate(timeout=40)
-    assert running.returncode == 130, output
-    assert "interrupted" in output
-    assert not mounted_below(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert f" {tmp_path}/" not in Path("/proc/self/mounts").read_text()

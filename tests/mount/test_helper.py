@@ -22,25 +22,14 @@ def machine(tmp_path: Path) -> Iterator[Namespace]:
         yield machine
 
 
-@pytest.fixture
-def options(server: Server, tmp_path: Path) -> str:
-    key = tmp_path / "key"
+def test_fstab_mounts_with_the_installed_helper(server: Server, machine: Namespace, tmp_path: Path) -> None:
+    """vfs/semantics.md 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
+    directory, key = tmp_path / "mnt", tmp_path / "key"
+    directory.mkdir()
     key.write_text(server.key)
     key.chmod(0o600)
     places = f"state_dir={tmp_path / 'state'},cache_dir={tmp_path / 'cache'}"
-    return f"base_url={server.url},api_key_file={key},{places}"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
-
-
-def test_fstab_mounts_with_the_installed_helper(
-    server: Server, machine: Namespace, options: str, directory: Path, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
+    options = f"base_url={server.url},api_key_file={key},{places}"
     server.store.seed({"file": "content"})
     table = tmp_path / "fstab"
     line = "noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.requires=network-online.target,write_back_delay=600"

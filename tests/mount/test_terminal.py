@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, environment, is_mounted, jobfs
+from tests.support.mounts import MountedJob, is_mounted, jobfs
 from tests.support.ptys import on_terminal
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
@@ -26,8 +25,6 @@ PROGRAM = Path(sys.executable).parent / "jobfs"
     [
         (["completion", "bash"], 0, "complete -o nosort -F _jobfs_completion jobfs"),
         (["systemd-unit", JOB, "/mnt/job"], 0, f"ExecStart={PROGRAM} mount {JOB} /mnt/job --foreground\n"),
-        (["systemd-unit", "job", "/mnt/job"], 2, "jobfs: 'job' is not a job id"),
-        (["retry", "/"], 2, "jobfs: no job is mounted at /\n"),
         (["set", "/"], 2, "jobfs: nothing to change: give --permission or --lifecycle\n"),
     ],
 )
@@ -41,15 +38,11 @@ def test_a_command_prints_the_same_on_a_terminal(
         assert terminal.screen.replace("\r\n", "\n") == done.stdout + done.stderr
 
 
-def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted: MountedJob) -> None:
+def test_a_person_is_asked_before_a_save_is_given_up(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     file = mounted.path / "file"
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, file, b"content")
-    eventually(lambda: mounted.status()["failed"])
-    with on_terminal(mounted.home, None, "retry", file) as terminal:
-        assert terminal.ended() == 0
-        assert terminal.screen == "trying again: file\r\n"
     eventually(lambda: mounted.status()["failed"])
     with on_terminal(mounted.home, None, "discard", file) as terminal:
         terminal.shows(r"Give up what was written to file.*\? \[y/N\]: ")
@@ -61,49 +54,28 @@ def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted:
 #: More than the buffers of a connection hold, over a line that takes its time for it.
 _BIG, _SLOW = 24_000_000, 500_000
 #: How it is told: files, bytes and the rate.
-_AMOUNT = r"\d of \d files?, [1-9][\d.]* [kM]B of 24.0 MB"
-
-
-def unsent(server: Server, mounted: MountedJob) -> dict[str, bytes]:
-    """Makes two files that take a while; returns what the server has to have in the end."""
-    (mounted.path / "big.bin").write_bytes(b"x" * _BIG)
-    (mounted.path / "second.bin").write_bytes(b"y" * 1000)
-    server.set(bandwidth=_SLOW)
-    return {"big.bin": b"x" * _BIG, "second.bin": b"y" * 1000}
-
-
-def hurry(server: Server) -> None:
-    """The line is fast from now on; what is under way on the slow one is broken off."""
-    server.set(bandwidth=0)
-    with server.down():
-        pass
-
-
-def in_a_pipe(mounted: MountedJob, *arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobfs", *map(str, arguments)],
-        env=environment(mounted.home, mounted.key),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+_AMOUNT = r"\d of \d files?: sending /.* [1-9][\d.]*/24.0 MB +[\d.]+ [kM]B/s"
 
 
 def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Callable[..., MountedJob]) -> None:
     mounted = mount(write_back_delay=30)
-    expected = unsent(server, mounted)
+    expected = {"big.bin": b"x" * _BIG, "second.bin": b"y" * 1000}
+    for name, content in expected.items():
+        (mounted.path / name).write_bytes(content)
+    server.set(bandwidth=_SLOW)
     for command in ("flush", "umount"):
         with on_terminal(mounted.home, mounted.key, command, mounted.path) as terminal:
-            terminal.shows(rf"sending /.*{_AMOUNT} +[\d.]+ [kM]B/s")
+            terminal.shows(_AMOUNT)
             terminal.press_ctrl_c()
             assert terminal.ended() == 130
             assert "interrupted: " in terminal.screen
             assert "journal" in terminal.screen
             assert is_mounted(mounted.path)
-    umount = in_a_pipe(mounted, "umount", mounted.path)
-    hurry(server)
-    umount.communicate(timeout=40)
-    assert umount.returncode == 0
+    with on_terminal(mounted.home, mounted.key, "umount", mounted.path) as terminal:
+        terminal.shows("sending ")
+        server.set(bandwidth=0)
+        with server.down():  # what is under way on the slow line is broken off
+            pass
+        assert terminal.ended() == 0
     mounted.ended()
     assert visible(server) == expected

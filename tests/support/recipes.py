@@ -1,29 +1,25 @@
 """Runs the blocks of README.md that are marked for it, and compares what they print with what README.md shows.
 
-    <!-- runs: NAME -->             before a block, or <!-- runs: NAME after OTHER -->: then OTHER's blocks run first.
-    ```console                      `$ ` begins a command, `> ` goes on with it, other lines are what it prints:
-    $ jobfs status ~/job            all of it. Where nothing is shown, nothing may be printed.
+    <!-- runs: NAME -->             before a block
+    ```console                      `$ ` begins a command, other lines are what it prints: all of it. Where nothing is
+    $ jobfs status ~/job            shown, nothing may be printed.
     ```
-    ```sh                           Commands only: what they print is not compared.
 
-A command must end with 0, or as it says at its end: `# exit code 1`. Blocks of one name go on in one shell, which
-begins in the clone. JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files; ~ is empty
-at first, and shown as /home/you; what is shown in /tmp is in a directory of the run. `…` stands for any text, as a
-line of its own for any lines. Ids, hashes, numbers with a unit or a fraction or two digits, and white space are not compared.
+A command must end with 0, or as it says at its end: `# exit code 1`. A block runs in one shell, which begins in the clone.
+JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files; ~ is empty at first, and shown as
+/home/you; what is shown in /tmp is in a directory of the run. `…` stands for any text, as a line of its own for any lines.
+Ids, hashes, numbers with a unit or a fraction or two digits, and white space are not compared.
 """
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +27,11 @@ from jobfs.emulator import DEFAULT_JOB, EmulatorConfig, running
 from jobfs.emulator.sample import seed_sample
 
 from .mounts import detach, environment
-from .waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 OTHER_JOB = "other1234567890123456789".ljust(24, "0")
 
-_BLOCK = re.compile(
-    r"^<!-- runs: (?P<name>[\w-]+)(?: after (?P<after>[\w-]+))? -->\n"
-    r"```(?P<kind>console|sh)\n(?P<body>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
+_BLOCK = re.compile(r"^<!-- runs: ([\w-]+) -->\n```console\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"# exit code (\d+)")
 
 #: What differs from run to run, in order.
@@ -60,61 +51,28 @@ class RecipeError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One command, the exit code it must have, and the lines it must print; None: any."""
+    """One command, the exit code it must have, and the lines it must print."""
 
     command: str
     code: int
-    shown: tuple[str, ...] | None
+    shown: list[str]
 
 
-@dataclass(frozen=True)
-class Block:
-    """One marked block."""
-
-    name: str
-    after: str | None
-    steps: tuple[Step, ...]
-
-
-def blocks(text: str) -> list[Block]:
-    """Every marked block; raises RecipeError for a mark that marks none, or names no other block."""
-    found = []
-    for match in _BLOCK.finditer(text):
-        steps = _console(match["body"]) if match["kind"] == "console" else [Step(match["body"], 0, None)]
-        found.append(Block(match["name"], match["after"], tuple(steps)))
-    marks = text.count("<!-- runs:")
-    if marks != len(found):
+def blocks(text: str) -> dict[str, list[Step]]:
+    """The steps of every marked block by its name; raises RecipeError for a mark that marks none."""
+    found = dict(_BLOCK.findall(text))
+    if (marks := text.count("<!-- runs:")) != len(found):
         raise RecipeError(f"{marks} marks, but {len(found)} marked blocks: see the head of {__name__}")
-    for block in found:
-        if block.after and block.after not in {other.name for other in found}:
-            raise RecipeError(f"{block.name} is to run after {block.after}, which there is not")
-    return found
+    return {
+        name: [_step(part) for part in re.split(r"^\$ ", body, flags=re.M)[1:]]
+        for name, body in found.items()
+    }
 
 
-def _console(body: str) -> list[Step]:
-    steps: list[tuple[str, list[str]]] = []
-    for line in body.splitlines():
-        if line.startswith("$ "):
-            steps.append((line[2:], []))
-        elif not steps:
-            raise RecipeError(f"a console block begins with a command, not {line!r}")
-        elif line.startswith("> ") and not steps[-1][1]:
-            steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", [])
-        else:
-            steps[-1][1].append(line)
-    return [Step(command, _code(command), tuple(shown)) for command, shown in steps]
-
-
-def _code(command: str) -> int:
-    found = _CODE.search(command)
-    return int(found[1]) if found else 0
-
-
-def chain(all_blocks: Sequence[Block], name: str) -> list[Block]:
-    """The blocks that make up a recipe, in order: what it comes after, then its own."""
-    own = [block for block in all_blocks if block.name == name]
-    before = {block.after: None for block in own if block.after}
-    return [block for other in before for block in chain(all_blocks, other)] + own
+def _step(text: str) -> Step:
+    command, *shown = text.splitlines()
+    code = _CODE.search(command)
+    return Step(command, int(code[1]) if code else 0, shown)
 
 
 @dataclass(frozen=True)
@@ -143,7 +101,7 @@ class Sandbox:
     def outputs(self, steps: Sequence[Step], timeout: float = 90) -> list[str]:
         """Run the steps in one shell; what each printed, on either stream. RecipeError if one fails."""
         script, log = self.tmp / "recipe.sh", self.tmp / "recipe.log"
-        script.write_text("".join(self._shell(step) for step in steps))
+        script.write_text("".join(map(self._shell, steps)))
         with log.open("wb") as out:
             shell = subprocess.Popen(
                 ["bash", script], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
@@ -163,11 +121,8 @@ class Sandbox:
         return [output for output, _, _ in outputs]
 
     def _shell(self, step: Step) -> str:
-        command = self.given(step.command)
-        if step.shown is None:
-            command = f"set -e\n{command}\nset +e"
         return f"""printf '\\036'
-{{ {command}
+{{ {self.given(step.command)}
 }}
 code=$?
 printf '\\037%d' $code
@@ -185,7 +140,6 @@ def sandbox(place: Path) -> Iterator[Sandbox]:
     with ExitStack() as stack:
         server = stack.enter_context(running(EmulatorConfig(jobs=(DEFAULT_JOB, OTHER_JOB)), place / "server"))
         seed_sample(server.job_side(DEFAULT_JOB))
-        # What is started here is known by this variable, whatever it has become.
         stack.callback(_end_all, place)
         yield Sandbox(
             home,
@@ -197,30 +151,16 @@ def sandbox(place: Path) -> Iterator[Sandbox]:
                 "TMPDIR": str(tmp),
                 "COLUMNS": "100",
                 "TABSIZE": "0",
-                "RECIPE_IN": str(place),
             },
         )
 
 
 def _end_all(place: Path) -> None:
+    """Takes away what is mounted there: its process ends by itself."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         point = line.split()[1].replace("\\040", " ")
         if point.startswith(f"{place}/"):
             detach(Path(point))
-    with suppress(AssertionError):  # a mount whose directory is taken away ends by itself
-        eventually(lambda: not _started(place), lambda: "", timeout=5)
-    for pid in _started(place):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _started(place: Path) -> list[int]:
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if f"RECIPE_IN={place}".encode() in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
-    return found
 
 
 def same(shown: Sequence[str], printed: str) -> bool:
@@ -239,34 +179,9 @@ def _normal(line: str) -> str:
     return line.strip()
 
 
-def check(all_blocks: Sequence[Block], name: str, box: Sandbox) -> None:
-    """Run a recipe; raises RecipeError for the first command that fails or prints something else than is shown."""
-    steps = [step for block in chain(all_blocks, name) for step in block.steps]
+def check(steps: Sequence[Step], box: Sandbox) -> None:
+    """Run a block; raises RecipeError for the first command that fails or prints something else than is shown."""
     for step, printed in zip(steps, box.outputs(steps), strict=True):
-        if step.shown is not None and not same(step.shown, printed):
+        if not same(step.shown, printed):
             shown = "\n".join(step.shown)
             raise RecipeError(f"$ {step.command}\nis shown with\n{shown}\nbut printed\n{printed}")
-
-
-def main() -> int:
-    """`scripts/recipes`: exit code 1 if a recipe of README.md is not as it is shown."""
-    found = blocks((ROOT / "README.md").read_text())
-    known = list(dict.fromkeys(block.name for block in found))
-    parser = argparse.ArgumentParser(prog="scripts/recipes")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
-    names, failed = parser.parse_args().names, 0
-    if unknown := [name for name in names if name not in known]:
-        parser.error(f"no recipe {', '.join(unknown)}: there are {', '.join(known)}")
-    for name in names or known:
-        with tempfile.TemporaryDirectory(prefix="jobfs-recipe-") as place, sandbox(Path(place)) as box:
-            try:
-                check(found, name, box)
-                print(f"ok      {name}", flush=True)
-            except RecipeError as error:
-                failed = 1
-                print(f"FAILED  {name}: {error}", flush=True)
-    return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

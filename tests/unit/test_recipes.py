@@ -14,10 +14,6 @@ def box(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path, tmp_path, {**os.environ, "HOME": str(tmp_path)})
 
 
-def recipe(body: str, head: str = "a", kind: str = "console") -> str:
-    return f"<!-- runs: {head} -->\n```{kind}\n{body}\n```\n"
-
-
 BAD = [
     ("$ echo hello\nhallo", "hallo"),
     ("$ echo hello", "printed\nhello"),
@@ -32,7 +28,7 @@ BAD = [
 @pytest.mark.parametrize(("body", "words"), BAD)
 def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        check(blocks(recipe(body)), "a", box)
+        check(blocks(f"<!-- runs: a -->\n```console\n{body}\n```\n")["a"], box)
     assert words in str(caught.value)
 
 

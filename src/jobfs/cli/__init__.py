@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getopt
 import importlib
+import os
 import re
 import sys
 from typing import Any
@@ -11,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from jobfs import __version__
-from jobfs.cli.helper import words
+from jobfs.errors import UsageError
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
 COMMANDS = {
@@ -25,12 +27,36 @@ COMMANDS = {
     "info": ("jobfs.cli.files", "Show what the server knows of a file."),
     "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),
     "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with remedies."),
-    "install-helper": ("jobfs.cli.helper", "Let mount(8) and /etc/fstab find jobfs."),
-    "systemd-unit": ("jobfs.cli.unit", "Print a systemd user unit that mounts JOB at DIR."),
-    "completion": ("jobfs.cli.completion", "Print what lets bash, zsh or fish complete jobfs."),
+    "install-helper": ("jobfs.cli.install", "Let mount(8) and /etc/fstab find jobfs."),
+    "systemd-unit": ("jobfs.cli.install", "Print a systemd user unit that mounts JOB at DIR."),
+    "completion": ("jobfs.cli.install", "Print what lets bash, zsh or fish complete jobfs."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
+#: The names by which mount(8) and umount(8) call this program.
+LINKS = ("mount.fuse.jobfs", "mount.jobfs", "umount.fuse.jobfs")
+
+
+def words(called: str, arguments: list[str]) -> list[str]:
+    """The words of a command line of ours, if mount(8) calls this program (vfs/semantics.md 6.2). Raises UsageError.
+
+    It does so by one of `LINKS`, else by the name that is in PATH, with a job id first:
+
+        mount.fuse.jobfs JOB DIR [-snv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
+        umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
+    """
+    name = os.path.basename(called)
+    first = next(iter(arguments), "")
+    if name not in LINKS or first[:1] in ("", "-"):
+        return ["mount"] * bool(_JOB_ID.fullmatch(first)) + arguments
+    mounting = name.startswith("mount")
+    try:
+        options, rest = getopt.gnu_getopt(arguments, "snvN:o:t:" if mounting else "flnrvcN:t:")
+    except getopt.GetoptError as error:
+        raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
+    if mounting:
+        return ["mount", *rest, *(word for flag, value in options if flag == "-o" for word in (flag, value))]
+    return ["umount", "--or-plainly", *["--lazy"] * (("-l", "") in options), *rest]
 
 
 class _Commands(click.Group):
@@ -58,12 +84,7 @@ class _Commands(click.Group):
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        found = words(sys.argv[0], args)
-        if found is None:
-            ctx.exit(0)
-        args = found
-        if args and _JOB_ID.fullmatch(args[0]):  # as mount(8) calls what is in PATH (vfs/semantics.md 6)
-            args = ["mount", *args]
+        args = words(sys.argv[0], args)
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
 
 

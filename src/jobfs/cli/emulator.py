@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from jobfs.cli.options import Command, Rare
+from jobfs.cli.options import Rare, help_all
 from jobfs.cli.screen import tell
 from jobfs.emulator.behaviour import SWITCHES, Behaviour
 from jobfs.emulator.config import EmulatorConfig
-from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
+from jobfs.emulator.faults import parse_rule
 from jobfs.emulator.keys import find_key, keep_key
 from jobfs.errors import UsageError
 
@@ -24,27 +24,6 @@ if TYPE_CHECKING:
     from jobfs.emulator.runner import Server
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HELP = """Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
-
-State is kept in DIR and survives a restart. On start one line is printed: the job and the URL.
-SIGTERM or Ctrl-C stops it. Faults, and a switch for each thing that the API reference leaves open: --help-all.
-"""
-_MORE = f"""A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
-KIND: one of {", ".join(KINDS)}.
-ON: one of {", ".join(OPERATIONS)}, GET, POST, DELETE, read, change, or several joined by "+".
-NAME: times, skip, path (a pattern), status, reason, retry_after, delay, at, by, field, value.
-
-\b
-  --fault silent                       accepts connections and says nothing
-  --fault silent@POST+DELETE           the same for what changes something
-  --fault unavailable,retry_after=30   503 to everything
-  --fault throttled@create,retry_after=60
-  --fault weather=0.1                  a tenth fails, each time in another way
-  --latency 50 --bandwidth 2000000     a slow line
-
-Everything can be changed while it runs, at URL/_emulator/ (see jobfs.emulator.control): switches, faults, and whether
-connections are refused (POST {{"open": false, "seconds": 5}} to URL/_emulator/listener).
-"""
 
 
 def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +41,7 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("emulator", cls=Command, help=_HELP, more=_MORE)
+@click.command("emulator")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept.")  # fmt: skip
 @click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
@@ -75,40 +54,34 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines.")  # fmt: skip
 @click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
 @click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
-@click.option("--play-interval", cls=Rare, type=float, default=1.0, show_default=True,
-              help="Seconds a step of it takes.")  # fmt: skip
-@click.option("--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never.")  # fmt: skip
-@click.option("--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several.")  # fmt: skip
+@click.option("--fault", "faults", multiple=True, metavar="FAULT",
+              help="KIND[=RATE][@ON][,NAME=VALUE]…, as silent@POST+DELETE; repeat for several.")  # fmt: skip
 @click.option("--seed", cls=Rare, type=int, default=0, show_default=True,
               help="Makes faults and unstable order repeatable.")  # fmt: skip
 @behaviour_options
+@help_all
 def emulator(
-    directory: Path,
-    key: str | None,
-    key_file: Path | None,
-    sample: bool,
-    play: bool,
-    play_interval: float,
-    play_steps: int,
-    **options: Any,
+    directory: Path, key: str | None, key_file: Path | None, sample: bool, play: bool, **options: Any
 ) -> None:
-    """Runs the server until a signal; raises UsageError for bad input."""
+    """Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
+
+    State is kept in DIR and survives a restart. On start the job and the URL are printed. SIGTERM or Ctrl-C stops it.
+    Faults: see jobfs.emulator.faults; to change things while it runs: jobfs.emulator.control.
+    """
     runner = _runner()
     found = find_key(directory, key, key_file)
     config = _config(found.key, options)
-    if not 0.01 <= play_interval <= 3600 or play_steps < 0:
-        raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
     server = runner.Server(config, directory)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         keep_key(found)
-        _serve(server, found.source, sample, (play_interval, play_steps) if play else None)
+        _serve(server, found.source, sample, play)
     finally:
         server.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int] | None) -> None:
+def _serve(server: Server, key_source: str, sample: bool, play: bool) -> None:
     from jobfs.emulator.play import Player
     from jobfs.emulator.sample import seed_sample
 
@@ -119,7 +92,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
     control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
     tell(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
-    player = Player(server.store, *play) if play else None
+    player = Player(server.store) if play else None
     if player:
         player.start()
     signal.sigwait(_SIGNALS)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from jobfs import control
-from jobfs.cli.completion import files, mounted
-from jobfs.cli.options import not_empty, state_dir_option
+from jobfs.cli.options import files, mounted, not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.document import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
-#: Characters of the names that `info` shows.
-_WIDTH = 10
 
-
-@click.command("flush", short_help="Return when the server has everything.")
+@click.command("flush")
 @click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
 @state_dir_option
@@ -37,14 +33,14 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
         with sending(f"sending {directory_of(found)}") as progress, _about(path):
             args = {"path": inside or None, "timeout": timeout}
             answers.append(asked(found, "flush", args, progress=progress))
-    left = _all(answers, "left")
+    left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
         tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
     ended = path is None and tell_of_ended(state_dir)
     return 1 if left or ended or None in answers else 0
 
 
-@click.command("retry", short_help="Try again to send what failed.")
+@click.command("retry")
 @click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
@@ -55,7 +51,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
     answers = [
         asked(found, "retry", {"path": inside or None}) for found, inside in mounts_of(path, state_dir)
     ]
-    tried = _all(answers, "paths")
+    tried = [name for answer in filter(None, answers) for name in answer["paths"]]
     for name in tried:
         tell(f"trying again: {name}")
     if not tried and None not in answers:
@@ -63,12 +59,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
     return 1 if None in answers else 0
 
 
-def _all(answers: Iterable[dict[str, Any] | None], name: str) -> list[Any]:
-    """All entries that the answers have in the list of this name."""
-    return [entry for answer in answers if answer is not None for entry in answer[name]]
-
-
-@click.command("discard", short_help="Give up a save that was not sent.")
+@click.command("discard")
 @click.argument("path", callback=not_empty, metavar="PATH", shell_complete=files)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
@@ -90,7 +81,7 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
     return 0
 
 
-@click.command("info", short_help="Show what the server knows of a file.")
+@click.command("info")
 @click.argument("path", callback=not_empty, shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
@@ -102,11 +93,11 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
         return 0
     for name, value in facts.items():
         if value not in (None, "", []):
-            tell(f"{name:{_WIDTH}}  {value}")
+            tell(f"{name:10}  {value}")
     return 0
 
 
-@click.command("set", short_help="Change a file's permission or lifecycle on the server.")
+@click.command("set")
 @click.argument("path", callback=not_empty, shell_complete=files)
 @click.option("--permission", type=click.Choice([str(value) for value in Permission]))
 @click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))

@@ -14,17 +14,15 @@ from jobfs.state.server import KnownServer
 from jobfs.vfs import Vfs
 
 
-def build(
-    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0
-) -> Mounted:
-    """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet.
+def build(settings: Settings, job: str, slot: StateDirectory, key: KeySource, expected: int = 0) -> Mounted:
+    """Everything that serves `job`, with its unsent work in `slot`; nothing is asked or started yet.
 
     `expected`: how many items there may be.
     """
     server = KnownServer(settings.state_dir, check_base_url(settings.base_url))
     client = Client(
         settings.base_url,
-        job_id,
+        job,
         key,
         timeout=settings.timeout,
         max_connections=settings.max_connections,
@@ -33,7 +31,7 @@ def build(
     )
     content = ContentStore(
         client,
-        settings.cache_dir / job_id / slot.mount_id,
+        settings.cache_dir / job / slot.mount_id,
         owner=slot.path,
         limit=settings.cache_size,
         timeout=settings.timeout,

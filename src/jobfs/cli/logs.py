@@ -47,12 +47,8 @@ def keep_in(path: Path) -> bool:
 
 def keep_crashes() -> None:
     """From now on an exception that ends a thread is logged, as everything else is, instead of printed."""
-
-    def log(crash: threading.ExceptHookArgs) -> None:
-        name = crash.thread.name if crash.thread is not None else "unknown"
-        logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=crash.exc_value)
-
-    threading.excepthook = log
+    log = logging.getLogger("jobfs")
+    threading.excepthook = lambda crash: log.error("a thread has crashed", exc_info=crash.exc_value)
 
 
 def say(sentence: str) -> None:

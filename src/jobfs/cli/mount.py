@@ -17,8 +17,7 @@ import click
 
 from jobfs import process
 from jobfs.cli import logs, preflight
-from jobfs.cli.completion import directories
-from jobfs.cli.options import Command, not_empty, setting_options
+from jobfs.cli.options import directories, not_empty, setting_options
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load
@@ -43,7 +42,7 @@ _EPILOG = (
 )
 
 
-@click.command("mount", cls=Command, short_help="Mount a job's workspace at DIR.", epilog=_EPILOG)
+@click.command("mount", epilog=_EPILOG)
 @click.argument("job")
 @click.argument("directory", callback=not_empty, metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
@@ -54,7 +53,9 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     Returns once it answers, and goes on in the background until `jobfs umount`.
     """
     settings = load(flags, mount_options)
-    made = preflight.make_mount_point(directory)
+    made = not os.path.lexists(directory)
+    with contextlib.suppress(OSError):  # the checks find out why it can't be made
+        os.mkdir(directory)
     failed = True
     try:
         place = preflight.check_machine(settings, job, directory, logs.say)
@@ -74,7 +75,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 
 def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     os.umask(0o077)  # of files that we write; those in the mount have the mode that their programs ask for
-    key = preflight.find_key(settings, logs.say)
+    key = preflight.find_key(settings)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
     expected = preflight.ask_server(settings, job, key, _load_parts)

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
-from jobfs.cli.completion import directories, files
+from jobfs.mountpoint import mounts
 from jobfs.settings import OPTIONS, flag, is_switch, variable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: In a context's `meta`: the help is to show every option.
 HELP_ALL = "jobfs.help_all"
+
+#: What completes to any directory, or any file: the shell looks itself.
+directories = click.Path(file_okay=False).shell_complete
+files = click.Path().shell_complete
+
+
+def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Directories where a job is mounted; if none of them begins so, any path: it may be inside a mount, or relative."""
+    # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
+    points = {mount.point: mount.kind for mount in mounts()}
+    offered = [
+        CompletionItem(point)
+        for point, kind in points.items()
+        if kind == "fuse.jobfs" and point.startswith(begun) and shlex.quote(point) == point
+    ]
+    return offered or files(context, parameter, begun)
 
 
 def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -31,31 +49,11 @@ class Rare(click.Option):
         return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
-class Command(click.Command):
-    """A command whose `--help` fits one screen, and whose `--help-all` has every option, and the text `more`."""
-
-    def __init__(self, *arguments: Any, more: str = "", **words: Any) -> None:
-        super().__init__(*arguments, **words)
-        self._more = more
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its parameters, with `--help-all` if that shows any more than `--help`."""
-        params = super().get_params(ctx)
-        if not self._more and not any(isinstance(option, Rare) for option in params):
-            return params
-        everything = click.Option(
-            ["--help-all"], is_flag=True, expose_value=False, is_eager=True, callback=_show_all,
-            help="Show every option.",
-        )  # fmt: skip
-        return [*params, everything]
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What the command does; in full if everything is asked for."""
-        super().format_help_text(ctx, formatter)
-        if self._more and ctx.meta.get(HELP_ALL):
-            formatter.write_paragraph()
-            with formatter.indentation():
-                formatter.write_text(self._more)
+def help_all(command: F) -> F:
+    """`--help-all`, for a command that has options which are `Rare`."""
+    return click.option(
+        "--help-all", is_flag=True, expose_value=False, is_eager=True, callback=_show_all, help="Show every option.",
+    )(command)  # fmt: skip
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -72,6 +70,7 @@ def setting_options(*main: str) -> Callable[[F], F]:
     """
 
     def add(command: F) -> F:
+        command = help_all(command)
         for name in reversed(OPTIONS):
             command = _option(name, rare=name not in main)(command)
         return click.option(

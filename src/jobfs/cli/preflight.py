@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import resource
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import FileKey, KeySource, fixed_key
 from jobfs.cli.running import gone
+from jobfs.cli.screen import size
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.private import own_directory
@@ -31,9 +32,7 @@ _PR_SET_DUMPABLE = 4
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
 
 
-def check_machine(
-    settings: Settings, job: str, directory: str, say: Callable[[str], object] = lambda text: None
-) -> str:
+def check_machine(settings: Settings, job: str, directory: str, say: Callable[[str], object]) -> str:
     """The mount point's real path, if this machine can mount `job` there; else raises UsageError.
 
     A dead mount that is there is taken away; `say` tells the user.
@@ -41,25 +40,30 @@ def check_machine(
     check_job_id(job)
     check_base_url(settings.base_url)
     place = check_mount_point(directory, say)
-    for path, what, option in places(settings):
+    for path, what, option in _places(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
                 f"the {what} directory {path} lies in the mount point: give another with {option}"
             )
-        check_writable(path, what, option)
-    check_device()
-    check_library()
-    if os.geteuid() != 0:
-        check_helper()
+    for check in checks(settings).values():
+        check()
     return place
 
 
-def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
+def checks(settings: Settings) -> dict[str, Callable[[], str]]:
+    """By what they look at, the checks of a machine: each returns in words what is well, or raises UsageError."""
+    return {"/dev/fuse": check_device, "libfuse 2": check_library, "fusermount": check_helper} | {
+        f"{what} directory": partial(check_writable, path, what, option)
+        for path, what, option in _places(settings)
+    }
+
+
+def _places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
     """The directories that a mount writes in: each with what it is for, and the option that moves it."""
     return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
 
-def check_mount_point(directory: str, say: Callable[[str], object] = lambda text: None) -> str:
+def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
     """The real path of an empty directory where no job is mounted, once a dead mount there is taken away; raises UsageError."""
     path = os.path.realpath(directory)
     there = mount_at(path)
@@ -78,14 +82,6 @@ def check_mount_point(directory: str, say: Callable[[str], object] = lambda text
     return path
 
 
-def make_mount_point(directory: str) -> bool:
-    """Make the directory if only its parent is there; True if it was made. The checks find out why it can't be made."""
-    with contextlib.suppress(OSError):
-        os.mkdir(directory)
-        return True
-    return False
-
-
 def ask_server(
     settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
 ) -> int:
@@ -98,8 +94,6 @@ def ask_server(
 
     try:
         return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)
-    except TimeoutError:
-        raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
     except UnauthorizedError:
         raise UsageError(
             f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
@@ -110,16 +104,14 @@ def ask_server(
         ) from None
     except UsageError:
         raise
-    except JobfsError as error:
-        raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
+    except (TimeoutError, JobfsError) as error:
+        why = str(error) or "it does not answer"
+        raise UsageError(f"can't use {settings.base_url}: {why}; check the URL and the network") from None
 
 
 def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
     timeout = min(settings.timeout, _PROBE)
-    with (
-        within(),
-        connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
-    ):
+    with within(), connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client:
         try:
             return client.instance().count_items or 0
         except ContractError:
@@ -127,8 +119,8 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
             return client.list_page(1, 0).total
 
 
-def check_writable(path: Path, what: str, option: str) -> None:
-    """Make the directory if need be, and a file in it: only that shows that files can be made. Raises UsageError.
+def check_writable(path: Path, what: str, option: str) -> str:
+    """Make the directory if need be, and a file in it: only that shows that files can be made.
 
     Before that, check that the directory is this user's alone: another writer would choose what is read from it.
     """
@@ -139,10 +131,11 @@ def check_writable(path: Path, what: str, option: str) -> None:
         raise UsageError(
             f"can't write in the {what} directory {path}: {error.strerror}; give another with {option}"
         ) from None
+    return f"{path}, {size(shutil.disk_usage(path).free)} free"
 
 
-def check_device() -> None:
-    """Raises UsageError if this process can't open /dev/fuse."""
+def check_device() -> str:
+    """Check that this process can open /dev/fuse."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -150,13 +143,11 @@ def check_device() -> None:
             f"can't open {_DEVICE}: {error.strerror}: modprobe fuse "
             f"(in a container: --device {_DEVICE} --cap-add SYS_ADMIN)"
         ) from None
+    return "can be opened"
 
 
-def check_library() -> None:
-    """Load the library, and tell its binding where it is: without this the binding would start other programs to find it.
-
-    Raises UsageError if it is not installed.
-    """
+def check_library() -> str:
+    """Load the library, and tell its binding where it is: without this the binding would start other programs to find it."""
     library = os.environ.get("FUSE_LIBRARY_PATH", _LIBRARY)
     try:
         ctypes.CDLL(library)
@@ -166,18 +157,20 @@ def check_library() -> None:
             "libfuse2 (SUSE) or fuse2 (Arch)"
         ) from None
     os.environ["FUSE_LIBRARY_PATH"] = library
+    return library
 
 
-def check_helper() -> None:
-    """Raises UsageError if the program that mounts for ordinary users is missing."""
-    if shutil.which("fusermount") is None:
+def check_helper() -> str:
+    """Check that the program is there that mounts for ordinary users."""
+    if os.geteuid() != 0 and shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+    return "not needed by root" if os.geteuid() == 0 else "found"
 
 
 # The API key
 
 
-def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
+def find_key(settings: Settings) -> KeySource:
     """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now.
 
     From here on this process leaves no core dump, unless `allow_core_dumps`.
@@ -193,12 +186,12 @@ def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
     if not path.is_file():
         # The sentence does not name the file: someone may have given the key in its place.
         raise UsageError("what is given as --api-key-file is not a file")
-    source = FileKey(path)
-    source()
     info = path.stat()
     # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-        warn(f"others can read the API key in {path}: chmod 600 {path}")
+        raise UsageError(f"others can read the API key in {path}: chmod 600 {path}")
+    source = FileKey(path)
+    source()
     return source
 
 

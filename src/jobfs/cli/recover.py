@@ -14,7 +14,7 @@ from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Command, setting_options
+from jobfs.cli.options import setting_options
 from jobfs.cli.running import left_by
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.document import kept
@@ -27,23 +27,15 @@ if TYPE_CHECKING:
     from jobfs.mount import Mounted
 
 
-@click.command("recover", cls=Command, short_help="Finish what a killed mount has left, without mounting.")
+@click.command("recover")
 @click.argument("job")
 @click.option(
-    "--of",
-    "mount",
-    metavar="MOUNT",
+    "--of", "mount", metavar="MOUNT",
     help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
-)
+)  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @setting_options("base_url", "api_key_file", "state_dir")
-def recover(
-    job: str,
-    mount: str | None,
-    yes: bool,
-    mount_options: tuple[str, ...],
-    **flags: Any,
-) -> int:  # fmt: skip
+def recover(job: str, mount: str | None, yes: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Send what ended mounts of JOB on this machine have left unsent.
 
     The next mount of the job does that by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
@@ -55,7 +47,7 @@ def recover(
         raise UsageError(
             "jobfs recover sends what is left: it can't be read-only (-o ro, or JOBFS_READ_ONLY)"
         )
-    key = preflight.find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
+    key = preflight.find_key(settings)
     logs.set_up(settings.log_level, key, settings.log_format)
     preflight.ask_server(settings, job, key)
     if mount is not None:

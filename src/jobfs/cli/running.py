@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import control
-from jobfs.cli.screen import counted, tell
+from jobfs.cli.screen import tell
 from jobfs.document import kept
 from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
@@ -136,11 +136,6 @@ def ended(state_dir: str | None) -> list[Ended]:
     return every
 
 
-def dead_mounts(state_dir: str | None) -> list[slot.Found]:
-    """The slots of dead mounts that are still there."""
-    return [each.found for each in ended(state_dir) if each.dead]
-
-
 def _slots(state_dir: str | None) -> Iterator[slot.Found]:
     """The slots whose process is gone."""
     root = load({"state_dir": state_dir}).state_dir
@@ -161,11 +156,9 @@ def tell_of_ended(state_dir: str | None) -> bool:
 def left_by(found: slot.Found) -> str:
     """What an ended mount has left, in words, as its journal says; "" if nothing."""
     try:
-        left = left_in(found.path)
+        return kept(left_in(found.path).told())
     except UsageError as error:
         return f"what can't be told: {error}"
-    others = f"{counted(len(left.changes), 'change')} to be finished" if left.changes else ""
-    return "; ".join(filter(None, (kept(left._replace(changes=[]).told()), others)))
 
 
 def gone(directory: str) -> str:

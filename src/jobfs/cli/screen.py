@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 import click
+from rich.filesize import decimal
 
 from jobfs.errors import UsageError
 from jobfs.names import shown as shown
 from jobfs.nodes import Sent
 
-#: Characters of a bar.
-_WIDTH = 20
+#: A number of bytes in words: `2.0 kB`.
+size = decimal
 
 
 def tell(text: object, *, err: bool = False) -> None:
@@ -33,13 +34,6 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def size(number: int) -> str:
-    """A number of bytes: `2.0 kB`."""
-    from rich.filesize import decimal  # loading rich takes longer than most commands
-
-    return decimal(number)
-
-
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
     """A function to call with how far the sending is: it shows a bar on a terminal."""
@@ -56,27 +50,21 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
 
 @contextlib.contextmanager
 def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
     from rich.table import Column
 
     # On a narrow terminal, the description is cut short first.
     about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=about),
-        BarColumn(_WIDTH),
-        TextColumn("{task.fields[amount]}", markup=False, table_column=Column(no_wrap=True)),
-        TransferSpeedColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task(what, total=None, amount="")
-        # Directories and empty files have no bytes: then nothing moves until they are there.
-        yield lambda sent: bar.update(
-            task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent)
-        )
+    described = progress.TextColumn("{task.description}", markup=False, table_column=about)
+    amounts = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeElapsedColumn()
+    columns = described, progress.BarColumn(20), *amounts
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task(what, total=None)
 
+        def update(sent: Sent) -> None:
+            # Directories and empty files have no bytes: then nothing moves until they are there.
+            files = f"{sent.files} of {counted(sent.all_files, 'file')}: {what}"
+            bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, description=files)
 
-def _amount(sent: Sent) -> str:
-    files = f"{sent.files} of {counted(sent.all_files, 'file')}"
-    return f"{files}, {size(sent.bytes)} of {size(sent.all_bytes)}" if sent.all_bytes else files
+        yield update

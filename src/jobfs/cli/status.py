@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobfs import document
-from jobfs.cli.completion import mounted
-from jobfs.cli.options import not_empty, state_dir_option
+from jobfs.cli.options import mounted, not_empty, state_dir_option
 from jobfs.cli.running import asked, mounts_of, tell_of_ended
-from jobfs.cli.screen import counted, shown, size, tell
+from jobfs.cli.screen import counted, shown, size
 from jobfs.document import Job, Status, Unsent
-from jobfs.errors import JobfsError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
-
-Reports = list[Status]
+from jobfs.errors import UsageError
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
@@ -44,11 +37,9 @@ _LISTS = {
 }
 #: Entries of a list that are shown; --json has them all.
 _MOST = 20
-#: Seconds after which a description of the job is no longer taken for its present state.
-_OLD = 30.0
 
 
-@click.command("status", short_help="Show what a mount is doing and what needs a person.")
+@click.command("status")
 @click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True,
               help="Print the document that .jobfs/status.json holds (its fields: man jobfs-status).")  # fmt: skip
@@ -61,70 +52,53 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     --watch it is what was shown last that counts, and it ends when the mount does.
     """
 
-    def look() -> tuple[int, Reports]:
+    def look() -> int:
         every = mounts_of(directory, state_dir)
         answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
-        reports = [_checked(report) for report in answers if report is not None]
+        reports: list[Status] = [report for report in answers if report is not None]
         if not reports:
-            raise JobfsError("no mount answers")
+            raise UsageError("no mount answers")
+        for report in reports:
+            _check_version(report)
+        show(reports)
         if len(reports) < len(every):
-            return NO_ANSWER, reports
-        return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL, reports
+            return NO_ANSWER
+        return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
 
-    def show_json(reports: Reports) -> None:
-        shown = reports[0] if directory or len(reports) == 1 else reports
-        click.echo(json.dumps(shown, indent=None if watch else 2))
-
-    try:
+    def show(reports: list[Status]) -> None:
         if watch:
-            return _watch(look, show_json if as_json else None if sys.stdout.isatty() else _print)
-        code, reports = look()
-        show_json(reports) if as_json else _print(reports)
-        ended = directory is None and tell_of_ended(state_dir)
-        return NEEDS_A_PERSON if ended and code == WELL else code
-    except JobfsError as error:
-        tell(f"jobfs: {error}", err=True)
-        return NO_ANSWER
+            click.clear()  # of a terminal only
+        if as_json:
+            one = directory or len(reports) == 1
+            click.echo(json.dumps(reports[0] if one else reports, indent=None if watch else 2))
+        else:
+            lines = [line for report in reports for line in (*_lines(report), "")]
+            most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
+            click.echo("\n".join(lines[:most]))
+
+    if watch:
+        return _repeated(look)
+    code = look()
+    ended = directory is None and tell_of_ended(state_dir)
+    return NEEDS_A_PERSON if ended and code == WELL else code
 
 
-def _checked(report: Status) -> Status:
-    """The report of a mount. Raises JobfsError if the mount is of another version."""
+def _check_version(report: Status) -> None:
+    """Raises UsageError if the mount is of another version."""
     if report.get("schema") != document.SCHEMA:
         where = report.get("directory")
-        raise JobfsError(
+        raise UsageError(
             f"the mount at {where} is of another version of jobfs: jobfs umount {where}, then mount it again"
         )
-    return report
 
 
-def _print(reports: Reports) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_pictured(reports))
-    console.print()
-
-
-def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], object] | None) -> int:
-    """Look and show until Ctrl-C; without `show`, in a view cut to the terminal's lines. Returns the last look's exit code.
-
-    Raises JobfsError once nothing is mounted.
-    """
-    from rich.console import Console
-    from rich.live import Live
-
+def _repeated(look: Callable[[], int]) -> int:
+    """Look until Ctrl-C; the exit code of the last look."""
     code: int | None = None
-    view = Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="ellipsis")
     try:
-        with view if show is None else contextlib.nullcontext():
-            while True:
-                code, reports = look()
-                if show is None:
-                    view.update(_pictured(reports), refresh=True)
-                else:
-                    show(reports)
-                    sys.stdout.flush()
-                time.sleep(_EVERY)
+        while True:
+            code = look()
+            time.sleep(_EVERY)
     except KeyboardInterrupt:
         if code is None:
             raise
@@ -134,35 +108,29 @@ def _watch(look: Callable[[], tuple[int, Reports]], show: Callable[[Reports], ob
 # In words
 
 
-def _pictured(reports: Sequence[Status]) -> RenderableType:
-    """Mounts as a person reads of them: the facts, the problems, and the lists."""
-    from rich.console import Group
-    from rich.text import Text
-
-    parts: list[RenderableType] = []
-    for report in reports:
-        parts += [""] if parts else []
-        parts += [Text.assemble((f"{name:10}", "bold"), shown(value)) for name, value in _facts(report)]
-        parts += [Text(f"! {shown(problem)}", "red") for problem in report["problems"]]
-        parts += _lists(report)
-    return Group(*parts)
-
-
-def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
-    from rich.text import Text
-
+def _lines(report: Status) -> Iterator[str]:
+    """A mount as a person reads of it: the facts, the problems, and the lists."""
+    for name, value in _facts(report):
+        yield click.style(f"{name:10}", bold=True) + shown(value)
+    for problem in report["problems"]:
+        yield click.style(f"! {shown(problem)}", fg="red")
+    lists: Mapping[str, Any] = report
     for name, (meaning, needed) in _LISTS.items():
-        entries = report[name]
-        if entries:
-            title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
-            yield Text(title, "bold red" if needed else "bold")
-            # Files that failed come first.
-            for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
-                yield Text(f"  {shown(_described(entry))}")
-                if entry.get("diff"):
-                    yield Text(f"    {shown(entry['diff'])}")
-            if len(entries) > _MOST:
-                yield Text(f"  and {len(entries) - _MOST:,} more: --json has them all")
+        if entries := lists[name]:
+            title = f"{name.replace('_', ' ')} ({len(entries)}): {meaning}"
+            yield ""
+            yield click.style(title, bold=True, fg="red" if needed else None)
+            yield from _entries(entries)
+
+
+def _entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    # Files that failed come first.
+    for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
+        yield f"  {shown(_described(entry))}"
+        if entry.get("diff"):
+            yield f"    {shown(entry['diff'])}"
+    if len(entries) > _MOST:
+        yield f"  and {len(entries) - _MOST:,} more: --json has them all"
 
 
 def _facts(report: Status) -> Iterator[tuple[str, str]]:
@@ -172,7 +140,9 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     yield "server", f"{report['base_url']} {_server(report)}"
     if report["items"] is not None:
         yield "items", f"{report['items']:,}"
-    yield "listing", _listing(report)
+    age = report["snapshot_age"]
+    good = f"good for {report['effective_ttl']:.0f} s"
+    yield "listing", "not read yet" if age is None else f"{age:.1f} s old, {good}"
     yield "cache", size(report["cache"]["bytes"])
     if report["taken_up"]:
         yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
@@ -188,8 +158,7 @@ def _job(job: Job) -> str:
         steps += f" of {job['total_steps']:,}"
     tokens = None if job["tokens"] is None else f"{job['tokens']:,} tokens"
     ended = "has ended" if job["ended"] else None
-    old = f"{_span(job['age'])} ago" if (job["age"] or 0.0) > _OLD else None
-    return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens, old)))
+    return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens)))
 
 
 def _server(report: Status) -> str:
@@ -197,13 +166,6 @@ def _server(report: Status) -> str:
     answering = "answers" if server["answering"] else "does not answer"
     latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
     return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
-
-
-def _listing(report: Status) -> str:
-    age, ttl = report["snapshot_age"], report["effective_ttl"]
-    if age is None:
-        return "not read yet"
-    return f"{age:.1f} s old, good for {ttl:.0f} s"
 
 
 def _unsent(entries: Sequence[Unsent], failed: int) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from operator import attrgetter
 from typing import Any
 
 import click
 
 from jobfs import control
-from jobfs.cli.completion import mounted
-from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import dead_mounts, directory_of, gone, left_by, mount_of, mounts
+from jobfs.cli.options import mounted, not_empty, state_dir_option
+from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
 from jobfs.cli.screen import confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.document import describe, kept
@@ -23,7 +23,7 @@ from jobfs.state.directory import Found, in_use
 _ENDING = 15.0
 
 
-@click.command("umount", short_help="Send what is unsent, then unmount DIR.")
+@click.command("umount")
 @click.argument("directory", callback=not_empty, metavar="DIR", required=False, shell_complete=mounted)
 @click.option(
     "-a", "--all", "every", is_flag=True,
@@ -70,7 +70,8 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
-    found = [*mounts(state_dir), *dead_mounts(state_dir)]
+    dead = filter(attrgetter("dead"), ended(state_dir))
+    found = [*mounts(state_dir), *(each.found for each in dead)]
     if not found:
         tell("jobfs: no job is mounted", err=True)
     for one in found:
@@ -82,11 +83,9 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
     worst = 0
     for directory in map(directory_of, found):
         try:
-            code = _unmount(directory, lazy, timeout, state_dir)
+            worst = max(worst, _unmount(directory, lazy, timeout, state_dir))
         except JobfsError as error:
-            tell(f"jobfs: {error}", err=True)
-            code = 1
-        worst = max(worst, code)
+            worst = _told(str(error))
     return worst
 
 
@@ -116,12 +115,10 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     if "goes_on" in answer:
         open_there = f"; still open there: {answer['open']}" if answer["open"] else ""
         unsent = f"; {len(left)} unsent: {describe(left)}" if left else ""
-        tell(
-            f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
-            f"sent{open_there}{unsent}",
-            err=True,
+        return _told(
+            f"{directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
+            f"sent{open_there}{unsent}"
         )
-        return 1
     # Waits, so that the next mount finds the slot free.
     in_use(found, _ENDING)
     return _told(kept(left))
@@ -138,7 +135,7 @@ def _code_after_the_end(found: Found, state_dir: str | None) -> int:
 
 
 def _told(left: str) -> int:
-    """Say what is left, if anything is; the exit code."""
+    """Say what is left or wrong, if anything is. Returns the exit code."""
     if left:
         tell(f"jobfs: {left}", err=True)
     return 1 if left else 0
@@ -146,14 +143,10 @@ def _told(left: str) -> int:
 
 def _take_away(there: MountInfo, state_dir: str | None) -> int:
     """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
-    known = [found for found in dead_mounts(state_dir) if directory_of(found) == there.point]
+    known = [each.left for each in ended(state_dir) if each.dead and each.directory == there.point]
     # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
-    left = left_by(known[0]) if known else "what is not known here"
-    becomes = (
-        f"it has left {left}: mount the job again, or jobfs recover {there.source}"
-        if left
-        else "it had left nothing to send"
-    )
-    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away; {becomes}", err=True)
+    left = known[0] if known else "what is not known here"
+    becomes = f"; it has left {left}: mount the job again, or jobfs recover {there.source}" if left else ""
+    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away{becomes}", err=True)
     return 1 if left else 0

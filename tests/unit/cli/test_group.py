@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from jobfs import cli
@@ -21,15 +19,9 @@ from .conftest import JOB, Outcome
 Run = Callable[..., Outcome]
 
 
-def test_help_lists_every_command_without_loading_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
-    done = run("--help")
-    assert all(f"  {name} " in done.out for name in cli.COMMANDS)
-
-
 @pytest.mark.parametrize(
     "words",
-    [[], ["-h"], ["--help"], *([name, flag] for name in cli.COMMANDS for flag in ("-h", "--help"))],
+    [[], ["-h"], *([name, "--help"] for name in cli.COMMANDS)],
     ids=" ".join,
 )
 def test_every_help_fits_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
@@ -54,18 +46,18 @@ def test_all_of_the_help_shows_every_setting_with_its_variable_and_its_default(
     assert "--api-key " not in text
 
 
-@pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
-def test_help_does_not_import_the_modules_of_a_mount(arguments: list[str]) -> None:
+def test_help_does_not_import_the_modules_of_a_mount() -> None:
     heavy = {"httpx", "starlette", "uvicorn", "jobfs.vfs", "jobfs.fuse"}
     code = f"""
 import sys
 from jobfs.__main__ import main
-sys.argv = ["jobfs", *{arguments!r}, "--help"]
-main()
+for name in {list(cli.COMMANDS)!r}:
+    sys.argv = ["jobfs", name, "--help"]
+    main()
 print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if module}}), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith(" ".join(["Usage: jobfs", *arguments]))
+    assert done.stdout.count("Usage: jobfs") == len(cli.COMMANDS)
     assert done.stderr.strip() == "[]"
 
 
@@ -91,69 +83,27 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
 
 
 @pytest.mark.parametrize(
-    "arguments", [[JOB, "/mnt/a"], [JOB, "/mnt/a", "-o", "rw,noauto"], ["BADJOB", "/mnt/a"]]
-)
-def test_the_program_can_be_called_as_mount_8_calls_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
-    """vfs/semantics.md 6: `jobfs JOB DIR -o …`, as `mount -t fuse.jobfs` and fstab call it."""
-    called: list[Any] = []
-
-    @click.command("mount")
-    @click.argument("words", nargs=-1)
-    @click.option("-o", "options", multiple=True)
-    def fake(words: tuple[str, ...], options: tuple[str, ...]) -> None:
-        called.append([*words, *(word for option in options for word in ("-o", option))])
-
-    monkeypatch.setattr("jobfs.cli.mount.mount", fake)
-    assert (run(*arguments).code == 0) is (arguments[0] == JOB)
-    assert called == ([arguments] if arguments[0] == JOB else [])
-
-
-@pytest.fixture
-def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Makes every command fail; stdout stays."""
-
-    def fail(error: BaseException) -> None:
-        def main(**words: Any) -> None:
-            raise error
-
-        monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
-        monkeypatch.setattr(cli.jobfs, "main", main)
-
-    return fail
-
-
-@pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (UsageError("give another"), 2, "jobfs: give another\n"),
         (FsError(5, "it broke\non two lines"), 1, "jobfs: it broke on two lines\n"),
         (KeyboardInterrupt(), 130, ""),
         (BrokenPipeError(), 1, ""),
+        (RuntimeError("a bug"), 70, "jobfs: unexpected RuntimeError: a bug; details are in "),
     ],
 )
 def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
-    run: Run, fail: Callable[[BaseException], None], error: BaseException, code: int, said: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
 ) -> None:
-    fail(error)
-    assert run("status") == Outcome(code, "", said)
+    def fail(**words: Any) -> None:
+        raise error
 
-
-def test_an_unexpected_error_leaves_its_traceback_in_a_file_if_the_disk_has_room(
-    run: Run, fail: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fail(RuntimeError("a bug"))
+    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)  # stdout stays
+    monkeypatch.setattr(cli.jobfs, "main", fail)
     done = run("status")
-    assert (done.code, "Traceback" in done.err, len(done.err.splitlines())) == (70, False, 1)
-    with open(done.err.split("details are in ")[1].strip()) as file:
-        assert "a bug" in file.read()
-
-    def full(*words: Any, **more: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "mkstemp", full)
-    assert run("status") == Outcome(70, "", "jobfs: unexpected RuntimeError: a bug\n")
+    told, details, log = done.err.partition("details are in ")
+    assert (done.code, told + details) == (code, said)
+    assert not log or "a bug" in Path(log.strip()).read_text()
 
 
 def test_a_full_disk_is_a_sentence_too() -> None:

@@ -34,13 +34,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A machine and a server that have no objection, and a mount that ends at once with 0."""
     events: list[Any] = []
 
-    def check_machine(settings: Any, job: str, directory: str, say: Any) -> str:
-        events.append("machine")
-        return directory
+    def said(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            events.append(name)
+            return answer(*args)
 
-    def ask_server(*args: Any) -> int:
-        events.append("server")
-        return 3
+        return call
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         events.append(("run", settings, place.record.directory, slot.in_use(slot.look(place.path))))
@@ -49,8 +48,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
-    monkeypatch.setattr(preflight, "check_machine", check_machine)
-    monkeypatch.setattr(preflight, "ask_server", ask_server)
+    monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
+    monkeypatch.setattr(preflight, "ask_server", said("server", lambda *args: 3))
     monkeypatch.setattr(logs, "set_up", lambda *args: events.append("logs"))
     monkeypatch.setattr(mounting, "run", run)
     return events
@@ -59,8 +58,11 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_everything_is_checked_before_anything_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
+    other = slot.acquire(state, JOB, str(place), "https://other.example.com")
+    (other.path / "journal.db").touch()
+    other.close()
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
-    assert done == Outcome(0, f"mounted {JOB} at {place}\n", "")
+    assert (done.code, done.out, str(other.path) in done.err) == (0, f"mounted {JOB} at {place}\n", True)
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
     name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)
@@ -75,45 +77,18 @@ def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     monkeypatch.setattr(mounting, "run", lambda *args: 1)
     assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
     made.rmdir()
+    monkeypatch.setattr(command, "in_background", lambda serve: 2)
+    assert run("mount", JOB, made).code == 2
+    assert not made.exists()
 
     def fail(*args: Any) -> int:
         raise UsageError("could not mount")
 
-    monkeypatch.setattr(mounting, "run", fail)
-    assert run("mount", JOB, made, "-f").code == 2
-    assert not made.exists()
-    monkeypatch.setattr(command, "in_background", lambda serve: 2)
-    assert run("mount", JOB, made).code == 2
-    assert not made.exists()
     monkeypatch.setattr(preflight, "ask_server", fail)
     assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
     assert not made.exists()
     assert not (state / ("k" * 24)).exists()
 
-
-#: What a mount does, by name; run in a process of its own, which forks.
-BODIES = {
-    "ready": """
-        logs.say("a warning")
-        ready("mounted here", log)
-        logs.say("said later")
-        print("printed later", flush=True)
-        return 0
-    """,
-    "usage": "raise UsageError('give another')",
-    "failure": "raise FsError(5, 'it broke')",
-    "bug": "raise RuntimeError('a bug')",
-    "death": "os._exit(3)",
-    "late": """
-        logs.set_up("info", lambda: "sk-secret")
-        ready("mounted here", log)
-        raise FsError(5, 'broke later')
-    """,
-    "facts": """
-        ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
-        return 0
-    """,
-}
 
 SCRIPT = """
 import json, os, sys
@@ -136,41 +111,36 @@ except JobfsError as error:
 """
 
 
-Background = Callable[[str], subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def background(tmp_path: Path) -> Background:
-    def background(name: str) -> subprocess.CompletedProcess[str]:
-        body = "\n    ".join(line.strip() for line in BODIES[name].strip().splitlines())
-        command = [sys.executable, "-c", SCRIPT.format(body=body), str(tmp_path / "log")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30)
-
-    return background
+def background(log: Path, body: str) -> tuple[int, str, str]:
+    """What a process that forks says where its mount does this."""
+    command = [sys.executable, "-c", SCRIPT.format(body=body.replace("\n", "\n    ")), str(log)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "out", "err"),
+    ("body", "code", "err"),
     [
-        ("ready", 0, "mounted here; its log is LOG\n", "jobfs: a warning\n"),
-        ("facts", 0, f'[true, "/", "{os.devnull}"]; its log is LOG\n', ""),
-        ("usage", 2, "", "jobfs: give another\n"),
-        ("failure", 1, "", "jobfs: it broke\n"),
-        ("bug", 70, "", "jobfs: unexpected RuntimeError: a bug\n"),
-        ("death", 1, "", "jobfs: the mount ended before it answered: try --foreground to see why\n"),
+        ("raise UsageError('give another')", 2, "jobfs: give another\n"),
+        ("raise FsError(5, 'it broke')", 1, "jobfs: it broke\n"),
+        ("raise RuntimeError('a bug')", 70, "jobfs: unexpected RuntimeError: a bug\n"),
+        ("os._exit(3)", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
     ],
 )
-def test_the_command_returns_once_the_mount_answers_or_fails(
-    background: Background, tmp_path: Path, name: str, code: int, out: str, err: str
-) -> None:
-    done = background(name)
+def test_a_mount_that_fails_before_it_answers_is_told(tmp_path: Path, body: str, code: int, err: str) -> None:
+    assert background(tmp_path / "log", body) == (code, "", err)
+
+
+def test_the_command_returns_once_the_mount_answers_and_the_rest_is_in_the_log(tmp_path: Path) -> None:
+    body = """logs.say("a warning")
+ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
+logs.say("said later")
+print("printed later", flush=True)
+logs.set_up("info", lambda: "sk-secret")
+raise FsError(5, "broke later")"""
+    out = f'[true, "/", "{os.devnull}"]; its log is LOG\n'
     log = tmp_path / "log"
-    assert (done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr) == (code, out, err)
-    if name == "ready":
-        assert log.read_text().splitlines() == ["jobfs: said later", "printed later"]
-        assert log.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_failure_after_the_start_is_in_the_log(background: Background, tmp_path: Path) -> None:
-    assert background("late").returncode == 0
-    eventually(lambda: (tmp_path / "log").read_text().endswith(" jobfs: broke later\n"))
+    assert background(log, body) == (0, out, "jobfs: a warning\n")
+    eventually(lambda: log.read_text().endswith(" jobfs: broke later\n"))
+    assert log.read_text().splitlines()[:2] == ["jobfs: said later", "printed later"]
+    assert log.stat().st_mode & 0o777 == 0o600

@@ -60,23 +60,6 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
         mount_of(str(point), None)
 
 
-def test_a_dead_mount_is_found_by_its_slot(
-    answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One way for `doctor` and `umount --all`: the slots of the state directory."""
-    dead = answering("/mnt/a")
-    answering("/mnt/alive")
-    (dead.slot.path / "journal.db").touch()
-    dead.end()
-    points = ("/mnt/a", "/mnt/theirs", "/mnt/alive")
-    there = [MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in points]
-    monkeypatch.setattr(mountpoint, "mounts", lambda: there)
-    monkeypatch.setattr(running, "is_dead", lambda point: point != "/mnt/alive")
-    assert [(each.dead, each.found.path) for each in running.ended(None)] == [(True, dead.slot.path)]
-    there.clear()
-    assert not any(each.dead for each in running.ended(None))
-
-
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
 def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str

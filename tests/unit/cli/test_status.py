@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,6 +18,8 @@ from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
 Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
 
+JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
+CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed; a is gone", "diff": None}
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
@@ -38,9 +41,7 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
 
 
 def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -> None:
-    told = a_status()
-    job = dict.fromkeys(told["job"])
-    server = {**told["server"], "latency": None}
+    job, server = dict.fromkeys(JOB_TOLD), {**SERVER_TOLD, "latency": None}
     answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
     done = run("status", "/mnt/a")
     assert done.code == 0
@@ -52,14 +53,10 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (
-            {"job": {**a_status()["job"], "status": "completed", "ended": True}},
-            "completed, has ended, step 3",
-        ),
-        ({"job": {**a_status()["job"], "age": 300.0}}, "12,345 tokens, 5 min ago"),
+        ({"job": {**JOB_TOLD, "status": "completed", "ended": True}}, "completed, has ended, step 3"),
         ({"read_only": True}, "(process 42, read-only)"),
         ({"log": "journal"}, "journalctl _PID=42"),
-        ({"server": {**a_status()["server"], "stale": True}}, "12 ms; what is known is shown as it was"),
+        ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
     ],
 )
 def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
@@ -88,8 +85,7 @@ def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) 
 
 
 def test_a_conflict_whose_file_is_gone_has_no_command(run: Run, answering: Make) -> None:
-    conflict = {"path": "a.conflict-1", "origin": "a", "reason": "changed; a is gone", "diff": None}
-    answering("/mnt/a", status=a_status(conflicts=[conflict]))
+    answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
     assert "\n  a.conflict-1: changed; a is gone\n\n" in run("status", "/mnt/a").out
 
 
@@ -108,19 +104,10 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
             {"failed": [unsent(state="failed")]},
             "1 failed: refused by the server: jobfs retry, or jobfs discard",
         ),
-        (
-            {"conflicts": [{"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": "diff a b"}]},
-            "1 conflict:",
-        ),
-        ({"server": {**a_status()["server"], "key_refused": True}}, "the API key is refused"),
-        (
-            {"server": {**a_status()["server"], "answering": False, "last_error": "down"}},
-            "does not answer: down",
-        ),
-        (
-            {"cache": {"bytes": 0, "refused": "No space left on device"}},
-            "cache takes no bytes (No space left",
-        ),
+        ({"conflicts": [CONFLICT]}, "1 conflict:"),
+        ({"server": {**SERVER_TOLD, "key_refused": True}}, "the API key is refused"),
+        ({"server": {**SERVER_TOLD, "answering": False, "last_error": "down"}}, "does not answer: down"),
+        ({"cache": {"bytes": 0, "refused": "No space left"}}, "cache takes no bytes (No space left"),
         ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
     ],
 )
@@ -140,6 +127,16 @@ def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) ->
     for more in ((), ("--json",), ("--watch",)):
         assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
     assert run("status", tmp_path).code == 2
+
+
+def test_a_watch_in_a_pipe_prints_a_document_a_line(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
+    sleep = Mock(side_effect=[None, KeyboardInterrupt])
+    monkeypatch.setattr("jobfs.cli.status.time", Mock(sleep=sleep))
+    done = run("status", "--watch", "--json", "/mnt/a")
+    assert (done.code, [json.loads(line)["pid"] for line in done.out.splitlines()]) == (1, [42, 42])
 
 
 def test_a_mount_that_does_not_answer_is_named_and_hides_no_other_mount(
@@ -170,14 +167,6 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     done = run(*words)
     assert done.code == 1
     assert done.err.endswith("is gone: mount the job there again, or jobfs umount /mnt/c\n")
-
-
-def test_the_exit_code_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
-    one = answering("/mnt/a", status=a_status())
-    (one.slot.path / "control.sock").unlink()
-    done = run("status", "/mnt/a")
-    assert done.code == 2
-    assert "does not answer" in done.err
 
 
 def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering: Make) -> None:

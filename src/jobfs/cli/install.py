@@ -1,0 +1,179 @@
+"""What the rest of a machine needs to find jobfs: links for mount(8), a unit for systemd, completion for the shells.
+
+mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs. Without them, `-t fuse.jobfs` goes
+to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands a mount of jobfs to /sbin/umount.fuse.jobfs, so that
+umount(8) too returns when everything is sent: at a shutdown the network goes down after that (vfs/semantics.md 6).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from jobfs.api.address import check_base_url, check_job_id
+from jobfs.cli import LINKS
+from jobfs.cli.options import not_empty, setting_options
+from jobfs.cli.screen import tell
+from jobfs.errors import JobfsError, UsageError
+from jobfs.settings import OPTIONS, Settings, flag, load
+
+SHELLS = ("bash", "zsh", "fish")
+
+#: Where mount(8) looks.
+_PLACE = Path("/sbin")
+#: Seconds that `jobfs umount` has at the end.
+_DRAIN = 300
+#: A word that stays as it is in a unit.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%:,./=+-]+")
+
+_UNIT = """\
+# Save as ~/.config/systemd/user/jobfs-{job}.service, then:
+#   systemctl --user daemon-reload
+#   systemctl --user enable --now jobfs-{job}.service
+# To have it from boot on, and not from login on: loginctl enable-linger
+# Its log: journalctl --user -u jobfs-{job}.service
+[Unit]
+Description=Workspace of job {job}
+
+[Service]
+Type=notify
+ExecStart={start}
+# Sends what is unsent; what can't be sent in that time is kept for the next mount.
+# "-": that somebody has unmounted it before is no failure.
+ExecStop=-{stop}
+TimeoutStopSec={timeout:.0f}
+# Unless ExecStart names a key file: a file of mode 600 with the line PERSTACK_API_KEY=... (%E is ~/.config)
+EnvironmentFile=-%E/jobfs/environment
+# A killed mount is mounted again and goes on sending. 1: it was unmounted, and something could not be sent.
+Restart=on-failure
+RestartSec=30
+RestartPreventExitStatus=1
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def program() -> str:
+    """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none."""
+    called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
+    for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
+        if os.path.basename(path) == "jobfs" and os.access(path, os.X_OK):
+            return path
+    raise UsageError(
+        "there is no program jobfs beside this Python: pip install jobfs, or pip install . in a clone"
+    )
+
+
+@click.command("install-helper")
+@click.option("--remove", is_flag=True, help="Take the links away again.")
+def install_helper(remove: bool) -> int:
+    """Make `mount -t fuse.jobfs JOB DIR` and lines in /etc/fstab work, wherever jobfs is installed.
+
+    Puts links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
+    /sbin/umount.fuse.jobfs. `umount DIR` is `jobfs umount DIR` then. Needs root.
+    """
+    target = program()
+    if not os.access(_PLACE, os.W_OK):
+        command = f"sudo {target} install-helper{' --remove' * remove}"
+        raise UsageError(f"only root can write in {_PLACE}: {command}")
+    links = [_PLACE / name for name in LINKS]
+    for link in links:
+        if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == "jobfs"):
+            raise UsageError(f"{link} is not a link to jobfs: move it away first")
+    try:
+        for link in links:
+            link.unlink(missing_ok=True)
+            if remove:
+                tell(f"{link} is gone")
+            else:
+                link.symlink_to(target)
+                tell(f"{link} is {target}")
+    except OSError as error:
+        raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
+    return 0
+
+
+@click.command("systemd-unit")
+@click.argument("job")
+@click.argument("directory", callback=not_empty, metavar="DIR")
+@setting_options("base_url", "api_key_file", "state_dir", "mount_options")
+def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **flags: Any) -> int:
+    """Print a unit for `systemctl --user` that mounts JOB at DIR with the settings given here, or in the environment.
+
+    The API key is not in it: it is read from --api-key-file, else from a file of environment variables.
+    """
+    settings = load(flags, mount_options)
+    check_job_id(job)
+    check_base_url(settings.base_url)
+    jobfs, place = program(), os.path.abspath(directory)
+    stop = [jobfs, "umount", place, "--timeout", str(_DRAIN)]
+    if "state_dir" in settings.model_fields_set:
+        stop += ["--state-dir", str(settings.state_dir)]
+    text = _UNIT.format(
+        job=job,
+        start=_line([jobfs, "mount", job, place, "--foreground", *_flags(settings)]),
+        stop=_line(stop),
+        # A program that keeps the mount busy is waited for as long as --timeout, and so is the last sending.
+        timeout=_DRAIN + 2 * settings.timeout + 15,
+    )
+    click.echo(text, nl=False)
+    return 0
+
+
+def _flags(settings: Settings) -> Iterator[str]:
+    """The settings that were given, whichever way, as flags."""
+    for name in filter(settings.model_fields_set.__contains__, OPTIONS):
+        value = getattr(settings, name)
+        if isinstance(value, bool):
+            yield from [flag(name)] * value
+        else:
+            text = (
+                f"{value:03o}" if name == "umask" else ":".join(value) if isinstance(value, tuple) else value
+            )
+            yield f"{flag(name)}={text}"
+
+
+def _line(words: list[str]) -> str:
+    """A command line as systemd reads it (systemd.service(5), Command Lines). Raises UsageError if it can't hold a word."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if any(ord(character) < 32 for character in word):
+        raise UsageError(f"a unit can't hold the name {word!r}: give another directory")
+    word = word.replace("%", "%%")
+    if _PLAIN.fullmatch(word):
+        return word
+    word = word.replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{word}"'
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(SHELLS), metavar="bash|zsh|fish")
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete commands, options, choices, paths and mounted directories.
+
+    \b
+    bash: add to ~/.bashrc      eval "$(jobfs completion bash)"
+    zsh:  add to ~/.zshrc       autoload -Uz compinit; compinit
+                                eval "$(jobfs completion zsh)"
+    fish: run once              cd ~/.config/fish/completions
+                                jobfs completion fish > jobfs.fish
+    """
+    click.echo(script(shell))
+
+
+def script(shell: str) -> str:
+    """The script that makes one of `SHELLS` ask jobfs."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    return kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()

@@ -1,0 +1,219 @@
+"""What a machine needs to find jobfs: links for mount(8), a unit for systemd, completion in the shells."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from tests.support.terminal import terminal
+
+from jobfs import cli
+from jobfs.cli import install
+from jobfs.errors import UsageError
+from jobfs.mountpoint import MountInfo
+
+from .conftest import JOB, Outcome
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    path = tmp_path / "bin" / "jobfs"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(install, "program", lambda: str(path))
+    monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
+    return str(path)
+
+
+# mount(8)
+
+
+@pytest.mark.parametrize(
+    ("called", "words"),
+    [
+        (f"/sbin/mount.jobfs {JOB} /mnt", f"mount {JOB} /mnt"),
+        (f"mount.jobfs {JOB} /mnt -sv -n -o rw,user", f"mount {JOB} /mnt -o rw,user"),
+        (f"mount.fuse.jobfs {JOB} /mnt -o ro -t fuse.jobfs -N /proc/1/ns", f"mount {JOB} /mnt -o ro"),
+        ("mount.fuse.jobfs --version", "--version"),
+        ("umount.fuse.jobfs /mnt -n -v", "umount --or-plainly /mnt"),
+        ("umount.fuse.jobfs /mnt -flr", "umount --or-plainly --lazy /mnt"),
+        ("/usr/bin/jobfs status -f", "status -f"),
+        (f"jobfs {JOB} /mnt -o rw,noauto", f"mount {JOB} /mnt -o rw,noauto"),
+        ("jobfs BADJOB /mnt", "BADJOB /mnt"),
+    ],
+)
+def test_mount_8_and_umount_8_have_options_of_their_own(called: str, words: str) -> None:
+    """vfs/semantics.md 6.2, and mount(8) and umount(8), external helpers."""
+    name, *arguments = called.split()
+    assert cli.words(name, arguments) == words.split()
+
+
+def test_an_argument_that_mount_8_does_not_give_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
+        cli.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
+
+
+def test_links_are_made_and_taken_away_but_no_file_of_others(
+    run: Run, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "_PLACE", tmp_path)
+    links = [tmp_path / name for name in cli.LINKS]
+    for _ in range(2):
+        assert run("install-helper").out == "".join(f"{link} is {program}\n" for link in links)
+        assert {link.readlink() for link in links} == {Path(program)}
+    assert run("install-helper", "--remove").code == 0
+    assert not any(map(os.path.lexists, links))
+    links[1].touch()
+    for words in (["install-helper"], ["install-helper", "--remove"]):
+        assert run(*words) == Outcome(
+            2, "", f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
+        )
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    said = f"jobfs: only root can write in {tmp_path}: sudo {program} install-helper"
+    assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
+
+
+def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "jobfs"
+    script.write_text("")
+    script.chmod(0o755)
+    monkeypatch.setattr("sys.argv", ["/elsewhere/jobfs/__main__.py"])
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert install.program() == str(script)
+    script.unlink()
+    with pytest.raises(UsageError, match="pip install"):
+        install.program()
+
+
+# systemd
+
+
+def words(line: str) -> list[str]:
+    """A command line, as systemd splits it."""
+    return [
+        word.replace("%%", "\0").replace("%", "").replace("\0", "%").replace("$$", "$")
+        for word in shlex.split(line)
+    ]
+
+
+def test_a_unit_has_the_given_options_and_those_of_the_environment(
+    run: Run, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSTACK_BASE_URL", "https://eu.example.com")
+    monkeypatch.setenv("JOBFS_SYNC_ON_CLOSE", "no")
+    monkeypatch.chdir(tmp_path)
+    done = run(
+        "systemd-unit", JOB, 'my job/100% "$x"', "-o", "ro,umask=27", "--state-dir", "kept", "--timeout", "7.5",
+        "--local-only", "*.o", "--local-only", r"a\b",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    lines = [line for line in done.out.splitlines() if "=" in line and not line.startswith("#")]
+    found = dict(line.split("=", 1) for line in lines)
+    directory = f'{tmp_path}/my job/100% "$x"'
+    start = words(found["ExecStart"])
+    assert start[:5] == [program, "mount", JOB, directory, "--foreground"]
+    assert set(start[5:]) == {
+        "--base-url=https://eu.example.com", "--read-only", "--umask=027", f"--state-dir={tmp_path}/kept",
+        "--timeout=7.5", r"--local-only=*.o:a\b",
+    }  # fmt: skip
+    assert words(found["ExecStop"].removeprefix("-")) == [
+        program, "umount", directory, "--timeout", "300", "--state-dir", f"{tmp_path}/kept",
+    ]  # fmt: skip
+    assert float(found["TimeoutStopSec"]) > 300 + 2 * 7.5
+    assert "secret" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["short", "/mnt/a"], "not a job id"),
+        ([JOB, "/mnt/a\nExecStart=/bin/false"], "can't hold"),
+        ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
+    ],
+)
+@pytest.mark.usefixtures("program")
+def test_arguments_that_can_not_work_are_refused_at_once(run: Run, arguments: list[str], said: str) -> None:
+    done = run("systemd-unit", *arguments)
+    assert (done.code, done.out, said in done.err) == (2, "", True)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
+@pytest.mark.usefixtures("program")
+def test_systemd_accepts_the_unit(run: Run, tmp_path: Path) -> None:
+    unit = tmp_path / f"jobfs-{JOB}.service"
+    unit.write_text(run("systemd-unit", JOB, f'{tmp_path}/my job/100% "$x"', "--local-only", r"a\b;'").out)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    command = ["systemd-analyze", "--user", "verify", str(unit)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# completion
+
+MOUNTS = {"/": "ext4", "/mnt/a": "fuse.jobfs", "/mnt/my job": "fuse.jobfs", "/mnt/b": "fuse.sshfs"}
+PATHS, DIRECTORIES = ["file"], ["dir"]
+
+
+def offered(*words: str) -> list[str]:
+    """The last word is the one that was begun; `dir` and `file` stand for what the shell finds itself."""
+    *before, begun = words
+    found = ShellComplete(cli.jobfs, {}, "jobfs", "_JOBFS_COMPLETE").get_completions(before, begun)
+    return [item.value if item.type == "plain" else item.type for item in found]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["um"], ["umount"]),
+        (["mount", JOB, ""], DIRECTORIES),
+        ([JOB, ""], DIRECTORIES),
+        (["doctor", ""], []),
+        (["umount", ""], ["/mnt/a"]),
+        (["umount", "jo"], PATHS),
+        (["status", "/mnt/b"], PATHS),
+        (["flush", "/mnt/a/no"], PATHS),
+        (["discard", "no"], PATHS),
+        (["set", "notes.md", "--permission", "readO"], ["readOnly"]),
+        (["mount", "--log-level", "w"], ["warning"]),
+        (["mount", "--cache-dir", ""], DIRECTORIES),
+        (["mount", "--api-key-file", ""], PATHS),
+        (["mount", "--sync"], ["--sync-on-close"]),
+        (["completion", ""], list(install.SHELLS)),
+        (["nonsense", "--v"], ["--version"]),
+    ],
+)
+def test_completion_offers_the_expected_words(
+    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
+    monkeypatch.setattr("jobfs.cli.options.mounts", lambda: there)
+    assert offered(*words) == expected
+
+
+def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
+    assert offered("") == list(cli.COMMANDS)
+
+
+def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
+    """As a person does it, on a terminal: commands, paths; the script of each shell is click's."""
+    prompt = "ready>"
+    (tmp_path / ".bashrc").write_text(f'eval "$(jobfs completion bash)"\nPS1="{prompt} "\n')
+    (tmp_path / "jobs").mkdir()
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    with terminal(tmp_path, tmp_path, "env", path, "bash") as typing:
+        typing.shows(prompt)
+        for begun, line in (("jobfs umo", "jobfs umount"), ("jo", "jobfs umount jobs/")):
+            typing.type(begun)
+            typing.keys("Tab")
+            typing.shows(f"{prompt} {line}")

@@ -24,6 +24,12 @@ class Wire:
             trust_env=False,
         )
 
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.http.get(self.base + path, **more)
 
@@ -66,10 +72,8 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def shared_wire() -> Iterator[Wire]:
-    with running() as server:
-        wire = Wire(server)
+    with running() as server, Wire(server) as wire:
         yield wire
-        wire.http.close()
 
 
 @pytest.fixture

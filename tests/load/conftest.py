@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load.stage import Workload, limited, played
+from tests.stress.load.stage import DESCRIPTORS, Workload, played
 from tests.support.forks import ForkServer
 
 
 @pytest.fixture(scope="session")
 def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    forks = limited(tmp_path_factory.mktemp("forks"))
+    forks = ForkServer(tmp_path_factory.mktemp("forks"), DESCRIPTORS)
     yield forks
     forks.close()
 

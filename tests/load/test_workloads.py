@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load import disks, lines, outages, rewriting, silence, trees, weather
+from tests.stress.load import outages, rewriting, silence, trees, weather
 from tests.stress.load.bounds import Bounds
 from tests.stress.load.stage import Stage, Workload, played
 from tests.support.forks import ForkServer
@@ -22,7 +22,7 @@ from jobfs.emulator import Rule
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (lines.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
+    (silence.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
@@ -50,7 +50,7 @@ def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
 @pytest.mark.parametrize(("end", "cache"), [("back", "same"), ("recover", "elsewhere")])
 def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], end: str, cache: str) -> None:
-    held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
+    held(outages.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
 _ROOT = Path(__file__).parents[2]

@@ -190,16 +190,12 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         # The one before may have been made for a file, where this is a pipe.
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]
-        code = _main()
+        from jobfs.__main__ import main
+
+        code = main()
     finally:
         sys.stdout.flush()
         os._exit(code)
-
-
-def _main() -> int:
-    from jobfs.__main__ import main
-
-    return main()
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ def test_a_wrong_or_missing_key_is_401_before_anything_else_is_looked_at(
 
 @pytest.mark.parametrize("bad", ["A" * 24, "a" * 24 + "%0A", "a" * 20 + "%2Fbcd", "%66ind"])
 def test_a_malformed_id_is_422_as_it_stands_in_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
-    urls = [("expertJobId", "GET", f"{JOBS}/{bad}/workspace_instance/items/")]
-    urls += [("workspaceItemId", how, f"{wire.base}/items/{bad}{rest}") for how, rest in ONE_ITEM]
+    urls = [("expertJobId", "GET", f"{wire.server.url}{JOBS}/{bad}/workspace_instance/items/")]
+    urls += [("workspaceItemId", how, f"/items/{bad}{rest}") for how, rest in ONE_ITEM]
     for name, method, url in urls:
-        answer = wire.http.request(method, url)
+        answer = wire.request(method, url)
         assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["params", name])
 
 
@@ -45,7 +45,7 @@ def test_an_unknown_job_gets_what_the_reference_documents_or_404_everywhere(
     wire: Wire, server: Server, everywhere: bool
 ) -> None:
     def elsewhere(method: str, rest: str, **more: Any) -> tuple[int, Any]:
-        answer = wire.http.request(method, f"{JOBS}/{UNKNOWN}/workspace_instance{rest}", **more)
+        answer = wire.request(method, f"{server.url}{JOBS}/{UNKNOWN}/workspace_instance{rest}", **more)
         return answer.status_code, answer.json().get("data", answer.json().get("reason"))
 
     server.set(implicit_directories="allowed", unknown_job=404 if everywhere else "documented")
@@ -67,7 +67,7 @@ def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
     wire.made("ours")
     assert [one["path"] for one in wire.listed()] == ["ours"]
     assert wire.get(f"/items/{item.id}").status_code == 404
-    answer = wire.http.get(f"{JOBS}/{other}/workspace_instance/items/")
+    answer = wire.get(f"{server.url}{JOBS}/{other}/workspace_instance/items/")
     assert [one["path"] for one in answer.json()["data"]["workspaceItems"]] == ["theirs"]
 
 

@@ -45,14 +45,10 @@ class ForkServer:
 
     def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
         """Runs `jobfs` with these arguments in a new process."""
-        pid = self._ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err])
-        return Forked(self, pid)
+        return Forked(self, self.ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err]))
 
-    def wait(self, pid: int) -> int:
-        """The exit code of a process that has ended or is about to."""
-        return self._ask({"wait": pid}, [])
-
-    def _ask(self, question: dict[str, Any], files: list[int]) -> int:
+    def ask(self, question: dict[str, Any], files: list[int]) -> int:
+        """The id of a new process; or its exit code, once it has ended or is about to."""
         with self._lock:
             socket.send_fds(self._here, [json.dumps(question).encode()], files)
             answer = self._here.recv(64)
@@ -82,7 +78,7 @@ class Forked:
             with os.fdopen(os.pidfd_open(self.pid), closefd=True) as ended:
                 if not readable(ended, timeout):
                     raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
-            self._code = self._server.wait(self.pid)
+            self._code = self._server.ask({"wait": self.pid}, [])
         return self._code
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,6 @@ def make(work: Mortal, promise: Promise) -> None:
     synced(work, promise, work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh)
 
 
-def chmod_dirty(work: Mortal, promise: Promise) -> None:
-    save(work, promise, 0o444)
-
-
 def truncate_and_write(work: Mortal, promise: Promise) -> None:
     fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
     work.vfs.write(fh, NEW, 0)
@@ -178,10 +175,15 @@ rename_over = renamed("dir/draft", "dir/file")
 unlink = told(lambda work: work.vfs.unlink("dir/file"))
 
 
-def rename_over_open(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDONLY).fh
-    rename_over(work, promise)
-    work.vfs.release(fh)
+def while_open(run: Run) -> Run:
+    """The same while the file is open."""
+
+    def run_open(work: Mortal, promise: Promise) -> None:
+        fh = work.vfs.open("dir/file", os.O_RDWR).fh
+        run(work, promise)
+        work.vfs.release(fh)
+
+    return run_open
 
 
 def comes_to(work: Mortal, request: str) -> None:
@@ -197,13 +199,14 @@ def comes_to(work: Mortal, request: str) -> None:
     eventually(there, work.unrest)
 
 
-def unlink_while_saved(request: str, flags: int | None = os.O_RDWR) -> Run:
-    """The file is unlinked when its save has got as far as `request`; without `flags` it is a new one."""
+def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = "dir/file") -> Run:
+    """A file is unlinked when its save has got as far as `request`, if one is named; without `flags` it is a new one."""
 
     def act(work: Mortal) -> None:
-        work.write("dir/file", NEW, flags=flags)
-        comes_to(work, request)
-        work.vfs.unlink("dir/file")
+        work.write(path, NEW, flags=flags)
+        if request:
+            comes_to(work, request)
+        work.vfs.unlink(path)
 
     return told(act)
 
@@ -213,11 +216,6 @@ def knows_rejection(work: Mortal) -> None:
     work.write_back.upload.ask("dir/file")
     assert work.write_back.context.server.facts.rejects.get(Kind.FILE)
     eventually(work.at_rest)
-
-
-def unlink_unsent(work: Mortal) -> None:
-    work.write("dir/made", NEW)
-    work.vfs.unlink("dir/made")
 
 
 def saved_before(work: Mortal) -> None:
@@ -257,12 +255,6 @@ def unlink_begun(work: Mortal, promise: Promise) -> None:
             go.set()
 
 
-def unlink_open(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    unlink(work, promise)
-    work.vfs.release(fh)
-
-
 def reads_both(work: Mortal) -> None:
     work.read("dir/draft")
     work.read("dir/file")
@@ -286,7 +278,7 @@ OPERATIONS = [
     ),
     Operation("truncate and write", truncate_and_write, EDITED, durable=False),
     Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH),
-    Operation("rename over an open file", rename_over_open, EDITED, prepare=reads_both, seed=BOTH),
+    Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH),
     Operation("mkdir", told(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}),
     Operation("unlink of a saved file", unlink, {}, (EDITED,), prepare=saved_before),
     Operation(
@@ -301,14 +293,17 @@ OPERATIONS = [
         seed={"box/file": OLD},
         **LATER,
     ),
-    Operation("unlink of an unsent file", told(unlink_unsent), FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER),
-    Operation("chmod of a changed file", chmod_dirty, CHANGED),
+    Operation(
+        "unlink of an unsent file",
+        unlink_while_saved("", None, "dir/made"), FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER,
+    ),
+    Operation("chmod of a changed file", partial(save, mode=0o444), CHANGED),
 ]  # fmt: skip
 #: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
 ON_UNSENT = [
     Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=unsent(file=NEW)),
     Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=unsent(file=NEW)),
-    Operation("unlink of an open file with an unsent save", unlink_open, {}, (EDITED,), prepare=unsent(file=NEW)),
+    Operation("unlink of an open file with an unsent save", while_open(unlink), {}, (EDITED,), prepare=unsent(file=NEW)),
     Operation(
         "rename over an unsent save",
         rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW), seed={**FILE, "dir/draft": DRAFT},
@@ -323,6 +318,6 @@ ON_UNSENT = [
     ),
     Operation(
         "rename of an unsent file over an open one",
-        rename_over_open, DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False,
+        while_open(rename_over), DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False,
     ),
 ]  # fmt: skip

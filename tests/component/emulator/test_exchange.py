@@ -73,9 +73,10 @@ def test_a_silent_server_neither_works_nor_answers_and_notices_clients_that_have
     server.faults.rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
     wire.timeout = httpx.Timeout(1.0)
-    for request in (lambda: wire.create("f", bytes(100_000)), lambda: wire.delete(f"/items/{item.id}")):
-        with pytest.raises(httpx.TimeoutException):
-            request()
+    with pytest.raises(httpx.TimeoutException):
+        wire.create("f", bytes(100_000))
+    with pytest.raises(httpx.TimeoutException):
+        wire.delete(f"/items/{item.id}")
     wire.timeout = httpx.Timeout(10)
     eventually(lambda: all(entry.ms is not None for entry in server.log.entries()))
     assert [entry.status for entry in server.log.entries()] == [None, None]
@@ -97,9 +98,10 @@ def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server
 def test_a_fault_can_be_about_one_path(wire: Wire, server: Server, kind: Any) -> None:
     server.faults.rate(kind, 1.0, on="change", path="*.bin")
     item = wire.made("ok.txt", b"x")
-    for request in (lambda: wire.create("a.bin", b"x"), lambda: wire.update(item["id"], path="b.bin")):
-        with contextlib.suppress(httpx.TransportError):
-            assert (request().status_code, kind) == (500, "error")
+    with contextlib.suppress(httpx.TransportError):
+        assert (wire.create("a.bin", b"x").status_code, kind) == (500, "error")
+    with contextlib.suppress(httpx.TransportError):
+        assert (wire.update(item["id"], path="b.bin").status_code, kind) == (500, "error")
     assert sorted(server.store.tree()) == (["ok.txt"] if kind == "error" else ["a.bin", "b.bin"])
 
 

@@ -233,8 +233,9 @@ def test_the_envelope_of_a_single_item_can_be_called_item(wire: Wire, server: Se
 def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
     directory, below, other = wire.made("d", None), wire.made("d/e", None), wire.made("f")
     assert refused(wire.update(other["id"]), "At least one field is required")
-    half = {"content": rb'{"path": "\ud800"}', "headers": {"content-type": "application/json"}}
-    assert refused(wire.post(f"/items/{other['id']}", **half), "Invalid path")
+    json = {"content-type": "application/json"}
+    half = wire.post(f"/items/{other['id']}", content=rb'{"path": "\ud800"}', headers=json)
+    assert refused(half, "Invalid path")
     assert refused(wire.update(directory["id"], path="d/e/d"), "Invalid path")
     assert refused(wire.update(other["id"], path="none/f"), "Directory not found")
     assert refused(wire.update(other["id"], path="d"), "Path already exists")

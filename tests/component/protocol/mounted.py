@@ -41,7 +41,6 @@ class Run:
     """One scenario, `without` a rule or with all; `taken`, `verbs`, `fates`: what of the code's own was seen so far."""
 
     def __init__(self, scenario: Scenario, without: Rule = "") -> None:
-        self.name = scenario.name
         self.scenario = scenario
         self.without = without
         self.taken: set[tuple[Stage, Stage]] = set()
@@ -122,11 +121,7 @@ class Actor:
         order = [aside.id for aside in tx.asides]
         return tx._replace(undoing=tuple(reversed(order)) if self._keeps("r11") else tuple(order))
 
-
-class Saving(Actor):
-    """What a mount does with a transaction that is staging or staged."""
-
-    # -- staging
+    # -- the first half of a save (save/protocol.md, The steps): staging
 
     def _staging(self, tx: Tx) -> Steps:
         if not tx.local and tx.verb is Verb.PUT and (tx.direct or not tx.looking):
@@ -231,7 +226,7 @@ class Saving(Actor):
         elif tx.finding is None:
             yield self._find(tx)
         elif tx.finding.id == tx.staged:
-            yield self._found_promoted("sees H at T", tx)
+            yield Step(self._who, "sees H at T"), self._promoted(self._world, tx)
         elif tx.finding.id and tx.verb is Verb.MKDIR:
             yield self._local("gives up: T exists", self._become(tx, Stage.CANCELLED))
         elif tx.finding.id and self._keeps("r8") and not tx.finding.fresh:
@@ -247,14 +242,14 @@ class Saving(Actor):
         if not self._keeps("r6"):
             there = self._world.at(TARGET)
             if there is not None and there.id != (tx.base.id if tx.base else 0):
-                return self._found_promoted("takes what is at T for H", tx)
+                return Step(self._who, "takes what is at T for H"), self._promoted(self._world, tx)
             return self._local("finds T as it was", tx._replace(unsure=False))
         if item is None:
             return self._local("gets no H", self._staged_gone(tx))
         own = hidden_name(self._number, "h", tx.tid)
         if item.name in (SOURCE, own) or (hidden(item.name) and not self._keeps("r6_own")):
             return self._local("gets H, not promoted", tx._replace(unsure=False, finding=None))
-        return self._found_promoted("gets H, promoted", tx)
+        return Step(self._who, "gets H, promoted"), self._promoted(self._world, tx)
 
     def _look_at_aside(self, tx: Tx) -> tuple[Step, World]:
         item = self._world.item(tx.asking)
@@ -301,9 +296,6 @@ class Saving(Actor):
         request = Request("move", tx.staged, TARGET, promotes=frees)
         yield from self._send("promotes", request, self._world, answered, lost)
 
-    def _found_promoted(self, act: str, tx: Tx) -> tuple[Step, World]:
-        return Step(self._who, act), self._promoted(self._world, tx)
-
     def _promoted(self, world: World, tx: Tx) -> World:
         """R2: what was placed here is told by its bytes, whatever its `updatedAt`."""
         mount, item = world.mounts[self._number], world.item(tx.staged)
@@ -317,17 +309,19 @@ class Saving(Actor):
         tx = self._become(tx, Stage.STAGING)
         return tx._replace(tid=0, staged=0, unsure=False, resent=False, finding=None)
 
-
-class Finishing(Actor):
-    """What a mount does once new content is placed, or can't be."""
-
-    # -- undo
+    # -- what ends a transaction: undo
 
     def _undo(self, tx: Tx) -> Steps:
         assert tx.undoing is not None
         if not tx.undoing:
             if tx.verb is Verb.PUT and self._world.item(tx.staged) is not None:
-                yield from self._discard(tx)
+                yield from self._send(
+                    "discards H",
+                    Request("delete", tx.staged),
+                    self._world,
+                    lambda world, _: world,
+                    lambda world: world,
+                )
                 return
             tx = self._become(tx, Stage.DONE)
             # Bytes that are here stay, as refused.
@@ -348,10 +342,6 @@ class Finishing(Actor):
             lambda world, answer: self._with(world, tx._replace(undoing=rest)),
             lambda world: self._with(world, tx._replace(undoing=None, unsure=True)),
         )
-
-    def _discard(self, tx: Tx) -> Steps:
-        request, same = Request("delete", tx.staged), self._world
-        yield from self._send("discards H", request, same, lambda world, answer: world, lambda world: world)
 
     # -- judging
 

@@ -31,7 +31,7 @@ from .model import (
     written,
     wrong,
 )
-from .mounted import MOUNTS, Finishing, Run, Saving, Steps
+from .mounted import MOUNTS, Actor, Run, Steps
 
 
 def job_steps(world: World, scenario: Scenario) -> Steps:
@@ -175,7 +175,7 @@ class Protocol(Run):
         return world.with_mount(number, mount._replace(up=True, txs=tuple(txs)))
 
 
-class _Mounted(Saving, Finishing):
+class _Mounted(Actor):
     """A mount that is up."""
 
     def steps(self) -> Steps:

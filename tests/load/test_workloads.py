@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load import disks, lines, outages, rewriting, silence, trees, weather
+from tests.stress.load import outages, rewriting, silence, trees, weather
 from tests.stress.load.bounds import Bounds
-from tests.stress.load.stage import Stage, Workload, limited, played
+from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
 
 from jobfs.emulator import Rule
@@ -18,7 +18,7 @@ from jobfs.emulator import Rule
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (lines.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
+    (silence.room, {"files": 20, "size": 600_000, "bandwidth": 2_000_000, "latency": 50, "rounds": 3}),
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
@@ -33,7 +33,7 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
 
 @pytest.fixture(scope="session")
 def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    forks = limited(tmp_path_factory.mktemp("forks"))
+    forks = ForkServer(tmp_path_factory.mktemp("forks"), DESCRIPTORS)
     yield forks
     forks.close()
 
@@ -64,7 +64,7 @@ def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
 @pytest.mark.parametrize(("end", "cache"), [("back", "same"), ("recover", "elsewhere")])
 def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], end: str, cache: str) -> None:
-    held(disks.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
+    held(outages.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
 def test_the_load_suite_sees_lost_extra_and_unsent_files(limited_forks: ForkServer, tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ class MemoryVfs:
         self.flags: list[int] = []
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
-        self.waiting: list[str] = []
         self.direct_io = False
         #: True: what is opened is a version of the server, not written here.
         self.of_the_server = False
@@ -101,16 +100,13 @@ class MemoryVfs:
     def release(self, fh: int) -> None:
         del self.open_files[fh]
 
-    def fsyncdir(self) -> None:
-        self._call("fsyncdir")
-
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
-        return [{"path": path} for path in self.waiting]
+        return []
 
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         self._call("flush_all", path or "")
         if progress is not None:
-            progress(Sent(0, len(self.waiting)))
-        return list(self.waiting)
+            progress(Sent(0, 0))
+        return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tests.support.ptys import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
-from jobfs.fuse.loop import IDLE_THREADS
 
 
 def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
@@ -95,25 +93,3 @@ def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob)
     item = server.store.item("dir/file.txt")
     assert (item.permission, item.lifecycle) == ("readWrite", "application")
     assert server.store.read("dir/file.txt") == b"content"
-
-
-def test_calls_that_wait_do_not_stop_others(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """fuse/notes.md: the pool of loop threads grows while its threads wait."""
-    count = 3 * IDLE_THREADS
-    server.store.seed(
-        {"plain": "at once", **{f"f{number}": bytes(300_000) for number in range(count)}}, age=60
-    )
-    mounted = mount(timeout=60)
-    assert (mounted.path / "plain").read_bytes() == b"at once"
-    server.faults.rate("hang", 1.0, on="download")
-    waiting = [subprocess.Popen(["cat", str(mounted.path / f"f{number}")]) for number in range(count)]
-    try:
-        eventually(lambda: server.log.count("download") > 1)
-        assert (mounted.path / "plain").read_bytes() == b"at once"
-        (mounted.path / "new").write_bytes(b"new")
-        assert len(os.listdir(mounted.path)) == count + 2
-        assert [process.poll() for process in waiting] == [None] * count
-    finally:
-        for process in waiting:
-            process.kill()
-            process.wait()

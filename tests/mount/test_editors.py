@@ -121,21 +121,6 @@ def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     only_the_edit_is_there(server, mounted)
 
 
-def test_vim_that_overrides_read_only_saves_and_leaves_it_so(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    """vfs/semantics.md 4, readOnly items: `chmod u+w` lifts it."""
-    server.store.set_permission("dir/notes.md", "readOnly")
-    eventually(lambda: file.stat().st_mode & 0o222 == 0)
-    run(
-        file.parent, "vim", "-u", "NONE", "-N", "-es", "notes.md", "-c", "%s/second/2nd/", "-c", "w!", "-c", "q!",
-        check=False,
-    )  # fmt: skip
-    mounted.settled()
-    assert server.store.read("dir/notes.md").decode() == NOTES.replace("second", "2nd")
-    assert server.store.item("dir/notes.md").permission == "readOnly"
-
-
 def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: MountedJob, file: Path) -> None:
     program = """(progn
       (setq backup-enable-predicate (lambda (name) t)) ; in the directory for temporary files too
@@ -172,21 +157,6 @@ def test_a_second_emacs_is_told_that_the_file_is_being_edited(
         emacs.ends()
     assert not os.path.lexists(file.parent / ".#notes.md")
     only_the_edit_is_there(server, mounted, "mine " + NOTES)
-
-
-def test_nano_with_backups_and_a_lock_file(server: Server, mounted: MountedJob, file: Path) -> None:
-    with terminal(mounted.home, file.parent, "nano", "-B", "-G", "notes.md") as nano:
-        nano.shows("third line")
-        assert (file.parent / ".notes.md.swp").exists()
-        nano.type("zeroth line")
-        nano.keys("Enter", "C-o", "Enter")
-        nano.shows("Wrote 4 lines")
-        nano.keys("C-x")
-        nano.ends()
-    only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
-    assert saves(server) == 1
-    assert sorted(os.listdir(file.parent)) == ["notes.md", "notes.md~", "other.md"]
-    assert (file.parent / "notes.md~").read_text() == NOTES
 
 
 #: How editors of today write a file, as they do it by system calls.

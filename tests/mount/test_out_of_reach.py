@@ -13,7 +13,6 @@ import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
-from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -81,11 +80,12 @@ def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is
             assert sorted(os.listdir(at)) == ["a", "b", "c", "d", "empty"]
             assert (at / "d/notes").read_bytes() == b"notes\n"
             os.mkdir(at / "made")
+            assert errno_from(saved, at / "c", b"saved") == errno.EIO
         assert requests(mounted) - before <= 2 + time.monotonic() - began
     eventually(lambda: not errno_from(os.rename, at / "a", at / "a4"))
     mounted.settled()
     tree = {name: content for name, content in TREE.items() if name != "a"}
-    assert visible(server) == {**tree, "a4": b"a", "made": None}
+    assert visible(server) == {**tree, "a4": b"a", "c": b"saved", "made": None}
     told = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
     assert len(told) == 2, mounted.log
     assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in told[0]
@@ -139,21 +139,3 @@ def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
         assert errno_from(os.stat, at / "d/unread") == errno.ENETUNREACH
     mounted.settled()
     assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}
-
-
-def test_vim_fails_at_once_with_fsync_and_saves_without_it_on_a_server_out_of_reach(
-    server: Server, mounted: MountedJob
-) -> None:
-    with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:
-        vim.shows("notes")
-        with server.down():
-            with soon(":w"):
-                vim.lines(":s/notes/vim's/", ":w")
-                vim.shows("E667")
-            vim.lines("", ":set nofsync", ":w")
-            vim.shows("written")
-            assert (mounted.path / "d/notes").read_bytes() == b"vim's\n"
-            vim.lines(":q")
-            vim.ends()
-    mounted.settled()
-    assert visible(server) == {**TREE, "d/notes": b"vim's\n"}

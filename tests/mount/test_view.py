@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
-import pytest
 from tests.support.files import saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import hidden
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
-from jobfs.emulator.faults import Kind
 
 
 def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: MountedJob) -> None:
@@ -97,19 +93,3 @@ def test_a_file_opened_again_shows_its_present_content(server: Server, mounted: 
     eventually(lambda: c.exists() and b.read_bytes() == two)
     for _ in range(3):
         assert [path.read_bytes() for path in (a, b, c)] == [three, two, one]
-
-
-@pytest.mark.parametrize(("kind", "more"), [("slow", {"delay": 3.0}), ("unavailable", {"retry_after": "3"})])
-def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
-    server: Server, mount: Callable[..., MountedJob], kind: Kind, more: dict[str, Any]
-) -> None:
-    """vfs/semantics.md 1, TTL: one slow answer changes nothing, neither for names nor for contents."""
-    server.store.seed({f"{number}.txt": "old" for number in range(8)}, age=60)
-    server.faults.next(kind, "list", **more)
-    root = mount().path
-    assert len(os.listdir(root)) == 8
-    for path in root.iterdir():
-        server.store.write(path.name, "newer")
-    server.store.seed({"new.txt": "newer"})
-    # Ten times the TTL, and half of the bound that once was a share of the first listing's time.
-    eventually(lambda: [path.read_text() for path in root.iterdir()] == ["newer"] * 9, timeout=5)

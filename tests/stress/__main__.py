@@ -7,7 +7,6 @@ import sys
 
 _PROGRAMS = {
     "crash-test": "killing.main",
-    "exercise": "exercise",
     "load": "load.main",
 }
 

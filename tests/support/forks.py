@@ -45,14 +45,10 @@ class ForkServer:
 
     def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
         """Runs `jobfs` with these arguments in a new process."""
-        pid = self._ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err])
-        return Forked(self, pid)
+        return Forked(self, self.ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err]))
 
-    def wait(self, pid: int) -> int:
-        """The exit code of a process that has ended or is about to."""
-        return self._ask({"wait": pid}, [])
-
-    def _ask(self, question: dict[str, Any], files: list[int]) -> int:
+    def ask(self, question: dict[str, Any], files: list[int]) -> int:
+        """The id of a new process; or its exit code, once it has ended or is about to."""
         with self._lock:
             socket.send_fds(self._here, [json.dumps(question).encode()], files)
             answer = self._here.recv(64)
@@ -82,7 +78,7 @@ class Forked:
             with os.fdopen(os.pidfd_open(self.pid), closefd=True) as ended:
                 if not readable(ended, timeout):
                     raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
-            self._code = self._server.wait(self.pid)
+            self._code = self._server.ask({"wait": self.pid}, [])
         return self._code
 
 
@@ -190,16 +186,12 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         # The one before may have been made for a file, where this is a pipe.
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]
-        code = _main()
+        from jobfs.__main__ import main
+
+        code = main()
     finally:
         sys.stdout.flush()
         os._exit(code)
-
-
-def _main() -> int:
-    from jobfs.__main__ import main
-
-    return main()
 
 
 if __name__ == "__main__":

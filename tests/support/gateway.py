@@ -44,32 +44,25 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Gateway:
+class Gateway(ThreadingHTTPServer):
     """Stands for the local server: give it to a mount or a workspace in its place.
 
     `answer` may give a reply of its own instead of the server's, `change` another body. `asked` has every request.
     """
 
+    daemon_threads = True
+
     def __init__(self, server: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.server = server
         self.job, self.key, self.faults, self.store = server.job, server.key, server.faults, server.store
         self.answer: Callable[[Asked], Reply | None] = lambda asked: None
         self.change: Callable[[Asked, bytes], bytes] = lambda asked, body: body
         self.asked: list[Asked] = []
         self.closed = threading.Event()
-        self._listener = _Listener(("127.0.0.1", 0), _Handler)
-        self._listener.daemon_threads = True
-        self._listener.gateway = self  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
-        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def close(self) -> None:
-        self.closed.set()
-        self._listener.shutdown()
-        self._listener.server_close()
-
-
-class _Listener(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave in the middle are what these tests are about."""
         if not isinstance(sys.exception(), ConnectionError):
@@ -84,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
     def _serve(self) -> None:
-        gateway: Gateway = self.server.gateway  # type: ignore[attr-defined]
+        gateway = self.server
+        assert isinstance(gateway, Gateway)
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -135,11 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def gateway(server: Server) -> Iterator[Gateway]:
     """A gateway before `server`, gone afterwards."""
-    made = Gateway(server)
-    try:
-        yield made
-    finally:
-        made.close()
+    with Gateway(server) as made:
+        try:
+            yield made
+        finally:
+            made.closed.set()
+            made.shutdown()
 
 
 def endless(gateway: Gateway, chunk: bytes, pause: float = 0.0) -> Iterator[bytes]:

@@ -52,47 +52,46 @@ class Holder:
 
     def __init__(self, path: Path) -> None:
         command = ["env", "-C", "/", sys.executable, "-c", _CODE, str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._answer() == "ok"
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def does(self, what: str) -> str:
         """What came of it: "ok", or the error's name."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
 
 @contextmanager
 def holding(path: Path) -> Iterator[Holder]:
     """A program that has made or opened the file `path`; it is gone afterwards."""
     holder = Holder(path)
-    try:
+    with ended(holder.process):
         yield holder
-    finally:
-        holder.end()
 
 
 @contextmanager
-def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program that makes files in `directory`, and writes the names of those whose close returned 0, a line each."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CLOSER, str(directory)], stdout=subprocess.PIPE, text=True, cwd="/"
-    )
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A program that is killed afterwards."""
     try:
         yield process
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that makes files in `directory`, and writes the names of those whose close returned 0, a line each."""
+    command = [sys.executable, "-c", _CLOSER, str(directory)]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/")) as process:
+        yield process

@@ -128,7 +128,9 @@ class MountedJob:
         """Starts the mount and returns when it says that it answers; AssertionError with its words if not."""
         self.options |= options
         self.process = self.launch()
-        line = self._first_line(30)
+        assert self.process.stdout is not None
+        assert readable(self.process.stdout, 30), f"the mount does not say that it is ready: {self.log}"
+        line = self.process.stdout.readline()
         assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
 
     def launch(self) -> Process:
@@ -144,12 +146,6 @@ class MountedJob:
                 cwd=self.home,
                 start_new_session=True,
             )
-
-    def _first_line(self, timeout: float) -> str:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        assert readable(self.process.stdout, timeout), f"the mount does not say that it is ready: {self.log}"
-        return self.process.stdout.readline()
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
         """Runs another jobfs command with this mount's environment."""

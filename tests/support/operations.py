@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +118,35 @@ def without_recovered(tree: Tree) -> Tree:
     }
 
 
-def save(work: Mortal, promise: Promise) -> None:
-    with work.opening("dir/file") as fh:
+Run = Callable[[Mortal, Promise], None]
+
+
+def told(act: Callable[[Mortal], object]) -> Run:
+    """Does it, and then it is promised."""
+
+    def run(work: Mortal, promise: Promise) -> None:
+        act(work)
+        promise.keep(work)
+
+    return run
+
+
+def synced(work: Mortal, promise: Promise, fh: int, mode: int | None = None) -> None:
+    """What the handle's file gets is promised once fsync returns."""
+    with work.closing(fh):
         work.vfs.write(fh, NEW, 0)
+        if mode is not None:
+            work.vfs.chmod("dir/file", mode)
         work.vfs.fsync(fh)
         promise.keep(work)
+
+
+def save(work: Mortal, promise: Promise, mode: int | None = None) -> None:
+    synced(work, promise, work.vfs.open("dir/file", os.O_RDWR).fh, mode)
 
 
 def make(work: Mortal, promise: Promise) -> None:
-    with work.closing(work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh) as fh:
-        work.vfs.write(fh, NEW, 0)
-        work.vfs.fsync(fh)
-        promise.keep(work)
+    synced(work, promise, work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh)
 
 
 def truncate_and_write(work: Mortal, promise: Promise) -> None:
@@ -139,27 +157,33 @@ def truncate_and_write(work: Mortal, promise: Promise) -> None:
     work.vfs.release(fh)
 
 
-def rename_over(work: Mortal, promise: Promise) -> None:
-    work.vfs.rename("dir/draft", "dir/file")
-    promise.keep(work)
-    # It is due now; whoever called waits for it.
-    work.vfs.flush_all(None, 0.0, None)
+def renamed(old: str, new: str, unsent: str = "") -> Run:
+    """A rename is promised once it returns, and is due then; `unsent`: a file that is written just before."""
+
+    def run(work: Mortal, promise: Promise) -> None:
+        if unsent:
+            work.write(unsent, NEW)
+        work.vfs.rename(old, new)
+        promise.keep(work)
+        # Whoever called waits for it.
+        work.vfs.flush_all(None, 0.0, None)
+
+    return run
 
 
-def rename_over_open(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDONLY).fh
-    rename_over(work, promise)
-    work.vfs.release(fh)
+rename_over = renamed("dir/draft", "dir/file")
+unlink = told(lambda work: work.vfs.unlink("dir/file"))
 
 
-def mkdir(work: Mortal, promise: Promise) -> None:
-    work.mkdir("dir/made")
-    promise.keep(work)
+def while_open(run: Run) -> Run:
+    """The same while the file is open."""
 
+    def run_open(work: Mortal, promise: Promise) -> None:
+        fh = work.vfs.open("dir/file", os.O_RDWR).fh
+        run(work, promise)
+        work.vfs.release(fh)
 
-def unlink(work: Mortal, promise: Promise) -> None:
-    work.vfs.unlink("dir/file")
-    promise.keep(work)
+    return run_open
 
 
 def comes_to(work: Mortal, request: str) -> None:
@@ -175,16 +199,16 @@ def comes_to(work: Mortal, request: str) -> None:
     eventually(there, work.unrest)
 
 
-def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
-    """The file is unlinked when its save has got as far as `request`."""
+def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = "dir/file") -> Run:
+    """A file is unlinked when its save has got as far as `request`, if one is named; without `flags` it is a new one."""
 
-    def run(work: Mortal, promise: Promise) -> None:
-        work.write("dir/file", NEW, flags=os.O_RDWR)
-        comes_to(work, request)
-        work.vfs.unlink("dir/file")
-        promise.keep(work)
+    def act(work: Mortal) -> None:
+        work.write(path, NEW, flags=flags)
+        if request:
+            comes_to(work, request)
+        work.vfs.unlink(path)
 
-    return run
+    return told(act)
 
 
 def knows_rejection(work: Mortal) -> None:
@@ -194,59 +218,21 @@ def knows_rejection(work: Mortal) -> None:
     eventually(work.at_rest)
 
 
-def rename_directory(work: Mortal, promise: Promise) -> None:
-    """A directory is renamed with a file in it that is not sent yet."""
-    work.write("box/file", NEW)
-    work.vfs.rename("box", "moved")
-    promise.keep(work)
-    # It is due now; whoever called waits for it.
-    work.vfs.flush_all(None, 0.0, None)
-
-
-def unlink_unsent(work: Mortal, promise: Promise) -> None:
-    work.write("dir/made", NEW)
-    work.vfs.unlink("dir/made")
-    promise.keep(work)
-
-
-def chmod_dirty(work: Mortal, promise: Promise) -> None:
-    with work.opening("dir/file") as fh:
-        work.vfs.write(fh, NEW, 0)
-        work.vfs.chmod("dir/file", 0o444)
-        work.vfs.fsync(fh)
-        promise.keep(work)
-
-
-def unlink_while_made(work: Mortal, promise: Promise) -> None:
-    work.write("dir/file", NEW)
-    comes_to(work, "before create_file")
-    work.vfs.unlink("dir/file")
-    promise.keep(work)
-
-
 def saved_before(work: Mortal) -> None:
     work.write("dir/file", NEW, fsync=True)
     work.settle()
 
 
-def closed_before(work: Mortal) -> None:
-    """The file has a save that is not sent, but on the disk."""
-    work.write_back.queue.delay = 30.0
-    work.write("dir/file", NEW)
-    work.state.sync()
+def unsent(**saves: bytes) -> Callable[[Mortal], None]:
+    """Files in `dir` have saves that are not sent, but on the disk."""
 
+    def prepare(work: Mortal) -> None:
+        work.write_back.queue.delay = 30.0
+        for name, content in saves.items():
+            work.write(f"dir/{name}", content)
+        work.state.sync()
 
-def draft_before(work: Mortal) -> None:
-    """So has another, new one."""
-    closed_before(work)
-    only_draft_before(work)
-
-
-def only_draft_before(work: Mortal) -> None:
-    """Only the other one has."""
-    work.write_back.queue.delay = 30.0
-    work.write("dir/draft", DRAFT)
-    work.state.sync()
+    return prepare
 
 
 def unlink_begun(work: Mortal, promise: Promise) -> None:
@@ -269,12 +255,6 @@ def unlink_begun(work: Mortal, promise: Promise) -> None:
             go.set()
 
 
-def unlink_open(work: Mortal, promise: Promise) -> None:
-    fh = work.vfs.open("dir/file", os.O_RDWR).fh
-    unlink(work, promise)
-    work.vfs.release(fh)
-
-
 def reads_both(work: Mortal) -> None:
     work.read("dir/draft")
     work.read("dir/file")
@@ -294,12 +274,12 @@ OPERATIONS = [
     Operation("new file, at once", make, EDITED, prepare=knows_rejection, seed={}),
     Operation(
         "unlink while it is created at once",
-        unlink_while_made, {}, ({}, EDITED), prepare=knows_rejection, seed={}, durable=False,
+        unlink_while_saved("before create_file", None), {}, ({}, EDITED), prepare=knows_rejection, seed={}, durable=False,
     ),
     Operation("truncate and write", truncate_and_write, EDITED, durable=False),
     Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH),
-    Operation("rename over an open file", rename_over_open, EDITED, prepare=reads_both, seed=BOTH),
-    Operation("mkdir", mkdir, {"dir/made": None}, seed={}),
+    Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH),
+    Operation("mkdir", told(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}),
     Operation("unlink of a saved file", unlink, {}, (EDITED,), prepare=saved_before),
     Operation(
         "unlink while it is staged", unlink_while_saved("before create_file"), {}, (FILE, EDITED), durable=False
@@ -307,34 +287,37 @@ OPERATIONS = [
     Operation("unlink while it is placed", unlink_while_saved("after update"), {}, (FILE, EDITED), durable=False),
     Operation(
         "rename of a directory with an unsent file in it",
-        rename_directory,
+        renamed("box", "moved", unsent="box/file"),
         {"moved": None, "moved/file": NEW},
         tuple({place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)),
         seed={"box/file": OLD},
         **LATER,
     ),
-    Operation("unlink of an unsent file", unlink_unsent, FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER),
-    Operation("chmod of a changed file", chmod_dirty, CHANGED),
+    Operation(
+        "unlink of an unsent file",
+        unlink_while_saved("", None, "dir/made"), FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER,
+    ),
+    Operation("chmod of a changed file", partial(save, mode=0o444), CHANGED),
 ]  # fmt: skip
 #: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
 ON_UNSENT = [
-    Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=closed_before),
-    Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=closed_before),
-    Operation("unlink of an open file with an unsent save", unlink_open, {}, (EDITED,), prepare=closed_before),
+    Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=unsent(file=NEW)),
+    Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=unsent(file=NEW)),
+    Operation("unlink of an open file with an unsent save", while_open(unlink), {}, (EDITED,), prepare=unsent(file=NEW)),
     Operation(
         "rename over an unsent save",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=closed_before, seed={**FILE, "dir/draft": DRAFT},
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW), seed={**FILE, "dir/draft": DRAFT},
     ),
     Operation(
         "rename of an unsent file over an unsent save",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=draft_before, durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), durable=False,
     ),
     Operation(
         "rename of an unsent file over an unsent one",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=draft_before, seed={}, durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), seed={}, durable=False,
     ),
     Operation(
         "rename of an unsent file over an open one",
-        rename_over_open, DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=only_draft_before, durable=False,
+        while_open(rename_over), DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False,
     ),
 ]  # fmt: skip

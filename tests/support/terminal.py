@@ -36,8 +36,7 @@ class Terminal:
         assert done.returncode == 0, done.stderr
 
     def type(self, text: str) -> None:
-        done = self.tmux("send-keys", "-l", text)
-        assert done.returncode == 0, done.stderr
+        self.keys("-l", text)
 
     def lines(self, *texts: str) -> None:
         """Types each text and presses Enter after it."""

@@ -11,27 +11,14 @@ import pytest
 from jobfs.emulator import Server, running
 
 
-class Wire:
-    """A small client that sends exactly what a test says."""
+class Wire(httpx.Client):
+    """A small client that sends exactly what a test says; paths are below the job's `workspace_instance`."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.base = f"/api/studio/v1/expert_jobs/{server.job}/workspace_instance"
-        self.http = httpx.Client(
-            base_url=server.url,
-            headers={"Authorization": f"Bearer {server.key}"},
-            timeout=10,
-            trust_env=False,
-        )
-
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        return self.http.get(self.base + path, **more)
-
-    def post(self, path: str, **more: Any) -> httpx.Response:
-        return self.http.post(self.base + path, **more)
-
-    def delete(self, path: str, **more: Any) -> httpx.Response:
-        return self.http.delete(self.base + path, **more)
+        base = f"{server.url}/api/studio/v1/expert_jobs/{server.job}/workspace_instance"
+        key = {"Authorization": f"Bearer {server.key}"}
+        super().__init__(base_url=base, headers=key, timeout=10, trust_env=False)
 
     def create(self, path: str, content: bytes | None = b"", **fields: str) -> httpx.Response:
         """A multipart create; None makes a directory."""
@@ -46,15 +33,13 @@ class Wire:
         """The item of a create that is answered 200."""
         answer = self.create(path, content, **fields)
         assert answer.status_code == 200, answer.text
-        item: dict[str, Any] = answer.json()["data"]["workspaceItem"]
-        return item
+        return dict(answer.json()["data"]["workspaceItem"])
 
     def update(self, item_id: str, **fields: Any) -> httpx.Response:
         return self.post(f"/items/{item_id}", json=fields)
 
     def listed(self, **query: Any) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.get("/items/", params=query).json()["data"]["workspaceItems"]
-        return items
+        return list(self.get("/items/", params=query).json()["data"]["workspaceItems"])
 
     def found(self, path: str) -> list[str]:
         answer = self.get("/items/find", params={"path": path})
@@ -66,10 +51,8 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def shared_wire() -> Iterator[Wire]:
-    with running() as server:
-        wire = Wire(server)
+    with running() as server, Wire(server) as wire:
         yield wire
-        wire.http.close()
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
+"""The control routes, the request log, the job's side, and the server's own life."""
+
 from __future__ import annotations
 
 import hashlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,17 @@ import httpx
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.emulator import EmulatorConfig, Rule, Server, running
+from jobfs.emulator.play import play_step
+from jobfs.errors import UsageError
 
 from .conftest import Wire
 
 
 def control(wire: Wire, method: str, path: str, **more: Any) -> Any:
-    answer = wire.http.request(method, "/_emulator/" + path, headers={"authorization": ""}, **more)
+    answer = wire.request(
+        method, wire.server.url + "/_emulator/" + path, headers={"authorization": ""}, **more
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -23,8 +30,9 @@ def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
     control(wire, "POST", "faults", json={"kind": "hang"})
     rules = control(wire, "PUT", "faults", json=[{"kind": "weather", "rate": 0.1}])
     assert [(rule["kind"], rule["rate"]) for rule in rules] == [("weather", 0.1)]
-    answer = wire.http.put("/_emulator/faults", content=b'[{"kind": "explode"}]')
-    assert answer.status_code == 422
+    assert (
+        wire.put(wire.server.url + "/_emulator/faults", content=b'[{"kind": "explode"}]').status_code == 422
+    )
     assert control(wire, "GET", "faults") == rules
 
 
@@ -36,36 +44,40 @@ def test_the_port_that_carries_the_request_is_closed_for_a_while(wire: Wire, ser
         wire.listed()
     eventually(lambda: server.is_open, "it is open")
     assert (wire.listed(), server.url) == ([], url)
-    answer = wire.http.post("/_emulator/listener", json={"open": False})
+    answer = wire.post(wire.server.url + "/_emulator/listener", json={"open": False})
     assert (answer.status_code, "--control-port" in answer.json()["error"]) == (422, True)
 
 
 def test_a_port_of_its_own_closes_and_opens_the_other(tmp_path: Path) -> None:
-    with running(EmulatorConfig(control_port=0), tmp_path) as server:
-        wire = Wire(server)
-        with httpx.Client(base_url=server.control_url + "/_emulator/", trust_env=False) as other:
-            assert other.get("listener").json() == {"open": True}
-            assert other.post("listener", json={"open": False}).json() == {"open": False}
-            with pytest.raises(httpx.ConnectError):
-                wire.listed()
-            assert other.post("faults", json={"kind": "unavailable", "times": 1}).status_code == 200
-            assert other.post("listener", json={"open": True}).json() == {"open": True}
-            assert wire.get("/items/").status_code == 503
-            assert wire.listed() == []
-            other.post("listener", json={"open": False, "seconds": 0.1})
-            eventually(lambda: server.is_open, "it is open again by itself")
-            other.post("listener", json={"open": False, "seconds": 3600})
-        wire.http.close()
+    with running(EmulatorConfig(control_port=0), tmp_path) as server, Wire(server) as wire:
+        other = server.control_url + "/_emulator/listener"
+        assert httpx.post(other, json={"open": False}).json() == {"open": False}
+        with pytest.raises(httpx.ConnectError):
+            wire.listed()
+        assert httpx.post(other, json={"open": True}).json() == {"open": True}
+        assert wire.listed() == []
+        httpx.post(other, json={"open": False, "seconds": 3600})
 
 
-def test_the_log_is_read_and_reset_without_entries_of_its_own(wire: Wire) -> None:
-    wire.made("f")
-    wire.listed()
-    assert [entry["operation"] for entry in control(wire, "GET", "log")] == ["create", "list"]
-    assert [entry["operation"] for entry in control(wire, "GET", "log?changing=1")] == ["create"]
+def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
+    item = wire.made("f", b"x")
+    wire.update(item["id"], path="g")
+    wire.found("g")
+    wire.delete(f"/items/{item['id']}")
+    wire.get("/nothing")
+    log = wire.server.log
+    assert [(e.method, e.operation, e.status, e.item, e.target) for e in log.entries()] == [
+        ("POST", "create", 200, item["id"], "f"),
+        ("POST", "update", 200, item["id"], "g"),
+        ("GET", "find", 200, "", "g"),
+        ("DELETE", "delete", 200, item["id"], "g"),
+        ("GET", "", 404, "", ""),
+    ]
+    assert (log.entries("find")[0].query, log.count(), log.count("update")) == ("path=g", 5, 1)
+    changing = [entry["operation"] for entry in control(wire, "GET", "log?changing=1")]
+    assert changing == [entry.operation for entry in log.changes()] == ["create", "update", "delete"]
     assert [entry["target"] for entry in control(wire, "GET", "log?operation=create")] == ["f"]
-    assert control(wire, "DELETE", "log") == []
-    assert control(wire, "GET", "log") == []
+    assert control(wire, "DELETE", "log") == control(wire, "GET", "log") == []
 
 
 def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Server) -> None:
@@ -73,13 +85,12 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     first = control(wire, "PUT", files + "d/%C3%BC.txt", content=b"one")
     again = control(wire, "POST", files + "d/%C3%BC.txt", content=b" two")
     assert (first["id"], again["path"]) == (again["id"], "d/ü.txt")
-    assert wire.http.get("/_emulator/" + files + "d/ü.txt").content == b"one two"
+    assert wire.get(wire.server.url + "/_emulator/" + files + "d/ü.txt").content == b"one two"
     items = control(wire, "GET", f"jobs/{server.job}/items")
     assert [item.get("sha256") for item in items] == [None, hashlib.sha256(b"one two").hexdigest()]
     control(wire, "DELETE", files + "d")
     assert server.store.items() == []
     assert control(wire, "POST", f"jobs/{server.job}", json={"status": "completed"})["status"] == "completed"
-    assert control(wire, "GET", "jobs")[0]["status"] == "completed"
     server.store.set_job(status="processing")
 
 
@@ -91,21 +102,62 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
         ("GET", "jobs/test12345678901234567890/files/none", None, 404),
         ("PUT", "log", None, 405),
         ("POST", "behaviour", b'{"find": "regex"}', 422),
-        ("POST", "behaviour", b'{"no_such": 1}', 422),
         ("POST", "behaviour", b"[", 422),
         ("POST", "faults", b"[3]", 422),
-        ("POST", "jobs/test12345678901234567890", b'{"no": 1}', 422),
         ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
     ],
 )
 def test_a_wrong_request_is_answered_with_one_sentence(
     wire: Wire, method: str, path: str, body: Any, status: int
 ) -> None:
-    answer = wire.http.request(method, "/_emulator/" + path, content=body)
-    assert answer.status_code == status
-    assert "\n" not in answer.json()["error"]
+    answer = wire.request(method, wire.server.url + "/_emulator/" + path, content=body)
+    assert (answer.status_code, "\n" in answer.json()["error"]) == (status, False)
+    of_a_page = {"origin": "http://example.org"}
+    assert wire.request(method, wire.server.url + "/_emulator/log", headers=of_a_page).status_code == 403
 
 
-def test_a_page_in_a_browser_is_refused(wire: Wire) -> None:
-    answer = wire.http.delete("/_emulator/log", headers={"origin": "http://example.org"})
-    assert answer.status_code == 403
+def test_the_job_deletes_and_moves_whole_trees(server: Server) -> None:
+    server.store.seed({"a/x": "1", "b/y": "2", "d/e/f": "", "do": ""})
+    server.store.delete("d")
+    server.store.move("a", "b")
+    assert server.store.tree() == {"b": None, "b/x": b"1", "do": b""}
+    with pytest.raises(KeyError):
+        server.store.read("d")
+
+
+def test_a_job_that_plays_appends_rewrites_and_replaces(server: Server) -> None:
+    names = ("logs/run.log", "reports/progress.md", "results/latest.txt")
+    ids = []
+    server.store.set_job(current_step=0, status="queued")
+    for step in range(1, 15):
+        play_step(server.store, step, last=step == 14)
+        ids += [[server.store.item(name).id for name in names]] if step in (7, 14) else []
+    assert [old == new for old, new in zip(*ids, strict=True)] == [True, True, False]
+    assert [path for path in server.store.tree() if "step-" in path] == [
+        f"results/step-{step:05d}.json" for step in (4, 8, 12)
+    ]
+    assert (server.store.job().status, server.store.job().current_step) == ("completed", 14)
+
+
+def test_a_server_goes_down_and_comes_back_with_its_state_and_stops_whatever_hangs(tmp_path: Path) -> None:
+    with running(directory=tmp_path) as server, Wire(server) as wire:
+        wire.made("f", b"x")
+        url = server.url
+        with server.down(), pytest.raises(httpx.ConnectError):
+            wire.listed()
+        assert (server.url, [item["path"] for item in wire.listed()]) == (url, ["f"])
+    config = EmulatorConfig(faults=(Rule("hang", "list"), Rule("late", "create", delay=3600)))
+    with running(config, tmp_path) as server, Wire(server) as wire:
+        assert server.store.tree() == {"f": b"x"}
+        wire.timeout = httpx.Timeout(0.1)
+        for request in (wire.listed, lambda: wire.create("f")):
+            with pytest.raises(httpx.TransportError):
+                request()
+
+
+def test_a_port_in_use_is_one_sentence_and_the_directory_is_free_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = EmulatorConfig(port=taken.getsockname()[1])
+        for _ in range(2):
+            with pytest.raises(UsageError, match="choose another"), running(config, tmp_path):
+                pass

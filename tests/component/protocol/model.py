@@ -11,9 +11,11 @@ replaces or deletes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from jobfs.state.records import TRANSITIONS, Stage, Verb
 
@@ -28,35 +30,12 @@ class Fate(StrEnum):
     RETURN = "return"
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Switches of save/protocol.md, The rules; with one of them off, a mount does what a simpler program would do.
-
-    Where a rule says two things, each has a switch of its own.
-    """
-
-    r1: bool = True
-    r1_young: bool = True
-    r1_renamed: bool = True
-    r2: bool = True
-    r3: bool = True
-    r4: bool = True
-    r5: bool = True
-    r6: bool = True
-    r6_own: bool = True
-    r7_look: bool = True
-    r7_wait: bool = True
-    r8: bool = True
-    r9: bool = True
-    r10: bool = True
-    r10_ours: bool = True
-    r11: bool = True
-    r12: bool = True
-
-    @classmethod
-    def without(cls, *switches: str) -> Rules:
-        """All rules but these."""
-        return cls(**dict.fromkeys(switches, False))
+#: Switches of save/protocol.md, The rules: without one a mount does what a simpler program would do. Where a rule says two
+#: things, each has a switch of its own.
+Rule = Literal[
+    "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r8", "r9", "r10", "r10_ours",
+    "r11", "r12", "",
+]  # fmt: skip
 
 
 class Item(NamedTuple):
@@ -338,3 +317,179 @@ def _wrong_at_rest(world: World) -> str:
     if not world.flipped and world.expected not in ("?", shown):
         return f"T shows {shown or 'nothing'}, not {world.expected or 'nothing'}"
     return ""
+
+
+def recorded(tx: Tx) -> Tx:
+    """What the journal holds of a transaction."""
+    asides = tuple(aside._replace(verdict="") for aside in tx.asides)
+    return Tx(*tx[:10], unlinked=tx.unlinked)._replace(asides=asides)
+
+
+def written(mount: Mount) -> Disk:
+    """The disk after a sync now."""
+    return Disk(tuple(recorded(tx) for tx in mount.txs), mount.tombs)
+
+
+def without_process(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
+    waiting = tuple(
+        tx._replace(
+            unsure=tx.stage is Stage.STAGED,
+            resent=tx.stage is Stage.STAGED,
+            looking=tx.stage is Stage.STAGING and (tx.tid > 0 or tx.direct),
+        )
+        for tx in txs
+        # The unlink of an open file is not recorded.
+        if tx.verb is not Verb.REMOVE
+    )
+    return mount._replace(up=False, txs=waiting, todo=(), base=None, renamed=frozenset())
+
+
+def crash(world: World, number: int) -> World:
+    """The process is killed: the journal stays."""
+    mount = world.mounts[number]
+    return world.with_mount(number, without_process(mount, tuple(recorded(tx) for tx in mount.txs)))
+
+
+#: There before: a file at T, and the source of a rename.
+BOTH = ((TARGET, "o"), (SOURCE, "s"))
+
+
+def scenario(users: list[str], job: str = "", **more: Any) -> Scenario:
+    """What the user of each mount does, one thing after another, and what the job may do, in any order."""
+    return Scenario("", tuple(map(_acts, users)), _acts(job), **more)
+
+
+def _acts(told: str) -> tuple[str, ...]:
+    return tuple(told.split(", ")) if told else ()
+
+
+_BY_NAME = {
+    "a state directory is lost for good": scenario(["open, save u1"], kills=1, wipes=1),
+    "a directory is made where the job creates one": scenario(["mkdir d"], "create", there=(), kills=1),
+    "an open file is removed while the job replaces it": scenario(["remove"], "overwrite, create", kills=1),
+    "a rename over is refused, and so is all that would undo it": scenario(
+        ["open, rename"], "create, overwrite", there=BOTH, kills=1, refusals=1
+    ),
+    "the job overwrites after a promote whose answer was lost": scenario(
+        ["open, save u1, save u2"], "overwrite", losses=1, lost=("done",), losing=("promotes",)
+    ),
+    "the job overwrites within one tick of the server's clock": scenario(
+        ["open, save u1"], "overwrite, overwrite", kills=1, one_tick=True
+    ),
+    "the source of a rename over vanishes": scenario(
+        ["open, rename"], "create, delete source", there=BOTH, kills=1, losses=1
+    ),
+    "power is lost while an aside is deleted late": scenario(
+        ["open, save u1"], "delete, overwrite", powers=1, losses=1, lost=("late",), losing=("deletes",)
+    ),
+    "the job moves the target away during a long upload": scenario(
+        ["open, save u1"], "create, rename", slow=1
+    ),
+    "truncated without a read, on a server where moves change updatedAt": scenario(
+        ["truncate, save u1"], "overwrite, create", kills=1, moves_touch=True
+    ),
+    "a new file that the job creates too": scenario(
+        ["save u1"], "create, overwrite", there=(), kills=1, losses=1
+    ),
+    "a new file straight at its name, on a server that rejects what exists": scenario(
+        ["save u1, unlink"],
+        "create, overwrite, delete",
+        there=(),
+        kills=1,
+        losses=1,
+        losing=("creates", "promotes"),
+        create_replaces=False,
+        known_to_reject=True,
+    ),
+    "unlinked while it is saved": scenario(
+        ["open, save u1, unlink"],
+        "overwrite",
+        kills=1,
+        losses=1,
+        losing=("creates", "sets aside", "promotes"),
+    ),
+    "a promote is carried out late, the job deletes and overwrites": scenario(
+        ["open, save u1, save u2"], "delete, overwrite", losses=1, lost=("late",), losing=("promotes",)
+    ),
+    "a save in place, a kill, a lost answer, the job overwrites and creates": scenario(
+        ["open, save u1"], "create, overwrite", kills=1, losses=1
+    ),
+    "a save in place, a kill, the job deletes, creates and moves away": scenario(
+        ["open, save u1"], "create, delete, rename", kills=1, slow=1
+    ),
+    "a promote is carried out late, when T has been moved away and is saved anew": scenario(
+        ["save u1, move, open, save u2"], there=(), losses=1, lost=("late",), losing=("promotes",)
+    ),
+    "two mounts save one file, an answer is lost": scenario(
+        ["open, save u1", "open, save v1"], losses=1, losing=("sets aside", "promotes")
+    ),
+    "two mounts save one file, a kill": scenario(["open, save u1", "open, save v1"], kills=1),
+    "two mounts save one file, the job overwrites": scenario(["open, save u1", "open, save v1"], "overwrite"),
+}
+SCENARIOS = [replace(each, name=name) for name, each in _BY_NAME.items()]
+
+
+# Everything that can happen is searched, nearest first.
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Step(NamedTuple):
+    """Who does what, and what becomes of it; `outcome` is empty where nothing goes wrong."""
+
+    actor: str
+    act: str
+    outcome: str = ""
+
+    @property
+    def optional(self) -> bool:
+        """True for what may or may not happen: a state where nothing else is left is at rest."""
+        return self.actor in ("job", "fate")
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.act}" + (f" [{self.outcome}]" if self.outcome else "")
+
+
+class Search(NamedTuple, Generic[S]):
+    """What a search saw; `violation` is empty if no state was wrong, else `schedule` leads there."""
+
+    states: int
+    violation: str
+    schedule: tuple[Step, ...]
+    last: S | None
+
+    def story(self) -> str:
+        """The schedule, one step a line."""
+        steps = "\n".join(f"  {number:2} {step}" for number, step in enumerate(self.schedule, 1))
+        return f"{steps}\n  => {self.violation}"
+
+
+def search(
+    start: S, steps: Callable[[S], Iterable[tuple[Step, S]]], wrong: Callable[[S, bool], str], limit: int
+) -> Search[S]:
+    """Visits every state that can be reached from `start`, nearest first, until one is wrong.
+
+    `wrong(state, at_rest)` says what is wrong with a state, "" if nothing.
+    AssertionError after `limit` states: the scenario is too large to be searched whole.
+    """
+    came: dict[S, tuple[Step, S] | None] = {start: None}
+    queue = deque([start])
+    while queue:
+        state = queue.popleft()
+        following = list(steps(state))
+        if what := wrong(state, all(step.optional for step, _ in following)):
+            return Search(len(came), what, _way(came, state), state)
+        for step, new in following:
+            if new not in came:
+                came[new] = (step, state)
+                queue.append(new)
+        assert len(came) <= limit, f"more than {limit} states"
+    return Search(len(came), "", (), None)
+
+
+def _way(came: dict[S, tuple[Step, S] | None], state: S) -> tuple[Step, ...]:
+    way = []
+    while (entry := came[state]) is not None:
+        step, state = entry
+        way.append(step)
+    return tuple(reversed(way))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from jobfs.state.records import Stage, Verb
 
-from .actor import MOUNTS, Run, Steps
-from .explorer import Search, Step, search
-from .finishing import Finishing
 from .model import (
     ELSEWHERE,
     SOURCE,
@@ -15,16 +14,116 @@ from .model import (
     Disk,
     Fate,
     Finding,
+    Item,
     Mount,
     Request,
+    Scenario,
+    Search,
+    Step,
     Tx,
     World,
+    crash,
     execute,
     moved_to,
+    recorded,
+    search,
+    without_process,
+    written,
     wrong,
 )
-from .saving import Saving
-from .surroundings import crash, job_steps, network_steps, power_losses, written
+from .mounted import MOUNTS, Actor, Run, Steps
+
+
+def job_steps(world: World, scenario: Scenario) -> Steps:
+    """The job acts on what it sees at T."""
+    for act in dict.fromkeys(world.job):
+        left = list(world.job)
+        left.remove(act)
+        new = f"j{len(world.job)}"
+        after = _job(world, act, new, tick=not scenario.one_tick)
+        if after is not None:
+            yield Step("job", f"{act}s" if " " not in act else act), after._replace(job=tuple(left))
+
+
+def _job(world: World, act: str, new: str, *, tick: bool) -> World | None:
+    there = world.at(SOURCE if act == "delete source" else TARGET)
+    if act == "create":
+        if there is not None:
+            return None
+        item = Item(world.next_id, TARGET, new)
+        return world._replace(
+            items=(*world.items, item), next_id=world.next_id + 1, owed=world.owed | {new}, expected=new
+        )
+    if there is None:
+        return None
+    rest = tuple(item for item in world.items if item.id != there.id)
+    if act == "overwrite":
+        changed = there._replace(content=new, version=there.version + tick)
+        # Not promised: what is written between our last look and a delete.
+        excused = _about_to_go(world, there.id)
+        return world._replace(
+            items=tuple(changed if item.id == there.id else item for item in world.items),
+            owed=(world.owed - {there.content}) | (set() if excused else {new}),
+            expected="?" if excused else new,
+        )
+    if act in ("delete", "delete source"):
+        expected = world.expected if act == "delete source" else ""
+        return world._replace(items=rest, owed=world.owed - {there.content}, expected=expected)
+    assert act == "rename"
+    if world.at(ELSEWHERE) is not None:
+        return None
+    moved = there._replace(name=ELSEWHERE)
+    # Not promised: a file renamed away between find and set-aside, if it is unchanged.
+    content = frozenset({there.content})
+    excused = _on_its_way(world, there.id)
+    return world._replace(
+        items=tuple(moved if item.id == there.id else item for item in world.items),
+        owed=world.owed - content if excused else world.owed,
+        claimed=world.claimed if excused else world.claimed | content,
+        expected="",
+    )
+
+
+def _on_its_way(world: World, item_id: int) -> bool:
+    found = any(
+        tx.finding is not None and tx.finding.fresh and tx.finding.id == item_id
+        for mount in world.mounts
+        for tx in mount.txs
+    )
+    return found or any(request.id == item_id and request.op == "move" for request in world.late)
+
+
+def _about_to_go(world: World, item_id: int) -> bool:
+    return any(
+        tx.verb is Verb.REMOVE and tx.finding is not None and tx.finding.id == item_id
+        for mount in world.mounts
+        for tx in mount.txs
+    )
+
+
+def network_steps(world: World, scenario: Scenario) -> Steps:
+    """A request whose answer was lost is carried out now, or never."""
+    for number, request in enumerate(world.late):
+        rest = world._replace(late=world.late[:number] + world.late[number + 1 :])
+        after, _ = execute(rest, request, scenario)
+        yield Step("net", f"{request.op} is never carried out"), rest
+        if after != rest:
+            yield Step("net", f"{request.op} is carried out late"), after._replace(flipped=True)
+
+
+def power_losses(world: World, number: int) -> Iterator[tuple[str, World]]:
+    """Only what was synced stays; or the journal stays, and of the local bytes what was synced."""
+    mount = world.mounts[number]
+    world = world._replace(powers=world.powers - 1)
+    synced = {tx.content for tx in mount.disk.txs if tx.local}
+    freed = {tx.content for tx in mount.txs if not tx.local}
+    old = tuple(tx._replace(local=tx.local and tx.content not in freed) for tx in mount.disk.txs)
+    new = tuple(recorded(tx)._replace(local=tx.local and tx.content in synced) for tx in mount.txs)
+    for what, txs, tombs in (("journal lost", old, mount.disk.tombs), ("bytes lost", new, mount.tombs)):
+        kept = {tx.content for tx in txs if tx.local}
+        lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED} - kept
+        after = world.with_mount(number, without_process(mount, txs)._replace(tombs=tombs))
+        yield what, after._replace(owed=world.owed - lost)
 
 
 class Protocol(Run):
@@ -76,7 +175,7 @@ class Protocol(Run):
         return world.with_mount(number, mount._replace(up=True, txs=tuple(txs)))
 
 
-class _Mounted(Saving, Finishing):
+class _Mounted(Actor):
     """A mount that is up."""
 
     def steps(self) -> Steps:
@@ -163,14 +262,14 @@ class _Mounted(Saving, Finishing):
         world = world._replace(
             owed=world.owed - (seen - world.claimed), expected="" if world.expected in seen | {""} else "?"
         )
-        now = self._cancelled(tx) if self._rules.r10 else tx._replace(unlinked=True, unrecorded=True)
+        now = self._cancelled(tx) if self._keeps("r10") else tx._replace(unlinked=True, unrecorded=True)
         yield Step(self._who, "unlinks T"), self._with(world, now)
 
     def _remove(self, tx: Tx) -> Steps:
         """An open file that was unlinked: what the job has written to it since stays."""
         assert tx.base is not None
         item = self._world.item(tx.base.id)
-        if tx.finding is None and self._rules.r7_look:
+        if tx.finding is None and self._keeps("r7_look"):
             same = item is not None and item.name == TARGET and item.version == tx.base.version
             if same:
                 yield self._local("looks at T once more", tx._replace(finding=Finding(tx.base.id)))

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
-from .explorer import Search, Step, search
-from .model import Rules
-
-
-class Stage(StrEnum):
-    """How far rmdir has come."""
-
-    CALLED = "called"
-    LISTED = "seen empty"
-    UNANSWERED = "moved, without an answer"
-    MOVED = "moved away, answered"
-    EMPTY = "seen empty again"
-    FULL = "seen to hold something"
-    ENDED = "ended"
+from .model import Rule, Search, Step, search
 
 
 class Place(NamedTuple):
@@ -31,7 +17,7 @@ class Place(NamedTuple):
 
     name: str = "D"
     inside: frozenset[str] = frozenset()
-    stage: Stage = Stage.CALLED
+    stage: str = "called"
     recorded: bool = False
     again: bool = False
     late: bool = False
@@ -44,10 +30,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Removal:
-    """Everything that can happen to a directory while it is removed."""
+    """R12: all that can happen to a directory D while it is removed, into which the job may put something at any instant."""
 
-    rules: Rules
-    name: str = "an empty directory is removed, the job puts a file into it"
+    without: Rule = ""
 
     def explore(self, limit: int = 20_000) -> Search[Place]:
         """All of it, or the shortest way to a loss."""
@@ -60,7 +45,7 @@ class Removal:
             return f"{', '.join(sorted(place.owed))} is lost"
         if at_rest and place.name == "hidden":
             return "D is left under a hidden name"
-        if at_rest and place.stage is not Stage.ENDED:
+        if at_rest and place.stage != "ended":
             return "the removal never ends"
         return ""
 
@@ -72,14 +57,14 @@ class Removal:
             yield Step("net", "the move is never carried out"), free
             if place.name not in ("", "hidden"):
                 yield Step("net", "the move is carried out late"), free._replace(name="hidden")
-        if place.kills and place.stage is not Stage.ENDED:
+        if place.kills and place.stage != "ended":
             yield Step("fate", "kills one"), self._restarted(place._replace(kills=place.kills - 1))
         yield from self._mount(place)
 
     @staticmethod
     def _restarted(place: Place) -> Place:
         """Without a record the removal was never begun; with one it is looked at again."""
-        return place._replace(stage=Stage.MOVED if place.recorded else Stage.ENDED)
+        return place._replace(stage="moved away, answered" if place.recorded else "ended")
 
     @staticmethod
     def _job(place: Place) -> Iterator[tuple[Step, Place]]:
@@ -92,33 +77,36 @@ class Removal:
             yield Step("job", "makes D again"), place._replace(again=True, job=left)
 
     def _mount(self, place: Place) -> Iterator[tuple[Step, Place]]:
-        if place.stage is Stage.CALLED:
-            found = Stage.ENDED if place.inside else Stage.LISTED
+        if place.stage == "called":
+            found = "ended" if place.inside else "seen empty"
             yield Step("one", "lists D", found), place._replace(stage=found)
-        elif place.stage is Stage.LISTED and not self.rules.r12:
+        elif place.stage == "seen empty" and self.without == "r12":
             yield Step("one", "deletes D"), self._deleted(place)
-        elif place.stage is Stage.LISTED:
+        elif place.stage == "seen empty":
             yield from self._move(place._replace(recorded=True))
-        elif place.stage is Stage.UNANSWERED:
-            yield Step("one", "moves D away again"), place._replace(name="hidden", stage=Stage.MOVED)
-        elif place.stage is Stage.MOVED and not place.late:
+        elif place.stage == "moved, without an answer":
+            yield (
+                Step("one", "moves D away again"),
+                place._replace(name="hidden", stage="moved away, answered"),
+            )
+        elif place.stage == "moved away, answered" and not place.late:
             # After the wait of R7.
             if place.name != "hidden":
-                yield Step("one", "leaves D alone"), place._replace(stage=Stage.ENDED)
+                yield Step("one", "leaves D alone"), place._replace(stage="ended")
                 return
-            found = Stage.FULL if place.inside else Stage.EMPTY
+            found = "seen to hold something" if place.inside else "seen empty again"
             yield Step("one", "lists again", found), place._replace(stage=found)
-        elif place.stage is Stage.EMPTY:
+        elif place.stage == "seen empty again":
             yield Step("one", "deletes D"), self._deleted(place)
-        elif place.stage is Stage.FULL:
+        elif place.stage == "seen to hold something":
             name = "beside" if place.again else "D"
-            yield Step("one", f"gives it back as {name}"), place._replace(name=name, stage=Stage.ENDED)
+            yield Step("one", f"gives it back as {name}"), place._replace(name=name, stage="ended")
 
     def _move(self, place: Place) -> Iterator[tuple[Step, Place]]:
-        moved = place._replace(name="hidden", stage=Stage.MOVED)
+        moved = place._replace(name="hidden", stage="moved away, answered")
         yield Step("one", "moves D away"), moved
         if place.losses:
-            fewer = place._replace(losses=place.losses - 1, stage=Stage.UNANSWERED)
+            fewer = place._replace(losses=place.losses - 1, stage="moved, without an answer")
             yield Step("one", "moves D away", "dropped"), fewer
             yield Step("one", "moves D away", "late"), fewer._replace(late=True)
             yield Step("one", "moves D away", "done"), fewer._replace(name="hidden")
@@ -130,4 +118,4 @@ class Removal:
     @staticmethod
     def _deleted(place: Place) -> Place:
         """The server deletes what is in it, too."""
-        return place._replace(name="", inside=frozenset(), stage=Stage.ENDED)
+        return place._replace(name="", inside=frozenset(), stage="ended")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import random
+import re
 import shutil
 import sqlite3
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach
-from tests.support.serverside import hidden
+from tests.support.serverside import hidden, visible
 
 from jobfs.emulator import EmulatorConfig, Server, running
 from jobfs.state.records import Stage
@@ -29,7 +30,6 @@ from .conditions import Conditions, drawn
 from .contents import Content, Contents
 from .job import Job
 from .ledger import Ledger
-from .story import report
 from .verdict import (
     Verdict,
     drafts_missing,
@@ -42,6 +42,9 @@ from .verdict import (
 )
 from .writer import Writer
 
+#: What a sentence about a violation names.
+_PATH = re.compile(r"[\w./~-]*\b(?:w\d|new|unsent|sed|d\d|n\d)[\w./~-]*")
+_WHO = re.compile(r"(?:w\d|job|seed) #\d+")
 WRITERS = 4
 #: Rounds of one chapter.
 ROUNDS = 6
@@ -144,7 +147,7 @@ class Chapter:
                         violations = self._end(mounted)
                     if violations:
                         tally.violations += violations
-                        tally.reports.append(report(one, violations))
+                        tally.reports.append(one.report(violations))
                         after_round()
                         return True
                     after_round()
@@ -368,6 +371,55 @@ class Round:
             *([] if told else conflicts),
             *(["a file that nobody wrote to was touched"] if touched else []),
         ]
+
+    # -- tell
+
+    def report(self, violations: list[str]) -> str:
+        """What was promised, what was found, and the way there, written to `report.txt`; the part that a person reads first."""
+        words = {match for text in violations for match in [*_PATH.findall(text), *_WHO.findall(text)]}
+        story = [f"{_clock(when)} {text}" for when, text in self.ledger.story]
+        concerned = [
+            line
+            for line in story
+            if any(word in line for word in words) or line[13:].startswith(("mounted", "killed"))
+        ]
+        head = [
+            f"VIOLATION in seed/chapter/round {self.name}",
+            f"conditions: {self.conditions}",
+            *[f"  {text}" for text in violations],
+            "",
+            "what was attempted and kept there:",
+            *[f"  {line}" for line in concerned[-80:]],
+            "",
+            f"all of it, and the requests: {self.chapter.home}",
+        ]
+        requests = [
+            f"{_wall(entry.time)} {entry.operation} {entry.item} {entry.target} {entry.query} -> {entry.status} "
+            f"{entry.fault} ({entry.ms} ms)"
+            for entry in self.server.log.entries()
+        ]
+        tree = [
+            f"{path}: {'a directory' if data is None else self._contents.known(data)}"
+            for path, data in visible(self.server).items()
+        ]
+        parts = {
+            "": head,
+            "the whole story": story,
+            "the server": tree,
+            "requests": requests,
+            "the mount's log": self.mounted.log.splitlines(),
+        }
+        text = "\n".join(f"{title.upper()}\n{chr(10).join(lines)}\n" for title, lines in parts.items())
+        (self.chapter.home / "report.txt").write_text(text)
+        return "\n".join(head)
+
+
+def _clock(monotonic: float) -> str:
+    return _wall(time.time() - time.monotonic() + monotonic)
+
+
+def _wall(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds % 1 * 1000):03}"
 
 
 def _touched(tree: dict[str, Content]) -> dict[str, Content]:

@@ -17,7 +17,6 @@ from .contents import ABSENT, DIRECTORY, Content, Contents
 from .ledger import Claim, Ledger, is_local
 
 _SECOND = re.compile(r"\.(conflict|recovered)-\d{8}T\d{6}Z(-\d+)?")
-_RECOVERED = "recovered"
 
 Tree = Mapping[str, Content]
 
@@ -70,7 +69,11 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
     for path, written in drafts:
         try:
             beside = [root / path, *(root / path).parent.iterdir()]
-            found = [each for each in beside if each == root / path or _origin(root, each) == path]
+            found = [
+                each
+                for each in beside
+                if each == root / path or _recovered(str(each.relative_to(root))) == path
+            ]
             there = [each.read_bytes() for each in found if each.is_file()]
         except OSError:
             continue
@@ -83,14 +86,10 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
     return missing
 
 
-def _origin(root: Path, path: Path) -> str:
-    kept = names.kept_beside(str(path.relative_to(root)))
-    return kept[1] if kept is not None and kept[0] == _RECOVERED else ""
-
-
-def _is_recovered(path: str) -> bool:
+def _recovered(path: str) -> str:
+    """The path of the file of which something was recovered to this one, or ""."""
     kept = names.kept_beside(path)
-    return kept is not None and kept[0] == _RECOVERED
+    return kept[1] if kept is not None and kept[0] == "recovered" else ""
 
 
 class Verdict:
@@ -131,9 +130,7 @@ class Verdict:
         return [
             f"{path}: {content}"
             for path, content in sorted(self._found.items())
-            if content.name.startswith("TORN")
-            and path not in self._ledger.spoiled
-            and not _is_recovered(path)
+            if content.name.startswith("TORN") and path not in self._ledger.spoiled and not _recovered(path)
         ]
 
     def _wrong_places(self) -> list[str]:
@@ -168,7 +165,7 @@ class Verdict:
                 whose = "the job's " if content.by_job else ""
                 lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
             # Killed within three seconds of its rename to a scratch name, a file has both (vfs/semantics.md 4.35).
-            there = [path for path in there if not (_is_recovered(path) or is_local(path))]
+            there = [path for path in there if not (_recovered(path) or is_local(path))]
             if self._conditions.calm and len(there) > 1:
                 lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
         return lost
@@ -201,19 +198,15 @@ class Verdict:
         """Nothing appears that nobody made."""
         strange = []
         for path, content in sorted(self._found.items()):
-            if path in self._ledger.options:
-                continue
-            if self._shown_again(path, content):
+            if path in self._ledger.options or self._shown_again(path, content):
                 continue
             second = _SECOND.search(path)
             if second is None:
                 if not self._conditions.late and not self._ledger.was_disturbed(path):
                     strange.append(f"{path}: {content} appeared from nowhere")
-            elif second[1] == _RECOVERED:
-                kept = names.kept_beside(path)
-                if kept is not None and kept[1] in self._ledger.unclosed:
-                    continue
-                strange.append(f"{path}: {content} was not explained by any record")
+            elif second[1] == "recovered":
+                if _recovered(path) not in self._ledger.unclosed:
+                    strange.append(f"{path}: {content} was not explained by any record")
             elif not (self._conditions.late or self._conditions.doubtful) and not self._ledger.disturbed:
                 strange.append(f"{path}: {content}, a conflict though the job was quiet")
         return strange

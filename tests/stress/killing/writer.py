@@ -21,14 +21,8 @@ from .ledger import BLIND, DEAD, Change, Ledger, is_local
 
 #: Nothing was done, and the job has made it so.
 _REFUSALS = {
-    errno.ENOENT,
-    errno.EEXIST,
-    errno.ENOTEMPTY,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-}
+    errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM,
+}  # fmt: skip
 #: What a file shows at most.
 _WHOLE = 8 << 20
 
@@ -82,6 +76,11 @@ class Writer:
             path
             for path in self.files
             if self.ledger.at(path) == {ABSENT} and self.ledger.usable(path) and self._has_parent(path)
+        ]
+
+    def _directories(self, state: Content) -> list[str]:
+        return [
+            path for path in self.directories if self.ledger.usable(path) and self.ledger.at(path) == {state}
         ]
 
     def _has_parent(self, path: str) -> bool:
@@ -194,25 +193,26 @@ class Writer:
 
     # -- operations
 
-    def _new_file(self) -> None:
-        self._make(self._any_free(), fsync=self._random.random() < 0.3)
-
     def _make(self, path: str | None, *, fsync: bool = False) -> Content | None:
         return self._save(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=fsync) if path else None
 
-    def _save_in_place(self) -> None:
+    def _new_file(self) -> None:
+        self._make(self._any_free(), fsync=self._random.random() < 0.3)
+
+    def _save_again(self, flags: int, text: str, synced: float) -> None:
+        """What is there gets another content; `synced`: the share of fsyncs."""
         if path := self._any_file():
-            self._save(path, os.O_RDWR, "save in place", fsync=self._random.random() < 0.7)
+            fsync = self._random.random() < synced
+            self._save(path, flags, text, fsync=fsync, append=bool(flags & os.O_APPEND))
+
+    def _save_in_place(self) -> None:
+        self._save_again(os.O_RDWR, "save in place", 0.7)
 
     def _truncate_and_write(self) -> None:
-        if path := self._any_file():
-            flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT
-            self._save(path, flags, "truncate and write", fsync=self._random.random() < 0.3)
+        self._save_again(os.O_WRONLY | os.O_TRUNC | os.O_CREAT, "truncate and write", 0.3)
 
     def _append(self) -> None:
-        if path := self._any_file():
-            flags = os.O_RDWR | os.O_APPEND
-            self._save(path, flags, "append", fsync=self._random.random() < 0.4, append=True)
+        self._save_again(os.O_RDWR | os.O_APPEND, "append", 0.4)
 
     def _rename(self, old: str, new: str) -> None:
         change = self.ledger.rename(old, new)
@@ -251,9 +251,7 @@ class Writer:
 
     def _rename_directory(self) -> None:
         """With a file in it that was closed just now."""
-        known = [path for path in self.directories if self.ledger.usable(path)]
-        old = [path for path in known if self.ledger.at(path) == {DIRECTORY}]
-        new = [path for path in known if self.ledger.at(path) == {ABSENT}]
+        old, new = self._directories(DIRECTORY), self._directories(ABSENT)
         if not old or not new:
             return
         source, target = self._random.choice(old), self._random.choice(new)
@@ -286,10 +284,7 @@ class Writer:
         os.close(handle)
 
     def _make_directory(self) -> None:
-        free = [
-            path for path in self.directories if self.ledger.at(path) == {ABSENT} and self.ledger.usable(path)
-        ]
-        if free:
+        if free := self._directories(ABSENT):
             path = self._random.choice(free)
             self._attempt(self.ledger.mkdir(path), lambda: os.mkdir(self.root / path, 0o755))
 
@@ -298,16 +293,10 @@ class Writer:
             options = {path: set(contents) for path, contents in self.ledger.options.items()}
         empty = [
             path
-            for path in self.directories
-            if self.ledger.at(path) == {DIRECTORY}
-            and self.ledger.usable(path)
-            and all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
-        ]
-        # What the last mount did not live to close may be in there, and is not in the ledger.
-        empty = [
-            path
-            for path in empty
-            if not any(is_local(name) or names.kept_beside(name) for name in os.listdir(self.root / path))
+            for path in self._directories(DIRECTORY)
+            if all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
+            # What the last mount did not live to close may be in there, and is not in the ledger.
+            and not any(is_local(name) or names.kept_beside(name) for name in os.listdir(self.root / path))
         ]
         if empty:
             path = self._random.choice(empty)

@@ -1,13 +1,22 @@
-"""The bounds (vfs/semantics.md 6, Bounds): constants, whatever the number of files, saves and hours."""
+"""The bounds (vfs/semantics.md 6, Bounds): constants, whatever the number of files, saves and hours; and what a mount costs
+while it works, read from outside once in a while, with the highest of each kept.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from tests.stress.report import Check, at_most
 
-from .figures import Sample
+from .server import ServerProcess
 
 #: Of a mount, and one more for each file that a program has open.
 DESCRIPTORS = 300
@@ -40,38 +49,144 @@ class Bounds:
     flipped: int = 0
     removed: int = 0
 
-    @property
-    def hidden(self) -> int:
-        """At most, at any moment."""
-        return HIDDEN + min(self.removed, REMOVED)
-
-    @property
-    def descriptors(self) -> int:
-        """At most."""
-        return DESCRIPTORS + self.open_files
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the mount may grow by."""
-        return MEMORY + MEMORY_KNOWN * self.files
-
 
 def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: Bounds) -> list[Check]:
     """The bounds of every workload; `items` are those on the server at rest."""
+    grown, memory = peak.memory - baseline.memory, MEMORY + MEMORY_KNOWN * bounds.files
     return [
-        at_most("descriptors at peak", peak.descriptors, bounds.descriptors),
+        at_most("descriptors at peak", peak.descriptors, DESCRIPTORS + bounds.open_files),
         at_most("descriptors at rest", rest.descriptors, DESCRIPTORS),
         at_most("threads at peak", peak.threads, THREADS),
-        at_most(
-            "MB of memory more than at the start", (peak.memory - baseline.memory) / 1e6, bounds.memory / 1e6
-        ),
-        at_most("hidden items at peak", peak.hidden, bounds.hidden),
+        at_most("MB of memory more than at the start", grown / 1e6, memory / 1e6),
+        at_most("hidden items at peak", peak.hidden, HIDDEN + min(bounds.removed, REMOVED)),
         at_most("hidden items at rest", rest.hidden, 0),
         at_most("conflict copies", peak.conflicts, bounds.conflicts),
         at_most("unsent rows at rest", rest.unsent, 0),
         at_most("local bytes at rest", rest.local_bytes, 0),
         *[at_most(f"rows of {name} at rest", rows, items + ROWS) for name, rows in rest.tables.items()],
     ]
+
+
+#: How many rows of the journal mean that something is not sent, or not cleaned up, yet.
+_UNSENT = """
+SELECT (SELECT count(*) FROM change)
+    + (SELECT count(*) FROM file WHERE record ->> 'generation' AND record ->> 'stays' IS NOT 1)
+"""
+#: Patterns of paths on the server: hidden names, second versions (names.py).
+_HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"
+
+
+@dataclass
+class Sample:
+    """Descriptors, threads and resident bytes of the mount; rows of its journal by table, files and bytes it keeps
+    unsent; on the server hidden items and conflict copies."""
+
+    descriptors: int = 0
+    threads: int = 0
+    memory: int = 0
+    unsent: int = 0
+    local_files: int = 0
+    local_bytes: int = 0
+    hidden: int = 0
+    conflicts: int = 0
+    tables: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def at_rest(self) -> bool:
+        """Everything is sent and cleaned up."""
+        return not (self.unsent or self.local_files or self.hidden)
+
+    def highest(self, other: Sample) -> Sample:
+        """Of each number the greater one."""
+        numbers = {
+            part.name: max(getattr(self, part.name), getattr(other, part.name))
+            for part in fields(self)
+            if part.name != "tables"
+        }
+        return Sample(**numbers, tables=self.tables | other.tables)
+
+    def __str__(self) -> str:
+        rows = ", ".join(f"{count} {name}" for name, count in self.tables.items() if count)
+        return (
+            f"{self.descriptors} descriptors, {self.threads} threads, {self.memory / 1e6:.0f} MB, rows: {rows or 'none'}, "
+            f"{self.local_files} local files of {self.local_bytes} bytes, {self.hidden} hidden, {self.conflicts} conflicts"
+        )
+
+
+class Sampler:
+    """Takes a sample every `pause` seconds in a thread of its own, from `start` to `stop`.
+
+    `process` tells the mount's process id, or None while there is none; `state` is its state directory. What can't be read at
+    that moment (the server's disk while it starts, a process that has just ended) keeps the last value.
+    """
+
+    def __init__(
+        self, server: ServerProcess, state: Path, process: Callable[[], int | None], pause: float
+    ) -> None:
+        self._server, self._state, self._process, self._pause = server, state, process, pause
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.now = Sample()
+        self.peak = Sample()
+
+    def start(self) -> None:
+        """Begins to take samples."""
+        self.take()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes no more of them."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._pause):
+            self.take()
+
+    def take(self) -> Sample:
+        """A sample of this moment."""
+        with self._lock:
+            sample = replace(self.now)
+            self._of_process(sample)
+            self._of_state(sample)
+            with suppress(sqlite3.Error):
+                sample.hidden, sample.conflicts = self._server.count(_HIDDEN, _CONFLICT)
+            self.now, self.peak = sample, self.peak.highest(sample)
+            return sample
+
+    def _of_process(self, sample: Sample) -> None:
+        pid = self._process()
+        if pid is None:
+            return
+        with suppress(OSError, TypeError):
+            sample.descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+            status = Path(f"/proc/{pid}/status").read_text()
+            sample.threads = int(re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
+            sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+
+    def _of_state(self, sample: Sample) -> None:
+        sample.tables, sample.unsent = Counter(), 0
+        for journal in self._state.glob("*/*/journal.db"):
+            with suppress(sqlite3.Error):
+                rows, unsent = rows_in(journal)
+                sample.unsent += unsent
+                sample.tables.update(rows)
+        sizes = []
+        for path in self._state.glob("*/*/bytes/*"):
+            with suppress(OSError):
+                sizes.append(path.stat().st_size)
+        sample.local_files, sample.local_bytes = len(sizes), sum(sizes)
+
+
+def rows_in(journal: Path) -> tuple[dict[str, int], int]:
+    """How many rows each table has, and how many of all are unsent. Raises sqlite3.Error if it can't be read now."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=1)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
+        return rows, db.execute(_UNSENT).fetchone()[0]
 
 
 #: The columns of the report: the title with the bounds, and what a sample shows there.

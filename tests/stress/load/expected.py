@@ -34,20 +34,15 @@ class Expected:
         self._lock = threading.Lock()
         self._states: dict[str, list[State]] = {}
 
-    def put(self, path: str, state: State) -> None:
-        """Acknowledged: this and nothing else is there now."""
+    def put(self, path: str, *states: State) -> None:
+        """Acknowledged: one of these and nothing else is there now."""
         with self._lock:
-            self._states[path] = [state]
+            self._states[path] = list(states)
 
     def put_all(self, tree: Mapping[str, State]) -> None:
         """The same for many."""
         with self._lock:
             self._states.update({path: [state] for path, state in tree.items()})
-
-    def set(self, path: str, states: list[State]) -> None:
-        """One of these is there now."""
-        with self._lock:
-            self._states[path] = list(states)
 
     def doubt(self, path: str, state: State) -> None:
         """A call failed: this may be there now, or what was."""

@@ -68,7 +68,11 @@ class ServerProcess:
             "seed": self._seed,
             "control-port": 0,
         }
-        flags = [str(word) for name, value in {**given, **switches}.items() for word in (_flag(name), value)]
+        flags = [
+            str(word)
+            for name, value in {**given, **switches}.items()
+            for word in (f"--{name.replace('_', '-')}", value)
+        ]
         read, write = os.pipe()
         try:
             with (self._home / "server.log").open("ab") as stderr:
@@ -161,7 +165,3 @@ class ServerProcess:
     def content(self, row: Row) -> bytes:
         """The bytes of a file."""
         return (self._directory / "content" / row.blob[:2] / row.blob).read_bytes()
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

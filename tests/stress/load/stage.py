@@ -27,10 +27,9 @@ from tests.support.waiting import PATIENCE
 
 from jobfs.emulator import Server
 
-from .bounds import COLUMNS, ROWS, Bounds, standing
+from .bounds import COLUMNS, ROWS, Bounds, Sample, Sampler, standing
 from .calls import Calls, listed
 from .expected import Expected, found_on
-from .figures import Sample, Sampler
 from .server import ServerProcess
 
 #: What a login shell has, soft and hard.
@@ -44,12 +43,6 @@ _PRUNING = 30.0
 
 #: Seconds that `jobfs umount` may take once all is sent; that calls get to return after their mount was killed.
 _UMOUNT, _RETURN = 10.0, 10.0
-
-
-def limited(home: Path) -> ForkServer:
-    """A process that forks mounts with the descriptors of a shell."""
-    home.mkdir(parents=True, exist_ok=True)
-    return ForkServer(home, descriptors=DESCRIPTORS)
 
 
 class Stage:

@@ -146,7 +146,7 @@ class _User:
         self._expected.doubt(old, ABSENT)
         with self._calls.of("rename", local=False):
             os.rename(self._at(old), self._at(new))
-        self._expected.set(new, states)
+        self._expected.put(new, *states)
         self._expected.forget(old)
 
     def _unlink(self, path: str) -> None:

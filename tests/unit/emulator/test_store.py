@@ -1,76 +1,149 @@
+"""What the local server keeps: its directory, its key, and items under any order of requests."""
+
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from jobfs.emulator import DEFAULT_JOB, JobSide
+from jobfs.emulator import DEFAULT_JOB, Behaviour, JobSide, StoredItem
+from jobfs.emulator.index import Index
+from jobfs.emulator.keys import find_key, keep_key
+from jobfs.emulator.records import DIRECTORY, FILE, Missing, Refused, parent
 from jobfs.emulator.store import Store
 from jobfs.errors import UsageError
 
 
-def contents(directory: Path) -> list[str]:
-    return [name for _, _, names in os.walk(directory / "content") for name in names]
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.close()
 
 
-def test_items_contents_and_job_survive_a_restart(tmp_path: Path) -> None:
+def contents(directory: Path) -> int:
+    return len(list(directory.glob("content/*/*")))
+
+
+def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(tmp_path: Path) -> None:
     store = Store(tmp_path)
     side = JobSide(store.add_job(DEFAULT_JOB))
     side.seed({"a/b.txt": "one", "\ud800 hostile": b"", "n\0ul": b""})
     side.set_job(status="completed", current_step=7)
-    before = side.items()
-    store.close()
-    store = Store(tmp_path)
-    side = JobSide(store.workspaces[DEFAULT_JOB])
-    assert side.items() == before
-    assert side.read("a/b.txt") == b"one"
-    assert (side.job().status, side.job().current_step) == ("completed", 7)
-    store.close()
-
-
-def test_a_content_that_no_item_names_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    JobSide(store.add_job(DEFAULT_JOB)).seed({"kept": "x"})
-    left = store.new_blob()
+    before, left = side.items(), store.new_blob()
     left.write(b"never committed")
     left.close()
     store.close()
-    assert len(contents(tmp_path)) == 2
-    Store(tmp_path).close()
-    assert len(contents(tmp_path)) == 1
-
-
-def test_a_replaced_content_goes_but_a_reader_keeps_it(tmp_path: Path) -> None:
+    assert contents(tmp_path) == 4
     store = Store(tmp_path)
-    workspace = store.add_job(DEFAULT_JOB)
-    side = JobSide(workspace)
+    side = JobSide(store.workspaces[DEFAULT_JOB])
+    assert (side.items(), side.read("a/b.txt")) == (before, b"one")
+    assert (side.job().status, side.job().current_step) == ("completed", 7)
+    assert contents(tmp_path) == 3
+    store.close()
+
+
+def test_a_replaced_content_goes_but_a_reader_keeps_it(store: Store) -> None:
+    side = JobSide(store.add_job(DEFAULT_JOB))
     item = side.write("f", "old")
-    _, fd = workspace.open_content(item.id)
+    _, fd = store.workspaces[DEFAULT_JOB].open_content(item.id)
     side.write("f", "new")
     assert os.read(fd, 10) == b"old"
     os.close(fd)
-    assert len(contents(tmp_path)) == 1
-    store.close()
+    assert contents(store.directory) == 1
 
 
-def test_the_clock_never_says_the_same_twice(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_the_clock_never_says_the_same_twice(store: Store) -> None:
     moments = [store.now_us() for _ in range(2000)]
     assert moments == sorted(set(moments))
-    store.close()
 
 
-def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_directory_in_use_or_with_a_damaged_database_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="in use"):
-        Store(tmp_path)
-    store.close()
-    Store(tmp_path).close()
-
-
-def test_a_damaged_database_is_refused_and_the_directory_is_free_again(tmp_path: Path) -> None:
-    (tmp_path / "items.db").write_text("this is no database, " * 99)
-    for _ in range(2):
+        Store(store.directory)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/items.db").write_text("this is no database, " * 99)
+    for _ in range(2):  # it is free again
         with pytest.raises(UsageError, match="no usable state"):
-            Store(tmp_path)
+            Store(tmp_path / "damaged")
+
+
+def test_a_new_key_is_shown_once_and_found_again_and_a_given_one_is_not_shown(tmp_path: Path) -> None:
+    new = find_key(tmp_path, None, None)
+    assert new.key in new.source
+    keep_key(new)
+    assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
+    again = find_key(tmp_path, None, None)
+    assert (again.key, again.key in again.source) == (new.key, False)
+    assert find_key(tmp_path, "given", None) == ("given", "as given", None)
+    for content, key in ((b"from-a-file\n", "from-a-file"), (b" \n", ""), (b"\xff", "")):
+        (tmp_path / "k").write_bytes(content)
+        if key:
+            assert find_key(tmp_path, None, tmp_path / "k").key == key
+        else:
+            with pytest.raises(UsageError, match="key file"):
+                find_key(tmp_path, None, tmp_path / "k")
+
+
+def index_of(*items: tuple[str, str, int]) -> Index:
+    """Items with an id, a lifecycle and a moment, all at one path."""
+    index = Index()
+    for item_id, lifecycle, moment in items:
+        index.put(StoredItem(item_id, "file", "p", "user", lifecycle, "readWrite", moment, moment))
+    return index
+
+
+def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> None:
+    index = index_of(("own", "expertJob", 1), ("older", "expertJob", 0), ("default", "application", 9))
+    shown = index.shown("p")
+    assert shown is not None
+    assert shown.id == "own"
+
+
+def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
+    index = index_of(*((str(number), "expertJob", 0) for number in range(40)))
+    unstable, chance = Behaviour(list_order="unstable"), random.Random(0)
+    rounds = [[int(one.id) for one in index.ordered(unstable, chance)] for _ in range(5)]
+    assert len({tuple(order) for order in rounds}) > 1
+    for order in rounds:
+        assert sorted(order) == list(range(40))
+        assert all(abs(place - number) < 4 for place, number in enumerate(order))
+
+
+PATHS = st.sampled_from(["a", "b", "a/b", "a/c", "a/b/c", "b/a"])
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["file", "directory", "move", "delete"]), PATHS, PATHS), max_size=25
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.sampled_from(["reject", "overwrite"]))
+def test_a_tree_made_by_requests_is_a_tree(
+    store: Store, steps: list[tuple[str, str, str]], existing: str
+) -> None:
+    store.behaviour = Behaviour().changed(create_existing=existing)
+    workspace = store.add_job(DEFAULT_JOB)
+    side = JobSide(workspace)
+    side.clear()
+    for operation, path, other in steps:
+        here = side.at(path)
+        with suppress(Refused, Missing):
+            if operation == "file":
+                blob = store.new_blob()
+                blob.close()
+                workspace.create(FILE, path, "readWrite", blob.name, 0)
+            elif operation == "directory":
+                workspace.create(DIRECTORY, path, "readWrite")
+            elif operation == "move" and here:
+                workspace.update(here[0].id, other, None, None)
+            elif here:
+                workspace.delete(here[0].id)
+        kinds = {item.path: item.is_dir for item in side.items()}
+        assert len(side.items()) == len(kinds)
+        assert all(kinds[parent(path)] for path in kinds if parent(path))

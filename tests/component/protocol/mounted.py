@@ -1,0 +1,478 @@
+"""How a mount acts: one step is a request, with what is written to the journal before and after it.
+
+A request can lose its answer (dropped, done, or done late), and the process can die before or after the server has done it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from jobfs.state.records import Stage, Verb
+
+from .model import (
+    BESIDE,
+    NOT_FOUND,
+    SOURCE,
+    TARGET,
+    Aside,
+    Base,
+    Fate,
+    Finding,
+    Item,
+    Request,
+    Rule,
+    Scenario,
+    Step,
+    Tx,
+    World,
+    crash,
+    execute,
+    hidden,
+    hidden_name,
+    moved_to,
+    written,
+)
+
+Steps = Iterator[tuple[Step, World]]
+MOUNTS = ("one", "two")
+
+
+class Run:
+    """One scenario, `without` a rule or with all; `taken`, `verbs`, `fates`: what of the code's own was seen so far."""
+
+    def __init__(self, scenario: Scenario, without: Rule = "") -> None:
+        self.scenario = scenario
+        self.without = without
+        self.taken: set[tuple[Stage, Stage]] = set()
+        self.verbs: set[Verb] = set()
+        self.fates: set[Fate] = set()
+
+
+class Actor:
+    """One mount in one state of the world."""
+
+    def __init__(self, run: Run, world: World, number: int) -> None:
+        self._run = run
+        self._scenario = run.scenario
+        self._world = world
+        self._number = number
+        self._mount = world.mounts[number]
+        self._who = MOUNTS[number]
+        #: Of the transaction that acts.
+        self._index = 0
+
+    def _keeps(self, rule: Rule) -> bool:
+        return rule != self._run.without
+
+    def _local(self, act: str, tx: Tx | None, outcome: str = "") -> tuple[Step, World]:
+        """A step without a changing request: the transaction becomes `tx`."""
+        return Step(self._who, act, outcome), self._world.with_tx(self._number, self._index, tx)
+
+    def _become(self, tx: Tx, stage: Stage) -> Tx:
+        return moved_to(tx, stage, self._run.taken)
+
+    def _send(
+        self,
+        act: str,
+        request: Request,
+        before: World,
+        answered: Callable[[World, Item | str], World],
+        lost: Callable[[World], World] | None,
+    ) -> Steps:
+        """A request sent in the world `before` (journal written): answered, lost, or the last thing this process did."""
+        request = request._replace(by=self._number)
+        after, answer = execute(before, request, self._scenario)
+        yield Step(self._who, act, answer if isinstance(answer, str) else ""), answered(after, answer)
+        losing = before.losses and lost and any(part in act for part in self._scenario.losing)
+        if losing and lost:
+            fewer = before._replace(losses=before.losses - 1)
+            ways = {
+                "dropped": fewer,
+                "done": execute(fewer, request, self._scenario)[0],
+                "late": fewer._replace(late=(*fewer.late, request)),
+            }
+            for way in self._scenario.lost:
+                yield Step(self._who, act, way), lost(ways[way])
+        if before.kills:
+            yield Step(self._who, act, "killed before"), self._killed(before)
+            yield Step(self._who, act, "killed after"), self._killed(after)
+            if losing and "late" in self._scenario.lost:
+                late = before._replace(losses=before.losses - 1, late=(*before.late, request))
+                yield Step(self._who, act, "killed, late"), self._killed(late)
+
+    def _killed(self, world: World) -> World:
+        return crash(world._replace(kills=world.kills - 1), self._number)
+
+    def _with(self, world: World, tx: Tx | None) -> World:
+        return world.with_tx(self._number, self._index, tx)
+
+    def _synced(self, world: World) -> World:
+        """The (S) of the protocol; worth a state only where power can be lost."""
+        if not world.powers:
+            return world
+        mount = world.mounts[self._number]
+        return world.with_mount(self._number, mount._replace(disk=written(mount)))
+
+    def _unanswered(self, item_id: int) -> bool:
+        """True while a request of this mount on the item may still be carried out."""
+        return any(request.id == item_id and request.by == self._number for request in self._world.late)
+
+    def _begin_undo(self, tx: Tx) -> Tx:
+        order = [aside.id for aside in tx.asides]
+        return tx._replace(undoing=tuple(reversed(order)) if self._keeps("r11") else tuple(order))
+
+    # -- the first half of a save (save/protocol.md, The steps): staging
+
+    def _staging(self, tx: Tx) -> Steps:
+        if not tx.local and tx.verb is Verb.PUT and (tx.direct or not tx.looking):
+            yield self._local("has no bytes to send", self._begin_undo(tx))
+            return
+        if tx.looking and tx.direct:
+            yield self._look_for_direct(tx)
+            return
+        if tx.looking:
+            found = self._world.at(hidden_name(self._number, "h", tx.tid))
+            if found is None:
+                yield self._local("finds nothing staged", tx._replace(tid=0, looking=False))
+            else:
+                yield self._local("finds the staged item", self._has_staged(tx, found))
+            return
+        if tx.finding is None:
+            yield self._find(tx)
+        elif tx.finding.fresh and self._world.slow:
+            yield (
+                Step("fate", f"makes the upload of {self._who} long"),
+                self._with(self._world, tx._replace(finding=tx.finding._replace(fresh=False)))._replace(
+                    slow=self._world.slow - 1
+                ),
+            )
+        straight = self._scenario.known_to_reject and tx.base is None and not (tx.tid or tx.taken)
+        if straight and tx.verb is Verb.PUT:
+            yield from self._create_direct(tx)
+        else:
+            yield from self._create(tx)
+
+    def _create_direct(self, tx: Tx) -> Steps:
+        """R9: straight to T, on a server that is known to reject a create at an existing path."""
+        sent = tx._replace(direct=True)
+
+        def answered(world: World, answer: Item | str) -> World:
+            if isinstance(answer, Item):
+                placed = self._become(sent._replace(staged=answer.id), Stage.STAGED)
+                return self._promoted(world, placed)
+            if sent.resent:
+                return self._with(world, sent._replace(looking=True))
+            return self._with(world, sent._replace(direct=False, taken=True, finding=None))
+
+        def lost(world: World) -> World:
+            return self._with(world, sent._replace(looking=True, resent=True))
+
+        request = Request("create", 0, TARGET, tx.content)
+        before = self._with(self._world, sent)
+        yield from self._send("creates T straight", request, before, answered, lost)
+
+    def _look_for_direct(self, tx: Tx) -> tuple[Step, World]:
+        there = self._world.at(TARGET)
+        if there is None:
+            return self._local("finds nothing at T", tx._replace(looking=False, resent=True))
+        if there.content != tx.content:
+            other = tx._replace(direct=False, looking=False, resent=False, taken=True, finding=None)
+            return self._local("finds another at T", other)
+        placed = self._become(tx._replace(staged=there.id), Stage.STAGED)
+        return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed)
+
+    def _find(self, tx: Tx) -> tuple[Step, World]:
+        there = self._world.at(TARGET)
+        finding = Finding(there.id, there.version) if there else Finding(0)
+        if tx.base and not tx.base.read and tx.base[:2] == finding[:2]:
+            # R1: where its bytes are not known they are downloaded while H is staged.
+            tx = tx._replace(base=tx.base._replace(read=True))
+        return self._local("finds T", tx._replace(finding=finding))
+
+    def _create(self, tx: Tx) -> Steps:
+        mount, number = self._mount, self._number
+        tid = mount.next_tid
+        tx = tx._replace(tid=tid)
+        mount = mount._replace(next_tid=tid + 1, tombs=mount.tombs | {tid})
+        before = self._with(self._world.with_mount(number, mount), tx)
+        name = hidden_name(number, "h", tid)
+        act = "creates H"
+        free = tx.base is None and tx.finding is not None and not tx.finding.id
+        if not self._keeps("r9") and free and tx.verb is Verb.PUT:
+            name, act = TARGET, "creates T directly"
+
+        def answered(world: World, answer: Item | str) -> World:
+            assert isinstance(answer, Item)
+            return self._with(world, self._has_staged(tx, answer))
+
+        def lost(world: World) -> World:
+            return self._with(world, tx._replace(looking=True))
+
+        yield from self._send(act, Request("create", 0, name, tx.content), before, answered, lost)
+
+    def _has_staged(self, tx: Tx, item: Item) -> Tx:
+        tx = tx._replace(staged=item.id, looking=False, unsure=False)
+        if item.name == TARGET:
+            tx = tx._replace(finding=None)
+        return self._become(tx, Stage.STAGED)
+
+    # -- set aside and promote
+
+    def _staged(self, tx: Tx) -> Steps:
+        if tx.unsure:
+            yield self._look_at_staged(tx)
+        elif tx.asking:
+            yield self._look_at_aside(tx)
+        elif tx.finding is None:
+            yield self._find(tx)
+        elif tx.finding.id == tx.staged:
+            yield Step(self._who, "sees H at T"), self._promoted(self._world, tx)
+        elif tx.finding.id and tx.verb is Verb.MKDIR:
+            yield self._local("gives up: T exists", self._become(tx, Stage.CANCELLED))
+        elif tx.finding.id and self._keeps("r8") and not tx.finding.fresh:
+            yield self._local("knows that what it found is old", tx._replace(finding=None))
+        elif tx.finding.id:
+            yield from self._set_aside(tx, tx.finding)
+        else:
+            yield from self._promote(tx)
+
+    def _look_at_staged(self, tx: Tx) -> tuple[Step, World]:
+        """R6: a lost promote is judged by getting H."""
+        item = self._world.item(tx.staged)
+        if not self._keeps("r6"):
+            there = self._world.at(TARGET)
+            if there is not None and there.id != (tx.base.id if tx.base else 0):
+                return Step(self._who, "takes what is at T for H"), self._promoted(self._world, tx)
+            return self._local("finds T as it was", tx._replace(unsure=False))
+        if item is None:
+            return self._local("gets no H", self._staged_gone(tx))
+        own = hidden_name(self._number, "h", tx.tid)
+        if item.name in (SOURCE, own) or (hidden(item.name) and not self._keeps("r6_own")):
+            return self._local("gets H, not promoted", tx._replace(unsure=False, finding=None))
+        return Step(self._who, "gets H, promoted"), self._promoted(self._world, tx)
+
+    def _look_at_aside(self, tx: Tx) -> tuple[Step, World]:
+        item = self._world.item(tx.asking)
+        names = {aside.name for aside in tx.asides}
+        finding = Finding(0) if item is not None and item.name in names else None
+        return self._local("gets the item it set aside", tx._replace(asking=0, finding=finding))
+
+    def _set_aside(self, tx: Tx, finding: Finding) -> Steps:
+        mount = self._mount
+        aside = next((aside for aside in tx.asides if aside.id == finding.id), None)
+        if aside is None:
+            same = tx.base is not None and (finding.id, finding.version) == tx.base[:2]
+            aside = Aside(finding.id, hidden_name(self._number, "a", mount.next_tid), found_base=same)
+            mount = mount._replace(next_tid=mount.next_tid + 1)
+            tx = tx._replace(asides=(*tx.asides, aside))
+        before = self._synced(self._with(self._world.with_mount(self._number, mount), tx))
+
+        def answered(world: World, answer: Item | str) -> World:
+            if isinstance(answer, Item):
+                return self._with(world, tx._replace(finding=Finding(0)))
+            left = tuple(other for other in tx.asides if other.id != finding.id)
+            return self._with(world, tx._replace(finding=None, asides=left))
+
+        def lost(world: World) -> World:
+            return self._with(world, tx._replace(asking=finding.id, finding=None))
+
+        yield from self._send("sets aside", Request("move", finding.id, aside.name), before, answered, lost)
+
+    def _promote(self, tx: Tx) -> Steps:
+        def answered(world: World, answer: Item | str) -> World:
+            if isinstance(answer, Item):
+                return self._promoted(world, tx)
+            if answer == NOT_FOUND:
+                return self._with(world, self._staged_gone(tx))
+            if not self._keeps("r5") and tx.verb is not Verb.MKDIR:
+                return self._with(world, self._begin_undo(tx))
+            return self._with(world, tx._replace(finding=None))
+
+        def lost(world: World) -> World:
+            return self._with(world, tx._replace(unsure=True, resent=True, finding=None))
+
+        silent = tx.unlinked or tx.verb is Verb.MKDIR
+        frees = () if silent else (tx.base.content if tx.base else "",)
+        request = Request("move", tx.staged, TARGET, promotes=frees)
+        yield from self._send("promotes", request, self._world, answered, lost)
+
+    def _promoted(self, world: World, tx: Tx) -> World:
+        """R2: what was placed here is told by its bytes, whatever its `updatedAt`."""
+        mount, item = world.mounts[self._number], world.item(tx.staged)
+        base = Base(tx.staged, 0 if self._keeps("r2") or item is None else item.version, tx.content)
+        tx = self._become(tx, Stage.PLACED)._replace(finding=None, unsure=False, resent=False, asking=0)
+        return self._with(world.with_mount(self._number, mount._replace(base=base)), tx)
+
+    def _staged_gone(self, tx: Tx) -> Tx:
+        if not tx.local:
+            return self._begin_undo(tx)
+        tx = self._become(tx, Stage.STAGING)
+        return tx._replace(tid=0, staged=0, unsure=False, resent=False, finding=None)
+
+    # -- what ends a transaction: undo
+
+    def _undo(self, tx: Tx) -> Steps:
+        assert tx.undoing is not None
+        if not tx.undoing:
+            if tx.verb is Verb.PUT and self._world.item(tx.staged) is not None:
+                yield from self._send(
+                    "discards H",
+                    Request("delete", tx.staged),
+                    self._world,
+                    lambda world, _: world,
+                    lambda world: world,
+                )
+                return
+            tx = self._become(tx, Stage.DONE)
+            # Bytes that are here stay, as refused.
+            failed = tx._replace(refused=True, asides=(), undoing=None) if tx.local else None
+            yield self._local("has undone it", failed)
+            return
+        first, rest = tx.undoing[0], tx.undoing[1:]
+        item = self._world.item(first)
+        mine = next(aside for aside in tx.asides if aside.id == first)
+        if item is None or item.name != mine.name:
+            yield self._local("leaves an item alone", tx._replace(undoing=rest))
+            return
+        name = TARGET if self._world.at(TARGET) is None else BESIDE
+        yield from self._send(
+            f"gives back to {name}",
+            Request("move", first, name),
+            self._world,
+            lambda world, answer: self._with(world, tx._replace(undoing=rest)),
+            lambda world: self._with(world, tx._replace(undoing=None, unsure=True)),
+        )
+
+    # -- judging
+
+    def _promoted_steps(self, tx: Tx) -> Steps:
+        if not tx.safe:
+            yield self._make_safe(tx, tx._replace(safe=True, local=False, looking=False))
+            return
+        yield from self._judge_or_end(tx)
+
+    def _make_safe(self, tx: Tx, after: Tx) -> tuple[Step, World]:
+        """R3: on the disk before local bytes are freed and before the first delete."""
+        world = self._with(self._world, after)
+        if self._keeps("r3"):
+            return Step(self._who, f"syncs {tx.stage}"), self._synced(world)
+        return Step(self._who, "frees the local bytes"), world
+
+    def _judge_or_end(self, tx: Tx) -> Steps:
+        if not tx.asides:
+            self._become(tx, Stage.DONE)
+            yield self._local("is done", None)
+            return
+        if tx.stage is Stage.CANCELLED and self._keeps("r11"):
+            newest = sorted(tx.asides, key=lambda aside: int(aside.name[2:]), reverse=True)
+            tx = tx._replace(asides=tuple(newest))
+        aside = tx.asides[0]
+        if aside.verdict:
+            yield from self._carry_out(tx, aside)
+            return
+        if self._keeps("r7_wait") and self._unanswered(aside.id):
+            return
+        item = self._world.item(aside.id)
+        if item is None or (self._keeps("r7_look") and item.name != aside.name):
+            yield self._local("forgets an aside", tx._replace(asides=tx.asides[1:]))
+            return
+        verdict = "delete" if self._ours(tx, aside, item) else "keep"
+        judged = aside._replace(verdict=verdict)
+        yield self._local("judges", tx._replace(asides=(judged, *tx.asides[1:])), verdict)
+
+    def _ours(self, tx: Tx, aside: Aside, item: Item) -> bool:
+        """R1: by content, after the move."""
+        if aside.fate is not Fate.CHECK:
+            return False
+        if not self._keeps("r1"):
+            return aside.found_base
+        if self._keeps("r1_renamed") and item.id in self._mount.renamed:
+            return False
+        read = tx.base is not None and tx.base.read and item.content == tx.base.content
+        if read or item.content == tx.content:
+            return True
+        same_version = tx.base is not None and (item.id, item.version) == tx.base[:2]
+        young = self._scenario.one_tick and self._keeps("r1_young")
+        return same_version and not (self._scenario.moves_touch or young)
+
+    def _carry_out(self, tx: Tx, aside: Aside) -> Steps:
+        rest = tx._replace(asides=tx.asides[1:])
+        again = tx._replace(asides=(aside._replace(verdict=""), *tx.asides[1:]))
+        if aside.verdict == "delete":
+            act, request = "deletes an aside", Request("delete", aside.id)
+        elif aside.fate is Fate.RETURN and self._world.at(TARGET) is None:
+            act, request = "gives an aside back", Request("move", aside.id, TARGET)
+        else:
+            act, request = "keeps an aside beside", Request("move", aside.id, BESIDE)
+        yield from self._send(
+            act,
+            request,
+            self._world,
+            lambda world, answer: self._with(world, rest),
+            lambda world: self._with(world, again),
+        )
+
+    # -- cancelled
+
+    def _cancelled_steps(self, tx: Tx) -> Steps:
+        if not tx.safe:
+            after = tx._replace(safe=True, looking=False, finding=None, asking=0)
+            yield self._make_safe(tx, after)
+        elif tx.verb is Verb.PUT and tx.taken_back == 2:
+            # Its name is free: what was set aside holds up nothing else there.
+            after = self._become(tx, Stage.PLACED)._replace(local=False)
+            yield self._local("has taken it back", after)
+        elif tx.verb is Verb.MOVE or tx.taken_back == 2:
+            yield from self._judge_or_end(tx._replace(local=False))
+        else:
+            yield from self._take_back(tx)
+
+    def _take_back(self, tx: Tx) -> Steps:
+        """H where it is ours, then T's item if it is the base or our own bytes."""
+        world, known = self._world, {tx.content, tx.base.content if tx.base else tx.content}
+        following = tx._replace(taken_back=tx.taken_back + 1)
+        if tx.taken_back == 0:
+            item = world.item(tx.staged) if tx.staged else world.at(hidden_name(self._number, "h", tx.tid))
+            same = item is not None and item.content == tx.content
+            ours = item is not None and (hidden(item.name) or same or not self._keeps("r10_ours"))
+        else:
+            item = world.at(TARGET)
+            base = tx.base.id if tx.base else 0
+            mine = item is not None and (item.id in (base, tx.staged) or tx.direct)
+            ours = mine and item is not None and item.content in known
+        if item is None or not ours:
+            yield self._local("finds nothing to take back", following)
+            return
+        yield from self._send(
+            "takes an item back",
+            Request("delete", item.id),
+            world,
+            lambda world, answer: self._with(world, following),
+            lambda world: world,
+        )
+
+    # -- hidden items that no record explains
+
+    def _strays(self) -> Steps:
+        """R4: exposed, never deleted."""
+        mount, number = self._mount, self._number
+        ids = {tx.staged for tx in mount.txs} | {aside.id for tx in mount.txs for aside in tx.asides}
+        tids = {tx.tid for tx in mount.txs}
+        for item in self._world.items:
+            if not hidden(item.name) or int(item.name[0]) != number or item.id in ids:
+                continue
+            role, tid = item.name[1], int(item.name[2:])
+            if role == "h" and tid in tids:
+                continue
+            if not self._keeps("r4") or (role == "h" and tid in mount.tombs):
+                act, request = f"deletes the stray {item.name}", Request("delete", item.id)
+            else:
+                free = role == "a" and self._world.at(TARGET) is None
+                name = TARGET if free else BESIDE
+                act, request = f"shows the stray {item.name} at {name}", Request("move", item.id, name)
+            after, _ = execute(self._world, request, self._scenario)
+            yield Step(self._who, act), after
+
+    def _cancelled(self, tx: Tx) -> Tx:
+        tx = tx._replace(unlinked=True, unrecorded=False, undoing=None)
+        return self._become(tx, Stage.CANCELLED)

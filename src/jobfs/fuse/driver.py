@@ -197,7 +197,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.unlink(relative(path))
 
     def rename(self, old: str, new: str) -> None:
-        self._vfs.rename(relative(old), relative(new))
+        self._vfs.rename(relative(old), relative(new), _caller().pid)
 
     def part(self, path: str) -> None:
         """Handles at a path have a node without a name from now on, as if the file was unlinked. Raises FsError(ENOENT)."""
@@ -215,7 +215,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        result = self._vfs.open(relative(path), fi.flags)
+        result = self._vfs.open(relative(path), fi.flags, _caller().pid)
         # The kernel reads no further than the size that it was told last, and asks again only when its attributes have expired.
         stale = result.size >= 0 and self.told.get(self.node(), result.size) != result.size
         self._opened(fi, result, stale=stale)
@@ -236,7 +236,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
-            self._vfs.truncate(relative(path), length)
+            self._vfs.truncate(relative(path), length, _caller().pid)
         else:
             self._vfs.ftruncate(fi.fh, length)
 

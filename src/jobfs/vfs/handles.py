@@ -87,6 +87,13 @@ class Pins:
         self._content = view.content
         self._pages = pages
 
+    def shown(self, handle: Handle) -> None:
+        """Note that the program of a handle may read the version that the handle shows (section 4, What a save replaces)."""
+        file = handle.file
+        if handle.readable and file.shared and file.path is not None:
+            item = handle.item if file.local is None else None
+            self._write_back.state.readers.read(handle.process, file.path, item)
+
     def meet(self, handle: Handle) -> None:
         """Have the first bytes of a file that is about to be read: the kernel reads no further than the size it is told here,
         and the server may hold a longer version by now. A large file is looked up instead: any part may be wanted first.
@@ -213,6 +220,7 @@ class Pins:
                 handle.seen, handle.young = item, self._write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
+        self.shown(handle)
         if old is not None:
             old.close()
 

@@ -167,7 +167,7 @@ def _after(server: Server, edits: Edits) -> dict[str, list[bytes]]:
 def test_a_save_keeps_what_its_program_has_not_read(
     server: Server, mounted: MountedJob, tmp_path: Path, shown: bool
 ) -> None:
-    """vfs/semantics.md 4, What a save replaces: the job's version, which no program has read, is kept beside."""
+    """vfs/semantics.md 4.42, 4.43, 4.45: the job's version, which no program has read, is kept beside."""
     edits = Edits(mounted, tmp_path)
     server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
     with edits.begun():
@@ -188,7 +188,7 @@ def test_a_save_keeps_what_its_program_has_not_read(
 def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
-    """vfs/semantics.md 4, What a save replaces: nor where it has written, and the program has read it."""
+    """vfs/semantics.md 4.44: what this mount has placed needs no reader."""
     edits = Edits(mounted, tmp_path)
     server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
     with edits.begun():

@@ -1,4 +1,4 @@
-"""Which version of a file a program has read: a save replaces that one (vfs/semantics.md 4, What a save replaces).
+"""Which version of a file a program has read: a save replaces that one (vfs/semantics.md 4.42).
 
 A note is made at each open for reading: process and path, and the version that was shown. A process is its thread group with the
 time at which it began, so a number that is used again is another process. Its parents are looked up once, at its first open:
@@ -128,7 +128,7 @@ class Readers:
                 self._count -= len(self._notes.popitem(last=False)[1])
 
     def backs_up(self, process: Process | None, path: str) -> None:
-        """A process makes a file. If that has a backup's name, another version was read just now to be copied, not to be shown."""
+        """A process makes a file: the read just before the making of a backup is not counted (section 4.45)."""
         name = names.basename(path)
         original = name.removesuffix("~") if name.endswith("~") else name.removeprefix(".~")
         with self._lock:

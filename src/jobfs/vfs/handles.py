@@ -88,7 +88,7 @@ class Pins:
         self._pages = pages
 
     def shown(self, handle: Handle) -> None:
-        """Note that the program of a handle may read the version that the handle shows (section 4, What a save replaces)."""
+        """Note that the program of a handle may read the version that the handle shows (section 4.42)."""
         file = handle.file
         if handle.readable and file.shared and file.path is not None:
             item = handle.item if file.local is None else None

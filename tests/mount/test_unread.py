@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,7 @@ class Edits:
         try:
             for name in PROGRAMS:
                 ready = self._desk / f"{self.files[name]}.ready"
-                eventually(ready.exists, lambda name=name: f"{name} to read its file")
+                eventually(ready.exists, f"{name} to read its file")
             yield
         finally:
             for process in self._running.values():
@@ -163,6 +164,11 @@ def _after(server: Server, edits: Edits) -> dict[str, list[bytes]]:
     }
 
 
+def _shows(path: Path, content: bytes) -> bool:
+    """True if the file has that size; it is not opened."""
+    return path.stat().st_size == len(content)
+
+
 @pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
 def test_a_save_keeps_what_its_program_has_not_read(
     server: Server, mounted: MountedJob, tmp_path: Path, shown: bool
@@ -174,7 +180,7 @@ def test_a_save_keeps_what_its_program_has_not_read(
         for file in edits.files.values():
             server.store.write(file, JOB)
         for file in edits.files.values() if shown else ():
-            eventually(lambda path=mounted.path / file: path.stat().st_size == len(JOB))
+            eventually(partial(_shows, mounted.path / file, JOB))
         edits.save()
     found = _after(server, edits)
     lost = {

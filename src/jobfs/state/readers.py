@@ -8,10 +8,10 @@ a reader that has ended by the time of the save still counts. Notes are in memor
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
+from threading import Condition
 
 from cachetools import LRUCache, TTLCache
 
@@ -62,9 +62,9 @@ class _Note:
 class Readers:
     """Notes of what was read. One for a mount; every method may be called from any thread, and raises nothing."""
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._proc = proc
-        self._lock = threading.RLock()
+    def __init__(self, lock: Condition, proc: Path = Path("/proc")) -> None:
+        """`lock`: the state's."""
+        self._lock, self._proc = lock, proc
         self._threads: TTLCache[int, Process | None] = TTLCache(_THREADS, _RECENT)
         self._processes: weakref.WeakValueDictionary[tuple[str, str], Process] = weakref.WeakValueDictionary()
         self._numbers = itertools.count(1)

@@ -72,7 +72,7 @@ class State:
         #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
         self.awake: deque[Change] = deque()
         self.reservations = Reservations(self.lock, self.awake)
-        self.readers = Readers()
+        self.readers = Readers(self.lock)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.

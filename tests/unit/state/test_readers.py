@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Condition
 
 import pytest
 
@@ -35,7 +36,7 @@ class Proc:
         self.directory = directory
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
             self.add(number, group, parent)
-        self.readers = Readers(directory)
+        self.readers = Readers(Condition(), directory)
 
     def add(self, number: int, group: int, parent: int, start: int = 7) -> None:
         """A thread appears."""

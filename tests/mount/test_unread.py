@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, environment
-from tests.support.serverside import visible
+from tests.support.serverside import untimed, visible
+from tests.support.terminal import terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -135,7 +136,7 @@ class Edits:
         try:
             for name in PROGRAMS:
                 ready = self._desk / f"{self.files[name]}.ready"
-                eventually(ready.exists, f"{name} to read its file")
+                eventually(ready.exists, f"{name} to read its file", timeout=60)
             yield
         finally:
             for process in self._running.values():
@@ -202,3 +203,23 @@ def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     assert {name: len(versions) for name, versions in _after(server, edits).items()} == dict.fromkeys(
         PROGRAMS, 1
     )
+
+
+def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.42: an editor that asks has not read the version that it asks about."""
+    server.store.seed({"file": OLD}, age=60)
+    with terminal(mounted.home, mounted.path, "nano", "file") as nano:
+        nano.shows("old")
+        server.store.write("file", JOB)
+        eventually(partial(_shows, mounted.path / "file", JOB))
+        nano.type("mine")
+        nano.keys("C-o", "Enter")
+        nano.shows("modified since")
+        nano.type("y")
+        nano.shows("Wrote")
+        nano.keys("C-x")
+        nano.ends()
+    mounted.settled()
+    assert untimed(visible(server)) == {"file": b"mine" + OLD, "file.conflict": JOB}

@@ -186,7 +186,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.vfs.unlink(relative(path))
 
     def rename(self, old: str, new: str) -> None:
-        self.vfs.rename(relative(old), relative(new))
+        self.vfs.rename(relative(old), relative(new), _caller().pid)
 
     def symlink(self, target: str, source: str) -> None:
         self.vfs.symlink(relative(target), source, _caller())
@@ -200,7 +200,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        result = self.vfs.open(relative(path), fi.flags)
+        result = self.vfs.open(relative(path), fi.flags, _caller().pid)
         # The kernel reads no further than the size that it was told last, and asks again only when its attributes have expired.
         stale = result.size >= 0 and self.told.get(self.node(), result.size) != result.size
         self._opened(fi, result, stale=stale)
@@ -224,7 +224,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
-            self.vfs.truncate(relative(path), length)
+            self.vfs.truncate(relative(path), length, _caller().pid)
         else:
             self.vfs.ftruncate(fi.fh, length)
 

@@ -17,6 +17,7 @@ from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableEr
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, shows_fraction
 from jobfs.state import Change, State, edit
+from jobfs.state.readers import Process
 from jobfs.state.records import Base
 from jobfs.state.server import KnownServer
 
@@ -68,6 +69,7 @@ class Context:
 
     def touched(self, before: Item, after: Item) -> None:
         """Our own request may have changed an item's `updatedAt`: what is remembered of the old version holds for the new one."""
+        self.state.readers.carry(before, after)
         with self.state.lock:
             file = self.state.of(after)
             if file is not None and not file.here and file.version == before.updated_at != after.updated_at:
@@ -116,10 +118,20 @@ class Context:
 
     # -- what is known of the version that a save replaces
 
-    def base_of(self, item: Item | None, *, young: bool | None = None) -> Base:
-        """The base that a version shown by this mount makes for a save."""
+    def base_of(
+        self, item: Item | None, *, young: bool | None = None, process: Process | None = None
+    ) -> Base:
+        """The base that a version shown by this mount makes for a save.
+
+        `process`: the program that replaces the whole content; the base is the version that it has read last, if any.
+        """
         if item is None or item.implicit:
             return Base()
+        read = self.state.readers.replaced(process, item)
+        if isinstance(read, Base):
+            return read
+        if read is not None:
+            return Base.of(read, sha256=self._known_hash(read), young=True)
         young = self.young(item) if young is None else young
         return Base.of(item, sha256=self._known_hash(item), young=young)
 

@@ -484,6 +484,7 @@ class Replace:
                 gone=[] if change.asides else [change],
             )
             file.item, file.change = item, None
+            state.readers.placed(item.path, file.base)
             if adopted:
                 content.learn(item, change.size)
             self._tell(change, item)

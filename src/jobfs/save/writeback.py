@@ -26,6 +26,7 @@ from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import Local
+from jobfs.state.readers import Process
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
@@ -260,14 +261,22 @@ class WriteBack:
             raise
         self.queue.add(removal, 0.0)
 
-    def victim(self, path: str, node: File | Item | None) -> Victim:
-        """What loses this name if something else takes it; `node` is what is shown there, at rest. Raises nothing."""
+    def victim(self, path: str, node: File | Item | None, process: Process | None = None) -> Victim:
+        """What loses this name if `process` gives it to something else. Raises nothing.
+
+        `node` is what is shown there, at rest.
+        """
         if isinstance(node, Item):
-            return Victim(self.context.base_of(node), node)
+            return Victim(self.context.base_of(node, process=process), node)
         if isinstance(node, File):
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
-        return Victim(pending.base, pending.item, None, pending) if pending else Victim()
+        if pending is None:
+            return Victim()
+        base, item = pending.base, pending.item
+        if item is not None and self.state.readers.replaced(process, item):
+            base = self.context.base_of(item, process=process)
+        return Victim(base, item, None, pending)
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
         """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""

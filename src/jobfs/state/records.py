@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobfs.api.deadline import Deadline
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
+    from jobfs.state.readers import Process
 
 #: Flags of an open that may change the file.
 CHANGES = os.O_ACCMODE | os.O_TRUNC
@@ -156,6 +157,8 @@ class Handle:
         #: Where it is counted in `KernelPages`: the path at which it was opened, as long as the kernel's node has that.
         self.at = ""
         self.content: Readable | None = None
+        #: The process that opened it, None if that is not known.
+        self.process: Process | None = None
 
     def reads(self, version: Version) -> bool:
         """True if it shows this version, and can't change it."""

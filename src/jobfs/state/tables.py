@@ -42,6 +42,7 @@ from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
 from jobfs.state.localbytes import BOOT, Local, LocalBytes
+from jobfs.state.readers import Readers
 from jobfs.state.records import TRANSITIONS, Change, File, Record, Stage, Verb
 
 Edit = tuple[Record, dict[str, Any]]
@@ -114,6 +115,7 @@ class State:
         #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
         self.awake: deque[Change] = deque()
         self.reservations = Reservations(self.lock, self.awake)
+        self.readers = Readers(self.lock)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.

@@ -57,19 +57,22 @@ class Files(Shared):
 
     # -- open and create
 
-    def open(self, path: str, flags: int) -> OpenResult:
-        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
+    def open(self, path: str, flags: int, pid: int = 0) -> OpenResult:
+        """Open a file; `pid` is the calling thread, 0 if not known. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._open_control(name, flags)
         if flags & CHANGES:
             self._view.may_change(path)
         self._may_open()
         handle, node = self._open(path, flags)
+        handle.process = self._state.readers.process(pid)
         fh = self._number(handle)
         try:
             if flags & CHANGES:
                 return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
-            return self._opened_to_read(fh, handle, path, node)
+            opened = self._opened_to_read(fh, handle, path, node)
+            self._pins.shown(handle)
+            return opened
         except BaseException:
             self.release(fh)
             raise
@@ -142,10 +145,12 @@ class Files(Shared):
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
+        self._state.readers.backs_up(handle.process, path)
         if empty:
             self.ftruncate(fh, 0)
         else:
             self._pins.secure(handle)
+            self._pins.shown(handle)
         size = self._known_size(handle) if isinstance(node, Item) and not empty else -1
         return OpenResult(fh, self._past_the_pages(handle), size=size)
 
@@ -184,7 +189,7 @@ class Files(Shared):
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
             try:
-                return self.open(path, flags)
+                return self.open(path, flags, caller.pid)
             except FsError as error:
                 if error.errno != errno.ENOENT:
                     raise
@@ -201,6 +206,8 @@ class Files(Shared):
         state, write_back = self._state, self._write_back
         self._may_open()
         write_back.queue.rest(path, verb=Verb.REMOVE)
+        process = state.readers.process(caller.pid)
+        state.readers.backs_up(process, path)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         file.mode, file.uid, file.gid = mode & 0o7777, caller.uid, caller.gid
@@ -208,7 +215,7 @@ class Files(Shared):
         file.atime_ns = file.mtime_ns
         local = self._begin(file)
         if not file.stays:
-            victim = write_back.victim(path, None)
+            victim = write_back.victim(path, None, process)
             file.base, file.item = victim.base, victim.item
             file.item_id = victim.item.id if victim.item is not None else ""
             try:
@@ -217,6 +224,7 @@ class Files(Shared):
                 local.release()
                 state.unname(file)
                 raise
+            state.readers.wrote(process, path)
         state.opened[file.ino] = file
         state.add(file)
         self._view.touch_directory(names.parent(path))
@@ -349,18 +357,24 @@ class Files(Shared):
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
         if file.path is not None:
-            values["base"] = self._write_back.context.base_of(handle.seen, young=handle.young)
+            # What is written in place changes the version that was opened; new content replaces the one that was read.
+            process = handle.process if source is None else None
+            values["base"] = self._write_back.context.base_of(
+                handle.seen, young=handle.young, process=process
+            )
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
         for other in file.handles:
             other.drop_content()  # these bytes are read from now on: one descriptor an open file
+        if file.path is not None and file.shared:
+            self._state.readers.wrote(handle.process, file.path)
         return local
 
-    def truncate(self, path: str, length: int) -> None:
-        """Cut or extend a file by name. Raises as `open` and `write`."""
+    def truncate(self, path: str, length: int, pid: int = 0) -> None:
+        """Cut or extend a file by name; `pid` as in `open`. Raises as `open` and `write`."""
         self._view.may_change(path)
-        fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC).fh
+        fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC, pid).fh
         try:
             self.ftruncate(fh, length)
             self.flush(fh)

@@ -144,6 +144,13 @@ class Pins:
     def __init__(self, view: View, pages: KernelPages) -> None:
         self._view, self._pages = view, pages
 
+    def shown(self, handle: Handle) -> None:
+        """Note that the program of a handle may read the version that the handle shows (section 4.42)."""
+        file = handle.file
+        if handle.readable and file.shared and file.path is not None:
+            item = handle.item if file.local is None else None
+            self._write_back.state.readers.read(handle.process, file.path, item)
+
     def meet(self, handle: Handle) -> None:
         """Have the first bytes of a file that is about to be read: the server may have a longer version by now than the kernel
         is told of. A large file is looked up instead: any part may be wanted first. Raises ApiError.
@@ -251,6 +258,7 @@ class Pins:
                 handle.seen, handle.young = item, self._view.write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
+        self.shown(handle)
         if old is not None:
             old.close()
 

@@ -19,6 +19,7 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
+from jobfs.state.readers import Process
 from jobfs.state.records import Handle, Verb
 from jobfs.vfs.handles import REOPENS, Caller, Shared
 from jobfs.vfs.view import Node, check_new_name, is_dir
@@ -133,17 +134,17 @@ class Tree(Shared):
 
     # -- rename
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
+    def rename(self, old: str, new: str, pid: int = 0) -> None:
+        """Rename, replacing what is at `new`; `pid` as in `open`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
         with self._state.reservations.held(old, new):
             check_new_name(new)
             directory = is_dir(self._view.get(old))
             if old != new:
-                self._rename(old, new, directory=directory)
+                self._rename(old, new, self._state.readers.process(pid), directory=directory)
                 self._pages.moved(old, new, directory=directory)
 
-    def _rename(self, old: str, new: str, *, directory: bool) -> None:
+    def _rename(self, old: str, new: str, process: Process | None, *, directory: bool) -> None:
         if names.under(new, old):
             raise FsError(errno.EINVAL)
         self._view.may_write(self._view.directory(names.parent(old)))
@@ -161,7 +162,7 @@ class Tree(Shared):
         if is_dir(source):
             self._rename_directory(source, target, old, new)
         else:
-            self._rename_file(source, target, old, new)
+            self._rename_file(source, target, old, new, process)
             self._lose_older(new)
         self._view.keep_parent(old)
         self._view.touch_directory(names.parent(old))
@@ -192,7 +193,9 @@ class Tree(Shared):
             raise FsError(errno.ENOENT)
         return made
 
-    def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
+    def _rename_file(
+        self, source: Node, target: Node | None, old: str, new: str, process: Process | None
+    ) -> None:
         if isinstance(target, File):
             self._write_back.bring_to_rest(target)
             target = self._view.find(new)
@@ -206,9 +209,10 @@ class Tree(Shared):
         elif stays:
             self._stay(source, over, old, new)
         elif isinstance(source, File):
-            self._write_back.take_place(source, new, self._write_back.victim(new, target), over)
+            self._write_back.take_place(source, new, self._write_back.victim(new, target, process), over)
+            self._state.readers.wrote(process, new)
         else:
-            self._rename_item(source, target, over, new)
+            self._rename_item(source, target, over, new, process)
 
     def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
         """The node to be renamed, at rest: the server has its present bytes, or nothing of it, if it `stays`. Raises ApiError."""
@@ -223,8 +227,10 @@ class Tree(Shared):
                 return node.item
         return self._view.get(path)
 
-    def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
-        victim = self._write_back.victim(new, None if over is not None else target)
+    def _rename_item(
+        self, item: Item, target: Node | None, over: File | None, new: str, process: Process | None
+    ) -> None:
+        victim = self._write_back.victim(new, None if over is not None else target, process)
         if victim.pending is None and self._state.hidden(new):
             # A file that was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)

@@ -1,0 +1,225 @@
+"""Programs that read a file and save it later, the job writing in between (vfs/semantics.md 4, What a save replaces)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, environment
+from tests.support.serverside import untimed, visible
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+OLD, JOB = b'"old"\n', b'"the job\'s text, which nobody has read"\n'
+
+#: What a program does between its read and its save: it says that it has read, and waits to be let go on.
+_WAIT = "touch $ready; until [ -e $go ]; do sleep 0.02; done"
+_PYTHON = """
+import mmap, os, subprocess, sys, threading, time
+name = sys.argv[1]
+def read():
+    with open(name) as file:
+        return file.read()
+def wait():
+    open(os.environ["ready"], "w").close()
+    while not os.path.exists(os.environ["go"]):
+        time.sleep(0.02)
+def save(name=name):
+    with open(name, "w") as file:
+        file.write("mine")
+"""
+
+
+def _python(*lines: str) -> list[str]:
+    return [sys.executable, "-c", _PYTHON + "\n".join(lines), "$f"]
+
+
+def _shell(script: str) -> list[str]:
+    return ["bash", "-c", script.replace("WAIT", _WAIT)]
+
+
+def _vim(program: str, *options: str) -> list[str]:
+    start = ["vim", "-u", "NONE", "-N", "-es"] if program == "vim" else [program, "-u", "NONE", "--headless"]
+    settings = ["noautoread", "backupskip=", "backupdir=.", "directory=.", *options]
+    wait = f"call system('{_WAIT}')"
+    keep = (
+        "autocmd FileChangedShell * let v:fcs_choice = ''"  # a person would answer that the text is to stay
+    )
+    edit = ["-c", "s/old/mine/", "-c", wait, "-c", "wq!"]
+    return [*start, "--cmd", "set " + " ".join(settings), "--cmd", keep, "$f", *edit]
+
+
+_EMACS = f"""(progn
+  (find-file "$f")
+  (insert "mine")
+  (call-process "sh" nil nil nil "-c" "{_WAIT}")
+  (fset 'yes-or-no-p (lambda (&rest _) t))
+  (save-buffer))"""
+_NODE = """
+const fs = require("fs"), {execSync} = require("child_process");
+fs.readFileSync("$f");
+execSync("WAIT");
+fs.promises.open("$f", "w").then(file => file.writeFile("mine").then(() => file.close()));
+""".replace("WAIT", _WAIT)
+
+_SPONGE = 'import sys; sys.stdin.read(); open(sys.argv[1], "w").write("mine")'
+
+#: Each reads its file, waits, and replaces what is in it.
+PROGRAMS = {
+    "python": _python("read(); wait(); save()"),
+    "python, by a rename": _python("read(); wait(); save(name + '.new'); os.replace(name + '.new', name)"),
+    "python, a thread reads": _python(
+        "thread = threading.Thread(target=read); thread.start(); thread.join(); wait(); save()"
+    ),
+    "python, by a map": _python(
+        "file = open(name); mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[:]; file.close(); wait(); save()"
+    ),
+    "python, a child reads": _python("subprocess.run(['cat', name]); wait(); save()"),
+    "python, truncate": _python(
+        "read(); wait(); os.truncate(name, 0); file = open(name, 'a'); file.write('mine'); file.close()"
+    ),
+    "shell": _shell("t=$(cat $f); WAIT; echo mine > $f"),
+    "shell, built in": _shell("t=$(<$f); WAIT; echo mine > $f"),
+    "shell, line by line": _shell("while read line; do :; done < $f; WAIT; echo mine > $f"),
+    "jq and mv": _shell("jq '\"mine\"' $f > $f.new; WAIT; mv $f.new $f"),
+    "cp and back": _shell("cp $f $t; echo mine > $t; WAIT; cp $t $f"),
+    "one command after another": _shell("bash -c 'cat $f'; WAIT; setsid bash -c 'echo mine > $f'; sleep 0.1"),
+    "sponge": _shell(f"{{ cat $f; WAIT; }} | {sys.executable} -c '{_SPONGE}' $f"),
+    "sed -i": _shell("sed -i -e '1e WAIT' -e s/old/mine/ $f"),
+    "perl -pi": _shell("perl -pi -e 'system(q(WAIT)); s/old/mine/' $f"),
+    "sort -o": _shell("mkfifo $t; { WAIT; echo mine; } > $t & sort -o $f $f $t; wait"),
+    "ed": _shell("printf '!WAIT\\n1s/old/mine/\\nw\\nq\\n' | ed -s $f"),
+    "vim": _vim("vim", "writebackup"),
+    "vim, backup by a copy": _vim("vim", "writebackup", "backup", "backupcopy=yes"),
+    "vim, backup by a rename": _vim("vim", "writebackup", "backup", "backupcopy=no"),
+    "vim, no backup": _vim("vim", "nowritebackup", "nobackup"),
+    "nvim": _vim("nvim"),
+    "emacs": ["emacs", "-Q", "--batch", "--eval", _EMACS],
+    "node, as VS Code does": ["node", "-e", _NODE],
+}  # fmt: skip
+
+
+class Edits:
+    """Every program of the table, each with a file of its own, from its read to its save."""
+
+    def __init__(self, mounted: MountedJob, desk: Path) -> None:
+        self._mounted, self._desk = mounted, desk
+        self._go = desk / "go"
+        self.files = {name: f"file{number}" for number, name in enumerate(PROGRAMS)}
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Every program has read its file, and waits."""
+        answer = self._desk / "answer"
+        answer.write_text("y\n")  # of the person whom vim asks whether to write over what has changed
+        for name, command in PROGRAMS.items():
+            file = self.files[name]
+            path = str(self._mounted.path / file)
+            values = {"f": path, "t": str(self._desk / file), "go": str(self._go)}
+            values["ready"] = str(self._desk / f"{file}.ready")
+            with answer.open() as stdin:
+                self._running[name] = subprocess.Popen(
+                    [word.replace("$f", path) for word in command], env=environment(self._mounted.home, None) | values,
+                    cwd=self._desk, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    start_new_session=True,
+                )  # fmt: skip
+        try:
+            for name in PROGRAMS:
+                ready = self._desk / f"{self.files[name]}.ready"
+                eventually(ready.exists, f"{name} to read its file", timeout=60)
+            yield
+        finally:
+            for process in self._running.values():
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+    def save(self) -> None:
+        """Every program saves, and ends."""
+        self._go.touch()
+        for name, process in self._running.items():
+            told = process.communicate(timeout=30)[0]
+            assert process.returncode == 0, f"{name}: {told}"
+        self._mounted.settled()
+
+
+def _after(server: Server, edits: Edits) -> dict[str, list[bytes]]:
+    """By program: what the server has of its file, then its second versions."""
+    tree = visible(server)
+    return {
+        name: [
+            tree[file] or b"",
+            *(data or b"" for path, data in tree.items() if path.startswith(f"{file}.conflict")),
+        ]
+        for name, file in edits.files.items()
+    }
+
+
+def _shows(path: Path, content: bytes) -> bool:
+    """True if the file has that size; it is not opened."""
+    return path.stat().st_size == len(content)
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
+def test_a_save_keeps_what_its_program_has_not_read(
+    server: Server, mounted: MountedJob, tmp_path: Path, shown: bool
+) -> None:
+    """vfs/semantics.md 4.42, 4.43, 4.45: the job's version, which no program has read, is kept beside."""
+    edits = Edits(mounted, tmp_path)
+    server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
+    with edits.begun():
+        for file in edits.files.values():
+            server.store.write(file, JOB)
+        for file in edits.files.values() if shown else ():
+            eventually(partial(_shows, mounted.path / file, JOB))
+        edits.save()
+    found = _after(server, edits)
+    lost = {
+        name: versions
+        for name, versions in found.items()
+        if versions[1:] != [JOB] or b"mine" not in versions[0]
+    }
+    assert not lost
+
+
+def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.44: what this mount has placed needs no reader."""
+    edits = Edits(mounted, tmp_path)
+    server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
+    with edits.begun():
+        edits.save()
+    assert {name: len(versions) for name, versions in _after(server, edits).items()} == dict.fromkeys(
+        PROGRAMS, 1
+    )
+
+
+def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.42: an editor that asks has not read the version that it asks about."""
+    server.store.seed({"file": OLD}, age=60)
+    with terminal(mounted.home, mounted.path, "nano", "file") as nano:
+        nano.shows("old")
+        server.store.write("file", JOB)
+        eventually(partial(_shows, mounted.path / "file", JOB))
+        nano.type("mine")
+        nano.keys("C-o", "Enter")
+        nano.shows("modified since")
+        nano.type("y")
+        nano.shows("Wrote")
+        nano.keys("C-x")
+        nano.ends()
+    mounted.settled()
+    assert untimed(visible(server)) == {"file": b"mine" + OLD, "file.conflict": JOB}

@@ -32,15 +32,12 @@ _STYLES: dict[str, dict[str, Any]] = {
 @click.option("--try", "trying", is_flag=True,
               help="Try what jobfs relies on in a hidden directory of JOB, and take it away again.")  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write what --try has found to FILE as JSON, without key, contents and names.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
-    report: Path | None,
     verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
@@ -49,7 +46,7 @@ def doctor(
 
     Changes nothing on the server without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
     """
-    trial.check(job, trying, yes, report)
+    trial.check(job, trying, yes)
     settings = load(flags, mount_options)
     checkup = Checkup(settings, everything=verbose or not trying)
     checkup.machine()
@@ -57,7 +54,7 @@ def doctor(
     key = checkup.server(job)
     code = 0
     if trying and job and key is not None:
-        code = trial.run(settings, job, key, yes, report, checkup.show)
+        code = trial.run(settings, job, key, yes, checkup.show)
     failed, well = checkup.marks["FAILED"], checkup.marks["ok"]
     if trying and not verbose and well:
         tell(f"ok      {well} checks of this machine, the account and the server (--verbose shows them)")

@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobfs.api.bodies import Form
+from jobfs.api.client import Client
+from jobfs.api.key import fixed_key
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind
 from jobfs.state.server import ServerFacts
-from jobfs.trial.questions import QUESTIONS, clear, run
+from jobfs.trial import questions
+from jobfs.trial.questions import QUESTIONS, Row, Trial, clear, run
 
-from .conftest import Outcome, trying
+LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True), ("json", False)))
+
+
+@contextmanager
+def trying(server: Server, scratch: Path, timeout: float = 5.0, key: str = "") -> Iterator[Trial]:
+    with Client(server.url, server.job, fixed_key(key or server.key), timeout=timeout) as client:
+        yield Trial(client, scratch)
+
+
+class Outcome(dict[str, Row]):
+    """The rows of a whole try by name, and all facts in them."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        return {name: value for row in self.values() for name, value in row.finding.facts.items()}
+
+    def marked(self, mark: str) -> list[str]:
+        return [name for name, row in self.items() if row.finding.verdict == mark]
+
 
 Tried = Callable[..., Outcome]
-LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True), ("json", False)))
+
+
+@pytest.fixture
+def tried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tried:
+    """A whole try of the server; everything is taken away afterwards."""
+    monkeypatch.setattr(questions, "_TICK", 0.01)
+
+    def tried(**more: Any) -> Outcome:
+        with trying(server, tmp_path, **more) as trial:
+            rows = [*run(trial), clear(trial)]
+        return Outcome((row.name, row) for row in rows)
+
+    return tried
 
 
 @pytest.mark.parametrize(("switches", "costly", "facts"), [
@@ -104,20 +139,17 @@ def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) ->
     assert {"delete", "cleared"} <= set(tried().marked("FAILED"))
 
 
-def covering(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
-    """An update that lets an item take the place of another."""
+def moving(
+    workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any, *, drops: bool
+) -> Any:
+    """An update that puts an item beside another one, or in its place (`drops`)."""
     item = workspace.get(item_id)
     target = item.path if path is None else path
-    workspace.apply(drops=[other for other in workspace.index.at(target) if other.id != item_id])
-    changes = {"permission": permission or item.permission, "lifecycle": lifecycle or item.lifecycle}
-    return workspace.move(item, target, **changes)
-
-
-def doubling(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
-    """An update that puts an item beside another."""
-    item = workspace.get(item_id)
-    changes = {"permission": permission or item.permission, "lifecycle": lifecycle or item.lifecycle}
-    return workspace.move(item, item.path if path is None else path, **changes)
+    if drops:
+        workspace.apply(drops=[other for other in workspace.index.at(target) if other.id != item_id])
+    return workspace.move(
+        item, target, permission=permission or item.permission, lifecycle=lifecycle or item.lifecycle
+    )
 
 
 def copying(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
@@ -127,8 +159,8 @@ def copying(workspace: Workspace, item_id: str, path: Any, permission: Any, life
 
 
 @pytest.mark.parametrize(("method", "replacement", "row"), [
-    ("update", covering, "taken"),
-    ("update", doubling, "taken"),
+    ("update", partialmethod(moving, drops=True), "taken"),
+    ("update", partialmethod(moving, drops=False), "taken"),
     ("update", copying, "move"),
     ("find", lambda workspace, path: [], "seen"),
 ])  # fmt: skip

@@ -71,9 +71,12 @@ def refuse(held: Health, clock: Clock, *gaps: float) -> None:
         held.unanswered(0.0, "refused", refused=True)
 
 
-def fail(held: Health, times: int, *, changing: bool = True) -> None:
+def fail(held: Health, times: int = 1, *, wait: float = 0.0, status: int | None = None) -> None:
+    """So many changes fail; the server asks to `wait`."""
+    error = errors.UnavailableError("failed", status=status)
+    error.wait = wait
     for _ in range(times):
-        held.failed(changing=changing)
+        held.learn(CHANGE, error)
 
 
 def heard(held: Health, date: str = "", began: float = 1.0, ended: float = 2.0) -> None:
@@ -132,8 +135,8 @@ def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) 
     """vfs/semantics.md 4, Nothing is forgotten: no server holds up unsent files for ever."""
     held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
-        held.asked_to_wait(asked)
-        held.asked_to_wait(5.0)
+        fail(held, wait=asked)
+        fail(held, wait=5.0)
         held.succeeded(changing=True)
         clock.now += holds - 1
         assert not admitted(held)
@@ -144,18 +147,10 @@ def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) 
         assert not held.wait(changing=True)
 
 
-def test_pauses_without_a_given_time_grow_and_many_refusals_at_once_count_once(clock: Clock) -> None:
-    held, pauses = Health(), []
-    for _ in range(7):
-        for _ in range(12):
-            held.asked_to_wait(0.0)
-        pauses.append(held.wait(changing=True))
-        clock.now += 31
-    assert pauses[0] <= 1.0
-    assert 15 <= pauses[-1] <= 30
-    held.succeeded(changing=True)
-    held.asked_to_wait(0.0)
-    assert held.wait(changing=True) <= 1.0
+def test_after_a_429_without_a_given_time_nothing_is_asked_for_a_second(clock: Clock) -> None:
+    held = Health()
+    fail(held, status=429)
+    assert held.wait(changing=False) == 1.0
 
 
 def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
@@ -172,7 +167,7 @@ def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requ
     for _ in range(10):
         clock.now += 1.01
         assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
-        held.failed(changing=True)
+        fail(held)
     held.succeeded(changing=True)
     assert (held.out, held.recoveries) == (False, 1)
     assert all(admitted(held) for _ in range(5))

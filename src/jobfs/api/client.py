@@ -31,10 +31,7 @@ from jobfs.errors import (
     ContractError,
     InvalidRequestError,
     JobfsError,
-    NoDirectoryError,
     NotFoundError,
-    PathExistsError,
-    UnavailableError,
     WrongAnswerError,
 )
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
@@ -47,8 +44,6 @@ _ASK_EVERY, _MOMENT = 1.0, 0.5
 
 #: Characters that have another meaning in patterns of paths.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
-#: Statuses with a reason that may be "exists" or "no directory".
-_BAD_REQUEST = frozenset({400, 409})
 #: Statuses that may be about how a path is written.
 _ABOUT_A_PATH = frozenset({400, 422})
 _RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
@@ -210,7 +205,7 @@ class Client:
             item = self._ask(call, parse_item, Send(body), once=once)
             return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
 
-        return send() if path is None else self._put(path, lambda to: send(path=to), item_id)
+        return send() if path is None else self._put(path, lambda to: send(path=to))
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
@@ -326,11 +321,8 @@ class Client:
             raise BadRequestError(changed, status=error.status)
         raise InvalidRequestError(str(error), status=422)
 
-    def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
-        """Send a request that puts an item at `path`, in the style of the server's items; before one was seen, in both in turn.
-
-        If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
-        """
+    def _put(self, path: str, send: Callable[[str], Item]) -> Item:
+        """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn."""
         refusals: list[BadRequestError | InvalidRequestError] = []
         for slash in ("", "/") if self._slash is None else (self._slash,):
             try:
@@ -340,25 +332,7 @@ class Client:
                 if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
                     break
         # The answer to the second style is the better one if it is about what stands at the path.
-        refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
-        if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
-            kind = self._meaning(path, item_id)
-            raise kind(str(refusal), status=refusal.status)
-        raise refusal
-
-    def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:
-        above = names.parent(path)
-        try:
-            there = self.find(path)
-            if any(item.id != item_id for item in there):
-                return PathExistsError
-            if not there and above and not any(item.is_dir for item in self.find(above)):
-                return NoDirectoryError
-        except UnavailableError:
-            raise
-        except ApiError:
-            pass
-        return BadRequestError
+        raise refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
 
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")

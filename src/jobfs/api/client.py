@@ -285,7 +285,7 @@ class Client:
             try:
                 return self._as_asked(call, item, asked)
             except WrongAnswerError as error:
-                self._undo(call, item, error, kind)
+                self._undo(call, item, error)
 
         return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
 
@@ -301,25 +301,20 @@ class Client:
                 raise self._wire.explain(call, told)
         return item
 
-    def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
-        """A create was answered with another `item` than was asked for: delete it if a hidden name shows that it is ours.
+    def _undo(self, call: Call, item: Item, error: WrongAnswerError) -> NoReturn:
+        """A create was answered with another `item` than was asked for. Raises `error`.
 
-        Then raises InvalidRequestError if the kind is another: another form of the create may be understood. Raises
-        BadRequestError if the name is another, which this server makes of it (save/protocol.md R6). For everything else raises
-        `error`.
+        If a hidden name shows that it is ours, and this server made another name of it, it is deleted again; then raises
+        BadRequestError (save/protocol.md R6).
         """
         changed = names.other_form(call.subject, item.path)
-        hidden = names.parse_hidden(names.basename(call.subject)) is not None
-        ours = hidden and (changed or item.path == call.subject)
-        if not ours or not (changed or item.kind is not kind):
+        if not changed or names.parse_hidden(names.basename(call.subject)) is None:
             raise error
         try:
             self.delete(item.id)
         except ApiError as failure:
             raise AnswerLostError(f"{error}: {failure}") from None
-        if changed:
-            raise BadRequestError(changed, status=error.status)
-        raise InvalidRequestError(str(error), status=422)
+        raise BadRequestError(changed, status=error.status)
 
     def _put(self, path: str, send: Callable[[str], Item]) -> Item:
         """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn."""

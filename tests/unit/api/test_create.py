@@ -115,28 +115,6 @@ def test_once_a_form_has_worked_a_refusal_is_the_answer(
     assert forms(script) == [("multipart", "long")] * 2
 
 
-def test_a_directory_that_came_out_as_a_file_is_taken_away_and_made_in_another_form(
-    make_client: MakeClient,
-) -> None:
-    """api/wire.md: of the types' names, a server may know the short ones only."""
-    made: list[str] = []
-
-    def server(request: httpx.Request) -> httpx.Response:
-        if request.method == "DELETE":
-            made.append("deleted")
-            return httpx.Response(204)
-        made.append("file" if b"workspaceItemDirectory" in request.content else "directory")
-        return one("d" if b"staged" not in request.content else HIDDEN, type=made[-1])
-
-    with pytest.raises(errors.WrongAnswerError, match="kind is 'file', not 'directory'"):
-        make_client(server, create_encoding="json").create_directory("d", RW)
-    assert made == ["file"], "it may be the job's"
-    client = make_client(server, create_encoding="json")
-    for _ in range(2):
-        assert client.create_directory(HIDDEN, RW).is_dir
-    assert made[1:] == ["file", "deleted", "directory", "directory"]
-
-
 @pytest.mark.parametrize(
     ("shown", "mismatch"),
     [

@@ -16,11 +16,10 @@ from urllib.parse import quote
 import httpx
 
 from jobfs import names
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.bodies import UNDERSTOOD, CreateEncoding, Form, Forms, compressed, decoded, json_body
 from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.failures import Call, MismatchError
-from jobfs.api.key import KeySource
 from jobfs.api.line import LARGE
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, Answer, Send, Wire
@@ -281,7 +280,9 @@ class Client:
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:
-            item = self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving)))
+            body = form.body(kind, to, permission, file)
+            body.part = moving
+            item = self._ask(call, parse_item, Send(body))
             try:
                 return self._as_asked(call, item, asked)
             except WrongAnswerError as error:
@@ -318,16 +319,14 @@ class Client:
 
     def _put(self, path: str, send: Callable[[str], Item]) -> Item:
         """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn."""
-        refusals: list[BadRequestError | InvalidRequestError] = []
-        for slash in ("", "/") if self._slash is None else (self._slash,):
-            try:
-                return send(slash + path)
-            except (BadRequestError, InvalidRequestError) as error:
-                refusals.append(error)
-                if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
-                    break
-        # The answer to the second style is the better one if it is about what stands at the path.
-        raise refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
+        if self._slash is not None:
+            return send(self._slash + path)
+        try:
+            return send(path)
+        except (BadRequestError, InvalidRequestError) as error:
+            if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
+                raise
+        return send("/" + path)
 
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")

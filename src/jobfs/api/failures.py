@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
-from jobfs.api.key import scrub
+from jobfs.api.access import scrub
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -113,20 +113,14 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
 def from_exception(call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
     """The error that an exception of httpx means, or an odd answer; the only place that maps them."""
     if isinstance(exc, MismatchError):
-        return mismatch(call, str(exc))
+        # A changing request was most likely carried out.
+        kind = WrongAnswerError if call.changing else ContractError
+        return kind(f"{call}: the reply does not match the API reference: {exc}", status=200)
     told = f"{call}: {reason(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
     number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
     lost = call.changing and not isinstance(exc, _NOT_SENT)
     return (AnswerLostError if lost else UnavailableError)(told, errno=number)
-
-
-def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
-    """The error for a successful answer that does not match the reference; a changing request was most likely carried out."""
-    told = f"{call}: the reply does not match the API reference: {what}"
-    if call.changing:
-        return WrongAnswerError(told, status=status)
-    return ContractError(told, status=status)
 
 
 def _one_line(text: str) -> str:

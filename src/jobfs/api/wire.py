@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import httpx
 
 from jobfs import __version__
+from jobfs.api.access import KeySource, scrub
 from jobfs.api.bodies import Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time
-from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, mismatch, reason
+from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, reason
 from jobfs.api.health import Health
-from jobfs.api.key import KeySource, scrub
-from jobfs.api.line import LARGE, Line, Rank
-from jobfs.api.transport import pool
+from jobfs.api.line import LARGE, Line, Rank, pool
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -265,8 +264,8 @@ class Wire:
             if collection:
                 self._bare = form == path
         # Nothing was done, so this is no lost answer.
-        told = f"a redirect ({response.status_code}) to another place, or in a circle"
-        raise mismatch(call._replace(changing=False), told, response.status_code)
+        status = response.status_code
+        raise ContractError(f"{call}: a redirect ({status}) to another place, or in a circle", status=status)
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for `seconds`."""

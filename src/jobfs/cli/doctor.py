@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from jobfs.api.address import check_base_url, check_job_id
-from jobfs.api.key import KeySource
+from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, setting_options
 from jobfs.cli.running import ended, mounts
@@ -146,6 +145,6 @@ def _directory(path: Path, what: str, option: str) -> str:
 
 
 def _route(settings: Settings) -> str:
-    from jobfs.api.transport import route
+    from jobfs.api.line import route
 
     return f"{settings.base_url}: {route(check_base_url(settings.base_url))}"

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import FileKey, KeySource, check_base_url, check_job_id, fixed_key
 from jobfs.api.deadline import within
-from jobfs.api.key import FileKey, KeySource, fixed_key
 from jobfs.cli.running import gone
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from jobfs.api.address import check_base_url
+from jobfs.api.access import KeySource, check_base_url
 from jobfs.api.deadline import within
-from jobfs.api.key import KeySource
 from jobfs.cli.screen import confirmed, tell
 from jobfs.errors import UsageError
 from jobfs.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import platformdirs
 
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import check_base_url, check_job_id
 from jobfs.cli.helper import program
 from jobfs.cli.options import Command, not_empty, setting_options
 from jobfs.errors import UsageError

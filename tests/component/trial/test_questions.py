@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from jobfs.api.access import fixed_key
 from jobfs.api.bodies import Form
 from jobfs.api.client import Client
-from jobfs.api.key import fixed_key
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path

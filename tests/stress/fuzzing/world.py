@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.key import fixed_key
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 

@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from jobfs import errors
+from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
 from jobfs.api.deadline import within
-from jobfs.api.key import fixed_key
 from jobfs.nodes import Permission
 
 from .conftest import ID, JOB, KEY, failure, one

@@ -13,7 +13,7 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api.key import FileKey
+from jobfs.api.access import FileKey
 from jobfs.nodes import Permission
 
 from .conftest import ID, KEY, Chunks, MakeClient, Script, failure, many, one, wire_item

@@ -27,7 +27,6 @@ from jobfs.errors import (
     ContractError,
     HeldBackError,
     OutOfTimeError,
-    UnauthorizedError,
     UnavailableError,
 )
 
@@ -144,16 +143,11 @@ class Wire:
         only one attempt, for a request that needs another look before it is sent again.
         """
         deadline = Deadline(self._timeout, current(), waited=False)
-        key, attempt = self._key(), 0
+        attempt = 0
         last: UnavailableError | None = None
         while True:
             try:
-                return self._attempt(call, send, key, deadline)
-            except UnauthorizedError:
-                # The file of the key may have another key by now.
-                old, key = key, self._key()
-                if key == old:
-                    raise
+                return self._attempt(call, send, self._key(), deadline)
             except (OutOfTimeError, HeldBackError) as error:
                 # This attempt was not made: the error of the one before says more.
                 raise last or error from None

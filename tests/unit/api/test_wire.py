@@ -13,7 +13,6 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api.access import FileKey
 from jobfs.nodes import Permission
 
 from .conftest import ID, KEY, Chunks, MakeClient, Script, failure, many, one, wire_item
@@ -114,25 +113,6 @@ def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_cl
     assert caught.value.errno == errno.EIO
     assert type(caught.value) is errors.UnavailableError
     assert len(script.requests) == 1
-
-
-def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("old-key")
-
-    def server(request: httpx.Request) -> httpx.Response:
-        if request.headers["authorization"] == "Bearer new-key!":
-            return one("b")
-        file.write_text("new-key!")
-        return failure(401, "Failed to authenticate")
-
-    script = Script(server)
-    client = make_client(script, key=FileKey(file))
-    assert client.update(ID, path="b").id == ID
-    assert [request.headers["authorization"] for request in script.requests] == [
-        "Bearer old-key",
-        "Bearer new-key!",
-    ]
 
 
 def test_a_web_page_instead_of_the_api_is_no_answer(

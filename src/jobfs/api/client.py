@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
@@ -62,7 +62,7 @@ class Download(NamedTuple):
     chunks: Callable[[], Iterator[bytes]]
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
@@ -235,8 +235,7 @@ class Client:
         except NotFoundError as error:
             # The 404 may be about the bytes alone, but callers would forget the item.
             self.get(item_id)
-            told = f"{error}, but the item is there"
-            raise ContractError(told, status=error.status) from None
+            raise ContractError(f"{error}, but the item is there", status=error.status) from None
         stream = answer.stream
         assert stream is not None
         try:
@@ -261,9 +260,6 @@ class Client:
     def close(self) -> None:
         """Close every connection; requests that wait for a retry end at once."""
         self._wire.close()
-
-    def __enter__(self) -> Client:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -96,8 +96,9 @@ class Health:
     def check(self, what: object) -> None:
         """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
         if (why := self.away) is not None:
-            told = f"{what}: not sent: the server can't be reached: {why}"
-            raise HeldBackError(told, errno=errno.ENETUNREACH)
+            raise HeldBackError(
+                f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
+            )
 
     def _failing(self, changing: bool) -> bool:
         """True if one request a second finds out whether reads, or changes, succeed again."""

@@ -22,7 +22,6 @@ from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_ex
 from jobfs.api.health import Health
 from jobfs.api.line import LARGE, Line, Rank, pool
 from jobfs.errors import (
-    AnswerLostError,
     ApiError,
     ContractError,
     HeldBackError,
@@ -34,8 +33,6 @@ logger = logging.getLogger("jobfs.api")
 
 #: How the names of httpcore's events end when a connection was made.
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
-#: Seconds in which a server that works would have answered: a request with less time tells nothing of the server.
-_FAIR = 1.0
 #: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
 _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
@@ -172,19 +169,12 @@ class Wire:
             if deadline.left() <= 0:
                 raise out_of_time(str(call))
             patience = self.health.admit(call, waited=deadline.waited)
-            given = deadline.left()
-            if patience < given:
+            if patience < deadline.left():
                 deadline = Deadline(patience, current(), waited=False)
             if send.body is not None:
                 send.body.moved = functools.partial(self._moved, deadline)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
-            except httpx.TimeoutException as exc:
-                if given >= min(_FAIR, self._timeout / 2):
-                    raise self._learn(call, exc, key) from None
-                # So short a time says nothing of the server.
-                error = from_exception(call, exc)
-                raise error if isinstance(error, AnswerLostError) else out_of_time(str(call)) from None
             except (httpx.HTTPError, MismatchError, ApiError) as exc:
                 raise self._learn(call, exc, key) from None
             return answer

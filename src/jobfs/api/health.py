@@ -27,10 +27,8 @@ _OUTAGE = 3
 #: Seconds between two requests that find out whether an outage is over, and how long each may at least go without progress.
 _PROBE_EVERY = 1.0
 _PROBE_PATIENCE = 4.0
-#: Most seconds that the background leaves the server alone, whatever the server asks for.
-_LONGEST = 900.0
-#: Seconds after a 429 without `Retry-After`.
-_A_WHILE = 1.0
+#: Most seconds that the background leaves the server alone, whatever the server asks for; and after a 429 that asks for none.
+_LONGEST, _A_WHILE = 900.0, 1.0
 #: Most seconds between two requests that meet the same silence; and after which part of a call's time it means "out of reach".
 _BETWEEN, _NEARLY = 2.5, 0.95
 #: The server is out of reach after so many connections that were not made, over so many seconds at least.

@@ -76,41 +76,26 @@ def test_an_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> 
     assert type(from_exception(CHANGE, MismatchError("x"))) is errors.WrongAnswerError
 
 
-def test_a_message_names_operation_path_status_and_reason() -> None:
-    message = str(from_answer(CHANGE, 400, {}, body("Path already exists")))
-    assert message == "update item 'a.txt': the server answered 400 Bad Request: Path already exists"
-
-
 @pytest.mark.parametrize(
-    ("answered", "told"),
+    ("reason", "told"),
     [
-        (body([{"path": "take"}]), '[{"path": "take"}]'),
-        (body("two\nlines\x1b[31m"), "two lines [31m"),
-        (body("x" * 5000), "x" * 300),
+        ("Invalid path", "Invalid path"),
+        ([{"path": "take"}], '[{"path": "take"}]'),
+        ("two\nlines\x1b[31m", "two lines [31m"),
+        ("x" * 5000, "x" * 300),
+        ("x" * (300 - len(KEY) // 2) + KEY, "x" * (300 - len(KEY) // 2) + "***"),
     ],
 )
-def test_a_reason_of_any_form_becomes_one_short_line(answered: bytes, told: str) -> None:
-    assert str(from_answer(READ, 422, {}, answered)).endswith(f": {told}")
+def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reason: Any, told: str) -> None:
+    """The key is scrubbed before the reason is cut."""
+    message = str(from_answer(CHANGE, 400, {}, body(reason)))
+    assert message == f"update item 'a.txt': the server answered 400 Bad Request: {told}"
     assert str(from_answer(READ, 502, {}, b"<html>no</html>")).endswith("502 Bad Gateway")
-
-
-def test_a_key_is_scrubbed_before_a_reason_is_cut() -> None:
-    for padding in range(300 - len(KEY) - 5, 305):
-        message = str(from_answer(READ, 422, {}, body("x" * padding + KEY + "y" * 400)))
-        assert KEY[:4] not in message
 
 
 @pytest.mark.parametrize(
     "page",
-    [
-        b"",
-        b" <html>gone</html>",
-        b"Not Found",
-        b'["Not Found"]',
-        b"{}",
-        b'{"code": [404], "error": {}}',
-        b"[" * 100_000,
-    ],
+    [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000],
 )
 def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(page: bytes) -> None:
     """vfs/semantics.md 5: "gone" only if the API said it; otherwise as 502: reading is retried, a change has lost its answer."""
@@ -122,7 +107,7 @@ def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(page: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    "page", [b'{"code": 404}', b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}']
+    "page", [b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}']
 )
 def test_a_404_is_the_apis_if_its_body_says_so_too(page: bytes) -> None:
     """vfs/semantics.md 5: a JSON object with `code` 404 or `error` "Not Found"."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -59,29 +58,20 @@ def test_a_malformed_job_id_is_refused(job_id: str) -> None:
         check_job_id(job_id)
 
 
-@pytest.fixture
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def test_the_proxy_of_the_environment_is_used_but_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    return monkeypatch
-
-
-def test_the_proxy_of_the_environment_is_used(no_proxies: pytest.MonkeyPatch) -> None:
     assert proxy_for("https://api.example.test") is None
-    no_proxies.setenv("HTTPS_PROXY", "http://proxy.example.test:3128")
-    assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
-    no_proxies.setenv("HTTPS_PROXY", "proxy.example.test:3128")
-    assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
-    no_proxies.setenv("NO_PROXY", "example.test")
+    for given in ("http://proxy.example.test:3128", "proxy.example.test:3128"):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, given)
+        assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
+        assert {
+            proxy_for(url) for url in ("http://127.0.0.1:1", "http://localhost", "https://[::1]:8443")
+        } == {None}
+    monkeypatch.setenv("NO_PROXY", "example.test")
     assert proxy_for("https://api.example.test") is None
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://localhost:8080", "https://[::1]:8443"])
-def test_loopback_is_never_proxied(no_proxies: pytest.MonkeyPatch, url: str) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        no_proxies.setenv(name, "http://proxy.example.test:3128")
-    assert proxy_for(url) is None
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", "tab\tinside", "schlüssel", "line\nbreak"])
@@ -100,15 +90,12 @@ def test_a_key_file_is_read_again_and_its_last_key_kept_while_the_file_is_missin
     key = FileKey(file)
     assert key() == "first"
     assert "first" not in repr(key)
-    (tmp_path / "new").write_text("other\n")
-    os.replace(tmp_path / "new", file)
+    file.write_text("other")
     assert key() == "other"
     file.write_text("")
     assert key() == "other"
     file.unlink()
     assert key() == "other"
-    file.write_text("third")
-    assert key() == "third"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"])

@@ -71,10 +71,7 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")
     waiting = [
-        ask(line, BACKGROUND, large=True),
-        ask(line, BACKGROUND),
-        ask(line, WAITED, large=True),
-        ask(line, WAITED),
+        ask(line, deadline, large=large) for deadline in (BACKGROUND, WAITED) for large in (True, False)
     ]
     for rank, future in zip(Rank, reversed(waiting), strict=True):
         assert line.wanted(before=rank + 1)
@@ -129,9 +126,10 @@ def test_a_closed_line_gives_no_connection() -> None:
 
 
 def test_all_clients_of_a_process_share_one_tls_context() -> None:
-    assert module._ssl_context() is module._ssl_context()
-    assert module._ssl_context().check_hostname
-    assert module._ssl_context().verify_mode.name == "CERT_REQUIRED"
+    """vfs/semantics.md 6.10: TLS is verified."""
+    context = module._ssl_context()
+    assert (module._ssl_context() is context, context.check_hostname) == (True, True)
+    assert context.verify_mode.name == "CERT_REQUIRED"
 
 
 def test_certificates_that_can_not_be_read_are_one_sentence(

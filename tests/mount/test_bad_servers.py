@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from
 from tests.support.forks import ForkServer, forking
-from tests.support.gateway import Gateway, Reply, changed_items, endless, gateway
-from tests.support.mounts import MountedJob, run
+from tests.support.gateway import Gateway, Reply, endless, gateway
+from tests.support.mounts import MountedJob
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -34,7 +34,6 @@ def before(server: Server) -> Iterator[Gateway]:
 def mounted(before: Gateway, tmp_path: Path, forks: ForkServer) -> Iterator[MountedJob]:
     """A mount behind the gateway, with known.txt in it, of which nothing was asked yet."""
     before.server.store.write("known.txt", b"known")
-    before.server.store.write("endless", b"x")
     with forking(forks, before, tmp_path / "home", timeout=TIMEOUT, cache_size="16M") as job:  # type: ignore[arg-type]
         yield job
         before.closed.set()
@@ -85,20 +84,3 @@ def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
     assert peak.grown < ROOM
     before.answer = lambda asked: None
     eventually(lambda: errno_from(os.listdir, mounted.path) == 0)
-
-
-def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob) -> None:
-    """A plain stat takes nothing of the disk, and the other files are shown."""
-    item_id = before.server.store.item("endless").id
-    before.change = changed_items(lambda wire: wire.pop("size", None) if wire["id"] == item_id else None)
-    chunk, peak = bomb(), Peak(mounted)
-    before.answer = lambda asked: (
-        Reply(endless(before, chunk), 200, GZIP) if asked.download and item_id in asked.target else None
-    )
-    began = time.monotonic()
-    assert "known.txt" in run(mounted.path, "ls", "-l", check=False)
-    assert errno_from(os.stat, mounted.path / "endless") == errno.EIO
-    assert time.monotonic() - began < TIMEOUT + SLACK
-    assert (mounted.path / "known.txt").read_bytes() == b"known"
-    assert sum(path.stat().st_blocks * 512 for path in mounted.cache.rglob("*")) <= 1 << 20
-    assert peak.grown < ROOM

@@ -6,7 +6,6 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -16,14 +15,8 @@ from jobfs.emulator import Server
 from jobfs.trial import questions
 from jobfs.trial.questions import Trial
 
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
+#: The exit code, and what is printed to stdout and stderr.
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -41,10 +34,10 @@ def run(
     ):
         monkeypatch.setenv(name, value)
 
-    def run(*arguments: str) -> Outcome:
+    def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["jobfs", "doctor", *arguments])
         capfd.readouterr()
-        return Outcome(main(), *capfd.readouterr())
+        return main(), *capfd.readouterr()
 
     return run
 
@@ -58,22 +51,22 @@ def test_arguments_that_do_not_go_together_are_one_sentence_and_no_request(
     run: Run, server: Server, arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
-    done = run(*arguments)
-    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert told in done.err
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
     assert server.log.entries() == []
 
 
 def test_a_try_of_a_healthy_server_warns_of_its_costs_only(run: Run, server: Server) -> None:
-    done = run(server.job, "--try", "--yes")
-    assert (done.code, done.err.count("\n")) == (0, 1), done
-    cost, well, end = done.out.splitlines()
+    code, out, err = run(server.job, "--try", "--yes")
+    assert (code, err.count("\n")) == (0, 1), err
+    cost, well, end = out.splitlines()
     assert cost.startswith("WARN    Does a file move to a free path? yes, and it changes its updatedAt:")
     assert well.endswith(" checks of this machine, the account and the server (--verbose shows them)")
     assert end == "a mount of this job works: see WARN for what it costs"
-    every = run(server.job, "--try", "--yes", "--verbose").out
+    every = run(server.job, "--try", "--yes", "--verbose")[1]
     assert every.count("\nok ") + every.startswith("ok ") == int(well.split()[1])
-    assert server.key not in done.out + every
+    assert server.key not in out + every
     assert server.store.tree() == {}
 
 
@@ -85,7 +78,6 @@ def test_a_try_removes_all_its_items_whatever_happens(
 
     monkeypatch.setattr(Trial, "source", full)
     monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
-    done = run(server.job, "--try", "--yes")
-    assert (done.code, "Is all of this taken away? yes" in done.out) == (70, False)
+    assert run(server.job, "--try", "--yes")[0] == 70
     assert [entry.operation for entry in server.log.changes()] == ["create", "delete"]
     assert server.store.tree() == {}

@@ -54,26 +54,26 @@ def test_each_status_has_its_error_and_errno(
 
 
 @pytest.mark.parametrize(
-    ("exc", "number"),
+    ("exc", "read", "change", "number"),
     [
-        (httpx.ConnectError("[Errno 111] Connection refused"), errno.ENETUNREACH),
-        (httpx.ConnectError("[Errno -2] Name or service not known"), errno.ENETUNREACH),
-        (httpx.ProxyError("502 Bad Gateway"), errno.ENETUNREACH),
-        (httpx.ConnectTimeout("timed out"), errno.ETIMEDOUT),
+        (httpx.ConnectError("refused"), errors.UnavailableError, errors.UnavailableError, errno.ENETUNREACH),
+        (httpx.ProxyError("502"), errors.UnavailableError, errors.UnavailableError, errno.ENETUNREACH),
+        (
+            httpx.ConnectTimeout("timed out"),
+            errors.UnavailableError,
+            errors.UnavailableError,
+            errno.ETIMEDOUT,
+        ),
+        (MismatchError("x"), errors.ContractError, errors.WrongAnswerError, errno.EIO),
     ],
 )
-def test_where_there_is_no_way_to_the_server_the_network_is_unreachable(
-    exc: httpx.HTTPError, number: int
+def test_only_of_a_changing_request_that_was_sent_an_answer_is_lost(
+    exc: Any, read: type[Exception], change: type[Exception], number: int
 ) -> None:
-    """vfs/semantics.md 1.14: for reads and for changing requests, of which nothing was sent."""
-    for call in (READ, CHANGE):
+    """vfs/semantics.md 1.14: where there is no way to the server, the network is unreachable."""
+    for call, kind in ((READ, read), (CHANGE, change)):
         failure = from_exception(call, exc)
-        assert (type(failure), failure.errno) == (errors.UnavailableError, number)
-
-
-def test_an_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:
-    assert type(from_exception(READ, MismatchError("x"))) is errors.ContractError
-    assert type(from_exception(CHANGE, MismatchError("x"))) is errors.WrongAnswerError
+        assert (type(failure), failure.errno) == (kind, number)
 
 
 @pytest.mark.parametrize(

@@ -93,26 +93,17 @@ def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reas
     assert str(from_answer(READ, 502, {}, b"<html>no</html>")).endswith("502 Bad Gateway")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000],
-)
-def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(page: bytes) -> None:
-    """vfs/semantics.md 5: "gone" only if the API said it; otherwise as 502: reading is retried, a change has lost its answer."""
+GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("page", GATEWAYS)
+def test_a_404_is_the_apis_only_if_its_body_says_so_too(page: bytes) -> None:
+    """vfs/semantics.md 5.14: otherwise as 502: reading is retried, a change has lost its answer."""
     reading, changing = from_answer(READ, 404, {}, page), from_answer(CHANGE, 404, {}, page)
-    assert type(reading) is errors.UnavailableError
-    assert type(changing) is errors.AnswerLostError
-    assert reading.errno == errno.EIO
-    assert "not the API" in str(reading)
-
-
-@pytest.mark.parametrize(
-    "page", [b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}']
-)
-def test_a_404_is_the_apis_if_its_body_says_so_too(page: bytes) -> None:
-    """vfs/semantics.md 5: a JSON object with `code` 404 or `error` "Not Found"."""
-    for call in (READ, CHANGE):
-        assert type(from_answer(call, 404, {}, page)) is errors.NotFoundError
+    assert (type(reading), type(changing)) == (errors.UnavailableError, errors.AnswerLostError)
+    assert (reading.errno, "not the API" in str(reading)) == (errno.EIO, True)
+    for said in (b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}'):
+        assert type(from_answer(CHANGE, 404, {}, said)) is errors.NotFoundError
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import threading
 import time
@@ -21,12 +22,7 @@ WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, waited=False)
 
 def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
     """How many of this kind get a connection at once."""
-    count = 0
-    while True:
-        asked = ask(line, deadline, **kind)
-        if not asked.done():
-            return count
-        count += 1
+    return next(count for count in itertools.count() if not ask(line, deadline, **kind).done())
 
 
 def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:

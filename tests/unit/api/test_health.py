@@ -159,7 +159,7 @@ def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(
 # with a client
 
 
-def in_background(client: Client, times: int) -> list[type[Exception]]:
+def in_background(client: Client, times: int) -> list[type[errors.UnavailableError]]:
     """How so many changes in the background fail, one after another."""
     met = []
     for _ in range(times):

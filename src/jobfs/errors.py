@@ -123,7 +123,7 @@ class WrongAnswerError(AnswerLostError):
 
 
 class OutOfTimeError(UnavailableError):
-    """The call had no time left: the server was not asked, or had no time to answer. That says nothing of the server."""
+    """The call had no time left, and the server was not asked. That says nothing of the server."""
 
     errno = _errno.ETIMEDOUT
 

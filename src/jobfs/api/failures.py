@@ -71,7 +71,7 @@ class Call(NamedTuple):
 def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
     """The error that an answer other than success means; the only place that maps statuses."""
     try:
-        said = json.loads(body)
+        said = json.loads(body[: 64 << 10])  # no more of a hostile body becomes objects
     except (ValueError, RecursionError):
         said = None
     said = said if isinstance(said, dict) else {}

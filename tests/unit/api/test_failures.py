@@ -90,7 +90,8 @@ def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reas
     """The key is scrubbed before the reason is cut."""
     message = str(from_answer(CHANGE, 400, {}, body(reason)))
     assert message == f"update item 'a.txt': the server answered 400 Bad Request: {told}"
-    assert str(from_answer(READ, 502, {}, b"<html>no</html>")).endswith("502 Bad Gateway")
+    for page in (b"<html>no</html>", body("x" * 70_000)):
+        assert str(from_answer(READ, 502, {}, page)).endswith("502 Bad Gateway")
 
 
 GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]

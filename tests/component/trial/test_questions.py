@@ -15,7 +15,7 @@ from jobfs.api.client import Client
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path
-from jobfs.nodes import Kind
+from jobfs.nodes import Kind, Permission
 from jobfs.state.server import ServerFacts
 from jobfs.trial import questions
 from jobfs.trial.questions import QUESTIONS, Row, Trial, clear, run
@@ -131,6 +131,15 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_re
 def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) -> None:
     server.faults.rate("error", 1.0, on="delete", status=403)
     assert {"delete", "cleared"} <= set(tried().marked("FAILED"))
+
+
+def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> None:
+    server.set(read_only="enforced")
+    with trying(server, tmp_path) as trial:
+        trial.client.create_directory(trial.root, Permission.READ_WRITE)
+        trial.file("left", permission=Permission.READ_ONLY)
+        clear(trial)
+    assert server.store.tree() == {}
 
 
 def doubling(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:

@@ -156,9 +156,6 @@ def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(
     assert held.admit(CHANGE, waited=False) == 22.0
 
 
-# with a client
-
-
 def in_background(client: Client, times: int) -> list[type[errors.UnavailableError]]:
     """How so many changes in the background fail, one after another."""
     met = []

@@ -30,7 +30,10 @@ from jobfs.errors import (
     ContractError,
     InvalidRequestError,
     JobfsError,
+    NoDirectoryError,
     NotFoundError,
+    PathExistsError,
+    UnavailableError,
     WrongAnswerError,
 )
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
@@ -43,6 +46,8 @@ _ASK_EVERY, _MOMENT = 1.0, 0.5
 
 #: Characters that have another meaning in patterns of paths.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
+#: Statuses with a reason that may be "exists" or "no directory".
+_BAD_REQUEST = frozenset({400, 409})
 #: Statuses that may be about how a path is written.
 _ABOUT_A_PATH = frozenset({400, 422})
 _RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
@@ -204,7 +209,7 @@ class Client(AbstractContextManager["Client"]):
             item = self._ask(call, parse_item, Send(body), once=once)
             return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
 
-        return send() if path is None else self._put(path, lambda to: send(path=to))
+        return send() if path is None else self._put(path, lambda to: send(path=to), item_id)
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
@@ -313,16 +318,38 @@ class Client(AbstractContextManager["Client"]):
             raise AnswerLostError(f"{error}: {failure}") from None
         raise BadRequestError(changed, status=error.status)
 
-    def _put(self, path: str, send: Callable[[str], Item]) -> Item:
-        """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn."""
-        if self._slash is not None:
-            return send(self._slash + path)
+    def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
+        """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn.
+
+        If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
+        """
         try:
-            return send(path)
-        except (BadRequestError, InvalidRequestError) as error:
-            if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
-                raise
-        return send("/" + path)
+            if self._slash is not None:
+                return send(self._slash + path)
+            try:
+                return send(path)
+            except (BadRequestError, InvalidRequestError) as error:
+                if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
+                    raise
+            return send("/" + path)
+        except BadRequestError as refusal:
+            if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
+                raise self._meaning(path, item_id)(str(refusal), status=refusal.status) from None
+            raise
+
+    def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:
+        above = names.parent(path)
+        try:
+            there = self.find(path)
+            if any(item.id != item_id for item in there):
+                return PathExistsError
+            if not there and above and not any(item.is_dir for item in self.find(above)):
+                return NoDirectoryError
+        except UnavailableError:
+            raise
+        except ApiError:
+            pass
+        return BadRequestError
 
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")

@@ -227,8 +227,8 @@ def _existing(trial: Trial) -> Finding:
         for kind in Kind:
             with rejects(trial.client, trial.path(str(name)), kind, source) as found[kind]:
                 pass
-    except BadRequestError as error:
-        return costs(f"not known: {error}", two, rejects={})
+    except BadRequestError:
+        return costs("not known, for its name is not kept", two, rejects={})
     if all(found.values()):
         return good("yes", "what is new takes one request", rejects=found)
     return costs(f"not of a {next(kind for kind in Kind if not found[kind])}", two, rejects=found)

@@ -252,7 +252,7 @@ def test_the_other_path_style_is_tried_until_an_item_was_seen(
     with pytest.raises(errors.ApiError):
         create(client)
     assert len(forms(script)) == len(set(forms(script))) == 4
-    assert all(b"/a.txt" in body for body in script.bodies)
+    assert all(b"/a.txt" in body for body in script.bodies if body)
 
 
 # What an answer must show
@@ -416,3 +416,47 @@ def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:
         next(download.chunks())
         assert not stream.closed
     assert stream.closed
+
+
+OTHER = "other0000000000000000001"
+
+
+@pytest.mark.parametrize("status", [400, 409])
+@pytest.mark.parametrize(
+    ("there", "above", "error"),
+    [
+        ([wire_item("d/a.txt", id=OTHER)], [], errors.PathExistsError),
+        ([], [], errors.NoDirectoryError),
+        ([], [wire_item("d")], errors.NoDirectoryError),
+        ([], [wire_item("d", type="workspaceItemDirectory")], errors.BadRequestError),
+        ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
+    ],
+)
+def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
+    make_client: MakeClient,
+    there: list[dict[str, Any]],
+    above: list[dict[str, Any]],
+    error: type[Exception],
+    status: int,
+) -> None:
+    """vfs/semantics.md 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return failure(status, "This can't be done")
+        return many(*(there if request.url.params["path"].endswith("a.txt") else above))
+
+    script = Script(server)
+    with pytest.raises(error, match="can't be done") as caught:
+        make_client(script).update(ID, path="d/a.txt")
+    assert caught.type is error
+    assert [request.method for request in script.requests].count("POST") <= 2
+
+
+def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
+    """vfs/semantics.md 5: nothing was done, and the reason is not known: the same request may be sent again."""
+    script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
+    client = make_client(script, timeout=1.0)
+    client.find("x")
+    with pytest.raises(errors.UnavailableError):
+        client.update(ID, path="a.txt")

@@ -133,5 +133,7 @@ def reason(exc: Exception) -> str:
     if isinstance(exc, httpx.TimeoutException):
         return "no answer in time"
     detail = _one_line(str(exc))
+    if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
+        return f"the server's certificate is not trusted: {detail}"
     told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
     return f"{told}: {detail}" if detail else told

@@ -108,7 +108,7 @@ class WrongAnswerError(AnswerLostError):
 
 
 class OutOfTimeError(UnavailableError, errno=_errno.ETIMEDOUT):
-    """The call had no time left: the server was not asked, or had no time to answer. That says nothing of the server."""
+    """The call had no time left, and the server was not asked. That says nothing of the server."""
 
 
 class HeldBackError(UnavailableError):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobfs import errors
+from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.key import fixed_key
 from jobfs.emulator import Server
 from jobfs.nodes import Permission
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from tests.support.waiting import eventually
 
 from jobfs import names
+from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
 from jobfs.api.deadline import within
-from jobfs.api.key import fixed_key
 from jobfs.content import ContentStore
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -62,7 +61,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     before = server.store.tree()
     eventually(lambda: sorted(os.listdir(mounted.path)) == ["notes", "try"])
     home = tmp_path / "try"
-    process = started(server, home, "--yes", "--report", "report.json")
+    process = started(server, home, "--yes", "--verbose")
     seen = set()
     while process.poll() is None:
         seen |= set(os.listdir(mounted.path))
@@ -73,11 +72,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     status = mounted.status()
     assert (status["conflicts"], status["foreign_hidden"], status["unsent"]) == ([], [], [])
 
-    report = json.loads((home / "report.json").read_text())
-    verdicts = {question["name"]: question["verdict"] for question in report["questions"]}
-    assert report["ended"] == "asked to the end"
-    assert set(verdicts.values()) == {"ok", "WARN"}
-    assert verdicts["cleared"] == "ok"
+    assert "Is all of this taken away? yes" in out
     assert os.listdir(home / "state" / "servers")
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
 
@@ -87,11 +82,10 @@ def test_a_try_that_is_interrupted_leaves_nothing(server: Server, tmp_path: Path
     before = server.store.tree()
     server.set(latency=10)
     home = tmp_path / "try"
-    process = started(server, home, "--yes", "--report", "report.json")
+    process = started(server, home, "--yes")
     eventually(lambda: any(".jobfs-" in path for path in server.store.tree()))
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert "SIGTERM: taking everything away again" in out
     assert server.store.tree() == before
-    assert json.loads((home / "report.json").read_text())["ended"] == "broken off"

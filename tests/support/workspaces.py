@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobfs.api.key import fixed_key
+from jobfs.api.access import fixed_key
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.settings import Settings

@@ -18,7 +18,7 @@ import pytest
 import jobfs
 from jobfs import cli
 from jobfs.cli import COMMANDS
-from jobfs.cli.install import SHELLS, script
+from jobfs.cli.install import script
 from jobfs.document import Status
 
 ROOT = Path(__file__).parents[2]

@@ -144,20 +144,11 @@ class Form(NamedTuple):
     encoding: Encoding
     long_type: bool
 
-    def body(
-        self,
-        kind: Kind,
-        path: str,
-        permission: str,
-        file: tuple[Path, int] | None,
-        moving: Callable[[float], None],
-    ) -> Body:
-        """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
+    def body(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> Body:
+        """The request body for one item."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
-        body = (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
-        body.part = moving
-        return body
+        return (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
 
 
 class Forms:
@@ -209,30 +200,25 @@ class Forms:
 #: Bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB; a find
 #: may give all items that begin with the path, and the description of the job may have all items in it once more.
 MOST_JSON = 8 << 20
-#: Bytes of a body that only gives a reason, or nothing of interest.
-MOST_REASON = 64 << 10
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
 
 
 def read_answer(response: httpx.Response, *, whole: bool = True) -> bytes:
-    """The body of an answer; raises httpx.HTTPError, MismatchError.
-
-    If its beginning is enough (not `whole`), a rest that is too long, too late or broken is left out.
-    """
-    body, most = bytearray(), MOST_JSON if whole else MOST_REASON
+    """The body of an answer; raises httpx.HTTPError, MismatchError. Not `whole`: its beginning is enough, and raises nothing."""
+    body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)
     try:
         for piece in decoded(response.stream, response.headers):
             body += piece
-            if len(body) > most:
-                raise MismatchError(f"a body of more than {most} bytes")
+            if len(body) > MOST_JSON:
+                raise MismatchError(f"a body of more than {MOST_JSON} bytes")
     except (MismatchError, httpx.HTTPError):
         if whole:
             raise
     finally:
         response.close()
-    return bytes(body[:most])
+    return bytes(body)
 
 
 def compressed(headers: httpx.Headers) -> bool:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
@@ -16,11 +16,10 @@ from urllib.parse import quote
 import httpx
 
 from jobfs import names
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.bodies import UNDERSTOOD, CreateEncoding, Form, Forms, compressed, decoded, json_body
 from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.failures import Call, MismatchError
-from jobfs.api.key import KeySource
 from jobfs.api.line import LARGE
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, Answer, Send, Wire
@@ -68,7 +67,7 @@ class Download(NamedTuple):
     chunks: Callable[[], Iterator[bytes]]
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
@@ -241,8 +240,7 @@ class Client:
         except NotFoundError as error:
             # The 404 may be about the bytes alone, but callers would forget the item.
             self.get(item_id)
-            told = f"{error}, but the item is there"
-            raise ContractError(told, status=error.status) from None
+            raise ContractError(f"{error}, but the item is there", status=error.status) from None
         stream = answer.stream
         assert stream is not None
         try:
@@ -268,9 +266,6 @@ class Client:
         """Close every connection; requests that wait for a retry end at once."""
         self._wire.close()
 
-    def __enter__(self) -> Client:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -286,11 +281,13 @@ class Client:
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:
-            item = self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving)))
+            body = form.body(kind, to, permission, file)
+            body.part = moving
+            item = self._ask(call, parse_item, Send(body))
             try:
                 return self._as_asked(call, item, asked)
             except WrongAnswerError as error:
-                self._undo(call, item, error, kind)
+                self._undo(call, item, error)
 
         return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
 
@@ -306,45 +303,39 @@ class Client:
                 raise self._wire.explain(call, told)
         return item
 
-    def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
-        """A create was answered with another `item` than was asked for: delete it if a hidden name shows that it is ours.
+    def _undo(self, call: Call, item: Item, error: WrongAnswerError) -> NoReturn:
+        """A create was answered with another `item` than was asked for. Raises `error`.
 
-        Then raises InvalidRequestError if the kind is another: another form of the create may be understood. Raises
-        BadRequestError if the name is another, which this server makes of it (save/protocol.md R6). For everything else raises
-        `error`.
+        If a hidden name shows that it is ours, and this server made another name of it, it is deleted again; then raises
+        BadRequestError (save/protocol.md R6).
         """
         changed = names.other_form(call.subject, item.path)
-        hidden = names.parse_hidden(names.basename(call.subject)) is not None
-        ours = hidden and (changed or item.path == call.subject)
-        if not ours or not (changed or item.kind is not kind):
+        if not changed or names.parse_hidden(names.basename(call.subject)) is None:
             raise error
         try:
             self.delete(item.id)
         except ApiError as failure:
             raise AnswerLostError(f"{error}: {failure}") from None
-        if changed:
-            raise BadRequestError(changed, status=error.status)
-        raise InvalidRequestError(str(error), status=422)
+        raise BadRequestError(changed, status=error.status)
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
-        """Send a request that puts an item at `path`, in the style of the server's items; before one was seen, in both in turn.
+        """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn.
 
         If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
         """
-        refusals: list[BadRequestError | InvalidRequestError] = []
-        for slash in ("", "/") if self._slash is None else (self._slash,):
+        try:
+            if self._slash is not None:
+                return send(self._slash + path)
             try:
-                return send(slash + path)
+                return send(path)
             except (BadRequestError, InvalidRequestError) as error:
-                refusals.append(error)
                 if isinstance(error, UNDERSTOOD) or error.status not in _ABOUT_A_PATH:
-                    break
-        # The answer to the second style is the better one if it is about what stands at the path.
-        refusal = refusals[-1] if isinstance(refusals[-1], UNDERSTOOD) else refusals[0]
-        if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
-            kind = self._meaning(path, item_id)
-            raise kind(str(refusal), status=refusal.status)
-        raise refusal
+                    raise
+            return send("/" + path)
+        except BadRequestError as refusal:
+            if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
+                raise self._meaning(path, item_id)(str(refusal), status=refusal.status) from None
+            raise
 
     def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:
         above = names.parent(path)

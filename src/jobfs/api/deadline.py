@@ -144,12 +144,9 @@ def wait(condition: threading.Condition, what: str) -> None:
     Raises OutOfTimeError(ETIMEDOUT): `what` did not come to its end.
     """
     about_to_wait()
-    deadline = _current.get()
-    if deadline is None:
-        condition.wait()
-    else:
+    if (deadline := _current.get()) is not None:
         deadline.check(what)
-        condition.wait(deadline.left())
+    condition.wait(None if deadline is None else deadline.left())
 
 
 def result(future: Future[_Result], what: str) -> _Result:

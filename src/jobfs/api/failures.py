@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import re
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import httpx
 
-from jobfs.api.key import scrub
+from jobfs.api.access import scrub
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -50,6 +48,7 @@ _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
 #: Failures before the first byte of a request is sent; those in `NO_WAY` are known at once.
 NO_WAY = (httpx.ConnectError, httpx.ProxyError)
 _NOT_SENT = (*NO_WAY, httpx.ConnectTimeout, httpx.PoolTimeout)
+_SECONDS = re.compile(r"\d{1,9}(\.\d+)?", re.ASCII)
 
 
 class MismatchError(ValueError):
@@ -72,7 +71,7 @@ class Call(NamedTuple):
 def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
     """The error that an answer other than success means; the only place that maps statuses."""
     try:
-        said = json.loads(body)
+        said = json.loads(body[: 64 << 10])  # no more of a hostile body becomes objects
     except (ValueError, RecursionError):
         said = None
     said = said if isinstance(said, dict) else {}
@@ -101,7 +100,8 @@ def _kind(status: int, reason: str) -> type[ApiError]:
 
 
 def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
-    wait = retry_after(headers)
+    asked = headers.get("retry-after", "").strip()
+    wait = float(asked) if _SECONDS.fullmatch(asked) else None
     refused = status == 429 or (status == 503 and wait is not None)
     if call.changing and not refused:
         return AnswerLostError(told, status=status)
@@ -113,40 +113,14 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
 def from_exception(call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
     """The error that an exception of httpx means, or an odd answer; the only place that maps them."""
     if isinstance(exc, MismatchError):
-        return mismatch(call, str(exc))
+        # A changing request was most likely carried out.
+        kind = WrongAnswerError if call.changing else ContractError
+        return kind(f"{call}: the reply does not match the API reference: {exc}", status=200)
     told = f"{call}: {reason(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
     number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
     lost = call.changing and not isinstance(exc, _NOT_SENT)
     return (AnswerLostError if lost else UnavailableError)(told, errno=number)
-
-
-def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
-    """The error for a successful answer that does not match the reference; a changing request was most likely carried out."""
-    told = f"{call}: the reply does not match the API reference: {what}"
-    if call.changing:
-        return WrongAnswerError(told, status=status)
-    return ContractError(told, status=status)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date; None if there is none."""
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value, re.ASCII):
-        return float(value)
-    then, now = http_date(value), http_date(headers.get("date", ""))
-    if then is None:
-        return None
-    # Where both dates are the server's, a wrong clock here does not matter.
-    return max(0.0, then - (time.time() if now is None else now))
-
-
-def http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if the text is none."""
-    try:
-        return parsedate_to_datetime(value).timestamp() if value else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _one_line(text: str) -> str:
@@ -156,9 +130,9 @@ def _one_line(text: str) -> str:
 
 def reason(exc: Exception) -> str:
     """Why a request got no answer, in words."""
-    detail = _one_line(str(exc))
     if isinstance(exc, httpx.TimeoutException):
         return "no answer in time"
+    detail = _one_line(str(exc))
     if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
         return f"the server's certificate is not trusted: {detail}"
     told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"

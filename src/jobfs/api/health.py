@@ -15,9 +15,9 @@ import logging
 import math
 import threading
 import time
+from email.utils import parsedate_to_datetime
 
-from jobfs.api.deadline import backoff
-from jobfs.api.failures import Call, http_date
+from jobfs.api.failures import Call
 from jobfs.errors import ApiError, ContractError, HeldBackError, UnauthorizedError, UnavailableError
 
 log = logging.getLogger("jobfs.api")
@@ -27,10 +27,8 @@ _OUTAGE = 3
 #: Seconds between two requests that find out whether an outage is over, and how long each may at least go without progress.
 _PROBE_EVERY = 1.0
 _PROBE_PATIENCE = 4.0
-#: Most seconds that the background leaves the server alone, whatever the server asks for.
-_LONGEST = 900.0
-#: Seconds after a 429 without `Retry-After`: after the first, and at most.
-_FIRST, _MOST = 1.0, 30.0
+#: Most seconds that the background leaves the server alone, whatever the server asks for; and after a 429 that asks for none.
+_LONGEST, _A_WHILE = 900.0, 1.0
 #: Most seconds between two requests that meet the same silence; and after which part of a call's time it means "out of reach".
 _BETWEEN, _NEARLY = 2.5, 0.95
 #: The server is out of reach after so many connections that were not made, over so many seconds at least.
@@ -67,7 +65,6 @@ class Health:
         self._heard = self._began = self._ended = 0.0
         self._refusals = 0
         self._left_alone_until = 0.0
-        self._throttled = 0
         self._bounds = (-math.inf, math.inf)  # of the offset
 
     # -- may it be asked
@@ -97,8 +94,9 @@ class Health:
     def check(self, what: object) -> None:
         """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
         if (why := self.away) is not None:
-            told = f"{what}: not sent: the server can't be reached: {why}"
-            raise HeldBackError(told, errno=errno.ENETUNREACH)
+            raise HeldBackError(
+                f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
+            )
 
     def _failing(self, changing: bool) -> bool:
         """True if one request a second finds out whether reads, or changes, succeed again."""
@@ -130,7 +128,7 @@ class Health:
                     log.warning("the server answers again")
             # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
             # narrow. Where they contradict (a clock was set), the newest answer counts alone.
-            if (seconds := http_date(date)) is not None:
+            if (seconds := _http_date(date)) is not None:
                 low, high = seconds - ended, seconds + 1.0 - began
                 merged = max(self._bounds[0], low), min(self._bounds[1], high)
                 self._bounds = merged if merged[0] <= merged[1] else (low, high)
@@ -164,37 +162,31 @@ class Health:
                 )
             if self._failures[changing] >= _OUTAGE:
                 self.recoveries += 1
-            self._failures[changing] = self._throttled = 0
-
-    def failed(self, why: str = "", *, changing: bool) -> None:
-        """No answer came, or one that only says "not now"."""
-        with self._lock:
-            self.answering, self.last_error = False, why
-            self._failures[changing] += 1
-            if self._failures[changing] == _OUTAGE:
-                self._next_probe = time.monotonic() + _PROBE_EVERY
-
-    def asked_to_wait(self, seconds: float) -> None:
-        """The server has asked to be left alone for `seconds` (`Retry-After`); 0.0: it did not say how long."""
-        with self._lock:
-            now = time.monotonic()
-            if not seconds:
-                if now < self._left_alone_until:
-                    return  # the answer to one of several requests that were sent together
-                seconds = backoff(self._throttled, first=_FIRST, most=_MOST)
-                self._throttled += 1
-            self._left_alone_until = max(self._left_alone_until, now + min(seconds, _LONGEST))
+            self._failures[changing] = 0
 
     def learn(self, call: Call, error: ApiError) -> None:
         """Note what an error says of the server."""
-        if isinstance(error, UnauthorizedError):
-            with self._lock:
+        with self._lock:
+            now = time.monotonic()
+            if isinstance(error, UnauthorizedError):
                 self.answering = self.key_refused = True
-                self.last_ok, self.last_error = time.monotonic(), str(error)
-        elif isinstance(error, (UnavailableError, ContractError)):
-            self.failed(str(error), changing=call.changing)
-            wait = error.wait if isinstance(error, UnavailableError) else 0.0
-            if wait or error.status == _THROTTLED:
-                self.asked_to_wait(wait)
-        else:
-            self.succeeded(changing=call.changing)
+                self.last_ok, self.last_error = now, str(error)
+            elif isinstance(error, (UnavailableError, ContractError)):
+                self.answering, self.last_error = False, str(error)
+                self._failures[call.changing] += 1
+                if self._failures[call.changing] == _OUTAGE:
+                    self._next_probe = now + _PROBE_EVERY
+                wait = error.wait if isinstance(error, UnavailableError) else 0.0
+                if wait or error.status == _THROTTLED:
+                    until = now + min(wait or _A_WHILE, _LONGEST)
+                    self._left_alone_until = max(self._left_alone_until, until)
+            else:
+                self.succeeded(changing=call.changing)
+
+
+def _http_date(value: str) -> float | None:
+    """Seconds since the epoch of an HTTP date; None if the text is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -125,11 +124,6 @@ class _ItemReply(BaseModel):
     )
 
 
-class _InstanceReply(BaseModel):
-    instance: dict[str, Any] = _at("data", "workspaceInstance")
-    count: _Number = _at("data", "workspaceInstance", "countItems", default=None)
-
-
 class Spelling(NamedTuple):
     """How a server writes its items: paths begin with "" or "/", types are long (`workspaceItemFile`) or short."""
 
@@ -146,12 +140,11 @@ class Page(NamedTuple):
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(BaseModel):
     """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
 
-    count_items: int | None
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, Any] = _at("data", "workspaceInstance")
+    count_items: _Number = _at("data", "workspaceInstance", "countItems", default=None)
 
 
 def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
@@ -186,8 +179,7 @@ def parse_item(body: bytes) -> tuple[Item, Spelling]:
 
 def parse_instance(body: bytes) -> tuple[Instance, None]:
     """The workspace instance; raises MismatchError."""
-    reply = _read(_InstanceReply, body)
-    return Instance(reply.count, reply.instance), None
+    return _read(Instance, body), None
 
 
 def parse_time(text: str) -> int:

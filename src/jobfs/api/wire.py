@@ -15,20 +15,17 @@ from typing import Any, NamedTuple
 import httpx
 
 from jobfs import __version__
+from jobfs.api.access import KeySource, scrub
 from jobfs.api.bodies import Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time
-from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, mismatch, reason
+from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, reason
 from jobfs.api.health import Health
-from jobfs.api.key import KeySource, scrub
-from jobfs.api.line import LARGE, Line, Rank
-from jobfs.api.transport import pool
+from jobfs.api.line import LARGE, Line, Rank, pool
 from jobfs.errors import (
-    AnswerLostError,
     ApiError,
     ContractError,
     HeldBackError,
     OutOfTimeError,
-    UnauthorizedError,
     UnavailableError,
 )
 
@@ -36,8 +33,6 @@ logger = logging.getLogger("jobfs.api")
 
 #: How the names of httpcore's events end when a connection was made.
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
-#: Seconds in which a server that works would have answered: a request with less time tells nothing of the server.
-_FAIR = 1.0
 #: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
 _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
@@ -145,16 +140,11 @@ class Wire:
         only one attempt, for a request that needs another look before it is sent again.
         """
         deadline = Deadline(self._timeout, current(), waited=False)
-        key, attempt = self._key(), 0
+        attempt = 0
         last: UnavailableError | None = None
         while True:
             try:
-                return self._attempt(call, send, key, deadline)
-            except UnauthorizedError:
-                # The file of the key may have another key by now.
-                old, key = key, self._key()
-                if key == old:
-                    raise
+                return self._attempt(call, send, self._key(), deadline)
             except (OutOfTimeError, HeldBackError) as error:
                 # This attempt was not made: the error of the one before says more.
                 raise last or error from None
@@ -179,19 +169,12 @@ class Wire:
             if deadline.left() <= 0:
                 raise out_of_time(str(call))
             patience = self.health.admit(call, waited=deadline.waited)
-            given = deadline.left()
-            if patience < given:
+            if patience < deadline.left():
                 deadline = Deadline(patience, current(), waited=False)
             if send.body is not None:
                 send.body.moved = functools.partial(self._moved, deadline)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
-            except httpx.TimeoutException as exc:
-                if given >= min(_FAIR, self._timeout / 2):
-                    raise self._learn(call, exc, key) from None
-                # So short a time says nothing of the server.
-                error = from_exception(call, exc)
-                raise error if isinstance(error, AnswerLostError) else out_of_time(str(call)) from None
             except (httpx.HTTPError, MismatchError, ApiError) as exc:
                 raise self._learn(call, exc, key) from None
             return answer
@@ -265,8 +248,8 @@ class Wire:
             if collection:
                 self._bare = form == path
         # Nothing was done, so this is no lost answer.
-        told = f"a redirect ({response.status_code}) to another place, or in a circle"
-        raise mismatch(call._replace(changing=False), told, response.status_code)
+        status = response.status_code
+        raise ContractError(f"{call}: a redirect ({status}) to another place, or in a circle", status=status)
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for `seconds`."""

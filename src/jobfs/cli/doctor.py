@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from jobfs.api.address import check_base_url, check_job_id
-from jobfs.api.key import KeySource
+from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import ended, mounts
@@ -30,15 +28,12 @@ _STYLES: dict[str, dict[str, Any]] = {
 @click.option("--try", "trying", is_flag=True,
               help="Try what jobfs relies on in a hidden directory of JOB, and take it away again.")  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write what --try has found to FILE as JSON, without key, contents and names.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
-    report: Path | None,
     verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
@@ -47,7 +42,7 @@ def doctor(
 
     Changes nothing on the server without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
     """
-    trial.check(job, trying, yes, report)
+    trial.check(job, trying, yes)
     settings = load(flags, mount_options)
     checkup = Checkup(everything=verbose or not trying)
     for what, check in preflight.checks(settings).items():
@@ -58,7 +53,7 @@ def doctor(
     key = _account(checkup, settings, job)
     code = 0
     if trying and job and key is not None:
-        code = trial.run(settings, job, key, yes, report, checkup.show)
+        code = trial.run(settings, job, key, yes, checkup.show)
     _conclude(checkup.marks, trying, everything=verbose, works=not code)
     return code or (1 if checkup.marks["FAILED"] else 0)
 
@@ -99,7 +94,7 @@ class Checkup:
 
 def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:
     """Check the key, the way to the server, and the job. Returns the key, if the server accepts it."""
-    from jobfs.api.transport import route
+    from jobfs.api.line import route
 
     keys: list[KeySource] = []
 

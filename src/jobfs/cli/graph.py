@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from jobfs.api.address import check_base_url
+from jobfs.api.access import KeySource, check_base_url
 from jobfs.api.client import Client
-from jobfs.api.key import KeySource
 from jobfs.content import ContentStore
 from jobfs.mount import Mounted
 from jobfs.namespace import Namespace

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import check_base_url, check_job_id
 from jobfs.cli import LINKS
 from jobfs.cli.options import not_empty, setting_options
 from jobfs.cli.screen import tell

@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobfs.api.key import KeySource
+from jobfs.api.access import KeySource
 from jobfs.cli.screen import shown, tell
 from jobfs.process import in_journal
 

@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import FileKey, KeySource, check_base_url, check_job_id, fixed_key
 from jobfs.api.deadline import within
-from jobfs.api.key import FileKey, KeySource, fixed_key
 from jobfs.cli.running import gone
-from jobfs.cli.screen import size
+from jobfs.cli.screen import size, tell
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.private import own_directory
@@ -189,7 +188,7 @@ def find_key(settings: Settings) -> KeySource:
     info = path.stat()
     # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-        raise UsageError(f"others can read the API key in {path}: chmod 600 {path}")
+        tell(f"jobfs: others can read the API key in {path}: chmod 600 {path}", err=True)
     source = FileKey(path)
     source()
     return source

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
-from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import left_by

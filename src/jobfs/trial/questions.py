@@ -133,7 +133,7 @@ class Trial:
             return lister.read(known=list, ours=set).items
 
     def left(self) -> list[Item]:
-        """The items in the try's directory, and those that earlier tries have left; the deepest first. Raises ApiError."""
+        """The items in the try's directory, and those that earlier tries have left. Raises ApiError."""
         now = time.time() + self.client.server_time_offset
         found = []
         for item in self.everything():
@@ -141,23 +141,16 @@ class Trial:
             old = now - item.updated_ns / 1e9 > ABANDONED
             if parts and parts.role is names.Role.TRIED and (old or names.within(item.path, self.root)):
                 found.append(item)
-        return sorted(found, key=lambda item: item.path.count("/"), reverse=True)
+        return found
 
     def delete(self, item: Item) -> None:
         """Delete an item, if the server lets that happen. Raises UnavailableError."""
         try:
-            try:
-                self.client.delete(item.id)
-            except (NotFoundError, UnavailableError):
-                raise
-            except ApiError:
-                # The item may be read-only.
-                self.client.update(item.id, permission=Permission.READ_WRITE)
-                self.client.delete(item.id)
+            self.client.delete(item.id)
         except UnavailableError:
             raise
         except ApiError:
-            pass  # the next look sees it
+            pass  # it may be readOnly, and goes with its directory; the next look sees it
 
 
 # What a mount asks, too

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from jobfs.api import deadline
+from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
 from jobfs.api.deadline import within
-from jobfs.api.key import fixed_key
 
 JOB = "test12345678901234567890"
 KEY = "pk_very-secret"

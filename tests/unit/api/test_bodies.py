@@ -1,23 +1,31 @@
+"""Bodies of requests are streamed, with a known length; those of answers are read within bounds, after decompression."""
+
 from __future__ import annotations
 
 import base64
 import errno
+import gzip
 import json
 import tracemalloc
-from collections.abc import Callable
-from email import message_from_bytes
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.api.bodies import Body, json_body, multipart_create
-from jobfs.errors import FsError
+from jobfs import errors
+from jobfs.api.bodies import MOST_JSON, Body, json_body, multipart_create, read_answer
+from jobfs.api.failures import MismatchError
+
+from .conftest import ID, Chunks, MakeClient
 
 Make = Callable[[dict[str, str], tuple[Path, int] | None], Body]
 
 FIELDS = {"type": "workspaceItemFile", "path": "dir/a.txt", "permission": "readWrite"}
+both = pytest.mark.parametrize("make", [multipart_create, json_body])
 
 
 def sent(body: Body) -> bytes:
@@ -28,17 +36,6 @@ def sent(body: Body) -> bytes:
     return data
 
 
-def parts(body: Body) -> dict[str, tuple[str | None, str, bytes]]:
-    """Name to (filename, content type, bytes) of a multipart body, by another parser than a server's."""
-    message = message_from_bytes(b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + sent(body))
-    found = {}
-    for part in message.get_payload():
-        assert not isinstance(part, str)
-        name = part.get_param("name", header="content-disposition")
-        found[str(name)] = (part.get_filename(), part.get_content_type(), part.get_payload(decode=True))
-    return found  # type: ignore[return-value]
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
@@ -46,36 +43,24 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_multipart_create_has_its_fields_and_the_file(source: Path) -> None:
-    body = multipart_create(FIELDS, (source, 5))
-    assert len(list(body)) == 1, "each piece is a write, and work for the server"
-    found = parts(body)
-    assert {name: value[2] for name, value in found.items()} == {
-        **{name: value.encode() for name, value in FIELDS.items()},
-        "file": b"hello",
-    }
-    assert found["file"][:2] == ("a.txt", "text/plain")
-
-
 @pytest.mark.parametrize(
-    ("name", "told"),
-    [('say "hi".txt', "say %22hi%22.txt"), ("a\r\nb", "a%0D%0Ab"), ("back\\slash", "back\\slash")],
-)
-def test_a_file_name_can_not_break_out_of_its_header(source: Path, name: str, told: str) -> None:
-    head = sent(multipart_create({**FIELDS, "path": f"dir/{name}"}, (source, 5)))
-    assert f'; filename="{told}"\r\nContent-Type: '.encode() in head
-
-
-@pytest.mark.parametrize(
-    ("name", "mime_type"),
+    ("name", "told", "mime_type"),
     [
-        ("x.json", "application/json"),
-        ("x.tar.gz", "application/octet-stream"),
-        ("x", "application/octet-stream"),
+        ("a.txt", "a.txt", "text/plain"),
+        ("x.tar.gz", "x.tar.gz", "application/octet-stream"),
+        ('say "hi"', "say %22hi%22", "application/octet-stream"),
+        ("a\r\nb", "a%0D%0Ab", "application/octet-stream"),
+        ("a\\b", "a\\b", "application/octet-stream"),
     ],
 )
-def test_a_file_part_says_what_its_name_promises(source: Path, name: str, mime_type: str) -> None:
-    assert parts(multipart_create({**FIELDS, "path": name}, (source, 5)))["file"][1] == mime_type
+def test_the_file_of_a_multipart_create_has_its_name_and_type(
+    source: Path, name: str, told: str, mime_type: str
+) -> None:
+    """No name can break out of its header."""
+    body = multipart_create({**FIELDS, "path": f"dir/{name}"}, (source, 5))
+    assert len(list(body)) == 1, "each piece is a write, and work for the server"
+    part = f'; name="file"; filename="{told}"\r\nContent-Type: {mime_type}\r\n\r\nhello\r\n--'
+    assert part.encode() in sent(body)
 
 
 @given(content=st.binary(max_size=50))
@@ -84,50 +69,109 @@ def test_a_json_body_carries_the_content_in_base64(
 ) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
     path.write_bytes(content)
-    body = json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))
-    told = json.loads(sent(body))
+    told = json.loads(sent(json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
     assert base64.b64decode(told.pop("content"), validate=True) == content
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
 
 
-@pytest.mark.parametrize("make", [multipart_create, json_body])
-def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make: Make) -> None:
+@both
+def test_a_large_file_is_streamed_and_the_part_that_was_sent_and_its_time_are_told(
+    tmp_path: Path, make: Make
+) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(24 << 20)
     tracemalloc.start()
     try:
-        body = make(FIELDS, (path, 24 << 20))
+        body, told, took = make(FIELDS, (path, 24 << 20)), list[float](), list[float]()
+        body.part, body.moved = told.append, took.append
         assert sum(map(len, body)) == body.length
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize("make", [json_body, multipart_create])
-def test_only_as_many_bytes_are_sent_as_were_promised(source: Path, make: Make) -> None:
-    whole, begun = sent(make(FIELDS, (source, 5))), sent(make(FIELDS, (source, 3)))
-    for data, here in ((whole, True), (begun, False)):
-        assert (b"hello" in data or base64.b64encode(b"hello") in data) is here
-
-
-@pytest.mark.parametrize(("name", "number"), [("source", errno.EIO), ("missing", errno.ENOENT)])
-@pytest.mark.parametrize("make", [json_body, multipart_create])
-def test_a_source_that_is_too_short_or_missing_is_an_error_of_its_own(
-    source: Path, make: Make, name: str, number: int
-) -> None:
-    with pytest.raises(FsError) as caught:
-        b"".join(make(FIELDS, (source.parent / name, 6)))
-    assert caught.value.errno == number
-
-
-@pytest.mark.parametrize("make", [json_body, multipart_create])
-def test_the_progress_of_an_upload_and_the_time_of_each_piece_are_told(tmp_path: Path, make: Make) -> None:
-    (tmp_path / "big").write_bytes(b"x" * 100_000)
-    body, told, took = make(FIELDS, (tmp_path / "big", 100_000)), list[float](), list[float]()
-    body.part, body.moved = told.append, took.append
-    list(body)
     assert told == sorted(told)
     assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
     assert len(took) == len(told)
     assert all(seconds > 0 for seconds in took)
+
+
+@both
+def test_as_many_bytes_are_sent_as_were_promised_or_it_is_an_error(source: Path, make: Make) -> None:
+    begun = sent(make(FIELDS, (source, 3)))
+    assert (b"hel\r\n" in begun or base64.b64encode(b"hel") in begun) is True
+    for name, number in (("source", errno.EIO), ("missing", errno.ENOENT)):
+        with pytest.raises(errors.FsError) as caught:
+            b"".join(make(FIELDS, (source.parent / name, 6)))
+        assert caught.value.errno == number
+
+
+# Answers
+
+
+class Endless(httpx.SyncByteStream):
+    """The same bytes until it is closed, and how many of them were taken."""
+
+    def __init__(self, chunk: bytes) -> None:
+        self.taken = 0
+        self.closed = False
+        self._chunk = chunk
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self.closed:
+            self.taken += len(self._chunk)
+            yield self._chunk
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def answer(stream: httpx.SyncByteStream, coding: str = "") -> httpx.Response:
+    return httpx.Response(200, headers={"content-encoding": coding} if coding else {}, stream=stream)
+
+
+def bytewise(body: bytes) -> Chunks:
+    return Chunks(*(body[place : place + 1] for place in range(len(body))))
+
+
+@pytest.mark.parametrize(
+    ("packed", "coding"),
+    [
+        (b"no gzip", "gzip"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-9], "gzip"),
+        (gzip.compress(b"x", mtime=0) + b"more", "gzip"),
+        (zlib.compress(b"{}"), "deflate"),  # which was not asked for
+    ],
+)
+def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes, coding: str) -> None:
+    assert read_answer(answer(bytewise(gzip.compress(b"x" * 1000)), "GZIP")) == b"x" * 1000
+    with pytest.raises(MismatchError):
+        read_answer(answer(bytewise(packed), coding))
+    read_answer(answer(bytewise(packed), coding), whole=False)
+
+
+def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
+    stream = Endless(gzip.compress(b"x", mtime=0))
+    with pytest.raises(MismatchError):
+        read_answer(answer(stream, "gzip"))
+    assert stream.taken < 100
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: str) -> None:
+    """vfs/semantics.md 5.8: a reply that does not match the contract is EIO. The bound counts decompressed bytes."""
+    chunk = gzip.compress(b" " * (64 << 20), mtime=0) if coding else b" " * 65536
+    streams: list[Endless] = []
+
+    def server(request: httpx.Request) -> httpx.Response:
+        streams.append(Endless(chunk))
+        return answer(streams[-1], coding)
+
+    client = make_client(server)
+    for ask in (lambda: client.list_page(100, 0), client.instance):
+        with pytest.raises(errors.ContractError, match=f"more than {MOST_JSON} bytes"):
+            ask()
+    with pytest.raises(errors.AnswerLostError, match="more than"):
+        client.update(ID, path="b")
+    client.delete(ID)  # whose answer is its status
+    assert len(streams) == 4
+    assert all(stream.closed and stream.taken <= MOST_JSON + 65536 for stream in streams)

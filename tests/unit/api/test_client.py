@@ -1,51 +1,45 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.nodes import Lifecycle, Permission
+from jobfs.api.client import Client
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Item, Lifecycle, Permission
 
-from .conftest import ID, MakeClient, Script, failure, many, one, wire_item
+from .conftest import ID, Chunks, MakeClient, Script, failure, many, one, wire_item
+
+RW = Permission.READ_WRITE
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
     """vfs/semantics.md 1.1: a point lookup is find, its answer filtered to the exact path."""
-    script = Script(
-        many(
-            wire_item("a/b"),
-            wire_item("/a/b", id="b" * 24, lifecycle="application"),
-            wire_item("a/b/c"),
-            wire_item("a/bb"),
-            wire_item("x/a/b"),
-            wire_item("A/b"),
-        )
-    )
-    items = make_client(script).find("a/b")
-    assert [(item.path, item.lifecycle) for item in items] == [
-        ("a/b", Lifecycle.EXPERT_JOB),
-        ("a/b", Lifecycle.APPLICATION),
-    ]
+    script = Script(many(*map(wire_item, ("a/b", "/a/b", "a/b/c", "a/bb", "x/a/b", "A/b"))))
+    assert [item.path for item in make_client(script).find("a/b")] == ["a/b", "a/b"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "pages/[id].tsx",
-        "a{b}",
-        "a\\b",
-        "[*]?",
-        "notes (1).md",
-        "!important",
-        "#draft#",
-        "a b/ü&c=d?e#f%20+;.txt",
-    ],
-)
+PATTERNS = [
+    "pages/[id].tsx",
+    "a{b}",
+    "a\\b",
+    "[*]?",
+    "notes (1).md",
+    "!important",
+    "#draft#",
+    "a b/ü&c=d?e#f%20+;.txt",
+]
+
+
+@pytest.mark.parametrize("path", PATTERNS)
 def test_find_finds_names_that_a_server_takes_for_patterns(make_client: MakeClient, path: str) -> None:
     """vfs/semantics.md 1.13: "not there" only if the server says so of this very name;
     one client calls the argument a pattern.
@@ -75,20 +69,13 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeCli
 
 
 @pytest.mark.parametrize(
-    ("change", "sent"),
-    [
-        ({"path": "new/place"}, {"path": "new/place"}),
-        (
-            {"path": "x", "permission": Permission.READ_WRITE, "lifecycle": Lifecycle.EXPERT_JOB},
-            {"path": "x", "permission": "readWrite", "lifecycle": "expertJob"},
-        ),
-    ],
+    "sent", [{"path": "new/place"}, {"permission": "readWrite", "lifecycle": "expertJob"}]
 )
 def test_an_update_sends_what_is_given_and_nothing_else(
-    make_client: MakeClient, change: dict[str, Any], sent: dict[str, str]
+    make_client: MakeClient, sent: dict[str, Any]
 ) -> None:
     script = Script(one(**sent))
-    make_client(script).update(ID, **change)
+    make_client(script).update(ID, **sent)
     assert script.asked == [f"POST items/{ID}"]
     assert json.loads(script.bodies[0]) == sent
     assert script.requests[0].headers["content-type"] == "application/json"
@@ -101,35 +88,334 @@ def test_an_update_sends_what_is_given_and_nothing_else(
         ({"permission": "readWrite"}, "permission is 'readWrite', not 'readOnly'"),
         ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
         ({"id": "b" * 24}, "id is"),
-        ({"path": "/new/", "type": "directory", "size": None}, ""),
     ],
 )
 def test_an_update_that_is_answered_with_something_else_is_not_believed(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
 ) -> None:
-    """vfs/semantics.md 5: a reply that does not match what was asked for; how paths are written is a matter of style."""
+    """vfs/semantics.md 5: a reply that does not match what was asked for."""
     wire = {"path": "new", "permission": "readOnly", "lifecycle": "application"} | shown
     client = make_client(Script(one(**wire)))
 
-    def update() -> None:
-        client.update(ID, path="new", permission=Permission.READ_ONLY, lifecycle=Lifecycle.APPLICATION)
-
-    if not mismatch:
-        update()
-        return
     with pytest.raises(errors.WrongAnswerError, match=mismatch) as caught:
-        update()
+        client.update(ID, path="new", permission=Permission.READ_ONLY, lifecycle=Lifecycle.APPLICATION)
     assert caught.value.errno == errno.EIO
     assert "update item" in caplog.text
     assert mismatch in caplog.text
 
 
 def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
-    script = Script(one("/a"), one("/b"))
+    """How paths are written in answers is a matter of style."""
+    script = Script(one("/a"), one("/b/", size=None))
     client = make_client(script)
     client.get(ID)
     assert client.update(ID, path="b").path == "b"
     assert json.loads(script.bodies[1]) == {"path": "/b"}
+
+
+# Creates: the form of the request, the style of the path, and what an answer must show
+
+HIDDEN = hidden_path("d", "f" * 12, "0" * 16, Role.STAGED)
+
+Create = Callable[[Client], Item]
+
+
+def forms(script: Script) -> list[str]:
+    """Encoding and type name of every request that has a body."""
+    return [
+        ("json" if request.headers["content-type"] == "application/json" else "multipart")
+        + (" long" if b"workspaceItem" in body else " short")
+        for request, body in zip(script.requests, script.bodies, strict=True)
+        if body
+    ]
+
+
+@pytest.fixture
+def create(tmp_path: Path) -> Create:
+    source = tmp_path / "source"
+    source.write_bytes(b"hello")
+    return lambda client: client.create_file("a.txt", source, 5, RW)
+
+
+Seen = Callable[..., tuple[Client, Script]]
+
+
+@pytest.fixture
+def seen(make_client: MakeClient) -> Seen:
+    """A client that has seen how the server writes an item, and the script of its further answers and requests."""
+
+    def seen(*answers: Any, shown: dict[str, str] | None = None, **options: Any) -> tuple[Client, Script]:
+        script = Script(many(wire_item(**(shown or {}))), *answers)
+        client = make_client(script, **options)
+        client.list_page(100, 0)
+        script.requests.clear()
+        script.bodies.clear()
+        return client, script
+
+    return seen
+
+
+@pytest.mark.parametrize("spelling", ["long", "short"])
+def test_multipart_comes_first_in_the_spelling_of_the_servers_own_items(
+    seen: Seen, create: Create, spelling: str
+) -> None:
+    client, script = seen(one(), shown={} if spelling == "long" else {"type": "file"})
+    create(client)
+    assert forms(script) == [f"multipart {spelling}"]
+    assert script.requests[0].headers["content-length"] == str(len(script.bodies[0]))
+    assert "transfer-encoding" not in script.requests[0].headers
+
+
+@pytest.mark.parametrize("refusal", [(415,), (422,), (400, "Malformed JSON"), (400, "Invalid path")])
+def test_the_other_encoding_is_tried_and_remembered_for_files_and_directories_apart(
+    seen: Seen, create: Create, refusal: tuple[Any, ...]
+) -> None:
+    """A server that reads other media types as an empty object finds no path in it."""
+
+    def server(request: httpx.Request) -> httpx.Response:
+        json = request.headers.get("content-type") == "application/json"
+        directory = b"Directory" in request.content
+        if json == directory:
+            return failure(*refusal)
+        return one("d", type="directory") if directory else one()
+
+    client, script = seen(server)
+    for _ in range(2):
+        create(client)
+        client.create_directory("d", RW)
+    assert forms(script) == [
+        "multipart long", "json long", "json long", "multipart long", "json long", "multipart long",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pinned", ["multipart", "json"])
+def test_a_pinned_encoding_is_never_left(seen: Seen, create: Create, pinned: str) -> None:
+    client, script = seen(failure(422), create_encoding=pinned)
+    with pytest.raises(errors.InvalidRequestError):
+        create(client)
+    assert forms(script) == [f"{pinned} long", f"{pinned} short"]
+
+
+def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(seen: Seen, create: Create) -> None:
+    """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
+    refusals = (failure(422, reason) for reason in ("too long", "type", "type"))
+    client, script = seen(failure(415, "media type"), *refusals, one())
+    with pytest.raises(errors.InvalidRequestError, match="too long"):
+        create(client)
+    create(client)
+    every = ["multipart long", "json long", "multipart short", "json short"]
+    assert forms(script) == [*every, "multipart long"]
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_once_a_form_has_worked_a_refusal_is_the_answer(
+    make_client: MakeClient, create: Create, status: int
+) -> None:
+    script = Script(one(), failure(status, "No more than ten files"))
+    client = make_client(script)
+    create(client)
+    with pytest.raises(errors.ApiError, match="ten files"):
+        create(client)
+    assert forms(script) == ["multipart long"] * 2
+
+
+@pytest.mark.parametrize(
+    "refusal", [(status, "no") for status in (401, 403, 404, 405, 413, 507)] + [(400, "Path already exists")]
+)
+def test_a_refusal_that_is_not_about_the_form_is_final(
+    make_client: MakeClient, create: Create, refusal: tuple[int, str]
+) -> None:
+    """Other forms and path styles are tried after 400, 415 and 422 only: the same bytes are not sent eight times."""
+    script = Script(failure(*refusal))
+    with pytest.raises(errors.ApiError) as caught:
+        create(make_client(script))
+    assert caught.value.status == refusal[0]
+    assert len(script.requests) == 1
+
+
+def test_no_other_form_is_tried_after_a_lost_answer(make_client: MakeClient, create: Create) -> None:
+    script = Script(failure(422), failure(500))
+    with pytest.raises(errors.AnswerLostError):
+        create(make_client(script))
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("refusal", [(400, "must start with a slash"), (422, [{"path": ["path"]}])])
+def test_the_other_path_style_is_tried_until_an_item_was_seen(
+    make_client: MakeClient, seen: Seen, create: Create, refusal: tuple[int, Any]
+) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        return one("/a.txt") if b"\r\n/a.txt\r\n" in request.content else failure(*refusal)
+
+    assert create(make_client(Script(server))).path == "a.txt"
+    client, script = seen(failure(*refusal), shown={"path": "/x"})
+    with pytest.raises(errors.ApiError):
+        create(client)
+    assert len(forms(script)) == len(set(forms(script))) == 4
+    assert all(b"/a.txt" in body for body in script.bodies if body)
+
+
+# What an answer must show
+
+
+@pytest.mark.parametrize(
+    ("shown", "mismatch"),
+    [
+        ({"path": "A.txt"}, "path is 'A.txt', not 'a.txt'"),
+        ({"size": 4}, "size is '4', not '5'"),
+        ({"type": "directory"}, "kind is 'directory', not 'file'"),
+    ],
+)
+def test_a_create_that_is_answered_with_something_else_is_not_believed(
+    make_client: MakeClient, create: Create, shown: dict[str, Any], mismatch: str
+) -> None:
+    """vfs/semantics.md 5; nothing is deleted at a name that may be the job's."""
+    script = Script(one(**shown))
+    with pytest.raises(errors.WrongAnswerError, match=mismatch):
+        create(make_client(script))
+    assert len(script.requests) == 1
+    assert create(make_client(Script(one(path="/a.txt", size=None)))).path == "a.txt"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "kept"),
+    [
+        (f"{HIDDEN}u\u0308", f"{HIDDEN}\u00fc", r"'du\\u0308' as 'd\\xfc'"),
+        (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
+        (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
+        (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
+        ("d", "D", ""),
+        (HIDDEN, HIDDEN.replace("0" * 16, "1" * 16), ""),
+        (HIDDEN, f"elsewhere/{HIDDEN}", ""),
+    ],
+)
+def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(
+    make_client: MakeClient, asked: str, shown: str, kept: str
+) -> None:
+    """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
+    script = Script(one(shown, type="directory"), httpx.Response(204))
+    error = errors.BadRequestError if kept else errors.WrongAnswerError
+    told = f"the server keeps the name {kept}" if kept else "path is"
+    with pytest.raises(error, match=told) as caught:
+        make_client(script).create_directory(asked, RW)
+    assert caught.value.errno == errno.EIO
+    assert [request.method for request in script.requests] == ["POST", "DELETE"][: 1 + bool(kept)]
+
+
+# Downloads
+
+
+def answering(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda request: httpx.Response(status, headers=given, stream=Chunks(*chunks))
+
+
+def test_a_whole_file_comes_as_it_is_and_not_compressed(make_client: MakeClient) -> None:
+    script = Script(answering(200, b"hel", b"lo", content_length="5"))
+    with make_client(script).download(ID) as download:
+        assert (download.start, download.length, download.total) == (0, 5, 5)
+        assert list(download.chunks()) == [b"hel", b"lo"]
+    assert script.asked == [f"GET items/{ID}/download"]
+    assert script.requests[0].headers["accept-encoding"] == "identity"
+    assert "range" not in script.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "header"), [(3, None, "bytes=3-"), (0, 4, "bytes=0-3"), (3, 4, "bytes=3-3")]
+)
+def test_a_range_is_asked_for_up_to_before_its_end(
+    make_client: MakeClient, start: int, end: int | None, header: str
+) -> None:
+    last = 9 if end is None else end - 1
+    script = Script(answering(206, b"x" * (last - start + 1), content_range=f"bytes {start}-{last}/10"))
+    with make_client(script).download(ID, start, end) as download:
+        assert (download.start, download.length, download.total) == (start, last - start + 1, 10)
+        assert b"".join(download.chunks()) == b"x" * (last - start + 1)
+    assert script.requests[0].headers["range"] == header
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        (answering(206, b"01", content_range="bytes 5-6/*"), (5, 2, None)),
+        (answering(200, b"01"), (0, None, None)),
+        # vfs/semantics.md 3: a Range request may be answered 200 instead of 206.
+        (answering(200, b"01", content_length="2"), (0, 2, 2)),
+        (answering(416, b"no", content_range="bytes */10"), (5, 0, None)),
+    ],
+)
+def test_an_answer_to_a_range_says_which_bytes_it_has(
+    make_client: MakeClient, answered: Any, expected: tuple[int, int | None, int | None]
+) -> None:
+    with make_client(Script(answered)).download(ID, 5, 7) as download:
+        assert (download.start, download.length, download.total) == expected
+        assert b"".join(download.chunks()) == (b"" if download.length == 0 else b"01")
+
+
+@pytest.mark.parametrize(
+    ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
+)
+def test_missing_bytes_are_not_taken_for_a_missing_item(
+    make_client: MakeClient, item: Any, error: type[Exception]
+) -> None:
+    """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
+    script = Script(failure(404, "File not found"), item)
+    with pytest.raises(error), make_client(script).download(ID):
+        pass
+    assert script.asked == [f"GET items/{ID}/download", f"GET items/{ID}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (206, {}),
+        (206, {"content_range": "bytes 0-4/10"}),
+        (206, {"content_range": "items 5-9/10"}),
+        (200, {"content_encoding": "br"}),
+        (206, {"content_range": "bytes 5-9/10", "content_encoding": "gzip"}),
+        (204, {}),
+    ],
+)
+def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
+) -> None:
+    """vfs/semantics.md 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
+    client = make_client(Script(answering(status, b"x" * 5, **headers)))
+    with pytest.raises(errors.ContractError, match="download"), client.download(ID, 5) as body:
+        list(body.chunks())
+    assert f"download '{ID}': the reply does not match" in caplog.text
+
+
+def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: MakeClient) -> None:
+    """Its Content-Length counts what is on the wire, and says nothing of the file."""
+    packed = gzip.compress(b"hello" * 100_000, mtime=0)
+    script = Script(answering(200, packed, content_encoding="gzip", content_length=str(len(packed))))
+    with make_client(script).download(ID) as download:
+        assert (download.start, download.length, download.total) == (0, None, None)
+        pieces = list(download.chunks())
+    assert b"".join(pieces) == b"hello" * 100_000
+    assert max(map(len, pieces)) <= 1 << 16
+
+
+@pytest.mark.parametrize("trouble", [httpx.ReadError("reset"), httpx.ReadTimeout("")])
+def test_a_body_that_breaks_off_is_an_error_and_not_asked_for_again(
+    make_client: MakeClient, trouble: Exception
+) -> None:
+    script = Script(answering(200, b"hel", trouble, content_length="5"))
+    got: list[bytes] = []
+    with make_client(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:
+        got.extend(download.chunks())
+    assert (got, type(caught.value)) == ([b"hel"], errors.UnavailableError)
+    assert len(script.requests) == 1
+
+
+def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:
+    stream = Chunks(b"hel", b"lo")
+    client = make_client(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
+    with client.download(ID) as download:
+        next(download.chunks())
+        assert not stream.closed
+    assert stream.closed
 
 
 OTHER = "other0000000000000000001"

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import socket
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
 from jobfs import errors
+from jobfs.api import line as module
 from jobfs.api.deadline import UNBOUNDED, Deadline
-from jobfs.api.line import Line, Rank
+from jobfs.api.line import Line, Rank, pool
 
 WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, waited=False)
 
 
 def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
     """How many of this kind get a connection at once."""
-    count = 0
-    while True:
-        asked = ask(line, deadline, **kind)
-        if not asked.done():
-            return count
-        count += 1
+    return next(count for count in itertools.count() if not ask(line, deadline, **kind).done())
 
 
 def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:
@@ -68,10 +67,7 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")
     waiting = [
-        ask(line, BACKGROUND, large=True),
-        ask(line, BACKGROUND),
-        ask(line, WAITED, large=True),
-        ask(line, WAITED),
+        ask(line, deadline, large=large) for deadline in (BACKGROUND, WAITED) for large in (True, False)
     ]
     for rank, future in zip(Rank, reversed(waiting), strict=True):
         assert line.wanted(before=rank + 1)
@@ -123,3 +119,38 @@ def test_a_closed_line_gives_no_connection() -> None:
         waiting.result(10)
     with pytest.raises(errors.UnavailableError, match="closed"):
         line.take(WAITED, "x")
+
+
+def test_all_clients_of_a_process_share_one_tls_context() -> None:
+    """vfs/semantics.md 6.10: TLS is verified."""
+    context = module._ssl_context()
+    assert (module._ssl_context() is context, context.check_hostname) == (True, True)
+    assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_certificates_that_can_not_be_read_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module._ssl_context.cache_clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
+    with pytest.raises(errors.UsageError, match="SSL_CERT_FILE"):
+        pool("https://127.0.0.1:1", 30, 4)
+
+
+@pytest.mark.parametrize("timeout", [0.1, 1, 30, 3600])
+def test_a_dead_peer_is_noticed_before_the_deadline_where_whole_seconds_allow(timeout: float) -> None:
+    options = {option: value for _, option, value in module._socket_options(timeout)}
+    assert 1 <= options[socket.TCP_KEEPIDLE] <= max(1, timeout)
+    assert options[socket.TCP_USER_TIMEOUT] <= max(1, timeout) * 1000
+    with socket.socket() as sock:
+        for level, option, value in module._socket_options(timeout):
+            sock.setsockopt(level, option, value)
+
+
+def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:hunter2@proxy.test")
+    with pytest.raises(errors.UsageError, match="HTTPS_PROXY") as caught:
+        pool("https://example.test", 30, 4)
+    assert "hunter2" not in str(caught.value)

@@ -54,8 +54,8 @@ def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
     ]
 
 
-SIZES: list[tuple[Any, int | None]] = [
-    (0, 0), (12, 12), (12.0, 12), ("12", 12), (2**63 - 1, 2**63 - 1), (-1, None), ("12 bytes", None), (2**64, None),
+SIZES = [
+    (0, 0), (12.0, 12), ("12", 12), (2**63 - 1, 2**63 - 1), (-1, None), ("12 bytes", None), (2**64, None),
     (None, None), (1e300, None), (float("nan"), None), ([12], None),
 ]  # fmt: skip
 
@@ -66,15 +66,11 @@ def test_a_size_is_a_number_in_quotes_or_not_or_not_known(given: Any, size: int 
 
 
 def test_unknown_fields_and_types_do_not_break_a_listing() -> None:
-    """vfs/semantics.md 1.21: unknown fields and unknown item types do not break a listing."""
-    body = page_body(
-        wire_item(color="red", nested={"deep": [1]}),
-        {"type": "workspaceItemLink", "id": "b" * 24, "target": "elsewhere"},
-        {**wire_item("b"), "id": "c" * 24},
-    )
-    page, _ = parse_page(body, 100, 0)
-    assert [item.path for item in page.items] == ["a.txt", "b"]
-    assert page.unknown == ("b" * 24,)
+    """vfs/semantics.md 1.21. Items left out without an id are told apart by their place: else the list would never hold still."""
+    link = {"type": "workspaceItemLink", "id": "b" * 24, "target": "elsewhere"}
+    page, _ = parse_page(page_body(wire_item(color="red", nested={"deep": [1]}), link, {}, None, 5), 5, 2)
+    assert [item.path for item in page.items] == ["a.txt"]
+    assert page.unknown == ("b" * 24, "#4", "#5", "#6")
 
 
 ODD = [
@@ -106,16 +102,12 @@ def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
     assert [item.path for item in page.items] == ["good"]
 
 
-def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
-    """One item on two pages counts once, two items on one page count twice: else the list would never hold still."""
-    page, _ = parse_page(page_body({}, wire_item(), None, "text", 5), 5, 0)
-    assert page.unknown == ("#0", "#2", "#3", "#4")
-    assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
-
-
 def test_a_single_item_has_one_of_two_names() -> None:
     """api/wire.md: the vendor's rewrite wraps it as data.item."""
     assert parse_item(json.dumps({"data": {"item": wire_item()}}).encode())[0].path == "a.txt"
+    for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
+        with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
+            parse_item(odd)
 
 
 PATHS = {
@@ -143,33 +135,24 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
     ("body", "what"),
     [
         (b"", "not JSON"),
-        (b"<html>", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'{"data": {"workspaceItems": [' + b'\\"' * 1_000_000, "not JSON"),  # a text that does not end
         (b'{"data": {"workspaceItems": [' + b"{}," * 100_000 + b"{}]}}", "at most 20000 items"),
         (b"[]", "the body: Input should be an object"),
-        (b"{}", "data.workspaceItems: Field required"),
         (b'{"data": {}}', "data.workspaceItems: Field required"),
         (b'{"data": {"workspaceItems": {}}}', "data.workspaceItems: Input should be a valid array"),
     ],
-    ids=range(9),
+    ids=range(7),
 )
 def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:
     with pytest.raises(MismatchError, match=what):
         parse_page(body, 100, 0)
 
 
-@pytest.mark.parametrize(("total", "skip"), [(0, 0), (5, 99)])
-def test_the_list_of_an_empty_page_may_be_null(total: int, skip: int) -> None:
+def test_the_list_of_an_empty_page_may_be_null() -> None:
     """api/wire.md: lenient in what is accepted; Go writes an empty list so. Behind the last item any total will do."""
-    body = b'{"data": {"workspaceItems": null}, "meta": {"total": %d}}' % total
-    assert parse_page(body, 100, skip)[0] == Page([], total, 100)
-
-
-def test_a_single_item_that_can_not_be_used_is_a_mismatch() -> None:
-    for odd in (item_body(type="workspaceItemLink"), item_body(type=7), b'{"data": {"workspaceItem": null}}'):
-        with pytest.raises(MismatchError, match=r"data\.workspaceItem"):
-            parse_item(odd)
+    body = b'{"data": {"workspaceItems": null}, "meta": {"total": 5}}'
+    assert parse_page(body, 100, 99)[0] == Page([], 5, 100)
 
 
 @pytest.mark.parametrize("query", ["whole", "cut \ud83d"])
@@ -182,20 +165,15 @@ def test_an_instance_names_job_and_count_and_half_a_character_hides_nothing(quer
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
         ("1970-01-01T00:00:00.1234567891Z", 123_456_000),
         ("1970-01-01T01:00:00.25+01:00", 250_000_000),
         ("1970-01-01 00:00:02", 2_000_000_000),
         ("1969-12-31T23:59:59.5Z", -500_000_000),
-        ("2025-11-02T10:00:00.250Z", 1_762_077_600_250_000_000),
         # A time that no file system holds becomes the nearest time that one holds.
         *((text, 1 - 2**63) for text in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00")),
         *((text, 2**63 - 1) for text in ("9999-12-31T23:59:59.999999999-14:00", "2262-04-12T00:00:00Z")),
         # A text that is no time is zero.
-        *(
-            (text, 0)
-            for text in ("", "yesterday", "2025-13-01T00:00:00Z", "2025-01-01T25:00:00Z", "1762077600")
-        ),
+        *((text, 0) for text in ("", "yesterday", "2025-13-01T00:00:00Z", "1762077600")),
     ],
 )
 def test_a_time_is_read_to_the_microsecond(text: str, expected: int) -> None:

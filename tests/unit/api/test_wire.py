@@ -1,22 +1,30 @@
+"""One request: what is sent again, what an answer means, redirects, the key; and what only a connection can do wrong."""
+
 from __future__ import annotations
 
 import errno
 import logging
+import re
+import socket
+import socketserver
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-import jobfs
 from jobfs import errors
-from jobfs.api.key import FileKey
-from jobfs.nodes import Permission
+from jobfs.api.access import fixed_key
+from jobfs.api.client import Client
+from jobfs.api.deadline import within
+from jobfs.nodes import Item, Permission
 
-from .conftest import ID, KEY, Chunks, MakeClient, Script, failure, many, one, wire_item
+from .conftest import ID, JOB, KEY, ROOT, Chunks, MakeClient, Script, failure, many, one, wire_item
 
 RW = Permission.READ_WRITE
 
@@ -34,12 +42,21 @@ LOST = [
     *(failure(status) for status in (408, 500, 503, 599)),
     httpx.Response(404, text="no healthy upstream"),
 ]
+CHANGES: list[Callable[[Client], object]] = [
+    lambda client: client.create_directory("d", RW),
+    lambda client: client.update(ID, path="b"),
+    lambda client: client.delete(ID),
+]
+
+
+def cut(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, stream=Chunks(b'{"data"', httpx.ReadError("reset")))
 
 
 @pytest.mark.parametrize(
-    "trouble", [*UNSENT, *LOST, failure(429), failure(503, headers={"retry-after": "0"})]
+    "trouble", [*UNSENT, *LOST, failure(429), failure(503, headers={"retry-after": "0"}), cut]
 )
-def test_a_read_is_retried(make_client: MakeClient, trouble: httpx.Response | Exception) -> None:
+def test_a_read_is_retried(make_client: MakeClient, trouble: Any) -> None:
     """vfs/semantics.md 5: reading is retried with backoff and jitter within the deadline."""
     script = Script(trouble, trouble, one())
     assert make_client(script).get(ID).path == "a.txt"
@@ -68,20 +85,15 @@ def test_a_changing_request_is_retried_where_nothing_can_have_happened(
 
 
 @pytest.mark.parametrize("trouble", LOST)
-@pytest.mark.parametrize("change", ["create", "update", "delete"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
-    make_client: MakeClient, trouble: httpx.Response | Exception, change: str
+    make_client: MakeClient, trouble: httpx.Response | Exception, change: Callable[[Client], object]
 ) -> None:
     """vfs/semantics.md 5.7: a changing request whose answer was lost is never blindly repeated."""
     script = Script(trouble)
     client = make_client(script)
-    acts: dict[str, Callable[[], object]] = {
-        "create": lambda: client.create_directory("d", RW),
-        "update": lambda: client.update(ID, path="b"),
-        "delete": lambda: client.delete(ID),
-    }
     with pytest.raises(errors.AnswerLostError) as caught:
-        acts[change]()
+        change(client)
     assert len(script.requests) == 1
     slow = isinstance(trouble, httpx.TimeoutException)
     assert caught.value.errno == (errno.ETIMEDOUT if slow else errno.EIO)
@@ -100,39 +112,16 @@ def test_after_the_deadline_the_last_error_is_told(
     assert len(script.requests) > 2
 
 
-def test_retry_after_is_honoured(make_client: MakeClient) -> None:
+def test_retry_after_is_honoured_or_fails_at_once_with_the_reason(make_client: MakeClient) -> None:
     script = Script(failure(503, headers={"retry-after": "0.2"}), one("b"))
     began = time.monotonic()
     make_client(script).update(ID, path="b")
     assert time.monotonic() - began >= 0.2
-
-
-def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_client: MakeClient) -> None:
     script = Script(failure(503, "maintenance", headers={"retry-after": "3600"}))
     with pytest.raises(errors.UnavailableError, match="maintenance") as caught:
         make_client(script).update(ID, path="b")
-    assert caught.value.errno == errno.EIO
-    assert type(caught.value) is errors.UnavailableError
+    assert (caught.type, caught.value.errno) == (errors.UnavailableError, errno.EIO)
     assert len(script.requests) == 1
-
-
-def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("old-key")
-
-    def server(request: httpx.Request) -> httpx.Response:
-        if request.headers["authorization"] == "Bearer new-key!":
-            return one("b")
-        file.write_text("new-key!")
-        return failure(401, "Failed to authenticate")
-
-    script = Script(server)
-    client = make_client(script, key=FileKey(file))
-    assert client.update(ID, path="b").id == ID
-    assert [request.headers["authorization"] for request in script.requests] == [
-        "Bearer old-key",
-        "Bearer new-key!",
-    ]
 
 
 def test_a_web_page_instead_of_the_api_is_no_answer(
@@ -149,24 +138,16 @@ def test_a_web_page_instead_of_the_api_is_no_answer(
     assert "create directory 'd'" in caplog.text
 
 
-def test_a_body_that_breaks_off_is_asked_for_again(make_client: MakeClient) -> None:
-    broken = Chunks(b'{"data"', httpx.ReadError("reset"))
-    script = Script(lambda request: httpx.Response(200, stream=broken), one())
-    assert make_client(script).get(ID).id == ID
-
-
 def test_the_key_is_in_no_message_and_no_log(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 6: the API key is never in a log or an error message, even where the server repeats it."""
     caplog.set_level(logging.DEBUG)
-    echo = failure(401, f"Invalid API key {KEY}", headers={"x-key": KEY})
-    location = {"location": f"https://evil.test/?key={KEY}"}
     answers: list[httpx.Response | Exception] = [
-        echo,
+        failure(401, f"Invalid API key {KEY}"),
         failure(422, {"authorization": f"Bearer {KEY}"}),
         httpx.Response(500, text=KEY),
-        httpx.Response(307, headers=location),
+        redirect(f"https://evil.test/?key={KEY}"),
         httpx.RemoteProtocolError(f"illegal header line: {KEY}"),
         httpx.Response(200, json={"data": {"workspaceItem": {"type": KEY}}}),
     ]
@@ -180,20 +161,15 @@ def test_the_key_is_in_no_message_and_no_log(
     assert "***" in caplog.text
 
 
-def test_a_request_has_its_headers_and_is_one_line_in_the_debug_log(
+def test_a_request_is_one_line_in_the_debug_log(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="jobfs.api")
     script = Script(many(wire_item("dir/a.txt")))
     make_client(script).find("dir/a.txt")
-    headers = script.requests[0].headers
-    assert headers["authorization"] == f"Bearer {KEY}"
-    assert headers["host"] == "api.example.test"
-    assert headers["accept-encoding"] == "gzip"
-    assert headers["user-agent"] == f"jobfs/{jobfs.__version__}"
-    lines = [record.getMessage() for record in caplog.records if record.name == "jobfs.api"]
-    assert lines[0].startswith("GET find item 'dir/a.txt': 200, ")
-    assert lines[0].endswith(" ms")
+    sent = script.requests[0].headers
+    assert (sent["authorization"], sent["accept-encoding"]) == (f"Bearer {KEY}", "gzip")
+    assert re.fullmatch(r"GET find item 'dir/a.txt': 200, [0-9.]+ ms", caplog.messages[0])
 
 
 def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
@@ -209,3 +185,297 @@ def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
         assert asked.wait(10)
         client.close()
         assert isinstance(waiting.exception(10), errors.UnavailableError)
+
+
+# Redirects
+
+
+HERE = "https://api.example.test"
+
+
+def redirect(location: str, status: int = 307) -> httpx.Response:
+    return httpx.Response(status, headers={"location": location} if location else {})
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("origin", ["", f"{HERE}:443"])
+def test_a_redirect_to_the_other_form_of_a_path_is_followed_with_all_that_was_sent(
+    make_client: MakeClient, tmp_path: Path, status: int, origin: str
+) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+    script = Script(redirect(f"{origin}{ROOT}items", status), one())
+    make_client(script).create_file("a.txt", tmp_path / "x", 5, RW)
+    assert script.asked == ["POST items/", "POST items"]
+    assert script.bodies[0] == script.bodies[1]
+    assert b"hello" in script.bodies[0]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        f"{ROOT}items/moved",
+        f"https://evil.example.test{ROOT}items/{ID}/",
+        f"{HERE}.evil.test{ROOT}items/{ID}/",
+        f"http://api.example.test{ROOT}items/{ID}/",
+        f"{HERE}:8443{ROOT}items/{ID}/",
+        f"//evil.example.test{ROOT}items/{ID}/",
+        f"https://user@api.example.test{ROOT}items/{ID}/",
+        "file:///etc/passwd",
+        "",
+        "https://[",
+    ],
+)
+def test_no_other_redirect_is_followed(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str
+) -> None:
+    """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
+    script = Script(redirect(location), one())
+    with pytest.raises(errors.ContractError, match=r"a redirect \(307\) to"):
+        make_client(script).get(ID)
+    assert len(script.requests) == 1
+    assert "get item" in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:
+    script = Script(redirect(f"{ROOT}items/{ID}/"), redirect(f"{ROOT}items/{ID}"))
+    with pytest.raises(errors.ContractError, match="in a circle"):
+        make_client(script).get(ID)
+    assert script.asked == [f"GET items/{ID}", f"GET items/{ID}/"]
+
+
+def test_the_form_of_collection_urls_is_remembered_until_the_server_changes_its_mind(
+    make_client: MakeClient,
+) -> None:
+    made = one("d", type="workspaceItemDirectory")
+    answers = (
+        redirect(f"/base{ROOT}items?take=5&skip=0"),
+        many(total=1),
+        made,
+        redirect(f"/base{ROOT}items/"),
+        made,
+    )
+    script = Script(*answers)
+    client = make_client(script, base_url=f"{HERE}/base")
+    client.list_page(5, 0)
+    for _ in range(3):
+        client.create_directory("d", RW)
+    paths = [request.url.path.removeprefix(f"/base{ROOT}") for request in script.requests]
+    assert paths == ["items/", "items", "items", "items", "items/", "items/"]
+
+
+# Against real sockets
+
+Talk = Callable[[socket.socket], None]
+
+
+class Listener(socketserver.ThreadingTCPServer):
+    """Gives each connection to a function."""
+
+    daemon_threads = True
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.connections = 0
+        self._talk = talk
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        with suppress(OSError):
+            self._talk(request)
+
+    def client(self, timeout: float = 10.0) -> Client:
+        url = f"http://127.0.0.1:{self.server_address[1]}"
+        return Client(url, JOB, fixed_key(KEY), timeout=timeout)
+
+
+Serve = Callable[[Talk], Listener]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts listeners; they end with the test."""
+    with ExitStack() as stack:
+
+        def start(talk: Talk) -> Listener:
+            listener = stack.enter_context(Listener(talk))
+            stack.callback(listener.shutdown)
+            threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+            return listener
+
+        yield start
+
+
+@pytest.fixture
+def done(serve: Serve) -> Iterator[threading.Event]:
+    """For servers that wait until the test is over."""
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+def read_request(connection: socket.socket, pause: float = 0.0) -> str:
+    """The first line of one request off the socket, with a pause before each piece of its body; OSError if it ends early."""
+
+    def some() -> bytes:
+        if not (data := connection.recv(65536)):
+            raise ConnectionError("the client closed the connection")
+        return data
+
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += some()
+    head, _, body = data.partition(b"\r\n\r\n")
+    told = re.search(rb"(?i)content-length: *(\d+)", head)
+    left = int(told[1]) - len(body) if told else 0
+    while left > 0:
+        time.sleep(pause)
+        left -= len(some())
+    return head.partition(b"\r\n")[0].decode()
+
+
+def send_answer(connection: socket.socket, answer: httpx.Response) -> None:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+    connection.sendall(f"HTTP/1.1 {answer.status_code} X\r\n{headers}\r\n".encode() + answer.content)
+
+
+def test_a_silent_server_does_not_hang_a_call(serve: Serve, done: threading.Event) -> None:
+    """vfs/semantics.md 3: no call can hang for ever; a hung server makes ETIMEDOUT."""
+
+    def silent(connection: socket.socket) -> None:
+        read_request(connection)
+        done.wait(10)
+
+    server = serve(silent)
+    for call, error in (("get", errors.UnavailableError), ("delete", errors.AnswerLostError)):
+        with server.client(timeout=1.0) as client:
+            with pytest.raises(error) as caught:
+                getattr(client, call)(ID)
+            assert (caught.type, caught.value.errno) == (error, errno.ETIMEDOUT)
+            # It has been silent for as long as a call may wait: it is asked whether it answers, and the next one is not sent.
+            with pytest.raises(errors.HeldBackError) as late:
+                client.delete(ID)
+            assert late.value.errno == errno.ENETUNREACH
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: How an answer begins, and what comes then, again and again.
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "header": (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "size of a chunk": (CHUNKED + b"1;", b"x"),
+    "trailer": (CHUNKED + b"0\r\nX: ", b"y"),
+    "nothing": (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123", b""),
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize(("what", "pause"), [("delete", 0.02), ("download", 0.0)])
+def test_an_answer_that_never_gets_to_the_point_ends_in_time(
+    serve: Serve, done: threading.Event, what: str, drip: str, pause: float
+) -> None:
+    """vfs/semantics.md 3: no call can hang for ever, however steadily the server keeps sending."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        head, again = DRIPS[drip]
+        with suppress(OSError):
+            connection.sendall(head)
+            while not done.wait(pause if again else 10):
+                connection.sendall(again)
+
+    with serve(talk).client(timeout=0.3) as client:
+        began = time.monotonic()
+        with suppress(errors.ApiError):
+            if what == "download":
+                with client.download(ID) as body:
+                    list(body.chunks())
+                pytest.fail("a download without an end")
+            else:
+                client.delete(ID)
+        assert time.monotonic() - began < 5
+
+
+def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
+    """vfs/semantics.md 3: seconds without progress; the time that the reader takes for itself does not count."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.2)
+            connection.sendall(b"x")
+
+    with serve(talk).client(timeout=1.0) as client, client.download(ID) as body:
+        chunks: list[bytes] = []
+        for chunk in body.chunks():
+            if not chunks:
+                time.sleep(1.3)
+            chunks.append(chunk)
+    assert b"".join(chunks) == b"x" * 8
+
+
+def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
+    """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
+    asked = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        read_request(connection)
+        asked.set()
+        done.wait(30)
+
+    with serve(silent).client(timeout=300.0) as client, ThreadPoolExecutor(2) as pool:
+        calls: list[Future[Any]] = [pool.submit(client.get, ID), pool.submit(client.delete, ID)]
+        assert asked.wait(10)
+        client.break_off()
+        for call in calls:
+            assert isinstance(call.exception(10), errors.UnavailableError)
+        with pytest.raises(errors.UnavailableError, match="closed"):
+            client.get(ID)
+
+
+def test_after_a_download_read_to_its_end_the_connection_is_used_again(serve: Serve) -> None:
+    def talk(connection: socket.socket) -> None:
+        while True:
+            asked = read_request(connection)
+            send_answer(connection, httpx.Response(200, content=b"hello") if "download" in asked else one())
+
+    server = serve(talk)
+    with server.client() as client:
+        for _ in range(3):
+            with client.download(ID) as download:
+                assert b"".join(download.chunks()) == b"hello"
+            client.get(ID)
+    assert server.connections == 1
+
+
+def upload(client: Client, path: Path, size: int) -> Item:
+    with open(path / "x", "wb") as large:
+        large.truncate(size)
+    return client.create_file("a.txt", path / "x", size, Permission.READ_WRITE)
+
+
+def test_a_server_that_refuses_before_it_has_the_whole_file_is_heard(serve: Serve, tmp_path: Path) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        send_answer(connection, failure(413, "at most 1 MiB"))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 20):
+            pass
+
+    with serve(refuse).client() as client, pytest.raises(errors.TooLargeError, match="at most 1 MiB"):
+        upload(client, tmp_path, 32 << 20)
+
+
+def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve, tmp_path: Path) -> None:
+    """vfs/semantics.md 3: the deadline counts time without progress."""
+    size = 48 << 20
+
+    def slowly(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        read_request(connection, 0.004)
+        send_answer(connection, one(size=size))
+
+    with serve(slowly).client(timeout=2.0) as client, within(2.0):
+        assert upload(client, tmp_path, size).id == ID

@@ -32,6 +32,7 @@ from jobfs.state.records import Aside, Handle, Stage, Verb
 
 from .world import World
 
+CREATE = Call("create", "POST", "/", changing=True)
 #: Seconds after which nothing in these tests is due by itself.
 NEVER = 3600.0
 
@@ -61,9 +62,10 @@ class Runner:
         try:
             assert self.gates.get(change.seq, self.gate).wait(20)
             if self.away:
-                self._health.admit(Call("create", "POST", "/", changing=True), waited=False)
-                self._health.failed(changing=True)
-                raise UnavailableError("nobody there")
+                self._health.admit(CREATE, waited=False)
+                error = UnavailableError("nobody there")
+                self._health.learn(CREATE, error)
+                raise error
             if failures := self.failures.get(change.seq):
                 self._fail(change, failures.pop(0))
             self._health.succeeded(changing=True)
@@ -82,7 +84,7 @@ class Runner:
                 self.state.write(edit(change.file, refused=str(error)))
             self.state.end(change)
         if isinstance(error, UnavailableError) and error.wait:
-            self._health.asked_to_wait(error.wait)
+            self._health.learn(CREATE, error)
         raise error
 
     def _saved(self, change: Change) -> None:

@@ -485,7 +485,7 @@ class Replace:
             )
             file.item, file.change = item, None
             if adopted:
-                content.learn(item, change.size)
+                content.remember(item, change.size)
             self._tell(change, item)
             if file.local is not None and file.local.generation == change.generation:
                 self._go_on(file, item, adopted=adopted)

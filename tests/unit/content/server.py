@@ -61,6 +61,7 @@ class FakeClient:
     looking: threading.Event | None = None  # set once `get` may answer
     unanswered: int = 0  # so many times it can't be asked
     gate: int | None = None
+    broken: int = 0  # how often all bodies on their way were broken off
     holds: dict[int, int] = field(default_factory=dict)  # number of a request: bytes after which it waits
     requests: list[Request] = field(default_factory=list)
     gets: int = 0
@@ -97,6 +98,12 @@ class FakeClient:
                 raise NotFoundError("gone")
             limit = self.breaks.pop(0) if self.breaks else None
             return Body(self, request, self.data, limit)
+
+    def break_off(self) -> None:
+        """Every body on its way breaks."""
+        with self.changed:
+            self.broken += 1
+            self.changed.notify_all()
 
     def open_gate(self, chunks: int | None = None) -> None:
         """Let `chunks` more chunks pass, or all."""
@@ -142,14 +149,16 @@ class Body:
 
     def chunks(self) -> Iterator[bytes]:
         client, request = self._client, self._request
-        since, deadline = time.monotonic(), current()
+        since, deadline, whole = time.monotonic(), current(), client.broken
         for position in range(0, len(self._bytes), client.chunk):
             piece = self._bytes[position : position + client.chunk]
             limit = len(self._bytes) if self._limit is None else self._limit
             broken = position + len(piece) > limit
             piece = piece[: max(limit - position, 0)]
             with client.changed:
-                assert client.changed.wait_for(lambda: client.may_pass(request), 30)
+                assert client.changed.wait_for(lambda: client.may_pass(request) or client.broken != whole, 30)
+                if client.broken != whole:
+                    raise UnavailableError("the connection was broken off")
                 if client.gate is not None:
                     client.gate -= 1
                 request.sent += len(piece)

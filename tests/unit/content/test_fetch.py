@@ -243,7 +243,7 @@ def test_a_transfer_gives_up_its_thread_when_others_wait(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long download does not keep another file's reader from its first byte."""
-    monkeypatch.setattr("jobfs.content.fetch._TURN", 0.0)
+    monkeypatch.setattr("jobfs.content.entry._TURN", 0.0)
     data = pattern(16 * MIB)
     client = FakeClient(data, max_connections=2, breaks=[64 * KIB])
     store = make_store(client)

@@ -17,7 +17,6 @@ from tests.support.waiting import eventually
 
 from jobfs.content import Content, ContentStore, StaleVersionError
 from jobfs.content.disk import CacheFile, DiskCache
-from jobfs.content.entry import Entry
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, FsError
 from jobfs.nodes import Item
@@ -195,32 +194,6 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(make_store: MakeS
         client.release(0)
 
 
-def test_a_reader_whose_part_is_replaced_by_a_saved_file_reads_no_hole(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 3: a part has holes, and reaches as far as its last piece."""
-    data = pattern(8 * MIB)
-    client = FakeClient(data, holds={0: 128 * KIB})
-    store = make_store(client)
-    item = item_of(len(data))
-
-    class Overtaken(Entry):
-        """The saved bytes come after a reader has taken the part, and before it asks whether that is whole."""
-
-        @property
-        def whole(self) -> bool:  # type: ignore[override]
-            self.__class__ = Entry  # type: ignore[assignment]
-            adopt(store, item, saved(tmp_path, data))
-            return self.whole
-
-    with store.open(item) as handle:
-        handle.read(0, 4096)
-        handle.read(7 * MIB, 4096)
-        store.attach(handle).__class__ = Overtaken
-        assert handle.read(4 * MIB, 4096) == data[4 * MIB : 4 * MIB + 4096]
-        client.release(0)
-
-
 def test_a_saved_content_stays_though_a_download_is_about_to_write(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +256,7 @@ def test_an_own_move_makes_an_item_no_other_version_for_its_readers(
             assert handle.read(4 * MIB, 4096) == data[4 * MIB : 4 * MIB + 4096]
 
 
-def test_a_look_during_an_own_move_is_judged_after_the_move(make_store: MakeStore) -> None:
+def test_a_read_during_an_own_move_is_proved_after_the_move(make_store: MakeStore) -> None:
     data = pattern(16 * MIB)
     client = FakeClient(data)
     store = make_store(client)
@@ -302,8 +275,8 @@ def test_a_look_during_an_own_move_is_judged_after_the_move(make_store: MakeStor
         assert asked.wait(20)
         gets = client.gets
         reading = threads.submit(handle.read, 4 * MIB, 4096)
-        eventually(lambda: client.gets > gets)
-        assert not reading.done()
+        client.wait(lambda: client.requests[-1].start == 4 * MIB and client.requests[-1].finished)
+        assert (client.gets, reading.done()) == (gets, False)
         answered.set()
         moving.result(20)
         assert reading.result(20) == data[4 * MIB : 4 * MIB + 4096]
@@ -392,7 +365,6 @@ def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(
     assert part.fetch().read_bytes() == data
     whole.close()
     part.close()
-    assert store.whole(item_of(len(data), "b" * 24))
     assert read(store, item_of(len(data), "e" * 24)) == data
 
 

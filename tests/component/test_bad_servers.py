@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,26 +125,3 @@ def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     assert opened.size == len(content + more)
     assert work.vfs.read(opened.fh, 100, len(content)) == more
     work.vfs.release(opened.fh)
-
-
-def test_a_wrong_part_is_asked_for_again_with_the_whole_file(
-    before: Gateway, server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 5.15: the same version: once more, from the start; here of a file that is read from its end."""
-    data = random.Random(1).randbytes(12_000_000)
-    server.store.write("a.bin", data)
-    asked: list[Asked] = []
-
-    def answer(each: Asked) -> Reply | None:
-        if each.download:
-            asked.append(each)
-            if len(asked) == 1:
-                told = f"bytes 11500000-11999999/{len(data)}"
-                return Reply([b"x" * 10], 206, (("Content-Range", told), ("Content-Length", "10")))
-        return None
-
-    before.answer = answer
-    work = start()
-    fh = work.vfs.open("a.bin", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 4096, 11_500_000) == data[11_500_000:11_504_096]
-    assert len(asked) > 1

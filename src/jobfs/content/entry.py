@@ -67,7 +67,6 @@ class Entry:
         self._updated_ns = item.updated_ns
         self._disk = disk
         self._settling = False  # it is complete, and is being made the cached content
-        self._started_over = False
 
     @property
     def whole(self) -> bool:
@@ -361,18 +360,6 @@ class Entry:
             return False
         return (self.size if fetch.end is None else fetch.end) - fetch.pos > NEAR
 
-    def start_over(self, fetch: Fetch) -> bool:
-        """No byte is good: forget all, and bring them once more. False if this was done before."""
-        with self.cond:
-            if self._started_over or self.whole:
-                return False
-            self._started_over = True
-            for other in self.fetches:
-                other.stop = other.stop or other is not fetch
-            self.cond.notify_all()
-        self._reset()
-        return True
-
     def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
         """The fetch is over."""
         with self.cond:
@@ -525,10 +512,7 @@ class Fetch:
                 shown = self._link.client.get(entry.version.item_id)
                 if entry.version.size is None or not entry.shows(shown):
                     raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
-                if not entry.start_over(self):
-                    raise
-                self.pos, self.end = 0, None
-                continue
+                raise
             # A server without ranges may send the same bytes once more: they are no progress.
             failures = 0 if broken is None or self._gained > before else failures + 1
             if broken is not None:

@@ -20,8 +20,8 @@ from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
-from .conftest import MakeStore
-from .server import Body, FakeClient, item_of, pattern
+from .conftest import MakeStore, after_a_moment
+from .server import FakeClient, item_of, pattern
 
 
 def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore) -> None:
@@ -65,47 +65,21 @@ def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store:
     assert not store.whole(item_of(MIB + 1))
 
 
-class WrongOnce(FakeClient):
-    """Tells or sends a wrong length once, and is right from then on."""
-
-    def download(
-        self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
-    ) -> Body:
-        body = super().download(item_id, start, end, size=size)
-        self.lie, self.extra = 0, b""
-        return body
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "extra": b"more"}, {"breaks": [MIB]}],
-    ids=["longer", "shorter", "too much", "broken"],
-)
-@pytest.mark.parametrize("offset", [0, 5 * MIB])
-def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_start(
-    make_store: MakeStore, wrong: dict[str, Any], offset: int
-) -> None:
-    """vfs/semantics.md 5.15: look at the item; the same version: once more."""
-    data = pattern(8 * MIB)
-    client = WrongOnce(data, **wrong)
-    store = make_store(client)
-    with store.open(item_of(len(data))) as handle:
-        assert handle.read(offset, 4096) == data[offset : offset + 4096]
-        assert handle.fetch().read_bytes() == data
-    assert store.whole(item_of(len(data)))
-
-
 @pytest.mark.parametrize("lie", [5, -5])
-def test_a_length_that_stays_wrong_is_eio_and_not_stale(make_store: MakeStore, lie: int) -> None:
-    """vfs/semantics.md 5.15: then EIO. ESTALE is for a version that is gone."""
+def test_a_wrong_length_of_the_same_version_is_eio_and_leaves_nothing(
+    make_store: MakeStore, lie: int
+) -> None:
+    """vfs/semantics.md 5.15: the next read asks again. ESTALE is for a version that is gone."""
     client = FakeClient(pattern(MIB), lie=lie)
     store = make_store(client)
     with store.open(item_of(MIB)) as handle:
         with pytest.raises(ContractError) as caught:
             handle.read(0, 4096)
         assert caught.value.errno == errno.EIO
-    assert [request.start for request in client.requests] == [0, 0]
-    assert store.used() == 0
+        assert (len(client.requests), store.used()) == (1, 0)
+        client.lie = 0
+        assert after_a_moment(lambda: handle.read(0, 4096)) == client.data[:4096]
+        assert handle.fetch().read_bytes() == client.data
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
 UPDATED = "2024-05-01T12:00:00.125Z"
+LATER = "2024-05-01T12:00:09.500Z"
 UPDATED_NS = 1_714_564_800_125_000_000
 
 
@@ -49,7 +50,7 @@ class FakeClient:
     ranges: bool = True
     says_length: bool = True
     lie: int = 0  # added to every total said
-    extra: bytes = b""  # sent after the content
+    short: int = 0  # so many bytes are not sent
     breaks: list[int] = field(default_factory=list)  # each body breaks after so many bytes, one a request
     errors: list[ApiError] = field(default_factory=list)  # raised instead of an answer, one a request
     cap: int | None = None  # longest answer to a range
@@ -127,10 +128,6 @@ class FakeClient:
         held = self.holds.get(self.requests.index(request))
         return (self.gate is None or self.gate > 0) and (held is None or request.sent < held)
 
-    @property
-    def moved(self) -> int:
-        return sum(request.sent for request in self.requests)
-
 
 class Body:
     """What `download` returns: a context manager with the attributes of the real one."""
@@ -143,7 +140,7 @@ class Body:
         self.start, end = (request.start, request.end) if ranged else (0, None)
         if ranged and client.cap is not None:
             end = self.start + client.cap if end is None else min(end, self.start + client.cap)
-        self._bytes = data[self.start : end] + client.extra
+        self._bytes = data[self.start : end][: len(data) - client.short]
         self.total: int | None = len(data) + client.lie if ranged or client.says_length else None
         self.length = len(self._bytes) if ranged else self.total
 

@@ -98,6 +98,16 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert disk.free(100)
 
 
+def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+    """vfs/semantics.md 3.11: of what an earlier mount left."""
+    keep(start(), *VERSIONS)
+    for age, version in enumerate(VERSIONS):
+        os.utime(path_of(tmp_path / "cache", version), (0, 1000 - age))
+    disk = start()
+    assert disk.free(400)
+    assert sizes(disk) == [100, 100, None, None, None, None]
+
+
 def test_the_number_of_cached_files_is_bounded(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     monkeypatch.setattr(disk_module, "_FEW", 4)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
+from jobfs.api.client import Download
 from jobfs.api.deadline import current
 from jobfs.api.line import Line
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
@@ -86,19 +87,54 @@ class FakeClient:
         self.updated_at = f"after the move to {path}"
         return self.get(item_id)
 
+    @contextlib.contextmanager
     def download(
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
-    ) -> Body:
+    ) -> Iterator[Download]:
         with self.changed:
-            request = Request(start, end)
+            request, data = Request(start, end), self.data
             self.requests.append(request)
             self.changed.notify_all()
             if self.errors:
                 raise self.errors.pop(0)
             if self.gone:
                 raise NotFoundError("gone")
-            limit = self.breaks.pop(0) if self.breaks else None
-            return Body(self, request, self.data, limit)
+            limit = self.breaks.pop(0) if self.breaks else len(data)
+        ranged = self.ranges and (start > 0 or end is not None)
+        if not ranged:
+            start, end = 0, None
+        elif self.cap is not None:
+            end = min(end or len(data), start + self.cap)
+        body = data[start:end][: len(data) - self.short]
+        total = len(data) + self.lie if ranged or self.says_length else None
+        try:
+            yield Download(
+                start, len(body) if ranged else total, total, lambda: self._chunks(request, body, limit)
+            )
+        finally:
+            with self.changed:
+                request.finished = True
+                self.changed.notify_all()
+
+    def _chunks(self, request: Request, body: bytes, limit: int) -> Iterator[bytes]:
+        since, deadline, broken = time.monotonic(), current(), self.broken
+        for position in range(0, len(body), self.chunk):
+            piece = body[position : min(position + self.chunk, max(limit, position))]
+            with self.changed:
+                assert self.changed.wait_for(lambda: self._may_pass(request) or self.broken != broken, 30)
+                if self.broken != broken:
+                    raise UnavailableError("the connection was broken off")
+                if self.gate is not None:
+                    self.gate -= 1
+                request.sent += len(piece)
+                self.changed.notify_all()
+            if piece:
+                if deadline is not None:
+                    deadline.extend(time.monotonic() - since)
+                yield piece
+                since = time.monotonic()
+            if position + self.chunk > limit and position + len(piece) < len(body):
+                raise UnavailableError("the connection broke")
 
     def break_off(self) -> None:
         """Every body on its way breaks."""
@@ -124,56 +160,6 @@ class FakeClient:
             del self.holds[number]
             self.changed.notify_all()
 
-    def may_pass(self, request: Request) -> bool:
+    def _may_pass(self, request: Request) -> bool:
         held = self.holds.get(self.requests.index(request))
         return (self.gate is None or self.gate > 0) and (held is None or request.sent < held)
-
-
-class Body:
-    """What `download` returns: a context manager with the attributes of the real one."""
-
-    def __init__(self, client: FakeClient, request: Request, data: bytes, limit: int | None) -> None:
-        self._client = client
-        self._request = request
-        self._limit = limit
-        ranged = client.ranges and (request.start > 0 or request.end is not None)
-        self.start, end = (request.start, request.end) if ranged else (0, None)
-        if ranged and client.cap is not None:
-            end = self.start + client.cap if end is None else min(end, self.start + client.cap)
-        self._bytes = data[self.start : end][: len(data) - client.short]
-        self.total: int | None = len(data) + client.lie if ranged or client.says_length else None
-        self.length = len(self._bytes) if ranged else self.total
-
-    def chunks(self) -> Iterator[bytes]:
-        client, request = self._client, self._request
-        since, deadline, whole = time.monotonic(), current(), client.broken
-        for position in range(0, len(self._bytes), client.chunk):
-            piece = self._bytes[position : position + client.chunk]
-            limit = len(self._bytes) if self._limit is None else self._limit
-            broken = position + len(piece) > limit
-            piece = piece[: max(limit - position, 0)]
-            with client.changed:
-                assert client.changed.wait_for(lambda: client.may_pass(request) or client.broken != whole, 30)
-                if client.broken != whole:
-                    raise UnavailableError("the connection was broken off")
-                if client.gate is not None:
-                    client.gate -= 1
-                request.sent += len(piece)
-                client.changed.notify_all()
-            if piece:
-                if deadline is not None:
-                    deadline.extend(time.monotonic() - since)
-                yield piece
-                since = time.monotonic()
-            if broken:
-                raise UnavailableError("the connection broke")
-
-    def __enter__(self) -> Body:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._client.changed:
-            self._request.finished = True
-            self._client.changed.notify_all()

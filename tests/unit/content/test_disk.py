@@ -60,14 +60,14 @@ def sizes(disk: DiskCache) -> list[int | None]:
 
 
 def test_each_version_has_a_name() -> None:
-    versions = (
+    versions = [
         ("a", "x", 1),
         ("a", "x", 2),
         ("a", "x", None),
         ("a", "y", 1),
         ("b", "x", 1),
         ("a\udc80", "x", 1),
-    )
+    ]
     assert len({version_name(Version(*version)) for version in versions}) == len(versions)
 
 
@@ -171,20 +171,6 @@ def test_nothing_that_another_user_can_have_written_is_believed(
     assert disk.open(VERSIONS[0], 100) is None
     keep(disk, VERSIONS[0])
     assert disk.open(VERSIONS[0], 100) is not None
-
-
-@pytest.mark.usefixtures("root")
-def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
-    start: Callable[[], DiskCache], tmp_path: Path
-) -> None:
-    mark, victim = tmp_path / "cache" / "boot", tmp_path / "victim"
-    mark.parent.mkdir()
-    victim.write_text("as it was")
-    mark.symlink_to(victim)
-    keep(start(), VERSIONS[0])
-    assert (victim.read_text(), mark.read_text()) == ("as it was", "first")
-    os.chown(mark, OTHER, -1)
-    assert start().size(VERSIONS[0]) is None
 
 
 # -- unfinished files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,10 +74,3 @@ def after_a_moment(read: Callable[[], bytes]) -> bytes:
     while True:
         with contextlib.suppress(ApiError):
             return read()
-
-
-@pytest.fixture
-def root() -> None:
-    """What only root can prepare."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can give files to another user")

@@ -78,8 +78,7 @@ class FakeClient:
             raise UnavailableError("down")
         if self.gone:
             raise NotFoundError("gone")
-        size: int | None = len(self.data) if self.shown_size is None else self.shown_size
-        size = size if self.tells else None
+        size = (self.shown_size or len(self.data)) if self.tells else None
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
     def update(self, item_id: str, *, path: str, kind: object = None) -> Item:

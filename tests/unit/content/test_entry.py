@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,15 +37,6 @@ def test_a_content_is_read_like_any_file(opened: Open, offset: int, size: int) -
     assert file.is_right(offset, size), "while it comes"
     file.handle.fetch()
     assert file.is_right(offset, size)
-
-
-def test_an_empty_file_needs_no_request(opened: Open) -> None:
-    file = opened(0)
-    assert file.is_right(0)
-    assert (file.handle.whole, file.store.whole(file.item)) == (True, True)
-    assert file.handle.fetch().read_bytes() == b""
-    assert file.handle.sha256() == hashlib.sha256().hexdigest()
-    assert file.client.requests == []
 
 
 def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(opened: Open) -> None:
@@ -93,20 +83,6 @@ def test_fetch_fills_the_gaps_between_ranges_and_proves_the_whole(opened: Open) 
     assert file.handle.fetch().read_bytes() == file.client.data
     assert file.client.gets == 1, "bytes of several requests are proved to be one version"
     assert file.store.whole(file.item)
-
-
-def test_a_reader_joins_a_transfer_that_fetches_ahead(opened: Open) -> None:
-    """vfs/semantics.md 3: one version is downloaded once, whoever asked for it first."""
-    file = opened(MIB, gate=2)
-    ahead = threading.Thread(target=file.handle.bring)
-    ahead.start()
-    file.client.wait(lambda: file.client.requests and file.client.requests[0].sent)
-    assert file.is_right(0)
-    file.client.open_gate()
-    ahead.join()
-    file.handle.bring()
-    assert file.is_right(0, MIB)
-    assert len(file.client.requests) == 1
 
 
 def test_an_error_before_the_body_is_final_and_a_later_read_asks_again(opened: Open) -> None:

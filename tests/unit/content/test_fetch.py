@@ -153,13 +153,11 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
     file.client.unanswered = 1000
     with pytest.raises(UnavailableError):
         file.handle.read(12 * MIB, 4096)
-    starts = [request.start for request in file.client.requests]
     with pytest.raises(UnavailableError):
         file.handle.fetch()
     assert not file.handle.whole
     file.client.unanswered = 0
     assert file.is_right(12 * MIB)
-    assert starts == [4 * MIB, 12 * MIB]
     assert file.handle.fetch().read_bytes() == file.client.data
 
 
@@ -204,21 +202,13 @@ def test_every_read_gives_the_real_bytes_whatever_breaks(
     handles: int,
 ) -> None:
     """vfs/semantics.md 3.5: random reads by several handles under random breakage give what the server has."""
-    data, home = client.data, tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
     store = ContentStore(client, home / "cache/job/id", owner=home, limit=1 << 30, timeout=20.0)  # type: ignore[arg-type]
     # Of a body that breaks, its headers have to tell the size where the item does not.
-    told = len(data) if known or not client.says_length else None
-    opened = [store.open(item_of(told)) for _ in range(handles)]
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            results = [
-                (offset, length, threads.submit(opened[index % handles].read, offset, length))
-                for index, (offset, length) in enumerate(wanted)
-            ]
-            for offset, length, result in results:
-                assert result.result(30) == data[offset : offset + length]
-        assert opened[0].fetch().read_bytes() == data
-    finally:
-        for handle in opened:
-            handle.close()
-        store.close()
+    item = item_of(len(client.data) if known or not client.says_length else None)
+    with contextlib.closing(store), contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as threads:
+        opened = [stack.enter_context(store.open(item)) for _ in range(handles)]
+        results = [threads.submit(opened[number % handles].read, *read) for number, read in enumerate(wanted)]
+        for (offset, length), result in zip(wanted, results, strict=True):
+            assert result.result(30) == client.data[offset : offset + length]
+        assert opened[0].fetch().read_bytes() == client.data

@@ -50,8 +50,8 @@ def files(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("ago", "offset", "fine", "kept"),
-    [(5, 0, False, True), (0.5, 0, False, False), (3600.5, -3600, False, False), (0.5, 0, True, True)],
+    ("ago", "offset", "fraction", "kept"),
+    [(5, 0, 0, True), (0.5, 0, 0, False), (3600.5, -3600, 0, False), (0.5, 0, 1, True)],
     ids=["long ago", "just now", "by the server's clock", "its time shows a fraction of a second"],
 )
 def test_how_young_a_version_is_decides_whether_it_is_kept(
@@ -59,15 +59,13 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     ago: float,
     offset: float,
-    fine: bool,
+    fraction: int,
     kept: bool,
 ) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    store = make_store(FakeClient(pattern(1000), server_time_offset=offset))
-    item = coarse_item(1000, seconds_ago=ago)
-    if fine:
-        item = replace(item, updated_ns=item.updated_ns + 1)
+    store, item = make_store(FakeClient(bytes(9), server_time_offset=offset)), coarse_item(9, seconds_ago=ago)
+    item = replace(item, updated_ns=item.updated_ns + fraction)
     read(store, item)
     assert store.whole(item) == kept
 
@@ -94,16 +92,13 @@ def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
 # -- adopt, drop -----------------------------------------------------------------------------------------
 
 
-def saved(tmp_path: Path, data: bytes) -> Path:
-    path = tmp_path / "saved"
-    path.write_bytes(data)
-    return path
-
-
-def adopt(store: ContentStore, item: Item, source: Path) -> None:
+def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
+    """A file with these bytes was saved, and goes."""
+    source.write_bytes(data)
     taken = store.take(source)
-    if taken is not None:
-        store.adopt(item, taken)
+    source.unlink()
+    assert taken is not None
+    store.adopt(item, taken)
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
@@ -114,10 +109,8 @@ def test_a_content_that_was_saved_here_is_not_downloaded(
     client = FakeClient(data)
     store = make_store(client)
     item = item_of(told)
-    source = saved(tmp_path, data)
     assert store.size(item) == told
-    adopt(store, item, source)
-    source.unlink()
+    adopt(store, item, tmp_path / "saved", data)
     assert (store.whole(item), store.size(item), store.used()) == (True, len(data), len(data))
     assert read(store, item) == data
     store.close()
@@ -169,7 +162,7 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
     with ThreadPoolExecutor(1) as threads:
         assert file.is_right(0)
         waiting = threads.submit(file.is_right, 1100 * KIB)
-        adopt(file.store, file.item, saved(tmp_path, file.client.data))
+        adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         assert waiting.result(10)
     assert file.handle.whole
 
@@ -181,7 +174,7 @@ def test_a_saved_content_stays_though_a_download_is_about_to_write(
 
     def overtaken(disk: DiskCache) -> CacheFile:
         monkeypatch.setattr(DiskCache, "part", part)
-        adopt(file.store, file.item, saved(tmp_path, file.client.data))
+        adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         return part(disk)
 
     monkeypatch.setattr(DiskCache, "part", overtaken)
@@ -249,8 +242,7 @@ def test_a_read_during_an_own_move_is_proved_after_the_move(opened: Open) -> Non
 
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FakeClient(b"12345"))
-    adopt(store, item_of(5), saved(tmp_path, b"1234"))
-    adopt(store, item_of(5), tmp_path / "absent")
+    adopt(store, item_of(5), tmp_path / "saved", b"1234")
     assert not store.whole(item_of(5))
     assert read(store, item_of(5)) == b"12345"
 
@@ -262,10 +254,10 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     client = FakeClient(b"12345")
     store = make_store(client)
     item = coarse_item(5, seconds_ago=-10)
-    adopt(store, item, saved(tmp_path, b"54321"))
+    adopt(store, item, tmp_path / "saved", b"54321")
     assert not store.whole(item)
     with store.open(item) as handle:
-        adopt(store, item, saved(tmp_path, b"54321"))
+        adopt(store, item, tmp_path / "saved", b"54321")
         assert handle.read(0, 10) == b"54321"
     assert read(store, item) == b"12345"
 

@@ -362,6 +362,8 @@ class Entry:
 
     def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
         """The fetch is over."""
+        if isinstance(error, ContractError) and not self.whole:
+            self._reset()  # before a reader hears of it
         with self.cond:
             fetch.error = error
             self.fetches.remove(fetch)
@@ -369,10 +371,7 @@ class Entry:
                 self.failed = (error, time.monotonic())
             if isinstance(error, StaleVersionError):
                 self.stale = again(error)
-            useless = isinstance(error, ContractError) and not self.whole
             self.cond.notify_all()
-        if useless:
-            self._reset()
         try:
             if error is None and self.pins and not fetch.stop:
                 self.prove()  # before readers come to the bytes that were brought ahead of them

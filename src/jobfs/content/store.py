@@ -213,18 +213,19 @@ class ContentStore:
         with contextlib.ExitStack() as stack:
             with self._lock:
                 same = [entry for entry in self._entries.values() if entry.version.item_id == item.id]
-            reading = [entry for entry in same if entry.pins and not entry.whole]
+            reading = [entry for entry in same if entry.pins and not entry.whole and entry.shows(item)]
             for entry in reading:
                 stack.enter_context(entry.asking())
+            shown: Item | None = item
             if reading and not seen:
                 try:
-                    item = self._link.client.get(item.id)
+                    shown = self._link.client.get(item.id)
                 except ApiError:
-                    reading = []  # they will find out
-            reading = [entry for entry in reading if entry.shows(item)]
+                    shown = None
             answer = self._link.client.update(item.id, kind=item.kind, **wanted)
             for entry in reading:
-                entry.stamps.add(answer.updated_at)
+                if shown is not None and entry.shows(shown):
+                    entry.stamps.add(answer.updated_at)
         return answer
 
     # -- fetched ahead ------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ class ContentStore:
         return self._disk.refused
 
     def size(self, item: Item) -> int | None:
-        """The size of a version in bytes: what the item tells, or else what was learned; None if it is still to be measured."""
+        """The size of a version in bytes: what the item tells, or else what is remembered; None if it is to be measured."""
         if item.size is not None:
             return item.size
         size = self._link.sizes.get(item.version)

@@ -158,17 +158,13 @@ class DiskCache:
         path = self._path(name)
         if name not in self._index:
             return None
-        try:
+        with contextlib.suppress(OSError):
             file = CacheFile(os.open(path, _READ), path)
-            stat = os.fstat(file.fd)
-        except OSError:
-            self.remove(version)
-            return None
-        if not is_own_file(stat) or size != stat.st_size:
-            _log.warning("what is in the content cache is another user's, or damaged, and not used: %s", path)
-            self.remove(version)
-            return None
-        return file
+            if os.fstat(file.fd).st_size == size:
+                return file
+        _log.warning("a file of the content cache is gone, or damaged: %s", path)
+        self.remove(version)
+        return None
 
     @property
     def used(self) -> int:

@@ -68,8 +68,7 @@ def test_each_version_has_a_name() -> None:
 
 def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
     keep(disk, VERSIONS[0])
-    assert disk.open(VERSIONS[0], 99) is None
-    assert disk.open(VERSIONS[0], 100) is None
+    assert [disk.open(VERSIONS[0], size) for size in (99, 100)] == [None, None]
     assert disk.used == 0
 
 
@@ -159,9 +158,7 @@ def test_nothing_that_another_user_can_have_written_is_believed(
     start()
     planted(tmp_path / "cache", VERSIONS[0], how)
     disk = start()
-    assert disk.size(VERSIONS[0]) is None
-    assert disk.used == 0
-    assert disk.open(VERSIONS[0], 100) is None
+    assert (disk.size(VERSIONS[0]), disk.open(VERSIONS[0], 100), disk.used) == (None, None, 0)
     keep(disk, VERSIONS[0])
     assert disk.open(VERSIONS[0], 100) is not None
 

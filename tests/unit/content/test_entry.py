@@ -119,14 +119,16 @@ def test_a_slow_server_is_given_time_while_bytes_come(opened: Open) -> None:
 
 
 def test_closing_the_store_answers_every_reader(opened: Open) -> None:
-    file = opened(MIB, gate=0)
-    with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(file.is_right, 0)
+    file = opened(MIB, gate=0, max_connections=2)
+    with ThreadPoolExecutor(2) as threads, file.store.open(item_of(MIB, "b" * 24)) as queued:
+        reads = [threads.submit(handle.read, 0, 10) for handle in (file.handle, queued)]
         file.client.wait(lambda: file.client.requests)
+        time.sleep(0.05)
         file.store.close()
-        with pytest.raises(UnavailableError):
-            waiting.result(10)
-    with pytest.raises(UnavailableError), file.store.open(item_of(MIB, "b" * 24)) as late:
+        for read in reads:
+            with pytest.raises(UnavailableError):
+                read.result(10)
+    with pytest.raises(UnavailableError), file.store.open(item_of(MIB, "c" * 24)) as late:
         late.read(0, 10)
 
 

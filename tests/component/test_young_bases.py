@@ -70,7 +70,7 @@ def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
         assert work.vfs.read(fh, 100, 0) == FIRST
         item = work.vfs.handle(fh).item
         assert item is not None
-        work.vfs._content.learn(item, len(FIRST + SECOND))
+        work.vfs._content.remember(item, len(FIRST + SECOND))
         assert work.vfs.fgetattr(fh).size == len(FIRST)
 
 

@@ -1,24 +1,24 @@
 """One version's content, shared by all its handles: its bytes, the transfers that bring them, its readers (vfs/semantics.md 3).
 
-A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while
-the reads go on in order. A read a little ahead of a running transfer waits for it. Where the server has no
-ranges, everybody waits for the stream.
+A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while the reads go on in
+order. A read a little ahead of a running transfer waits for it. Where the server has no ranges, everybody waits for the stream.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, bound_by, current
-from jobfs.content.disk import CacheFile, DiskCache, read_all, version_name, write_all
-from jobfs.content.fetch import Fetch
+from jobfs.api.client import Download
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current
+from jobfs.api.line import Rank
+from jobfs.content.disk import CacheFile, DiskCache, write_all
 from jobfs.content.link import Link, StaleVersionError
 from jobfs.content.ranges import CHUNK, NEAR, IntervalSet, Run
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
@@ -32,14 +32,18 @@ LINGER = 0.5
 _ECHO = 0.02
 #: Seconds that a reader gives a transfer to report its own, better worded failure.
 _GRACE = 0.5
+#: Seconds before a broken body is asked for again, the first time.
+_FIRST_PAUSE = 0.05
+#: Seconds after which a transfer lets another one have its thread or its connection.
+_TURN = 1.0
 
 
 class Entry:
     """The `size` bytes of the version that `item` shows, in a sparse file of the cache, or of memory where the disk refuses them.
 
     `have`: the bytes that are there. Bytes are written first, announced afterwards, and never written again. `sure`: those that
-    may be read whatever else comes. `whole`: all are there, and proved to be of this version. `pins`: how many handles are open.
-    `cond` has the store's lock.
+    may be read whatever else comes. `ready`: the file, once all bytes are in it and proved to be of this version. `pins`: how
+    many handles are open. `cond` has the store's lock.
     """
 
     def __init__(self, item: Item, size: int, link: Link, disk: DiskCache) -> None:
@@ -48,7 +52,7 @@ class Entry:
         self.link = link
         self.have, self.sure = IntervalSet(), IntervalSet()
         self.file: CacheFile | None = None
-        self.whole = size == 0
+        self.ready: CacheFile | None = None
         self.cond = threading.Condition(disk.lock)
         self.fetches: list[Fetch] = []
         self.pins = 0
@@ -58,13 +62,16 @@ class Entry:
         self.began: float | None = None  # time.time() of the first request for these bytes
         self.bodies = 0  # how many answers with these bytes have begun: their headers have come
         self.proved = 0  # how many answers, from the first on, are of this version: see `prove`
-        self.proving: Deadline | None = None  # of the request that is to prove more
+        self.asked: Deadline | None = None  # of the request whose answer others wait for: see `asking`
         self.stamps = {self.version.updated_at}  # its `updatedAt`s so far: a request of ours may change it
         self._updated_ns = item.updated_ns
         self._disk = disk
-        self._moving = 0  # how many such requests of ours are on their way
         self._settling = False  # it is complete, and is being made the cached content
-        self._started_over = False
+
+    @property
+    def whole(self) -> bool:
+        """True if every byte is here, and proved to be of this version."""
+        return self.ready is not None or self.size == 0
 
     # -- bytes --------------------------------------------------------------------------------------------
 
@@ -98,20 +105,20 @@ class Entry:
             return None
         data, memory = b"", None
         try:
-            data = read_all(file.fd, offset, end - offset)
+            data = os.pread(file.fd, end - offset, offset)
         except OSError as error:
             memory = self._disk.hold(self.size, error)
         if len(data) == end - offset:
             return data
         # The disk fails, or somebody has cut the file.
-        self._disk.remove(version_name(self.version))
+        self._disk.remove(self.version)
         self._reset(memory)
         return None
 
     def look(self) -> None:
-        """If nothing of this version is here yet, look whether the disk has it."""
+        """Look whether the disk has this version, if nothing of it is here yet."""
         if not (self.whole or self.have or self.fetches):
-            file = self._disk.open(version_name(self.version), self.size)
+            file = self._disk.open(self.version, self.size)
             if file is not None:
                 self.install(file)
 
@@ -119,7 +126,7 @@ class Entry:
         """The whole content is in `file`."""
         with self.cond:
             self.bodies = max(self.bodies, 1)  # should the file be lost, what comes then has to be proved
-            old, self.file, self.whole = self.file, file, True
+            old, self.file, self.ready = self.file, file, file
             self.have.add(0, self.size)
             for fetch in self.fetches:
                 fetch.stop = True
@@ -129,15 +136,19 @@ class Entry:
     def _reset(self, new: CacheFile | None = None) -> None:
         """Forget all bytes; `new`: the file for the bytes that come from now on."""
         with self.cond:
-            old, self.file = self.file, new
+            old, self.file, self.ready = self.file, new, None
             self.have, self.sure = IntervalSet(), IntervalSet()
-            self.whole = self.size == 0
         del old  # without the lock: this removes the old file
 
     def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile:
         """Write the bytes. Returns their file, which is made if there is none yet. Raises FsError(EIO)."""
         try:
-            file = file or self._part()
+            if file is None:
+                new = self._disk.part()
+                with self.cond:
+                    self.file = self.file or new
+                    # If the whole content came from elsewhere meanwhile, its file is not written to.
+                    file = new if self.whole else self.file
             write_all(file.fd, data, position)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._disk.free(len(data)):
@@ -152,25 +163,19 @@ class Entry:
             self._disk.refused = ""
         return file
 
-    def _part(self) -> CacheFile:
-        new = self._disk.part()
-        with self.cond:
-            if self.file is None:
-                self.file = new
-            # If the whole content came from elsewhere meanwhile, its file is not written to.
-            return new if self.whole else self.file
-
     def _path(self) -> Path:
         """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
         file = self.file
         try:
-            if file is None or not file.there():
-                file = self._disk.part() if file is None else self._disk.copy(file.fd, self.size)
+            if file is None:
+                file = self._disk.part()
+            elif not file.there():
+                file = self._disk.copy(Path(f"/proc/self/fd/{file.fd}"), self.size)
         except OSError as error:
             told = f"the content cache can't be written: {error.strerror}"
             raise FsError(error.errno or errno.EIO, told) from None
         with self.cond:
-            self.file = file
+            self.file = self.ready = file
         return Path(file.path)
 
     # -- what handles ask -----------------------------------------------------------------------------------
@@ -208,17 +213,6 @@ class Entry:
             self.fetches.append(fetch)
         fetch.run()
 
-    def sha256(self) -> str | None:
-        """Hex digest of the whole content; None if it is not there, or can't be read."""
-        if not self.whole:
-            return None
-        about_to_wait()
-        with contextlib.suppress(OSError, FsError), self._path().open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-            if file.tell() == self.size:
-                return digest.hexdigest()
-        return None
-
     @property
     def young(self) -> bool:
         """True if this version may also have had other bytes: see Link.lasting."""
@@ -246,7 +240,7 @@ class Entry:
                 if self.stale is not None:
                     raise again(self.stale)
                 fetch = None if gap is None else self._bring(gap, run)
-                if self.certain or self.proving is not None:
+                if self.certain or self.asked is not None:
                     self._await(fetch, offset, deadline)
                     continue
             self.prove()
@@ -260,8 +254,8 @@ class Entry:
     def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
         """Wait for the bytes of a transfer; without one, for the proof that another reader is asking for."""
         if fetch is None:
-            assert self.proving is not None
-            with self.proving.joined(deadline):
+            assert self.asked is not None
+            with self.asked.joined(deadline):
                 self._sleep(deadline)
             return
         missing = self.have.covered_until(offset)
@@ -330,20 +324,16 @@ class Entry:
         """Begin to bring what a run will ask for next: it has come to `end` by reads of `asked` bytes."""
         covered = self.have.covered_until(end - 1) if end else 0
         over = self.whole or self.stale or self.failed or self.link.closed or covered == self.size
-        if over or self.link.ranges is False or self._nearest(covered) is not None:
+        if over or run.from_start or self.link.ranges is False or self._nearest(covered) is not None:
             return
-        if run.from_start and covered - end < NEAR:
-            self._begin(covered, None)
-        elif not run.from_start and run.sequential(asked) and covered - end < max(run.chunk(), NEAR) // 2:
+        if run.sequential(asked) and covered - end < max(run.chunk(), NEAR) // 2:
             self._begin(*self._range(covered, covered + run.chunk()))
 
     def _begin(self, start: int, end: int | None) -> Fetch:
         self.failed = None
         fetch = Fetch(self, start, end)
+        self.link.begin(fetch.run)
         self.fetches.append(fetch)
-        if not self.link.pool.submit(fetch.run):
-            self.fetches.remove(fetch)
-            raise UnavailableError("download: the mount is going away")
         return fetch
 
     # -- what transfers ask and tell ------------------------------------------------------------------------
@@ -370,31 +360,10 @@ class Entry:
             return False
         return (self.size if fetch.end is None else fetch.end) - fetch.pos > NEAR
 
-    def streams(self) -> bool:
-        """True if a transfer brings the whole file."""
-        with self.cond:
-            return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
-
-    def answered(self) -> None:
-        """The headers of another answer have come: bytes not read yet need a proof that all answers are of this version."""
-        with self.cond:
-            self.bodies += 1
-            self.cond.notify_all()
-
-    def start_over(self, fetch: Fetch) -> bool:
-        """No byte is good: forget all, and bring them once more. False if this was done before."""
-        with self.cond:
-            if self._started_over or self.whole:
-                return False
-            self._started_over = True
-            for other in self.fetches:
-                other.stop = other.stop or other is not fetch
-            self.cond.notify_all()
-        self._reset()
-        return True
-
     def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
         """The fetch is over."""
+        if isinstance(error, ContractError) and not self.whole:
+            self._reset()  # before a reader hears of it
         with self.cond:
             fetch.error = error
             self.fetches.remove(fetch)
@@ -402,10 +371,7 @@ class Entry:
                 self.failed = (error, time.monotonic())
             if isinstance(error, StaleVersionError):
                 self.stale = again(error)
-            useless = isinstance(error, ContractError) and not self.whole
             self.cond.notify_all()
-        if useless:
-            self._reset()
         try:
             if error is None and self.pins and not fetch.stop:
                 self.prove()  # before readers come to the bytes that were brought ahead of them
@@ -435,65 +401,196 @@ class Entry:
             self._settling = True
         try:
             self.prove()
-            if self._complete() and not self.young and self.size <= self._disk.limit:
-                self._keep()
+            file = self.file
+            if self._complete() and file is not None and not self.young and self.size <= self._disk.limit:
+                self._disk.keep(file, self.version, self.size)  # if that fails, it is left to the handles
             with self.cond:
-                # Unless the bytes were forgotten meanwhile.
-                self.whole = self._complete() and self.certain
+                if self._complete() and self.certain:  # unless the bytes were forgotten meanwhile
+                    self.ready = self.file
         finally:
             with self.cond:
                 self._settling = False
                 self.cond.notify_all()
         self._disk.fit()
 
-    def _keep(self) -> None:
-        """Make the complete file the content of its version, or leave it to the handles that have it open."""
-        part = self.file
-        file = None if part is None else self._disk.keep(part, version_name(self.version), self.size)
-        with self.cond:
-            if file is not None and self.file is part:
-                self.file = file
-
-    def prove(self, *, anew: bool = False) -> None:
+    def prove(self) -> None:
         """Prove that all answers whose headers have come are of this version: asked after them, the server still shows it.
 
-        One request serves all callers that wait. None is made where there is nothing to prove, unless `anew`. Raises
-        StaleVersionError if the version is gone, ApiError if that can't be known.
+        Raises StaleVersionError if the version is gone, ApiError if that can't be known.
         """
-        looking = Deadline(UNBOUNDED, current(), waited=False)
-        with self.cond:
-            while self.proving is not None:
-                with self.proving.joined(current()):
-                    self.cond.wait()
+        with self.asking() as asked:
             if self.stale is not None:
                 raise again(self.stale)
-            if self.certain and not anew:
+            if self.certain:
                 return
-            self.proving, bodies = looking, self.bodies
-        shown = None
-        try:
-            with contextlib.suppress(NotFoundError), bound_by(looking):
+            bodies, shown = self.bodies, None
+            with contextlib.suppress(NotFoundError), bound_by(asked):
                 shown = self.link.client.get(self.version.item_id)
-            with self.cond:
-                self.cond.wait_for(lambda: not self._moving)
-                if shown is None or not self.shows(shown):
-                    told = "download: the item was written while it was read"
-                    self.stale = StaleVersionError(told)
-                    raise again(self.stale)
-                self.proved = bodies
-        finally:
-            with self.cond:
-                self.proving = None
-                self.cond.notify_all()
+            if shown is None or not self.shows(shown):
+                self.stale = StaleVersionError("download: the item was written while it was read")
+                raise again(self.stale)
+            self.proved = bodies
 
     @contextlib.contextmanager
-    def moving(self) -> Iterator[None]:
-        """The time in which a request of ours may change `updatedAt`: `prove` judges its answer afterwards."""
+    def asking(self) -> Iterator[Deadline]:
+        """In this block no other thread asks whether the server shows this version still, or makes it show another `updatedAt`.
+
+        Others wait; their deadlines join the one of this block.
+        """
+        asking = Deadline(UNBOUNDED, current(), waited=False)
         with self.cond:
-            self._moving += 1
+            while self.asked is not None:
+                with self.asked.joined(current()):
+                    self.cond.wait()
+            self.asked = asking
         try:
-            yield
+            yield asking
         finally:
             with self.cond:
-                self._moving -= 1
+                self.asked = None
                 self.cond.notify_all()
+
+
+class Fetch:
+    """A range [start, end), or where `end` is None the stream from `start` to the end of the file; resumed where it broke.
+
+    It goes from its start to its end, leaving out what is there already, in as many requests as that takes. Other threads
+    read `pos` (the next byte to come); they set `stop` and, under the entry's lock, `waiters`. A fetch in the `background` has a
+    thread of its own, and nobody waited for it when it began.
+    """
+
+    def __init__(self, entry: Entry, start: int, end: int | None, *, background: bool = False) -> None:
+        self.pos = start
+        self.end = end
+        self.stop = False
+        self.waiters = 0
+        self.error: JobfsError | None = None
+        self._entry = entry
+        self._link = entry.link
+        self.background = background
+        self._gained = 0.0  # when new bytes came last
+        self._furthest = start
+        self._took_turn = False
+        call = current()
+        #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
+        self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
+
+    def run(self) -> None:
+        """Transfer until everything is there or it is over; tells the entry how it went."""
+        error: JobfsError | None = None
+        try:
+            # If a reader waits for this transfer, it goes before the rest.
+            with bound_by(self.deadline):
+                self._transfer()
+            if self._took_turn:
+                self._link.begin(self.run)
+                return
+        except JobfsError as failed:
+            error = again(failed)  # its traceback would keep all this alive, an open file among it
+        except Exception:
+            _log.exception("a download failed unexpectedly")
+            error = UnavailableError("the download failed unexpectedly (see the log)")
+        self._entry.ended(self, error)
+
+    def _transfer(self) -> None:
+        """Send requests until nothing is left to bring, or another transfer is to have this thread."""
+        entry = self._entry
+        self._gained = time.monotonic()
+        self._took_turn = False
+        entry.start(self)
+        failures = 0
+        while (start := entry.next_start(self)) is not None:
+            if self._took_turn and not self.background:
+                return
+            self.pos = start
+            before = self._gained
+            try:
+                broken = self._request(start)
+            except ContractError as wrong:
+                self._link.forget(entry.version)
+                shown = self._link.client.get(entry.version.item_id)
+                if entry.version.size is None or not entry.shows(shown):
+                    raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
+                raise
+            # A server without ranges may send the same bytes once more: they are no progress.
+            failures = 0 if broken is None or self._gained > before else failures + 1
+            if broken is not None:
+                self._pause(broken, failures)
+        self._took_turn = False
+
+    def _pause(self, broken: UnavailableError, failures: int) -> None:
+        """Wait before a broken transfer is resumed; raises `broken` if nothing new has come for too long."""
+        left = self._gained + self._link.timeout - time.monotonic()
+        if left <= 0:
+            raise again(broken)
+        with self._entry.cond:
+            pause = min(left, backoff(failures, first=_FIRST_PAUSE))
+            self._entry.cond.wait_for(lambda: self._entry.unwanted(self), pause)
+
+    def _request(self, start: int) -> UnavailableError | None:
+        """One request from `start` on; the error if its body broke off, which can be resumed.
+
+        An error before the body is final: the client has done its retries by then.
+        """
+        item_id, size = self._entry.version.item_id, self._entry.size
+        with self._link.client.download(item_id, start, self.end, size=size) as body:
+            if not self._accept(start, body):
+                return None
+            # Only bytes are progress: a server that answers and then sends nothing has the same deadline.
+            try:
+                complete = self._receive(body, time.monotonic())
+            except UnavailableError as broken:
+                return broken
+        end = size if self.end is None else min(size, self.end)
+        short = self.pos < end and (self.pos == start or body.start == 0)
+        if complete and (short or self.pos > size):
+            came = f"{self.pos} bytes" if short else "more"
+            raise ContractError(f"download: {came} came instead of the {size} promised")
+        return None
+
+    def _accept(self, start: int, body: Download) -> bool:
+        """Check what the answer's headers say; False if its bytes are not wanted."""
+        entry = self._entry
+        if body.start > start:
+            raise ContractError(f"download: bytes from {start} asked, from {body.start} sent")
+        total = body.total if body.total is not None or body.start else body.length
+        if total not in (None, entry.size):
+            told = f"download: {total} bytes are announced instead of the {entry.size} promised"
+            raise ContractError(told)
+        if start:
+            self._link.ranges = body.start > 0
+        if start and body.start == 0 and self.end is not None:
+            with entry.cond:
+                self.stop = self.stop or any(other.end is None and not other.stop for other in entry.fetches)
+            if self.stop:
+                return False
+            self.end = None  # the whole file comes: take all of it
+        self.pos = body.start
+        with entry.cond:
+            entry.bodies += 1  # bytes not read yet need a proof that all answers are of this version
+            entry.cond.notify_all()
+        return True
+
+    def _receive(self, body: Download, began: float) -> bool:
+        """Take in the body; False if it was left before its end."""
+        for chunk in body.chunks():
+            if not chunk:
+                continue
+            if self.pos + len(chunk) > self._entry.size:
+                self.pos += len(chunk)
+                return True  # too many bytes: the error is raised once the connection is given back
+            self._entry.put(self.pos, chunk)
+            self.pos += len(chunk)
+            now = time.monotonic()
+            if self.pos > self._furthest:
+                self._furthest, self._gained = self.pos, now
+            # A range is read to its end, which keeps the connection, but no further.
+            if self._entry.unwanted(self) or (self.end is not None and self.pos > self.end):
+                return False
+            if self._link.ranges and now - began > _TURN:
+                rank = Rank.LARGE if self.deadline.waited else Rank.BACKGROUND_LARGE
+                # Another transfer may wait for a thread, or for a connection.
+                self._took_turn = self._link.starved or self._link.client.line.wanted(before=rank + 1)
+                if self._took_turn:
+                    return False
+        return True

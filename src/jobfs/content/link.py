@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import errno
-import logging
-import queue
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from cachetools import FIFOCache
 
 from jobfs.api.client import Client
-from jobfs.errors import ApiError
+from jobfs.errors import ApiError, UnavailableError
 from jobfs.nodes import Version, shows_fraction
-
-_log = logging.getLogger("jobfs.content")
 
 #: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
 _COARSE, _FINE = 2.0, 0.05
@@ -29,75 +25,43 @@ class StaleVersionError(ApiError):
     errno = errno.ESTALE
 
 
-class Pool:
-    """Runs jobs on at most `size` daemon threads: one that hangs in the network never keeps the process from ending."""
-
-    def __init__(self, size: int, name: str, lock: threading.RLock) -> None:
-        self.size = max(1, size)
-        self._name = name
-        self._lock = lock
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._unused = 0  # threads without a job, less the jobs that wait for a thread
-        self._closed = False
-
-    @property
-    def starved(self) -> bool:
-        """True if a job waits for a thread."""
-        return self._unused < 0
-
-    def submit(self, job: Callable[[], None]) -> bool:
-        """Run `job` as soon as a thread is free; False if the pool is closed."""
-        with self._lock:
-            if self._closed:
-                return False
-            self._unused -= 1
-            if self._unused < 0 and len(self._threads) < self.size:
-                self._unused += 1
-                name = f"{self._name}-{len(self._threads)}"
-                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
-                self._threads[-1].start()
-        self._jobs.put(job)
-        return True
-
-    def close(self, timeout: float) -> None:
-        """Begin no more jobs, and wait up to `timeout` seconds for those that have begun."""
-        with self._lock:
-            self._closed = True
-        deadline = time.monotonic() + timeout
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                if not self._closed:
-                    job()
-            except Exception:
-                _log.exception("a content job failed")
-            del job
-            with self._lock:
-                self._unused += 1
-
-
 class Link:
-    """Client, threads, deadline, and what was learned of the server; `ranges`: whether it serves ranges, None if unknown.
+    """Client, threads, deadline, and what was found out about the server.
 
-    `lock` is the one lock of a store, never held across I/O.
+    `lock` is the one lock of a store, never held across I/O. `ranges`: whether the server has them, None if that is unknown.
     """
 
-    def __init__(self, client: Client, lock: threading.RLock, timeout: float) -> None:
+    def __init__(self, client: Client, lock: threading.RLock, timeout: float, ranges: bool | None) -> None:
         self.client = client
         self.lock = lock
         self.timeout = timeout
-        self.ranges: bool | None = None
+        self.ranges = ranges
         self.closed = False
         #: The sizes in bytes of versions whose items do not tell them.
         self.sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
         # One connection is left for requests about names.
-        self.pool = Pool(client.max_connections - 1, "jobfs-content", lock)
+        self._most = max(1, client.max_connections - 1)
+        self._threads = ThreadPoolExecutor(self._most, "jobfs-content")
+        self._jobs = 0  # that run or wait for a thread
+
+    @property
+    def starved(self) -> bool:
+        """True if a transfer waits for a thread."""
+        return self._jobs > self._most
+
+    def begin(self, transfer: Callable[[], None]) -> None:
+        """Run a transfer as soon as a thread is free. Raises UnavailableError if the store is closed."""
+        with self.lock:
+            try:
+                self._threads.submit(self._run, transfer)
+            except RuntimeError:
+                raise UnavailableError("download: the mount is going away") from None
+            self._jobs += 1
+
+    def close(self) -> None:
+        """Break off every transfer, and wait for their threads."""
+        self.client.break_off()
+        self._threads.shutdown(cancel_futures=True)
 
     def lasting(self, updated_ns: int, began: float) -> bool:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
@@ -112,12 +76,19 @@ class Link:
         young = _FINE if shows_fraction(updated_ns) else _COARSE
         return began + self.client.server_time_offset >= updated_ns / 1e9 + young
 
-    def learn(self, version: Version, size: int) -> None:
-        """Remember the size of a version whose item does not tell it."""
+    def remember(self, version: Version, size: int) -> None:
+        """Note the size of a version whose item does not tell it."""
         with self.lock:
             self.sizes[version] = size
 
     def forget(self, version: Version) -> None:
-        """Forget the size that was learned: it was that of other bytes."""
+        """Forget the size that was noted: it was that of other bytes."""
         with self.lock:
             self.sizes.pop(version, None)
+
+    def _run(self, transfer: Callable[[], None]) -> None:
+        try:
+            transfer()
+        finally:
+            with self.lock:
+                self._jobs -= 1

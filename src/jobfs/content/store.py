@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
-from jobfs.content.disk import CacheFile, DiskCache, version_name
+from jobfs.api.deadline import about_to_wait
+from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.link import Link, Pool
+from jobfs.content.link import Link
 from jobfs.content.ranges import NEAR, Run
-from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
+from jobfs.errors import ApiError, ContractError, FsError, JobfsError, UnavailableError, again
 from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
 #: Bytes that may be fetched ahead at once: on a slow line they share it with the bytes that readers wait for.
 _UNDER_WAY = 4 << 20
-#: Seconds that `close` waits for transfers to notice.
-_CLOSING = 2.0
 
 
 class Content:
@@ -40,22 +41,22 @@ class Content:
     download: pages that the kernel has kept cost no request.
     """
 
-    __slots__ = ("_closed", "_entry", "_pinned", "_run", "_store", "item", "size", "version")
+    __slots__ = ("_closed", "_entry", "_here", "_run", "_store", "item", "size", "version")
 
     def __init__(self, store: ContentStore, item: Item) -> None:
         self.item = item
         self.version = item.version
         self.size: int | None = None
         self._store = store
-        self._entry: Entry | None = None
-        self._pinned = False  # it was whole in the cache when it was opened, and DiskCache.pinned counts it
+        self._entry: Entry | None = None  # from the first read on
+        self._here = False  # it was whole in the cache when it was opened
         self._run = Run()
         self._closed = False
 
     @property
     def whole(self) -> bool:
         """True if every byte is on this machine, and stays there until `close`, unless a user clears the cache."""
-        return self._pinned if self._entry is None else self._entry.whole
+        return self._here if self._entry is None else self._entry.whole
 
     @property
     def stale(self) -> bool:
@@ -69,23 +70,20 @@ class Content:
         UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
         FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
         """
-        entry = self._entry or self._store.attach(self)
-        file = entry.file
-        if entry.whole and file is not None:
+        entry = self._attached()
+        ready = entry.ready
+        if ready is not None:
             wanted = min(size, max(entry.size - offset, 0))
-            try:
-                data = os.pread(file.fd, wanted, offset)
-            except OSError:
-                data = b""
-            # If the entry has another file by now, this one may have been unfinished, with holes.
-            if len(data) == wanted and entry.file is file:
-                return data
+            with contextlib.suppress(OSError):
+                data = os.pread(ready.fd, wanted, offset)
+                if len(data) == wanted:
+                    return data
         return entry.read(self._run, offset, size)
 
     def meet(self) -> None:
         """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
         if not self.whole:
-            entry = self._entry or self._store.attach(self)
+            entry = self._attached()
             if entry.stale is not None:
                 raise again(entry.stale)
             entry.read(Run(), 0, 1)
@@ -98,16 +96,23 @@ class Content:
         """
         if self._closed:
             raise FsError(errno.EBADF)
-        return (self._entry or self._store.attach(self)).fetch()
+        return self._attached().fetch()
 
     def bring(self) -> None:
         """Bring everything, in this thread and behind transfers that readers wait for; errors are left to readers."""
         if not self.whole:
-            (self._entry or self._store.attach(self)).bring()
+            self._attached().bring()
 
     def sha256(self) -> str | None:
-        """SHA-256 in hex of the whole content; None unless it is whole."""
-        return None if self._closed else (self._entry or self._store.attach(self)).sha256()
+        """SHA-256 in hex of the whole content; None if it is not here whole, or can't be read."""
+        if self._closed or not self._attached().whole:
+            return None
+        about_to_wait()
+        with contextlib.suppress(OSError, JobfsError), self.fetch().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            if file.tell() == self.size:
+                return digest.hexdigest()
+        return None
 
     def close(self) -> None:
         """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
@@ -118,6 +123,9 @@ class Content:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _attached(self) -> Entry:
+        return self._entry or self._store.attach(self)
 
 
 class ContentStore:
@@ -141,24 +149,23 @@ class ContentStore:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
-        self._link = Link(client, self._lock, timeout)
-        self._link.ranges = ranges
+        self._link = Link(client, self._lock, timeout, ranges)
         # Fetching ahead leaves two connections free: the program that it serves may itself be waiting for another file.
-        self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
+        self._most = max(1, client.max_connections - 2)
+        self._ahead = ThreadPoolExecutor(self._most, "jobfs-ahead")
         self._running = self._bytes = 0  # jobs and bytes that are fetched ahead now
         #: An entry lives as long as somebody has it open, or a transfer brings it.
         self._entries: WeakValueDictionary[Version, Entry] = WeakValueDictionary()
-        self._ahead.submit(self._scan)
+        self._ahead.submit(self._tidy)
 
     # -- handles ------------------------------------------------------------------------------------------
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
         content = Content(self, item)
-        size = self._disk.pin(version_name(content.version), item.size)
-        if size is not None:
-            content.size, content._pinned = size, True
-        elif self.size(item) is not None:
+        content.size = self._disk.pin(content.version)
+        content._here = content.size is not None
+        if not content._here and self.size(item) is not None:
             self.attach(content)
         return content
 
@@ -175,7 +182,7 @@ class ContentStore:
             if entry is None or entry.size != size or not entry.serves_more():
                 entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
             content.size = size
-            if content._closed or content._pinned:
+            if content._closed or content._here:
                 # Its program may have got bytes already: the bytes that come now have to be proved.
                 entry.bodies = max(entry.bodies, 1)
             if not content._closed:
@@ -187,10 +194,10 @@ class ContentStore:
     def release(self, content: Content) -> None:
         """A handle is closed: transfers that only it wanted stop soon."""
         with self._lock:
-            entry, content._entry, content._closed = content._entry, None, True
-            if content._pinned:
-                content._pinned = False
-                self._disk.unpin(version_name(content.version))
+            if content._closed:
+                return
+            entry, content._entry, content._closed, content._here = content._entry, None, True, False
+            self._disk.unpin(content.version)
             if entry is not None:
                 entry.pins -= 1
                 entry.linger = time.monotonic() + LINGER
@@ -203,22 +210,22 @@ class ContentStore:
         That would hide an earlier write by the job. So where somebody reads, the item is looked at first, unless it was `seen`
         just now. Raises ApiError.
         """
-        with self._lock:
-            entries = [
-                entry for entry in self._entries.values() if entry.pins and entry.version.item_id == item.id
-            ]
-            reading = [entry for entry in entries if entry.shows(item) and not entry.whole]
-        for entry in [] if seen else list(reading):
-            try:
-                entry.prove(anew=True)
-            except ApiError:
-                reading.remove(entry)
         with contextlib.ExitStack() as stack:
+            with self._lock:
+                same = [entry for entry in self._entries.values() if entry.version.item_id == item.id]
+            reading = [entry for entry in same if entry.pins and not entry.whole and entry.shows(item)]
             for entry in reading:
-                stack.enter_context(entry.moving())
+                stack.enter_context(entry.asking())
+            shown: Item | None = item
+            if reading and not seen:
+                try:
+                    shown = self._link.client.get(item.id)
+                except ApiError:
+                    shown = None
             answer = self._link.client.update(item.id, kind=item.kind, **wanted)
             for entry in reading:
-                entry.stamps.add(answer.updated_at)
+                if shown is not None and entry.shows(shown):
+                    entry.stamps.add(answer.updated_at)
         return answer
 
     # -- fetched ahead ------------------------------------------------------------------------------------
@@ -229,10 +236,10 @@ class ContentStore:
         The next item is asked for only when a thread is free for it, so no item is queued that nobody wants any more.
         """
         with self._lock:
-            more = max(0, min(self._ahead.size - self._running, count))
+            more = 0 if self._link.closed else max(0, min(self._most - self._running, count))
             self._running += more
-        for _ in range(more):
-            self._ahead.submit(lambda: self._fetch_ahead(take))
+            for _ in range(more):
+                self._ahead.submit(self._fetch_ahead, take)
 
     def _fetch_ahead(self, take: Callable[[], Item | None]) -> None:
         while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
@@ -264,21 +271,19 @@ class ContentStore:
         """A link to `source`, which is never written again, or a copy, for `adopt`; None if neither can be made."""
         try:
             size = os.stat(source).st_size
-            return self._disk.link(source, size) if size <= self._disk.limit else None
+            return self._disk.copy(source, size) if size <= self._disk.limit else None
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return None
 
     def drop(self, version: Version) -> None:
         """This mount has replaced a version: its content goes, unless somebody has it open."""
-        name = version_name(version)
-        if version not in self._entries and name not in self._disk.pinned:
-            self._disk.remove(name)
+        self._disk.drop(version)
 
-    def learn(self, item: Item, size: int) -> None:
-        """Remember the size of a version that was made here, where its item does not tell."""
+    def remember(self, item: Item, size: int) -> None:
+        """Note the size of a version that was made here, where its item does not tell."""
         if item.size is None:
-            self._link.learn(item.version, size)
+            self._link.remember(item.version, size)
 
     def adopt(self, item: Item, file: CacheFile) -> None:
         """Make a file from `take` the content of the version that `item` shows: for open handles, and if it is kept, for all.
@@ -291,8 +296,7 @@ class ContentStore:
         # Where `updatedAt` shows whole seconds, the job may have written in the same one: then later handles do not get these
         # bytes.
         if size <= self._disk.limit and (shows_fraction(item.updated_ns) or self.lasting(item)):
-            whole = self._disk.keep(file, version_name(item.version), size)
-            kept, file = whole is not None, whole or file
+            kept = self._disk.keep(file, item.version, size)
         entry = self._entries.get(item.version)
         if entry is not None and entry.size == size and not entry.whole:
             entry.began = entry.began if kept else time.time()
@@ -324,7 +328,7 @@ class ContentStore:
         return self._disk.refused
 
     def size(self, item: Item) -> int | None:
-        """The size of a version in bytes: what the item tells, or else what was learned; None if it is still to be measured."""
+        """The size of a version in bytes: what the item tells, or else what is remembered; None if it is to be measured."""
         if item.size is not None:
             return item.size
         size = self._link.sizes.get(item.version)
@@ -341,7 +345,7 @@ class ContentStore:
         began = time.time()
         with self._link.client.download(item.id) as body:
             size, data = _measured(body, self._disk.limit)
-        self._link.learn(item.version, size)
+        self._link.remember(item.version, size)
         if data:
             entry = Entry(item, size, self._link, self._disk)
             entry.began = began
@@ -351,25 +355,21 @@ class ContentStore:
         return size
 
     def close(self) -> None:
-        """Stop every transfer, answer every reader, remove unfinished contents; takes at most two seconds."""
-        self._link.closed = True
+        """Break off every request of the client, answer every reader, remove unfinished contents."""
         with self._lock:
+            self._link.closed = True
             for entry in self._entries.values():
                 entry.cond.notify_all()
-        until = time.monotonic() + _CLOSING
-        for pool in (self._link.pool, self._ahead):
-            pool.close(max(0.0, until - time.monotonic()))
+        self._link.close()
+        self._ahead.shutdown(cancel_futures=True)
         self._disk.close()
 
-    def _scan(self) -> None:
-        """Learn what is on disk, in the background, and remove the caches of mounts whose state is gone."""
-        self._disk.scan()
+    def _tidy(self) -> None:
+        """Bring the cache under its limit, and remove the caches of mounts whose state is gone; runs in the background."""
         self._disk.fit()
-        try:
+        with contextlib.suppress(OSError):  # said before: the cache can't be used
             self._disk.claim(self._owner)
-        except OSError:
-            return  # said before: the cache can't be used
-        self._disk.remove_abandoned()
+            self._disk.remove_abandoned()
 
 
 def _measured(body: Download, most: int) -> tuple[int, bytes]:

@@ -486,7 +486,7 @@ class Replace:
             file.item, file.change = item, None
             state.readers.placed(item.path, file.base)
             if adopted:
-                content.learn(item, change.size)
+                content.remember(item, change.size)
             self._tell(change, item)
             if file.local is not None and file.local.generation == change.generation:
                 self._go_on(file, item, adopted=adopted)

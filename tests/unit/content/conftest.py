@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from jobfs.content import ContentStore
+from jobfs.content import Content, ContentStore
 from jobfs.errors import ApiError
+from jobfs.nodes import Item
 
-from .server import FakeClient
+from .server import FakeClient, item_of, pattern
 
 MakeStore = Callable[..., ContentStore]
 
@@ -39,15 +40,37 @@ def make_store(cache: Path, tmp_path: Path) -> Iterator[MakeStore]:
         store.close()
 
 
+class Opened(NamedTuple):
+    """An open file, and all behind it."""
+
+    client: FakeClient
+    store: ContentStore
+    item: Item
+    handle: Content
+
+    def is_right(self, offset: int, size: int = 4096) -> bool:
+        """Read there; False if other bytes come than those that the server has."""
+        return self.handle.read(offset, size) == self.client.data[offset : offset + size]
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def opened(make_store: MakeStore) -> Iterator[Open]:
+    """Opens a file of so many bytes, on a server that behaves as the other arguments say."""
+    with contextlib.ExitStack() as stack:
+
+        def start(size: int, *, timeout: float = 20.0, **behaviour: Any) -> Opened:
+            client, item = FakeClient(pattern(size), **behaviour), item_of(size)
+            store = make_store(client, timeout=timeout)
+            return Opened(client, store, item, stack.enter_context(store.open(item)))
+
+        yield start
+
+
 def after_a_moment(read: Callable[[], bytes]) -> bytes:
     """What a read gives that is tried again after a failure: for a moment that answers the kernel's second question too."""
     while True:
         with contextlib.suppress(ApiError):
             return read()
-
-
-@pytest.fixture
-def root() -> None:
-    """What only root can prepare."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can give files to another user")

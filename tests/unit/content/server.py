@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
+from jobfs.api.client import Download
 from jobfs.api.deadline import current
 from jobfs.api.line import Line
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
 UPDATED = "2024-05-01T12:00:00.125Z"
+LATER = "2024-05-01T12:00:09.500Z"
 UPDATED_NS = 1_714_564_800_125_000_000
 
 
@@ -49,7 +51,7 @@ class FakeClient:
     ranges: bool = True
     says_length: bool = True
     lie: int = 0  # added to every total said
-    extra: bytes = b""  # sent after the content
+    short: int = 0  # so many bytes are not sent
     breaks: list[int] = field(default_factory=list)  # each body breaks after so many bytes, one a request
     errors: list[ApiError] = field(default_factory=list)  # raised instead of an answer, one a request
     cap: int | None = None  # longest answer to a range
@@ -61,6 +63,7 @@ class FakeClient:
     looking: threading.Event | None = None  # set once `get` may answer
     unanswered: int = 0  # so many times it can't be asked
     gate: int | None = None
+    broken: int = 0  # how often all bodies on their way were broken off
     holds: dict[int, int] = field(default_factory=dict)  # number of a request: bytes after which it waits
     requests: list[Request] = field(default_factory=list)
     gets: int = 0
@@ -75,8 +78,7 @@ class FakeClient:
             raise UnavailableError("down")
         if self.gone:
             raise NotFoundError("gone")
-        size: int | None = len(self.data) if self.shown_size is None else self.shown_size
-        size = size if self.tells else None
+        size = (self.shown_size or len(self.data)) if self.tells else None
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
     def update(self, item_id: str, *, path: str, kind: object = None) -> Item:
@@ -84,19 +86,60 @@ class FakeClient:
         self.updated_at = f"after the move to {path}"
         return self.get(item_id)
 
+    @contextlib.contextmanager
     def download(
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
-    ) -> Body:
+    ) -> Iterator[Download]:
         with self.changed:
-            request = Request(start, end)
+            request, data = Request(start, end), self.data
             self.requests.append(request)
             self.changed.notify_all()
             if self.errors:
                 raise self.errors.pop(0)
             if self.gone:
                 raise NotFoundError("gone")
-            limit = self.breaks.pop(0) if self.breaks else None
-            return Body(self, request, self.data, limit)
+            limit = self.breaks.pop(0) if self.breaks else len(data)
+        ranged = self.ranges and (start > 0 or end is not None)
+        if not ranged:
+            start, end = 0, None
+        elif self.cap is not None:
+            end = min(end or len(data), start + self.cap)
+        body = data[start:end][: len(data) - self.short]
+        total = len(data) + self.lie if ranged or self.says_length else None
+        try:
+            yield Download(
+                start, len(body) if ranged else total, total, lambda: self._chunks(request, body, limit)
+            )
+        finally:
+            with self.changed:
+                request.finished = True
+                self.changed.notify_all()
+
+    def _chunks(self, request: Request, body: bytes, limit: int) -> Iterator[bytes]:
+        since, deadline, broken = time.monotonic(), current(), self.broken
+        for position in range(0, len(body), self.chunk):
+            piece = body[position : min(position + self.chunk, max(limit, position))]
+            with self.changed:
+                assert self.changed.wait_for(lambda: self._may_pass(request) or self.broken != broken, 30)
+                if self.broken != broken:
+                    raise UnavailableError("the connection was broken off")
+                if self.gate is not None:
+                    self.gate -= 1
+                request.sent += len(piece)
+                self.changed.notify_all()
+            if piece:
+                if deadline is not None:
+                    deadline.extend(time.monotonic() - since)
+                yield piece
+                since = time.monotonic()
+            if position + self.chunk > limit and position + len(piece) < len(body):
+                raise UnavailableError("the connection broke")
+
+    def break_off(self) -> None:
+        """Every body on its way breaks."""
+        with self.changed:
+            self.broken += 1
+            self.changed.notify_all()
 
     def open_gate(self, chunks: int | None = None) -> None:
         """Let `chunks` more chunks pass, or all."""
@@ -116,58 +159,6 @@ class FakeClient:
             del self.holds[number]
             self.changed.notify_all()
 
-    def may_pass(self, request: Request) -> bool:
+    def _may_pass(self, request: Request) -> bool:
         held = self.holds.get(self.requests.index(request))
         return (self.gate is None or self.gate > 0) and (held is None or request.sent < held)
-
-    @property
-    def moved(self) -> int:
-        return sum(request.sent for request in self.requests)
-
-
-class Body:
-    """What `download` returns: a context manager with the attributes of the real one."""
-
-    def __init__(self, client: FakeClient, request: Request, data: bytes, limit: int | None) -> None:
-        self._client = client
-        self._request = request
-        self._limit = limit
-        ranged = client.ranges and (request.start > 0 or request.end is not None)
-        self.start, end = (request.start, request.end) if ranged else (0, None)
-        if ranged and client.cap is not None:
-            end = self.start + client.cap if end is None else min(end, self.start + client.cap)
-        self._bytes = data[self.start : end] + client.extra
-        self.total: int | None = len(data) + client.lie if ranged or client.says_length else None
-        self.length = len(self._bytes) if ranged else self.total
-
-    def chunks(self) -> Iterator[bytes]:
-        client, request = self._client, self._request
-        since, deadline = time.monotonic(), current()
-        for position in range(0, len(self._bytes), client.chunk):
-            piece = self._bytes[position : position + client.chunk]
-            limit = len(self._bytes) if self._limit is None else self._limit
-            broken = position + len(piece) > limit
-            piece = piece[: max(limit - position, 0)]
-            with client.changed:
-                assert client.changed.wait_for(lambda: client.may_pass(request), 30)
-                if client.gate is not None:
-                    client.gate -= 1
-                request.sent += len(piece)
-                client.changed.notify_all()
-            if piece:
-                if deadline is not None:
-                    deadline.extend(time.monotonic() - since)
-                yield piece
-                since = time.monotonic()
-            if broken:
-                raise UnavailableError("the connection broke")
-
-    def __enter__(self) -> Body:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._client.changed:
-            self._request.finished = True
-            self._client.changed.notify_all()

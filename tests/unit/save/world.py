@@ -273,7 +273,7 @@ class FakeContent:
     def drop(self, version: Version) -> None:
         self.cached.discard(version.item_id)
 
-    def learn(self, item: Item, size: int) -> None:
+    def remember(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
 
     def adopt(self, item: Item, taken: bytes) -> None:

@@ -149,7 +149,7 @@ class Pins:
         file = handle.file
         if handle.readable and file.shared and file.path is not None:
             item = handle.item if file.local is None else None
-            self._write_back.state.readers.read(handle.process, file.path, item)
+            self._view.state.readers.read(handle.process, file.path, item)
 
     def meet(self, handle: Handle) -> None:
         """Have the first bytes of a file that is about to be read: the server may have a longer version by now than the kernel

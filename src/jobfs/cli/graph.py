@@ -48,7 +48,6 @@ def build(
     )
 
     def close() -> None:
-        namespace.close()
         content.close()
         client.close()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from jobfs.api.deadline import UNBOUNDED, Deadline, current, result
+from jobfs.api.deadline import Deadline, current, result
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -27,34 +26,28 @@ _PAUSE = 1.0
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it failed.
+    """One request under way: its path (None: a listing), when it began, its ticket, the deadline of the call that makes it.
 
-    `deadline`: that of the call which makes the request, once it has begun.
+    `over`: once it has ended, the error if it failed.
     """
 
     path: str | None
     began: float
     ticket: int
-    error: ApiError | None = None
-    deadline: Deadline | None = None
-    _over: Future[None] = field(default_factory=Future)
+    deadline: Deadline
+    over: Future[ApiError | None] = field(default_factory=Future)
 
     @property
     def hasty(self) -> bool:
-        """True if the call that made it had a bound of its own, and that has passed: one slow answer is no outage."""
-        return self.deadline is not None and self.deadline.timeout < UNBOUNDED and self.deadline.left() <= 0
-
-    def land(self, error: ApiError | None) -> None:
-        """The request is over: callers that wait go on."""
-        self.error = error
-        self._over.set_result(None)
+        """True if the time of the call that made it has passed: one slow answer is no outage."""
+        return self.deadline.left() <= 0
 
     def wait(self) -> None:
         """Wait until the request is over; raises its error, or OutOfTimeError(ETIMEDOUT) if the call may not wait so long."""
-        with contextlib.nullcontext() if self.deadline is None else self.deadline.joined(current()):
-            result(self._over, "what another call has asked for")
-        if self.error is not None:
-            raise again(self.error)
+        with self.deadline.joined(current()):
+            error = result(self.over, "what another call has asked for")
+        if error is not None:
+            raise again(error)
 
 
 class Breaker:
@@ -82,7 +75,7 @@ class Breaker:
         """A request was answered."""
         self.error, self._succeeded = None, now
 
-    def failed(self, error: ApiError, began: float, now: float, *, hasty: bool) -> None:
-        """A request that began at `began` failed. A failure older than the last success is none."""
-        if began >= self._succeeded:
-            self.error, self._hasty, self._until = again(error), hasty, now + _PAUSE
+    def failed(self, error: ApiError, flight: Flight, now: float) -> None:
+        """A request failed. A failure older than the last success is none."""
+        if flight.began >= self._succeeded:
+            self.error, self._hasty, self._until = again(error), flight.hasty, now + _PAUSE

@@ -46,40 +46,30 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
-    if change.whole and change.deleted:
-        # Hidden items in a directory that is gone went with it: for them the directory would go on being shown.
-        for item in [item for at in change.paths for item in new.below(at)]:
-            if veil(item.path) is not None and old.get(item.id) is None:
-                new.drop(item.id)
-    others = _others(change, places, old, new)
-    unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
-    doubts = places if others or (unknown and not change.deleted) else set()
-    for item_id in unknown if change.deleted else ():
-        new.drop(item_id)
+    listed = [
+        item for at in places for item in (*new.candidates(at), *(new.below(at) if change.whole else ()))
+    ]
+    doubts: set[str] = set()
+    others = set()
+    for item in listed:
+        known = old.get(item.id)
+        if known is None and change.whole and change.deleted and veil(item.path) is not None:
+            # It went with the directory that is gone, which would go on being shown for it.
+            new.drop(item.id)
+        elif item.id not in change.ids and (known is None or known.path != item.path):
+            others.add(item.id)
+            doubts |= places
     # An item that `old` shows elsewhere may have been there throughout: it must not be lost.
-    for item_id in (*change.ids, *others):
-        doubts |= _as_before(item_id, old, new)
+    for item_id in others.union(change.ids):
+        there, mine = new.get(item_id), old.get(item_id)
+        if mine is not None:
+            new.put(mine)
+            doubts |= {there.path, mine.path} if there is not None and there.path != mine.path else set()
+        elif item_id in change.ids and change.deleted:
+            new.drop(item_id)
+        elif item_id in change.ids:
+            doubts |= places
     return doubts
-
-
-def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
-    """The ids of items, besides those of the change, that `new` shows at `places` and `old` does not."""
-    others = []
-    for at in places:
-        for item in (*new.candidates(at), *(new.below(at) if change.whole else ())):
-            known = old.get(item.id)
-            if item.id not in change.ids and (known is None or known.path != item.path):
-                others.append(item.id)
-    return others
-
-
-def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
-    """Have `new` say of an item what `old` says. Returns its path and the one where it was listed, if these differ."""
-    listed, mine = new.get(item_id), old.get(item_id)
-    if mine is None:
-        return set()
-    new.put(mine)
-    return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
 #: The time of something that was never asked for: older than any bound.
@@ -124,10 +114,7 @@ class Knowledge:
     def land(self, ticket: int) -> None:
         """The request is over, however it ended; changes that only it needed are forgotten."""
         self._airborne.discard(ticket)
-        oldest = min(self._airborne, default=None)
-        if oldest is None:
-            self._changes.clear()
-            return
+        oldest = min(self._airborne, default=self.count)
         while self._changes and self._changes[0][0] <= oldest:
             self._changes.popleft()
 
@@ -142,8 +129,7 @@ class Knowledge:
             if known is None or known.path != path:
                 # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
-                if known is not None:
-                    self._doubt(known.path, ticket)
+                self._doubt(path if known is None else known.path, ticket)
         there, above = self.tree.at(path) is not None, self._above(path)
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
@@ -269,14 +255,8 @@ class Knowledge:
             yield stamp
 
     def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
-        if self.snapshot.ticket > ticket:
-            return True
-        for number, change in reversed(self._changes):
-            if number <= ticket:
-                return False
-            if change.ticket > ticket and change.concerns(path, ids):
-                return True
-        return False
+        newer = (change for _, change in self._changes if change.ticket > ticket)
+        return self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer)
 
     def _record(self, change: Change) -> None:
         """Keep a change for the requests in the air; without a ticket it is newer than all of them."""

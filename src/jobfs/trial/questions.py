@@ -129,8 +129,7 @@ class Trial:
 
     def everything(self) -> list[Item]:
         """All items of the workspace. Raises ApiError."""
-        with contextlib.closing(Lister(self.client)) as lister:
-            return lister.read(known=list, ours=set).items
+        return Lister(self.client).read(known=list, ours=set).items
 
     def left(self) -> list[Item]:
         """The items in the try's directory, and those that earlier tries have left; the deepest first. Raises ApiError."""

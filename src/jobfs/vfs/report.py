@@ -100,7 +100,7 @@ class Report:
             "failed": [entry for entry in unsent if entry["state"] == "failed"],
             "cleaning": self._cleaning(),
             "conflicts": list(self._conflicts()),
-            "shadowed": [{"path": path, "reason": why} for path, _, why in facts.shadowed],
+            "shadowed": [{"path": path, "reason": why} for path, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
             "foreign_hidden": list(self._foreign()),
             "other_slots": list(self._other_slots()),

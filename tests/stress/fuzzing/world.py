@@ -41,7 +41,6 @@ class Stack:
         )
 
     def close(self) -> None:
-        self.namespace.close()
         self.content.close()
         self.client.close()
 

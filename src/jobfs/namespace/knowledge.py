@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Set
 from typing import NamedTuple
 
-from cachetools import TTLCache
+from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
 from jobfs.namespace.tree import Tree, veil
@@ -101,7 +101,7 @@ class Knowledge:
         self._airborne: set[int] = set()
         self._changes: deque[tuple[int, Change]] = deque()
         self._doubts: dict[str, int] = {}
-        self._names_changed: dict[str, int] = {}
+        self._names_changed: FIFOCache[str, int] = FIFOCache(_STAMPS)
 
     # requests
 
@@ -120,8 +120,9 @@ class Knowledge:
 
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
         """Take in the answer of a find, unless something newer is known of this path or of these items."""
-        ids = [item.id for item in items]
-        if self._overtaken(ticket, path, ids):
+        ids = {item.id for item in items}
+        newer = (change for _, change in self._changes if change.ticket > ticket)
+        if self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer):
             return
         directories = [item for item in items if item.is_dir]
         for item in directories:
@@ -130,16 +131,16 @@ class Knowledge:
                 # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
                 self._doubt(path if known is None else known.path, ticket)
-        there, above = self.tree.at(path) is not None, self._above(path)
+        there = self.tree.at(path) is not None
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
-            self.note_names(self._above(path) if there else above, time.time_ns())
-        self._record(Change(ticket, set(ids), {path}))
+            self.note_names(names.parent(path), time.time_ns())
+        self._record(Change(ticket, ids, {path}))
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
-    def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
-        """Replace the tree by a newer one, except for changes since its listing began; returns the old one."""
+    def listed(self, ticket: int, began: float, tree: Tree) -> None:
+        """Replace the tree by a newer one, except for changes since its listing began."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for _, change in self._changes:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
@@ -147,13 +148,9 @@ class Knowledge:
         old, self.tree = self.tree, tree
         for directory in tree.changed(old) if self.snapshots else ():
             self.note_names(directory, time.time_ns())
-        self._names_changed = {
-            key: moment for key, moment in self._names_changed.items() if tree.get(key) or tree.at(key)
-        }
         self.snapshots += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
-        return old
 
     # when the names in a directory change
 
@@ -174,10 +171,6 @@ class Knowledge:
         self._names_changed.pop(directory.id or directory.path, None)
         self._next()
 
-    def _above(self, path: str) -> str:
-        """The lowest directory above a path that there is."""
-        return next(above for above in _lineage(names.parent(path)) if self.tree.at(above))
-
     # our own changes
 
     def publish(self, item: Item) -> None:
@@ -190,7 +183,7 @@ class Knowledge:
         self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if beside and (known is None or old is not None):
             # An item can hardly come to a path that is still taken: what is known of this path is old.
-            self._doubt(item.path, self._next())
+            self.touch(item.path)
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
@@ -200,10 +193,9 @@ class Knowledge:
         known = self.tree.get(item.id) or item
         path = known.path
         self.tree.drop(known.id)
-        beside = self.tree.candidates(path)
-        if known.is_dir and any(other.is_dir for other in beside):
+        if known.is_dir and any(other.is_dir for other in self.tree.candidates(path)):
             # Two directories share the items below: only the server knows which of them went with this directory.
-            self._doubt(path, self._next())
+            self.touch(path)
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
@@ -248,15 +240,9 @@ class Knowledge:
         """When `path` was last known to be as it is, in seconds of the clock."""
         return max(stamp.confirmed for stamp in self._told(path))
 
-    def _told(self, path: str) -> Iterator[Stamp]:
+    def _told(self, path: str) -> tuple[Stamp, Stamp]:
         """The stamps that count for a path: the snapshot's, and its own."""
-        yield self.snapshot
-        if (stamp := self._stamps.get(path)) is not None:
-            yield stamp
-
-    def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
-        newer = (change for _, change in self._changes if change.ticket > ticket)
-        return self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer)
+        return self.snapshot, self._stamps.get(path, Stamp())
 
     def _record(self, change: Change) -> None:
         """Keep a change for the requests in the air; without a ticket it is newer than all of them."""

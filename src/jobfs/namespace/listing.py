@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import carried, current
@@ -141,13 +140,6 @@ def _raw(page: Page) -> int:
     return len(page.items) + len(page.unknown)
 
 
-class Listing(NamedTuple):
-    """Every item of the workspace at about one time, and how many pages they fill."""
-
-    items: list[Item]
-    pages: int
-
-
 class Lister:
     """Reads snapshots by up to `max_connections` threads; `expected`: how many items there may be."""
 
@@ -155,8 +147,8 @@ class Lister:
         self._client = client
         self._expected = expected
 
-    def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
-        """All items; `known` gives the ids of those that are believed to exist. Raises ApiError.
+    def read(self, known: Collection[str], ours: Callable[[], Set[str]]) -> tuple[list[Item], int]:
+        """All items, and how many pages they fill; `known`: the ids of those that are believed to exist. Raises ApiError.
 
         `ours` gives the ids of items that this mount has changed since the reading began: of these the caller knows better.
 
@@ -174,7 +166,7 @@ class Lister:
                 agreed = last is not None and this.same(last)
                 steady = agreed or not this.moved
                 seen.update(this.items)
-                lost = {*known(), *(() if steady else seen)} - this.items.keys() - this.unknown - this.ours
+                lost = {*known, *(() if steady else seen)} - this.items.keys() - this.unknown - this.ours
                 many = len(lost) > max(_FEW, len(this.pages))
                 if not this.moved and (len(this.pages) == 1 or (many and agreed)):
                     lost, many = set(), False
@@ -188,7 +180,7 @@ class Lister:
         if not steady:
             log.info("the item list moved while it was read: %d items of it were asked for singly", len(lost))
         self._expected = len(this.items) if steady and this.size == TAKE else 0
-        return Listing([*this.items.values(), *found], len(this.pages))
+        return [*this.items.values(), *found], len(this.pages)
 
     def _read_pass(self, pool: ThreadPoolExecutor, ours: Callable[[], Set[str]]) -> Pass:
         """Read every page once; raises ApiError, ContractError for a list that goes on far beyond its promise.

@@ -13,13 +13,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
+from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current, result
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    FsError,
+    HeldBackError,
+    NotFoundError,
+    OutOfTimeError,
+    UnauthorizedError,
+    UnavailableError,
+    again,
+)
 from jobfs.namespace.knowledge import NEVER, Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -30,8 +40,8 @@ from jobfs.nodes import Item
 class NamespaceStatus:
     """The server's tree as it is known now; times in seconds, sizes in bytes.
 
-    `snapshot_age` is None before the first listing. `stale`: known names are served though the server does not answer, because of
-    `error`. `shadowed` and `hostile` hold path and reason of items that are not shown.
+    `snapshot_age` is None before the first listing. `error`: why known names are served though the server could not be asked.
+    `shadowed` and `hostile` hold path and reason of items that are not shown.
     """
 
     items: int
@@ -41,18 +51,25 @@ class NamespaceStatus:
     listing_seconds: float
     shadowed: list[tuple[str, str]]
     hostile: list[tuple[str, str]]
-    stale: bool
     error: str | None
 
 
 log = logging.getLogger("jobfs.namespace")
 
+#: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
+COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
+#: Of these errors, those that say nothing of the server either.
+NOT_ASKED = (OutOfTimeError, HeldBackError)
+#: Seconds after a failure in which only one call asks again.
+_PAUSE = 1.0
 #: So many names in doubt are asked for one by one, whatever the number of pages.
 _FEW = 8
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
 #: Time without progress after which known names are shown unconfirmed: so many seconds, or so many usual answers if longer.
 _PATIENCE, _TIMES = 2.0, 8
+#: How long a name that was there may be missing in the middle of another mount's save (save/protocol.md).
+_MOMENT = 0.15
 #: Failures of a listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for every removal of a directory, at least.
@@ -64,12 +81,61 @@ _LAST, _ENOUGH = 5, 3
 _HANDFUL, _SECOND = 4, 1.0
 
 
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One request under way: its path (None: a listing), when it began, its ticket, the deadline of the call that makes it.
+
+    `over`: once it has ended, the error if it failed.
+    """
+
+    path: str | None
+    began: float
+    ticket: int
+    deadline: Deadline
+    over: Future[ApiError | None] = field(default_factory=Future)
+
+    @property
+    def hasty(self) -> bool:
+        """True if the time of the call that made it has passed: one slow answer is no outage."""
+        return self.deadline.left() <= 0
+
+
+class Breaker:
+    """The last failure of a kind of request: for a second no call but one asks again.
+
+    So a storm of calls on a dead server fails at once, not one by one. The failure of a `hasty` call (see Flight) keeps no other
+    call from asking. Not safe for threads by itself.
+    """
+
+    def __init__(self) -> None:
+        self.error: ApiError | None = None
+        self._hasty = False
+        self._until = 0.0
+        self._succeeded = float("-inf")
+
+    def check(self, now: float) -> None:
+        """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
+        if self.error is None or self._hasty:
+            return
+        if now < self._until:
+            raise again(self.error)
+        self._until = now + _PAUSE
+
+    def succeeded(self, now: float) -> None:
+        """A request was answered."""
+        self.error, self._succeeded = None, now
+
+    def failed(self, error: ApiError, flight: Flight, now: float) -> None:
+        """A request failed. A failure older than the last success is none."""
+        if flight.began >= self._succeeded:
+            self.error, self._hasty, self._until = again(error), flight.hasty, now + _PAUSE
+
+
 class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
-    Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request. `moment` is
-    how long a name that was there may be missing in the middle of another mount's save (save/protocol.md); `pause` waits that
-    long. `expected` is a guess at the number of items, for the first listing.
+    Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request. `expected`
+    is a guess at the number of items, for the first listing.
 
     Where the server can't be asked, names confirmed within `stale_if_error` are served; a name that the listing of that time
     lacks is free. Anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the listing
@@ -85,13 +151,11 @@ class Namespace:
         stale_if_error: float,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
-        moment: float = 0.15,
         expected: int = 0,
     ) -> None:
         self._client = client
         self._clock = clock
         self._pause = pause
-        self._moment = moment
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected)
         self._lock = threading.Lock()
@@ -100,8 +164,9 @@ class Namespace:
         self._breaker = Breaker()
         self._listings = Breaker()  # for failures of listings alone
         self._flights: dict[str | None, Flight] = {}  # None: the listing
-        #: What requests cost: the pages of the last listing, how long the last ones took, when the last finds were sent.
-        self._pages = 1
+        #: What requests cost: the pages of the last listing, how long listings usually take (0.0: too few were read to tell) and
+        #: the last ones took, when the last finds were sent.
+        self._pages, self._usual = 1, 0.0
         self._durations: deque[float] = deque(maxlen=_LAST)
         self._finds: deque[float] = deque(maxlen=_HANDFUL)
 
@@ -131,10 +196,8 @@ class Namespace:
         self._ask(partial(self._list_directory, path, max_age), partial(self._lists_stale, path), max_age)
         with self._lock:
             item = self._known.tree.at(path)
-            if item is None:
-                raise FsError(errno.ENOENT)
-            if not item.is_dir:
-                raise FsError(errno.ENOTDIR)
+            if item is None or not item.is_dir:
+                raise FsError(errno.ENOENT if item is None else errno.ENOTDIR)
             return self._known.tree.children(path)
 
     def refresh(self) -> None:
@@ -206,8 +269,7 @@ class Namespace:
     @property
     def recent(self) -> float:
         """How old a snapshot that shows a directory empty may be, in seconds since its listing began (R12)."""
-        usual = self._usual()
-        return usual + max(_RECENT, usual)
+        return self._usual + max(_RECENT, self._usual)
 
     @property
     def snapshot_number(self) -> int:
@@ -225,17 +287,15 @@ class Namespace:
         with self._lock:
             known = self._known
             error = self._client.health.away or self._breaker.error or self._listings.error
-            age = self._clock() - known.snapshot.began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
                 size=sum(item.size or 0 for item in known.tree.items()),
-                snapshot_age=age,
+                snapshot_age=self._clock() - known.snapshot.began if known.snapshots else None,
                 effective_ttl=self._effective_ttl(),
                 listing_seconds=self._durations[-1] if self._durations else 0.0,
                 # Where another item came to a taken path, the earlier one is most likely gone.
                 shadowed=[found for found in known.tree.shadowed() if known.fresh(found[0])],
                 hostile=known.tree.refused(),
-                stale=error is not None and age is not None,
                 error=None if error is None else str(error),
             )
 
@@ -269,18 +329,13 @@ class Namespace:
         shown = self._known.tree.at(path)
         if max_age is None and self._young_enough(path, shown):
             return None
-        insists = max_age is not None
         if self._listing_pays(shown, max_age):
-            return self._board(None, mine, insists=insists)
-        return self._board(path, mine, not_before, insists=insists)
-
-    def _usual(self) -> float:
-        """How long a listing takes; 0.0 as long as too few were read to tell."""
-        return statistics.median(self._durations) if len(self._durations) >= _ENOUGH else 0.0
+            return self._board(None, mine, insists=max_age is not None)
+        return self._board(path, mine, not_before, insists=max_age is not None)
 
     def _effective_ttl(self) -> float:
         """How old a snapshot may be before another one is read."""
-        return max(self._bound, _SHARE * self._usual())
+        return max(self._bound, _SHARE * self._usual)
 
     def _storm(self) -> bool:
         """True if another find would be too many within a second."""
@@ -394,12 +449,13 @@ class Namespace:
         """
         with bound_by(mine):
             if flight.deadline is mine:
-                return self._fly(flight)
-            try:
-                flight.wait()
-            except UnavailableError as error:
-                if mine.left() <= 0 or not (flight.hasty or isinstance(error, NOT_ASKED)):
-                    raise
+                self._fly(flight)
+                return
+            with flight.deadline.joined(mine):
+                error = result(flight.over, "what another call has asked for")
+            its_own = isinstance(error, NOT_ASKED) or (isinstance(error, UnavailableError) and flight.hasty)
+            if error is not None and not (its_own and mine.left() > 0):
+                raise again(error)
 
     def _fly(self, flight: Flight) -> None:
         """Make the request, for all who wait for it. Raises its error."""
@@ -447,31 +503,30 @@ class Namespace:
             tree = self._known.tree
             missed = not items and tree.candidates(path) and not tree.inhabited(path)
         if missed:
-            self._pause(self._moment)
+            self._pause(_MOMENT)
             items = self._client.find(path)
         with self._lock:
             self._known.found(flight.ticket, flight.began, path, items)
 
     def _list(self, flight: Flight) -> None:
-        listing = self._lister.read(self._ids, partial(self._changed, flight.ticket))
+        known = self._known.tree
+        ids = {item.id for item in known.items()}
+        items, pages = self._lister.read(ids, partial(self._changed, flight.ticket))
         seconds = self._clock() - flight.began
-        tree = Tree.of(listing.items, like=self._known.tree)
+        tree = Tree.of(items)
         with self._lock:
-            missed = missed_names(self._known.tree, tree)
+            missed = missed_names(known, tree)
         if missed:
-            self._pause(self._moment)
+            self._pause(_MOMENT)
             for path in missed:
                 tree.settle(path, self._client.find(path))
         with self._lock:
-            old = self._known.listed(flight.ticket, flight.began, tree)
-            self._pages = listing.pages
+            self._known.listed(flight.ticket, flight.began, tree)
+            self._pages = pages
             self._durations.append(seconds)
-        # A big tree takes a while to be freed: not while others wait for the lock.
-        del old
-
-    def _ids(self) -> list[str]:
-        with self._lock:
-            return [item.id for item in self._known.tree.items()]
+            if len(self._durations) >= _ENOUGH:
+                self._usual = statistics.median(self._durations)
+        # The old tree, which takes a while to be freed, is held by `known` while others wait for the lock.
 
     def _changed(self, ticket: int) -> set[str]:
         with self._lock:

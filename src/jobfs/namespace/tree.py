@@ -74,13 +74,11 @@ class Tree:
         self._refused: dict[str, str] = {}
 
     @classmethod
-    def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
-        """A tree of these items; equal items are shared with `like`, which keeps a refresh small."""
+    def of(cls, items: Iterable[Item]) -> Tree:
+        """A tree of these items."""
         tree = cls()
-        before: dict[str, Item] = {} if like is None else like._by_id
         for item in items:
-            known = before.get(item.id)
-            tree.put(known if known is not None and known == item else item)
+            tree.put(item)
         return tree
 
     # what is there
@@ -183,22 +181,20 @@ class Tree:
             self._add(path, item)
             self._link(path)
 
-    def drop(self, item_id: str) -> Item | None:
+    def drop(self, item_id: str) -> None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
         item = self._by_id.pop(item_id, None)
         if item is None or self._refused.pop(item_id, None) is not None:
-            return item
+            return
         base = self._hidden.pop(item_id, None)
-        if base is not None:
-            veiled = self._veiled[base]
-            veiled.discard(item_id)
-            if not veiled:
-                del self._veiled[base]
-                self._unlink(base)
-            return item
-        self._take_out(item.path, item)
-        self._unlink(item.path)
-        return item
+        if base is None:
+            self._take_out(item.path, item)
+            self._unlink(item.path)
+            return
+        self._veiled[base].discard(item_id)
+        if not self._veiled[base]:
+            del self._veiled[base]
+            self._unlink(base)
 
     def arrive(self, item: Item) -> None:
         """`item` now is at its path: a directory known elsewhere brings along what lies below it."""
@@ -269,9 +265,7 @@ class Tree:
     def _unlink(self, path: str) -> None:
         while path and path not in self._best and path not in self._children and path not in self._veiled:
             directory = names.parent(path)
-            siblings = self._children.get(directory)
-            if siblings is None:
-                return
+            siblings = self._children[directory]
             siblings.discard(path)
             if siblings:
                 return

@@ -87,7 +87,7 @@ class Report:
                 "latency": health.latency,
                 "last_error": health.last_error,
                 "requests": health.requests,
-                "stale": facts.stale,
+                "stale": facts.error is not None and facts.snapshot_age is not None,
             },
             "items": facts.items if facts.snapshot_age is not None else None,
             "snapshot_age": facts.snapshot_age,

@@ -31,7 +31,9 @@ class Stack:
     def __init__(self, url: str, directory: Path, timeout: float) -> None:
         self.timeout = timeout
         self.client = Client(url, JOB, fixed_key("key"), timeout=timeout, max_connections=4)
-        self.namespace = Namespace(self.client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, moment=0.0)
+        self.namespace = Namespace(
+            self.client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None
+        )
         self.content = ContentStore(
             self.client,
             directory / "cache" / JOB / f"{timeout}",

@@ -239,7 +239,7 @@ class Races(RuleBasedStateMachine):
             self.read_part(part)
         listing, self.listing = self.listing, None
         read = [one for part in listing.parts.values() for one in part]
-        self.known.listed(listing.ticket, listing.began, Tree.of(read, like=self.known.tree))
+        self.known.listed(listing.ticket, listing.began, Tree.of(read))
         self.known.land(listing.ticket)
         throughout = set.intersection(*(set(state) for _, state in self._since(listing.began)))
         assert all(map(self.known.tree.get, throughout)), "lost an item that existed throughout"

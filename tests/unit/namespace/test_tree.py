@@ -146,13 +146,6 @@ def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest
     assert next(looks) < 30 * count
 
 
-def test_a_new_tree_shares_the_items_that_did_not_change() -> None:
-    before = Tree.of([item("x", "1"), item("y", "2", size=1)])
-    after = Tree.of([item("x", "1"), item("y", "2", size=2)], like=before)
-    assert after.get("1") is before.get("1")
-    assert after.get("2") == item("y", "2", size=2)
-
-
 @pytest.mark.parametrize(("items", "implicit"), [(["x/y"], True), (["x"], False), ([], False)])
 def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> None:
     assert Tree.of(item(path) for path in items).has_implicit() is implicit

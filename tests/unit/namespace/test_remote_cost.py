@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -31,20 +30,20 @@ class Gate:
         assert self.reached.acquire(timeout=20)
 
 
-def together(count: int, call: Callable[[], object], gate: Gate) -> list[object]:
-    """Run a call in several threads; the gate opens once every thread waits for an answer."""
-    waiting = threading.Barrier(count + 1)
+def operations(world: World) -> list[str]:
+    return [operation for operation, _ in world.server.asked()]
 
-    def run() -> object:
-        waiting.wait(20)
-        return call()
 
-    with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(run) for _ in range(count)]
-        waiting.wait(20)
-        gate.await_request()
-        gate.open.set()
-        return [future.result(20) for future in futures]
+def slow_pages(world: World, seconds: float, files: int = 0) -> None:
+    """The first page of each listing takes so long; with `files`, so many files are listed three times."""
+
+    def slow(operation: str, skip: int) -> None:
+        if operation == "list" and skip == 0:
+            world.clock.advance(seconds)
+
+    world.server.before = slow
+    for number in (files, 0, 0) if files else ():
+        world.listed(number)
 
 
 @pytest.mark.parametrize(("count", "pages"), [(90, 1), (1000, 11)])
@@ -55,7 +54,7 @@ def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
     world.listed(count)
     for number in range(count):
         assert world.namespace.lookup(f"f{number:04d}") is not None
-    assert [operation for operation, _ in world.server.asked()] == ["find"] * 4 + ["list"] * pages
+    assert operations(world) == ["find"] * 4 + ["list"] * pages
 
 
 def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
@@ -64,44 +63,30 @@ def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
     for number in range(40):
         world.namespace.lookup(f"f{number:04d}")
         world.clock.advance(0.25)
-    assert {operation for operation, _ in world.server.asked()} == {"find"}
-
-
-def slow_pages(world: World, seconds: float) -> None:
-    def slow(operation: str, skip: int) -> None:
-        if operation == "list" and skip == 0:
-            world.clock.advance(seconds)
-
-    world.server.before = slow
+    assert set(operations(world)) == {"find"}
 
 
 def test_the_snapshot_serves_a_storm_that_no_listing_can_be_afforded_for(world: World) -> None:
     """vfs/semantics.md 1: the effective TTL grows with the time a listing takes, and the status says so."""
-    slow_pages(world, 3.0)
-    world.listed(300)
-    world.listed()
-    world.listed()
+    slow_pages(world, 3.0, files=300)
     assert world.namespace.status().effective_ttl == pytest.approx(15.0)
     for number in range(300):
         assert world.namespace.lookup(f"f{number:04d}") is not None
-    assert [operation for operation, _ in world.server.asked()] == ["find"] * 4
+    assert operations(world) == ["find"] * 4
     assert len(world.namespace.children("")) == 300
     assert world.server.asked() == []
     world.clock.advance(15.0)
     assert len(world.namespace.children("")) == 300
-    assert [operation for operation, _ in world.server.asked()] == ["list"] * 4
+    assert operations(world) == ["list"] * 4
 
 
 def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
     """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
-    slow_pages(world, 3.0)
-    for files in (300, 0, 0):
-        world.listed(files)
+    slow_pages(world, 3.0, files=300)
     looked_up = world.namespace.looked_up
     assert looked_up("f0001") is None, "as old as that a lookup would ask"
     for number in range(4):
         world.namespace.lookup(f"f{number:04d}")
-    world.server.asked()
     assert all(looked_up(f"f{number:04d}") is not None for number in range(300)), "in a storm"
     world.namespace.refresh()
     world.server.asked()
@@ -114,10 +99,7 @@ def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(
 
 def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
     """vfs/semantics.md 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
-    slow_pages(world, 10.0)
-    world.listed(300)
-    world.listed()
-    world.listed()
+    slow_pages(world, 10.0, files=300)
     world.clock.advance(50.0)
     file, names = world.namespace.peek("f0000"), itertools.count()
 
@@ -131,7 +113,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
         children = world.namespace.children("")
         assert len(children) == 300
         assert "renamed 0" in children
-    asked = [operation for operation, _ in world.server.asked()]
+    asked = operations(world)
     assert asked.count("list") == 4
     assert asked.count("find") <= 2
 
@@ -173,11 +155,22 @@ def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) 
 def test_concurrent_callers_of_one_path_or_directory_share_one_request(world: World, operation: str) -> None:
     """vfs/semantics.md 1.10: of one path, and of directories."""
     world.listed(3)
-    gate = world.server.before = Gate(operation)
+    gate, waiting = Gate(operation), threading.Barrier(9)
+    world.server.before = gate
     find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
-    found = together(8, find if operation == "find" else children, gate)
+
+    def ask() -> object:
+        waiting.wait(20)
+        return find() if operation == "find" else children()
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        waiting.wait(20)
+        gate.await_request()
+        gate.open.set()
+        found = [each.result(20) for each in asking]
     assert found == [found[0]] * 8
-    assert [asked for asked, _ in world.server.asked()] == [operation]
+    assert operations(world) == [operation]
 
 
 def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
@@ -240,8 +233,7 @@ def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
     world.listed(90)
     for number in range(20):
         world.namespace.lookup(f"f{number:04d}", max_age=1.0)
-    asked = [operation for operation, _ in world.server.asked()]
-    assert asked == (["find"] * 4 + ["list"] if listed else ["find"] * 20)
+    assert operations(world) == (["find"] * 4 + ["list"] if listed else ["find"] * 20)
 
 
 def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) -> None:
@@ -264,4 +256,4 @@ def test_an_implicit_directory_that_is_not_known_is_seen_within_the_ttl(world: W
         world.expire()
         assert world.namespace.lookup(f"new{number}") is not None
     assert world.namespace.lookup("nothing") is None
-    assert [operation for operation, _ in world.server.asked()] == ["list"] * (4 * 4)
+    assert operations(world) == ["list"] * (4 * 4)

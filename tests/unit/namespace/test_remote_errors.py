@@ -170,6 +170,9 @@ def test_a_call_that_changes_something_asks_though_others_have_just_failed(world
     assert world.namespace.lookup("a.txt", max_age=1.0) == a
     fail_once(world, a)
     assert world.namespace.children("", max_age=1.0) == {"a.txt": a}
+    fail_once(world, a)
+    world.namespace.refresh()
+    assert not world.namespace.unreachable
 
 
 def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,17 +185,6 @@ def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCapt
             assert len(world.namespace.children("")) == 20
     assert len([asked for asked in world.server.asked() if asked[0] != "answers"]) == 1
     assert len(caplog.records) == 1
-
-
-def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
-    fail_with(world, UnavailableError("down"))
-    for _ in range(2):
-        with pytest.raises(UnavailableError):
-            world.namespace.refresh()
-    assert len(world.server.asked()) == 2
-    fail_with(world, None)
-    world.namespace.refresh()
-    assert world.namespace.children("") == {}
 
 
 def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
@@ -239,6 +231,9 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     world.server.before = partial(no_listing, error=error)
     for path, found in (("a.txt", a), ("d", d), ("d/b.txt", b), ("nothing", None)):
         assert world.namespace.lookup(path) == found
+    asked = [operation for operation, _ in world.server.asked()]
+    assert (asked.count("list"), asked.count("find")) == (1, 4), "the listing is not tried for every name"
+    for path, found in (("a.txt", a), ("nothing", None)):
         assert world.namespace.lookup(path, max_age=0.0) == found
     with pytest.raises(type(error), match="has no end"):
         world.namespace.children("")
@@ -247,17 +242,6 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     world.clock.advance(60)
     assert world.namespace.children("") == {"a.txt": a, "d": d}
     assert world.namespace.status().error is None
-
-
-def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> None:
-    """vfs/semantics.md 1.9: a storm of lookups costs at most one listing and a find each."""
-    for number in range(50):
-        world.server.file(f"f{number}")
-    world.server.before = no_listing
-    for number in range(50):
-        assert world.namespace.lookup(f"f{number}") is not None
-    asked = [operation for operation, _ in world.server.asked()]
-    assert (asked.count("list"), asked.count("find")) == (1, 50)
 
 
 def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(world: World) -> None:

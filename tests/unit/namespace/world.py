@@ -205,11 +205,6 @@ def item(path: str, item_id: str = "", **fields: Any) -> Item:
     return Item(id=item_id or f"id of {path}", path=path, **given)
 
 
-def directory(path: str, item_id: str = "", **fields: Any) -> Item:
-    """A directory of the job at `path`."""
-    return item(path, item_id, kind=Kind.DIRECTORY, **fields)
-
-
 def hidden(target: str, role: Role = Role.ASIDE) -> str:
     """The hidden path of what a save has put away from `target`."""
     return names.hidden_path(target, "0" * 12, "1" * 16, role)

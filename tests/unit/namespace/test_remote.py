@@ -1,9 +1,14 @@
-"""Looking: what costs a request, what does not, and what is shown."""
+"""Looking: what is shown, how many requests a lookup costs, and who shares them."""
 
 from __future__ import annotations
 
 import errno
+import itertools
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -28,15 +33,11 @@ def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: 
     assert world.namespace.lookup("nothing") is None
     assert world.namespace.children("") == {"a.txt": a, "sub": sub}
     assert world.namespace.children("sub") == {"b.txt": b}
+    for path, number in (("nothing", errno.ENOENT), ("a.txt", errno.ENOTDIR)):
+        with pytest.raises(FsError) as caught:
+            world.namespace.children(path)
+        assert caught.value.errno == number
     assert world.server.asked() == []
-
-
-@pytest.mark.parametrize(("path", "number"), [("nothing", errno.ENOENT), ("a.txt", errno.ENOTDIR)])
-def test_children_of_a_path_that_is_no_directory_are_refused(world: World, path: str, number: int) -> None:
-    world.server.file("a.txt")
-    with pytest.raises(FsError) as caught:
-        world.namespace.children(path)
-    assert caught.value.errno == number
 
 
 def test_a_single_stat_after_expiry_costs_one_find(world: World) -> None:
@@ -44,10 +45,9 @@ def test_a_single_stat_after_expiry_costs_one_find(world: World) -> None:
     a = world.server.file("a.txt")
     world.listed()
     newer = world.server.rewrite(a)
-    assert world.namespace.lookup("a.txt") == newer
-    assert world.server.asked() == [("find", "a.txt")]
-    assert world.namespace.lookup("a.txt") == newer
-    assert world.server.asked() == []
+    for asked in ([("find", "a.txt")], []):
+        assert world.namespace.lookup("a.txt") == newer
+        assert world.server.asked() == asked
 
 
 def test_freshness_counts_from_the_start_of_the_request_and_leaves_room_for_the_kernel(world: World) -> None:
@@ -98,15 +98,6 @@ def test_a_directory_renamed_by_the_job_is_seen_with_its_content(world: World) -
     assert world.namespace.children("", max_age=0.1).keys() == {"y", "new"}
 
 
-def test_of_two_items_at_one_path_one_is_in_the_status(world: World) -> None:
-    """vfs/semantics.md 1.18: every shadowed item is listed in the status, and shows again once it is alone."""
-    default, own = world.server.file("x", lifecycle=Lifecycle.APPLICATION), world.server.file("x")
-    assert world.namespace.lookup("x") == own
-    assert [path for path, _ in world.namespace.status().shadowed] == ["x"]
-    world.namespace.forget(own)
-    assert world.namespace.lookup("x") == default
-
-
 def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world: World) -> None:
     """vfs/semantics.md 1: hostile paths are never shown and never followed. vfs/semantics.md 4: nor are hidden items."""
     aside = world.server.file(hidden("x"))
@@ -120,14 +111,18 @@ def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world:
     assert [path for path, _ in world.namespace.status().hostile] == ["a/../b"]
 
 
-def test_the_status_tells_what_is_known(world: World) -> None:
+def test_the_status_tells_what_is_known_and_what_is_not_shown(world: World) -> None:
+    """vfs/semantics.md 1.18: every shadowed item is listed in the status, and shows again once it is alone."""
     assert world.namespace.status().snapshot_age is None
-    world.server.file("a", size=3)
-    world.server.file("b", size=None)
-    world.namespace.refresh()
+    default = world.server.file("x", size=3, lifecycle=Lifecycle.APPLICATION)
+    own = world.server.file("x", size=None)
+    assert world.namespace.lookup("x") == own
     world.clock.advance(2.0)
     status = world.namespace.status()
     assert (status.items, status.size, status.snapshot_age) == (2, 3, 2.0)
+    assert [path for path, _ in status.shadowed] == ["x"]
+    world.namespace.forget(own)
+    assert world.namespace.lookup("x") == default
 
 
 def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> None:
@@ -316,3 +311,224 @@ def test_the_time_of_a_directorys_names_never_goes_back_whatever_the_clocks_say(
         assert changed(world, "d") == ahead + 1 + number
     world.namespace.forget_names(directory)
     assert changed(world, "d") == 0
+
+
+# what it costs, and who shares it
+
+
+class Gate:
+    """A hook that holds back requests of one operation until it is opened."""
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+        self.reached = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, operation: str, _argument: Any) -> None:
+        if operation == self._operation:
+            self.reached.release()
+            assert self.open.wait(20)
+
+    def await_request(self) -> None:
+        assert self.reached.acquire(timeout=20)
+
+
+def slow_pages(world: World, seconds: float, files: int = 0) -> None:
+    """The first page of each listing takes so long; with `files`, so many files are listed three times."""
+
+    def slow(operation: str, skip: int) -> None:
+        if operation == "list" and skip == 0:
+            world.clock.advance(seconds)
+
+    world.server.before = slow
+    for number in (files, 0, 0) if files else ():
+        world.listed(number)
+
+
+@pytest.mark.parametrize(("count", "pages"), [(90, 1), (1000, 11)])
+def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
+    world: World, count: int, pages: int
+) -> None:
+    """vfs/semantics.md 1.9: where a find would be the fifth within a second, a listing is read instead."""
+    world.listed(count)
+    for number in range(count):
+        assert world.namespace.lookup(f"f{number:04d}") is not None
+    assert world.server.operations() == ["find"] * 4 + ["list"] * pages
+    world.expire()
+    for number in range(40):
+        world.clock.advance(0.25)
+        world.namespace.lookup(f"f{number:04d}")
+    assert world.server.operations() == ["find"] * 40, "these are few"
+
+
+def test_the_snapshot_serves_a_storm_that_no_listing_can_be_afforded_for(world: World) -> None:
+    """vfs/semantics.md 1: the effective TTL grows with the time a listing takes, and the status says so."""
+    slow_pages(world, 3.0, files=300)
+    assert world.namespace.status().effective_ttl == pytest.approx(15.0)
+    for number in range(300):
+        assert world.namespace.lookup(f"f{number:04d}") is not None
+    assert world.server.operations() == ["find"] * 4
+    assert len(world.namespace.children("")) == 300
+    assert world.server.asked() == []
+    world.clock.advance(15.0)
+    assert len(world.namespace.children("")) == 300
+    assert world.server.operations() == ["list"] * 4
+
+
+def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
+    """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
+    slow_pages(world, 3.0, files=300)
+    looked_up = world.namespace.looked_up
+    assert looked_up("f0001") is None, "as old as that a lookup would ask"
+    for number in range(4):
+        world.namespace.lookup(f"f{number:04d}")
+    assert all(looked_up(f"f{number:04d}") is not None for number in range(300)), "in a storm"
+    world.namespace.refresh()
+    world.server.asked()
+    assert looked_up("f0001") == world.namespace.lookup("f0001") is not None
+    assert looked_up("missing") is None
+    world.namespace.touch("f0001")
+    assert looked_up("f0001") is None
+    assert world.server.asked() == []
+
+
+def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
+    """vfs/semantics.md 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
+    slow_pages(world, 10.0, files=300)
+    world.clock.advance(50.0)
+    file, names = world.namespace.peek("f0000"), itertools.count()
+
+    def rename(operation: str, skip: int) -> None:
+        if operation == "list" and skip == 0:
+            assert file is not None
+            world.namespace.publish(world.server.move(file, f"renamed {next(names)}"))
+
+    world.server.after = rename
+    for _ in range(3):
+        children = world.namespace.children("")
+        assert len(children) == 300
+        assert "renamed 0" in children
+    asked = world.server.operations()
+    assert asked.count("list") == 4
+    assert asked.count("find") <= 2
+
+
+@pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
+def test_a_listing_serves_all_removals_of_directories_in_the_next_second(
+    world: World, seconds: float, good_for: float
+) -> None:
+    """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""
+    slow_pages(world, seconds)
+    for _ in range(3):
+        world.namespace.refresh()
+    world.server.asked()
+    world.clock.advance(good_for - 0.01)
+    world.namespace.children("", max_age=world.namespace.recent)
+    assert world.server.asked() == []
+    world.clock.advance(0.02)
+    world.namespace.children("", max_age=world.namespace.recent)
+    assert world.server.asked() == [("list", 0)]
+
+
+@pytest.mark.parametrize("operation", ["find", "list"])
+def test_concurrent_callers_of_one_path_or_directory_share_one_request(world: World, operation: str) -> None:
+    """vfs/semantics.md 1.10: of one path, and of directories."""
+    world.listed(3)
+    gate, waiting = Gate(operation), threading.Barrier(9)
+    world.server.before = gate
+    find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
+
+    def ask() -> object:
+        waiting.wait(20)
+        return find() if operation == "find" else children()
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        waiting.wait(20)
+        gate.await_request()
+        gate.open.set()
+        found = [each.result(20) for each in asking]
+    assert found == [found[0]] * 8
+    assert world.server.operations() == [operation]
+
+
+def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
+    """vfs/semantics.md 1: an answer is as young as was asked for, whoever made the request."""
+    world.server.file("x")
+    world.listed(3)
+    gate = Gate("find")
+    answered_early: list[object] = []
+
+    def hold_after(operation: str, argument: Any) -> None:
+        if operation == "find" and not answered_early:
+            answered_early.append(argument)
+            gate(operation, argument)
+
+    world.server.after = hold_after
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(world.namespace.lookup, "x")
+        gate.await_request()
+        world.clock.advance(1.0)
+        newer = world.server.file("x", updated_ns=10**9)
+        assert world.namespace.lookup("x", max_age=0.5) == newer
+        gate.open.set()
+        assert early.result(20) == newer
+    assert world.server.asked() == [("find", "x"), ("find", "x")]
+    assert world.namespace.peek("x") == newer
+
+
+def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> None:
+    """vfs/semantics.md 1: single flight, and yet a snapshot that began when it was asked for."""
+    gate = world.server.after = Gate("list")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.namespace.children, "")
+        gate.await_request()
+        world.server.file("x")
+        second = pool.submit(world.namespace.refresh)
+        gate.open.set()
+        first.result(20)
+        second.result(20)
+    assert world.namespace.snapshot_number == 2
+    assert world.namespace.peek("x") is not None
+
+
+@pytest.mark.parametrize(("seconds", "listed"), [(0.1, True), (0.3, False)])
+def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
+    world: World, seconds: float, listed: bool
+) -> None:
+    """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
+    slow_pages(world, seconds)
+    world.listed(90)
+    for number in range(20):
+        world.namespace.lookup(f"f{number:04d}", max_age=1.0)
+    assert world.server.operations() == (["find"] * 4 + ["list"] if listed else ["find"] * 20)
+
+
+def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) -> None:
+    """vfs/semantics.md 1.11: five times the median of the last five listings, of three at least."""
+    taken = [20.0, 20.0, 20.0, 1.0, 1.0, 1.0, 2.0]
+    expected = [TTL - KERNEL, TTL - KERNEL, 100.0, 100.0, 100.0, 5.0, 5.0]
+    for seconds, ttl in zip(taken, expected, strict=True):
+        slow_pages(world, seconds)
+        world.namespace.refresh()
+        assert world.namespace.status().effective_ttl == pytest.approx(ttl)
+
+
+def test_an_unknown_name_after_expiry_costs_a_listing_where_a_find_may_not_see_it(world: World) -> None:
+    """vfs/semantics.md 1.8: where one page holds all, or where there are implicit directories, which are seen within the TTL."""
+    world.listed(5)
+    world.server.file("new/x")
+    assert world.namespace.lookup("new") is not None
+    assert world.server.operations() == ["list"]
+    other = World()
+    other.listed(300)
+    other.server.file("new/x")
+    assert other.namespace.lookup("new") is None
+    assert other.server.operations() == ["find"]
+    other.namespace.refresh()
+    for path in ("newer", "newest"):
+        other.server.file(f"{path}/x")
+        other.expire()
+        assert other.namespace.lookup(path) is not None
+    assert other.namespace.lookup("nothing") is None
+    assert set(other.server.operations()) == {"list"}

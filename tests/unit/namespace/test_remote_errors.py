@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from functools import partial
-from typing import Any
 
 import pytest
 
@@ -19,7 +17,7 @@ from jobfs.errors import (
 )
 from jobfs.nodes import Item, implicit_directory
 
-from .world import STALE, World, nothing
+from .world import STALE, World
 
 FAILURES = [
     UnavailableError("no connection"),
@@ -30,42 +28,42 @@ FAILURES = [
 ]
 
 
-def fail_with(world: World, error: ApiError | None) -> None:
-    def fail(_operation: str, _argument: Any) -> None:
-        if error is not None:
-            raise error
-
-    world.server.before = fail
-
-
 def fail_once(world: World, known: Item) -> None:
     """A look-up of what is known fails; from then on the server answers."""
-    fail_with(world, UnavailableError("busy", status=503))
+    world.server.errors = {"": UnavailableError("busy", status=503)}
     world.expire()
     assert world.namespace.lookup(known.path) == known
-    fail_with(world, None)
+    world.server.errors = {}
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
-    world: World, failure: ApiError
+@pytest.mark.parametrize("away", [None, "refused"])
+def test_known_names_are_served_until_the_server_is_found_to_be_back(
+    world: World, failure: ApiError, away: str | None
 ) -> None:
-    """vfs/semantics.md 1: if the server cannot be reached, what is known is served, and the status says so.
+    """vfs/semantics.md 1.13: whether a lookup or another request found the server out of reach; the status says so.
 
     vfs/semantics.md 6, Bounds: in an outage new files can be made where the listing is known.
     """
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
-    assert world.namespace.status().error is None
-    fail_with(world, failure)
+    world.server.health.away, world.server.errors = away, {"": failure}
     world.clock.advance(STALE - 1)
     assert world.namespace.lookup("d/a.txt") == a
-    assert world.namespace.children("d") == {"a.txt": a}
-    assert world.namespace.status().error == str(failure)
     for _ in range(2):
+        world.server.asked()
+        assert world.namespace.children("d") == {"a.txt": a}
         assert world.namespace.lookup("d/new") is None
+        assert world.server.operations() == ["answers"] * 2
         with pytest.raises(ApiError):
             world.namespace.lookup("d/new", max_age=1.0)
+    assert world.namespace.unreachable
+    assert world.namespace.status().error == (away or str(failure))
+    world.server.health.away, world.server.errors = None, {}
+    world.clock.advance(1.0)
+    b = world.server.file("d/b")
+    assert world.namespace.children("d") == {"a.txt": a, "b": b}
+    assert not world.namespace.unreachable
 
 
 def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
@@ -73,7 +71,7 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
     world.listed()
     world.server.directory("new")
     assert world.namespace.lookup("new", max_age=0.0) is not None
-    fail_with(world, UnavailableError("down"))
+    world.server.errors = {"": UnavailableError("down")}
     world.expire()
     with pytest.raises(UnavailableError):
         world.namespace.lookup("new/a.txt")
@@ -93,7 +91,7 @@ def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
     if listed:
         world.server.file("a.txt")
         world.namespace.refresh()
-    fail_with(world, failure)
+    world.server.errors = {"": failure}
     world.clock.advance(STALE + 1)
     for path in ("", "unknown") * 2:
         with pytest.raises(ApiError) as raised:
@@ -104,31 +102,6 @@ def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
     assert world.namespace.lookup("") is not None
 
 
-@pytest.mark.parametrize("away", [None, "refused"])
-def test_known_names_are_served_until_the_server_is_found_to_be_back(world: World, away: str | None) -> None:
-    """vfs/semantics.md 1: whether a lookup or another request found the server out of reach; the status says so."""
-    a = world.server.file("a.txt")
-    world.listed()
-    world.server.health.away = away
-    fail_with(world, UnavailableError("down"))
-    assert world.namespace.lookup("a.txt") == a
-    for _ in range(3):
-        world.server.asked()
-        assert world.namespace.children("") == {"a.txt": a}
-        assert world.server.asked() == [("answers", "")]
-        assert world.namespace.lookup("a.txt") == a
-        assert world.namespace.lookup("new") is None
-        assert {asked[0] for asked in world.server.asked()} == {"answers"}
-        assert world.namespace.unreachable
-    assert world.namespace.status().error == (away or "down")
-    fail_with(world, None)
-    world.server.health.away = None
-    world.clock.advance(1.0)
-    b = world.server.file("b")
-    assert world.namespace.children("") == {"a.txt": a, "b": b}
-    assert not world.namespace.unreachable
-
-
 def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
     """vfs/semantics.md 1.13: up to --stale-if-error seconds."""
     a = world.server.file("a.txt")
@@ -137,29 +110,13 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
     assert world.namespace.lookup("a.txt") == a
     b = world.server.file("b.txt")
     world.namespace.publish(b)
-    fail_with(world, UnavailableError("down"))
+    world.server.errors = {"": UnavailableError("down")}
     world.clock.advance(STALE - 1)
     assert world.namespace.lookup("a.txt") == a
     assert world.namespace.lookup("b.txt") == b
     world.clock.advance(2)
     with pytest.raises(UnavailableError):
         world.namespace.lookup("a.txt")
-
-
-@pytest.mark.parametrize("look", ["changed", "new", "listed"])
-def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> None:
-    """vfs/semantics.md 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
-    a = world.server.file("d/a.txt")
-    world.namespace.refresh()
-    fail_once(world, a)
-    world.clock.advance(60)
-    a, new = world.server.rewrite(a), world.server.file("d/new.txt")
-    if look == "changed":
-        assert world.namespace.lookup("d/a.txt") == a
-    elif look == "new":
-        assert world.namespace.lookup("d/new.txt") == new
-    else:
-        assert world.namespace.children("d") == {"a.txt": a, "new.txt": new}
 
 
 def test_a_call_that_changes_something_asks_though_others_have_just_failed(world: World) -> None:
@@ -178,7 +135,7 @@ def test_a_call_that_changes_something_asks_though_others_have_just_failed(world
 def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 5: no retry storm, only the question whether the server is back; one line in the log says so."""
     world.listed(20)
-    fail_with(world, UnauthorizedError("key refused"))
+    world.server.errors = {"": UnauthorizedError("key refused")}
     with caplog.at_level(logging.WARNING, "jobfs.namespace"):
         for number in range(20):
             assert world.namespace.lookup(f"f{number:04d}") is not None
@@ -187,38 +144,26 @@ def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCapt
     assert len(caplog.records) == 1
 
 
-def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
-    """vfs/semantics.md 5: 422 is EINVAL."""
+def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> None:
+    """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name, and not of the listing."""
     a = world.server.file("a.txt")
-    world.listed(120)
-
-    def refuse(_operation: str, argument: Any) -> None:
-        if argument == "bad":
-            raise InvalidRequestError("path", status=422)
-
-    world.server.before = refuse
-    with pytest.raises(InvalidRequestError):
-        world.namespace.lookup("bad", max_age=0)
-    assert world.namespace.lookup("a.txt") == a
-    assert world.namespace.status().error is None
-
-
-def test_a_listing_that_the_server_refuses_says_nothing_of_a_name(world: World) -> None:
-    """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name."""
-    fail_with(world, InvalidRequestError("take", status=422))
+    world.server.errors = {"": InvalidRequestError("take", status=422)}
     for _ in range(3):
         with pytest.raises(UnavailableError) as raised:
-            world.namespace.lookup("a")
+            world.namespace.lookup("a.txt")
         assert raised.value.errno == errno.EIO
     assert len(world.server.asked()) == 1
+    world.server.errors = {}
+    world.listed(120)
+    world.server.errors = {"find": InvalidRequestError("path", status=422)}
+    with pytest.raises(InvalidRequestError):
+        world.namespace.lookup("bad", max_age=0)
+    world.server.errors = {}
+    assert world.namespace.lookup("a.txt") == a
+    assert not world.namespace.unreachable
 
 
 NO_END = ContractError("list items: the list has no end")
-
-
-def no_listing(operation: str, _argument: Any, error: ApiError = NO_END) -> None:
-    if operation == "list":
-        raise error
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
@@ -228,17 +173,17 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     a = world.server.file("a.txt")
     d = world.server.directory("d")
     b = world.server.file("d/b.txt")
-    world.server.before = partial(no_listing, error=error)
+    world.server.errors = {"list": error}
     for path, found in (("a.txt", a), ("d", d), ("d/b.txt", b), ("nothing", None)):
         assert world.namespace.lookup(path) == found
-    asked = [operation for operation, _ in world.server.asked()]
+    asked = world.server.operations()
     assert (asked.count("list"), asked.count("find")) == (1, 4), "the listing is not tried for every name"
     for path, found in (("a.txt", a), ("nothing", None)):
         assert world.namespace.lookup(path, max_age=0.0) == found
     with pytest.raises(type(error), match="has no end"):
         world.namespace.children("")
     assert "has no end" in (world.namespace.status().error or "")
-    world.server.before = nothing
+    world.server.errors = {}
     world.clock.advance(60)
     assert world.namespace.children("") == {"a.txt": a, "d": d}
     assert world.namespace.status().error is None
@@ -248,7 +193,7 @@ def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(wor
     """vfs/semantics.md 1: names that are already known go on being served, up to `--stale-if-error`."""
     a = world.server.file("x/a.txt")
     world.namespace.refresh()
-    world.server.before = no_listing
+    world.server.errors = {"list": NO_END}
     world.expire()
     b = world.server.file("x/b.txt")
     assert world.namespace.children("x") == {"a.txt": a}

@@ -51,6 +51,8 @@ class Server:
         self.health = Health()
         self.items: dict[str, Item] = {}
         self.requests: list[tuple[str, Any]] = []
+        #: What requests of an operation ("": of any) fail with.
+        self.errors: dict[str, ApiError] = {}
         self.before: Hook = nothing
         self.after: Hook = nothing
         self.cap = 100
@@ -116,6 +118,8 @@ class Server:
         with self._lock:
             self.requests.append((operation, argument))
         self.before(operation, argument)
+        if error := self.errors.get(operation) or self.errors.get(""):
+            raise error
 
     # the job
 
@@ -163,6 +167,10 @@ class Server:
         with self._lock:
             asked, self.requests = self.requests, []
         return asked
+
+    def operations(self) -> list[str]:
+        """The kinds of requests since then."""
+        return [operation for operation, _ in self.asked()]
 
 
 class World:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -31,7 +30,6 @@ items = st.builds(
 )
 changes = st.one_of(
     st.tuples(st.just("put"), items),
-    st.tuples(st.just("arrive"), items),
     st.tuples(st.just("drop"), items),
     st.tuples(st.just("settle"), items),
 )
@@ -64,24 +62,11 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
     elif operation == "put":
         tree.put(one)
         model[one.id] = one
-    elif operation == "settle":
-        if refusal(one.path) or veil(one.path) is not None:
-            return
+    elif refusal(one.path) is None and veil(one.path) is None:
         tree.settle(one.path, [one])
         for other in [other for other in model.values() if other.path == one.path]:
             del model[other.id]
         model[one.id] = one
-    else:
-        before = model.get(one.id)
-        inside = tree.below(before.path) if before else []
-        carried = [o for o in inside if o.path != one.path and not names.under(o.path, one.path)]
-        tree.arrive(one)
-        model[one.id] = one
-        if before and one.is_dir and before.path != one.path:
-            for other in carried:
-                moved = names.moved(other.path, before.path, one.path)
-                if other.id != one.id:
-                    model[other.id] = replace(other, path=moved)
 
 
 @settings(max_examples=300, deadline=None)
@@ -119,11 +104,6 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     tree.drop("2")
     assert tree.at("x") == file
     assert tree.shadowed() == []
-
-
-@pytest.mark.parametrize(("items", "implicit"), [(["x/y"], True), (["x"], False), ([], False)])
-def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> None:
-    assert Tree.of(item(path) for path in items).has_implicit() is implicit
 
 
 def test_an_item_without_an_id_is_left_out_and_of_equal_items_always_the_same_is_shown() -> None:

@@ -228,9 +228,8 @@ class Knowledge:
 
     def doubtful_children(self, directory: str) -> list[str]:
         """The paths in a directory that are in doubt, even if the directory is not."""
-        return [
-            path for path in self._doubts if path and names.parent(path) == directory and not self.fresh(path)
-        ]
+        doubts = [path for path in self._doubts if path and names.parent(path) == directory]
+        return [path for path in doubts if not self.fresh(path)]
 
     def needed(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""

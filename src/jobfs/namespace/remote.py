@@ -509,7 +509,7 @@ class Namespace:
             self._known.found(flight.ticket, flight.began, path, items)
 
     def _list(self, flight: Flight) -> None:
-        known = self._known.tree
+        known = self._known.tree  # freed at the end: a big tree takes a while, and the lock is not held then
         ids = {item.id for item in known.items()}
         items, pages = self._lister.read(ids, partial(self._changed, flight.ticket))
         seconds = self._clock() - flight.began
@@ -526,7 +526,6 @@ class Namespace:
             self._durations.append(seconds)
             if len(self._durations) >= _ENOUGH:
                 self._usual = statistics.median(self._durations)
-        # The old tree, which takes a while to be freed, is held by `known` while others wait for the lock.
 
     def _changed(self, ticket: int) -> set[str]:
         with self._lock:

@@ -7,12 +7,13 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
@@ -27,7 +28,7 @@ class Reading:
 
     def __init__(self, **options: int) -> None:
         self.server = Server()
-        self.lister = Lister(self.server.client, **options)
+        self.lister = Lister(cast(Client, self.server), **options)
         self.known: list[str] = []
         self.ours: set[str] = set()
 

@@ -106,13 +106,6 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     assert tree.shadowed() == []
 
 
-def test_an_item_without_an_id_is_left_out_and_of_equal_items_always_the_same_is_shown() -> None:
-    tree = Tree.of([implicit_directory("x")])
-    assert (len(tree), tree.at("x")) == (0, None)
-    one, other = item("x", "1"), item("x", "2")
-    assert shown([one, other]) is shown([other, one]) is other
-
-
 HOSTILE = ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
 ORDINARY = ["a", "a/.jobfs", ".jobfsx", ".jobfs-notes.txt", "a" * 255, "ä/ö", "..."]
 VEILED = {HIDDEN: "", f"a/b/{HIDDEN}": "a/b", f"a/{HIDDEN}/c/{HIDDEN}": "a"}

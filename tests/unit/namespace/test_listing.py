@@ -108,6 +108,18 @@ def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     assert reading.server.operations().count("list") == 9
 
 
+def test_a_known_item_that_no_page_shows_is_asked_for(reading: Reading) -> None:
+    """vfs/semantics.md 1.3: changes that cancel each other out in number may hide it."""
+    everything, items = reading.fill(150), reading.server.items
+    reading.known, lost = list(items), everything[7]
+
+    def hide(operation: str, _argument: Any) -> None:
+        items.update({lost.id: lost}) if operation == "get" else items.pop(lost.id, None)
+
+    reading.server.before = hide
+    assert as_set(reading.read()) == set(everything)
+
+
 def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(reading: Reading) -> None:
     everything = reading.fill(500)
     reading.known = [one.id for one in everything]

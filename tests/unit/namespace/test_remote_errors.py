@@ -49,7 +49,6 @@ def test_known_names_are_served_until_the_server_is_found_to_be_back(
             world.namespace.lookup("d/new", max_age=1.0)
         with pytest.raises(ApiError):
             world.namespace.refresh()
-        # A call that changes something asks all the same.
         assert world.server.operations() == ["find", "list"]
     assert world.namespace.unreachable
     assert len(caplog.records) <= 2, "once for names, and once for the listing"

@@ -45,7 +45,6 @@ def build(settings: Settings, job: str, slot: StateDirectory, key: KeySource, ex
     )
 
     def close() -> None:
-        namespace.close()
         content.close()
         client.close()
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Set
 from typing import NamedTuple
 
-from cachetools import TTLCache
+from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
 from jobfs.namespace.tree import Tree, veil
@@ -46,40 +46,30 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
-    if change.whole and change.deleted:
-        # Hidden items in a directory that is gone went with it: for them the directory would go on being shown.
-        for item in [item for at in change.paths for item in new.below(at)]:
-            if veil(item.path) is not None and old.get(item.id) is None:
-                new.drop(item.id)
-    others = _others(change, places, old, new)
-    unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
-    doubts = places if others or (unknown and not change.deleted) else set()
-    for item_id in unknown if change.deleted else ():
-        new.drop(item_id)
+    listed = [
+        item for at in places for item in (*new.candidates(at), *(new.below(at) if change.whole else ()))
+    ]
+    doubts: set[str] = set()
+    others = set()
+    for item in listed:
+        known = old.get(item.id)
+        if known is None and change.whole and change.deleted and veil(item.path) is not None:
+            # It went with the directory that is gone, which would go on being shown for it.
+            new.drop(item.id)
+        elif item.id not in change.ids and (known is None or known.path != item.path):
+            others.add(item.id)
+            doubts |= places
     # An item that `old` shows elsewhere may have been there throughout: it must not be lost.
-    for item_id in (*change.ids, *others):
-        doubts |= _as_before(item_id, old, new)
+    for item_id in others.union(change.ids):
+        there, mine = new.get(item_id), old.get(item_id)
+        if mine is not None:
+            new.put(mine)
+            doubts |= {there.path, mine.path} if there is not None and there.path != mine.path else set()
+        elif item_id in change.ids and change.deleted:
+            new.drop(item_id)
+        elif item_id in change.ids:
+            doubts |= places
     return doubts
-
-
-def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
-    """The ids of items, besides those of the change, that `new` shows at `places` and `old` does not."""
-    others = []
-    for at in places:
-        for item in (*new.candidates(at), *(new.below(at) if change.whole else ())):
-            known = old.get(item.id)
-            if item.id not in change.ids and (known is None or known.path != item.path):
-                others.append(item.id)
-    return others
-
-
-def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
-    """Have `new` say of an item what `old` says. Returns its path and the one where it was listed, if these differ."""
-    listed, mine = new.get(item_id), old.get(item_id)
-    if mine is None:
-        return set()
-    new.put(mine)
-    return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
 #: The time of something that was never asked for: older than any bound.
@@ -111,7 +101,7 @@ class Knowledge:
         self._airborne: set[int] = set()
         self._changes: deque[tuple[int, Change]] = deque()
         self._doubts: dict[str, int] = {}
-        self._names_changed: dict[str, int] = {}
+        self._names_changed: FIFOCache[str, int] = FIFOCache(_STAMPS)
 
     # requests
 
@@ -124,17 +114,15 @@ class Knowledge:
     def land(self, ticket: int) -> None:
         """The request is over, however it ended; changes that only it needed are forgotten."""
         self._airborne.discard(ticket)
-        oldest = min(self._airborne, default=None)
-        if oldest is None:
-            self._changes.clear()
-            return
+        oldest = min(self._airborne, default=self.count)
         while self._changes and self._changes[0][0] <= oldest:
             self._changes.popleft()
 
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
         """Take in the answer of a find, unless something newer is known of this path or of these items."""
-        ids = [item.id for item in items]
-        if self._overtaken(ticket, path, ids):
+        ids = {item.id for item in items}
+        newer = (change for _, change in self._changes if change.ticket > ticket)
+        if self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer):
             return
         directories = [item for item in items if item.is_dir]
         for item in directories:
@@ -142,18 +130,17 @@ class Knowledge:
             if known is None or known.path != path:
                 # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
-                if known is not None:
-                    self._doubt(known.path, ticket)
-        there, above = self.tree.at(path) is not None, self._above(path)
+                self._doubt(path if known is None else known.path, ticket)
+        there = self.tree.at(path) is not None
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
-            self.note_names(self._above(path) if there else above, time.time_ns())
-        self._record(Change(ticket, set(ids), {path}))
+            self.note_names(names.parent(path), time.time_ns())
+        self._record(Change(ticket, ids, {path}))
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
-    def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
-        """Replace the tree by a newer one, except for changes since its listing began; returns the old one."""
+    def listed(self, ticket: int, began: float, tree: Tree) -> None:
+        """Replace the tree by a newer one, except for changes since its listing began."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for _, change in self._changes:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
@@ -161,13 +148,9 @@ class Knowledge:
         old, self.tree = self.tree, tree
         for directory in tree.changed(old) if self.snapshots else ():
             self.note_names(directory, time.time_ns())
-        self._names_changed = {
-            key: moment for key, moment in self._names_changed.items() if tree.get(key) or tree.at(key)
-        }
         self.snapshots += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
-        return old
 
     # when the names in a directory change
 
@@ -188,10 +171,6 @@ class Knowledge:
         self._names_changed.pop(directory.id or directory.path, None)
         self._next()
 
-    def _above(self, path: str) -> str:
-        """The lowest directory above a path that there is."""
-        return next(above for above in _lineage(names.parent(path)) if self.tree.at(above))
-
     # our own changes
 
     def publish(self, item: Item) -> None:
@@ -204,7 +183,7 @@ class Knowledge:
         self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if beside and (known is None or old is not None):
             # An item can hardly come to a path that is still taken: what is known of this path is old.
-            self._doubt(item.path, self._next())
+            self.touch(item.path)
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
@@ -214,10 +193,9 @@ class Knowledge:
         known = self.tree.get(item.id) or item
         path = known.path
         self.tree.drop(known.id)
-        beside = self.tree.candidates(path)
-        if known.is_dir and any(other.is_dir for other in beside):
+        if known.is_dir and any(other.is_dir for other in self.tree.candidates(path)):
             # Two directories share the items below: only the server knows which of them went with this directory.
-            self._doubt(path, self._next())
+            self.touch(path)
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
@@ -250,9 +228,8 @@ class Knowledge:
 
     def doubtful_children(self, directory: str) -> list[str]:
         """The paths in a directory that are in doubt, even if the directory is not."""
-        return [
-            path for path in self._doubts if path and names.parent(path) == directory and not self.fresh(path)
-        ]
+        doubts = [path for path in self._doubts if path and names.parent(path) == directory]
+        return [path for path in doubts if not self.fresh(path)]
 
     def needed(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""
@@ -262,21 +239,9 @@ class Knowledge:
         """When `path` was last known to be as it is, in seconds of the clock."""
         return max(stamp.confirmed for stamp in self._told(path))
 
-    def _told(self, path: str) -> Iterator[Stamp]:
+    def _told(self, path: str) -> tuple[Stamp, Stamp]:
         """The stamps that count for a path: the snapshot's, and its own."""
-        yield self.snapshot
-        if (stamp := self._stamps.get(path)) is not None:
-            yield stamp
-
-    def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
-        if self.snapshot.ticket > ticket:
-            return True
-        for number, change in reversed(self._changes):
-            if number <= ticket:
-                return False
-            if change.ticket > ticket and change.concerns(path, ids):
-                return True
-        return False
+        return self.snapshot, self._stamps.get(path, Stamp())
 
     def _record(self, change: Change) -> None:
         """Keep a change for the requests in the air; without a ticket it is newer than all of them."""

@@ -7,7 +7,7 @@ included: a save does not make its implicit directory vanish for a moment.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -74,13 +74,11 @@ class Tree:
         self._refused: dict[str, str] = {}
 
     @classmethod
-    def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
-        """A tree of these items; equal items are shared with `like`, which keeps a refresh small."""
+    def of(cls, items: Iterable[Item]) -> Tree:
+        """A tree of these items."""
         tree = cls()
-        before: dict[str, Item] = {} if like is None else like._by_id
         for item in items:
-            known = before.get(item.id)
-            tree.put(known if known is not None and known == item else item)
+            tree.put(item)
         return tree
 
     # what is there
@@ -137,29 +135,22 @@ class Tree:
         """Path and reason of every item whose path is never shown."""
         return [(self._by_id[item_id].path, reason) for item_id, reason in self._refused.items()]
 
-    def shadowed(self) -> list[tuple[str, str, str]]:
-        """Path, id and reason of every item that another one at its path keeps from being shown."""
-        found = []
-        files = {path for path in self._children if path in self._best and not self._best[path].is_dir}
-        for path in sorted(files.union(self._rest)):
-            shown = self.at(path)
-            found += [
-                (path, item.id, _reason(item, shown))
-                for item in self.candidates(path)
-                if shown is not None and item is not shown
-            ]
-        return found
+    def shadowed(self) -> list[tuple[str, str]]:
+        """Path and reason of every item that another one at its path keeps from being shown."""
+        covered = {path for path in self._children if path in self._best and not self._best[path].is_dir}
+        return [
+            (path, "another item is shown at this path")
+            for path in sorted(covered.union(self._rest))
+            for item in self.candidates(path)
+            if item is not self.at(path)
+        ]
 
     def changed(self, before: Tree) -> list[str]:
-        """The directories that have other names in them than in `before`, except new directories that an item stands for."""
-        differ = {path for path, inside in self._children.items() if inside != before._children.get(path)}
-        differ |= before._children.keys() - self._children.keys()
-        there = ((path, self.at(path), before.at(path)) for path in differ)
-        return [
-            path
-            for path, now, then in there
-            if now is not None and now.is_dir and (now.implicit or (then is not None and then.is_dir))
-        ]
+        """The directories that have other names in them than in `before`, except new ones that an item stands for."""
+        mine, others = self._children, before._children
+        differ = (path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
+        there = ((path, self.at(path)) for path in differ)
+        return [path for path, now in there if now is not None and (now.implicit or before.at(path))]
 
     def has_implicit(self) -> bool:
         """True if some directory has no item that stands for it."""
@@ -190,22 +181,20 @@ class Tree:
             self._add(path, item)
             self._link(path)
 
-    def drop(self, item_id: str) -> Item | None:
+    def drop(self, item_id: str) -> None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
         item = self._by_id.pop(item_id, None)
         if item is None or self._refused.pop(item_id, None) is not None:
-            return item
+            return
         base = self._hidden.pop(item_id, None)
-        if base is not None:
-            veiled = self._veiled[base]
-            veiled.discard(item_id)
-            if not veiled:
-                del self._veiled[base]
-                self._unlink(base)
-            return item
-        self._take_out(item.path, item)
-        self._unlink(item.path)
-        return item
+        if base is None:
+            self._take_out(item.path, item)
+            self._unlink(item.path)
+            return
+        self._veiled[base].discard(item_id)
+        if not self._veiled[base]:
+            del self._veiled[base]
+            self._unlink(base)
 
     def arrive(self, item: Item) -> None:
         """`item` now is at its path: a directory known elsewhere brings along what lies below it."""
@@ -259,7 +248,7 @@ class Tree:
         if item is self._best[path]:
             self._best[path] = rest.pop()
         else:
-            del rest[bisect_left(rest, rank(item), key=rank)]
+            rest.remove(item)
         if not rest:
             del self._rest[path]
 
@@ -276,9 +265,7 @@ class Tree:
     def _unlink(self, path: str) -> None:
         while path and path not in self._best and path not in self._children and path not in self._veiled:
             directory = names.parent(path)
-            siblings = self._children.get(directory)
-            if siblings is None:
-                return
+            siblings = self._children[directory]
             siblings.discard(path)
             if siblings:
                 return
@@ -286,28 +273,14 @@ class Tree:
             path = directory
 
 
-def _reason(item: Item, shown: Item) -> str:
-    if shown.is_dir and not item.is_dir:
-        return "a directory is shown at this path"
-    if shown.lifecycle is Lifecycle.EXPERT_JOB and item.lifecycle is Lifecycle.APPLICATION:
-        return "an item of the job is shown at this path"
-    return "a newer item is shown at this path"
-
-
 #: The hidden items that a save puts beside its target.
 _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
-    """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
-    paths = dict.fromkeys(target for item in now.hidden() if (target := _target(item.path)) is not None)
-    return [path for path in paths if before.at(path) is not None and now.at(path) is None]
-
-
-def _target(path: str) -> str | None:
-    """The path whose new or old content a hidden item has; of a very long name only the beginning is known."""
-    directory, name = names.parent(path), names.basename(path)
-    hidden = names.parse_hidden(name)
-    if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
-        return None
-    return names.join(directory, hidden.name)
+    """Paths that were shown and are not, while a hidden item of a save beside them has their new or old content."""
+    hidden = [
+        (names.parent(item.path), names.parse_hidden(names.basename(item.path))) for item in now.hidden()
+    ]
+    saved = {names.join(directory, name.name) for directory, name in hidden if name and name.role in _SAVES}
+    return [path for path in saved if before.at(path) is not None and now.at(path) is None]

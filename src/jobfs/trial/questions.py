@@ -129,8 +129,8 @@ class Trial:
 
     def everything(self) -> list[Item]:
         """All items of the workspace. Raises ApiError."""
-        with contextlib.closing(Lister(self.client)) as lister:
-            return lister.read(known=list, ours=set).items
+        items, _ = Lister(self.client).read(known=(), ours=set)
+        return items
 
     def left(self) -> list[Item]:
         """The items in the try's directory, and those that earlier tries have left. Raises ApiError."""

@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 from jobfs import names
 from jobfs.errors import FsError, NotFoundError
-from jobfs.namespace.flights import COULD_NOT_ASK
+from jobfs.namespace.remote import COULD_NOT_ASK
 from jobfs.nodes import Attr, Item, Kind, Permission, implicit_directory
 from jobfs.save import WriteBack
 from jobfs.settings import Settings

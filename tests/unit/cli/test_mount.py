@@ -58,11 +58,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_everything_is_checked_before_anything_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
-    other = slot.acquire(state, JOB, str(place), "https://other.example.com")
-    (other.path / "journal.db").touch()
-    other.close()
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
-    assert (done.code, done.out, str(other.path) in done.err) == (0, f"mounted {JOB} at {place}\n", True)
+    assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
     name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)

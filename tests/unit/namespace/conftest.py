@@ -1,8 +1,6 @@
-"""A world per test, taken down after it."""
+"""A world per test."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,7 +8,5 @@ from .world import World
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.namespace.close()
+def world() -> World:
+    return World()

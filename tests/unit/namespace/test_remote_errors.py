@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
-from functools import partial
-from typing import Any
 
 import pytest
 
@@ -17,10 +14,8 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from jobfs.namespace.flights import Breaker
-from jobfs.nodes import Item, implicit_directory
 
-from .world import STALE, World, nothing
+from .world import STALE, World
 
 FAILURES = [
     UnavailableError("no connection"),
@@ -31,44 +26,38 @@ FAILURES = [
 ]
 
 
-def fail_with(world: World, error: ApiError | None) -> None:
-    def fail(_operation: str, _argument: Any) -> None:
-        if error is not None:
-            raise error
-
-    world.server.before = fail
-
-
-def fail_once(world: World, known: Item) -> None:
-    """A look-up of what is known fails; from then on the server answers."""
-    fail_with(world, UnavailableError("busy", status=503))
-    world.expire()
-    assert world.namespace.lookup(known.path) == known
-    fail_with(world, None)
-
-
 @pytest.mark.parametrize("failure", FAILURES)
-def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
-    world: World, failure: ApiError
+@pytest.mark.parametrize("away", [None, "refused"])
+def test_known_names_are_served_until_the_server_is_found_to_be_back(
+    world: World, caplog: pytest.LogCaptureFixture, failure: ApiError, away: str | None
 ) -> None:
-    """vfs/semantics.md 1: if the server cannot be reached, what is known is served, and the status says so.
+    """vfs/semantics.md 1.13: whether a lookup or another request found the server out of reach; the status says so.
 
     vfs/semantics.md 6, Bounds: in an outage new files can be made where the listing is known.
     """
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
-    assert not world.namespace.status().stale
-    fail_with(world, failure)
+    world.server.health.away, world.server.errors = away, {"": failure}
     world.clock.advance(STALE - 1)
     assert world.namespace.lookup("d/a.txt") == a
-    assert world.namespace.children("d") == {"a.txt": a}
-    status = world.namespace.status()
-    assert status.stale
-    assert status.error == str(failure)
     for _ in range(2):
+        world.server.asked()
+        assert world.namespace.children("d") == {"a.txt": a}
         assert world.namespace.lookup("d/new") is None
+        assert world.server.operations() == ["answers"] * 2
         with pytest.raises(ApiError):
             world.namespace.lookup("d/new", max_age=1.0)
+        with pytest.raises(ApiError):
+            world.namespace.refresh()
+        assert world.server.operations() == ["find", "list"]
+    assert world.namespace.unreachable
+    assert len(caplog.records) <= 2, "once for names, and once for the listing"
+    assert world.namespace.status().error == (away or str(failure))
+    world.server.health.away, world.server.errors = None, {}
+    world.clock.advance(1.0)
+    b = world.server.file("d/b")
+    assert world.namespace.children("d") == {"a.txt": a, "b": b}
+    assert not world.namespace.unreachable
 
 
 def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
@@ -76,7 +65,7 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
     world.listed()
     world.server.directory("new")
     assert world.namespace.lookup("new", max_age=0.0) is not None
-    fail_with(world, UnavailableError("down"))
+    world.server.errors = {"": UnavailableError("down")}
     world.expire()
     with pytest.raises(UnavailableError):
         world.namespace.lookup("new/a.txt")
@@ -96,7 +85,7 @@ def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
     if listed:
         world.server.file("a.txt")
         world.namespace.refresh()
-    fail_with(world, failure)
+    world.server.errors = {"": failure}
     world.clock.advance(STALE + 1)
     for path in ("", "unknown") * 2:
         with pytest.raises(ApiError) as raised:
@@ -107,31 +96,6 @@ def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
     assert world.namespace.lookup("") is not None
 
 
-@pytest.mark.parametrize("away", [None, "refused"])
-def test_known_names_are_served_until_the_server_is_found_to_be_back(world: World, away: str | None) -> None:
-    """vfs/semantics.md 1: whether a lookup or another request found the server out of reach; the status says so."""
-    a = world.server.file("a.txt")
-    world.listed()
-    world.server.health.away = away
-    fail_with(world, UnavailableError("down"))
-    assert world.namespace.lookup("a.txt") == a
-    for _ in range(3):
-        world.server.asked()
-        assert world.namespace.children("") == {"a.txt": a}
-        assert world.server.asked() == [("answers", "")]
-        assert world.namespace.lookup("a.txt") == a
-        assert world.namespace.lookup("new") is None
-        assert {asked[0] for asked in world.server.asked()} == {"answers"}
-        assert world.namespace.unreachable
-    status = world.namespace.status()
-    assert (status.stale, status.error) == (True, away or "down")
-    fail_with(world, None)
-    world.server.health.away = None
-    b = world.server.file("b")
-    assert world.namespace.children("") == {"a.txt": a, "b": b}
-    assert not world.namespace.unreachable
-
-
 def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
     """vfs/semantics.md 1.13: up to --stale-if-error seconds."""
     a = world.server.file("a.txt")
@@ -140,7 +104,7 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
     assert world.namespace.lookup("a.txt") == a
     b = world.server.file("b.txt")
     world.namespace.publish(b)
-    fail_with(world, UnavailableError("down"))
+    world.server.errors = {"": UnavailableError("down")}
     world.clock.advance(STALE - 1)
     assert world.namespace.lookup("a.txt") == a
     assert world.namespace.lookup("b.txt") == b
@@ -149,109 +113,26 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
         world.namespace.lookup("a.txt")
 
 
-@pytest.mark.parametrize("look", ["changed", "new", "listed"])
-def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> None:
-    """vfs/semantics.md 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
-    a = world.server.file("d/a.txt")
-    world.namespace.refresh()
-    fail_once(world, a)
-    world.clock.advance(60)
-    a, new = world.server.rewrite(a), world.server.file("d/new.txt")
-    if look == "changed":
-        assert world.namespace.lookup("d/a.txt") == a
-    elif look == "new":
-        assert world.namespace.lookup("d/new.txt") == new
-    else:
-        assert world.namespace.children("d") == {"a.txt": a, "new.txt": new}
-
-
-def test_a_call_that_changes_something_asks_though_others_have_just_failed(world: World) -> None:
-    """vfs/semantics.md 5: 429 and 503 are tried again within the call's time; no call fails for the errors of other calls."""
+def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> None:
+    """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name, and not of the listing."""
     a = world.server.file("a.txt")
-    world.namespace.refresh()
-    fail_once(world, a)
-    assert world.namespace.lookup("a.txt", max_age=1.0) == a
-    fail_once(world, a)
-    assert world.namespace.children("", max_age=1.0) == {"a.txt": a}
-
-
-def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """vfs/semantics.md 5: no retry storm, only the question whether the server is back; one line in the log says so."""
-    world.listed(20)
-    fail_with(world, UnauthorizedError("key refused"))
-    with caplog.at_level(logging.WARNING, "jobfs.namespace"):
-        for number in range(20):
-            assert world.namespace.lookup(f"f{number:04d}") is not None
-            assert len(world.namespace.children("")) == 20
-    assert len([asked for asked in world.server.asked() if asked[0] != "answers"]) == 1
-    assert len(caplog.records) == 1
-
-
-def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
-    fail_with(world, UnavailableError("down"))
-    for _ in range(2):
-        with pytest.raises(UnavailableError):
-            world.namespace.refresh()
-    assert len(world.server.asked()) == 2
-    fail_with(world, None)
-    world.namespace.refresh()
-    assert world.namespace.children("") == {}
-
-
-def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
-    """vfs/semantics.md 5: 422 is EINVAL."""
-    a = world.server.file("a.txt")
-    world.listed(120)
-
-    def refuse(_operation: str, argument: Any) -> None:
-        if argument == "bad":
-            raise InvalidRequestError("path", status=422)
-
-    world.server.before = refuse
-    with pytest.raises(InvalidRequestError):
-        world.namespace.lookup("bad", max_age=0)
-    assert world.namespace.lookup("a.txt") == a
-    assert not world.namespace.status().stale
-
-
-def test_after_close_nobody_is_asked(world: World) -> None:
-    world.namespace.refresh()
-    world.namespace.close()
-    world.server.asked()
-    with pytest.raises(UnavailableError):
-        world.namespace.refresh()
-    assert world.server.asked() == []
-
-
-def test_a_listing_that_the_server_refuses_says_nothing_of_a_name(world: World) -> None:
-    """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name."""
-    fail_with(world, InvalidRequestError("take", status=422))
+    world.server.errors = {"": InvalidRequestError("take", status=422)}
     for _ in range(3):
         with pytest.raises(UnavailableError) as raised:
-            world.namespace.lookup("a")
+            world.namespace.lookup("a.txt")
         assert raised.value.errno == errno.EIO
     assert len(world.server.asked()) == 1
-
-
-def test_a_listing_under_way_ends_when_the_namespace_is_closed(world: World) -> None:
-    for number in range(1000):
-        world.server.file(f"f{number}")
-
-    def close(_operation: str, _argument: Any) -> None:
-        world.server.after = nothing
-        world.namespace.close()
-
-    world.server.after = close
-    with pytest.raises(UnavailableError):
-        world.namespace.refresh()
+    world.server.errors = {}
+    world.listed(120)
+    world.server.errors = {"find": InvalidRequestError("path", status=422)}
+    with pytest.raises(InvalidRequestError):
+        world.namespace.lookup("bad", max_age=0)
+    world.server.errors = {}
+    assert world.namespace.lookup("a.txt") == a
+    assert not world.namespace.unreachable
 
 
 NO_END = ContractError("list items: the list has no end")
-
-
-def no_listing(operation: str, _argument: Any, error: ApiError = NO_END) -> None:
-    if operation == "list":
-        raise error
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
@@ -261,50 +142,42 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     a = world.server.file("a.txt")
     d = world.server.directory("d")
     b = world.server.file("d/b.txt")
-    world.server.before = partial(no_listing, error=error)
+    world.server.errors = {"list": error}
     for path, found in (("a.txt", a), ("d", d), ("d/b.txt", b), ("nothing", None)):
         assert world.namespace.lookup(path) == found
+    asked = world.server.operations()
+    assert (asked.count("list"), asked.count("find")) == (1, 4), "the listing is not tried for every name"
+    for path, found in (("a.txt", a), ("nothing", None)):
         assert world.namespace.lookup(path, max_age=0.0) == found
     with pytest.raises(type(error), match="has no end"):
         world.namespace.children("")
     assert "has no end" in (world.namespace.status().error or "")
-    world.server.before = nothing
+    world.server.errors = {}
     world.clock.advance(60)
     assert world.namespace.children("") == {"a.txt": a, "d": d}
     assert world.namespace.status().error is None
-
-
-def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> None:
-    """vfs/semantics.md 1.9: a storm of lookups costs at most one listing and a find each."""
-    for number in range(50):
-        world.server.file(f"f{number}")
-    world.server.before = no_listing
-    for number in range(50):
-        assert world.namespace.lookup(f"f{number}") is not None
-    asked = [operation for operation, _ in world.server.asked()]
-    assert (asked.count("list"), asked.count("find")) == (1, 50)
-
-
-def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(world: World) -> None:
-    """vfs/semantics.md 1: names that are already known go on being served, up to `--stale-if-error`."""
-    a = world.server.file("x/a.txt")
-    world.namespace.refresh()
-    world.server.before = no_listing
+    world.server.errors = {"list": error}
     world.expire()
-    b = world.server.file("x/b.txt")
-    assert world.namespace.children("x") == {"a.txt": a}
-    assert world.namespace.lookup("x/b.txt") == b
-    assert world.namespace.lookup("x") == implicit_directory("x")
+    new = world.server.file("d/new")
+    assert world.namespace.children("d") == {"b.txt": b}, "known directories are served as they were"
+    assert world.namespace.lookup("d/new") == new
     world.clock.advance(STALE)
-    with pytest.raises(ContractError):
-        world.namespace.children("x")
+    with pytest.raises(type(error)):
+        world.namespace.children("d")
 
 
-def test_a_failure_that_is_older_than_the_last_success_is_none() -> None:
-    breaker, late = Breaker(), UnavailableError("too late")
-    breaker.failed(late, began=1.0, now=3.0, hasty=False)
-    assert breaker.error is not None
-    breaker.succeeded(4.0)
-    breaker.failed(late, began=2.0, now=5.0, hasty=False)
-    assert breaker.error is None
-    breaker.check(5.0)
+def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> None:
+    """vfs/semantics.md 1.13: one slow request that fails does not make the names of a server that answers old."""
+    b = world.server.file("b")
+    world.listed(120)
+
+    def fail_late(_operation: str, path: str) -> None:
+        if path == "a":
+            world.clock.advance(0.1)
+            assert world.namespace.lookup("b") == b
+            raise UnavailableError("too late")
+
+    world.server.before = fail_late
+    with pytest.raises(UnavailableError):
+        world.namespace.lookup("a", max_age=0.0)
+    assert not world.namespace.unreachable

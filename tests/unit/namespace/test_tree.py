@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
-from jobfs.namespace.tree import Tree, missed_names, never_shown, rank, refusal, shown, veil
+from jobfs.namespace.tree import Tree, missed_names, never_shown, refusal, shown, veil
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
 from .world import hidden, item
@@ -31,7 +30,6 @@ items = st.builds(
 )
 changes = st.one_of(
     st.tuples(st.just("put"), items),
-    st.tuples(st.just("arrive"), items),
     st.tuples(st.just("drop"), items),
     st.tuples(st.just("settle"), items),
 )
@@ -64,24 +62,11 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
     elif operation == "put":
         tree.put(one)
         model[one.id] = one
-    elif operation == "settle":
-        if refusal(one.path) or veil(one.path) is not None:
-            return
+    elif refusal(one.path) is None and veil(one.path) is None:
         tree.settle(one.path, [one])
         for other in [other for other in model.values() if other.path == one.path]:
             del model[other.id]
         model[one.id] = one
-    else:
-        before = model.get(one.id)
-        inside = tree.below(before.path) if before else []
-        carried = [o for o in inside if o.path != one.path and not names.under(o.path, one.path)]
-        tree.arrive(one)
-        model[one.id] = one
-        if before and one.is_dir and before.path != one.path:
-            for other in carried:
-                moved = names.moved(other.path, before.path, one.path)
-                if other.id != one.id:
-                    model[other.id] = replace(other, path=moved)
 
 
 @settings(max_examples=300, deadline=None)
@@ -110,112 +95,47 @@ def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[st
     assert vars(tree) == vars(empty)
 
 
-def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
-    """vfs/semantics.md 1: every shadowed item is listed, and shows again once it is alone."""
-    default = item("x", "1", lifecycle=Lifecycle.APPLICATION)
-    old, new = item("x", "2", updated_ns=1), item("x", "3", updated_ns=2)
-    tree = Tree.of([default, old, new])
-    assert tree.shadowed() == [
-        ("x", "2", "a newer item is shown at this path"),
-        ("x", "1", "an item of the job is shown at this path"),
-    ]
-    tree.drop("3")
-    assert tree.at("x") == old
-    tree.drop("2")
-    assert tree.at("x") == default
-    assert tree.shadowed() == []
-
-
 def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
     """vfs/semantics.md 1.17: a directory shadows a file where something lives under it."""
     file = item("x", "1")
     tree = Tree.of([file, item("x/y", "2")])
     assert tree.at("x") == implicit_directory("x")
-    assert tree.shadowed() == [("x", "1", "a directory is shown at this path")]
+    assert tree.shadowed() == [("x", "another item is shown at this path")]
     tree.drop("2")
     assert tree.at("x") == file
+    assert tree.shadowed() == []
 
 
-def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 1, Overlay: a server whose creates duplicate may put many items at one path."""
-    looks = itertools.count()
-    monkeypatch.setattr("jobfs.namespace.tree.rank", lambda item: (next(looks), rank(item))[1])
-    count = 4_000
-    items = [item("x", str(number), updated_ns=number * 7919 % count) for number in range(count)]
-    tree = Tree.of(items)
-    assert tree.candidates("x") == tuple(sorted(items, key=rank, reverse=True))
-    tree.settle("x", items[:1])
-    assert tree.candidates("x") == (items[0],)
-    assert next(looks) < 30 * count
+HOSTILE = ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
+ORDINARY = ["a", "a/.jobfs", ".jobfsx", ".jobfs-notes.txt", "a" * 255, "ä/ö", "..."]
+VEILED = {HIDDEN: "", f"a/b/{HIDDEN}": "a/b", f"a/{HIDDEN}/c/{HIDDEN}": "a"}
 
 
-def test_a_new_tree_shares_the_items_that_did_not_change() -> None:
-    before = Tree.of([item("x", "1"), item("y", "2", size=1)])
-    after = Tree.of([item("x", "1"), item("y", "2", size=2)], like=before)
-    assert after.get("1") is before.get("1")
-    assert after.get("2") == item("y", "2", size=2)
+@pytest.mark.parametrize("path", [*HOSTILE, *ORDINARY, *VEILED])
+def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str) -> None:
+    """vfs/semantics.md 1.20: hostile paths are never shown. vfs/semantics.md 4.25: nor is an item called .jobfs.
 
-
-@pytest.mark.parametrize(("items", "implicit"), [(["x/y"], True), (["x"], False), ([], False)])
-def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> None:
-    assert Tree.of(item(path) for path in items).has_implicit() is implicit
-
-
-def test_an_item_without_an_id_is_left_out_and_of_equal_items_always_the_same_is_shown() -> None:
-    tree = Tree.of([implicit_directory("x")])
-    assert (len(tree), tree.at("x")) == (0, None)
-    one, other = item("x", "1"), item("x", "2")
-    assert shown([one, other]) is shown([other, one]) is other
+    vfs/semantics.md 4: nor hidden items and what is below; a name that merely begins with .jobfs- is an ordinary file.
+    """
+    assert (refusal(path) is not None) is (path in HOSTILE)
+    assert veil(path) == VEILED.get(path)
+    assert never_shown(path) is (path not in ORDINARY)
 
 
 @pytest.mark.parametrize(
-    "path", ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
+    ("path", "missed"),
+    [
+        (hidden("a/x"), True),
+        (hidden("a/x", Role.STAGED), True),
+        (hidden("a/x", Role.REMOVED), False),
+        (hidden("a/x", Role.TRIED), False),
+        (hidden("a/y"), False),
+        (hidden("x"), False),
+        (f"{hidden('d', Role.REMOVED)}/{hidden('x')}", False),
+    ],
 )
-def test_hostile_paths_and_the_mounts_own_directory_are_refused_with_a_reason(path: str) -> None:
-    """vfs/semantics.md 1.20: hostile paths are never shown. vfs/semantics.md 4.25: nor is an item called .jobfs."""
-    assert refusal(path)
-    assert never_shown(path)
-
-
-@pytest.mark.parametrize("path", ["a", "a/.jobfs", ".jobfsx", ".jobfs-notes.txt", "a" * 255, "ä/ö", "..."])
-def test_ordinary_paths_are_not_refused(path: str) -> None:
-    """vfs/semantics.md 4: a name that merely begins with .jobfs- is an ordinary file."""
-    assert refusal(path) is None
-    assert veil(path) is None
-    assert not never_shown(path)
-
-
-def test_a_hidden_name_hides_everything_below_it() -> None:
-    """vfs/semantics.md 4: hidden items are never shown in any mount."""
-    assert veil(HIDDEN) == ""
-    assert veil(f"a/b/{HIDDEN}") == "a/b"
-    assert veil(f"a/{HIDDEN}/c/{HIDDEN}") == "a"
-    assert never_shown(f"a/{HIDDEN}/c")
-
-
-@pytest.mark.parametrize("role", [Role.ASIDE, Role.STAGED])
-@pytest.mark.parametrize("path", ["x.txt", "a/b/x.txt"])
-def test_a_vanished_name_with_a_hidden_item_beside_it_is_missed(path: str, role: Role) -> None:
+def test_a_vanished_name_with_a_hidden_item_of_a_save_beside_it_is_missed(path: str, missed: bool) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
-    before = Tree.of([item(path, "1"), item("other", "2")])
-    now = Tree.of([item(hidden(path, role), "1")])
-    assert missed_names(before, now) == [path]
-
-
-def test_a_vanished_name_without_a_hidden_item_is_believed() -> None:
-    before = Tree.of([item("x", "1"), item("a/x", "2")])
-    assert missed_names(before, Tree.of([item(hidden("y", Role.ASIDE), "3")])) == []
-    assert missed_names(before, Tree.of([item(hidden("b/x", Role.ASIDE), "3")])) == []
-    assert missed_names(before, Tree()) == []
-    both = [item("x", "1"), item(hidden("x", Role.ASIDE), "2")]
-    assert missed_names(Tree.of(both), Tree.of(both)) == [], "it is there"
-
-
-def test_a_directory_on_its_way_out_is_not_missed() -> None:
-    before = Tree.of([item("x", "1")])
-    assert missed_names(before, Tree.of([item(hidden("x", Role.REMOVED), "1")])) == []
-    assert missed_names(before, Tree.of([item(hidden("x", Role.TRIED), "2")])) == [], (
-        "nor what a try has made"
-    )
-    below = f"{hidden('d', Role.REMOVED)}/{hidden('x', Role.ASIDE)}"
-    assert missed_names(before, Tree.of([item(below, "1")])) == []
+    before, now = Tree.of([item("a/x", "1"), item("other", "2")]), Tree.of([item(path, "1")])
+    assert missed_names(before, now) == (["a/x"] if missed else [])
+    assert missed_names(now, now) == []

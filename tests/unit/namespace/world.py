@@ -51,6 +51,8 @@ class Server:
         self.health = Health()
         self.items: dict[str, Item] = {}
         self.requests: list[tuple[str, Any]] = []
+        #: What requests of an operation ("": of any) fail with.
+        self.errors: dict[str, ApiError] = {}
         self.before: Hook = nothing
         self.after: Hook = nothing
         self.cap = 100
@@ -60,11 +62,6 @@ class Server:
         self._lock = threading.RLock()
         self._ids: Iterator[int] = itertools.count(1)
         self._times: Iterator[int] = itertools.count(1)
-
-    @property
-    def client(self) -> Client:
-        """This server as what asks it."""
-        return cast(Client, self)
 
     # the API
 
@@ -104,18 +101,17 @@ class Server:
             raise NotFoundError("no such item", status=404)
         return item
 
-    def answers(self, path: str = "") -> bool:
+    def answers(self) -> bool:
         """As the client's, at each call: how often it is asked, and how long for, is the client's matter."""
-        try:
-            self._enter("answers", path)
-        except ApiError:
-            return False
-        return True
+        self.requests.append(("answers", ""))
+        return not self.errors
 
     def _enter(self, operation: str, argument: Any) -> None:
         with self._lock:
             self.requests.append((operation, argument))
         self.before(operation, argument)
+        if error := self.errors.get(operation) or self.errors.get(""):
+            raise error
 
     # the job
 
@@ -164,6 +160,10 @@ class Server:
             asked, self.requests = self.requests, []
         return asked
 
+    def operations(self) -> list[str]:
+        """The kinds of requests since then."""
+        return [operation for operation, _ in self.asked()]
+
 
 class World:
     """Server, clock and namespace together; a pause is noted, and runs `meanwhile` instead of waiting."""
@@ -180,7 +180,7 @@ class World:
             "stale_if_error": STALE,
             **settings,
         }
-        self.namespace = Namespace(self.server.client, pause=self._pause, **given)
+        self.namespace = Namespace(cast(Client, self.server), pause=self._pause, **given)
 
     def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -203,11 +203,6 @@ def item(path: str, item_id: str = "", **fields: Any) -> Item:
     """A file of the job at `path`, its id made of the path unless given."""
     given = {"kind": Kind.FILE, "lifecycle": Lifecycle.EXPERT_JOB, **fields}
     return Item(id=item_id or f"id of {path}", path=path, **given)
-
-
-def directory(path: str, item_id: str = "", **fields: Any) -> Item:
-    """A directory of the job at `path`."""
-    return item(path, item_id, kind=Kind.DIRECTORY, **fields)
 
 
 def hidden(target: str, role: Role = Role.ASIDE) -> str:

@@ -19,7 +19,6 @@ from jobfs.errors import (
     ApiError,
     NotFoundError,
     PathExistsError,
-    UnavailableError,
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
@@ -27,19 +26,11 @@ from jobfs.save.context import Context, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
-from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
-#: Why something gets a name.
-_FOUND = "found under a hidden name that no journal explains"
-_CHANGED = "changed by the job while it was being saved here"
-_FILLED = "the job put something into it while it was removed"
-_UNDONE = "it was not replaced"
 #: Most names that are tried for a second version.
 _NAMES = 50
-#: Times that bytes are read again because the item was touched meanwhile.
-_READS = 3
 #: Seconds until another look at an aside that waits for something else.
 _AGAIN = 0.5
 #: Seconds between listings that show whether removed directories are still empty.
@@ -68,17 +59,14 @@ class Cleanup:
         self._state.sync()
         if change.unfinished:
             self._take_back(change)
-        failed = None
         for aside in reversed(change.asides):
-            try:
-                done = self._look_at(change, aside)
-            except ApiError as error:
-                failed, done = error, False
-            if not done and change.gives_back:
+            if self.decide(aside, change):
+                with self._state.lock:
+                    self._state.apply(change, asides=[other for other in change.asides if other is not aside])
+                    if change.asides:
+                        self._state.write(edit(change))
+            elif change.gives_back:
                 break  # the newest aside has the name (R11)
-        if failed is not None:
-            log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
-            raise failed
         if not change.asides:
             for taken in change.taken:
                 self._context.content.drop(taken.version)
@@ -86,16 +74,6 @@ class Cleanup:
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)
         return max(later, time.monotonic() + _AGAIN)
-
-    def _look_at(self, change: Change, aside: Aside) -> bool:
-        """Delete, keep or give back an item set aside; False if it has to wait. Raises ApiError to come back later."""
-        if not self.decide(aside, change):
-            return False
-        with self._state.lock:
-            self._state.apply(change, asides=[a for a in change.asides if a is not aside])
-            if change.asides:
-                self._state.write((change, {}))
-        return True
 
     # -- the conflict check
 
@@ -109,42 +87,37 @@ class Cleanup:
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
         spare(self._context, aside.id)
+        replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.gives_back)
+        judged = replaced and aside.kind is Kind.FILE
         try:
-            item, ours = self._look(aside, change)
+            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
+            digest = self._digest(aside, change) if judged else ""
+            item = self._client.get(aside.id)
         except NotFoundError:
             return True
         if not aside.is_at(item):
-            # Someone gave it another name: it is theirs now.
-            return True
-        if change.gives_back:
-            return self.keep(aside, item, change.target, reason=_UNDONE, back=True)
+            return True  # someone gave it another name: it is theirs now
+        if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
+            aside.seen(item)
+            return False  # touched meanwhile: its bytes are read again
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change)
-        if ours:
+        ours = judged and (digest or change.base.proves(item))
+        # An item that a late request may have brought here belongs to another path.
+        if ours and not self._context.is_elsewhere(item.id, change.target):
             return self._delete(aside, item)
-        return self.keep(aside, item, change.target)
+        return self.keep(aside, item, change.target, back=change.gives_back)
 
-    def _look(self, aside: Aside, change: Change) -> tuple[Item, bool]:
-        """The item as it is now, and whether it holds the base of the save, or the bytes that it sent (R1); never a guess.
+    def _digest(self, aside: Aside, change: Change) -> str:
+        """The hash of an item's bytes if they are those of the base, or those that the change sends (R1); else "".
 
         Raises ApiError.
         """
         base, known = change.base, {change.base.sha256, change.sha256} - {""}
-        checked = not change.gives_back and change.verb is not Verb.REMOVE and aside.kind is Kind.FILE
-        for _ in range(_READS):
-            read = checked and known and not (base.resized(aside) or base.proves(aside))
-            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
-            digest = sha256_of(self._client, aside.id, aside.size) if read else ""
-            item = self._client.get(aside.id)
-            same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
-            if same or not checked or not aside.is_at(item):
-                break
-            aside.seen(item)
-        else:
-            return item, False
-        # An item that a late request may have brought here belongs to another path.
-        elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
-        return item, not elsewhere and (base.proves(item) or digest in known)
+        if not known or base.resized(aside) or base.proves(aside):
+            return ""
+        digest = sha256_of(self._client, aside.id, aside.size)
+        return digest if digest in known else ""
 
     def _delete(self, aside: Aside, item: Item) -> bool:
         """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
@@ -186,7 +159,7 @@ class Cleanup:
             return False
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
-            return self.keep(aside, item, change.target, reason=_FILLED, back=True)
+            return self.keep(aside, item, change.target, back=True)
         # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
         return roles <= {names.Role.REMOVED} and self._delete(aside, item)
@@ -219,14 +192,7 @@ class Cleanup:
     # -- what is kept
 
     def keep(
-        self,
-        aside: Aside,
-        item: Item,
-        target: str,
-        label: str = "conflict",
-        reason: str = _CHANGED,
-        *,
-        back: bool = False,
+        self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free.
 
@@ -250,7 +216,7 @@ class Cleanup:
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning("%s: %s; it is %s now", target, reason, answer.path)
+            log.warning("%s: what stood at this name, or was found hidden, is kept as %s", target, answer.path)
             return True
         return False
 
@@ -259,52 +225,18 @@ class Cleanup:
     def undo(self, change: Change, reason: str, code: int) -> None:
         """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
 
-        Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
-        UnavailableError if the undo has to be tried again, or if a request without an answer has placed the item; FsError(EIO).
+        A File keeps its bytes, refused for this reason, unless newer ones wait in it. What can't be given back now is tried
+        again later. Raises FsError(EIO).
         """
-        if change.staged_id and self.is_placed(change):
-            raise UnavailableError(f"{change.target}: it was placed after all")
-        for aside in reversed(change.asides):
-            if aside.moved:
-                self._put_back(aside, change.target)
-                aside.moved = False
-        if change.staged_id and change.verb is not Verb.MOVE:
-            try:
-                self._client.delete(change.staged_id)
-            except (NotFoundError, UnavailableError):
-                # Its transaction id is a tombstone: the item is deleted when a later listing shows it.
-                log.info("a staged item of %s is left to be deleted later", change.target)
-        with self._state.lock:
-            if change.stage is Stage.CANCELLED:
-                self._state.write(edit(change, asides=[]))
-            else:
-                self._state.write(*self._refused(change, reason, code), gone=[change])
-                self._state.end(change)
-
-    def _refused(self, change: Change, reason: str, code: int) -> list[Edit]:
-        """The File that could not be saved keeps the reason; if newer bytes wait in it, those of the change go."""
         file = change.file
-        if file is None:
-            return []
-        if file.generation == change.generation and change.verb is not Verb.MOVE:
-            return [edit(file, refused=reason, refused_errno=code)]
-        if change.generation not in (0, file.generation):
-            self._state.bytes.retire(file.ino, change.generation)
-        return []
-
-    def is_placed(self, change: Change) -> bool:
-        """True if the item that was to be placed is no longer at its staged name (R6)."""
-        try:
-            item = self._client.get(change.staged_id)
-        except NotFoundError:
-            return False
-        return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
-
-    def _put_back(self, aside: Aside, target: str) -> None:
-        with contextlib.suppress(NotFoundError):
-            item = self._client.get(aside.id)
-            if aside.is_at(item) and not self.keep(aside, item, target, reason=_UNDONE, back=True):
-                raise UnavailableError(f"{target}: what was set aside is not back")
+        with self._state.lock:
+            if change.stage is not Stage.CANCELLED:  # else its file was unlinked meanwhile
+                # Without a base, asides go back. What may have been placed unseen stays.
+                self._state.cancel(change, ino=0, base=Base(), sha256="", direct=False, shows={})
+            if file is not None and file.generation == change.generation and change.verb is not Verb.MOVE:
+                self._state.write(edit(file, refused=reason, refused_errno=code))
+        with contextlib.suppress(ApiError):
+            self.finish(change)
 
     # -- cancelled
 
@@ -374,7 +306,7 @@ class Cleanup:
             return ""
         staged = parts.role is names.Role.STAGED
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
-        if self.keep(Aside(item.id, item.path), item, target, label, _FOUND, back=not staged):
+        if self.keep(Aside(item.id, item.path), item, target, label, back=not staged):
             return f"{target}: shown again, under this name or with .{label}- in it"
         return ""
 

@@ -42,29 +42,47 @@ def restore(write_back: WriteBack) -> list[str]:
         _restore(write_back, change)
     for file in files:
         if file.path is not None and file.draft:
-            found += _bring_back(write_back, file)
+            _bring_back(write_back, file, "was written and never closed")
+        if file.generation and not file.stays and file.boot not in ("", BOOT):
+            _doubt(write_back, file)
         if not file.recorded:
             state.drop(file)  # it was never closed, or was unlinked
             continue
         try:
-            found += _take_up(write_back, file)
+            _take_up(write_back, file)
         except FsError as fault:
             # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
             file.refused, file.refused_errno = str(fault), errno.EIO
-            if file.change is not None:
-                file.change.file = None
-                file.change = None
+            _let_go(file)
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
     _sweep(state, changes)
-    return found
+    return [*found, *(f"{file.path}: not sent" for file in state.left().files)]
 
 
-def _bring_back(write_back: WriteBack, file: File) -> list[str]:
-    """Bytes that were written to a File and never closed become another File beside it: they may be half of a rewrite.
+def _let_go(file: File) -> None:
+    """A save of these bytes that was begun goes on if the server has them, else it is undone."""
+    if file.change is not None:
+        file.change.file = file.change = None
 
-    The File itself is as it was closed, or as the server has it; a new one is gone. Returns as `_take_up`. Raises FsError(EIO).
+
+def _doubt(write_back: WriteBack, file: File) -> None:
+    """Power was lost before closed bytes were known to be on the disk: they get a name of their own, never this one.
+
+    Raises FsError(EIO).
     """
-    state, told = write_back.state, f"{file.path} was written and never closed"
+    if file.change is not None:
+        write_back.state.apply(file.change, generation=0)
+        _let_go(file)
+    file.draft, file.generation, file.size, file.boot = file.generation, 0, 0, ""
+    _bring_back(write_back, file, "was closed just before the power went")
+
+
+def _bring_back(write_back: WriteBack, file: File, why: str) -> None:
+    """Bytes that prove nothing become another File beside theirs: they may be half of a rewrite, or not on the disk.
+
+    The File itself is as it was closed, or as the server has it; a new one is gone. Raises FsError(EIO).
+    """
+    state, told = write_back.state, f"{file.path} {why}"
     taken = {other.path for other in state.files()}
     tried = (names.beside(file.path or "", "recovered", attempt=number) for number in itertools.count())
     kept = state.new(Kind.FILE, next(name for name in tried if name not in taken))
@@ -72,28 +90,25 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
         local = state.bytes.open(file.ino, file.draft)
         if local is None or not local.size:
             state.end_draft(file)
-            return []
+            return
         kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
         written = local.path.stat().st_mtime_ns
     except (OSError, FsError) as error:
         write_back.warnings.append(f"{told}: {error}")
-        return write_back.warnings[-1:]
+        return
     times = {"atime_ns": written, "mtime_ns": written, "ctime_ns": time.time_ns()}
     values = {"mode": file.mode, "uid": file.uid, "gid": file.gid, "stays": file.stays, **times}
     closed = {"generation": local.generation, "size": local.size, "boot": BOOT}
     state.end_draft(file, edit(kept, **closed, **values))
     write_back.warnings.append(f"{told}: what was written is kept as {kept.path}")
-    return _take_up(write_back, kept)
+    _take_up(write_back, kept)
 
 
-def _take_up(write_back: WriteBack, file: File) -> list[str]:
-    """Show a File, and queue it unless a Change that sends it was begun; returns what was found, a line or none."""
-    if file.path is not None and not _show(write_back.state, file):
-        return [f"{file.path}: its local bytes are not whole, it is dropped"]
-    if not file.unsent or (file.change is not None and file.change.begun):
-        return []
-    write_back.queue.save(file, 0.0)
-    return [f"{file.path}: not sent"]
+def _take_up(write_back: WriteBack, file: File) -> None:
+    """Show a File, and queue it unless a Change that sends it was begun."""
+    shown = file.path is None or _show(write_back.state, file)
+    if shown and file.unsent and not (file.change is not None and file.change.begun):
+        write_back.queue.save(file, 0.0)
 
 
 def _restore(write_back: WriteBack, change: Change) -> None:
@@ -159,19 +174,12 @@ def _show(state: State, file: File) -> bool:
     if file.generation:
         # A file that stays here may have been written to since it was closed.
         sealed = not file.stays or file.boot != ""
-        local = state.bytes.open(file.ino, file.generation, sealed=sealed)
-        if local is None or not (file.stays or local.size == file.size):
-            log.warning("%s: its local bytes are not whole", file.path)
-            if file.change is not None:
-                # A save that was begun goes on if the server has the bytes, else it is undone.
-                file.change.file = None
+        file.local = state.bytes.open(file.ino, file.generation, sealed=sealed)
+        if file.local is None or not (file.stays or file.local.size == file.size):
+            log.warning("%s: its local bytes are not whole, it is dropped", file.path)
+            _let_go(file)
             state.drop(file)
             return False
-        if file.stays or file.boot in ("", BOOT):
-            file.local = local
-        else:
-            # Nobody knows whether they are whole: an open of the server's item must not get them.
-            state.apply(file, item_id="")
     elif file.stays and file.kind is Kind.FILE and not file.link:
         state.drop(file)
         return False

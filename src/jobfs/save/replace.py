@@ -55,7 +55,6 @@ from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -115,7 +114,6 @@ class Replace:
             return
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
-            change.unsure = True  # an earlier request may have gone unanswered
             self._cleanup.undo(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
@@ -147,8 +145,8 @@ class Replace:
         staged = self._upload.find(change) if change.tid else None
         look: Future[Look] | None = None
         if staged is None:
-            trusted = self._ensure_bytes(change)
-            if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
+            self._ensure_bytes(change)
+            if self._upload.may_be_direct(change) and self._create_directly(change):
                 return
             self._attempt(change)
             if change.base.id:
@@ -182,34 +180,12 @@ class Replace:
         if not change.base.id:
             self._upload.count_new(change.target)
 
-    def _ensure_bytes(self, change: Change) -> bool:
-        """True if the bytes to be sent are known to be those that were closed; False after a loss of power.
-
-        Raises FsError(EIO) if they are not whole: then the change is undone.
-        """
+    def _ensure_bytes(self, change: Change) -> None:
+        """Raises FsError(EIO) if the bytes to be sent are not whole: then the change is undone."""
         if not self._upload.has_bytes(change):
             told = f"the local bytes of {change.target} are not whole"
             self._cleanup.undo(change, told, errno.EIO)
             raise FsError(errno.EIO, told)
-        if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):
-            return True
-        self._rename_suspect(change, change.file)
-        return False
-
-    def _rename_suspect(self, change: Change, file: File) -> None:
-        """Power was lost before these bytes were known to be on the disk: they get a name of their own, never the target's."""
-        target, number = change.target, 0
-        while self._client.find(path := names.beside(target, "recovered", attempt=number)):
-            number += 1
-        with self._going_on(change):
-            file.local = self._state.bytes.open(file.ino, file.generation)
-            moved = edit(change, target=path, base=Base())
-            self._state.write(
-                edit(file, path=path, base=Base(), item_id="", boot=BOOT),
-                *([moved] if change.recorded else []),
-            )
-            self._state.apply(change, target=path, base=Base())
-        log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
     def _attempt(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""

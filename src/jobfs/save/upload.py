@@ -83,11 +83,11 @@ class Upload:
 
     # -- straight at the target
 
-    def may_be_direct(self, change: Change, trusted: bool) -> bool:
-        """True if this change is to be created at its target; `trusted`: its bytes are those that were closed."""
+    def may_be_direct(self, change: Change) -> bool:
+        """True if this change is to be created at its target."""
         if change.direct:
             return True
-        if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
+        if change.base.id or change.staged_id or change.verb is not Verb.PUT:
             return False
         return self._context.server.facts.rejects.get(Kind.FILE, False)
 

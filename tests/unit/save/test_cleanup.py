@@ -80,12 +80,9 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
     assert world.client.items == {}
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_a_failed_cleanup_is_tried_again_later_and_holds_up_no_other(
-    world: World, cleanup: Cleanup, number: int
-) -> None:
+def test_a_failed_cleanup_is_tried_again_later(world: World, cleanup: Cleanup) -> None:
     """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each failure that is told."""
-    change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
+    change = placed(world, set_aside(world, "a", OLD))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
         cleanup.finish(change)
@@ -254,25 +251,39 @@ def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
 
 
 def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
-    """save/protocol.md R10."""
-    change = undone(world, change_of(world, set_aside(world, "1", OLD), stage=Stage.CANCELLED))
-    assert change.stage is Stage.CANCELLED
-    assert change.asides == []
+    """save/protocol.md R10: its file was unlinked, and is not told that it was refused."""
+    file = world.state.new(Kind.FILE, "file")
+    world.state.write(edit(file, generation=5))
+    change = change_of(world, set_aside(world, "1", OLD), file=file, generation=5)
+    world.state.cancel(change)
+    assert (undone(world, change).stage, file.refused) == (Stage.DONE, "")
     assert world.client.paths == {"1": "file"}
 
 
 @pytest.mark.parametrize(
     ("verb", "place"), [(Verb.PUT, "file"), (Verb.PUT, "taken from there"), (Verb.MOVE, "file")]
 )
-def test_a_save_that_was_placed_after_all_is_not_undone(world: World, verb: Verb, place: str) -> None:
+def test_nothing_is_deleted_where_a_refused_save_was_placed_after_all(
+    world: World, verb: Verb, place: str
+) -> None:
     """save/protocol.md R6: under any other name it is promoted."""
-    change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft")
-    world.client.put("new", place)
-    before = dict(world.client.paths)
-    with pytest.raises(UnavailableError):
-        undone(world, change)
-    assert world.client.paths == before
-    assert (change.stage, len(world.state.journal.load(Change))) == (Stage.STAGED, 1)
+    change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft", sha256=sha(NEW))
+    world.client.put("new", place, NEW)
+    undone(world, change)
+    assert world.client.paths["new"] == place
+    assert world.client.paths["1"].startswith("file.conflict-" if place == "file" else "file")
+    assert change.stage is Stage.DONE
+
+
+def test_an_undo_that_can_not_go_on_is_gone_on_with_later(world: World) -> None:
+    """save/protocol.md, The steps, undo: until it succeeds."""
+    world.client.before["update"] = [away]
+    change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))
+    assert (change.stage, [row.stage for row in world.state.journal.load(Change)]) == (
+        Stage.CANCELLED, [Stage.CANCELLED],
+    )  # fmt: skip
+    world.clean_up()
+    assert (world.client.paths, world.state.changes) == ({"1": "file"}, {})
 
 
 def away() -> None:

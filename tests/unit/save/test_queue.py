@@ -559,7 +559,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
-    monkeypatch.setattr(module, "_HIDDEN", 4)
+    monkeypatch.setattr(module, "_HIDING", 2)
     runner.clean.clear()
     asides = [
         Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
@@ -584,7 +584,7 @@ def test_an_item_that_the_server_does_not_delete_stops_no_save(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
-    monkeypatch.setattr(module, "_HIDDEN", 2)
+    monkeypatch.setattr(module, "_HIDING", 1)
     kept = put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
     queue.add(kept, 0.0)
@@ -598,7 +598,7 @@ def test_an_unlink_waits_for_no_room(
     queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
-    monkeypatch.setattr(module, "_HIDDEN", 0)
+    monkeypatch.setattr(module, "_HIDING", 0)
     for number in range(2):
         work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
         if number:

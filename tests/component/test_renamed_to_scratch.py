@@ -173,16 +173,17 @@ def test_a_file_renamed_to_the_old_name_replaces_the_item(
     assert (work.read("file"), work.read("file~")) == (content, OLD)
 
 
-def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
+def test_a_rename_to_the_old_name_that_is_refused_keeps_the_item(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None
 ) -> None:
+    """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
     work = start()
     back_up(work)
     server.faults.rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "other", "file")
     server.faults.clear()
-    assert tree(work) == {"file~": OLD, "other": OTHER}
-    settled(work, {"other": OTHER})
+    assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
+    settled(work, {"file": OLD, "other": OTHER})
 
 
 @pytest.mark.parametrize("name", ["file", "third"])

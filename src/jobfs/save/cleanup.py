@@ -216,7 +216,9 @@ class Cleanup:
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning("%s: what stood at this name, or was found hidden, is kept as %s", target, answer.path)
+            log.warning(
+                "%s: what stood at this name, or was found hidden, is kept as %s", target, answer.path
+            )
             return True
         return False
 

@@ -73,8 +73,6 @@ class Queue:
         self._health = context.client.health
         self._stop = threading.Event()
 
-    # -- life
-
     def start(self) -> None:
         """Begin to run Changes that are due."""
         self._thread.start()
@@ -86,8 +84,6 @@ class Queue:
         if self._thread.is_alive():
             self._thread.join()
         self._pool.shutdown()
-
-    # -- what is to run
 
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
         """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
@@ -127,13 +123,6 @@ class Queue:
         heap = self._new if _needs_room(change) else self._begun
         heapq.heappush(heap, (due, change.seq, change))
 
-    def _stands(self, entry: tuple[float, int, Change]) -> bool:
-        """False for an entry that was overtaken: the Change has a newer one, runs, or has ended."""
-        due, seq, change = entry
-        return due == change.due and not change.running and seq in self._state.changes
-
-    # -- the threads
-
     def _dispatch(self) -> None:
         while (change := self._take()) is not None:
             try:
@@ -165,18 +154,14 @@ class Queue:
                     self._busy += 1
                     self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
-                self._lock.wait(self._until_next(now) + 0.001)
+                # A moment if one that is due was held back, or the server is to be asked whether it is back.
+                due = min((heap[0][0] - now for heap in (self._begun, self._new) if heap), default=WHILE_OPEN)
+                self._lock.wait(_LOOK if self._health.out or due <= 0 else due + 0.001)
         return None
 
-    def _until_next(self, now: float) -> float:
-        """Seconds until a Change may be due; a moment if one that is due was held back, or the server is to be asked again."""
-        due = min((heap[0][0] - now for heap in (self._begun, self._new) if heap), default=WHILE_OPEN)
-        return _LOOK if self._health.out or due <= 0 else due
-
     def _take_up(self, now: float) -> None:
-        """Make Changes due that waited for an ended one, or have only cleanup left."""
+        """Queue the Changes that waited for one that has ended, or have only cleanup left."""
         for change in set(self._state.awake):
-            # It may have been chosen before it was due, only to wait for another: its entry is gone, so it gets a new one.
             if change.over or change.due > 0.0:
                 self._push(change, now if change.over else max(now, change.due))
         self._state.awake.clear()
@@ -194,10 +179,9 @@ class Queue:
     def _first(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
         """The first Change that is due `until` then (monotonic seconds) and may run."""
         while heap and heap[0][0] <= until:
-            entry = heapq.heappop(heap)
-            change = entry[2]
-            if not self._stands(entry):
-                continue
+            due, seq, change = heapq.heappop(heap)
+            if due != change.due or change.running or seq not in self._state.changes:
+                continue  # overtaken: it has a newer entry, runs, or has ended
             if change.settled:
                 return change
             if self._state.before(change) is not None:
@@ -217,8 +201,6 @@ class Queue:
         change.begun = True
         change.deadline, change.due = until, time.monotonic()
         self._out[change.seq] = change
-
-    # -- one run
 
     def _attempt(self, change: Change) -> None:
         """Run a claimed Change as far as it goes now, and set when it runs again. Raises the error of the run."""
@@ -257,20 +239,16 @@ class Queue:
     # -- for callers that wait
 
     def commit(self, change: Change) -> None:
-        """Return when the server has the outcome, or the Change was cancelled; runs it here if no other thread does.
+        """Return when the server has the outcome, or the Change was cancelled.
 
         Raises the server's refusal, or UnavailableError when the time of this thread's call is up (then it is tried again later).
         """
         self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """Run a Change here, after those that have to come first, until it is over or the time of this thread's call is up.
-
-        Raises the error that ended it.
-        """
+        """Run a Change here, after those that have to come first, until it is over. Raises the error that ended it."""
         with contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout):
             if not over(change):
-                # Nor does it wait for a run that asks whether the server is back.
                 self._context.client.reach(change.target)
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
@@ -345,11 +323,11 @@ class Queue:
 
 
 def _needs_room(change: Change) -> bool:
-    """True if a Change begins only if there is room for its hidden items: the removal of a file has none."""
+    """True if a Change begins only if there is room for its hidden items: a removal has none."""
     return not change.begun and change.verb is not Verb.REMOVE
 
 
 def _hides(change: Change) -> bool:
     """True if a Change has hidden items on the server, or may have."""
-    # Else nothing would be saved while directories are removed, nor ever again on a server that refuses deletes.
+    # Removed directories do not count, nor what a server refuses to delete: else nothing would be saved any more.
     return change.verb is not Verb.REMOVE and not isinstance(change.error, REFUSALS) and not change.direct

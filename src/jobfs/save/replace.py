@@ -153,9 +153,7 @@ class Replace:
                 look = self._context.beside.submit(deadline.carried(self._look_ahead), change)
             staged = self._create(change)
         change.item = staged
-        # A loss of power may have taken local bytes that the server has whole: then their hash is not known.
-        digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
-        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
+        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=self._upload.digest(change))
         if look is not None:
             # Where other work is before it, the look has not begun: `_place` looks then.
             self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
@@ -182,7 +180,7 @@ class Replace:
 
     def _ensure_bytes(self, change: Change) -> None:
         """Raises FsError(EIO) if the bytes to be sent are not whole: then the change is undone."""
-        if not self._upload.has_bytes(change):
+        if change.verb is Verb.PUT and self._upload.whole(change) is None:
             told = f"the local bytes of {change.target} are not whole"
             self._cleanup.undo(change, told, errno.EIO)
             raise FsError(errno.EIO, told)

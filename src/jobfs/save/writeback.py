@@ -193,11 +193,9 @@ class WriteBack:
         """
         if file.stays:
             return
-        if self.namespace.unreachable and self._take_back(file):
-            self.queue.save(file)
         try:
             while (change := file.change) is not None and change.going:
-                self.queue.commit(change)
+                self.queue.commit(change)  # raises at once while the server is out of reach
         except UnavailableError:
             if not self._take_back(file):
                 raise
@@ -278,12 +276,10 @@ class WriteBack:
         if victim.file is not None:
             self.state.unname(victim.file)
 
-    def spared(self, victim: Victim, path: str) -> None:
-        """The name was not taken after all: the victim is there as before."""
-        file, pending = victim.file, victim.pending
+    def spared(self, victim: Victim) -> None:
+        """The name was not taken after all: the victim's bytes are sent as before. A removal that was to come stays void."""
+        file = victim.file
         if file is None:
-            if pending is not None and pending.over:
-                self.queue.add(self._removal(path, pending.base, pending.item), SCRATCH_DELAY)
             return
         if file.written and not file.writing:
             self.state.unclosed.add(file)  # its close could not be recorded
@@ -337,7 +333,7 @@ class WriteBack:
         except JobfsError:
             # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
             self.replace.give_up(change)
-            self.spared(victim, target)
+            self.spared(victim)
             self.queue.wake()
             self.namespace.touch(item.path)
             self.namespace.touch(target)
@@ -405,10 +401,10 @@ class WriteBack:
         found = []
         for file in self.state.left(path or "").files:
             change = file.change
-            if not file.refused and (change is None or not change.attempts):
-                continue
             if file.refused:
                 self.state.write(edit(file, refused="", refused_errno=0))
+            elif change is None or not change.attempts:
+                continue
             if change is not None and change.begun:
                 self.queue.add(change, 0.0)
             else:
@@ -422,15 +418,17 @@ class WriteBack:
         The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has
         the file open, or it is just being sent.
         """
-        found = self.state.left(path).files
+        # The entries of a directory go before it.
+        found = sorted(
+            self.state.left(path).files,
+            key=lambda file: (file.unmade, -(file.path or "").count("/")),
+        )
         if not found:
             raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
         for file in found:
-            _check_closed(file)
-        # The entries of a directory go before it.
-        found.sort(key=lambda file: (file.unmade, -(file.path or "").count("/")))
-        targets = [(file, file.path or "") for file in found]
-        return [(target, self._give_up(file, target)) for file, target in targets]
+            if file.handles:
+                raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
+        return [(file.path or "", self._give_up(file, file.path or "")) for file in found]
 
     def _give_up(self, file: File, target: str) -> str:
         """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
@@ -438,7 +436,6 @@ class WriteBack:
         with state.reservations.held(target):
             if not (file.unsent or file in state.unclosed):
                 raise FsError(errno.ENOENT, f"{target} was just sent")
-            _check_closed(file)
             local, change = file.local, file.change
             with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
                 local = local or state.bytes.open(file.ino, file.generation)
@@ -449,11 +446,6 @@ class WriteBack:
                 state.unname(file)
             self.namespace.touch(target)
         return kept
-
-
-def _check_closed(file: File) -> None:
-    if file.handles:
-        raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
 
 
 def _let_go_of(copy: Local | None) -> None:

@@ -1,7 +1,6 @@
 """Cleanup: looks at asides, takes back cancelled Changes, and shows hidden items that no record explains (R4, R7, R10).
 
-The conflict check decides over an item that was set aside: if a save was based on it, it is deleted, else kept beside the target
-(R1). Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
+Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
 """
 
 from __future__ import annotations
@@ -13,13 +12,7 @@ import time
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import (
-    REFUSALS,
-    AnswerLostError,
-    ApiError,
-    NotFoundError,
-    PathExistsError,
-)
+from jobfs.errors import REFUSALS, AnswerLostError, ApiError, NotFoundError, PathExistsError
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.context import Context, sha256_of, with_bytes
@@ -49,10 +42,7 @@ class Cleanup:
         self._list_at = 0.0
 
     def finish(self, change: Change) -> float:
-        """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (monotonic seconds).
-
-        Raises ApiError, FsError to be called again soon.
-        """
+        """Take a Change that is over to its end; returns 0.0, or when to come back (monotonic s). Raises ApiError, FsError."""
         if change.verb is Verb.REMOVE and not self._listed_since(change.since):
             return time.monotonic() + _AGAIN
         # `placed` is on the disk before local bytes go and before the first delete (R3).
@@ -75,14 +65,8 @@ class Cleanup:
         later = min(aside.unsure_until for aside in change.asides)
         return max(later, time.monotonic() + _AGAIN)
 
-    # -- the conflict check
-
     def decide(self, aside: Aside, change: Change) -> bool:
-        """Delete what a change has set aside, keep it, or give it back. Raises ApiError to come back later.
-
-        True when nothing is left to do, False to come back at `aside.unsure_until`. The caller has synced `placed` (or
-        `cancelled`) before the first delete (R3).
-        """
+        """Delete what a change has set aside, keep it, or give it back; False to come back later, as ApiError. For `finish`."""
         if aside.unsure_until > time.monotonic():
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
@@ -109,10 +93,7 @@ class Cleanup:
         return self.keep(aside, item, change.target, back=change.gives_back)
 
     def _digest(self, aside: Aside, change: Change) -> str:
-        """The hash of an item's bytes if they are those of the base, or those that the change sends (R1); else "".
-
-        Raises ApiError.
-        """
+        """The hash of an item's bytes if they are the base's, or those that the change sends (R1); else "". Raises ApiError."""
         base, known = change.base, {change.base.sha256, change.sha256} - {""}
         if not known or base.resized(aside) or base.proves(aside):
             return ""
@@ -120,7 +101,7 @@ class Cleanup:
         return digest if digest in known else ""
 
     def _delete(self, aside: Aside, item: Item) -> bool:
-        """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
+        """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
         try:
             self._remove(item)
         except AnswerLostError:
@@ -132,8 +113,6 @@ class Cleanup:
         with contextlib.suppress(NotFoundError):
             self._client.delete(item.id, once=True)
         forget(self._context, item)
-
-    # -- a directory that was taken out of the job's reach (R12)
 
     def _listed_since(self, moment: float) -> bool:
         """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
@@ -152,8 +131,8 @@ class Cleanup:
         """Delete a removed directory that a later listing shows empty; else give it back its name."""
         known = self._context.namespace.known(item.id)
         if known is None or not aside.moved:
-            # It was forgotten together with a directory above it; or an answer was lost, and the job may have reached it until
-            # now. Another listing has to tell.
+            # It was forgotten together with a directory above it; or the job may have reached it until now, since an answer
+            # was lost. Another listing has to tell.
             aside.seen(item)
             change.since = time.monotonic()
             return False
@@ -172,10 +151,7 @@ class Cleanup:
         return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
 
     def _leaves(self, item: Item) -> bool:
-        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone.
-
-        The server is asked for an item that no record explains: since it was found here, it may be gone, and its record with it.
-        """
+        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone."""
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None:
             return False
@@ -183,21 +159,16 @@ class Cleanup:
         if parts.mount == self._context.mount and (left or explained(self._context, item)):
             return True
         try:
-            self._client.get(item.id)
+            self._client.get(item.id)  # since it was listed, it may be gone, and its record with it
         except NotFoundError:
             forget(self._context, item)
             return True
         return False
 
-    # -- what is kept
-
     def keep(
         self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free.
-
-        True when done, False to come back later. Raises ApiError.
-        """
+        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
         # Its directory may have been renamed meanwhile.
         where = names.join(names.parent(item.path), names.basename(target))
         beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
@@ -216,13 +187,9 @@ class Cleanup:
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning(
-                "%s: what stood at this name, or was found hidden, is kept as %s", target, answer.path
-            )
+            log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True
         return False
-
-    # -- refused
 
     def undo(self, change: Change, reason: str, code: int) -> None:
         """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
@@ -239,8 +206,6 @@ class Cleanup:
                 self._state.write(edit(file, refused=reason, refused_errno=code))
         with contextlib.suppress(ApiError):
             self.finish(change)
-
-    # -- cancelled
 
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
@@ -262,18 +227,16 @@ class Cleanup:
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
     def _staged(self, change: Change) -> list[Item]:
-        """The item that it staged, if there is one: at its hidden name; or placed unseen, and not written to by the job since."""
+        """The item that it staged: at its hidden name; or placed unseen, and not written to by the job since."""
         if not change.staged_id:
             return self._client.find(change.hidden(self._context.mount)) if change.tid else []
-        try:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(change.staged_id)
-        except NotFoundError:
-            return []
-        # A directory may hold what the job put there.
-        if change.is_staged(item) or (
-            change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
-        ):
-            return [item]
+            # A directory may hold what the job put there.
+            if change.is_staged(item) or (
+                change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
+            ):
+                return [item]
         return []
 
     # -- hidden items that no record explains (R4)
@@ -289,9 +252,9 @@ class Cleanup:
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
-        """Look at a hidden item again and give it a name; returns a sentence on that, "" if nothing was to do. Raises ApiError.
+        """Look at a hidden item again and give it a name, `anyway`: even if a record explains it. Raises ApiError.
 
-        `anyway`: even if a record explains it (for the items of a mount that is gone for good).
+        Returns a sentence on that, "" if nothing was to do.
         """
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None or (not anyway and explained(self._context, item)):
@@ -315,12 +278,8 @@ class Cleanup:
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
-        only_remembered = (
-            f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change)
-        )
-        gone = [file for file in only_remembered if known(file.item_id) is None]
-        if gone:
-            self._state.drop(*gone)
+        remembered = (f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change))
+        self._state.drop(*(file for file in remembered if known(file.item_id) is None))
 
 
 def explained(context: Context, item: Item) -> bool:

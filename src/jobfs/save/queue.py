@@ -1,11 +1,8 @@
 """When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
-Changes of one target run one after another (`State.before`), and none runs while its name is reserved. All others run in
-parallel, on at most as many threads as there are connections; what was begun or has to be cleaned up goes before what is new.
-Where many wait, the first begin before they are due: a program that copies many files does not wait for the delay besides.
-
-At most 32 saves, of two hidden items each, stand in the workspace: with so many no Change begins, and fsync waits too. A save
-that waits for R7 counts as any other. Nothing begins while the server wants to be left alone (api/health.py).
+Changes of one target run one after another (`State.before`), none while its name is reserved, all others in parallel. What was
+begun or has to be cleaned up goes before what is new. At most 32 saves, of two hidden items each, stand in the workspace: with
+so many no Change begins, and fsync waits too. Nothing begins while the server wants to be left alone (api/health.py).
 """
 
 from __future__ import annotations
@@ -88,8 +85,7 @@ class Queue:
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
         """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
 
-        Without a `delay` the mount's counts; while a program can still write to the file, `WHILE_OPEN`. A Change that is due
-        earlier stays so: a file that is closed again and again is sent all the same.
+        Without a `delay` the mount's counts; while a program can write to the file, `WHILE_OPEN`. What is due earlier stays so.
         """
         with self._lock:
             if file.refused or file.path is None or not file.unsent:
@@ -236,8 +232,6 @@ class Queue:
                 self.save(file)
             self._lock.notify_all()
 
-    # -- for callers that wait
-
     def commit(self, change: Change) -> None:
         """Return when the server has the outcome, or the Change was cancelled.
 
@@ -267,10 +261,7 @@ class Queue:
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
-        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over.
-
-        A run for which this call waits has the call's place, and its progress counts as the call's.
-        """
+        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over."""
         until = deadline.current()
         assert until is not None
         with self._lock:
@@ -280,6 +271,7 @@ class Queue:
                 if not (runs or held or (_needs_room(first) and not self._has_room())):
                     self._claim(first, until)
                     return first
+                # A run for which this call waits has the call's place, and its progress counts as the call's.
                 with runs.joined(until) if runs else contextlib.nullcontext():
                     deadline.wait(self._lock, f"{change.target} is being saved")
         return None

@@ -2,8 +2,6 @@
 
 Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. A Change that was
 STAGING or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), one that was PLACED or CANCELLED in cleanup.py (`finish`).
-There, `expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
-local bytes. Bytes that were written to a file and never closed get a name of their own.
 """
 
 from __future__ import annotations
@@ -66,10 +64,7 @@ def _let_go(file: File) -> None:
 
 
 def _doubt(write_back: WriteBack, file: File) -> None:
-    """Power was lost before closed bytes were known to be on the disk: they get a name of their own, never this one.
-
-    Raises FsError(EIO).
-    """
+    """Power was lost before closed bytes were known to be on the disk: they get another name. Raises FsError(EIO)."""
     if file.change is not None:
         write_back.state.apply(file.change, generation=0)
         _let_go(file)
@@ -78,9 +73,9 @@ def _doubt(write_back: WriteBack, file: File) -> None:
 
 
 def _bring_back(write_back: WriteBack, file: File, why: str) -> None:
-    """Bytes that prove nothing become another File beside theirs: they may be half of a rewrite, or not on the disk.
+    """Bytes that may be half of a rewrite become another File beside theirs. Raises FsError(EIO).
 
-    The File itself is as it was closed, or as the server has it; a new one is gone. Raises FsError(EIO).
+    The File itself is as it was closed, or as the server has it; a new one is gone.
     """
     state, told = write_back.state, f"{file.path} {why}"
     taken = {other.path for other in state.files()}
@@ -116,20 +111,22 @@ def _restore(write_back: WriteBack, change: Change) -> None:
     state, file = write_back.state, change.file
     # Any request of it may have gone unanswered (R7): it looks at the server first.
     change.begun = change.unsure = True
+    write_back.context.unanswered(change.staged_id)
     for aside in change.asides:
-        aside.unsure_until = write_back.context.may_come_until()
-    for item_id in filter(None, (change.staged_id, *(aside.id for aside in change.asides))):
-        write_back.context.unanswered(item_id)
+        aside.unsure_until = write_back.context.unanswered(aside.id)
     state.apply(change)
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         _clean_up(state, change)
-    elif change.verb is Verb.REMOVE:
-        _remove(write_back, change)
+    elif change.verb is Verb.REMOVE and change.asides:
+        # A directory: cleanup looks at it only when no unanswered request on it can be carried out any more.
+        state.write(edit(change, stage=Stage.PLACED))
     elif change.verb is Verb.MKDIR and file is None:
         # No caller was told that the directory is there.
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
-        if change.verb is Verb.MOVE and file is not None:
+        if change.verb is Verb.REMOVE:
+            state.apply(change, shows={change.target: None})
+        elif change.verb is Verb.MOVE and file is not None:
             # A rename over unsent bytes; no caller was told that it is done. It replaces these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
@@ -141,32 +138,12 @@ def _clean_up(state: State, change: Change) -> None:
     change.since = time.monotonic()
     state.awake.append(change)
     if change.generation and (file is None or file.generation != change.generation):
-        # Nobody needs these bytes any more; the last mount ended before it removed them.
         state.bytes.retire(change.ino, change.generation)
     if change.unfinished and change.verb is Verb.PUT:
         # Unlinked: not shown again until it is off the server.
         state.apply(change, shows={change.target: None})
     if file is not None and file.change is change:
         file.change = None
-
-
-def _remove(write_back: WriteBack, change: Change) -> None:
-    """Go on with a removal: of a directory, a file that was open, or one that has a scratch name now. It is not shown again."""
-    state = write_back.state
-    if change.asides:
-        # A directory: cleanup looks at it only when no unanswered request on it can be carried out any more.
-        state.write(edit(change, stage=Stage.PLACED))
-        return
-    if not change.base.id:
-        state.end(change)
-        return
-    if change.file is not None:
-        # No handle is left of it.
-        state.drop(change.file)
-        change.file.path = change.file.change = None
-        change.file = None
-    state.apply(change, shows={change.target: None})
-    write_back.queue.add(change, 0.0)
 
 
 def _show(state: State, file: File) -> bool:

@@ -92,8 +92,7 @@ class Rename:
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them.
 
-        After a kill in between, the next mount asks the server for the outcome (`find_renamed`). Raises ApiError, FsError(EXDEV)
-        on a server that moves a directory without what is in it: `mv` copies then.
+        Raises ApiError, FsError(EXDEV) on a server that moves a directory without what is in it: `mv` copies then.
         """
         old = item.path
         inside = [other for other in self._namespace.subtree(old) if other.path != old][:_ASKED]
@@ -121,10 +120,7 @@ class Rename:
         return not inside or self._context.server.facts.moves_carry is not False
 
     def remove_directory(self, item: Item) -> None:
-        """Remove a directory that is seen empty (R12): it is moved out of the job's reach, later looked at again and deleted.
-
-        Raises FsError(ENOTEMPTY), ApiError.
-        """
+        """Move a directory that is seen empty out of the job's reach (R12). Raises FsError(ENOTEMPTY), ApiError."""
         namespace, state = self._namespace, self._state
         if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
             raise FsError(errno.ENOTEMPTY)
@@ -231,10 +227,7 @@ class Rename:
 
 
 def repath(state: State, change: Change) -> None:
-    """Give every File and Change below a renamed directory its new path, in the journal write that ends the rename.
-
-    Raises FsError(EIO).
-    """
+    """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
     old, new = change.source, change.target
 
     def moved(path: str) -> str:

@@ -16,7 +16,7 @@ from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change
-from jobfs.state.localbytes import Local, failure
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
@@ -53,11 +53,9 @@ class Upload:
 
     def find(self, change: Change) -> Item | None:
         """The item at the change's hidden name, if it is there, of its kind and with the right size. Raises ApiError."""
-        directory = change.verb is Verb.MKDIR
-        for item in self._client.find(change.hidden(self._context.mount)):
-            if item.is_dir is directory and (directory or item.size in (None, change.size)):
-                return item
-        return None
+        directory, hidden = change.verb is Verb.MKDIR, change.hidden(self._context.mount)
+        found = (item for item in self._client.find(hidden) if item.is_dir is directory)
+        return next((item for item in found if directory or item.size in (None, change.size)), None)
 
     def whole(self, change: Change) -> Local | None:
         """The bytes that a `put` sends, None if they are not whole on this machine."""
@@ -80,12 +78,10 @@ class Upload:
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
-        for item in self._client.find(change.target) if change.sha256 else []:
-            if not item.is_dir and item.size in (None, change.size):
-                found = with_bytes(self._client, item, change.sha256)
-                if found is not None:
-                    return found
-        return None
+        there = self._client.find(change.target) if change.sha256 else []
+        alike = (item for item in there if not item.is_dir and item.size in (None, change.size))
+        found = (with_bytes(self._client, item, change.sha256) for item in alike)
+        return next((item for item in found if item is not None), None)
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises ApiError."""
@@ -103,16 +99,14 @@ class Upload:
             self._context.beside.submit(self.ask, path)
 
     def ask(self, target: str) -> None:
-        """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
-
-        Their transaction is a tombstone: what is left of them is deleted when a listing shows it (R4).
-        """
+        """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError, OSError."""
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
         # This Change explains the hidden items while the server is asked: the answer depends on them.
         with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
+                # A tombstone: what is left of them is deleted when a listing shows it (R4).
                 self._state.write(used=tid, new=True)
                 # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
                 self._state.sync()
@@ -126,9 +120,6 @@ class Upload:
             except AnswerLostError:
                 self._context.look_again = self._context.may_come_until()
                 raise
-            except OSError as error:
-                told = f"can't write in {self._probe.parent}: {error.strerror}"
-                raise FsError(failure(error), told) from error
             finally:
                 self._state.end(change)
 
@@ -137,13 +128,13 @@ def _wanted(change: Change) -> Permission | None:
     return change.file.wish if change.file is not None else None
 
 
-def taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
-    """Lifecycle and permission to take over from the replaced item, None where they are equal; a move keeps its permission."""
-    item, was = change.item, change.replaced()
-    assert item is not None
+def taken_over(change: Change, item: Item) -> tuple[Lifecycle | None, Permission | None]:
+    """Lifecycle and permission that `item` takes over from what it replaces, None where they are equal."""
+    was = change.replaced()
     lifecycle = was.lifecycle if was else item.lifecycle
     permission = _wanted(change) or (was.permission if was else item.permission)
     return (
         lifecycle if lifecycle != item.lifecycle else None,
+        # A move keeps its permission.
         permission if permission != item.permission and change.verb is not Verb.MOVE else None,
     )

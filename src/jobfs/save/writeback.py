@@ -31,12 +31,8 @@ from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds that closed bytes may wait for their disk sync (vfs/semantics.md 4).
-_SYNC_EVERY = 0.5
-#: Seconds between looks at what the last listing has brought.
-_TIDY_EVERY = 1.0
-#: Seconds between returns of free memory.
-_GIVE_BACK_EVERY = 15.0
+#: Seconds between disk syncs, between looks at what the last listing has brought, and between returns of free memory.
+_SYNC_EVERY, _TIDY_EVERY, _GIVE_BACK_EVERY = 0.5, 1.0, 15.0
 #: Seconds until a file that was renamed to a scratch name leaves the server.
 SCRATCH_DELAY = 3.0
 #: Seconds without a listing after which one is made, if something may be left to be deleted.
@@ -94,8 +90,6 @@ class WriteBack:
             threading.Thread(target=self._tidy_loop, name="jobfs-tidy", daemon=True),
         ]
 
-    # -- life
-
     def start(self) -> None:
         """Begin background work; `recovery.restore` has been called before."""
         self.queue.start()
@@ -103,7 +97,7 @@ class WriteBack:
             thread.start()
 
     def stop(self) -> None:
-        """End background work; what is not on the server stays in the journal."""
+        """End background work, if it was begun; what is not on the server stays in the journal."""
         self._stopping.set()
         self.queue.stop()
         for thread in self._threads:
@@ -123,7 +117,6 @@ class WriteBack:
                     self.state.sync()
                 if self.state.journal.spare.restore():
                     for file in list(self.state.unclosed):
-                        # Its close could not be recorded.
                         self.seal(file)
                         self.queue.save(file)
             except FsError as error:
@@ -143,7 +136,6 @@ class WriteBack:
                     listed = now
                     self.cleanup.expose_orphans()
                     self.cleanup.forget_vanished()
-                    # Items that their requests have left are gone: the listing has shown them.
                     self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
                     seen = number
                 elif now > (again if listed < again else listed + _LIST_EVERY):
@@ -187,35 +179,28 @@ class WriteBack:
                     return  # it is placed; bytes closed since are for another call
 
     def bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; a save that can't be waited for is begun anew.
-
-        Raises ApiError, FsError.
-        """
+        """Return when no save of this File is half done; one that can't be waited for is begun anew. Raises ApiError, FsError."""
         if file.stays:
             return
+        if self.namespace.unreachable and self._take_back(file):
+            self.queue.save(file)
         try:
             while (change := file.change) is not None and change.going:
-                self.queue.commit(change)  # raises at once while the server is out of reach
+                self.queue.commit(change)
         except UnavailableError:
             if not self._take_back(file):
                 raise
             self.queue.save(file)
 
     def _take_back(self, file: File) -> bool:
-        """Stop a save that was begun, which is taken back later: in an outage nobody waits for it.
-
-        False if there is no such save, or if it may have set aside what it replaces.
-        """
+        """Stop a save that was begun, to be taken back later; False if there is none, or it may have set something aside."""
         with file.lock, self.state.lock:
             change = file.change
             if change is None or not change.begun or change.settled or change.asides:
                 return False
-            # The next save replaces what this one was to replace.
-            self.state.cancel(change, ino=0, base=Base())
+            self.state.cancel(change, ino=0, base=Base())  # what it was to replace stays
         self.queue.wake()
         return True
-
-    # -- names
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory on the server; None if the server can't be asked. Raises FsError(EEXIST), ApiError."""
@@ -232,8 +217,8 @@ class WriteBack:
     def cancel(self, file: File) -> bool:
         """Stop the save of a File that is unlinked (R10). Raises FsError.
 
-        False if the save may have come to the server: it is recorded as cancelled before this returns, and its name is hidden
-        until it is taken back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
+        False if the save may have come to the server: it is recorded as cancelled, and its name is hidden until it is taken
+        back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change
@@ -262,28 +247,18 @@ class WriteBack:
         """What loses this name if something else takes it; `node` is what is shown there, at rest. Raises nothing."""
         if isinstance(node, Item):
             return Victim(self.context.base_of(node), node)
-        if isinstance(node, File):
+        if node is not None:
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
         return Victim(pending.base, pending.item, None, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
         """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""
-        if over is not None:
-            self.state.unname(over)
+        for file in (over, victim.file):
+            if file is not None:
+                self.state.unname(file)
         if victim.pending is not None:
             self.state.end(victim.pending)
-        if victim.file is not None:
-            self.state.unname(victim.file)
-
-    def spared(self, victim: Victim) -> None:
-        """The name was not taken after all: the victim's bytes are sent as before. A removal that was to come stays void."""
-        file = victim.file
-        if file is None:
-            return
-        if file.written and not file.writing:
-            self.state.unclosed.add(file)  # its close could not be recorded
-        self.queue.save(file)
 
     def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:
         """A File that only this machine has gets the name of what it replaces, in one step (vfs/semantics.md 4, rename).
@@ -307,17 +282,13 @@ class WriteBack:
             self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
-        # This File is sent when the unsent bytes that it replaces were due.
         ended = victim.file.change if victim.file is not None else None
         due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
         self.replaced(victim, over)
-        self.queue.save(file, by=due)
+        self.queue.save(file, by=due)  # when the unsent bytes that it replaces were due
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
-        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back.
-
-        The victim goes on being shown until the move is done.
-        """
+        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back."""
         state, file = self.state, victim.file
         with state.lock:
             for ended in (victim.pending, file.change if file is not None else None):
@@ -333,7 +304,10 @@ class WriteBack:
         except JobfsError:
             # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
             self.replace.give_up(change)
-            self.spared(victim)
+            if file is not None:
+                if file.written and not file.writing:
+                    state.unclosed.add(file)  # its close could not be recorded
+                self.queue.save(file)
             self.queue.wake()
             self.namespace.touch(item.path)
             self.namespace.touch(target)
@@ -351,10 +325,10 @@ class WriteBack:
         over: File | None,
         source: Path | None = None,
     ) -> None:
-        """Rename a file to a scratch name: from now on it is of this machine only. `source`: where an item's bytes are.
+        """Rename a file to a scratch name: it is of this machine only, and its item leaves the server in a few seconds.
 
-        Its item leaves the server in a few seconds, unless something takes the old name before. `over`: the file of this
-        machine that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `source`: where an item's bytes are; `over`: the file of this machine that had the scratch name. Raises
+        FsError(ENOSPC, EIO); then nothing was changed.
         """
         state, item = self.state, node if isinstance(node, Item) else None
         base = self.context.base_of(item)
@@ -415,14 +389,10 @@ class WriteBack:
     def discard(self, path: str) -> list[tuple[str, str]]:
         """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
 
-        The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has
-        the file open, or it is just being sent.
+        Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if it is open in a program, or just being sent.
         """
         # The entries of a directory go before it.
-        found = sorted(
-            self.state.left(path).files,
-            key=lambda file: (file.unmade, -(file.path or "").count("/")),
-        )
+        found = sorted(self.state.left(path).files, key=lambda file: file.path or "", reverse=True)
         if not found:
             raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
         for file in found:

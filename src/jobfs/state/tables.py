@@ -19,7 +19,7 @@ The life of a Change; every arrow is one journal write::
     STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
     STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
     PLACED     nothing is left but to look at what was set aside (save/cleanup.py); a save that set nothing aside: DONE at once
-    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back; what it set aside: as PLACED
+    CANCELLED  its file was unlinked meanwhile, or it has failed: what was begun is taken back; then as PLACED, or asides go back
     DONE       nothing is left: the row is gone, its transaction id stays as a tombstone
     A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
     the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become

@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.serverside import visible
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError
 from jobfs.state.journal import Journal
 from jobfs.state.records import Record
 
@@ -182,10 +182,6 @@ def comes_to(work: Workspace, right: Callable[[dict[str, bytes | str]], bool], w
     eventually(looked, lambda: f"{where}: {shown(work)}")
 
 
-def one_of(path: str, contents: set[bytes | str]) -> Callable[[dict[str, bytes | str]], bool]:
-    return lambda now: now.get(path) in contents
-
-
 #: Options of such a mount.
 LOCAL_NAMES: dict[str, Any] = {"write_back_delay": 60.0, "local_symlinks": True}
 
@@ -231,32 +227,6 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
         if not struck:
             assert not failed
             break
-
-
-@pytest.mark.parametrize("name", [name for name in LOCAL if " over " in name])
-def test_a_rename_over_a_local_name_killed_at_any_boundary_leaves_one_of_both(
-    server: Server, tmp_path: Path, name: str
-) -> None:
-    """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    old_or_new: set[bytes | str] = set()
-    for at in count(0):
-        boundaries = Boundaries(at)
-        with with_local_names(server, tmp_path / f"{at}", name, boundaries) as work:
-            before = shown(work)
-            boundaries.arm()
-            with suppress(Death, JobfsError):
-                LOCAL[name][1](work)
-            if not at:
-                boundaries.disarm()
-                (target,) = [
-                    path for path, content in shown(work).items() if before.get(path, content) != content
-                ]
-                old_or_new = {before[target], shown(work)[target]}
-        if at:
-            with taken_up(work, **LOCAL_NAMES) as again:
-                comes_to(again, one_of(target, old_or_new), f"killed at {at}: {boundaries.last}")
-            if not boundaries.struck:
-                break
 
 
 # -- what has been acknowledged
@@ -310,27 +280,3 @@ def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
     assert disk.free()
     eventually(lambda: visible(server) == {"file": USERS})
     assert work.vfs.flush_all(None, 5, None) == []
-
-
-@pytest.mark.parametrize("refused", [False, True], ids=["full", "full and refused"])
-def test_a_rename_that_failed_is_not_done_afterwards(
-    server: Server, mortal: Callable[..., Mortal], refused: bool
-) -> None:
-    """vfs/semantics.md 4: a program that then writes in place makes no conflict; the next mount does not rename either."""
-    server.store.seed({"file": b"content", "other": b"new"}, age=60)
-    work = mortal()
-    if refused:
-        server.faults.rate("error", 1.0, on="update", status=403)
-    else:
-        disk = Disk(work.state.journal, 1)
-    assert errno_from(work.vfs.rename, "other", "file") == (errno.EACCES if refused else errno.ENOSPC)
-    assert refused or disk.free()
-    server.faults.clear()
-    assert (work.read("file"), work.read("other")) == (b"content", b"new")
-    work.write("file", b"written in place", fsync=True)
-    work.settle()
-    wanted = {"file": b"written in place", "other": b"new"}
-    assert visible(server) == wanted
-    work.kill()
-    with taken_up(work, **LOCAL_NAMES) as again:
-        again.settle(wanted)

@@ -224,34 +224,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
     assert visible(server) == {name: content for name, content in expected.items() if name != "file~"}
 
 
-def test_a_scratch_file_at_the_old_name_uncovers_nothing(
-    server: Server, start: Callable[..., Workspace], waits: None
-) -> None:
-    """vfs/semantics.md 4.17: an item of a scratch name is an ordinary file, until it gets another scratch name."""
-    server.store.seed({"file~": OLD}, age=60)
-    work = start()
-    work.vfs.rename("file~", "older~")
-    work.write("file~", NEW)
-    work.vfs.unlink("file~")
-    assert work.names() == ["older~"]
-    settled(work)
-    assert tree(work) == {"older~": OLD}
-    assert visible(server) == {}
-
-
 # -- the directory, and the job
-
-
-def test_the_scratch_file_is_renamed_with_its_directory(
-    server: Server, start: Callable[..., Workspace], waits: None
-) -> None:
-    """vfs/semantics.md 4.28: a directory is renamed with everything under it; the job loses the file before."""
-    server.store.seed({"dir/file": OLD, "dir/more": NEW}, age=60)
-    work = start()
-    work.vfs.rename("dir/file", "dir/file~")
-    work.vfs.rename("dir", "moved")
-    assert work.read("moved/file~") == OLD
-    assert visible(server) == {"moved": None, "moved/more": NEW}
 
 
 @pytest.mark.parametrize("then", ["it goes", "another is saved"])
@@ -347,22 +320,3 @@ def test_a_scratch_file_is_on_the_server_or_the_disk_after_a_loss_of_power(
     again = mortal()
     again.settle({"other": OTHER} | ({} if begun else {"file": OLD}))
     assert OLD in tree(again).values()
-
-
-def test_an_unsent_file_renamed_to_scratch_is_safe_while_it_is_written_to(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """vfs/semantics.md 4: what was closed survives the death of the process, also while it is changed further."""
-    work = mortal(write_back_delay=60)
-    work.write("new.txt", b"closed")
-    work.vfs.rename("new.txt", "new.txt~")
-    eventually(work.at_rest, work.unrest)
-    work.state.sync()
-    fh = work.vfs.open("new.txt~", os.O_RDWR).fh
-    work.vfs.write(fh, b" and more", 6)
-    work.kill()
-    again = mortal()
-    found = untimed({name: again.read(name) for name in again.names()})
-    assert found == {"new.txt~": b"closed", "new.recovered.txt~": b"closed and more"}
-    again.settle()
-    assert server.log.changes() == [], "it is of this machine as well"

@@ -30,28 +30,6 @@ def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
     return act
 
 
-def carried_out(server: Server) -> bool:
-    """True once every late request has been."""
-    return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
-
-
-def test_bytes_that_the_job_writes_after_a_late_promote_are_shown(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
-    server.store.seed({"dir": None})
-
-    def late() -> None:
-        eventually(lambda: carried_out(server))
-        server.store.write(TARGET, JOBS)
-
-    work = mortal(At("before update", 2, late), request_lifetime=0.5)
-    server.faults.next("late", on="update", delay=0.2)
-    work.work(lambda: work.write(TARGET, USERS, fsync=True))
-    assert server.store.read(TARGET) == JOBS
-    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
-
-
 @pytest.mark.parametrize("over", ["save", "rename"])
 @pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
 @pytest.mark.parametrize("first", ["saved", "moved"])
@@ -158,23 +136,6 @@ def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
         work.settle()
     assert server.store.read(path) == JOBS
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
-
-
-def test_an_unlink_spares_bytes_that_the_job_wrote_after_an_unanswered_promote(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
-    server.store.seed({TARGET: OLD}, age=60)
-
-    def act() -> None:
-        server.store.write(TARGET, JOBS)
-        work.vfs.unlink(TARGET)
-
-    work = mortal(At("failed update", 1, act))
-    server.faults.next("drop_after", on="update", skip=1)
-    work.work(lambda: work.write(TARGET, USERS))
-    work.settle()
-    assert contents(server) == [JOBS]
 
 
 def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(

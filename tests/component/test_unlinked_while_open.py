@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, settled
@@ -302,38 +300,7 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
     assert again.names("dir") == ["inner"]
 
 
-def test_a_file_renamed_over_another_has_its_name_after_a_loss_of_power(
-    server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
-    state = SyncedState(work)
-    work.write("scratch~", MINE)
-    work.vfs.open("file", os.O_RDWR)
-    server.faults.rate("unavailable", 1.0, on="create")
-    work.vfs.rename("scratch~", "file")
-    work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
-    work.state.sync()
-    work.kill()
-    server.faults.clear()
-    state.lose_power("gone")
-    reboot(monkeypatch, tmp_path)
-    again = mortal(write_back_delay=0.0)
-    wanted = {**ALL, "file": MINE, "other": OTHER}
-    eventually(lambda: visible(server) == wanted, lambda: f"{visible(server)}, {hidden(server)}")
-    assert again.read("file") == MINE
-
-
 # -- links of this machine
-
-
-def test_a_refused_rename_over_a_link_leaves_the_link_there(server: Server, work: Mortal) -> None:
-    work.vfs.symlink("link", "file", CALLER)
-    server.faults.rate("error", 1.0, on="update", status=403)
-    assert errno_from(work.vfs.rename, "file", "link")
-    assert work.names() == ["dir", "file", "link", "other"]
-    server.faults.clear()
-    work.vfs.rename("file", "link")
-    assert work.read("link") == OLD
 
 
 def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(

@@ -59,21 +59,6 @@ def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3, Open files are pinned: whatever others have found of the same version since."""
-    server.set(sizes="omitted")
-    server.store.seed({"file": FIRST})
-    work = start()
-    with work.opening("file", os.O_RDONLY) as fh:
-        assert work.vfs.read(fh, 100, 0) == FIRST
-        item = work.vfs.handle(fh).item
-        assert item is not None
-        work.vfs._content.learn(item, len(FIRST + SECOND))
-        assert work.vfs.fgetattr(fh).size == len(FIRST)
-
-
 def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")

@@ -61,25 +61,6 @@ def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup:
     assert [aside.id for aside in found.asides] == ["w"]
 
 
-@pytest.mark.parametrize("hours", [-1, 1], ids=["back", "on"])
-def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request(
-    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
-    """save/protocol.md R7."""
-    real, began = time.time, time.monotonic()
-    change = placed(world, set_aside(world, "o", OLD, unsure_until=world.context.unanswered("o")))
-    world.state.write(used="a transaction")
-    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
-    assert cleanup.finish(change) <= time.monotonic() + world.context.lifetime
-    assert set(world.client.items) == {"o"}
-    world.state.journal.prune(began)
-    assert world.state.journal.tombstone("a transaction")
-    # As if that time had passed.
-    monkeypatch.setattr(time, "monotonic", lambda: began + 2 * world.context.lifetime)
-    assert cleanup.finish(change) == 0.0
-    assert world.client.items == {}
-
-
 def test_a_failed_cleanup_is_tried_again_later(world: World, cleanup: Cleanup) -> None:
     """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each failure that is told."""
     change = placed(world, set_aside(world, "a", OLD))
@@ -120,19 +101,6 @@ def test_a_single_listing_serves_all_directories_that_were_removed(
 
 
 # -- what no record explains (R4)
-
-
-def test_a_hidden_item_that_a_record_explains_or_of_another_mount_is_left_alone(
-    world: World, cleanup: Cleanup
-) -> None:
-    world.client.put("other", hidden("x", mount="f" * 12), b"content")
-    world.client.put("own", hidden("y"), b"content")
-    world.state.change(Verb.PUT, "y", asides=[Aside("own", hidden("y"))])
-    before = dict(world.client.paths)
-    cleanup.expose_orphans()
-    assert world.client.paths == before
-    assert cleanup.expose(world.client.items["own"], anyway=True).startswith("y: ")
-    assert world.client.paths["own"] == "y"
 
 
 @pytest.mark.parametrize(

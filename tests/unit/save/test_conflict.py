@@ -197,12 +197,6 @@ def test_a_conflict_rename_with_a_lost_answer_looks_where_the_item_is(
 # -- what is not checked
 
 
-def test_a_move_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
-    checked.client.lose, checked.client.carried_out = 1, False
-    assert not checked.settle(of=GIVEN_UP)
-    assert checked.aside.unsure_until > time.monotonic() + 20
-
-
 def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:
     """save/protocol.md R12: hidden items of this mount that an open record is about to delete or name are no content."""
     checked = Checked(world, content=None)

@@ -19,7 +19,6 @@ from jobfs.api.health import Health
 from jobfs.errors import (
     REFUSALS,
     FsError,
-    HeldBackError,
     InvalidRequestError,
     OutOfTimeError,
     UnavailableError,
@@ -218,22 +217,6 @@ def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
-def test_a_change_chosen_early_that_had_to_wait_runs_when_it_is_due(
-    queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is unlinked while it is saved, and made anew, among many others."""
-    monkeypatch.setattr(module, "_CROWD", 1)
-    runner.clean.clear()
-    unlinked, newer, other = cancelled(state), put(), put("other")
-    queue.wake()
-    eventually(lambda: unlinked.running)
-    queue.add(newer, 0.3)
-    queue.add(other, 0.4)
-    eventually(lambda: newer not in [entry[2] for entry in queue._new])
-    runner.clean.set()
-    eventually(lambda: newer.settled)
-
-
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
 def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State, then: str
@@ -335,25 +318,6 @@ def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
 
-def test_the_backoff_grows_up_to_a_bound(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BACKOFF", 1000.0)
-    monkeypatch.setattr(module, "_MOST", 3000.0)
-    work = put()
-    runner.failures[work.seq] = [FsError(errno.EIO, "a bad moment")] * 10
-    pauses = []
-    for attempt in range(1, 5):
-        queue.add(work, 0.0)
-        eventually(lambda attempt=attempt: work.attempts == attempt and not work.running)  # type: ignore[misc]
-        pauses.append(work.due - time.monotonic())
-    assert "a bad moment" in str(work.error)
-    assert 400 < pauses[0] <= 1000
-    assert 900 < pauses[1] <= 2000
-    assert all(1400 < pause <= 3000 for pause in pauses[2:])
-    assert len(runner.ran) == 4, "not before its time"
-
-
 def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,20 +385,6 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runn
         queue.commit(away)
     assert not away.running
     assert away.attempts, "it is tried on"
-
-
-def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
-    queue: Queue, runner: Runner, put: Put, world: World
-) -> None:
-    """vfs/semantics.md 1.14: nor for a run that finds out whether the server is back."""
-    under_way, other = going(queue, runner, put()), put()
-    world.client.health.away = "refused"
-    for work in (under_way, other):
-        with pytest.raises(HeldBackError):
-            queue.commit(work)
-    world.client.health.away = None
-    runner.gate.set()
-    eventually(lambda: under_way.settled)
 
 
 def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(

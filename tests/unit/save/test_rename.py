@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -182,21 +181,6 @@ def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, 
     remove.remove_directory(world.client.put("d", "dir", None))
     assert told[0] == []
     assert told[-2][-1] == "forget d", "before the journal says that it was taken away"
-
-
-def test_cleanup_gets_a_change_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: the directory does not stay under its hidden name until the next mount."""
-    running: list[bool] = []
-
-    class Handed(deque[Change]):
-        def append(self, change: Change) -> None:
-            running.append(change.running)
-            super().append(change)
-
-    world.state.awake = Handed()
-    remove.remove_directory(world.client.put("d", "dir", None))
-    assert list(world.state.awake) == list(world.state.changes.values())
-    assert running == [False]
 
 
 def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:

@@ -13,13 +13,12 @@ import pytest
 from tests.support.boundaries import watch
 
 from jobfs import names
-from jobfs.api.deadline import within
-from jobfs.errors import FsError, UnavailableError
+from jobfs.errors import FsError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Aside, Base, Handle, Stage, Verb
+from jobfs.state.records import Aside, Base, Handle, Stage
 
 from .world import TID, World, hidden, sha
 
@@ -167,19 +166,6 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
 
 
-def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
-    """vfs/semantics.md 4, rename: a program whose rename failed before any request was sent has both files as they were."""
-    source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-    # As many hidden items as there may be.
-    begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]
-    world.write_back.queue._out |= {change.seq: change for change in begun}
-    before = set(world.state.changes)
-    with within(0.1), pytest.raises(UnavailableError):
-        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
-    assert set(world.state.changes) == before
-    assert world.client.done == []
-
-
 # -- scratch names
 
 
@@ -229,20 +215,6 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
     assert world.write_back.retry(None) == ["b"]
     world.write_back.commit(files[1])
     assert world.client.contents[files[1].item_id] == NEW
-
-
-def test_a_discard_that_waits_for_the_lock_of_a_file_holds_up_no_other_call(world: World) -> None:
-    """tables.py, lock order: a File's lock, then the state's."""
-    file = refused(world)
-    with file.lock:
-        giving_up = threading.Thread(target=world.write_back.discard, args=("file",))
-        giving_up.start()
-        giving_up.join(0.2)
-        assert giving_up.is_alive()
-        assert world.state.lock.acquire(timeout=5)
-        world.state.lock.release()
-    giving_up.join()
-    assert file.generation == 0
 
 
 @pytest.mark.parametrize("path", ["file", ""])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import within
 from jobfs.emulator import Server
 from jobfs.nodes import Permission
 
@@ -64,40 +60,6 @@ def test_an_item_that_a_late_request_moves_back_is_kept_when_its_old_name_is_wri
     assert server.store.read(TARGET) == SECOND
     assert USERS in contents(server), "what was acknowledged under its new name is nowhere"
     assert [name for name in visible(server) if ".conflict-" in name]
-
-
-@pytest.mark.parametrize("shown", ["unsent", "saved"])
-@pytest.mark.parametrize("then", ["nothing", "overwritten", "added to"])
-def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
-    server: Server, mortal: Callable[..., Mortal], shown: str, then: str
-) -> None:
-    """vfs/semantics.md 4, rename: bytes acknowledged at the name meanwhile are kept, and so is the renamed file."""
-    server.store.seed({TARGET: OLD}, age=60)
-    work = mortal(timeout=3.0, write_back_delay=0.0)
-    work.write("dir/draft", USERS, fsync=True)
-    assert (work.read("dir/draft"), work.read(TARGET)) == (USERS, OLD)
-    kept = OLD
-    server.faults.rate("unavailable", 1.0, on="create")
-    if shown == "unsent":
-        kept = JOBS
-        work.write(TARGET, JOBS)
-    server.faults.rate("unavailable", 1.0, on="update")
-    with within(2.0):
-        assert errno_from(work.vfs.rename, "dir/draft", TARGET) in (errno.EIO, errno.ETIMEDOUT)
-    assert work.read(TARGET) == kept
-    if then == "overwritten":
-        work.write(TARGET, SECOND)
-        kept = SECOND
-    elif then == "added to":
-        fh = work.vfs.open(TARGET, os.O_WRONLY).fh
-        work.vfs.write(fh, SECOND, len(kept))
-        work.vfs.flush(fh)
-        work.vfs.release(fh)
-        kept += SECOND
-    server.faults.clear()
-    work.settle()
-    assert sorted(contents(server)) == sorted([USERS, kept])
-    assert work.read(TARGET) == server.store.read(TARGET) == kept
 
 
 @pytest.mark.parametrize(

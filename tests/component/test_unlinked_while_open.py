@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.serverside import hidden, untimed, visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, settled
+from tests.support.workspaces import settled
 
 from jobfs.emulator import Server
 
@@ -156,20 +156,6 @@ def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: M
     close(work, fh)
     settled(work, {**ALL, **({"file": MINE} if new else {}), "other": OTHER})
     assert work.vfs.status()["conflicts"] == []
-
-
-def test_no_older_version_is_back_after_a_kill_while_a_file_of_its_name_is_written(
-    server: Server, work: Mortal, mortal: Start
-) -> None:
-    """vfs/semantics.md 4.33: the file is back as it was closed, or not at all."""
-    work.write("file", MINE)
-    unlinked(work, "file")
-    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
-    work.vfs.write(fh, b"never closed", 0)
-    work.kill()
-    again = mortal()
-    settled(again)
-    assert untimed(visible(server)) == {**ALL, "other": OTHER, "file.recovered": b"never closed"}
 
 
 # -- renamed over
@@ -318,19 +304,3 @@ def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
     settled(work)
     assert server.store.read("log") == MINE
     close(work, fh)
-
-
-def test_the_bytes_of_an_unlinked_file_leave_this_machine_when_it_is_closed(
-    server: Server, work: Mortal
-) -> None:
-    """vfs/semantics.md 4: a file without a name, written through several descriptors that are closed in turn."""
-    fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
-    for content in (MINE, OTHER):
-        work.vfs.write(fh, content, 0)
-        work.vfs.flush(fh)
-        if content is MINE:
-            work.vfs.unlink("new")
-            settled(work)
-    close(work, fh)
-    settled(work)
-    eventually(lambda: not list(work.home.glob("state/*/*/bytes/*")))

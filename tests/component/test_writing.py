@@ -10,16 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.boundaries import At, Mortal, watch
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
-from tests.support.serverside import contents, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
-from jobfs.state import Change
-from jobfs.state.records import Handle
 
 
 def changes(server: Server) -> list[str]:
@@ -121,19 +119,6 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     settled(work)
     found = {item.lifecycle: server.store.content(item.id) for item in server.store.at("file")}
     assert found == {"application": b"default", "expertJob": b"of the user"}
-
-
-def test_a_covered_default_does_not_give_its_lifecycle_to_a_save(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
-    the save takes nothing over from it.
-    """
-    server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
-    server.store.seed({"file": "of the job"}, age=60)
-    work.write("file", b"of the user", fsync=True)
-    saved = server.store.item("file")
-    assert (saved.lifecycle, saved.permission) == ("expertJob", "readWrite")
-    settled(work)
-    assert contents(server) == [b"default", b"of the user"]
 
 
 def test_a_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
@@ -351,33 +336,6 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(
     assert work.read("file") == b"save 4"
 
 
-@pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_the_size_while_a_save_ends_is_that_of_the_saved_bytes(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
-) -> None:
-    """vfs/semantics.md 3: a program reads as far as the size that the kernel is told, of one version or the other."""
-    server.set(sizes=sizes, updated_resolution="seconds")
-    server.store.seed({"file": b"old"}, age=60)
-    work, told = start(write_back_delay=60), []
-    assert work.vfs.getattr("file").size == len(b"old")
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.write(fh, b"longer than it was", 0)
-    work.vfs.flush(fh)
-
-    def look(call: Callable[..., None]) -> Callable[..., None]:
-        def looked(*arguments: Any, **more: Any) -> None:
-            told.extend([work.vfs.fgetattr(fh).size, work.vfs.getattr("file").size])
-            call(*arguments, **more)
-
-        return looked
-
-    monkeypatch.setattr(Handle, "go_on", look(Handle.go_on))
-    monkeypatch.setattr(work.vfs._content, "adopt", look(work.vfs._content.adopt))
-    work.vfs.fsync(fh)
-    assert told == [len(b"longer than it was")] * 4
-    work.vfs.release(fh)
-
-
 # -- answers that are lost
 
 
@@ -396,23 +354,3 @@ def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
         assert visible(server) == {"file": b"the old content"}
     server.faults.clear()
     settled(work, {"file": b"new"})
-
-
-def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md, The steps, set aside: a server may refuse to move an item to the name that it has already."""
-    server.store.seed({"file": b"the old content"}, age=60)
-
-    def late() -> None:
-        (change,) = work.state.journal.load(Change)
-        (aside,) = change.asides
-        server.store.move("file", aside.path)
-        server.faults.next("error", on="update", status=400, reason="Path already exists")
-
-    work = mortal(At("before update", 2, late))
-    server.faults.next("drop", on="update")
-    work.work(lambda: work.write("file", b"new", fsync=True))
-    work.settle()
-    assert work.boundaries.struck
-    assert visible(server) == {"file": b"new"}

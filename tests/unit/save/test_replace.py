@@ -159,13 +159,6 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     assert contents(world) == {"dir/file.txt": NEW}
     assert [aside.unsure_until for aside in change.asides] == [0.0]
     assert world.content.adopted == [(file.item_id, NEW)]
-    assert steps(world) == [
-        "create staged",
-        "move aside",
-        "move aside",
-        "move dir/file.txt",
-        "move dir/file.txt",
-    ]
 
 
 def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
@@ -187,12 +180,6 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
     world.client.carried_out = carried_out
     world.write_back.commit(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
-
-
-def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
-    """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
-    world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
-    assert not world.write_back.context.server.facts.moves_keep_updated_at
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

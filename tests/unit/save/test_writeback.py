@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from jobfs.errors import FsError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import Local
 from jobfs.state.records import Aside, Base, Handle, Stage
 
 from .world import TID, World, hidden, sha
@@ -51,25 +49,6 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 
 
 # -- close
-
-
-def test_closed_bytes_are_known_to_be_on_the_disk_after_a_sync(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, Vocabulary, (S): bytes that a sync has covered are not doubted after a loss of power."""
-    seal, sync = world.state.bytes.seal, threading.Thread(target=world.state.sync)
-
-    def sealed(ino: int, local: Local) -> None:
-        seal(ino, local)
-        sync.start()
-        sync.join(0.2)
-
-    monkeypatch.setattr(world.state.bytes, "seal", sealed)
-    world.closed("file", NEW)
-    sync.join()
-    world.state.sync()
-    (found,) = world.state.journal.load(File)
-    assert found.boot == ""
 
 
 def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(

@@ -266,10 +266,10 @@ class Cleanup:
             return ""
         if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
             return ""
-        if parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction):
+        staged = parts.role is names.Role.STAGED
+        if staged and self._state.journal.tombstone(parts.transaction):
             self._remove(item)
             return ""
-        staged = parts.role is names.Role.STAGED
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
         if self.keep(Aside(item.id, item.path), item, target, label, back=not staged):
             return f"{target}: shown again, under this name or with .{label}- in it"

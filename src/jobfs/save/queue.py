@@ -130,10 +130,8 @@ class Queue:
         try:
             with deadline.bound_by(change.deadline):
                 self._attempt(change)
-        except REFUSALS:
-            pass
         except JobfsError as error:
-            log.info("%s: tried again later: %s", change.target, error)
+            log.info("%s: not done this time: %s", change.target, error)
         finally:
             with self._lock:
                 self._busy -= 1
@@ -233,10 +231,7 @@ class Queue:
             self._lock.notify_all()
 
     def commit(self, change: Change) -> None:
-        """Return when the server has the outcome, or the Change was cancelled.
-
-        Raises the server's refusal, or UnavailableError when the time of this thread's call is up (then it is tried again later).
-        """
+        """Return when a Change is over. Raises the server's refusal, or UnavailableError when this call's time is up."""
         self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:

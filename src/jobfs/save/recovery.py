@@ -107,9 +107,8 @@ def _take_up(write_back: WriteBack, file: File) -> None:
 
 
 def _restore(write_back: WriteBack, change: Change) -> None:
-    """Queue one Change, for the step that its stage names."""
+    """Queue one Change, for the step that its stage names; any request of it may have gone unanswered (R7)."""
     state, file = write_back.state, change.file
-    # Any request of it may have gone unanswered (R7): it looks at the server first.
     change.begun = change.unsure = True
     write_back.context.unanswered(change.staged_id)
     for aside in change.asides:
@@ -118,7 +117,7 @@ def _restore(write_back: WriteBack, change: Change) -> None:
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         _clean_up(state, change)
     elif change.verb is Verb.REMOVE and change.asides:
-        # A directory: cleanup looks at it only when no unanswered request on it can be carried out any more.
+        # A directory: cleanup looks at it once no unanswered request can be carried out any more.
         state.write(edit(change, stage=Stage.PLACED))
     elif change.verb is Verb.MKDIR and file is None:
         # No caller was told that the directory is there.

@@ -127,7 +127,9 @@ class Rename:
         with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
                 # At the top of the workspace if it holds hidden names: below one another they make too long a path.
-                near = names.basename(item.path) if self._has_hidden(item.path) else item.path
+                asides = (aside for other in [*state.changes.values()] for aside in other.asides)
+                deep = any(names.under(aside.path, item.path) for aside in asides)
+                near = names.basename(item.path) if deep else item.path
                 aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
                 self._take_away(change, item, aside)
             except BaseException:
@@ -135,10 +137,6 @@ class Rename:
                     state.end(change)
                 raise
         state.lose(item.id)
-
-    def _has_hidden(self, directory: str) -> bool:
-        asides = (aside for change in [*self._state.changes.values()] for aside in change.asides)
-        return any(names.under(aside.path, directory) for aside in asides)
 
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
         """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""

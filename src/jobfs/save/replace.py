@@ -20,8 +20,6 @@ and the item at the target if it is still the version that was seen. A save that
 `undo`).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
-After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
-one that is not recorded.
 """
 
 from __future__ import annotations

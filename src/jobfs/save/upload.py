@@ -22,8 +22,7 @@ from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
 
-#: New files count when they are closed and when they are sent: at the first count the server is asked how it behaves, and so many
-#: later it is asked again, if it could not be asked.
+#: New files count when they are closed and when they are sent: at the first count the server is asked, so many later again.
 _WORTH, _AGAIN = 4, 50
 
 

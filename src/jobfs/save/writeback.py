@@ -63,7 +63,7 @@ class WriteBack:
         settings: Settings,
         server: KnownServer,
     ) -> None:
-        """`directory`: the state directory of this mount, `mount`: its id. Raises UsageError if its journal can't be used."""
+        """`directory`: the state directory of the mount, `mount`: its id. Raises UsageError if its journal can't be used."""
         self.client = client
         self.namespace = namespace
         self.content = content
@@ -80,9 +80,8 @@ class WriteBack:
         self.rename = Rename(self.context, self.replace, self.cleanup)
         delay = settings.write_back_delay
         self.queue = Queue(self.context, self.replace, self.rename, self.cleanup, delay=delay)
-        #: What was taken up from the journal at the start, a line each.
+        #: What was taken up from the journal at the start, a line each, and what the user has to be told of it.
         self.taken_up: list[str] = []
-        #: What the user has to be told of what was taken up, a sentence each.
         self.warnings: list[str] = []
         self._stopping = threading.Event()
         self._threads = [
@@ -309,8 +308,6 @@ class WriteBack:
                     state.unclosed.add(file)  # its close could not be recorded
                 self.queue.save(file)
             self.queue.wake()
-            self.namespace.touch(item.path)
-            self.namespace.touch(target)
             raise
         assert change.item is not None
         self.replaced(victim)

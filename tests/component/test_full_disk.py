@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,18 +109,8 @@ def backup(work: Workspace) -> None:
     work.vfs.rename("file", "file~")
 
 
-def both_unsent(work: Workspace) -> None:
-    work.write("of-the-job~", b"edited")
-    unsent(work)
-
-
 def edited(work: Workspace) -> None:
     work.write("file", b"edited")
-
-
-def link(work: Workspace) -> None:
-    work.vfs.symlink("link", "where", CALLER)
-    unsent(work)
 
 
 def rename(old: str, new: str) -> Callable[[Workspace], object]:
@@ -136,7 +125,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "create": (nothing, lambda work: work.vfs.mknod("new~", 0o644, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
     "mkdir": (nothing, lambda work: work.mkdir("newdir~")),
-    "symlink": (nothing, lambda work: work.vfs.symlink(".#new", "where", CALLER)),
     "unlink": (nothing, lambda work: work.vfs.unlink("scratch~")),
     "unlink of a backup": (backup, lambda work: work.vfs.unlink("file~")),
     "rename": (nothing, rename("scratch~", "other~")),
@@ -152,8 +140,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "rename to the old name of a backup": (backup, rename("scratch~", "file")),
     "unsent to a scratch name": (unsent, rename("new", "new~")),
     "unsent over a scratch file": (unsent, rename("new", "scratch~")),
-    "unsent over an edited item of such a name": (both_unsent, rename("new", "of-the-job~")),
-    "unsent over a link": (link, rename("new", "link")),
 }
 
 
@@ -244,24 +230,6 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
     settled(work, {})
-
-
-def test_a_written_file_can_be_closed_on_a_disk_that_has_become_full(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4.41: a record of what has already happened takes from the spare room;
-    a create that has no room leaves nothing.
-    """
-    work = start()
-    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
-    work.vfs.write(fh, USERS, 0)
-    Disk(work.vfs._state.journal, 1)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    assert errno_from(work.vfs.create, "other", 0o644, os.O_WRONLY, CALLER) == errno.ENOSPC
-    assert work.names() == ["file"]
-    assert len(list(work.vfs._state.bytes.directory.iterdir())) == 1
-    settled(work, {"file": USERS})
 
 
 def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(

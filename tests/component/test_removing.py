@@ -53,20 +53,6 @@ def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     eventually(lambda: "kept" in work.names())
 
 
-def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R12: the directory is looked at again, then deleted or put back."""
-    server.store.seed({"dir": None}, age=60)
-    work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
-    assert work.names("dir") == []
-    server.faults.rate("drop_after", 1.0, on="update")
-    server.faults.rate("drop", 1.0, on="get")
-    assert errno_from(work.vfs.rmdir, "dir")
-    server.faults.clear()
-    eventually(lambda: not hidden(server), lambda: hidden(server))
-
-
 def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:

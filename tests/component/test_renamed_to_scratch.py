@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import contents, untimed, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
@@ -296,27 +294,3 @@ def test_a_scratch_file_survives_a_kill_before_a_new_file_of_its_old_name_is_clo
     again = mortal()
     again.settle()
     assert untimed(tree(again)) == expected
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_scratch_file_is_on_the_server_or_the_disk_after_a_loss_of_power(
-    server: Server,
-    mortal: Callable[..., Mortal],
-    seeded: None,
-    waits: None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    begun: bool,
-) -> None:
-    """save/protocol.md, Vocabulary, (S): its bytes are on the disk before it leaves the server."""
-    work = mortal()
-    state = SyncedState(work)
-    back_up(work)
-    if begun:
-        assert work.vfs.flush_all(None, 5, None) == []
-    work.kill()
-    state.lose_power("gone")
-    reboot(monkeypatch, tmp_path)
-    again = mortal()
-    again.settle({"other": OTHER} | ({} if begun else {"file": OLD}))
-    assert OLD in tree(again).values()

@@ -184,16 +184,6 @@ def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
     newest(left)
 
 
-def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None:
-    """save/protocol.md R6."""
-    left.with_bytes()
-    path = left.staged()
-    left.aside(moved=True)
-    left.server.store.move(path, "dir/renamed by the job")
-    left.taken_up()
-    assert left.server.store.read("dir/renamed by the job") == NEW
-
-
 def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
     """save/protocol.md, The steps, undo: only when the new content is gone for good."""
     left.staged(there=False)

@@ -95,20 +95,6 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     mount.vfs.release(fh)
 
 
-def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
-    fh = work.opened("dir/file.txt")
-    work.vfs.write(fh, NEW, 0)
-    server.faults.next("error", on="update", skip=1, times=100_000, status=404, reason="Not found")
-    with within(3.0):
-        assert errno_from(work.vfs.fsync, fh) != 0
-    work.vfs.release(fh)
-    assert len(hidden(server)) <= 64
-    server.faults.clear()
-    work.settle()
-    assert visible(server)["dir/file.txt"] == NEW
-
-
 def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:

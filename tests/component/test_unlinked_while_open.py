@@ -146,18 +146,6 @@ def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     assert work.names() == ["dir", *left]
 
 
-@pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
-def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: Mortal, new: bool) -> None:
-    """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
-    fh = unlinked(work, "file")
-    work.write("file", MINE)
-    if not new:
-        work.vfs.unlink("file")
-    close(work, fh)
-    settled(work, {**ALL, **({"file": MINE} if new else {}), "other": OTHER})
-    assert work.vfs.status()["conflicts"] == []
-
-
 # -- renamed over
 
 

@@ -67,24 +67,6 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
     assert visible(server) == {"file": b"19"}
 
 
-def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 4.2: all handles of one file share it; readers on this machine see writes at once."""
-    server.store.seed({"file": "as it was"}, age=60)
-    work = start(write_back_delay=30)
-    reader, writer = work.vfs.open("file", os.O_RDONLY).fh, work.vfs.open("file", os.O_RDWR).fh
-    try:
-        assert work.vfs.read(reader, 100, 0) == b"as it was"
-        work.vfs.write(writer, b"AS", 0)
-        assert work.vfs.read(reader, 100, 0) == b"AS it was"
-        work.vfs.ftruncate(writer, 2)
-        assert work.vfs.fgetattr(reader).size == 2
-        assert work.vfs.getattr("file").size == 2
-        assert work.read("file") == b"AS"
-    finally:
-        work.vfs.release(reader)
-        work.vfs.release(writer)
-
-
 def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
@@ -121,16 +103,6 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
-def test_a_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
-    server.faults.rate("hang", 1.0, on="create", path="*stuck*")
-    work.write("stuck", b"never answered")
-    work.write("free", b"free", fsync=True)
-    assert server.store.read("free") == b"free"
-    assert work.read("stuck") == b"never answered"
-    assert "stuck" in str(work.vfs.status()["unsent"])
-
-
 @pytest.mark.parametrize("status", [401, 413])
 def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Workspace, status: int) -> None:
     """vfs/semantics.md 4.11: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
@@ -143,24 +115,6 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
     assert "It does not please" in str(work.vfs.status()["failed"]) or status == 401
     work.remount()
     assert work.read("file") == b"refused"
-
-
-def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.28, 4.31: rename of a directory: one update at once, with everything under it re-keyed."""
-    server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
-    assert work.read("dir/sub/b") == b"b"
-    with work.opening("dir/a") as fh:
-        work.vfs.write(fh, b"A", 0)
-        server.log.clear()
-        work.vfs.rename("dir", "moved")
-        assert changes(server)[-1] == "update"
-        work.vfs.write(fh, b"BC", 1)
-    assert work.names("moved") == ["a", "sub"]
-    assert not work.exists("dir")
-    downloads = server.log.count("download")
-    assert work.read("moved/sub/b") == b"b"
-    assert server.log.count("download") == downloads, "the bytes are known already"
-    settled(work, {"moved": None, "moved/a": b"ABC", "moved/sub": None, "moved/sub/b": b"b"})
 
 
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
@@ -298,25 +252,6 @@ def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
         work.vfs.write(fh, b"and more", 21)
     settled(work)
     assert server.store.read("file") == b"from the first save, and more"
-
-
-def test_a_write_goes_on_with_the_bytes_that_another_program_wrote_meanwhile(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: all handles of one file share what is written."""
-    server.store.seed({"file": "one two"}, age=60)
-    work = start(write_back_delay=30)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    inode = work.vfs.handle(fh).file
-
-    def save() -> None:
-        work.write("file", b"ONE", fsync=True, flags=os.O_RDWR)
-
-    inode.lock = _FirstOf(inode.lock, save)  # type: ignore[assignment]
-    work.vfs.write(fh, b"TWO", 4)
-    work.vfs.release(fh)
-    settled(work)
-    assert server.store.read("file") == b"ONE TWO"
 
 
 def test_the_cache_does_not_grow_with_the_saves_of_one_file(

@@ -59,15 +59,16 @@ def restore(write_back: WriteBack) -> list[str]:
 
 def _let_go(file: File) -> None:
     """A save of these bytes that was begun goes on if the server has them, else it is undone."""
-    if file.change is not None:
-        file.change.file = file.change = None
+    change, file.change = file.change, None
+    if change is not None:
+        change.file = None
 
 
 def _doubt(write_back: WriteBack, file: File) -> None:
     """Power was lost before closed bytes were known to be on the disk: they get another name. Raises FsError(EIO)."""
     if file.change is not None:
         write_back.state.apply(file.change, generation=0)
-        _let_go(file)
+    _let_go(file)
     file.draft, file.generation, file.size, file.boot = file.generation, 0, 0, ""
     _bring_back(write_back, file, "was closed just before the power went")
 

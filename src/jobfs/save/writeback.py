@@ -392,25 +392,23 @@ class WriteBack:
         found = sorted(self.state.left(path).files, key=lambda file: file.path or "", reverse=True)
         if not found:
             raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
-        for file in found:
-            if file.handles:
-                raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
+        if opened := next((file.path for file in found if file.handles), None):
+            raise FsError(errno.EBUSY, f"{opened} is open in a program: close it first")
         return [(file.path or "", self._give_up(file, file.path or "")) for file in found]
 
     def _give_up(self, file: File, target: str) -> str:
         """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
-        state = self.state
-        with state.reservations.held(target):
-            if not (file.unsent or file in state.unclosed):
+        with self.state.reservations.held(target):
+            if not (file.unsent or file in self.state.unclosed):
                 raise FsError(errno.ENOENT, f"{target} was just sent")
             local, change = file.local, file.change
             with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
-                local = local or state.bytes.open(file.ino, file.generation)
-            kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
+                local = local or self.state.bytes.open(file.ino, file.generation)
+            kept = "" if local is None else str(self.state.bytes.throw_away(local, names.basename(target)))
             if change is not None and (change.running or (change.begun and not self._take_back(file))):
                 raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
-            with file.lock, state.lock:
-                state.unname(file)
+            with file.lock, self.state.lock:
+                self.state.unname(file)
             self.namespace.touch(target)
         return kept
 

@@ -103,12 +103,6 @@ def test_an_item_that_a_late_request_may_have_brought_here_is_kept(checked: Chec
     assert checked.kept
 
 
-def test_a_conflict_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
-    checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
-    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
-    assert checked.client.paths["a"].startswith("moved/file.conflict-")
-
-
 @pytest.mark.parametrize("content", [CONTENT, OTHER])
 def test_an_item_changed_while_its_bytes_are_read_is_read_again(checked: Checked, content: bytes) -> None:
     """save/protocol.md R1: to read bytes safely: download, then get. Never guess."""

@@ -295,15 +295,6 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
 # -- what fails
 
 
-def test_a_file_that_was_refused_or_is_on_the_server_is_not_saved(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 4: a file that was refused for good rests until somebody asks for it."""
-    refused, saved, nameless = (unsaved(state, name) for name in "abc")
-    state.apply(refused, refused="too large")
-    state.apply(saved, generation=0)
-    state.apply(nameless, path=None)
-    assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
-
-
 def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     runner.failures[work.seq] = [

@@ -45,13 +45,6 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
 
 
-def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rename) -> None:
-    world.client.lose, world.client.carried_out = 100, False
-    with pytest.raises(UnavailableError):
-        rename.update(world.client.put("a", "file"), path="new")
-    assert world.context.unsure_until("a") > 0
-
-
 def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
     world: World, rename: Rename
 ) -> None:
@@ -132,6 +125,15 @@ def test_open_handles_get_their_bytes_first(world: World, remove: Rename) -> Non
 
 def unlinked(world: World, base: Base) -> Change:
     return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
+
+
+def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: World, remove: Rename) -> None:
+    """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
+    item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
+    world.closed("file~", b"content")
+    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
+    remove.run(unlinked(world, Base.of(item)))
+    assert (unsynced, world.client.items) == ([False], {})
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])

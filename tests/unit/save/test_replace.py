@@ -13,7 +13,7 @@ from jobfs.errors import BadRequestError, FsError, UnavailableError
 from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Base, Stage
+from jobfs.state.records import Base
 
 from .world import World, sha
 
@@ -109,27 +109,6 @@ def test_an_old_find_is_asked_again_before_its_item_is_moved(
     world.client.before["find"] = [lambda: None, lambda: old(world, "elsewhere")]
     world.save("dir/file.txt", NEW, item)
     assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
-
-
-def test_a_save_gives_way_for_now_to_a_job_that_makes_the_file_again_and_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, The steps, promote: at most 8 rounds, with backoff."""
-    monkeypatch.setattr("jobfs.save.replace.time.sleep", lambda seconds: None)
-    file = world.closed("file", NEW)
-    numbers = iter(range(100))
-
-    def again() -> None:
-        if not world.client.find("file"):
-            world.client.put(f"j{next(numbers)}", "file", JOBS)
-        world.client.before["update"].append(again)
-
-    world.client.before["update"] = [again]
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    with pytest.raises(UnavailableError, match="is taken again and again"):
-        world.write_back.replace.run(change)
-    assert (change.stage, file.unsaved) == (Stage.STAGED, True)
 
 
 def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:

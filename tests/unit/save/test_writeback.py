@@ -51,21 +51,6 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
-    with monkeypatch.context() as patch:
-        full(world, patch, spent=True)
-        with pytest.raises(FsError):
-            world.closed("file", NEW)
-    (file,) = world.state.unclosed
-    assert world.state.left().files == [file], "until then its bytes are unsent"
-    world.state.unname(file)
-    world.write_back.seal(file)
-    assert world.state.journal.load(File) == []
-
-
 def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
     file = world.closed("file", NEW)
     seen: list[str] = []
@@ -146,20 +131,6 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
 
 # -- scratch names
-
-
-def test_a_rename_to_scratch_that_the_disk_has_no_room_for_has_not_happened(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    item = world.client.put("o", "file", OLD)
-    source = tmp_path / "cached"
-    source.write_bytes(OLD)
-    with monkeypatch.context() as patch:
-        full(world, patch)
-        with pytest.raises(FsError):
-            world.write_back.stay(item, "file", "file~", {}, None, source)
-    assert (world.state.at("file~"), world.state.hidden("file"), world.state.changes) == (None, False, {})
-    assert list(world.state.bytes.directory.iterdir()) == []
 
 
 def refused(world: World, path: str = "file") -> File:

@@ -23,7 +23,7 @@ from jobfs.errors import FsError
 from jobfs.state.journal import Journal
 from jobfs.state.records import Record
 
-OLD, USERS, SECOND = b"the old content", b"what the user wrote", b"what comes after"
+OLD, USERS = b"the old content", b"what the user wrote"
 
 Edit = tuple[Record, Mapping[str, Any]]
 

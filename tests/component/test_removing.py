@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
-OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
+OLD, JOBS = b"the old content", b"the job's other"
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])

@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.nodes import Permission
 
-OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another did."
+OLD, USERS = b"the old content", b"what a user wrote"
 #: As long as the user's: only its bytes tell that it is another.
 JOBS = b"what a job  wrote"
 TARGET = "dir/file.txt"

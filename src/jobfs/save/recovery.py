@@ -41,7 +41,7 @@ def restore(write_back: WriteBack) -> list[str]:
     for file in files:
         if file.path is not None and file.draft:
             _bring_back(write_back, file, "was written and never closed")
-        if file.generation and not file.stays and file.boot not in ("", BOOT):
+        if file.path and file.generation and not file.stays and file.boot not in ("", BOOT):
             _doubt(write_back, file)
         if not file.recorded:
             state.drop(file)  # it was never closed, or was unlinked

@@ -228,13 +228,22 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "place"), [(Verb.PUT, "file"), (Verb.PUT, "taken from there"), (Verb.MOVE, "file")]
+    ("verb", "place"),
+    [
+        (Verb.PUT, "file"),
+        (Verb.PUT, "there"),
+        (Verb.PUT, hidden("file", mount="f" * 12)),
+        (Verb.MOVE, "file"),
+    ],
+    ids=["T", "another name", "set aside by another mount", "moved"],
 )
 def test_nothing_is_deleted_where_a_refused_save_was_placed_after_all(
     world: World, verb: Verb, place: str
 ) -> None:
     """save/protocol.md R6: under any other name it is promoted."""
-    change = change_of(world, set_aside(world, "1", OLD), verb=verb, source="draft", sha256=sha(NEW))
+    change = change_of(
+        world, set_aside(world, "1", OLD), verb=verb, source="draft", sha256=sha(NEW), tid="e" * 16
+    )
     world.client.put("new", place, NEW)
     undone(world, change)
     assert world.client.paths["new"] == place

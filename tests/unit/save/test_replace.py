@@ -17,7 +17,7 @@ from jobfs.state.records import Base
 
 from .world import World, sha
 
-OLD, NEW, JOBS = b"old", b"new!", b"the job's"
+OLD, NEW = b"old", b"new!"
 
 
 @pytest.fixture(autouse=True)

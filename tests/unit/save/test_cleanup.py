@@ -200,13 +200,6 @@ def test_an_aside_that_the_job_took_away_is_left_alone(world: World) -> None:
     assert world.client.paths == {"1": "taken by the job"}
 
 
-def test_an_aside_that_was_never_moved_is_not_moved_back(world: World) -> None:
-    left = set_aside(world, "1", OLD, moved=False)
-    world.client.put("1", "file")
-    undone(world, change_of(world, left, stage=Stage.STAGING, staged_id=""))
-    assert world.client.done == []
-
-
 def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
     file = world.state.new(Kind.FILE, "file")
     world.state.write(edit(file, generation=6))

@@ -233,9 +233,7 @@ class Cleanup:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(change.staged_id)
             # A directory may hold what the job put there.
-            if change.is_staged(item) or (
-                change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
-            ):
+            if change.is_staged(item) or (change.sha256 and with_bytes(self._client, item, change.sha256)):
                 return [item]
         return []
 

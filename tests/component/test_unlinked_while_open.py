@@ -203,8 +203,9 @@ def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
 
 @SOURCES
 def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
-    server: Server, work: Mortal, source: Callable[[Mortal], str]
+    server: Server, mortal: Start, source: Callable[[Mortal], str]
 ) -> None:
+    work = mortal(ttl=60.0)
     path = source(work)
     fh = work.vfs.open("file", os.O_RDONLY).fh
     server.store.write("file", JOBS)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.serverside import visible
@@ -20,11 +19,11 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError
 from jobfs.state.journal import Journal
 from jobfs.state.records import Record
 
-OLD, USERS, SECOND = b"the old content", b"what the user wrote", b"what comes after"
+OLD, USERS = b"the old content", b"what the user wrote"
 
 Edit = tuple[Record, Mapping[str, Any]]
 
@@ -110,18 +109,8 @@ def backup(work: Workspace) -> None:
     work.vfs.rename("file", "file~")
 
 
-def both_unsent(work: Workspace) -> None:
-    work.write("of-the-job~", b"edited")
-    unsent(work)
-
-
 def edited(work: Workspace) -> None:
     work.write("file", b"edited")
-
-
-def link(work: Workspace) -> None:
-    work.vfs.symlink("link", "where", CALLER)
-    unsent(work)
 
 
 def rename(old: str, new: str) -> Callable[[Workspace], object]:
@@ -136,7 +125,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "create": (nothing, lambda work: work.vfs.create("new~", 0o644, os.O_WRONLY, CALLER)),
     "write": (nothing, lambda work: work.write("scratch~", b"changed")),
     "mkdir": (nothing, lambda work: work.mkdir("newdir~")),
-    "symlink": (nothing, lambda work: work.vfs.symlink(".#new", "where", CALLER)),
     "unlink": (nothing, lambda work: work.vfs.unlink("scratch~")),
     "unlink of a backup": (backup, lambda work: work.vfs.unlink("file~")),
     "rename": (nothing, rename("scratch~", "other~")),
@@ -151,8 +139,6 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
     "rename to the old name of a backup": (backup, rename("scratch~", "file")),
     "unsent to a scratch name": (unsent, rename("new", "new~")),
     "unsent over a scratch file": (unsent, rename("new", "scratch~")),
-    "unsent over an edited item of such a name": (both_unsent, rename("new", "of-the-job~")),
-    "unsent over a link": (link, rename("new", "link")),
 }
 
 
@@ -179,10 +165,6 @@ def comes_to(work: Workspace, right: Callable[[dict[str, bytes | str]], bool], w
             return False
 
     eventually(looked, lambda: f"{where}: {shown(work)}")
-
-
-def one_of(path: str, contents: set[bytes | str]) -> Callable[[dict[str, bytes | str]], bool]:
-    return lambda now: now.get(path) in contents
 
 
 #: Options of such a mount.
@@ -232,32 +214,6 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
             break
 
 
-@pytest.mark.parametrize("name", [name for name in LOCAL if " over " in name])
-def test_a_rename_over_a_local_name_killed_at_any_boundary_leaves_one_of_both(
-    server: Server, tmp_path: Path, name: str
-) -> None:
-    """vfs/semantics.md 4.19: the old file or the new one, whole."""
-    old_or_new: set[bytes | str] = set()
-    for at in count(0):
-        boundaries = Boundaries(at)
-        with with_local_names(server, tmp_path / f"{at}", name, boundaries) as work:
-            before = shown(work)
-            boundaries.arm()
-            with suppress(Death, JobfsError):
-                LOCAL[name][1](work)
-            if not at:
-                boundaries.disarm()
-                (target,) = [
-                    path for path, content in shown(work).items() if before.get(path, content) != content
-                ]
-                old_or_new = {before[target], shown(work)[target]}
-        if at:
-            with taken_up(work, **LOCAL_NAMES) as again:
-                comes_to(again, one_of(target, old_or_new), f"killed at {at}: {boundaries.last}")
-            if not boundaries.struck:
-                break
-
-
 # -- what has been acknowledged
 
 
@@ -273,24 +229,6 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
     settled(work, {})
-
-
-def test_a_written_file_can_be_closed_on_a_disk_that_has_become_full(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4.41: a record of what has already happened takes from the spare room;
-    a create that has no room leaves nothing.
-    """
-    work = start()
-    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
-    work.vfs.write(fh, USERS, 0)
-    Disk(work.vfs._state.journal, 1)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    assert errno_from(work.vfs.create, "other", 0o644, os.O_WRONLY, CALLER) == errno.ENOSPC
-    assert work.names() == ["file"]
-    assert len(list(work.vfs._state.bytes.directory.iterdir())) == 1
-    settled(work, {"file": USERS})
 
 
 def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
@@ -309,27 +247,3 @@ def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
     assert disk.free()
     eventually(lambda: visible(server) == {"file": USERS})
     assert work.vfs.flush_all(None, 5, None) == []
-
-
-@pytest.mark.parametrize("refused", [False, True], ids=["full", "full and refused"])
-def test_a_rename_that_failed_is_not_done_afterwards(
-    server: Server, mortal: Callable[..., Mortal], refused: bool
-) -> None:
-    """vfs/semantics.md 4: a program that then writes in place makes no conflict; the next mount does not rename either."""
-    server.store.seed({"file": b"content", "other": b"new"}, age=60)
-    work = mortal()
-    if refused:
-        server.faults.rate("error", 1.0, on="update", status=403)
-    else:
-        disk = Disk(work.state.journal, 1)
-    assert errno_from(work.vfs.rename, "other", "file") == (errno.EACCES if refused else errno.ENOSPC)
-    assert refused or disk.free()
-    server.faults.clear()
-    assert (work.read("file"), work.read("other")) == (b"content", b"new")
-    work.write("file", b"written in place", fsync=True)
-    work.settle()
-    wanted = {"file": b"written in place", "other": b"new"}
-    assert visible(server) == wanted
-    work.kill()
-    with taken_up(work, **LOCAL_NAMES) as again:
-        again.settle(wanted)

@@ -227,10 +227,9 @@ def stack(server: Hostile, home: Path, timeout: float) -> Iterator[Stack]:
     url = f"http://127.0.0.1:{server.server_address[1]}"
     with (
         closing(Client(url, JOB, fixed_key("key"), timeout=timeout, max_connections=4)) as client,
-        closing(Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, moment=0.0)) as namespace,
         closing(ContentStore(client, home / "cache", owner=home, limit=1 << 20, timeout=timeout)) as content,
     ):
-        yield client, namespace, content
+        yield client, Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None), content
 
 
 @pytest.fixture

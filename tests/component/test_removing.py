@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
-OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
+OLD, JOBS = b"the old content", b"the job's other"
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])
@@ -30,23 +30,6 @@ def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
     work.vfs.unlink("file")
     assert visible(server) == {"file": JOBS}
     assert work.read("file") == JOBS
-
-
-def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R10: unlink during a save is recorded before it returns."""
-    server.store.seed({"file": OLD}, age=60)
-    work = mortal(At("before find"), write_back_delay=30)
-    work.write("file", USERS)
-    work.work(lambda: work.vfs.unlink("file"))
-    work.end()
-    server.faults.next("slow", on="delete", delay=0.5)
-    work = mortal(Boundaries())
-    assert work.names() == []
-    work.settle()
-    assert work.names() == []
-    assert visible(server) == {}
 
 
 @pytest.mark.parametrize(
@@ -68,41 +51,6 @@ def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     work.settle()
     assert "kept" in visible(server)
     eventually(lambda: "kept" in work.names())
-
-
-@pytest.mark.parametrize("how", ["drained", "fsync"])
-def test_a_rename_to_the_name_of_an_unlinked_file_waits_until_that_file_is_gone(
-    server: Server, mortal: Callable[..., Mortal], how: str
-) -> None:
-    """vfs/semantics.md 4: the unlinked file does not come back as a conflict of the file that was made before."""
-    server.store.seed({"file": OLD}, age=60)
-    work = mortal(Boundaries(), write_back_delay=30)
-    assert work.read("file") == OLD
-    work.write("new", USERS)
-    work.write("file", JOBS)
-    server.faults.next("unavailable", on="delete")
-    work.vfs.unlink("file")
-    work.vfs.rename("new", "file")
-    if how == "fsync":
-        with work.opening("file") as fh:
-            work.vfs.fsync(fh)
-        assert server.store.read("file") == USERS
-    work.settle({"file": USERS})
-    assert work.names() == ["file"]
-
-
-def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R12: the directory is looked at again, then deleted or put back."""
-    server.store.seed({"dir": None}, age=60)
-    work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
-    assert work.names("dir") == []
-    server.faults.rate("drop_after", 1.0, on="update")
-    server.faults.rate("drop", 1.0, on="get")
-    assert errno_from(work.vfs.rmdir, "dir")
-    server.faults.clear()
-    eventually(lambda: not hidden(server), lambda: hidden(server))
 
 
 def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(

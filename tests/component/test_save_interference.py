@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.serverside import contents, doubled, hidden, visible
+from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import JobSide, Server, StoredItem
-from jobfs.errors import JobfsError
 
 OLD, USERS = b"the old content", b"what the user has written"
 #: As long as the old one: only its bytes tell that it is another.
@@ -195,25 +194,3 @@ def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
             break
     print(f"another mount saves at {at - 1} boundaries, both kept at {kept}")
     assert kept == at - 1
-
-
-@pytest.mark.parametrize("at", range(1, 9))
-def test_a_file_put_into_a_directory_that_is_removed_is_there_afterwards(
-    server: Server, tmp_path: Path, at: int
-) -> None:
-    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal."""
-    server.store.seed({"dir": None}, age=60)
-
-    def put() -> None:
-        with suppress(KeyError):
-            server.store.item("dir")
-            server.store.write("dir/file", JOBS)
-
-    boundaries = Boundaries(at, put, journal=False)
-    with started(server, tmp_path / "home", boundaries) as work:
-        with suppress(JobfsError):
-            work.work(lambda: work.vfs.rmdir("dir"))
-        work.settle()
-    there = boundaries.struck and JOBS in visible(server).values()
-    assert hidden(server) == []
-    assert there or not any(entry.target == "dir/file" for entry in server.log.entries())

@@ -168,29 +168,6 @@ def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) ->
     newest(left)
 
 
-@pytest.mark.parametrize("content", [None, NEW[:4]], ids=["gone", "cut"])
-@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
-def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | None, begun: bool) -> None:
-    """save/protocol.md, Recovery: it was never acknowledged."""
-    if content is not None:
-        left.with_bytes(content)
-    if begun:
-        left.begun()
-    else:
-        left.records = [left.file]
-    left.write()
-    left.records = []
-    work = Mortal(left.server, left.home, Boundaries())
-    work.start()
-    try:
-        assert work.read(TARGET) == OLD
-        work.settle()
-        assert (work.state.journal.load(Change), work.state.left().files) == ([], [])
-    finally:
-        work.stop()
-    assert visible(left.server) == {"dir": None, TARGET: OLD}
-
-
 # -- staged
 
 
@@ -205,16 +182,6 @@ def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
         left.change.asides[0].moved = False
         left.change.asides[0].updated_at = ""
     newest(left)
-
-
-def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None:
-    """save/protocol.md R6."""
-    left.with_bytes()
-    path = left.staged()
-    left.aside(moved=True)
-    left.server.store.move(path, "dir/renamed by the job")
-    left.taken_up()
-    assert left.server.store.read("dir/renamed by the job") == NEW
 
 
 def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
@@ -310,11 +277,3 @@ def test_the_removal_of_a_directory_is_looked_at_again(
     assert {path: c for path, c in tree.items() if path.startswith("box/")} == there
     if moved:
         assert ("box" in tree) is full
-
-
-def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left: Left) -> None:
-    """save/protocol.md R12: a removal that was begun and never carried out says nothing about the next removal."""
-    left.server.store.seed({"box": None}, age=60)
-    left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
-    left.aside("box", moved=False, removed=True)
-    assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}

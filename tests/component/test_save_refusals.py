@@ -5,19 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
-from jobfs.nodes import Item
 
 OLD, NEW = b"the old content", b"what the user has written"
 
@@ -98,20 +95,6 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     mount.vfs.release(fh)
 
 
-def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
-    fh = work.opened("dir/file.txt")
-    work.vfs.write(fh, NEW, 0)
-    server.faults.next("error", on="update", skip=1, times=100_000, status=404, reason="Not found")
-    with within(3.0):
-        assert errno_from(work.vfs.fsync, fh) != 0
-    work.vfs.release(fh)
-    assert len(hidden(server)) <= 64
-    server.faults.clear()
-    work.settle()
-    assert visible(server)["dir/file.txt"] == NEW
-
-
 def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
@@ -127,72 +110,6 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
     mount.settle()
     assert visible(server) == {"dir": None, "dir/file.txt": NEW}
     assert mount.read("dir/file.txt") == NEW
-
-
-def test_a_save_below_a_directory_that_is_now_a_file_is_refused_until_a_retry(
-    server: Server, work: Mortal
-) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: the bytes are kept, and the status says why."""
-    server.store.seed({"dir/sub": None})
-    fh = work.opened("dir/sub/new")
-    work.vfs.write(fh, NEW, 0)
-    server.store.delete("dir/sub")
-    server.store.seed({"dir/sub": b"the job's file"})
-    assert errno_from(work.vfs.fsync, fh) == errno.EEXIST, "a program gets EIO"
-    work.vfs.release(fh)
-    (failed,) = work.vfs.status()["failed"]
-    assert "dir/sub is a file there" in failed["reason"]
-    server.store.move("dir/sub", "dir/theirs")
-    work.vfs.retry(None)
-    work.settle()
-    assert visible(server)["dir/sub/new"] == NEW
-    assert visible(server)["dir/theirs"] == b"the job's file"
-
-
-def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
-    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, The steps, promote and staging: 400 "no directory" is made again, now or at the next try."""
-    make, left = work.write_back.replace.make_directory, iter(range(5))
-
-    def made_and_removed(path: str) -> None:
-        make(path)
-        if next(left, None) is not None:
-            server.store.delete("dir")
-
-    monkeypatch.setattr(work.write_back.replace, "make_directory", made_and_removed)
-    server.store.delete("dir/file.txt")
-    fh = work.vfs.create("dir/new", 0o644, os.O_WRONLY, CALLER).fh
-    server.store.delete("dir")
-    work.vfs.write(fh, NEW, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    work.settle()
-    assert work.vfs.status()["failed"] == []
-    assert visible(server)["dir/new"] == NEW
-
-
-def test_a_file_is_back_though_the_rename_over_it_and_all_moves_back_were_refused(
-    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4: a key that is refused from one request to the next."""
-    server.store.seed({"dir/other": NEW}, age=60)
-    client = work.write_back.client
-    real = client.update
-
-    def the_last_one_for_a_while(*args: Any, **more: Any) -> Item:
-        answer = real(*args, **more)
-        monkeypatch.setattr(client, "update", real)
-        server.faults.rate("error", 1.0, status=403)
-        return answer
-
-    monkeypatch.setattr(client, "update", the_last_one_for_a_while)
-    assert errno_from(work.vfs.rename, "dir/other", "dir/file.txt") == errno.EACCES
-    server.faults.clear()
-    wanted = {"dir": None, "dir/file.txt": OLD, "dir/other": NEW}
-    eventually(lambda: visible(server) == wanted, lambda: visible(server))
-    eventually(work.at_rest, work.unrest)
-    assert work.names("dir") == ["file.txt", "other"]
 
 
 @pytest.mark.parametrize("refused", [0, 1])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import time
 from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.files import errno_from
-from tests.support.serverside import contents, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import within
 from jobfs.emulator import Server
 from jobfs.nodes import Permission
 
-OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another did."
+OLD, USERS = b"the old content", b"what a user wrote"
 #: As long as the user's: only its bytes tell that it is another.
 JOBS = b"what a job  wrote"
 TARGET = "dir/file.txt"
@@ -28,98 +23,6 @@ def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
         server.store.write(path, JOBS)
 
     return act
-
-
-def carried_out(server: Server) -> bool:
-    """True once every late request has been."""
-    return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
-
-
-def test_bytes_that_the_job_writes_after_a_late_promote_are_shown(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
-    server.store.seed({"dir": None})
-
-    def late() -> None:
-        eventually(lambda: carried_out(server))
-        server.store.write(TARGET, JOBS)
-
-    work = mortal(At("before update", 2, late), request_lifetime=0.5)
-    server.faults.next("late", on="update", delay=0.2)
-    work.work(lambda: work.write(TARGET, USERS, fsync=True))
-    assert server.store.read(TARGET) == JOBS
-    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
-
-
-@pytest.mark.parametrize("over", ["save", "rename"])
-@pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
-@pytest.mark.parametrize("first", ["saved", "moved"])
-def test_an_item_that_a_late_request_moves_back_is_kept_when_its_old_name_is_written(
-    server: Server, mortal: Callable[..., Mortal], first: str, seen: str, over: str
-) -> None:
-    """save/protocol.md, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
-    server.store.seed(
-        {"dir": None, "dir/new": SECOND} | ({"dir/file": USERS} if first == "moved" else {}), age=60
-    )
-    work = mortal(request_lifetime=2.0, ttl=60.0 if seen == "unseen" else 0.1)
-    assert work.read("dir/new") == SECOND
-    server.faults.next("drop", on="update")
-    if first == "saved":
-        work.write(TARGET, USERS, fsync=True)
-    else:
-        work.vfs.rename("dir/file", TARGET)
-    work.vfs.rename(TARGET, "dir/renamed")
-    item_id = server.store.item("dir/renamed").id
-    server.store.move("dir/renamed", TARGET)  # as the first request would do, carried out late
-    if seen != "unseen":
-        eventually(lambda: work.exists(TARGET) and work.read(TARGET) == USERS)
-    if seen == "seen later":
-        unsure_until = work.write_back.context.unsure_until(item_id)
-        assert unsure_until
-        eventually(lambda: time.monotonic() > unsure_until, "the request is over")
-    if over == "save":
-        work.write(TARGET, SECOND, fsync=True)
-    else:
-        work.vfs.rename("dir/new", TARGET)
-    work.settle()
-    assert server.store.read(TARGET) == SECOND
-    assert USERS in contents(server), "what was acknowledged under its new name is nowhere"
-    assert [name for name in visible(server) if ".conflict-" in name]
-
-
-@pytest.mark.parametrize("shown", ["unsent", "saved"])
-@pytest.mark.parametrize("then", ["nothing", "overwritten", "added to"])
-def test_a_rename_that_failed_takes_nothing_that_was_written_there_meanwhile(
-    server: Server, mortal: Callable[..., Mortal], shown: str, then: str
-) -> None:
-    """vfs/semantics.md 4, rename: bytes acknowledged at the name meanwhile are kept, and so is the renamed file."""
-    server.store.seed({TARGET: OLD}, age=60)
-    work = mortal(timeout=3.0, write_back_delay=0.0)
-    work.write("dir/draft", USERS, fsync=True)
-    assert (work.read("dir/draft"), work.read(TARGET)) == (USERS, OLD)
-    kept = OLD
-    server.faults.rate("unavailable", 1.0, on="create")
-    if shown == "unsent":
-        kept = JOBS
-        work.write(TARGET, JOBS)
-    server.faults.rate("unavailable", 1.0, on="update")
-    with within(2.0):
-        assert errno_from(work.vfs.rename, "dir/draft", TARGET) in (errno.EIO, errno.ETIMEDOUT)
-    assert work.read(TARGET) == kept
-    if then == "overwritten":
-        work.write(TARGET, SECOND)
-        kept = SECOND
-    elif then == "added to":
-        fh = work.vfs.open(TARGET, os.O_WRONLY).fh
-        work.vfs.write(fh, SECOND, len(kept))
-        work.vfs.flush(fh)
-        work.vfs.release(fh)
-        kept += SECOND
-    server.faults.clear()
-    work.settle()
-    assert sorted(contents(server)) == sorted([USERS, kept])
-    assert work.read(TARGET) == server.store.read(TARGET) == kept
 
 
 @pytest.mark.parametrize(
@@ -160,23 +63,6 @@ def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
 
 
-def test_an_unlink_spares_bytes_that_the_job_wrote_after_an_unanswered_promote(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
-    server.store.seed({TARGET: OLD}, age=60)
-
-    def act() -> None:
-        server.store.write(TARGET, JOBS)
-        work.vfs.unlink(TARGET)
-
-    work = mortal(At("failed update", 1, act))
-    server.faults.next("drop_after", on="update", skip=1)
-    work.work(lambda: work.write(TARGET, USERS))
-    work.settle()
-    assert contents(server) == [JOBS]
-
-
 def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
@@ -191,18 +77,3 @@ def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_the
     again.settle()
     assert server.store.read("dir/made/file") == JOBS
     assert again.read("dir/made/file") == JOBS
-
-
-def test_an_item_moved_by_an_unanswered_rename_is_ours_after_its_directory_is_renamed(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md R1: the name that this mount has given the item since is the one below the renamed directory."""
-    server.store.seed({"dir/draft": OLD}, age=60)
-    work = mortal()
-    assert work.read("dir/draft") == OLD
-    server.faults.next("drop_after", on="update")
-    work.vfs.rename("dir/draft", "dir/note")
-    work.vfs.rename("dir", "done")
-    work.write("done/note", USERS, fsync=True)
-    work.settle()
-    assert visible(server) == {"done": None, "done/note": USERS}

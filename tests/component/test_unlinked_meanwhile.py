@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
@@ -105,16 +103,3 @@ def test_an_unanswered_create_holds_up_no_other_file_of_its_name(
     with within(3.0):
         work.write("file", b"another", fsync=True)
     assert visible(server) == {"file": b"another"}
-
-
-def test_a_refused_key_is_not_tried_again_and_again_for_another_file_of_its_name(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 5: 401: no retry storm."""
-    server.faults.rate("error", 1.0, on="*", status=401)
-    asked = server.log.count()
-    with within(3.0):
-        assert errno_from(work.write, "file", b"another", fsync=True) == errno.EACCES
-    assert server.log.count() - asked < 30
-    server.faults.clear()
-    settled(work, {"file": b"another", "other": b"another"})

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.powerloss import SyncedState, reboot
-from tests.support.serverside import hidden, untimed, visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, settled
+from tests.support.workspaces import settled
 
 from jobfs.emulator import Server
 
@@ -148,32 +146,6 @@ def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     assert work.names() == ["dir", *left]
 
 
-@pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
-def test_another_file_takes_the_name_of_an_unlinked_file(server: Server, work: Mortal, new: bool) -> None:
-    """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
-    fh = unlinked(work, "file")
-    work.write("file", MINE)
-    if not new:
-        work.vfs.unlink("file")
-    close(work, fh)
-    settled(work, {**ALL, **({"file": MINE} if new else {}), "other": OTHER})
-    assert work.vfs.status()["conflicts"] == []
-
-
-def test_no_older_version_is_back_after_a_kill_while_a_file_of_its_name_is_written(
-    server: Server, work: Mortal, mortal: Start
-) -> None:
-    """vfs/semantics.md 4.33: the file is back as it was closed, or not at all."""
-    work.write("file", MINE)
-    unlinked(work, "file")
-    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
-    work.vfs.write(fh, b"never closed", 0)
-    work.kill()
-    again = mortal()
-    settled(again)
-    assert untimed(visible(server)) == {**ALL, "other": OTHER, "file.recovered": b"never closed"}
-
-
 # -- renamed over
 
 
@@ -231,8 +203,9 @@ def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
 
 @SOURCES
 def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
-    server: Server, work: Mortal, source: Callable[[Mortal], str]
+    server: Server, mortal: Start, source: Callable[[Mortal], str]
 ) -> None:
+    work = mortal(ttl=60.0)
     path = source(work)
     fh = work.vfs.open("file", os.O_RDONLY).fh
     server.store.write("file", JOBS)
@@ -302,38 +275,7 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
     assert again.names("dir") == ["inner"]
 
 
-def test_a_file_renamed_over_another_has_its_name_after_a_loss_of_power(
-    server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
-    state = SyncedState(work)
-    work.write("scratch~", MINE)
-    work.vfs.open("file", os.O_RDWR)
-    server.faults.rate("unavailable", 1.0, on="create")
-    work.vfs.rename("scratch~", "file")
-    work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
-    work.state.sync()
-    work.kill()
-    server.faults.clear()
-    state.lose_power("gone")
-    reboot(monkeypatch, tmp_path)
-    again = mortal(write_back_delay=0.0)
-    wanted = {**ALL, "file": MINE, "other": OTHER}
-    eventually(lambda: visible(server) == wanted, lambda: f"{visible(server)}, {hidden(server)}")
-    assert again.read("file") == MINE
-
-
 # -- links of this machine
-
-
-def test_a_refused_rename_over_a_link_leaves_the_link_there(server: Server, work: Mortal) -> None:
-    work.vfs.symlink("link", "file", CALLER)
-    server.faults.rate("error", 1.0, on="update", status=403)
-    assert errno_from(work.vfs.rename, "file", "link")
-    assert work.names() == ["dir", "file", "link", "other"]
-    server.faults.clear()
-    work.vfs.rename("file", "link")
-    assert work.read("link") == OLD
 
 
 def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
@@ -351,19 +293,3 @@ def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
     settled(work)
     assert server.store.read("log") == MINE
     close(work, fh)
-
-
-def test_the_bytes_of_an_unlinked_file_leave_this_machine_when_it_is_closed(
-    server: Server, work: Mortal
-) -> None:
-    """vfs/semantics.md 4: a file without a name, written through several descriptors that are closed in turn."""
-    fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
-    for content in (MINE, OTHER):
-        work.vfs.write(fh, content, 0)
-        work.vfs.flush(fh)
-        if content is MINE:
-            work.vfs.unlink("new")
-            settled(work)
-    close(work, fh)
-    settled(work)
-    eventually(lambda: not list(work.home.glob("state/*/*/bytes/*")))

@@ -7,20 +7,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.support.boundaries import At, Mortal, watch
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
-from tests.support.serverside import contents, doubled, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
-from jobfs.state import Change, File
-from jobfs.state.records import Handle
 
 
 def changes(server: Server) -> list[str]:
@@ -70,24 +67,6 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
     assert visible(server) == {"file": b"19"}
 
 
-def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 4.2: all handles of one file share it; readers on this machine see writes at once."""
-    server.store.seed({"file": "as it was"}, age=60)
-    work = start(write_back_delay=30)
-    reader, writer = work.vfs.open("file", os.O_RDONLY).fh, work.vfs.open("file", os.O_RDWR).fh
-    try:
-        assert work.vfs.read(reader, 100, 0) == b"as it was"
-        work.vfs.write(writer, b"AS", 0)
-        assert work.vfs.read(reader, 100, 0) == b"AS it was"
-        work.vfs.ftruncate(writer, 2)
-        assert work.vfs.fgetattr(reader).size == 2
-        assert work.vfs.getattr("file").size == 2
-        assert work.read("file") == b"AS"
-    finally:
-        work.vfs.release(reader)
-        work.vfs.release(writer)
-
-
 def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
     """vfs/semantics.md 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
@@ -111,14 +90,6 @@ def test_a_half_downloaded_content_is_never_sent(server: Server, start: Callable
     assert work.read("file") == b"0123456789" * 1000
 
 
-def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.18, 4.37: editing a workspace default replaces it with the same lifecycle and permission."""
-    server.store.seed({"default": "old"}, lifecycle="application", age=60)
-    work.write("default", b"new", fsync=True)
-    assert server.store.item("default").lifecycle == "application"
-    settled(work, {"default": b"new"})
-
-
 def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.37: only the item that is shown is replaced, a shadowed one stays."""
     server.set(path_scope="lifecycle")
@@ -128,29 +99,6 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     settled(work)
     found = {item.lifecycle: server.store.content(item.id) for item in server.store.at("file")}
     assert found == {"application": b"default", "expertJob": b"of the user"}
-
-
-def test_a_covered_default_does_not_give_its_lifecycle_to_a_save(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
-    the save takes nothing over from it.
-    """
-    server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
-    server.store.seed({"file": "of the job"}, age=60)
-    work.write("file", b"of the user", fsync=True)
-    saved = server.store.item("file")
-    assert (saved.lifecycle, saved.permission) == ("expertJob", "readWrite")
-    settled(work)
-    assert contents(server) == [b"default", b"of the user"]
-
-
-def test_a_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
-    server.faults.rate("hang", 1.0, on="create", path="*stuck*")
-    work.write("stuck", b"never answered")
-    work.write("free", b"free", fsync=True)
-    assert server.store.read("free") == b"free"
-    assert work.read("stuck") == b"never answered"
-    assert "stuck" in str(work.vfs.status()["unsent"])
 
 
 @pytest.mark.parametrize("status", [401, 413])
@@ -165,24 +113,6 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
     assert "It does not please" in str(work.vfs.status()["failed"]) or status == 401
     work.remount()
     assert work.read("file") == b"refused"
-
-
-def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.28, 4.31: rename of a directory: one update at once, with everything under it re-keyed."""
-    server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
-    assert work.read("dir/sub/b") == b"b"
-    with work.opening("dir/a") as fh:
-        work.vfs.write(fh, b"A", 0)
-        server.log.clear()
-        work.vfs.rename("dir", "moved")
-        assert changes(server)[-1] == "update"
-        work.vfs.write(fh, b"BC", 1)
-    assert work.names("moved") == ["a", "sub"]
-    assert not work.exists("dir")
-    downloads = server.log.count("download")
-    assert work.read("moved/sub/b") == b"b"
-    assert server.log.count("download") == downloads, "the bytes are known already"
-    settled(work, {"moved": None, "moved/a": b"ABC", "moved/sub": None, "moved/sub/b": b"b"})
 
 
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
@@ -210,18 +140,6 @@ def test_unlink_deletes_the_item_that_stands_there_now(server: Server, work: Wor
     assert errno_from(work.vfs.unlink, "file") == errno.ENOENT
 
 
-def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.27: rename over an existing file: its base is the version this mount last showed."""
-    server.store.seed({"a": "a", "b.txt": "b"}, age=60)
-    assert work.read("b.txt") == b"b"
-    server.store.write("b.txt", "changed by the job")
-    work.vfs.rename("a", "b.txt")
-    settled(work)
-    assert server.store.read("b.txt") == b"a"
-    eventually_equal(lambda: contents(server), [b"a", b"changed by the job"])
-    assert doubled(server) == []
-
-
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")
@@ -230,40 +148,6 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
     assert errno_from(work.vfs.mkdir, "no/such", 0o755, CALLER) == errno.ENOENT
     work.write("dir/file", b"x")
     settled(work, {"dir": None, "dir/file": b"x"})
-
-
-def test_a_listing_never_puts_back_a_file_unlinked_while_open(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
-    work = start(ttl=0.02)
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.003):
-            work.names()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    handles = []
-    try:
-        for number in range(20):
-            name = f"file{number}"
-            fh = work.vfs.create(name, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
-            handles.append(fh)
-            work.vfs.write(fh, b"content", 0)
-            work.vfs.fsync(fh)
-            work.vfs.unlink(name)
-        for fh in handles:
-            assert work.vfs.read(fh, 100, 0) == b"content"
-        settled(work)
-    finally:
-        stop.set()
-        thread.join()
-        for fh in handles:
-            work.vfs.release(fh)
-    assert visible(server) == {}
-    assert work.names() == []
 
 
 def rounds(server: Server) -> int:
@@ -368,51 +252,6 @@ def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
     assert server.store.read("file") == b"from the first save, and more"
 
 
-def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: readers on this machine see writes at once, and go on to see them once they are saved."""
-    work = start(write_back_delay=30)
-    work.write("file", b"all of it")
-    inode = work.vfs._state.at("file")
-    assert isinstance(inode, File)
-    inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
-    assert work.read("file") == b"all of it"
-
-
-def test_a_write_goes_on_with_the_bytes_that_another_program_wrote_meanwhile(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4: all handles of one file share what is written."""
-    server.store.seed({"file": "one two"}, age=60)
-    work = start(write_back_delay=30)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    inode = work.vfs.handle(fh).file
-
-    def save() -> None:
-        work.write("file", b"ONE", fsync=True, flags=os.O_RDWR)
-
-    inode.lock = _FirstOf(inode.lock, save)  # type: ignore[assignment]
-    work.vfs.write(fh, b"TWO", 4)
-    work.vfs.release(fh)
-    settled(work)
-    assert server.store.read("file") == b"ONE TWO"
-
-
-@pytest.mark.parametrize("draft", ["draft", ".goutputstream-draft"])
-def test_a_rename_over_a_new_file_is_independent_of_an_unlinked_file_of_that_name(
-    server: Server, work: Workspace, draft: str
-) -> None:
-    """vfs/semantics.md 4: rename over an existing file: its base is the version this mount last showed."""
-    server.store.seed({"file": "the first"}, age=60)
-    with work.opening("file", os.O_RDONLY):
-        work.vfs.unlink("file")
-        work.write("file", b"made anew", fsync=True)
-        work.write(draft, b"what counts", fsync=True)
-        work.vfs.rename(draft, "file")
-    settled(work, {"file": b"what counts"})
-
-
 def test_the_cache_does_not_grow_with_the_saves_of_one_file(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -428,45 +267,6 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(
     ]
     assert len(kept) <= 1, kept
     assert work.read("file") == b"save 4"
-
-
-def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 4.1: O_TRUNC changes a file whatever else its program may do with it."""
-    server.store.seed({"file": "content"}, age=60)
-    work = start()
-    fh = work.vfs.open("file", os.O_RDONLY | os.O_TRUNC).fh
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    settled(work, {"file": b""})
-
-
-@pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_the_size_while_a_save_ends_is_that_of_the_saved_bytes(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
-) -> None:
-    """vfs/semantics.md 3: a program reads as far as the size that the kernel is told, of one version or the other."""
-    server.set(sizes=sizes, updated_resolution="seconds")
-    server.store.seed({"file": b"old"}, age=60)
-    work, told = start(write_back_delay=60), []
-    assert work.vfs.getattr("file").size == len(b"old")
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.write(fh, b"longer than it was", 0)
-    work.vfs.flush(fh)
-
-    def look(call: Callable[..., None]) -> Callable[..., None]:
-        def looked(*arguments: Any, **more: Any) -> None:
-            told.extend([work.vfs.fgetattr(fh).size, work.vfs.getattr("file").size])
-            call(*arguments, **more)
-
-        return looked
-
-    monkeypatch.setattr(Handle, "go_on", look(Handle.go_on))
-    monkeypatch.setattr(work.vfs._content, "adopt", look(work.vfs._content.adopt))
-    work.vfs.fsync(fh)
-    assert told == [len(b"longer than it was")] * 4
-    work.vfs.release(fh)
 
 
 # -- answers that are lost
@@ -487,44 +287,3 @@ def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
         assert visible(server) == {"file": b"the old content"}
     server.faults.clear()
     settled(work, {"file": b"new"})
-
-
-def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """save/protocol.md, The steps, set aside: a server may refuse to move an item to the name that it has already."""
-    server.store.seed({"file": b"the old content"}, age=60)
-
-    def late() -> None:
-        (change,) = work.state.journal.load(Change)
-        (aside,) = change.asides
-        server.store.move("file", aside.path)
-        server.faults.next("error", on="update", status=400, reason="Path already exists")
-
-    work = mortal(At("before update", 2, late))
-    server.faults.next("drop", on="update")
-    work.work(lambda: work.write("file", b"new", fsync=True))
-    work.settle()
-    assert work.boundaries.struck
-    assert visible(server) == {"file": b"new"}
-
-
-def test_a_name_that_several_programs_rename_files_over_shows_one_of_the_files(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 4, Rename: each rename replaces in one step, whatever other programs rename."""
-    server.store.seed({"slot": b"at first " * 1000}, age=60)
-    given = {b"at first " * 1000, *(b"%d %d " % (who, turn) * 1000 for who in range(3) for turn in range(6))}
-
-    def replace(who: int) -> None:
-        for turn in range(6):
-            with within():
-                work.write(f"draft{who}", b"%d %d " % (who, turn) * 1000, fsync=turn % 2 == 0)
-                work.vfs.rename(f"draft{who}", "slot")
-                assert work.read("slot") in given
-
-    with ThreadPoolExecutor(3) as programs:
-        list(programs.map(replace, range(3)))
-    settled(work)
-    assert [visible(server)["slot"] in given, len(visible(server))] == [True, 1]
-    assert doubled(server) == []

@@ -59,21 +59,6 @@ def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3, Open files are pinned: whatever others have found of the same version since."""
-    server.set(sizes="omitted")
-    server.store.seed({"file": FIRST})
-    work = start()
-    with work.opening("file", os.O_RDONLY) as fh:
-        assert work.vfs.read(fh, 100, 0) == FIRST
-        item = work.vfs.handle(fh).item
-        assert item is not None
-        work.vfs._content.remember(item, len(FIRST + SECOND))
-        assert work.vfs.fgetattr(fh).size == len(FIRST)
-
-
 def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")
@@ -107,29 +92,6 @@ def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
     saved_by_the_next_mount(server, tmp_path / "home", rewrite)
     assert server.store.read("file") == OURS
     assert sorted(contents(server)) == sorted([OURS, *([SECOND] if rewritten else [])])
-
-
-@pytest.mark.parametrize("moves", ["no", "item"])
-def test_a_later_open_does_not_share_the_version_of_an_earlier_reader(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
-) -> None:
-    """vfs/semantics.md 3: bytes downloaded in the second of a change prove nothing; save/protocol.md R1: nor are they a base."""
-    now, moment = time.time, time.time()
-    # A busy machine takes more than a second for what follows.
-    monkeypatch.setattr(time, "time", lambda: moment)
-    server.set(move_touches=moves)
-    server.store.seed({"file": FIRST})
-    work = start()
-    reader = work.vfs.open("file", os.O_RDONLY).fh
-    assert work.vfs.read(reader, 100, 0) == FIRST
-    server.store.write("file", SECOND)
-    monkeypatch.setattr(time, "time", lambda: now() + 30.0)
-    with work.opening("file") as fh:
-        assert work.vfs.read(fh, 100, 0) == SECOND
-        assert work.vfs.read(reader, 100, 0) == FIRST
-        work.vfs.write(fh, OURS, 0)
-    work.vfs.release(reader)
-    settled(work, {"file": OURS})
 
 
 def test_an_item_that_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(

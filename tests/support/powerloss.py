@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 from jobfs.content import disk as cache
-from jobfs.save import recovery, replace
+from jobfs.save import recovery
 from jobfs.state import localbytes, tables
 
 from .boundaries import Mortal, watch
@@ -76,7 +76,7 @@ class SyncedState:
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """From now on it is another run of this machine, for saves and for the content cache."""
     again = localbytes.BOOT + "-next"
-    for module in (recovery, replace, tables):
+    for module in (recovery, tables):
         monkeypatch.setattr(module, "BOOT", again)
     boot = home / "boot_id"
     boot.write_text(again)

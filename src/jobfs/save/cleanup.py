@@ -1,7 +1,6 @@
 """Cleanup: looks at asides, takes back cancelled Changes, and shows hidden items that no record explains (R4, R7, R10).
 
-The conflict check decides over an item that was set aside: if a save was based on it, it is deleted, else kept beside the target
-(R1). Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
+Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
 """
 
 from __future__ import annotations
@@ -13,33 +12,18 @@ import time
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import (
-    REFUSALS,
-    AnswerLostError,
-    ApiError,
-    NotFoundError,
-    PathExistsError,
-    UnavailableError,
-)
+from jobfs.errors import REFUSALS, AnswerLostError, ApiError, NotFoundError, PathExistsError
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.context import Context, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
-from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
-#: Why something gets a name.
-_FOUND = "found under a hidden name that no journal explains"
-_CHANGED = "changed by the job while it was being saved here"
-_FILLED = "the job put something into it while it was removed"
-_UNDONE = "it was not replaced"
 #: Most names that are tried for a second version.
 _NAMES = 50
-#: Times that bytes are read again because the item was touched meanwhile.
-_READS = 3
 #: Seconds until another look at an aside that waits for something else.
 _AGAIN = 0.5
 #: Seconds between listings that show whether removed directories are still empty.
@@ -58,27 +42,21 @@ class Cleanup:
         self._list_at = 0.0
 
     def finish(self, change: Change) -> float:
-        """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (monotonic seconds).
-
-        Raises ApiError, FsError to be called again soon.
-        """
+        """Take a Change that is over to its end; returns 0.0, or when to come back (monotonic s). Raises ApiError, FsError."""
         if change.verb is Verb.REMOVE and not self._listed_since(change.since):
             return time.monotonic() + _AGAIN
         # `placed` is on the disk before local bytes go and before the first delete (R3).
         self._state.sync()
         if change.unfinished:
             self._take_back(change)
-        failed = None
         for aside in reversed(change.asides):
-            try:
-                done = self._look_at(change, aside)
-            except ApiError as error:
-                failed, done = error, False
-            if not done and change.gives_back:
+            if self.decide(aside, change):
+                with self._state.lock:
+                    self._state.apply(change, asides=[other for other in change.asides if other is not aside])
+                    if change.asides:
+                        self._state.write(edit(change))
+            elif change.gives_back:
                 break  # the newest aside has the name (R11)
-        if failed is not None:
-            log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
-            raise failed
         if not change.asides:
             for taken in change.taken:
                 self._context.content.drop(taken.version)
@@ -87,67 +65,43 @@ class Cleanup:
         later = min(aside.unsure_until for aside in change.asides)
         return max(later, time.monotonic() + _AGAIN)
 
-    def _look_at(self, change: Change, aside: Aside) -> bool:
-        """Delete, keep or give back an item set aside; False if it has to wait. Raises ApiError to come back later."""
-        if not self.decide(aside, change):
-            return False
-        with self._state.lock:
-            self._state.apply(change, asides=[a for a in change.asides if a is not aside])
-            if change.asides:
-                self._state.write((change, {}))
-        return True
-
-    # -- the conflict check
-
     def decide(self, aside: Aside, change: Change) -> bool:
-        """Delete what a change has set aside, keep it, or give it back. Raises ApiError to come back later.
-
-        True when nothing is left to do, False to come back at `aside.unsure_until`. The caller has synced `placed` (or
-        `cancelled`) before the first delete (R3).
-        """
+        """Delete what a change has set aside, keep it, or give it back; False to come back later, as ApiError. For `finish`."""
         if aside.unsure_until > time.monotonic():
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
         spare(self._context, aside.id)
+        replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.gives_back)
+        judged = replaced and aside.kind is Kind.FILE
         try:
-            item, ours = self._look(aside, change)
+            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
+            digest = self._digest(aside, change) if judged else ""
+            item = self._client.get(aside.id)
         except NotFoundError:
             return True
         if not aside.is_at(item):
-            # Someone gave it another name: it is theirs now.
-            return True
-        if change.gives_back:
-            return self.keep(aside, item, change.target, reason=_UNDONE, back=True)
+            return True  # someone gave it another name: it is theirs now
+        if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
+            aside.seen(item)
+            return False  # touched meanwhile: its bytes are read again
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change)
-        if ours:
-            return self._delete(aside, item)
-        return self.keep(aside, item, change.target)
-
-    def _look(self, aside: Aside, change: Change) -> tuple[Item, bool]:
-        """The item as it is now, and whether it holds the base of the save, or the bytes that it sent (R1); never a guess.
-
-        Raises ApiError.
-        """
-        base, known = change.base, {change.base.sha256, change.sha256} - {""}
-        checked = not change.gives_back and change.verb is not Verb.REMOVE and aside.kind is Kind.FILE
-        for _ in range(_READS):
-            read = checked and known and not (base.resized(aside) or base.proves(aside))
-            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
-            digest = sha256_of(self._client, aside.id, aside.size) if read else ""
-            item = self._client.get(aside.id)
-            same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
-            if same or not checked or not aside.is_at(item):
-                break
-            aside.seen(item)
-        else:
-            return item, False
+        ours = judged and (digest or change.base.proves(item))
         # An item that a late request may have brought here belongs to another path.
-        elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
-        return item, not elsewhere and (base.proves(item) or digest in known)
+        if ours and not self._context.is_elsewhere(item.id, change.target):
+            return self._delete(aside, item)
+        return self.keep(aside, item, change.target, back=change.gives_back)
+
+    def _digest(self, aside: Aside, change: Change) -> str:
+        """The hash of an item's bytes if they are the base's, or those that the change sends (R1); else "". Raises ApiError."""
+        base, known = change.base, {change.base.sha256, change.sha256} - {""}
+        if not known or base.resized(aside) or base.proves(aside):
+            return ""
+        digest = sha256_of(self._client, aside.id, aside.size)
+        return digest if digest in known else ""
 
     def _delete(self, aside: Aside, item: Item) -> bool:
-        """Delete an item that was just looked at; False if the answer is lost, and it has to be looked at again (R7)."""
+        """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
         try:
             self._remove(item)
         except AnswerLostError:
@@ -159,8 +113,6 @@ class Cleanup:
         with contextlib.suppress(NotFoundError):
             self._client.delete(item.id, once=True)
         forget(self._context, item)
-
-    # -- a directory that was taken out of the job's reach (R12)
 
     def _listed_since(self, moment: float) -> bool:
         """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
@@ -179,14 +131,14 @@ class Cleanup:
         """Delete a removed directory that a later listing shows empty; else give it back its name."""
         known = self._context.namespace.known(item.id)
         if known is None or not aside.moved:
-            # It was forgotten together with a directory above it; or an answer was lost, and the job may have reached it until
-            # now. Another listing has to tell.
+            # It was forgotten together with a directory above it; or the job may have reached it until now, since an answer
+            # was lost. Another listing has to tell.
             aside.seen(item)
             change.since = time.monotonic()
             return False
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
-            return self.keep(aside, item, change.target, reason=_FILLED, back=True)
+            return self.keep(aside, item, change.target, back=True)
         # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
         return roles <= {names.Role.REMOVED} and self._delete(aside, item)
@@ -199,10 +151,7 @@ class Cleanup:
         return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
 
     def _leaves(self, item: Item) -> bool:
-        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone.
-
-        The server is asked for an item that no record explains: since it was found here, it may be gone, and its record with it.
-        """
+        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone."""
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None:
             return False
@@ -210,28 +159,16 @@ class Cleanup:
         if parts.mount == self._context.mount and (left or explained(self._context, item)):
             return True
         try:
-            self._client.get(item.id)
+            self._client.get(item.id)  # since it was listed, it may be gone, and its record with it
         except NotFoundError:
             forget(self._context, item)
             return True
         return False
 
-    # -- what is kept
-
     def keep(
-        self,
-        aside: Aside,
-        item: Item,
-        target: str,
-        label: str = "conflict",
-        reason: str = _CHANGED,
-        *,
-        back: bool = False,
+        self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free.
-
-        True when done, False to come back later. Raises ApiError.
-        """
+        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
         # Its directory may have been renamed meanwhile.
         where = names.join(names.parent(item.path), names.basename(target))
         beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
@@ -250,63 +187,25 @@ class Cleanup:
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             self._context.touch_directory(names.parent(answer.path))
-            log.warning("%s: %s; it is %s now", target, reason, answer.path)
+            log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True
         return False
-
-    # -- refused
 
     def undo(self, change: Change, reason: str, code: int) -> None:
         """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
 
-        Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
-        UnavailableError if the undo has to be tried again, or if a request without an answer has placed the item; FsError(EIO).
+        A File keeps its bytes, refused for this reason, unless newer ones wait in it. What can't be given back now is tried
+        again later. Raises FsError(EIO).
         """
-        if change.staged_id and self.is_placed(change):
-            raise UnavailableError(f"{change.target}: it was placed after all")
-        for aside in reversed(change.asides):
-            if aside.moved:
-                self._put_back(aside, change.target)
-                aside.moved = False
-        if change.staged_id and change.verb is not Verb.MOVE:
-            try:
-                self._client.delete(change.staged_id)
-            except (NotFoundError, UnavailableError):
-                # Its transaction id is a tombstone: the item is deleted when a later listing shows it.
-                log.info("a staged item of %s is left to be deleted later", change.target)
-        with self._state.lock:
-            if change.stage is Stage.CANCELLED:
-                self._state.write(edit(change, asides=[]))
-            else:
-                self._state.write(*self._refused(change, reason, code), gone=[change])
-                self._state.end(change)
-
-    def _refused(self, change: Change, reason: str, code: int) -> list[Edit]:
-        """The File that could not be saved keeps the reason; if newer bytes wait in it, those of the change go."""
         file = change.file
-        if file is None:
-            return []
-        if file.generation == change.generation and change.verb is not Verb.MOVE:
-            return [edit(file, refused=reason, refused_errno=code)]
-        if change.generation not in (0, file.generation):
-            self._state.bytes.retire(file.ino, change.generation)
-        return []
-
-    def is_placed(self, change: Change) -> bool:
-        """True if the item that was to be placed is no longer at its staged name (R6)."""
-        try:
-            item = self._client.get(change.staged_id)
-        except NotFoundError:
-            return False
-        return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
-
-    def _put_back(self, aside: Aside, target: str) -> None:
-        with contextlib.suppress(NotFoundError):
-            item = self._client.get(aside.id)
-            if aside.is_at(item) and not self.keep(aside, item, target, reason=_UNDONE, back=True):
-                raise UnavailableError(f"{target}: what was set aside is not back")
-
-    # -- cancelled
+        with self._state.lock:
+            if change.stage is not Stage.CANCELLED:  # else its file was unlinked meanwhile
+                # Without a base, asides go back. What may have been placed unseen stays.
+                self._state.cancel(change, ino=0, base=Base(), sha256="", direct=False, shows={})
+            if file is not None and file.generation == change.generation and change.verb is not Verb.MOVE:
+                self._state.write(edit(file, refused=reason, refused_errno=code))
+        with contextlib.suppress(ApiError):
+            self.finish(change)
 
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
@@ -328,18 +227,14 @@ class Cleanup:
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
     def _staged(self, change: Change) -> list[Item]:
-        """The item that it staged, if there is one: at its hidden name; or placed unseen, and not written to by the job since."""
+        """The item that it staged: at its hidden name; or placed unseen, and not written to by the job since."""
         if not change.staged_id:
             return self._client.find(change.hidden(self._context.mount)) if change.tid else []
-        try:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(change.staged_id)
-        except NotFoundError:
-            return []
-        # A directory may hold what the job put there.
-        if change.is_staged(item) or (
-            change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
-        ):
-            return [item]
+            # A directory may hold what the job put there.
+            if change.is_staged(item) or (change.sha256 and with_bytes(self._client, item, change.sha256)):
+                return [item]
         return []
 
     # -- hidden items that no record explains (R4)
@@ -355,9 +250,9 @@ class Cleanup:
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
-        """Look at a hidden item again and give it a name; returns a sentence on that, "" if nothing was to do. Raises ApiError.
+        """Look at a hidden item again and give it a name, `anyway`: even if a record explains it. Raises ApiError.
 
-        `anyway`: even if a record explains it (for the items of a mount that is gone for good).
+        Returns a sentence on that, "" if nothing was to do.
         """
         parts = names.parse_hidden(names.basename(item.path))
         if parts is None or (not anyway and explained(self._context, item)):
@@ -369,24 +264,20 @@ class Cleanup:
             return ""
         if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
             return ""
-        if parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction):
+        staged = parts.role is names.Role.STAGED
+        if staged and self._state.journal.tombstone(parts.transaction):
             self._remove(item)
             return ""
-        staged = parts.role is names.Role.STAGED
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
-        if self.keep(Aside(item.id, item.path), item, target, label, _FOUND, back=not staged):
+        if self.keep(Aside(item.id, item.path), item, target, label, back=not staged):
             return f"{target}: shown again, under this name or with .{label}- in it"
         return ""
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
-        only_remembered = (
-            f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change)
-        )
-        gone = [file for file in only_remembered if known(file.item_id) is None]
-        if gone:
-            self._state.drop(*gone)
+        remembered = (f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change))
+        self._state.drop(*(file for file in remembered if known(file.item_id) is None))
 
 
 def explained(context: Context, item: Item) -> bool:

@@ -34,7 +34,7 @@ class Context:
     """One for a mount. Every method may be called from any thread.
 
     `beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `lifetime`: seconds that a
-    request may still be carried out after its connection died (R7). `timeout` in seconds, `cache_limit` in bytes.
+    request may be carried out after its connection died (R7). `timeout` in seconds, `cache_limit` in bytes.
     """
 
     client: Client
@@ -55,7 +55,7 @@ class Context:
     _unsure: dict[str, float] = field(default_factory=dict)
 
     def renamed(self, item_id: str, path: str) -> None:
-        """This mount has given an item another name; an earlier request that may still be carried out may take it back."""
+        """This mount has given an item another name; a request that may still be carried out may take it back."""
         with self.state.lock:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
@@ -90,11 +90,11 @@ class Context:
             raise BadRequestError(told)
 
     def may_come_until(self) -> float:
-        """Until when a request that goes unanswered now may be carried out, in monotonic seconds (R7)."""
+        """Until when a request that goes unanswered now may be carried out (monotonic s, R7)."""
         return time.monotonic() + self.lifetime
 
     def unanswered(self, item_id: str) -> float:
-        """A request on the item went unanswered, or may have; returns until when it may be carried out (monotonic s, R7)."""
+        """A request on the item went unanswered, or may have; returns `may_come_until`."""
         now, until = time.monotonic(), self.may_come_until()
         with self.state.lock:
             self._unsure = {other: until for other, until in self._unsure.items() if until > now}
@@ -111,12 +111,8 @@ class Context:
         if file is not None:
             now = time.time_ns()
             self.state.apply(file, mtime_ns=now, ctime_ns=now)
-            return
-        item = self.namespace.peek(path)
-        if item is not None and item.is_dir:
+        elif (item := self.namespace.peek(path)) is not None and item.is_dir:
             self.namespace.note_names(path, self.state.touch(item, content=True))
-
-    # -- what is known of the version that a save replaces
 
     def base_of(
         self, item: Item | None, *, young: bool | None = None, process: Process | None = None
@@ -160,14 +156,11 @@ class Context:
         return (there.size or 0) <= self.cache_limit
 
     def learn_bytes(self, change: Change, there: Item) -> None:
-        """Fetch the bytes of the base, if need be. Raises UnavailableError."""
-        base = change.base
-        if not self.needs_bytes(base, there):
-            return
+        """Fetch the bytes of the base. Raises UnavailableError."""
         try:
             digest = sha256_of(self.client, there.id, there.size)
-            if base.is_version(self.client.get(there.id)):
-                change.base = replace(base, sha256=digest)
+            if change.base.is_version(self.client.get(there.id)):
+                change.base = replace(change.base, sha256=digest)
         except UnavailableError:
             raise  # this says nothing of the item, and the save is tried again
         except ApiError as error:

@@ -1,14 +1,8 @@
 """When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
-Changes of one target run one after another (State.before), and none runs while its name is reserved. All others run in parallel,
-on at most as many threads as there are connections. Changes that were begun or have to be cleaned up go before new ones. Where
-many wait, the first begin before they are due: else a program that copies many files would wait for the delay too.
-
-At most 64 hidden items of saves stand in the workspace: with so many no Change begins, and fsync waits too. An item that waits
-for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. A Change that was begun goes on.
-
-Backing off belongs to the server, not to a file (api/health.py): nothing begins while the server wants to be left alone, and
-once an outage is over, all Changes that had failed are due.
+Changes of one target run one after another (`State.before`), none while its name is reserved, all others in parallel. What was
+begun or has to be cleaned up goes before what is new. At most 32 saves, of two hidden items each, stand in the workspace: with
+so many no Change begins, and fsync waits too. Nothing begins while the server wants to be left alone (api/health.py).
 """
 
 from __future__ import annotations
@@ -40,16 +34,12 @@ log = logging.getLogger("jobfs.save")
 _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds between looks whether the server may be asked again.
 _LOOK = 0.25
-#: Most hidden items of saves in the workspace.
-_HIDDEN = 64
-#: Hidden items of one save: what it stages, and what it sets aside.
-_OF_ONE = 2
+#: Most saves that have hidden items in the workspace.
+_HIDING = 32
 #: Changes that are due within so many seconds begin at once if more than so many of them wait.
 _EARLY, _CROWD = 0.5, 32
 #: Seconds that a closed file may wait to be sent while a program still has it open to write to it.
 WHILE_OPEN = 60.0
-#: Most seconds that a thread waits before it looks again.
-_LONGEST = 60.0
 
 
 class Queue:
@@ -78,10 +68,7 @@ class Queue:
         self._busy = 0
         self._thread = threading.Thread(target=self._dispatch, name="jobfs-queue", daemon=True)
         self._health = context.client.health
-        self._recoveries = self._health.recoveries
         self._stop = threading.Event()
-
-    # -- life
 
     def start(self) -> None:
         """Begin to run Changes that are due."""
@@ -95,13 +82,10 @@ class Queue:
             self._thread.join()
         self._pool.shutdown()
 
-    # -- what is to run
-
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
         """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
 
-        Without a `delay` the mount's counts; while a program can still write to the file, `WHILE_OPEN`. A Change that is due
-        earlier stays so: a file that is closed again and again is sent all the same.
+        Without a `delay` the mount's counts; while a program can write to the file, `WHILE_OPEN`. What is due earlier stays so.
         """
         with self._lock:
             if file.refused or file.path is None or not file.unsent:
@@ -135,13 +119,6 @@ class Queue:
         heap = self._new if _needs_room(change) else self._begun
         heapq.heappush(heap, (due, change.seq, change))
 
-    def _stands(self, entry: tuple[float, int, Change]) -> bool:
-        """False for an entry that was overtaken: the Change has a newer one, runs, or has ended."""
-        due, seq, change = entry
-        return due == change.due and not change.running and seq in self._state.changes
-
-    # -- the threads
-
     def _dispatch(self) -> None:
         while (change := self._take()) is not None:
             try:
@@ -153,10 +130,8 @@ class Queue:
         try:
             with deadline.bound_by(change.deadline):
                 self._attempt(change)
-        except REFUSALS:
-            pass
         except JobfsError as error:
-            log.info("%s: tried again later: %s", change.target, error)
+            log.info("%s: not done this time: %s", change.target, error)
         finally:
             with self._lock:
                 self._busy -= 1
@@ -173,30 +148,17 @@ class Queue:
                     self._busy += 1
                     self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
-                self._lock.wait(self._until_next(now) + 0.001)
+                # A moment if one that is due was held back, or the server is to be asked whether it is back.
+                due = min((heap[0][0] - now for heap in (self._begun, self._new) if heap), default=WHILE_OPEN)
+                self._lock.wait(_LOOK if self._health.out or due <= 0 else due + 0.001)
         return None
 
-    def _until_next(self, now: float) -> float:
-        """Seconds until a Change may be due; a moment if one that is due was held back, or the server is to be asked again."""
-        due = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
-        held_back = self._health.out or any(seconds <= 0 for seconds in due)
-        return min([seconds for seconds in due if seconds > 0] + [_LOOK if held_back else _LONGEST])
-
     def _take_up(self, now: float) -> None:
-        """Make Changes due: those that waited for an ended one, or have only cleanup left, or failed before an outage ended."""
-        found = list(self._state.awake)
+        """Queue the Changes that waited for one that has ended, or have only cleanup left."""
+        for change in set(self._state.awake):
+            if change.over or change.due > 0.0:
+                self._push(change, now if change.over else max(now, change.due))
         self._state.awake.clear()
-        # A Change may have been chosen before it was due, only to wait for another: its entry is gone, so it gets a new one.
-        due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
-        if self._recoveries != self._health.recoveries:
-            # The server is back: earlier failures do not count.
-            self._recoveries = self._health.recoveries
-            for change in self._out.values():
-                if change.attempts and not change.running:
-                    change.attempts = 0
-                    due[change] = now
-        for change, when in due.items():
-            self._push(change, when)
 
     def _choose(self, now: float) -> Change | None:
         """The Change that is to run now; None while the server is to be left alone."""
@@ -204,22 +166,16 @@ class Queue:
             return None
         change = self._first(self._begun, now)
         if change is None and self._has_room():
-            change = self._first(self._new, self._horizon(now))
+            early = _EARLY if len(self._new) > _CROWD else 0.0
+            change = self._first(self._new, now + early)
         return change
 
-    def _horizon(self, now: float) -> float:
-        """Changes that are due until then (monotonic s) begin now: a while ahead if many wait."""
-        soon = now + _EARLY
-        waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
-        return soon if waiting > _CROWD else now
-
-    def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
-        """The first Change that is due and may run."""
-        while heap and heap[0][0] <= now:
-            entry = heapq.heappop(heap)
-            change = entry[2]
-            if not self._stands(entry):
-                continue
+    def _first(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
+        """The first Change that is due `until` then (monotonic seconds) and may run."""
+        while heap and heap[0][0] <= until:
+            due, seq, change = heapq.heappop(heap)
+            if due != change.due or change.running or seq not in self._state.changes:
+                continue  # overtaken: it has a newer entry, runs, or has ended
             if change.settled:
                 return change
             if self._state.before(change) is not None:
@@ -232,21 +188,17 @@ class Queue:
 
     def _has_room(self) -> bool:
         """True if the hidden items of one more save may stand in the workspace."""
-        for seq in [seq for seq in self._out if seq not in self._state.changes]:
-            del self._out[seq]
-        return sum(map(_hides, self._out.values())) + _OF_ONE <= _HIDDEN
+        self._out = {seq: change for seq, change in self._out.items() if seq in self._state.changes}
+        return sum(map(_hides, self._out.values())) < _HIDING
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
-        """Mark a Change that is about to run; `until`: the deadline of that run."""
         change.begun = True
         change.deadline, change.due = until, time.monotonic()
         self._out[change.seq] = change
 
-    # -- one run
-
     def _attempt(self, change: Change) -> None:
         """Run a claimed Change as far as it goes now, and set when it runs again. Raises the error of the run."""
-        later, error = 0.0, None
+        later, error, file = 0.0, None, change.file
         try:
             if change.over:
                 later = self._cleanup.finish(change)
@@ -262,9 +214,9 @@ class Queue:
             error = FsError(errno.EIO, f"internal error: {failure!r}")
             raise error from failure
         finally:
-            self._rest(change, error, later)
+            self._rest(change, file, error, later)
 
-    def _rest(self, change: Change, error: JobfsError | None, later: float) -> None:
+    def _rest(self, change: Change, file: File | None, error: JobfsError | None, later: float) -> None:
         """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; newer bytes are its File's next."""
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
@@ -274,29 +226,18 @@ class Queue:
             change.attempts = change.attempts + 1 if error is not None else 0
             if change.stage is not Stage.DONE:
                 self._push(change, time.monotonic() + pause)
-            file = change.file
             if file is not None and file.change is None:
-                # Newer bytes waited in the File: they are its next Change.
                 self.save(file)
             self._lock.notify_all()
 
-    # -- for callers that wait
-
     def commit(self, change: Change) -> None:
-        """Return when the server has the outcome, or the Change was cancelled; runs it here if no other thread does.
-
-        Raises the server's refusal, or UnavailableError when the time of this thread's call is up (then it is tried again later).
-        """
+        """Return when a Change is over. Raises the server's refusal, or UnavailableError when this call's time is up."""
         self._drive(change, lambda change: change.over)
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """Run a Change here, after those that have to come first, until it is over or the time of this thread's call is up.
-
-        Raises the error that ended it.
-        """
+        """Run a Change here, after those that have to come first, until it is over. Raises the error that ended it."""
         with contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout):
             if not over(change):
-                # Nor does it wait for a run that asks whether the server is back.
                 self._context.client.reach(change.target)
             attempt = 0
             while (first := self._take_turn(change, over)) is not None:
@@ -315,10 +256,7 @@ class Queue:
                 attempt += 1
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
-        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over.
-
-        A run for which this call waits has the call's place, and its progress counts as the call's.
-        """
+        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over."""
         until = deadline.current()
         assert until is not None
         with self._lock:
@@ -328,6 +266,7 @@ class Queue:
                 if not (runs or held or (_needs_room(first) and not self._has_room())):
                     self._claim(first, until)
                     return first
+                # A run for which this call waits has the call's place, and its progress counts as the call's.
                 with runs.joined(until) if runs else contextlib.nullcontext():
                     deadline.wait(self._lock, f"{change.target} is being saved")
         return None
@@ -339,18 +278,7 @@ class Queue:
                 tried = change.settled or change.attempts or change.running
                 if not tried and names.within(change.target, under):
                     self._push(change, time.monotonic())
-            self._lock.notify_all()
-        return self._waited_for(lambda: not self._state.left(under).waiting, timeout)
-
-    def _waited_for(self, done: Callable[[], bool], timeout: float) -> bool:
-        with self._lock:
-            end = time.monotonic() + timeout
-            while not done():
-                remaining = end - time.monotonic()
-                if remaining <= 0:
-                    return False
-                self._lock.wait(min(remaining, 0.2))
-        return True
+        return self._falls_to_zero(lambda: self._state.left(under).waiting, timeout) == 0
 
     def to_clean(self, timeout: float, *, waiting: bool) -> int:
         """How many Changes are left to clean up after at most `timeout` seconds (`waiting`: with those that wait for R7)."""
@@ -363,9 +291,16 @@ class Queue:
                 for change in self._state.changes.values()
             )
 
+        return self._falls_to_zero(left, timeout)
+
+    def _falls_to_zero(self, left: Callable[[], int], timeout: float) -> int:
+        """Wait until nothing is left, `timeout` seconds at most; returns how much is."""
+        end = time.monotonic() + timeout
         with self._lock:
-            self._waited_for(lambda: not left(), timeout)
-            return left()
+            self._lock.notify_all()
+            while (number := left()) and (remaining := end - time.monotonic()) > 0:
+                self._lock.wait(min(remaining, 0.2))
+        return number
 
     def rest(self, *paths: str, verb: Verb | None = None) -> None:
         """Return when nothing is under way at `paths` (`State.under_way`). Raises ApiError."""
@@ -375,15 +310,11 @@ class Queue:
 
 
 def _needs_room(change: Change) -> bool:
-    """True if a Change begins only if there is room for its hidden items: the removal of a file has none."""
+    """True if a Change begins only if there is room for its hidden items: a removal has none."""
     return not change.begun and change.verb is not Verb.REMOVE
 
 
-def _hides(change: Change) -> int:
-    """How many hidden items a Change has on the server, or may have at any moment."""
-    # Else nothing would be saved while directories are removed, nor ever again on a server that refuses deletes.
-    if change.verb is Verb.REMOVE or isinstance(change.error, REFUSALS):
-        return 0
-    if change.over:
-        return change.unfinished + len(change.asides)
-    return 0 if change.direct else _OF_ONE
+def _hides(change: Change) -> bool:
+    """True if a Change has hidden items on the server, or may have."""
+    # Removed directories do not count, nor what a server refuses to delete: else nothing would be saved any more.
+    return change.verb is not Verb.REMOVE and not isinstance(change.error, REFUSALS) and not change.direct

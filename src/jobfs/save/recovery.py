@@ -2,8 +2,6 @@
 
 Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. A Change that was
 STAGING or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), one that was PLACED or CANCELLED in cleanup.py (`finish`).
-There, `expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
-local bytes. Bytes that were written to a file and never closed get a name of their own.
 """
 
 from __future__ import annotations
@@ -42,29 +40,45 @@ def restore(write_back: WriteBack) -> list[str]:
         _restore(write_back, change)
     for file in files:
         if file.path is not None and file.draft:
-            found += _bring_back(write_back, file)
+            _bring_back(write_back, file, "was written and never closed")
+        if file.path and file.generation and not file.stays and file.boot not in ("", BOOT):
+            _doubt(write_back, file)
         if not file.recorded:
             state.drop(file)  # it was never closed, or was unlinked
             continue
         try:
-            found += _take_up(write_back, file)
+            _take_up(write_back, file)
         except FsError as fault:
             # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
             file.refused, file.refused_errno = str(fault), errno.EIO
-            if file.change is not None:
-                file.change.file = None
-                file.change = None
+            _let_go(file)
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
     _sweep(state, changes)
-    return found
+    return [*found, *(f"{file.path}: not sent" for file in state.left().files)]
 
 
-def _bring_back(write_back: WriteBack, file: File) -> list[str]:
-    """Bytes that were written to a File and never closed become another File beside it: they may be half of a rewrite.
+def _let_go(file: File) -> None:
+    """A save of these bytes that was begun goes on if the server has them, else it is undone."""
+    change, file.change = file.change, None
+    if change is not None:
+        change.file = None
 
-    The File itself is as it was closed, or as the server has it; a new one is gone. Returns as `_take_up`. Raises FsError(EIO).
+
+def _doubt(write_back: WriteBack, file: File) -> None:
+    """Power was lost before closed bytes were known to be on the disk: they get another name. Raises FsError(EIO)."""
+    if file.change is not None:
+        write_back.state.apply(file.change, generation=0)
+    _let_go(file)
+    file.draft, file.generation, file.size, file.boot = file.generation, 0, 0, ""
+    _bring_back(write_back, file, "was closed just before the power went")
+
+
+def _bring_back(write_back: WriteBack, file: File, why: str) -> None:
+    """Bytes that may be half of a rewrite become another File beside theirs. Raises FsError(EIO).
+
+    The File itself is as it was closed, or as the server has it; a new one is gone.
     """
-    state, told = write_back.state, f"{file.path} was written and never closed"
+    state, told = write_back.state, f"{file.path} {why}"
     taken = {other.path for other in state.files()}
     tried = (names.beside(file.path or "", "recovered", attempt=number) for number in itertools.count())
     kept = state.new(Kind.FILE, next(name for name in tried if name not in taken))
@@ -72,49 +86,47 @@ def _bring_back(write_back: WriteBack, file: File) -> list[str]:
         local = state.bytes.open(file.ino, file.draft)
         if local is None or not local.size:
             state.end_draft(file)
-            return []
+            return
         kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
         written = local.path.stat().st_mtime_ns
     except (OSError, FsError) as error:
         write_back.warnings.append(f"{told}: {error}")
-        return write_back.warnings[-1:]
+        return
     times = {"atime_ns": written, "mtime_ns": written, "ctime_ns": time.time_ns()}
     values = {"mode": file.mode, "uid": file.uid, "gid": file.gid, "stays": file.stays, **times}
     closed = {"generation": local.generation, "size": local.size, "boot": BOOT}
     state.end_draft(file, edit(kept, **closed, **values))
     write_back.warnings.append(f"{told}: what was written is kept as {kept.path}")
-    return _take_up(write_back, kept)
+    _take_up(write_back, kept)
 
 
-def _take_up(write_back: WriteBack, file: File) -> list[str]:
-    """Show a File, and queue it unless a Change that sends it was begun; returns what was found, a line or none."""
-    if file.path is not None and not _show(write_back.state, file):
-        return [f"{file.path}: its local bytes are not whole, it is dropped"]
-    if not file.unsent or (file.change is not None and file.change.begun):
-        return []
-    write_back.queue.save(file, 0.0)
-    return [f"{file.path}: not sent"]
+def _take_up(write_back: WriteBack, file: File) -> None:
+    """Show a File, and queue it unless a Change that sends it was begun."""
+    shown = file.path is None or _show(write_back.state, file)
+    if shown and file.unsent and not (file.change is not None and file.change.begun):
+        write_back.queue.save(file, 0.0)
 
 
 def _restore(write_back: WriteBack, change: Change) -> None:
-    """Queue one Change, for the step that its stage names."""
+    """Queue one Change, for the step that its stage names; any request of it may have gone unanswered (R7)."""
     state, file = write_back.state, change.file
-    # Any request of it may have gone unanswered (R7): it looks at the server first.
     change.begun = change.unsure = True
+    write_back.context.unanswered(change.staged_id)
     for aside in change.asides:
-        aside.unsure_until = write_back.context.may_come_until()
-    for item_id in filter(None, (change.staged_id, *(aside.id for aside in change.asides))):
-        write_back.context.unanswered(item_id)
+        aside.unsure_until = write_back.context.unanswered(aside.id)
     state.apply(change)
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         _clean_up(state, change)
-    elif change.verb is Verb.REMOVE:
-        _remove(write_back, change)
+    elif change.verb is Verb.REMOVE and change.asides:
+        # A directory: cleanup looks at it once no unanswered request can be carried out any more.
+        state.write(edit(change, stage=Stage.PLACED))
     elif change.verb is Verb.MKDIR and file is None:
         # No caller was told that the directory is there.
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
-        if change.verb is Verb.MOVE and file is not None:
+        if change.verb is Verb.REMOVE:
+            state.apply(change, shows={change.target: None})
+        elif change.verb is Verb.MOVE and file is not None:
             # A rename over unsent bytes; no caller was told that it is done. It replaces these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
@@ -126,7 +138,6 @@ def _clean_up(state: State, change: Change) -> None:
     change.since = time.monotonic()
     state.awake.append(change)
     if change.generation and (file is None or file.generation != change.generation):
-        # Nobody needs these bytes any more; the last mount ended before it removed them.
         state.bytes.retire(change.ino, change.generation)
     if change.unfinished and change.verb is Verb.PUT:
         # Unlinked: not shown again until it is off the server.
@@ -135,43 +146,17 @@ def _clean_up(state: State, change: Change) -> None:
         file.change = None
 
 
-def _remove(write_back: WriteBack, change: Change) -> None:
-    """Go on with a removal: of a directory, a file that was open, or one that has a scratch name now. It is not shown again."""
-    state = write_back.state
-    if change.asides:
-        # A directory: cleanup looks at it only when no unanswered request on it can be carried out any more.
-        state.write(edit(change, stage=Stage.PLACED))
-        return
-    if not change.base.id:
-        state.end(change)
-        return
-    if change.file is not None:
-        # No handle is left of it.
-        state.drop(change.file)
-        change.file.path = change.file.change = None
-        change.file = None
-    state.apply(change, shows={change.target: None})
-    write_back.queue.add(change, 0.0)
-
-
 def _show(state: State, file: File) -> bool:
     """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped."""
     if file.generation:
         # A file that stays here may have been written to since it was closed.
         sealed = not file.stays or file.boot != ""
-        local = state.bytes.open(file.ino, file.generation, sealed=sealed)
-        if local is None or not (file.stays or local.size == file.size):
-            log.warning("%s: its local bytes are not whole", file.path)
-            if file.change is not None:
-                # A save that was begun goes on if the server has the bytes, else it is undone.
-                file.change.file = None
+        file.local = state.bytes.open(file.ino, file.generation, sealed=sealed)
+        if file.local is None or not (file.stays or file.local.size == file.size):
+            log.warning("%s: its local bytes are not whole, it is dropped", file.path)
+            _let_go(file)
             state.drop(file)
             return False
-        if file.stays or file.boot in ("", BOOT):
-            file.local = local
-        else:
-            # Nobody knows whether they are whole: an open of the server's item must not get them.
-            state.apply(file, item_id="")
     elif file.stays and file.kind is Kind.FILE and not file.link:
         state.drop(file)
         return False

@@ -1,8 +1,4 @@
-"""Changes of items on the server that the caller waits for: renamed, given another permission, removed.
-
-A directory that is removed is moved out of the job's reach, and deleted later (save/protocol.md R12). Nothing of a file is
-deleted that the user has not seen (vfs/semantics.md 4; save/protocol.md R10).
-"""
+"""Changes of items on the server that the caller waits for: renamed, given another permission, removed (R10, R12)."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
     ApiError,
-    BadRequestError,
     FsError,
     HeldBackError,
     JobfsError,
@@ -69,8 +64,7 @@ class Rename:
                 failed = error
                 self._pause(error, attempt)
             else:
-                if not lost:
-                    # Else the job may have written to it between the request and the look (R2).
+                if not lost:  # else the job may have written to it between the request and the look (R2)
                     self._context.touched(item, answer)
                 return self._publish(answer, **wanted)
             answer = self._client.get(item.id)
@@ -81,7 +75,7 @@ class Rename:
                 raise NotFoundError(f"{item.path} was renamed by the job")
         raise failed
 
-    def _publish(self, item: Item, path: str = "", **wanted: object) -> Item:
+    def _publish(self, item: Item, path: str = "", **_: object) -> Item:
         if path:
             self._context.renamed(item.id, item.path)
         self._namespace.publish(item)
@@ -91,17 +85,14 @@ class Rename:
         """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
         if isinstance(error, HeldBackError):
             raise error
-        # The looks are few: the last ones come late in the time that a call has.
-        pause = deadline.backoff(attempt, error, most=deadline.UNBOUNDED)
-        deadline.pause(pause, error, self._context.timeout)
-
-    # -- a directory with all that is in it
+        deadline.pause(
+            deadline.backoff(attempt, error, most=deadline.UNBOUNDED), error, self._context.timeout
+        )
 
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them.
 
-        After a kill in between, the next mount asks the server for the outcome (`find_renamed`). Raises ApiError, FsError(EXDEV)
-        on a server that moves a directory without what is in it: `mv` copies then.
+        Raises ApiError, FsError(EXDEV) on a server that moves a directory without what is in it: `mv` copies then.
         """
         old = item.path
         inside = [other for other in self._namespace.subtree(old) if other.path != old][:_ASKED]
@@ -129,17 +120,16 @@ class Rename:
         return not inside or self._context.server.facts.moves_carry is not False
 
     def remove_directory(self, item: Item) -> None:
-        """Remove a directory that is seen empty (R12): it is moved out of the job's reach, later looked at again and deleted.
-
-        Raises FsError(ENOTEMPTY), ApiError.
-        """
+        """Move a directory that is seen empty out of the job's reach (R12). Raises FsError(ENOTEMPTY), ApiError."""
         namespace, state = self._namespace, self._state
         if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
             raise FsError(errno.ENOTEMPTY)
         with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
-                # At the top of the workspace: in a deep tree hidden names one below the other would make too long a path.
-                near = names.basename(item.path) if self._has_hidden(item.path) else item.path
+                # At the top of the workspace if it holds hidden names: below one another they make too long a path.
+                asides = (aside for other in [*state.changes.values()] for aside in other.asides)
+                deep = any(names.under(aside.path, item.path) for aside in asides)
+                near = names.basename(item.path) if deep else item.path
                 aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
                 self._take_away(change, item, aside)
             except BaseException:
@@ -148,36 +138,22 @@ class Rename:
                 raise
         state.lose(item.id)
 
-    def _has_hidden(self, directory: str) -> bool:
-        """True if this mount has set something aside in a directory."""
-        asides = (aside for change in [*self._state.changes.values()] for aside in change.asides)
-        return any(names.under(aside.path, directory) for aside in asides)
-
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
         """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
         try:
-            moved = self.update(item, path=aside.path)
-        except (NotFoundError, BadRequestError):
-            raise
+            aside.seen(moved := self.update(item, path=aside.path))
+            # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
+            self._namespace.forget(moved)
         except ApiError:
-            aside.unsure_until = self._context.unsure_until(item.id)
-            if aside.unsure_until:
-                self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
-                self._namespace.touch(item.path)
+            self._namespace.touch(item.path)
             raise
-        aside.seen(moved)
-        aside.unsure_until = self._context.unsure_until(item.id)
-        # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
-        self._namespace.forget(moved)
-        self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
-
-    # -- a file
+        finally:
+            aside.unsure_until = self._context.unsure_until(item.id)
+            if aside.moved or aside.unsure_until:
+                self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
     def delete(self, item: Item) -> None:
-        """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
-
-        Raises ApiError.
-        """
+        """Delete the item that was seen at its path at most 1 s ago, or another one that has its path (R10). Raises ApiError."""
 
         def another(item: Item, lost: bool) -> Item | None:
             there = self._namespace.lookup(item.path, max_age=0.0)
@@ -189,10 +165,7 @@ class Rename:
         self._delete(item, another)
 
     def delete_version(self, path: str, base: Base) -> None:
-        """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.
-
-        Before every delete it is looked at (R7). Raises ApiError, FsError.
-        """
+        """Delete the item at `path` if it still is the version that was shown here (R7). Raises ApiError, FsError."""
         if not base.id:
             return
         spare(self._context, base.id)
@@ -203,10 +176,9 @@ class Rename:
             self._namespace.touch(path)
 
     def _delete(self, item: Item, look: Callable[[Item, bool], Item | None]) -> None:
-        """Delete an item that was just looked at; no request is sent again without another `look`.
+        """Delete an item that was just looked at; no request is sent again without another `look`. Raises ApiError.
 
-        Meanwhile the job may have renamed it, or made another item where ours was deleted without an answer. `look` gets the item
-        and whether an answer was lost, and tells which item is to be deleted now. Raises ApiError.
+        That gets the item and whether an answer was lost, and tells which item is to be deleted now.
         """
         lost = False
         for attempt in range(_LOOKS):
@@ -226,25 +198,19 @@ class Rename:
         raise UnavailableError(f"{item.path} can't be deleted: no answer")
 
     def _still_there(self, path: str, base: Base) -> Item | None:
-        """The item at the path, if it is that version."""
-        try:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
-        except NotFoundError:
-            return None
-        if item.path != path:
-            return None
-        if is_base(self._context, item, base):
-            return item
-        log.warning("%s: the job has written to it since it was shown here: it stays", path)
+            if item.path == path:
+                if is_base(self._context, item, base):
+                    return item
+                log.warning("%s: the job has written to it since it was shown here: it stays", path)
         return None
 
     def run(self, change: Change) -> None:
-        """Carry out the unlink of a file that is read here, or the removal of one that has a scratch name here now.
-
-        From here on the file does not come back after a kill: its local bytes are on the disk. Raises ApiError, FsError.
-        """
+        """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
         change.begun = True
         if change.base.id:
+            # From here on it does not come back after a kill: its local bytes are on the disk.
             self._state.sync()
             self._state.write(edit(change))
         try:
@@ -259,33 +225,25 @@ class Rename:
 
 
 def repath(state: State, change: Change) -> None:
-    """Give every File and Change below a renamed directory its new path, in the journal write that ends the rename.
-
-    Raises FsError(EIO).
-    """
+    """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
     old, new = change.source, change.target
 
     def moved(path: str) -> str:
         return names.moved(path, old, new) if names.under(path, old) else path
 
-    def repathed(change: Change) -> dict[str, Any]:
-        shows = {moved(path): item for path, item in change.shows.items()}
-        return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
-
     with state.lock:
         edits: list[tuple[File | Change, dict[str, Any]]] = [
-            (file, {"path": names.moved(file.path or "", old, new)}) for file in state.beneath(old)
+            (file, {"path": moved(file.path or "")}) for file in state.beneath(old)
         ]
-        edits += [
-            (other, repathed(other))
-            for other in state.changes.values()
-            if other is not change and names.under(other.target, old)
-        ]
+        for other in state.changes.values():
+            if other is not change and names.under(other.target, old):
+                shows = {moved(path): item for path, item in other.shows.items()}
+                values = {"target": moved(other.target), "source": moved(other.source), "shows": shows}
+                edits.append((other, values))
         state.write(*(step for step in edits if step[0].recorded), gone=[change])
         for record, values in edits:
             if not record.recorded:
                 state.apply(record, **values)
-        state.end(change)
 
 
 def find_renamed(context: Context, change: Change) -> None:

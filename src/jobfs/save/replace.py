@@ -20,8 +20,6 @@ and the item at the target if it is still the version that was seen. A save that
 `undo`).
 
 Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
-After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
-one that is not recorded.
 """
 
 from __future__ import annotations
@@ -30,10 +28,9 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
@@ -55,7 +52,6 @@ from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -69,14 +65,11 @@ _FRESH = 0.05
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
-    """The change is not to go on: its file was unlinked meanwhile (R10), or it was given up."""
+    """The change is not to go on: it was cancelled meanwhile (R10)."""
 
 
-class Look(NamedTuple):
-    """What stands at a path, and when that was answered (monotonic seconds)."""
-
-    there: Item | None
-    answered: float
+#: What stands at a path, and when that was answered (monotonic seconds).
+Look = tuple[Item | None, float]
 
 
 def check(change: Change) -> None:
@@ -98,9 +91,8 @@ class Replace:
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
-        Raises UnavailableError if it has to be tried again later, and ContractError if an answer does not match the request and
-        a look shows that the request was not carried out. Raises a class of REFUSALS if the server refuses it for good (then all
-        asides are back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
+        it is undone, and the bytes are kept), ContractError for a wrong answer, FsError(EEXIST) for a mkdir that came too late.
         """
         change.begun = True
         try:
@@ -115,13 +107,12 @@ class Replace:
             return
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
-            change.unsure = True  # an earlier request may have gone unanswered
             self._cleanup.undo(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
             change.unsure = True
             if isinstance(error, WrongAnswerError):
-                # No answer is on its way: the caller that waits is told at once.
+                # No answer is on its way: the caller is told at once.
                 raise ContractError(str(error), status=error.status) from None
             raise
 
@@ -138,32 +129,34 @@ class Replace:
             check(change)
             self._state.write(edit(change, **values), used=used)
 
-    # -- staging
-
     def _stage(self, change: Change) -> None:
-        """Bring the new content to the server: straight to the target (R9), or hidden beside it while the target is looked at."""
+        """Bring the new content to the server, straight to the target (R9) or hidden, and place it.
+
+        Raises FsError(EIO) if it is not whole here: then the change is undone.
+        """
         if change.verb is Verb.PUT and not change.recorded:
             self._plan(change)
         staged = self._upload.find(change) if change.tid else None
         look: Future[Look] | None = None
         if staged is None:
-            trusted = self._ensure_bytes(change)
-            if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
+            if change.verb is Verb.PUT and self._upload.whole(change) is None:
+                told = f"the local bytes of {change.target} are not whole"
+                self._cleanup.undo(change, told, errno.EIO)
+                raise FsError(errno.EIO, told)
+            if self._upload.may_be_direct(change) and self._create_directly(change):
                 return
             self._attempt(change)
             if change.base.id:
-                look = self._context.beside.submit(deadline.carried(self._look_ahead), change)
+                look = self._context.beside.submit(deadline.carried(self._look), change.target)
             staged = self._create(change)
         change.item = staged
-        # A loss of power may have taken local bytes that the server has whole: then their hash is not known.
-        digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
-        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
+        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=self._upload.digest(change))
         if look is not None:
             # Where other work is before it, the look has not begun: `_place` looks then.
             self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
         else:
             # A new file needs no look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else Look(None, time.monotonic()))
+            self._place(change, None if change.base.id else (None, time.monotonic()))
 
     def _plan(self, change: Change) -> None:
         """Decide what the save of a File sends and replaces: its bytes and its base as they are now. Raises Cancelled."""
@@ -174,42 +167,12 @@ class Replace:
                 raise Cancelled
             assert file.path is not None
             if change.generation not in (0, file.generation):
-                # An unrecorded attempt has failed, and newer bytes were closed since.
                 self._state.bytes.retire(file.ino, change.generation)
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
             )  # fmt: skip
         if not change.base.id:
             self._upload.count_new(change.target)
-
-    def _ensure_bytes(self, change: Change) -> bool:
-        """True if the bytes to be sent are known to be those that were closed; False after a loss of power.
-
-        Raises FsError(EIO) if they are not whole: then the change is undone.
-        """
-        if not self._upload.has_bytes(change):
-            told = f"the local bytes of {change.target} are not whole"
-            self._cleanup.undo(change, told, errno.EIO)
-            raise FsError(errno.EIO, told)
-        if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):
-            return True
-        self._rename_suspect(change, change.file)
-        return False
-
-    def _rename_suspect(self, change: Change, file: File) -> None:
-        """Power was lost before these bytes were known to be on the disk: they get a name of their own, never the target's."""
-        target, number = change.target, 0
-        while self._client.find(path := names.beside(target, "recovered", attempt=number)):
-            number += 1
-        with self._going_on(change):
-            file.local = self._state.bytes.open(file.ino, file.generation)
-            moved = edit(change, target=path, base=Base())
-            self._state.write(
-                edit(file, path=path, base=Base(), item_id="", boot=BOOT),
-                *([moved] if change.recorded else []),
-            )
-            self._state.apply(change, target=path, base=Base())
-        log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
     def _attempt(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
@@ -222,8 +185,7 @@ class Replace:
             try:
                 return self._upload.create(change, change.hidden(self._context.mount))
             except (AnswerLostError, BadRequestError) as error:
-                found = self._upload.find(change)
-                if found is not None:
+                if (found := self._upload.find(change)) is not None:
                     return found
                 if isinstance(error, NoDirectoryError):
                     self.make_directory(names.parent(change.target))
@@ -237,25 +199,19 @@ class Replace:
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, and the file is saved the hidden way."""
-        digest = self._upload.digest(change)
-        self._record(change, direct=True, sha256=digest)
+        self._record(change, direct=True, sha256=self._upload.digest(change))
         item = self._make_at_target(change)
         if item is None:
             change.unsure = False
             self._record(change, direct=False)
             return False
         adopted, change.unsure = not change.unsure, True  # if this is not recorded, the next run looks
-        with self._state.lock:
-            check(change)
-            self._state.apply(change, stage=Stage.STAGED, staged_id=item.id)
+        self._state.apply(change, staged_id=item.id)
         self._placed(change, item, adopted=adopted)
         return True
 
     def _make_at_target(self, change: Change) -> Item | None:
-        """The new item at the target, None if something else is there.
-
-        After a lost answer the target is looked at: if nothing is there, the item is made again; the same bytes are ours.
-        """
+        """The new item at the target, None if something else is there. After a lost answer, the same bytes there are ours."""
         for _ in range(_CREATES):
             if change.unsure and (found := self._upload.find_direct(change)) is not None:
                 return found
@@ -270,27 +226,18 @@ class Replace:
                 change.unsure = True
         return self._upload.find_direct(change) if change.unsure else None
 
-    # -- set aside and place
-
     def _look(self, path: str) -> Look:
-        return Look(shown(self._client.find(path)), time.monotonic())
-
-    def _look_ahead(self, change: Change) -> Look:
-        """Look at the target while its new content is on its way; fetch the bytes of the base meanwhile, if need be."""
-        look = self._look(change.target)
-        if look.there is not None:
-            self._context.learn_bytes(change, look.there)
-        return look
+        return shown(self._client.find(path)), time.monotonic()
 
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
         if change.unsure and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
-            seen, look = look or self._look(change.target), None
-            if self._is_there(change, seen.there):
+            (there, answered), look = look or self._look(change.target), None
+            if self._is_there(change, there):
                 return
-            if seen.there is None or self._make_room(change, seen.there, seen):
+            if there is None or self._make_room(change, there, answered):
                 if self._move(change):
                     return
                 time.sleep(deadline.backoff(turn, first=0.02))
@@ -299,7 +246,7 @@ class Replace:
     def _is_there(self, change: Change, there: Item | None) -> bool:
         """True if the item at the target is the one that was to be placed. Raises FsError(EEXIST).
 
-        For a directory that was acknowledged in an outage, one that the job made meanwhile counts; a file of the job makes room.
+        A directory that was acknowledged in an outage may be the job's; a file of the job makes room for it.
         """
         if there is None:
             return False
@@ -318,31 +265,30 @@ class Replace:
     def plan_aside(
         self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
     ) -> Aside:
-        """Record and sync, with the local bytes ((S)), that `there` is to be set aside: beside its path, or beside `at`."""
+        """Record and sync ((S)) that `there` is to be set aside: beside its path, or beside `at`."""
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
             path = names.hidden_path(at or there.path, self._context.mount, tid, role)
             # An earlier save of ours may have placed it, with a request that is still on its way (R7).
-            unsure = self._context.unsure_until(there.id)
             aside = Aside(
-                there.id, path, there.kind, size=there.size, updated_at=there.updated_at,
-                lifecycle=there.lifecycle, permission=there.permission, unsure_until=unsure,
+                there.id, path, there.kind, size=there.size, updated_at=there.updated_at, lifecycle=there.lifecycle,
+                permission=there.permission, unsure_until=self._context.unsure_until(there.id),
             )  # fmt: skip
             self._record(change, used=tid, asides=[*change.asides, aside])
         self._state.sync()
         return aside
 
-    def _make_room(self, change: Change, there: Item, look: Look) -> bool:
+    def _make_room(self, change: Change, there: Item, answered: float) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
         if self._context.needs_bytes(change.base, there):
             # On another thread: a body that hangs would hold this thread for longer than its call may take.
             learning = self._context.beside.submit(deadline.carried(self._context.learn_bytes), change, there)
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
-        if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
-            # Too old to be acted on (R8).
-            again = self._look(change.target).there
+        # What is too old is not acted on (R8).
+        if time.monotonic() - answered > max(_FRESH, self._client.health.latency or 0.0):
+            again, _ = self._look(change.target)
             if again is None or again.id != there.id:
                 return False
             there = again
@@ -374,7 +320,7 @@ class Replace:
         return moved
 
     def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
-        """The item was not set aside: others moved it, or it went with its directory. Raises `error` if the move is refused."""
+        """The item was not set aside: it is elsewhere, or gone. Raises `error` if the move is refused."""
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_directory(names.parent(change.target))
@@ -383,24 +329,22 @@ class Replace:
 
     def _has_moved(self, aside: Aside) -> bool:
         """True if the item is seen at its hidden name."""
-        try:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-        except NotFoundError:
-            return False
-        if not aside.is_at(item):
-            return False
-        aside.seen(item)
-        return True
+            if aside.is_at(item):
+                aside.seen(item)
+                return True
+        return False
 
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
-        lifecycle, permission = taken_over(change)
-        update: Callable[..., Item] = partial(self._client.update, change.staged_id)
-        if change.item is not None:
-            update = partial(self._context.content.update, change.item)
+        assert change.item is not None
+        lifecycle, permission = taken_over(change, change.item)
         try:
-            answer = update(path=change.target, lifecycle=lifecycle, permission=permission)
+            answer = self._context.content.update(
+                change.item, path=change.target, lifecycle=lifecycle, permission=permission
+            )
         except PathExistsError:
             return False
         except NoDirectoryError:
@@ -461,7 +405,6 @@ class Replace:
             self._context.touched(before, item)
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
-        """Local bytes are on the server: they are the base of the next save."""
         state, content = self._state, self._context.content
         source = state.bytes.path(file.ino, change.generation)
         # Copied before the locks are taken: readers wait for them.
@@ -496,7 +439,6 @@ class Replace:
                 content.adopt(item, saved)
 
     def _moved(self, change: Change, item: Item) -> None:
-        """A directory was made, or an item has its new name."""
         state, file = self._state, change.file
         with self._going_on(change):
             gone = _moved_over(change)
@@ -520,7 +462,7 @@ class Replace:
         self._context.namespace.publish(item)
 
     def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
-        """Everything written is on the server: handles go on with the version that was saved."""
+        """Handles go on with the version that was saved."""
         local, file.item = file.local, item
         assert local is not None
         for handle in file.handles:
@@ -529,8 +471,6 @@ class Replace:
         if file.handles:
             local.release()
         self._state.show(file)
-
-    # -- directories
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those above it, that is missing under a save. Raises ApiError."""
@@ -543,10 +483,7 @@ class Replace:
                 raise
 
     def make(self, path: str) -> Item:
-        """A new directory, hidden and moved (R9). Raises FsError(EEXIST), ApiError.
-
-        Made straight at its path, it might become the second of two directories on a server that allows that.
-        """
+        """A new directory, hidden and moved: there may be no second of its name (R9). Raises FsError(EEXIST), ApiError."""
         with self._state.running(Verb.MKDIR, path) as change:
             try:
                 self.run(change)
@@ -558,7 +495,7 @@ class Replace:
         return change.item
 
     def give_up(self, change: Change) -> None:
-        """The caller was told that the change failed: cleanup takes back what was begun, and gives back the asides."""
+        """The caller is told that the change failed: cleanup takes back what was begun, and gives back the asides."""
         with self._state.lock:
             if change.recorded and change.begun and not change.over:
                 self._state.cancel(change, shows={})
@@ -570,7 +507,7 @@ class Replace:
 
 
 def _moved_over(change: Change) -> list[File]:
-    """The File of unsent bytes that an item has replaced, if the journal has it; none if it was written after a restart."""
+    """The File of unsent bytes that an item has replaced, if the journal has it and it was not written since."""
     file = change.file
     if file is None or not file.recorded or change.verb is Verb.MKDIR:
         return []

@@ -1,8 +1,7 @@
 """How new content comes to the server: as a hidden item beside its target, or straight at it where that is safe (R9).
 
-A direct create is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new
-files a mount tries it, at the path of a hidden item of its own (`trial.questions.rejects`), and the answer is kept for all
-mounts.
+It is safe on a server that answers 400 to a create at an existing path: after a few new files a mount tries that, with hidden
+items of its own (`trial.questions.rejects`), and the answer is kept for all mounts.
 """
 
 from __future__ import annotations
@@ -17,14 +16,13 @@ from jobfs.errors import AnswerLostError, FsError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change
-from jobfs.state.localbytes import failure
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
 
-#: New files count when they are closed and when they are sent: at the first count the server is asked how it behaves, and so many
-#: later it is asked again, if it could not be asked.
+#: New files count when they are closed and when they are sent: at the first count the server is asked, so many later again.
 _WORTH, _AGAIN = 4, 50
 
 
@@ -39,12 +37,10 @@ class Upload:
         self._probe = directory / "probe"
         self._new = itertools.count(1)
 
-    # -- hidden
-
     def create(self, change: Change, path: str) -> Item:
         """Create the item of the change at its hidden name, or straight at its target. Raises ApiError, FsError."""
         # A hidden item gets its permission with the move: a server may refuse to move a readOnly item.
-        permission = (path == change.target and wanted(change)) or Permission.READ_WRITE
+        permission = (path == change.target and _wanted(change)) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
         source = self._state.bytes.path(change.ino, change.generation)
@@ -56,60 +52,44 @@ class Upload:
 
     def find(self, change: Change) -> Item | None:
         """The item at the change's hidden name, if it is there, of its kind and with the right size. Raises ApiError."""
-        directory = change.verb is Verb.MKDIR
-        for item in self._client.find(change.hidden(self._context.mount)):
-            if item.is_dir is directory and (directory or item.size in (None, change.size)):
-                return item
-        return None
+        directory, hidden = change.verb is Verb.MKDIR, change.hidden(self._context.mount)
+        found = (item for item in self._client.find(hidden) if item.is_dir is directory)
+        return next((item for item in found if directory or item.size in (None, change.size)), None)
 
-    def has_bytes(self, change: Change) -> bool:
-        """True if the bytes that the change sends are whole on this machine; always true for a directory."""
-        if change.verb is not Verb.PUT:
-            return True
+    def whole(self, change: Change) -> Local | None:
+        """The bytes that a `put` sends, None if they are not whole on this machine."""
         local = self._state.bytes.open(change.ino, change.generation)
-        return local is not None and local.size == change.size
+        return local if local is not None and local.size == change.size else None
 
     def digest(self, change: Change) -> str:
-        """The hash of what is sent; "" for a directory. Raises FsError."""
-        if change.verb is not Verb.PUT or change.sha256:
+        """The hash of what is sent; "" for a directory, or if it is not whole here any more. Raises FsError(EIO)."""
+        if change.verb is not Verb.PUT or change.sha256 or (local := self.whole(change)) is None:
             return change.sha256
         try:
-            local = self._state.bytes.open(change.ino, change.generation)
-            if local is None:
-                raise FsError(errno.EIO, f"the local bytes of {change.target} are gone")
             return local.sha256()
         except OSError as error:
             raise FsError(errno.EIO, f"the local bytes of {change.target} can't be read: {error}") from error
 
-    # -- straight at the target
-
-    def may_be_direct(self, change: Change, trusted: bool) -> bool:
-        """True if this change is to be created at its target; `trusted`: its bytes are those that were closed."""
-        if change.direct:
-            return True
-        if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
-            return False
-        return self._context.server.facts.rejects.get(Kind.FILE, False)
+    def may_be_direct(self, change: Change) -> bool:
+        """True if this change is to be created at its target."""
+        new = change.verb is Verb.PUT and not (change.base.id or change.staged_id)
+        return change.direct or (new and self._context.server.facts.rejects.get(Kind.FILE, False))
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
-        for item in self._client.find(change.target) if change.sha256 else []:
-            if not item.is_dir and item.size in (None, change.size):
-                found = with_bytes(self._client, item, change.sha256)
-                if found is not None:
-                    return found
-        return None
+        there = self._client.find(change.target) if change.sha256 else []
+        alike = (item for item in there if not item.is_dir and item.size in (None, change.size))
+        found = (with_bytes(self._client, item, change.sha256) for item in alike)
+        return next((item for item in found if item is not None), None)
 
     def make_directory(self, path: str) -> Item | None:
-        """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
+        """A new directory in one request; None: it has to be made the hidden way. Raises ApiError."""
         if not self._context.server.facts.rejects.get(Kind.DIRECTORY):
             return None
         try:
             return self._client.create_directory(path, Permission.READ_WRITE)
         except AnswerLostError:
             return next((item for item in self._client.find(path) if item.is_dir), None)
-
-    # -- how this server takes creates
 
     def count_new(self, path: str) -> None:
         """Count something new at this path, made or about to be sent: now and then the server is asked how it takes creates."""
@@ -118,16 +98,14 @@ class Upload:
             self._context.beside.submit(self.ask, path)
 
     def ask(self, target: str) -> None:
-        """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
-
-        Their transaction is a tombstone: what is left of them is deleted when a listing shows it (R4).
-        """
+        """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError, OSError."""
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
         # This Change explains the hidden items while the server is asked: the answer depends on them.
         with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
+                # A tombstone: what is left of them is deleted when a listing shows it (R4).
                 self._state.write(used=tid, new=True)
                 # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
                 self._state.sync()
@@ -141,25 +119,21 @@ class Upload:
             except AnswerLostError:
                 self._context.look_again = self._context.may_come_until()
                 raise
-            except OSError as error:
-                told = f"can't write in {self._probe.parent}: {error.strerror}"
-                raise FsError(failure(error), told) from error
             finally:
                 self._state.end(change)
 
 
-def wanted(change: Change) -> Permission | None:
-    """The permission that the user has given the file meanwhile, None if there is none."""
+def _wanted(change: Change) -> Permission | None:
     return change.file.wish if change.file is not None else None
 
 
-def taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
-    """Lifecycle and permission to take over from the replaced item, None where they are equal; a move keeps its permission."""
-    item, was = change.item, change.replaced()
-    assert item is not None
+def taken_over(change: Change, item: Item) -> tuple[Lifecycle | None, Permission | None]:
+    """Lifecycle and permission that `item` takes over from what it replaces, None where they are equal."""
+    was = change.replaced()
     lifecycle = was.lifecycle if was else item.lifecycle
-    permission = wanted(change) or (was.permission if was else item.permission)
+    permission = _wanted(change) or (was.permission if was else item.permission)
     return (
         lifecycle if lifecycle != item.lifecycle else None,
+        # A move keeps its permission.
         permission if permission != item.permission and change.verb is not Verb.MOVE else None,
     )

@@ -32,12 +32,8 @@ from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds that closed bytes may wait for their disk sync (vfs/semantics.md 4).
-_SYNC_EVERY = 0.5
-#: Seconds between looks at what the last listing has brought.
-_TIDY_EVERY = 1.0
-#: Seconds between returns of free memory.
-_GIVE_BACK_EVERY = 15.0
+#: Seconds between disk syncs, between looks at what the last listing has brought, and between returns of free memory.
+_SYNC_EVERY, _TIDY_EVERY, _GIVE_BACK_EVERY = 0.5, 1.0, 15.0
 #: Seconds until a file that was renamed to a scratch name leaves the server.
 SCRATCH_DELAY = 3.0
 #: Seconds without a listing after which one is made, if something may be left to be deleted.
@@ -68,7 +64,7 @@ class WriteBack:
         settings: Settings,
         server: KnownServer,
     ) -> None:
-        """`directory`: the state directory of this mount, `mount`: its id. Raises UsageError if its journal can't be used."""
+        """`directory`: the state directory of the mount, `mount`: its id. Raises UsageError if its journal can't be used."""
         self.client = client
         self.namespace = namespace
         self.content = content
@@ -85,17 +81,14 @@ class WriteBack:
         self.rename = Rename(self.context, self.replace, self.cleanup)
         delay = settings.write_back_delay
         self.queue = Queue(self.context, self.replace, self.rename, self.cleanup, delay=delay)
-        #: What was taken up from the journal at the start, a line each.
+        #: What was taken up from the journal at the start, a line each, and what the user has to be told of it.
         self.taken_up: list[str] = []
-        #: What the user has to be told of what was taken up, a sentence each.
         self.warnings: list[str] = []
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True),
             threading.Thread(target=self._tidy_loop, name="jobfs-tidy", daemon=True),
         ]
-
-    # -- life
 
     def start(self) -> None:
         """Begin background work; `recovery.restore` has been called before."""
@@ -104,7 +97,7 @@ class WriteBack:
             thread.start()
 
     def stop(self) -> None:
-        """End background work; what is not on the server stays in the journal."""
+        """End background work, if it was begun; what is not on the server stays in the journal."""
         self._stopping.set()
         self.queue.stop()
         for thread in self._threads:
@@ -124,7 +117,6 @@ class WriteBack:
                     self.state.sync()
                 if self.state.journal.spare.restore():
                     for file in list(self.state.unclosed):
-                        # Its close could not be recorded.
                         self.seal(file)
                         self.queue.save(file)
             except FsError as error:
@@ -144,7 +136,6 @@ class WriteBack:
                     listed = now
                     self.cleanup.expose_orphans()
                     self.cleanup.forget_vanished()
-                    # Items that their requests have left are gone: the listing has shown them.
                     self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
                     seen = number
                 elif now > (again if listed < again else listed + _LIST_EVERY):
@@ -188,10 +179,7 @@ class WriteBack:
                     return  # it is placed; bytes closed since are for another call
 
     def bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; a save that can't be waited for is begun anew.
-
-        Raises ApiError, FsError.
-        """
+        """Return when no save of this File is half done; one that can't be waited for is begun anew. Raises ApiError, FsError."""
         if file.stays:
             return
         if self.namespace.unreachable and self._take_back(file):
@@ -205,20 +193,14 @@ class WriteBack:
             self.queue.save(file)
 
     def _take_back(self, file: File) -> bool:
-        """Stop a save that was begun, which is taken back later: in an outage nobody waits for it.
-
-        False if there is no such save, or if it may have set aside what it replaces.
-        """
+        """Stop a save that was begun, to be taken back later; False if there is none, or it may have set something aside."""
         with file.lock, self.state.lock:
             change = file.change
             if change is None or not change.begun or change.settled or change.asides:
                 return False
-            # The next save replaces what this one was to replace.
-            self.state.cancel(change, ino=0, base=Base())
+            self.state.cancel(change, ino=0, base=Base())  # what it was to replace stays
         self.queue.wake()
         return True
-
-    # -- names
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory on the server; None if the server can't be asked. Raises FsError(EEXIST), ApiError."""
@@ -235,8 +217,8 @@ class WriteBack:
     def cancel(self, file: File) -> bool:
         """Stop the save of a File that is unlinked (R10). Raises FsError.
 
-        False if the save may have come to the server: it is recorded as cancelled before this returns, and its name is hidden
-        until it is taken back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
+        False if the save may have come to the server: it is recorded as cancelled, and its name is hidden until it is taken
+        back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
         """
         with file.lock, self.state.lock:
             change = file.change
@@ -268,7 +250,7 @@ class WriteBack:
         """
         if isinstance(node, Item):
             return Victim(self.context.base_of(node, process=process), node)
-        if isinstance(node, File):
+        if node is not None:
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
         if pending is None:
@@ -280,23 +262,11 @@ class WriteBack:
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
         """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""
-        if over is not None:
-            self.state.unname(over)
+        for file in (over, victim.file):
+            if file is not None:
+                self.state.unname(file)
         if victim.pending is not None:
             self.state.end(victim.pending)
-        if victim.file is not None:
-            self.state.unname(victim.file)
-
-    def spared(self, victim: Victim, path: str) -> None:
-        """The name was not taken after all: the victim is there as before."""
-        file, pending = victim.file, victim.pending
-        if file is None:
-            if pending is not None and pending.over:
-                self.queue.add(self._removal(path, pending.base, pending.item), SCRATCH_DELAY)
-            return
-        if file.written and not file.writing:
-            self.state.unclosed.add(file)  # its close could not be recorded
-        self.queue.save(file)
 
     def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:
         """A File that only this machine has gets the name of what it replaces, in one step (vfs/semantics.md 4, rename).
@@ -320,17 +290,13 @@ class WriteBack:
             self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
-        # This File is sent when the unsent bytes that it replaces were due.
         ended = victim.file.change if victim.file is not None else None
         due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
         self.replaced(victim, over)
-        self.queue.save(file, by=due)
+        self.queue.save(file, by=due)  # when the unsent bytes that it replaces were due
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
-        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back.
-
-        The victim goes on being shown until the move is done.
-        """
+        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back."""
         state, file = self.state, victim.file
         with state.lock:
             for ended in (victim.pending, file.change if file is not None else None):
@@ -346,10 +312,11 @@ class WriteBack:
         except JobfsError:
             # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
             self.replace.give_up(change)
-            self.spared(victim, target)
+            if file is not None:
+                if file.written and not file.writing:
+                    state.unclosed.add(file)  # its close could not be recorded
+                self.queue.save(file)
             self.queue.wake()
-            self.namespace.touch(item.path)
-            self.namespace.touch(target)
             raise
         assert change.item is not None
         self.replaced(victim)
@@ -364,10 +331,10 @@ class WriteBack:
         over: File | None,
         source: Path | None = None,
     ) -> None:
-        """Rename a file to a scratch name: from now on it is of this machine only. `source`: where an item's bytes are.
+        """Rename a file to a scratch name: it is of this machine only, and its item leaves the server in a few seconds.
 
-        Its item leaves the server in a few seconds, unless something takes the old name before. `over`: the file of this
-        machine that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `source`: where an item's bytes are; `over`: the file of this machine that had the scratch name. Raises
+        FsError(ENOSPC, EIO); then nothing was changed.
         """
         state, item = self.state, node if isinstance(node, Item) else None
         base = self.context.base_of(item)
@@ -414,10 +381,10 @@ class WriteBack:
         found = []
         for file in self.state.left(path or "").files:
             change = file.change
-            if not file.refused and (change is None or not change.attempts):
-                continue
             if file.refused:
                 self.state.write(edit(file, refused="", refused_errno=0))
+            elif change is None or not change.attempts:
+                continue
             if change is not None and change.begun:
                 self.queue.add(change, 0.0)
             else:
@@ -428,41 +395,31 @@ class WriteBack:
     def discard(self, path: str) -> list[tuple[str, str]]:
         """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
 
-        The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has
-        the file open, or it is just being sent.
+        Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if it is open in a program, or just being sent.
         """
-        found = self.state.left(path).files
+        # The entries of a directory go before it.
+        found = sorted(self.state.left(path).files, key=lambda file: file.path or "", reverse=True)
         if not found:
             raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
-        for file in found:
-            _check_closed(file)
-        # The entries of a directory go before it.
-        found.sort(key=lambda file: (file.unmade, -(file.path or "").count("/")))
-        targets = [(file, file.path or "") for file in found]
-        return [(target, self._give_up(file, target)) for file, target in targets]
+        if opened := next((file.path for file in found if file.handles), None):
+            raise FsError(errno.EBUSY, f"{opened} is open in a program: close it first")
+        return [(file.path or "", self._give_up(file, file.path or "")) for file in found]
 
     def _give_up(self, file: File, target: str) -> str:
         """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
-        state = self.state
-        with state.reservations.held(target):
-            if not (file.unsent or file in state.unclosed):
+        with self.state.reservations.held(target):
+            if not (file.unsent or file in self.state.unclosed):
                 raise FsError(errno.ENOENT, f"{target} was just sent")
-            _check_closed(file)
             local, change = file.local, file.change
             with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
-                local = local or state.bytes.open(file.ino, file.generation)
-            kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
+                local = local or self.state.bytes.open(file.ino, file.generation)
+            kept = "" if local is None else str(self.state.bytes.throw_away(local, names.basename(target)))
             if change is not None and (change.running or (change.begun and not self._take_back(file))):
                 raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
-            with file.lock, state.lock:
-                state.unname(file)
+            with file.lock, self.state.lock:
+                self.state.unname(file)
             self.namespace.touch(target)
         return kept
-
-
-def _check_closed(file: File) -> None:
-    if file.handles:
-        raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
 
 
 def _let_go_of(copy: Local | None) -> None:

@@ -350,8 +350,8 @@ class Change:
 
     @property
     def gives_back(self) -> bool:
-        """True if its asides go back to their name: the caller was told that the change failed."""
-        return self.stage is Stage.CANCELLED and self.verb in (Verb.MKDIR, Verb.MOVE)
+        """True if its asides go back to their name: it has failed, or a cancelled save had no base."""
+        return self.stage is Stage.CANCELLED and (self.verb is not Verb.PUT or not self.base.id)
 
     @property
     def over(self) -> bool:

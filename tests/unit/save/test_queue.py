@@ -19,7 +19,6 @@ from jobfs.api.health import Health
 from jobfs.errors import (
     REFUSALS,
     FsError,
-    HeldBackError,
     InvalidRequestError,
     OutOfTimeError,
     UnavailableError,
@@ -38,7 +37,7 @@ NEVER = 3600.0
 
 
 class Runner:
-    """Runs changes as the test wants: waits for `gate` or its own of `gates`, fails with `failures`, or `away`; else places."""
+    """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
     def __init__(self, state: State, health: Health) -> None:
         self.state = state
@@ -49,7 +48,6 @@ class Runner:
         self.gate, self.clean = threading.Event(), threading.Event()
         self.gate.set()
         self.clean.set()
-        self.gates: dict[int, threading.Event] = {}
         self.failures: dict[int, list[BaseException]] = {}
         self.away = False
         self._lock = threading.Lock()
@@ -60,7 +58,7 @@ class Runner:
             self.running += 1
             self.most = max(self.most, self.running)
         try:
-            assert self.gates.get(change.seq, self.gate).wait(20)
+            assert self.gate.wait(20)
             if self.away:
                 self._health.admit(CREATE, waited=False)
                 error = UnavailableError("nobody there")
@@ -220,22 +218,6 @@ def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
-def test_a_change_chosen_early_that_had_to_wait_runs_when_it_is_due(
-    queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is unlinked while it is saved, and made anew, among many others."""
-    monkeypatch.setattr(module, "_CROWD", 1)
-    runner.clean.clear()
-    unlinked, newer, other = cancelled(state), put(), put("other")
-    queue.wake()
-    eventually(lambda: unlinked.running)
-    queue.add(newer, 0.3)
-    queue.add(other, 0.4)
-    eventually(lambda: newer not in [entry[2] for entry in queue._new])
-    runner.clean.set()
-    eventually(lambda: newer.settled)
-
-
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
 def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State, then: str
@@ -315,15 +297,6 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
 # -- what fails
 
 
-def test_a_file_that_was_refused_or_is_on_the_server_is_not_saved(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 4: a file that was refused for good rests until somebody asks for it."""
-    refused, saved, nameless = (unsaved(state, name) for name in "abc")
-    state.apply(refused, refused="too large")
-    state.apply(saved, generation=0)
-    state.apply(nameless, path=None)
-    assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
-
-
 def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
     work = put()
     runner.failures[work.seq] = [
@@ -335,25 +308,6 @@ def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner
     eventually(lambda: work.settled)
     assert runner.ran == [work.seq] * 4
     eventually(lambda: (work.error, work.attempts) == (None, 0))
-
-
-def test_the_backoff_grows_up_to_a_bound(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BACKOFF", 1000.0)
-    monkeypatch.setattr(module, "_MOST", 3000.0)
-    work = put()
-    runner.failures[work.seq] = [FsError(errno.EIO, "a bad moment")] * 10
-    pauses = []
-    for attempt in range(1, 5):
-        queue.add(work, 0.0)
-        eventually(lambda attempt=attempt: work.attempts == attempt and not work.running)  # type: ignore[misc]
-        pauses.append(work.due - time.monotonic())
-    assert "a bad moment" in str(work.error)
-    assert 400 < pauses[0] <= 1000
-    assert 900 < pauses[1] <= 2000
-    assert all(1400 < pause <= 3000 for pause in pauses[2:])
-    assert len(runner.ran) == 4, "not before its time"
 
 
 def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
@@ -425,20 +379,6 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runn
     assert away.attempts, "it is tried on"
 
 
-def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
-    queue: Queue, runner: Runner, put: Put, world: World
-) -> None:
-    """vfs/semantics.md 1.14: nor for a run that finds out whether the server is back."""
-    under_way, other = going(queue, runner, put()), put()
-    world.client.health.away = "refused"
-    for work in (under_way, other):
-        with pytest.raises(HeldBackError):
-            queue.commit(work)
-    world.client.health.away = None
-    runner.gate.set()
-    eventually(lambda: under_way.settled)
-
-
 def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
@@ -486,21 +426,6 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
     eventually(lambda: late.settled)
 
 
-def test_a_change_that_was_held_back_runs_when_the_pause_has_ended(
-    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pause may end between the look whether it has ended and the look how long it lasts."""
-    pauses = [1.0]
-
-    def wait(*, changing: bool = False) -> float:
-        return pauses.pop() if pauses else 0.0
-
-    monkeypatch.setattr(world.client.health, "wait", wait)
-    change = put()
-    queue.add(change, 0.0)
-    eventually(lambda: change.settled)
-
-
 def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
@@ -514,15 +439,6 @@ def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
     assert not queue.drain(0.1, "")
     runner.failures.clear()
     assert queue.drain(20.0, "")
-
-
-def test_bytes_that_no_change_sends_yet_count_as_left(queue: Queue, state: State) -> None:
-    """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
-    file = unsaved(state, "dir/file")
-    assert [state.left(path).waiting for path in ("dir", "other")] == [True, False]
-    assert not queue.drain(0.0, "")
-    state.write(edit(file, refused="no"))
-    assert queue.drain(0.0, "")
 
 
 def test_a_name_is_at_rest_when_its_begun_change_is_placed(
@@ -561,7 +477,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
-    monkeypatch.setattr(module, "_HIDDEN", 4)
+    monkeypatch.setattr(module, "_HIDING", 2)
     runner.clean.clear()
     asides = [
         Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
@@ -586,7 +502,7 @@ def test_an_item_that_the_server_does_not_delete_stops_no_save(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
-    monkeypatch.setattr(module, "_HIDDEN", 2)
+    monkeypatch.setattr(module, "_HIDING", 1)
     kept = put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
     queue.add(kept, 0.0)
@@ -600,7 +516,7 @@ def test_an_unlink_waits_for_no_room(
     queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
-    monkeypatch.setattr(module, "_HIDDEN", 0)
+    monkeypatch.setattr(module, "_HIDING", 0)
     for number in range(2):
         work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
         if number:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.boundaries import watch
 
 from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
@@ -45,13 +43,6 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     world.client.lose = 1
     again = rename.update(moved, path="newer")
     assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
-
-
-def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rename) -> None:
-    world.client.lose, world.client.carried_out = 100, False
-    with pytest.raises(UnavailableError):
-        rename.update(world.client.put("a", "file"), path="new")
-    assert world.context.unsure_until("a") > 0
 
 
 def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
@@ -136,6 +127,15 @@ def unlinked(world: World, base: Base) -> Change:
     return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
 
 
+def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: World, remove: Rename) -> None:
+    """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
+    item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
+    world.closed("file~", b"content")
+    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
+    remove.run(unlinked(world, Base.of(item)))
+    assert (unsynced, world.client.items) == ([False], {})
+
+
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
 def test_a_change_of_the_job_since_the_unlink_stays(world: World, remove: Rename, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
@@ -173,30 +173,6 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, in
     assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
     assert world.client.done == []
     assert world.state.changes == {}
-
-
-def test_a_removed_directory_is_forgotten_before_cleanup_may_look(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: items that a listing shows in the directory from then on must not be forgotten."""
-    told: list[list[str]] = []
-    watch(world.state.journal, lambda boundary: told.append(list(world.namespace.told)))
-    remove.remove_directory(world.client.put("d", "dir", None))
-    assert told[0] == []
-    assert told[-2][-1] == "forget d", "before the journal says that it was taken away"
-
-
-def test_cleanup_gets_a_change_once_and_when_it_no_longer_runs(world: World, remove: Rename) -> None:
-    """save/protocol.md R12: the directory does not stay under its hidden name until the next mount."""
-    running: list[bool] = []
-
-    class Handed(deque[Change]):
-        def append(self, change: Change) -> None:
-            running.append(change.running)
-            super().append(change)
-
-    world.state.awake = Handed()
-    remove.remove_directory(world.client.put("d", "dir", None))
-    assert list(world.state.awake) == list(world.state.changes.values())
-    assert running == [False]
 
 
 def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:

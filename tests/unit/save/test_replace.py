@@ -13,11 +13,11 @@ from jobfs.errors import BadRequestError, FsError, UnavailableError
 from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Base, Stage
+from jobfs.state.records import Base
 
 from .world import World, sha
 
-OLD, NEW, JOBS = b"old", b"new!", b"the job's"
+OLD, NEW = b"old", b"new!"
 
 
 @pytest.fixture(autouse=True)
@@ -111,27 +111,6 @@ def test_an_old_find_is_asked_again_before_its_item_is_moved(
     assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
 
 
-def test_a_save_gives_way_for_now_to_a_job_that_makes_the_file_again_and_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, The steps, promote: at most 8 rounds, with backoff."""
-    monkeypatch.setattr("jobfs.save.replace.time.sleep", lambda seconds: None)
-    file = world.closed("file", NEW)
-    numbers = iter(range(100))
-
-    def again() -> None:
-        if not world.client.find("file"):
-            world.client.put(f"j{next(numbers)}", "file", JOBS)
-        world.client.before["update"].append(again)
-
-    world.client.before["update"] = [again]
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    with pytest.raises(UnavailableError, match="is taken again and again"):
-        world.write_back.replace.run(change)
-    assert (change.stage, file.unsaved) == (Stage.STAGED, True)
-
-
 def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:
     """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
@@ -159,13 +138,6 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     assert contents(world) == {"dir/file.txt": NEW}
     assert [aside.unsure_until for aside in change.asides] == [0.0]
     assert world.content.adopted == [(file.item_id, NEW)]
-    assert steps(world) == [
-        "create staged",
-        "move aside",
-        "move aside",
-        "move dir/file.txt",
-        "move dir/file.txt",
-    ]
 
 
 def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
@@ -187,12 +159,6 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
     world.client.carried_out = carried_out
     world.write_back.commit(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
-
-
-def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
-    """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
-    world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
-    assert not world.write_back.context.server.facts.moves_keep_updated_at
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -103,7 +103,7 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
 
 @pytest.mark.parametrize(
     ("why", "direct"),
-    [("new", True), ("base", False), ("staged", False), ("suspect", False), ("directory", False)],
+    [("new", True), ("base", False), ("staged", False), ("directory", False)],
 )
 def test_only_a_new_file_is_created_at_its_target(
     world: World, upload: Upload, why: str, direct: bool
@@ -117,4 +117,4 @@ def test_only_a_new_file_is_created_at_its_target(
         change.staged_id = "h"
     if why == "directory":
         change.verb = Verb.MKDIR
-    assert upload.may_be_direct(change, why != "suspect") is direct
+    assert upload.may_be_direct(change) is direct

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ import pytest
 from tests.support.boundaries import watch
 
 from jobfs import names
-from jobfs.api.deadline import within
-from jobfs.errors import FsError, UnavailableError
+from jobfs.errors import FsError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import Local
-from jobfs.state.records import Aside, Base, Handle, Stage, Verb
+from jobfs.state.records import Aside, Base, Handle, Stage
 
 from .world import TID, World, hidden, sha
 
@@ -52,40 +49,6 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 
 
 # -- close
-
-
-def test_closed_bytes_are_known_to_be_on_the_disk_after_a_sync(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, Vocabulary, (S): bytes that a sync has covered are not doubted after a loss of power."""
-    cover, sync = world.state.bytes.cover, threading.Thread(target=world.state.sync)
-
-    def covered(ino: int, local: Local) -> None:
-        cover(ino, local)
-        sync.start()
-        sync.join(0.2)
-
-    monkeypatch.setattr(world.state.bytes, "cover", covered)
-    world.closed("file", NEW)
-    sync.join()
-    world.state.sync()
-    (found,) = world.state.journal.load(File)
-    assert found.boot == ""
-
-
-def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
-    with monkeypatch.context() as patch:
-        full(world, patch, spent=True)
-        with pytest.raises(FsError):
-            world.closed("file", NEW)
-    (file,) = world.state.unclosed
-    assert world.state.left().files == [file], "until then its bytes are unsent"
-    world.state.unname(file)
-    world.write_back.seal(file)
-    assert world.state.journal.load(File) == []
 
 
 def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
@@ -167,34 +130,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
 
 
-def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
-    """vfs/semantics.md 4, rename: a program whose rename failed before any request was sent has both files as they were."""
-    source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-    # As many hidden items as there may be.
-    begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]
-    world.write_back.queue._out |= {change.seq: change for change in begun}
-    before = set(world.state.changes)
-    with within(0.1), pytest.raises(UnavailableError):
-        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
-    assert set(world.state.changes) == before
-    assert world.client.done == []
-
-
 # -- scratch names
-
-
-def test_a_rename_to_scratch_that_the_disk_has_no_room_for_has_not_happened(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    item = world.client.put("o", "file", OLD)
-    source = tmp_path / "cached"
-    source.write_bytes(OLD)
-    with monkeypatch.context() as patch:
-        full(world, patch)
-        with pytest.raises(FsError):
-            world.write_back.stay(item, "file", "file~", {}, None, source)
-    assert (world.state.at("file~"), world.state.hidden("file"), world.state.changes) == (None, False, {})
-    assert list(world.state.bytes.directory.iterdir()) == []
 
 
 def refused(world: World, path: str = "file") -> File:
@@ -229,20 +165,6 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
     assert world.write_back.retry(None) == ["b"]
     world.write_back.commit(files[1])
     assert world.client.contents[files[1].item_id] == NEW
-
-
-def test_a_discard_that_waits_for_the_lock_of_a_file_holds_up_no_other_call(world: World) -> None:
-    """tables.py, lock order: a File's lock, then the state's."""
-    file = refused(world)
-    with file.lock:
-        giving_up = threading.Thread(target=world.write_back.discard, args=("file",))
-        giving_up.start()
-        giving_up.join(0.2)
-        assert giving_up.is_alive()
-        assert world.state.lock.acquire(timeout=5)
-        world.state.lock.release()
-    giving_up.join()
-    assert file.generation == 0
 
 
 @pytest.mark.parametrize("path", ["file", ""])

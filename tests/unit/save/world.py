@@ -19,7 +19,7 @@ from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
+from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import File
@@ -135,26 +135,18 @@ class FakeClient:
 
         self._answer(change)
 
-    def update(
-        self,
-        item_id: str,
-        *,
-        path: str | None = None,
-        lifecycle: Lifecycle | None = None,
-        permission: Permission | None = None,
-        once: bool = False,
-    ) -> Item:
+    def update(self, item_id: str, *, once: bool = False, **wanted: Any) -> Item:
+        path = wanted.get("path")
         self.done.append(f"move {path}")
         self._asked("update")
 
         def change() -> Item:
             if item_id not in self.items:
                 raise NotFoundError("gone")
-            before = self.items[item_id]
             if any(item.path == path and item.id != item_id for item in self.items.values()):
                 raise PathExistsError("exists")
-            changed: dict[str, Any] = {"path": path, "lifecycle": lifecycle, "permission": permission}
-            self.items[item_id] = replace(before, **{n: v for n, v in changed.items() if v is not None})
+            changed = {name: value for name, value in wanted.items() if value is not None}
+            self.items[item_id] = replace(self.items[item_id], **changed)
             return self.touched(item_id) if self.moves_touch else self.items[item_id]
 
         return cast(Item, self._answer(change))
@@ -231,11 +223,10 @@ class FakeNamespace:
         ]
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
-        shown = [item for item in self.subtree(path) if names.parent(item.path) == path]
         return {
             names.basename(item.path): item
-            for item in shown
-            if names.parse_hidden(names.basename(item.path)) is None
+            for item in self.subtree(path)
+            if names.parent(item.path) == path and not names.parse_hidden(names.basename(item.path))
         }
 
     def hidden(self) -> list[Item]:

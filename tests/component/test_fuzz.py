@@ -229,7 +229,11 @@ def stack(server: Hostile, home: Path, timeout: float) -> Iterator[Stack]:
         closing(Client(url, JOB, fixed_key("key"), timeout=timeout, max_connections=4)) as client,
         closing(ContentStore(client, home / "cache", owner=home, limit=1 << 20, timeout=timeout)) as content,
     ):
-        yield client, Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None), content
+        yield (
+            client,
+            Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None),
+            content,
+        )
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableEr
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, shows_fraction
 from jobfs.state import Change, State, edit
-from jobfs.state.readers import Process
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Process
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")

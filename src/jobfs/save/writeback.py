@@ -26,8 +26,7 @@ from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.readers import Process
-from jobfs.state.records import Base, Record, Stage, Verb
+from jobfs.state.records import Base, Process, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")

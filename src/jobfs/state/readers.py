@@ -17,7 +17,7 @@ from cachetools import LRUCache, TTLCache
 
 from jobfs import names
 from jobfs.nodes import Item
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Process
 
 #: Most notes, most of them on one path, and most paths at which a version of this mount is known.
 _NOTES, _READERS, _PLACED = 10_000, 100, 10_000
@@ -25,22 +25,6 @@ _NOTES, _READERS, _PLACED = 10_000, 100, 10_000
 _RECENT, _THREADS = 1.0, 4096
 #: Where `/proc/<process>/stat` has the parent and the start, counted from behind the name of the program.
 _PARENT, _START = 1, 19
-
-
-class Process:
-    """A thread group that has opened a file here, or a process above one that has; `parent` is None at the top."""
-
-    __slots__ = ("__weakref__", "parent")
-
-    def __init__(self, parent: Process | None) -> None:
-        self.parent = parent
-
-    def descends(self, other: Process) -> bool:
-        """True if this process is the other one, or was started by it or by a process below it."""
-        process: Process | None = self
-        while process is not None and process is not other:
-            process = process.parent
-        return process is not None
 
 
 class _Note:

@@ -19,8 +19,7 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.readers import Process
-from jobfs.state.records import Handle, Verb
+from jobfs.state.records import Handle, Process, Verb
 from jobfs.vfs.handles import REOPENS, Caller, Shared
 from jobfs.vfs.view import Node, check_new_name, is_dir
 

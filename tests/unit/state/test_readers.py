@@ -9,8 +9,8 @@ from threading import Condition
 import pytest
 
 from jobfs.nodes import Item, Kind
-from jobfs.state.readers import Process, Readers
-from jobfs.state.records import Base
+from jobfs.state.readers import Readers
+from jobfs.state.records import Base, Process
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")

@@ -75,7 +75,7 @@ def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
 def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another file."""
+    """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)

@@ -160,7 +160,7 @@ def renamed_item(work: Workspace) -> bytes:
 def test_a_file_renamed_to_the_old_name_replaces_the_item(
     server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
 ) -> None:
-    """vfs/semantics.md 4: rename over; the version that was renamed away is what is replaced."""
+    """vfs/semantics.md 4.27: the version that was renamed away is what is replaced."""
     content = replace(work)
     assert (work.read("file"), work.read("file~")) == (content, OLD)
     settled(work)

@@ -74,7 +74,7 @@ class MemoryVfs:
     def others(self, path: str) -> list[Any]:
         return []
 
-    def open(self, path: str, flags: int) -> OpenResult:
+    def open(self, path: str, flags: int, pid: int = 0) -> OpenResult:
         self._call("open", path)
         self.flags.append(flags)
         return self._opened(self._node(path))

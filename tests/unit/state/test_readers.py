@@ -145,7 +145,7 @@ def test_a_program_that_has_written_knows_what_was_placed(proc: Proc) -> None:
 
 
 def test_a_write_tells_the_others_nothing_unless_one_of_them_has_read(proc: Proc) -> None:
-    """Else each `cp` of a shell over a file that a job rewrites too, and nobody ever reads, would make a copy."""
+    """vfs/semantics.md 4.44: else each `cp` of a shell over a file that a job rewrites too, and nobody ever reads, would make a copy."""
     proc.wrote(CAT)
     proc.readers.placed("dir/f", Base.of(FIRST))
     assert proc.replaced(MAKE, SECOND) is None
@@ -180,6 +180,7 @@ def test_a_version_that_was_read_before_its_backup_stays_read(proc: Proc) -> Non
 
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
 def test_a_note_goes_along_when_this_mount_renames_or_changes_an_item(proc: Proc, path: str) -> None:
+    """vfs/semantics.md 4.46: a rename or a chmod carries them."""
     after = replace(FIRST, path=path, updated_at="1b")
     proc.read(CAT, FIRST)
     proc.read(MAKE, THIRD)
@@ -199,6 +200,7 @@ def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
 
 
 def test_notes_are_bounded_and_the_oldest_go(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.46: the last notes are kept."""
     monkeypatch.setattr("jobfs.state.readers._NOTES", 3)
     monkeypatch.setattr("jobfs.state.readers._READERS", 2)
     for number in (CAT, MAKE, CC):

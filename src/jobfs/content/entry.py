@@ -112,7 +112,7 @@ class Entry:
             return data
         # The disk fails, or somebody has cut the file.
         self._disk.remove(self.version)
-        self._reset(memory)
+        self.reset(memory)
         return None
 
     def look(self) -> None:
@@ -133,7 +133,7 @@ class Entry:
             self.cond.notify_all()
         del old  # without the lock: this may remove the old file
 
-    def _reset(self, new: CacheFile | None = None) -> None:
+    def reset(self, new: CacheFile | None = None) -> None:
         """Forget all bytes; `new`: the file for the bytes that come from now on."""
         with self.cond:
             old, self.file, self.ready = self.file, new, None
@@ -157,7 +157,7 @@ class Entry:
                 return file  # another transfer was faster: these bytes come once more
             memory = self._disk.hold(self.size, error)
             write_all(memory.fd, data, position)
-            self._reset(memory)
+            self.reset(memory)
             return memory
         if file.path:
             self._disk.refused = ""
@@ -363,7 +363,7 @@ class Entry:
     def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
         """The fetch is over."""
         if isinstance(error, ContractError) and not self.whole:
-            self._reset()  # before a reader hears of it
+            self.reset()  # before a reader hears of it
         with self.cond:
             fetch.error = error
             self.fetches.remove(fetch)
@@ -469,8 +469,7 @@ class Fetch:
         self._link = entry.link
         self.background = background
         self._gained = 0.0  # when new bytes came last
-        self._furthest = start
-        self._took_turn = False
+        self._furthest, self._took_turn, self._wrong = start, False, False
         call = current()
         #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
         self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
@@ -511,7 +510,11 @@ class Fetch:
                 shown = self._link.client.get(entry.version.item_id)
                 if entry.version.size is None or not entry.shows(shown):
                     raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
-                raise
+                if self._wrong:
+                    raise
+                self._wrong, self.pos, self.end = True, 0, None  # once more, from the start
+                entry.reset()
+                continue
             # A server without ranges may send the same bytes once more: they are no progress.
             failures = 0 if broken is None or self._gained > before else failures + 1
             if broken is not None:

@@ -176,7 +176,7 @@ def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
     entry.put(0, b"x" * 100)
     entry.sure.add(0, 100)
     assert entry.load(0, 100) == b"x" * 100
-    entry._reset()
+    entry.reset()
     entry.put(200, b"y" * 100)
     entry.sure.add(200, 300)
     assert entry.load(0, 100) is None
@@ -185,7 +185,7 @@ def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
 
     def overtaken(*arguments: Any) -> CacheFile:
         file = written(*arguments)
-        entry._reset()
+        entry.reset()
         return file
 
     monkeypatch.setattr(entry, "_written", overtaken)

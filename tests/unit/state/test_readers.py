@@ -145,7 +145,7 @@ def test_a_program_that_has_written_knows_what_was_placed(proc: Proc) -> None:
 
 
 def test_a_write_tells_the_others_nothing_unless_one_of_them_has_read(proc: Proc) -> None:
-    """vfs/semantics.md 4.44: else each `cp` of a shell over a file that a job rewrites too, and nobody ever reads, would make a copy."""
+    """vfs/semantics.md 4.44: else each `cp` of a shell over a file that nobody ever reads would make a copy."""
     proc.wrote(CAT)
     proc.readers.placed("dir/f", Base.of(FIRST))
     assert proc.replaced(MAKE, SECOND) is None

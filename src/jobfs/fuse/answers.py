@@ -45,6 +45,8 @@ write.restype = ctypes.c_ssize_t
 
 #: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
+#: Bytes of `fuse_attr_out`.
+_ATTR = 104
 #: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
@@ -134,6 +136,8 @@ class Answers:
                 seconds, nanoseconds = _VALID[Opcode(opcode)]
                 ctypes.memset(answer + seconds, 0, 8)
                 ctypes.memset(answer + nanoseconds, 0, 4)
+            elif desk.keeping is not None and opcode == Opcode.GETATTR:
+                desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
 
 def _pieces(vector: int, count: int) -> list[tuple[int, int]]:

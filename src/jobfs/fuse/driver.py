@@ -112,7 +112,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self.vfs = vfs
         self._on_ready = on_ready
-        self._answers: tuple[int, dict[str, bytes]] = (0, {})
+        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
         #: The sizes of files as the kernel believes them, by node; the node of each open file, by the number of its handle; and
         #: the node that this thread's request is about.
         self.told: dict[int, int] = {}
@@ -134,7 +134,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request; FsError(ENOENT) for attributes that are not known."""
         if fi is not None:
             return pack_stat(self.vfs.fgetattr(fi.fh))
-        answers = self._kept()
+        answers = self.answers()
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
@@ -143,8 +143,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
                 answers[path] = stat
         return stat
 
-    def _kept(self) -> dict[str, bytes]:
-        """The answers of `getattr` by path; those found from now on hold for the edition that is read here first."""
+    def answers(self) -> dict[str | int, bytes]:
+        """The answers of `getattr` by path, and of libfuse by node; those found from now on hold for the edition read here."""
         edition = self.vfs.edition()
         kept, answers = self._answers
         if not edition or edition != kept or len(answers) > _ANSWERS:

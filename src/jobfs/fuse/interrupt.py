@@ -87,6 +87,8 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
+        #: Where the answer about a node is kept, if it lasts.
+        self.keeping: dict[str | int, bytes] | None = None
         #: True: the kernel is to keep the attributes in the answer for no time.
         self.brief = False
         #: True: the answer to a look-up is held back, because another version is being read at its node.

@@ -28,9 +28,9 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus
+from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus, write
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
-from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -173,7 +173,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if self.closed:
                 desk.turn += 1
                 return True
-            opcode, _, _ = head(desk.buffer)
+            opcode, unique, node = head(desk.buffer)
+            if opcode == Opcode.GETATTR and self._answered(desk, unique, node):
+                desk.turn += 1
+                continue
             begin(timeout)
             if opcode in ours:
                 ours[opcode](desk, length)
@@ -187,6 +190,18 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 process(session, address, length, answering)
             desk.turn += 1
         return False
+
+    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
+        """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
+        answers = self.operations.answers()
+        known = None if desk.flags.value else answers.get(node)  # not of an open file
+        desk.keeping = None if desk.flags.value else answers
+        if known is not None:
+            answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
+            write(
+                self.device, answer, len(answer)
+            )  # it fails if the program was told to end, which has its answer then
+        return known is not None
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -224,6 +239,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if opcode == Opcode.GETATTR:
                 stat = pack_stat(vfs.shown_to(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
+        if desk.keeping is not None and name not in desk.keeping:
+            desk.keeping = None  # the answer holds only now
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)

@@ -239,9 +239,10 @@ class Knowledge:
         """When `path` was last known to be as it is, in seconds of the clock."""
         return max(stamp.confirmed for stamp in self._told(path))
 
-    def _told(self, path: str) -> tuple[Stamp, Stamp]:
+    def _told(self, path: str) -> tuple[Stamp, ...]:
         """The stamps that count for a path: the snapshot's, and its own."""
-        return self.snapshot, self._stamps.get(path, Stamp())
+        stamp = self._stamps.get(path)
+        return (self.snapshot,) if stamp is None else (self.snapshot, stamp)
 
     def _record(self, change: Change) -> None:
         """Keep a change for the requests in the air; without a ticket it is newer than all of them."""

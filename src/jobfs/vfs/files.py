@@ -132,9 +132,10 @@ class Files(Shared):
         """If bytes have to be fetched, the first have come; if all are here, the kernel may have kept its pages of them."""
         shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
         kept = self._pages.opened(handle, path, shown.version if shown else None)
-        kept = kept and shown is not None and shown.whole
+        here = shown is not None and shown.whole
+        kept = kept and here
         if handle.item is not None and handle.file.local is None:
-            self._prefetch.reading(handle.item)
+            self._prefetch.reading(handle.item, here=here)
         self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
         handle.served = handle.served or kept

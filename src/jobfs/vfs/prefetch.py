@@ -90,21 +90,21 @@ class Prefetch:
         #: Directories in order, with the place of each path in them, by number of the listing.
         self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
-    def reading(self, item: Item) -> None:
-        """A file is opened to be read. If its content is here, that only tells how far a walk has come."""
+    def reading(self, item: Item, *, here: bool) -> None:
+        """A file is opened to be read. If its content is `here`, that only tells how far a walk has come."""
         with self._lock:
-            walk = self._walk(item, time.monotonic())
+            walk = self._walk(item, time.monotonic(), here=here)
             room = walk.room() if walk is not None else 0
         if room:
             self._content.prefetch(self._take, room)
 
-    def _walk(self, item: Item, now: float) -> Walk | None:
+    def _walk(self, item: Item, now: float, *, here: bool) -> Walk | None:
         """The walk that has come to this file."""
         path = item.path
         for walk in self._walks:
             if walk.reached(path, now):
                 return walk
-        if not self._content.missing(item):
+        if here or not self._content.missing(item):
             return None  # nobody waits
         known = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
         self._walks = sorted(known, key=lambda walk: walk.read_at)

@@ -59,7 +59,7 @@ class World:
     def read(self, path: str) -> list[str]:
         """A program reads a file; returns the files that are then fetched ahead, which are on disk from then on."""
         self.fetched = []
-        self.ahead.reading(self.items[path])
+        self.ahead.reading(self.items[path], here=False)
         self.on_disk |= {path, *self.fetched}
         return self.fetched
 

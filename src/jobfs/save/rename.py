@@ -107,6 +107,7 @@ class Rename:
                     self.update(moved, path=old)
                     raise FsError(errno.EXDEV)
                 repath(self._state, change)
+                self._state.readers.renamed_directory(old, new)
                 self._context.renamed_directory(new)
             except BaseException:
                 self._state.end(change)

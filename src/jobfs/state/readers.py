@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from threading import Condition
 
@@ -131,6 +132,10 @@ class Readers:
         with self._lock:
             base = self._placed.get(before.path)
             ours = base is not None and base.is_version(before)
+            if after.path != before.path:
+                # Another file was there, of which nobody who has written it knows what is there now.
+                self._placed.pop(after.path, None)
+                self._drop(after.path, lambda note: note.item is None)
             if base is not None and ours:
                 self._placed[after.path] = Base.of(after, sha256=base.sha256, young=base.young)
             notes = self._notes.get(before.path, {})
@@ -141,6 +146,23 @@ class Readers:
                     self._note(process, after.path, note.item and after, wrote=note.wrote)
                 elif note.item is not None:
                     note.item = after
+
+    def renamed_directory(self, old: str, new: str) -> None:
+        """This mount has renamed a directory: what is known of the files in it goes along."""
+        with self._lock:
+            for path in [path for path in {**self._notes, **self._placed} if names.under(path, new)]:
+                self._placed.pop(path, None)
+                self._drop(path, lambda note: True)
+            for path in [path for path in self._notes if names.under(path, old)]:
+                self._notes[names.moved(path, old, new)] = self._notes.pop(path)
+            for path in [path for path in self._placed if names.under(path, old)]:
+                self._placed[names.moved(path, old, new)] = self._placed.pop(path)
+
+    def _drop(self, path: str, which: Callable[[_Note], bool]) -> None:
+        notes = self._notes.get(path, {})
+        for process in [process for process, note in notes.items() if which(note)]:
+            del notes[process]
+            self._count -= 1
 
     # -- what a save replaces
 

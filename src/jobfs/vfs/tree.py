@@ -236,6 +236,7 @@ class Tree(Shared):
         file = self._state.of(item)
         replaced = self._state.of(victim.item) if victim.item is not None else None
         answer = self._move(item, new, victim)
+        self._state.readers.read(process, new, answer)  # it has decided what is there
         for gone in (over, replaced):
             if gone is not None and gone.path == new:
                 self._lose(gone)

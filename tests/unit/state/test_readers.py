@@ -199,6 +199,29 @@ def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
     assert proc.replaced(CAT, replace(SECOND, path="dir/h")) == Base.of(replace(FIRST, path="dir/h"))
 
 
+def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_nothing(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
+    proc.wrote(CAT)
+    proc.read(MAKE, FIRST)
+    proc.readers.placed("dir/f", Base.of(FIRST))
+    proc.readers.carry(replace(THIRD, path="dir/g"), THIRD)
+    assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
+    assert proc.replaced(MAKE, THIRD) == FIRST
+
+
+def test_notes_go_along_with_a_directory(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: what was there before under the new name is forgotten."""
+    proc.wrote(CAT)
+    proc.readers.placed("dir/f", Base.of(FIRST))
+    proc.read(MAKE, FIRST, path="dir/g")
+    proc.read(CAT, SECOND, path="new/f")
+    proc.readers.renamed_directory("dir", "new")
+    assert proc.replaced(CAT, replace(SECOND, path="new/f")) == Base.of(FIRST)
+    assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
+    proc.readers.renamed_directory("other", "new")
+    assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
+
+
 def test_notes_are_bounded_and_the_oldest_go(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.46: the last notes are kept."""
     monkeypatch.setattr("jobfs.state.readers._NOTES", 3)

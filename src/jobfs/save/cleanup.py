@@ -66,7 +66,7 @@ class Cleanup:
         return max(later, time.monotonic() + _AGAIN)
 
     def decide(self, aside: Aside, change: Change) -> bool:
-        """Delete what a change has set aside, keep it, or give it back; False to come back later, as ApiError. For `finish`."""
+        """Delete what a change has set aside, keep it, or give it back; True when nothing is left to do, else call it again."""
         if aside.unsure_until > time.monotonic():
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
@@ -276,8 +276,7 @@ class Cleanup:
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
-        remembered = (f for f in self._state.files() if f.item_id and not (f.here or f.handles or f.change))
-        self._state.drop(*(file for file in remembered if known(file.item_id) is None))
+        self._state.drop(*(f for f in self._state.files() if f.unneeded and known(f.item_id) is None))
 
 
 def explained(context: Context, item: Item) -> bool:

@@ -72,7 +72,7 @@ class Upload:
 
     def may_be_direct(self, change: Change) -> bool:
         """True if this change is to be created at its target."""
-        new = change.verb is Verb.PUT and not (change.base.id or change.staged_id)
+        new = change.verb is Verb.PUT and not (change.base.id or change.staged_id or change.asides)
         return change.direct or (new and self._context.server.facts.rejects.get(Kind.FILE, False))
 
     def find_direct(self, change: Change) -> Item | None:

@@ -1,8 +1,8 @@
 """Which version of a file a program has read: a save replaces that one (vfs/semantics.md 4.42).
 
-A note is made at each open for reading: process and path, and the version that was shown. A process is its thread group with the
-time at which it began, so a number that is used again is another process. Its parents are looked up once, at its first open:
-a reader that has ended by the time of the save still counts. Notes are in memory only, and bounded.
+A note is made at each open for reading, and at each write: process and path, and the version that was shown. A process is its
+thread group with the time at which it began, so a number that is used again is another process. Its parents are looked up once,
+at its first open: a reader that has ended by the time of the save still counts. Notes are in memory only, and bounded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _PARENT, _START = 1, 19
 
 
 class _Note:
-    """The item that a process knows at a path; None: what this mount has placed there last, or is about to.
+    """What a process knows at a path: the version `item`; if that is None, the bytes that this mount placed last, or will place.
 
-    `number` orders notes. `before` is the note that this one has replaced, if its version is another.
+    `number` orders notes. `before` is the last note of the same process on another version.
     """
 
     __slots__ = ("before", "item", "number", "wrote")
@@ -169,6 +169,7 @@ class Readers:
     def replaced(self, process: Process | None, item: Item) -> Item | Base | None:
         """The version that a save of this process replaces, where that is not the item which is shown; else None.
 
+        An empty Base: the process knows only what it has written itself, and none of that is on the server.
         The process's own note counts first. Else it knows what was read last by the processes that it has started; then by its
         parent and all that were started by that; and so on upwards.
         """
@@ -179,7 +180,7 @@ class Readers:
             note = self._nearest(process, self._notes.get(item.path, {}))
             if note is None or note.shows(item):
                 return None
-            return note.item or placed
+            return note.item or placed or Base()
 
     @staticmethod
     def _nearest(process: Process, notes: dict[Process, _Note]) -> _Note | None:

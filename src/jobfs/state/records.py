@@ -63,8 +63,8 @@ class Verb(StrEnum):
 class Base:
     """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
-    `young`: at the time it was opened it was less than 2 s old, or it was placed here: equal timestamps do not prove equal bytes
-    (R1, R2). `size` in bytes, None if not known.
+    `young`: equal timestamps do not prove equal bytes (R1, R2), because it was less than 2 s old when it was opened, was placed
+    here, or was read some time before. `size` in bytes, None if not known.
     """
 
     id: str = ""
@@ -250,7 +250,7 @@ class File:
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     #: One for each open of it.
     handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
-    #: Guards the bytes and handles; together with the state's lock, the generation. Taken before it, never held across a request.
+    #: Guards the bytes and handles; to change the generation, hold the state's lock too, which is taken after this one.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
@@ -290,6 +290,12 @@ class File:
         """True if its path shows what this machine says of it, and not what the server says."""
         alone = self.kind is Kind.DIRECTORY and not self.item_id and self.item is None
         return self.stays or self.local is not None or alone
+
+    @property
+    def unneeded(self) -> bool:
+        """True if only what is remembered of its item goes with it: no bytes, also none that can't be read now, and no handle."""
+        bytes_here = self.here or self.generation or self.draft
+        return bool(self.item_id) and not (bytes_here or self.handles or self.change)
 
     def stale_times(self, item: Item) -> dict[str, Any]:
         """The fields to forget because its item has another version now: its times, and the hash of its bytes."""

@@ -11,7 +11,7 @@ The life of a File, by what a program does to it::
     the File (save/recovery.py). A scratch file or a link `stays`: its generation is never sent. A directory without an item was
     made while the server could not be asked. A File without a row is just open, or touched.
 
-The life of a Change; every arrow is one journal write::
+The life of a Change; every arrow is one journal write if it has a row. From STAGING and STAGED it may also be DONE::
 
     (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
                      │             │          ▲           ▲
@@ -550,7 +550,7 @@ class State:
         with self.lock:
             if (file := self._by_item.get(item_id)) is None:
                 return
-            if not (file.here or file.handles or file.change is not None):
+            if file.unneeded:
                 self.drop(file)
                 return
             # Open, or changed here: a file of its own from now on.

@@ -196,7 +196,7 @@ class Files(Shared):
                     raise
                 # It was unlinked just now.
         handle = Handle(file, None, flags)
-        handle.writable = True
+        handle.writable, handle.process = True, self._state.readers.process(caller.pid)
         file.handles.append(handle)
         fh = self._number(handle)
         self._pages.opened(handle, path, None)
@@ -323,6 +323,8 @@ class Files(Shared):
                     local = self._unsealed(file, file.local, keep=keep)
                 yield local
                 _touch(file)
+                if file.path is not None and file.shared:
+                    self._state.readers.wrote(handle.process, file.path)
                 self._state.edition += 1
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
@@ -368,8 +370,6 @@ class Files(Shared):
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
         for other in file.handles:
             other.drop_content()  # these bytes are read from now on: one descriptor an open file
-        if file.path is not None and file.shared:
-            self._state.readers.wrote(handle.process, file.path)
         return local
 
     def truncate(self, path: str, length: int, pid: int = 0) -> None:

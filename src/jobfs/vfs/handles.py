@@ -258,7 +258,8 @@ class Pins:
                 handle.seen, handle.young = item, self._view.write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
-        self.shown(handle)
+        if not opening:
+            self.shown(handle)
         if old is not None:
             old.close()
 

@@ -137,7 +137,7 @@ def test_a_version_of_this_mount_needs_no_reader(proc: Proc) -> None:
 
 def test_a_program_that_has_written_knows_what_was_placed(proc: Proc) -> None:
     proc.wrote(CAT)
-    assert proc.replaced(CAT, SECOND) is None, "nothing is known to be placed"
+    assert proc.replaced(CAT, SECOND) == Base(), "nothing of it was placed, and what is there is not its own"
     placed = Base.of(FIRST, sha256="0" * 64, young=True)
     proc.readers.placed("dir/f", placed)
     assert proc.replaced(CAT, SECOND) == placed

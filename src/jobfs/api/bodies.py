@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -154,11 +154,9 @@ class Form(NamedTuple):
 class Forms:
     """Finds the form that works and remembers it, for files and for directories apart (api/wire.md, Create)."""
 
-    def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form]) -> None:
-        """`likely`: the forms that this server took at an earlier time, which are tried first."""
+    def __init__(self, encoding: CreateEncoding) -> None:
         self.long_type = True
         self._pinned = encoding
-        self._likely = likely
         #: The forms that have worked.
         self.good: dict[Kind, Form] = {}
 
@@ -171,7 +169,7 @@ class Forms:
         if kind in self.good:
             return attempt(self.good[kind])
         refusals: list[ApiError] = []
-        for form in self._candidates(kind):
+        for form in self._candidates():
             try:
                 item = attempt(form)
             except (InvalidRequestError, BadRequestError) as exc:
@@ -183,10 +181,9 @@ class Forms:
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
-    def _candidates(self, kind: Kind) -> list[Form]:
+    def _candidates(self) -> list[Form]:
         """Forms worth trying, the likeliest first."""
-        likely = self._likely.get(kind) or Form("multipart", self.long_type)
-        guess = next(iter(self.good.values()), likely)
+        guess = next(iter(self.good.values()), Form("multipart", self.long_type))
         encodings: list[Encoding] = ["multipart", "json"]
         encodings.sort(key=lambda name: name != guess.encoding)
         return [

@@ -71,8 +71,8 @@ class Client(AbstractContextManager["Client"]):
     """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
-    happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `forms`: how this server took creates at an
-    earlier time. `transport` replaces the network, for tests and to see what passes.
+    happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `transport` replaces the network, for tests and to
+    see what passes.
     """
 
     def __init__(
@@ -84,7 +84,6 @@ class Client(AbstractContextManager["Client"]):
         timeout: float = 30.0,
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
-        forms: Mapping[Kind, Form] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
@@ -96,7 +95,7 @@ class Client(AbstractContextManager["Client"]):
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
         self.health, self.line = self._wire.health, self._wire.line
-        self._forms = Forms(create_encoding, forms or {})
+        self._forms = Forms(create_encoding)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
         self._lock = threading.Lock()
         #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came.

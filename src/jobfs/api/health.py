@@ -41,8 +41,8 @@ class Health:
 
     Open to every reader: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
-    many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `away`: why the
+    server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -52,7 +52,6 @@ class Health:
         self.latency: float | None = None
         self.requests = 0
         self.offset = 0.0
-        self.recoveries = 0
         self.away: str | None = None
         self._timeout = timeout
         self._lock = threading.RLock()
@@ -123,7 +122,6 @@ class Health:
             self._refusals = 0
             if self.away is not None:
                 self.away = None
-                self.recoveries += 1
                 if known:
                     log.warning("the server answers again")
             # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
@@ -160,8 +158,6 @@ class Health:
                 self.latency = (
                     latency if self.latency is None else self.latency + (latency - self.latency) / 8
                 )
-            if self._failures[changing] >= _OUTAGE:
-                self.recoveries += 1
             self._failures[changing] = 0
 
     def learn(self, call: Call, error: ApiError) -> None:

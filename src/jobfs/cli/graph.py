@@ -26,7 +26,6 @@ def build(settings: Settings, job: str, slot: StateDirectory, key: KeySource, ex
         timeout=settings.timeout,
         max_connections=settings.max_connections,
         create_encoding=settings.create_encoding,
-        forms=server.facts.forms,
     )
     content = ContentStore(
         client,

@@ -122,13 +122,15 @@ class Context:
         """
         if item is None or item.implicit:
             return Base()
-        read = self.state.readers.replaced(process, item)
-        if isinstance(read, Base):
+        if (read := self.base_read(item, process)) is not None:
             return read
-        if read is not None:
-            return Base.of(read, sha256=self._known_hash(read), young=True)
         young = self.young(item) if young is None else young
         return Base.of(item, sha256=self._known_hash(item), young=young)
+
+    def base_read(self, item: Item, process: Process | None) -> Base | None:
+        """The version that a program has read last, where that is not the item which is shown; else None."""
+        read = self.state.readers.replaced(process, item)
+        return Base.of(read, sha256=self._known_hash(read), young=True) if isinstance(read, Item) else read
 
     def young(self, item: Item) -> bool:
         """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""

@@ -209,7 +209,6 @@ class Rename:
 
     def run(self, change: Change) -> None:
         """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
-        change.begun = True
         if change.base.id:
             # From here on it does not come back after a kill: its local bytes are on the disk.
             self._state.sync()

@@ -94,7 +94,6 @@ class Replace:
         Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
         it is undone, and the bytes are kept), ContractError for a wrong answer, FsError(EEXIST) for a mkdir that came too late.
         """
-        change.begun = True
         try:
             for _ in range(_CREATES):
                 if change.stage is Stage.STAGED:

@@ -114,7 +114,7 @@ class Upload:
                 for kind in Kind:
                     # Each answer counts at once: from then on new items are made in one request.
                     with rejects(self._client, path, kind, self._probe) as found[kind]:
-                        self._context.server.learn(rejects=dict(found), forms=self._client.forms)
+                        self._context.server.learn(rejects=dict(found))
                 log.info("creates at existing paths are rejected by this server: %s", found)
             except AnswerLostError:
                 self._context.look_again = self._context.may_come_until()

@@ -254,10 +254,8 @@ class WriteBack:
         pending = self.state.pending(path)
         if pending is None:
             return Victim()
-        base, item = pending.base, pending.item
-        if item is not None and self.state.readers.replaced(process, item):
-            base = self.context.base_of(item, process=process)
-        return Victim(base, item, None, pending)
+        base = self.context.base_read(pending.item, process) if pending.item is not None else None
+        return Victim(base or pending.base, pending.item, None, pending)
 
     def replaced(self, victim: Victim, over: File | None = None) -> None:
         """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""

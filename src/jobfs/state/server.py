@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from jobfs.api.bodies import Form
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.private import own_directory
@@ -22,14 +21,13 @@ log = logging.getLogger("jobfs.state")
 class ServerFacts(BaseModel):
     """Facts of one server, the same for every job and key; the defaults say that nothing is known, which is the careful case.
 
-    `forms`: the form of a create that worked. `rejects`: whether a create at the path of an existing item of that kind is
-    refused. `moves_keep_updated_at`: a move leaves the item's `updatedAt` alone. `moves_carry`: a directory that is moved
-    takes along what is in it. `ranges`: a part of a file can be downloaded.
+    `rejects`: whether a create at the path of an existing item of that kind is refused. `moves_keep_updated_at`: a move leaves
+    the item's `updatedAt` alone. `moves_carry`: a directory that is moved takes along what is in it. `ranges`: a part of a file
+    can be downloaded.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    forms: dict[Kind, Form] = {}
     rejects: dict[Kind, bool] = {}
     moves_keep_updated_at: bool = False
     moves_carry: bool | None = None

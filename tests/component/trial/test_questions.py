@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from jobfs.api.access import fixed_key
-from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.emulator import Server
 from jobfs.emulator.workspace import Workspace
@@ -19,8 +18,6 @@ from jobfs.nodes import Kind, Permission
 from jobfs.state.server import ServerFacts
 from jobfs.trial import questions
 from jobfs.trial.questions import QUESTIONS, Row, Trial, clear, run
-
-LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True), ("json", False)))
 
 
 @contextmanager
@@ -58,17 +55,17 @@ def tried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
 
 @pytest.mark.parametrize(("switches", "costly", "facts"), [
     ({"move_touches": "no"}, [], ServerFacts(
-        forms=LONG, rejects=dict.fromkeys(Kind, True), moves_keep_updated_at=True, moves_carry=True, ranges=True,
+        rejects=dict.fromkeys(Kind, True), moves_keep_updated_at=True, moves_carry=True, ranges=True,
     )),
     ({"find": "glob", "list_order": "unstable", "delete_body": "item"}, ["move"],
-     ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, True), moves_carry=True, ranges=True)),
+     ServerFacts(rejects=dict.fromkeys(Kind, True), moves_carry=True, ranges=True)),
     ({"create_existing": "overwrite", "sizes": "omitted", "path_style": "slash", "envelope": "item"},
      ["existing", "sizes", "move"],
-     ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, False), moves_carry=True, ranges=True)),
+     ServerFacts(rejects=dict.fromkeys(Kind, False), moves_carry=True, ranges=True)),
     ({"create_existing": "duplicate", "create_encodings": "json", "type_spelling": "short", "input_spelling": "own",
       "move_carries": False, "ranges": False, "read_only": "enforced", "name_form": "nfc"},
      ["create", "existing", "name_forms", "move", "tree", "ranges", "read_only"],
-     ServerFacts(forms=SHORT, moves_carry=False, ranges=False)),
+     ServerFacts(moves_carry=False, ranges=False)),
 ])  # fmt: skip
 def test_a_try_finds_out_and_tells_what_a_server_does(
     server: Server, tried: Tried, switches: dict[str, Any], costly: list[str], facts: ServerFacts

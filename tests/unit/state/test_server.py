@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api.bodies import Form
 from jobfs.nodes import Kind
 from jobfs.state.server import KnownServer, ServerFacts
 
@@ -14,20 +13,15 @@ URL = "https://api.example.com"
 
 
 def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
-    KnownServer(tmp_path, URL).learn(
-        forms={Kind.FILE: Form("json", False)}, rejects={Kind.FILE: True, Kind.DIRECTORY: False}
-    )
+    KnownServer(tmp_path, URL).learn(rejects={Kind.FILE: True, Kind.DIRECTORY: False})
     KnownServer(tmp_path, URL).learn(moves_keep_updated_at=True, ranges=False)
     assert KnownServer(tmp_path, URL).facts == ServerFacts(
-        forms={Kind.FILE: Form("json", False)},
-        rejects={Kind.FILE: True, Kind.DIRECTORY: False},
-        moves_keep_updated_at=True,
-        ranges=False,
+        rejects={Kind.FILE: True, Kind.DIRECTORY: False}, moves_keep_updated_at=True, ranges=False
     )
     assert KnownServer(tmp_path, "https://api.example.org").facts == ServerFacts()
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "\x00", '{"forms": {"file": ["xml", true]}}'])
+@pytest.mark.parametrize("text", ["", "null", "[]", "\x00", '{"rejects": {"file": "perhaps"}}'])
 def test_a_damaged_file_counts_as_no_file(tmp_path: Path, text: str) -> None:
     KnownServer(tmp_path, URL).learn(ranges=True)
     next((tmp_path / "servers").glob("*.json")).write_text(text)

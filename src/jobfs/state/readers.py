@@ -29,7 +29,7 @@ _PARENT, _START = 1, 19
 
 
 class _Note:
-    """What a process knows at a path: the version `item`; if that is None, the bytes that this mount placed last, or will place.
+    """What a process knows at a path: the version `item`; if that is None, or it `wrote`, what this mount placed last, or will.
 
     `number` orders notes. `before` is the last note of the same process on another version.
     """
@@ -98,6 +98,8 @@ class Readers:
             notes = self._notes.setdefault(path, {})
             self._notes.move_to_end(path)
             known, number = notes.get(process), next(self._numbers)
+            if wrote and known is not None:
+                item = known.item  # it has still read that one
             if known is not None and (known.item, known.wrote) == (item, wrote):
                 known.number, known.before = number, None
                 return
@@ -136,15 +138,16 @@ class Readers:
                 # Another file was there, of which nobody who has written it knows what is there now.
                 self._placed.pop(after.path, None)
                 self._drop(after.path, lambda note: note.item is None)
+                for note in self._notes.get(after.path, {}).values():
+                    note.wrote = False
             if base is not None and ours:
                 self._placed[after.path] = Base.of(after, sha256=base.sha256, young=base.young)
             notes = self._notes.get(before.path, {})
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
-                if not (note.shows(before) or (note.item is None and ours)):
-                    continue
-                if after.path != before.path:
-                    self._note(process, after.path, note.item and after, wrote=note.wrote)
-                elif note.item is not None:
+                shows = note.shows(before)
+                if after.path != before.path and (shows or (ours and (note.wrote or note.item is None))):
+                    self._note(process, after.path, after if shows else None, wrote=note.wrote)
+                elif shows:
                     note.item = after
 
     def renamed_directory(self, old: str, new: str) -> None:
@@ -180,7 +183,7 @@ class Readers:
             note = self._nearest(process, self._notes.get(item.path, {}))
             if note is None or note.shows(item):
                 return None
-            return note.item or placed or Base()
+            return (placed if note.wrote else None) or note.item or placed or Base()
 
     @staticmethod
     def _nearest(process: Process, notes: dict[Process, _Note]) -> _Note | None:
@@ -190,7 +193,7 @@ class Readers:
         while above is not None and notes:
             family = [note for other, note in notes.items() if other.descends(above)]
             # A program that has only written tells nothing of what those that started it have seen.
-            if any(not note.wrote for note in family):
+            if any(note.item is not None or not note.wrote for note in family):
                 return max(family, key=lambda note: note.number)
             above = above.parent
         return None

@@ -144,6 +144,15 @@ def test_a_program_that_has_written_knows_what_was_placed(proc: Proc) -> None:
     assert proc.replaced(CAT, FIRST) is None
 
 
+def test_a_program_that_has_written_what_was_given_up_still_knows_what_it_had_read(proc: Proc) -> None:
+    proc.read(CAT, FIRST)
+    proc.wrote(CAT)
+    assert proc.replaced(CAT, FIRST) is None
+    assert proc.replaced(CAT, SECOND) == FIRST
+    proc.readers.placed("dir/f", Base.of(SECOND))
+    assert proc.replaced(CAT, THIRD) == Base.of(SECOND)
+
+
 def test_a_write_tells_the_others_nothing_unless_one_of_them_has_read(proc: Proc) -> None:
     """vfs/semantics.md 4.44: else each `cp` of a shell over a file that nobody ever reads would make a copy."""
     proc.wrote(CAT)

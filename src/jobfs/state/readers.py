@@ -20,6 +20,7 @@ from jobfs import names
 from jobfs.nodes import Item
 from jobfs.state.records import Base, Process
 
+_NONE = Base()
 #: Most notes, most of them on one path, and most paths at which a version of this mount is known.
 _NOTES, _READERS, _PLACED = 10_000, 100, 10_000
 #: Seconds for which the process of a thread is known, and most threads.
@@ -34,10 +35,11 @@ class _Note:
     `number` orders notes. `before` is the last note of the same process on another version.
     """
 
-    __slots__ = ("before", "item", "number", "wrote")
+    __slots__ = ("before", "item", "number", "read", "wrote")
 
     def __init__(self, item: Item | None, number: int, before: _Note | None, *, wrote: bool) -> None:
         self.item, self.number, self.before, self.wrote = item, number, before, wrote
+        self.read = not wrote or (before is not None and before.read)
 
     def shows(self, item: Item) -> bool:
         """True if this is the item's version."""
@@ -87,9 +89,10 @@ class Readers:
         """A process opens a file for reading. `item` is the version shown, None for bytes that are not sent yet."""
         self._note(process, path, item, wrote=False)
 
-    def wrote(self, process: Process | None, path: str) -> None:
-        """A process gives a file new content: it knows what this mount will place there."""
-        self._note(process, path, None, wrote=True)
+    def wrote(self, process: Process | None, path: str, over: Item | None = None, base: Base = _NONE) -> None:
+        """A process gives a file new content: it knows what this mount will place there, and `over` if that is the `base`."""
+        replaces = over is not None and base.is_version(over)
+        self._note(process, path, over if replaces else None, wrote=True)
 
     def _note(self, process: Process | None, path: str, item: Item | None, *, wrote: bool) -> None:
         if process is None:
@@ -98,7 +101,7 @@ class Readers:
             notes = self._notes.setdefault(path, {})
             self._notes.move_to_end(path)
             known, number = notes.get(process), next(self._numbers)
-            if wrote and known is not None:
+            if wrote and item is None and known is not None:
                 item = known.item  # it has still read that one
             if known is not None and (known.item, known.wrote) == (item, wrote):
                 known.number, known.before = number, None
@@ -193,7 +196,7 @@ class Readers:
         while above is not None and notes:
             family = [note for other, note in notes.items() if other.descends(above)]
             # A program that has only written tells nothing of what those that started it have seen.
-            if any(note.item is not None or not note.wrote for note in family):
+            if any(note.read for note in family):
                 return max(family, key=lambda note: note.number)
             above = above.parent
         return None

@@ -225,7 +225,7 @@ class Files(Shared):
                 local.release()
                 state.unname(file)
                 raise
-            state.readers.wrote(process, path)
+            state.readers.wrote(process, path, victim.item, victim.base)
         state.opened[file.ino] = file
         state.add(file)
         self._view.touch_directory(names.parent(path))
@@ -362,9 +362,10 @@ class Files(Shared):
         if file.path is not None:
             # What is written in place changes the version that was opened; new content replaces the one that was read.
             process = handle.process if source is None else None
-            values["base"] = self._write_back.context.base_of(
-                handle.seen, young=handle.young, process=process
-            )
+            base = self._write_back.context.base_of(handle.seen, young=handle.young, process=process)
+            values["base"] = base
+            if file.shared:
+                self._state.readers.wrote(handle.process, file.path, handle.seen, base)
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)

@@ -208,8 +208,9 @@ class Tree(Shared):
         elif stays:
             self._stay(source, over, old, new)
         elif isinstance(source, File):
-            self._write_back.take_place(source, new, self._write_back.victim(new, target, process), over)
-            self._state.readers.wrote(process, new)
+            victim = self._write_back.victim(new, target, process)
+            self._write_back.take_place(source, new, victim, over)
+            self._state.readers.wrote(process, new, victim.item, victim.base)
         else:
             self._rename_item(source, target, over, new, process)
 

@@ -153,10 +153,21 @@ def test_a_program_that_has_written_what_was_given_up_still_knows_what_it_had_re
     assert proc.replaced(CAT, THIRD) == Base.of(SECOND)
 
 
+def test_a_program_knows_the_version_that_it_has_replaced(proc: Proc) -> None:
+    """An append, or new content for a file that nobody has read: its own next save keeps nothing of that."""
+    proc.readers.wrote(proc.process(CAT), "dir/f", FIRST, Base.of(FIRST))
+    proc.wrote(CAT)
+    assert proc.replaced(CAT, FIRST) is None
+    proc.readers.wrote(proc.process(MAKE), "dir/f", SECOND, Base.of(FIRST))
+    assert proc.replaced(MAKE, SECOND) == Base(), "that one is kept beside"
+
+
 def test_a_write_tells_the_others_nothing_unless_one_of_them_has_read(proc: Proc) -> None:
     """vfs/semantics.md 4.44: else each `cp` of a shell over a file that nobody ever reads would make a copy."""
     proc.wrote(CAT)
     proc.readers.placed("dir/f", Base.of(FIRST))
+    assert proc.replaced(MAKE, SECOND) is None
+    proc.readers.wrote(proc.process(CAT), "dir/f", FIRST, Base.of(FIRST))
     assert proc.replaced(MAKE, SECOND) is None
     proc.read(SHELL, FIRST)
     proc.wrote(CAT)

@@ -39,7 +39,7 @@ class _Note:
 
     def __init__(self, item: Item | None, number: int, before: _Note | None, *, wrote: bool) -> None:
         self.item, self.number, self.before, self.wrote = item, number, before, wrote
-        self.read = not wrote or (before is not None and before.read)
+        self.read: bool = not wrote or (before is not None and before.read)
 
     def shows(self, item: Item) -> bool:
         """True if this is the item's version."""

@@ -12,7 +12,7 @@ import time
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import REFUSALS, AnswerLostError, ApiError, NotFoundError, PathExistsError
+from jobfs.errors import REFUSALS, AnswerLostError, ApiError, NoDirectoryError, NotFoundError, PathExistsError
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.context import Context, sha256_of, with_bytes
@@ -169,14 +169,19 @@ class Cleanup:
         self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
-        # Its directory may have been renamed meanwhile.
-        where = names.join(names.parent(item.path), names.basename(target))
+        # Its directory may have been renamed meanwhile. A removed directory may be hidden elsewhere than beside its name.
+        here = names.join(names.parent(item.path), names.basename(target))
+        where = target if back else here
         beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
         for path in [where, *beside] if back else beside:
             try:
                 answer = self._context.content.update(item, seen=True, path=path)
             except PathExistsError:
                 continue
+            except NoDirectoryError:
+                if where == here:
+                    raise
+                return self.keep(aside, item, here, label, back=True)
             except NotFoundError:
                 return True
             except AnswerLostError:

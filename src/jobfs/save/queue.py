@@ -166,16 +166,23 @@ class Queue:
             return None
         change = self._first(self._begun, now)
         if change is None and self._has_room():
-            early = _EARLY if len(self._new) > _CROWD else 0.0
-            change = self._first(self._new, now + early)
+            soon = now + _EARLY
+            waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
+            change = self._first(self._new, soon if waiting > _CROWD else now)
         return change
+
+    def _stands(self, entry: tuple[float, int, Change]) -> bool:
+        """False for an entry that was overtaken: the Change has a newer one, runs, or has ended."""
+        due, seq, change = entry
+        return due == change.due and not change.running and seq in self._state.changes
 
     def _first(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
         """The first Change that is due `until` then (monotonic seconds) and may run."""
         while heap and heap[0][0] <= until:
-            due, seq, change = heapq.heappop(heap)
-            if due != change.due or change.running or seq not in self._state.changes:
-                continue  # overtaken: it has a newer entry, runs, or has ended
+            entry = heapq.heappop(heap)
+            change = entry[2]
+            if not self._stands(entry):
+                continue
             if change.settled:
                 return change
             if self._state.before(change) is not None:

@@ -72,6 +72,16 @@ def test_a_create_needs_its_directory_unless_implicit_ones_are_allowed(wire: Wir
     assert refused(wire.create("x/y/z/f"), "Directory not found")
 
 
+def test_a_create_at_an_existing_path_overwrites_the_same_item(wire: Wire, server: Server) -> None:
+    server.set(create_existing="overwrite", updated_resolution="microseconds")
+    first = wire.made("f", b"1")
+    assert refused(wire.create("f", None), "Path already exists")
+    second = wire.made("f", b"22", permission="readOnly")
+    assert (first["id"], first["createdAt"]) == (second["id"], second["createdAt"])
+    assert first["updatedAt"] < second["updatedAt"]
+    assert (second["size"], second["permission"], server.store.read("f")) == (2, "readOnly", b"22")
+
+
 @pytest.mark.parametrize(("scope", "status"), [("all", 400), ("lifecycle", 200)])
 def test_a_default_counts_as_existing_or_not(wire: Wire, server: Server, scope: str, status: int) -> None:
     server.store.seed({"f": "", "h": ""}, lifecycle="application")
@@ -96,16 +106,10 @@ def multipart(*parts: bytes) -> tuple[str, bytes]:
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
 TYPE, PATH, FILE = part("type", b"file"), part("path", b"f"), part("file", b"1", '; filename="f"')
 WRONG = [
-    (JSON, b'{"path": "f"}'),
     (JSON, b'{"path": "f", "content": "not base64!"}'),
-    (JSON, b'{"content": ""}'),
-    (JSON, b'{"path": "f", "content": "", "type": "symlink"}'),
     (JSON, b'{"path": "f", "content": "", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
     ("multipart/form-data", b""),
     (FORM, PATH[:-2]),
-    multipart(part("type", b"symlink"), PATH, FILE),
-    multipart(TYPE, PATH, FILE, part("permission", b"rw")),
-    multipart(TYPE, PATH),
     multipart(TYPE, PATH, FILE, part("path", b"g")),
     multipart(TYPE, PATH, part("file", b"1")),
 ]

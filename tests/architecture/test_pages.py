@@ -20,7 +20,6 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src" / "jobfs"
-_SOURCES = sorted(path for top in ("src", "tests", "scripts") for path in (_ROOT / top).rglob("*.py"))
 _PAGES = {
     str(path.relative_to(_PACKAGE)): path.read_text(encoding="utf-8") for path in _PACKAGE.rglob("*.md")
 }

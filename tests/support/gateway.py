@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +46,7 @@ class Reply(NamedTuple):
 class Gateway(ThreadingHTTPServer):
     """Stands for the local server: give it to a mount or a workspace in its place.
 
-    `answer` may give a reply of its own instead of the server's, `change` another body. `asked` has every request.
+    `answer` may give a reply of its own instead of the server's. `asked` has every request.
     """
 
     daemon_threads = True
@@ -57,7 +56,6 @@ class Gateway(ThreadingHTTPServer):
         self.server = server
         self.job, self.key, self.faults, self.store = server.job, server.key, server.faults, server.store
         self.answer: Callable[[Asked], Reply | None] = lambda asked: None
-        self.change: Callable[[Asked, bytes], bytes] = lambda asked, body: body
         self.asked: list[Asked] = []
         self.closed = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -87,13 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ConnectionError):
             reply = gateway.answer(asked)
             if reply is None:
-                self._pass_on(gateway, asked, body)
+                self._pass_on(gateway, body)
             else:
                 self._reply(reply)
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
-    def _pass_on(self, gateway: Gateway, asked: Asked, body: bytes) -> None:
+    def _pass_on(self, gateway: Gateway, body: bytes) -> None:
         there = urlsplit(gateway.server.url)
         assert there.hostname
         connection = http.client.HTTPConnection(there.hostname, there.port, timeout=30)
@@ -102,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
-            content = gateway.change(asked, answer.read())
+            content = answer.read()
         finally:
             connection.close()
         self.send_response(answer.status)
@@ -141,21 +139,3 @@ def endless(gateway: Gateway, chunk: bytes, pause: float = 0.0) -> Iterator[byte
     """The same bytes for ever, `pause` seconds between each two."""
     while not gateway.closed.wait(pause) if pause else not gateway.closed.is_set():
         yield chunk
-
-
-def changed_items(change: Callable[[dict[str, Any]], object]) -> Callable[[Asked, bytes], bytes]:
-    """A `Gateway.change` that changes every item which goes through in JSON."""
-
-    def body(asked: Asked, content: bytes) -> bytes:
-        if asked.download or not content.startswith(b"{"):
-            return content
-        answer = json.loads(content)
-        data = answer.get("data")
-        if not isinstance(data, dict):
-            return content
-        for item in (*data.get("workspaceItems", ()), data.get("workspaceItem")):
-            if item is not None:
-                change(item)
-        return json.dumps(answer).encode()
-
-    return body

@@ -19,27 +19,6 @@ JOBS = "/api/studio/v1/expert_jobs"
 ONE_ITEM = (("GET", ""), ("GET", "/download"), ("DELETE", ""))
 
 
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic local-test-key"])
-def test_a_wrong_or_missing_key_is_401_before_anything_else_is_looked_at(
-    wire: Wire, header: str | None
-) -> None:
-    headers = {"authorization": header or ""}
-    for path in ("/", "/items/find?path=x", f"/items/{UNKNOWN}", "/items/bad", "/items/?take=0"):
-        answer = wire.get(path, headers=headers)
-        error = {"code": 401, "error": "Unauthorized", "reason": "Failed to authenticate"}
-        assert (answer.status_code, answer.json()) == (401, error)
-    assert wire.post("/items/", headers=headers, json={}).status_code == 401
-
-
-@pytest.mark.parametrize("bad", ["A" * 24, "a" * 24 + "%0A", "a" * 20 + "%2Fbcd", "%66ind"])
-def test_a_malformed_id_is_422_as_it_stands_in_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
-    urls = [("expertJobId", "GET", f"{wire.server.url}{JOBS}/{bad}/workspace_instance/items/")]
-    urls += [("workspaceItemId", how, f"/items/{bad}{rest}") for how, rest in ONE_ITEM]
-    for name, method, url in urls:
-        answer = wire.request(method, url)
-        assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["params", name])
-
-
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_an_unknown_job_gets_what_the_reference_documents_or_404_everywhere(
     wire: Wire, server: Server, everywhere: bool
@@ -69,20 +48,6 @@ def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
     assert wire.get(f"/items/{item.id}").status_code == 404
     answer = wire.get(f"{server.url}{JOBS}/{other}/workspace_instance/items/")
     assert [one["path"] for one in answer.json()["data"]["workspaceItems"]] == ["theirs"]
-
-
-@pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])
-def test_a_collection_url_with_or_without_a_slash_may_redirect_to_the_other_form(
-    wire: Wire, server: Server, mode: str, redirected: list[str]
-) -> None:
-    server.set(trailing_slash=mode)
-    for path in ("/items", "/items/"):
-        answer = wire.get(path, params={"take": 5})
-        assert answer.status_code == (307 if path in redirected else 200)
-        if path in redirected:
-            assert answer.headers["location"].endswith("?take=5")
-            assert wire.get(path, follow_redirects=True).status_code == 200
-    assert wire.get(f"/items/{server.store.write('f', '').id}").status_code == 200
 
 
 def test_the_clock_of_the_server_is_in_its_answers(wire: Wire, server: Server) -> None:

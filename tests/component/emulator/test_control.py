@@ -116,15 +116,6 @@ def test_a_wrong_request_is_answered_with_one_sentence(
     assert wire.request(method, wire.server.url + "/_emulator/log", headers=of_a_page).status_code == 403
 
 
-def test_the_job_deletes_and_moves_whole_trees(server: Server) -> None:
-    server.store.seed({"a/x": "1", "b/y": "2", "d/e/f": "", "do": ""})
-    server.store.delete("d")
-    server.store.move("a", "b")
-    assert server.store.tree() == {"b": None, "b/x": b"1", "do": b""}
-    with pytest.raises(KeyError):
-        server.store.read("d")
-
-
 def test_a_job_that_plays_appends_rewrites_and_replaces(server: Server) -> None:
     names = ("logs/run.log", "reports/progress.md", "results/latest.txt")
     ids = []

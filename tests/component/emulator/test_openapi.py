@@ -63,13 +63,3 @@ def test_requests_that_fit_the_description_and_others_are_answered_as_it_says(
     item = case.path_parameters.get("workspaceItemId")
     case.path_parameters["workspaceItemId"] = ids.get(item, item)
     case.call_and_validate(base_url=wire.server.url)
-
-
-def test_requests_that_follow_from_each_other_are_answered_as_the_description_says(wire: Wire) -> None:
-    class Machine(DESCRIPTION.as_state_machine()):  # type: ignore[misc]
-        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
-            return {"base_url": wire.server.url}
-
-    Machine.run(settings=settings(QUICK, max_examples=10, stateful_step_count=8))
-    done = {entry.operation for entry in wire.server.log.entries() if entry.status == 200}
-    assert done >= {"create", "get", "update", "delete", "download"}

@@ -4,12 +4,11 @@ import errno
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from jobfs import errors
 from jobfs.api import failures
-from jobfs.api.failures import Call, MismatchError, from_exception
+from jobfs.api.failures import Call
 
 from .conftest import KEY
 
@@ -51,29 +50,6 @@ def test_each_status_has_its_error_and_errno(
     failure = from_answer(call, status, {}, body(reason, status))
     assert type(failure) is kind
     assert (failure.errno, failure.status) == (number, status)
-
-
-@pytest.mark.parametrize(
-    ("exc", "read", "change", "number"),
-    [
-        (httpx.ConnectError("refused"), errors.UnavailableError, errors.UnavailableError, errno.ENETUNREACH),
-        (httpx.ProxyError("502"), errors.UnavailableError, errors.UnavailableError, errno.ENETUNREACH),
-        (
-            httpx.ConnectTimeout("timed out"),
-            errors.UnavailableError,
-            errors.UnavailableError,
-            errno.ETIMEDOUT,
-        ),
-        (MismatchError("x"), errors.ContractError, errors.WrongAnswerError, errno.EIO),
-    ],
-)
-def test_only_of_a_changing_request_that_was_sent_an_answer_is_lost(
-    exc: Any, read: type[Exception], change: type[Exception], number: int
-) -> None:
-    """vfs/semantics.md 1.14: where there is no way to the server, the network is unreachable."""
-    for call, kind in ((READ, read), (CHANGE, change)):
-        failure = from_exception(call, exc)
-        assert (type(failure), failure.errno) == (kind, number)
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,3 @@ def test_a_dead_peer_is_noticed_before_the_deadline_where_whole_seconds_allow(ti
     with socket.socket() as sock:
         for level, option, value in module._socket_options(timeout):
             sock.setsockopt(level, option, value)
-
-
-def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:hunter2@proxy.test")
-    with pytest.raises(errors.UsageError, match="HTTPS_PROXY") as caught:
-        pool("https://example.test", 30, 4)
-    assert "hunter2" not in str(caught.value)

@@ -151,8 +151,12 @@ def test_the_way_to_the_server_is_told_without_a_password(
     assert "hunter2" not in done.out
     monkeypatch.setenv("SSL_CERT_FILE", "/own.pem")
     assert "TLS, certificates are checked against /own.pem" in doctor().out
-    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://me:hunter2@proxy")
     done = doctor()
-    assert "FAILED  connection: the proxy named by the environment can't be used" in done.out
+    assert (
+        "FAILED  connection: the proxy named by the environment can't be used: correct HTTPS_PROXY"
+        in done.out
+    )
+    assert "hunter2" not in done.out
     done = doctor("--base-url", "http://127.0.0.1:1")
     assert "no TLS, for it is this machine, without a proxy" in done.out

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from jobfs.emulator import DEFAULT_JOB, Behaviour, JobSide, StoredItem
 from jobfs.emulator.index import Index
 from jobfs.emulator.keys import find_key, keep_key
-from jobfs.emulator.records import DIRECTORY, FILE, Missing, Refused, parent
 from jobfs.emulator.store import Store
 from jobfs.errors import UsageError
 
@@ -114,36 +110,3 @@ def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
     for order in rounds:
         assert sorted(order) == list(range(40))
         assert all(abs(place - number) < 4 for place, number in enumerate(order))
-
-
-PATHS = st.sampled_from(["a", "b", "a/b", "a/c", "a/b/c", "b/a"])
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["file", "directory", "move", "delete"]), PATHS, PATHS), max_size=25
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(STEPS, st.sampled_from(["reject", "overwrite"]))
-def test_a_tree_made_by_requests_is_a_tree(
-    store: Store, steps: list[tuple[str, str, str]], existing: str
-) -> None:
-    store.behaviour = Behaviour().changed(create_existing=existing)
-    workspace = store.add_job(DEFAULT_JOB)
-    side = JobSide(workspace)
-    side.clear()
-    for operation, path, other in steps:
-        here = side.at(path)
-        with suppress(Refused, Missing):
-            if operation == "file":
-                blob = store.new_blob()
-                blob.close()
-                workspace.create(FILE, path, "readWrite", blob.name, 0)
-            elif operation == "directory":
-                workspace.create(DIRECTORY, path, "readWrite")
-            elif operation == "move" and here:
-                workspace.update(here[0].id, other, None, None)
-            elif here:
-                workspace.delete(here[0].id)
-        kinds = {item.path: item.is_dir for item in side.items()}
-        assert len(side.items()) == len(kinds)
-        assert all(kinds[parent(path)] for path in kinds if parent(path))

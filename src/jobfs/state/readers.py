@@ -37,9 +37,10 @@ class _Note:
 
     __slots__ = ("before", "item", "number", "read", "wrote")
 
-    def __init__(self, item: Item | None, number: int, before: _Note | None, *, wrote: bool) -> None:
-        self.item, self.number, self.before, self.wrote = item, number, before, wrote
-        self.read: bool = not wrote or (before is not None and before.read)
+    def __init__(
+        self, item: Item | None, number: int, before: _Note | None, *, wrote: bool, read: bool
+    ) -> None:
+        self.item, self.number, self.before, self.wrote, self.read = item, number, before, wrote, read
 
     def shows(self, item: Item) -> bool:
         """True if this is the item's version."""
@@ -87,24 +88,27 @@ class Readers:
 
     def read(self, process: Process | None, path: str, item: Item | None) -> None:
         """A process opens a file for reading. `item` is the version shown, None for bytes that are not sent yet."""
-        self._note(process, path, item, wrote=False)
+        self._note(process, path, item, wrote=item is None, read=True)
 
     def wrote(self, process: Process | None, path: str, over: Item | None = None, base: Base = _NONE) -> None:
         """A process gives a file new content: it knows what this mount will place there, and `over` if that is the `base`."""
         replaces = over is not None and base.is_version(over)
-        self._note(process, path, over if replaces else None, wrote=True)
+        self._note(process, path, over if replaces else None, wrote=True, read=False)
 
-    def _note(self, process: Process | None, path: str, item: Item | None, *, wrote: bool) -> None:
+    def _note(
+        self, process: Process | None, path: str, item: Item | None, *, wrote: bool, read: bool
+    ) -> None:
         if process is None:
             return
         with self._lock:
             notes = self._notes.setdefault(path, {})
             self._notes.move_to_end(path)
             known, number = notes.get(process), next(self._numbers)
-            if wrote and item is None and known is not None:
-                item = known.item  # it has still read that one
+            if known is not None:
+                # It has still read what it had read before it wrote, or read what was written here.
+                item, read = item or known.item, read or known.read
             if known is not None and (known.item, known.wrote) == (item, wrote):
-                known.number, known.before = number, None
+                known.number, known.before, known.read = number, None, read
                 return
             if known is None:
                 self._count += 1
@@ -113,7 +117,7 @@ class Readers:
                     self._count -= 1
             else:
                 known.before = None  # one step back is enough
-            notes[process] = _Note(item, number, known, wrote=wrote)
+            notes[process] = _Note(item, number, known, wrote=wrote, read=read)
             while self._count > _NOTES:
                 self._count -= len(self._notes.popitem(last=False)[1])
 
@@ -149,7 +153,9 @@ class Readers:
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 shows = note.shows(before)
                 if after.path != before.path and (shows or (ours and (note.wrote or note.item is None))):
-                    self._note(process, after.path, after if shows else None, wrote=note.wrote)
+                    self._note(
+                        process, after.path, after if shows else None, wrote=note.wrote, read=note.read
+                    )
                 elif shows:
                     note.item = after
 

@@ -153,6 +153,14 @@ def test_a_program_that_has_written_what_was_given_up_still_knows_what_it_had_re
     assert proc.replaced(CAT, THIRD) == Base.of(SECOND)
 
 
+def test_a_program_that_reads_what_was_written_here_still_knows_what_it_had_read(proc: Proc) -> None:
+    proc.read(CAT, FIRST)
+    proc.wrote(CAT)
+    proc.read(CAT, None)
+    assert proc.replaced(CAT, FIRST) is None
+    assert proc.replaced(CAT, SECOND) == FIRST
+
+
 def test_a_program_knows_the_version_that_it_has_replaced(proc: Proc) -> None:
     """An append, or new content for a file that nobody has read: its own next save keeps nothing of that."""
     proc.readers.wrote(proc.process(CAT), "dir/f", FIRST, Base.of(FIRST))

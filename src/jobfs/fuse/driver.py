@@ -217,9 +217,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return self.vfs.read(fi.fh, size, offset)
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
-        self.told.pop(
-            self.node(), None
-        )  # while a file is written, the kernel knows its size better than we do
+        # While a file is written, the kernel knows its size better than we do.
+        self.told.pop(self.node(), None)
         return self.vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:

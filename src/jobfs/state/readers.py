@@ -30,7 +30,8 @@ _PARENT, _START = 1, 19
 
 
 class _Note:
-    """What a process knows at a path: the version `item`; if that is None, or it `wrote`, what this mount placed last, or will.
+    """What a process knows at a path: the version `item`, if any; and if it `wrote`, or has `read` bytes that were not sent yet,
+    what this mount placed last, or will place.
 
     `number` orders notes. `before` is the last note of the same process on another version.
     """
@@ -152,7 +153,7 @@ class Readers:
             notes = self._notes.get(before.path, {})
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 shows = note.shows(before)
-                if after.path != before.path and (shows or (ours and (note.wrote or note.item is None))):
+                if after.path != before.path and (shows or (ours and note.wrote)):
                     self._note(
                         process, after.path, after if shows else None, wrote=note.wrote, read=note.read
                     )
@@ -192,7 +193,7 @@ class Readers:
             note = self._nearest(process, self._notes.get(item.path, {}))
             if note is None or note.shows(item):
                 return None
-            return (placed if note.wrote else None) or note.item or placed or Base()
+            return (placed if note.wrote else None) or note.item or _NONE
 
     @staticmethod
     def _nearest(process: Process, notes: dict[Process, _Note]) -> _Note | None:

@@ -25,7 +25,6 @@ from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Process, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
@@ -349,15 +348,16 @@ class WriteBack:
             try:
                 state.close(file, local, *older, gone=[over] if over is not None else [], new=True, **values)
             except FsError:
-                _let_go_of(copy)
+                if copy is not None:
+                    copy.discard()
                 if removal is not None:
                     state.end(removal)
                 raise
             if change is not None:
                 state.end(change)
-            if local is not copy:
-                _let_go_of(copy)
-            elif not file.handles:
+            if copy is not None and local is not copy:
+                copy.discard()
+            elif local is copy and not file.handles:
                 local.release()
             state.apply(file, item=None, local=local)
             if removal is not None:
@@ -417,10 +417,3 @@ class WriteBack:
                 self.state.unname(file)
             self.namespace.touch(target)
         return kept
-
-
-def _let_go_of(copy: Local | None) -> None:
-    """Remove bytes that nobody needs after all."""
-    if copy is not None:
-        copy.release()
-        copy.path.unlink(missing_ok=True)

@@ -93,6 +93,11 @@ class Local:
 
     close = release
 
+    def discard(self) -> None:
+        """Nobody needs these bytes after all: they go with their one user."""
+        self.release()
+        self.path.unlink(missing_ok=True)
+
     def read(self, offset: int, size: int) -> bytes:
         """The bytes at `offset`, at most `size`; short only at the end. For users."""
         return os.pread(self.handle, size, offset)

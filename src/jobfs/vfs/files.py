@@ -348,8 +348,7 @@ class Files(Shared):
             try:
                 state.begin(file, local, **values)
             except FsError:
-                local.release()
-                local.path.unlink(missing_ok=True)
+                local.discard()
                 raise
             return local
 

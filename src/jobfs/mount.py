@@ -126,6 +126,7 @@ class Mount:
             for warning in mounted.vfs.warnings:
                 self._say(warning)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
+            self._live.start()
             self._server = Server(self._slot.path, self._handlers(mounted.vfs))
         except BaseException:
             self.abandon()
@@ -151,6 +152,7 @@ class Mount:
             _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
         tell_manager(self._manager, "STOPPING=1")
+        self._live.stop()
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
@@ -188,6 +190,7 @@ class Mount:
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver
         from jobfs.fuse.loop import LoopPool, Session
+        from jobfs.live import Live
 
         greeted = threading.Event()
         self._before = mount_at(self._directory)
@@ -198,6 +201,11 @@ class Mount:
         here = mount_at(self._directory)
         pool = LoopPool(session, self._is_over)
         pool.start()
+        if here is not None:
+            driver.teller.place = (here.point, os.makedev(*map(int, here.device.split(":"))))
+        # The kernel of a read-only mount refuses the calls that have events.
+        events = not (self._settings.no_watch or self._settings.read_only)
+        self._live = Live(vfs, driver.teller, events=events, timeout=self._settings.timeout)
         if here is None or not greeted.wait(_GREETING):
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
         return session, pool, here

@@ -114,6 +114,7 @@ class Settings(BaseModel):
         "Wait this long after a close before sending, less if many wait.", 0.5, ge=0, le=3600
     )
     sync_on_close: bool = _define("A close returns when the server has the file.", False)
+    no_watch: bool = _define("Tell no program that watches a directory what the job does in it.", False)
     read_only: bool = _define("Refuse everything that writes; also -o ro.", False)
     timeout: _Seconds = _define("Fail after this long without progress.", 30.0, ge=0.1, le=3600)
     stale_if_error: _Seconds = _define(

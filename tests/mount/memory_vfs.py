@@ -71,6 +71,9 @@ class MemoryVfs:
             raise FsError(errno.ENOENT)
         return self._attr(self._node(path))
 
+    def known(self, path: str) -> Attr:
+        return self._attr(self._node(path))
+
     def others(self, path: str) -> list[Any]:
         return []
 

@@ -17,7 +17,7 @@ import errno
 import struct
 from collections.abc import Callable, Iterator
 
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Opcode
+from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Opcode
 from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name; after ESTALE it looks up the name and asks again.
@@ -50,7 +50,7 @@ _ATTR = 104
 #: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
-_SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
+SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
 
 #: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
 _OFFERED = 1 << 13 | 1 << 14
@@ -58,8 +58,8 @@ _OFFERED = 1 << 13 | 1 << 14
 _IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
 #: `fuse_read_in` after the header: how many bytes the kernel takes.
 _ROOM = struct.Struct("=56xI")
-#: `fuse_in_header`: its length and opcode, which differ from request to request; where it has the node; and where it ends.
-_LENGTH_AND_OPCODE, _NODE, _HEADER_END = struct.Struct("=II"), slice(16, 24), 40
+#: `fuse_in_header`: its length and opcode, which differ from request to request; and where it has the node.
+_LENGTH_AND_OPCODE, _NODE = struct.Struct("=II"), slice(16, 24)
 _NUMBER = struct.Struct("=Q")
 #: `fuse_dirent` without the name: inode number, offset of the next one, length of the name, type.
 _ENTRY = struct.Struct("=QQII")
@@ -131,7 +131,7 @@ class Answers:
                 ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
         else:
             node = number(answer).value if opcode == Opcode.LOOKUP else node
-            tell(self._sizes, node, number(answer + _SIZE[Opcode(opcode)]).value)
+            tell(self._sizes, node, number(answer + SIZE[Opcode(opcode)]).value)
             if desk.brief:
                 seconds, nanoseconds = _VALID[Opcode(opcode)]
                 ctypes.memset(answer + seconds, 0, 8)
@@ -162,7 +162,7 @@ class ReadDirPlus:
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with the listings that libfuse does not know of."""
         request = ctypes.string_at(desk.address, length)
-        answer = bytearray(self._ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
+        answer = bytearray(self.ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
         if len(answer) >= _IN_ANSWER.size:
             (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
             struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & _OFFERED)
@@ -171,19 +171,19 @@ class ReadDirPlus:
     def part(self, desk: Desk, length: int) -> None:
         """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
         request, found = ctypes.string_at(desk.address, length), desk.answer
-        self._ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
+        self.ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
         desk.parting = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
         """Have libfuse forget the look-up of a node that the kernel has not heard of."""
-        before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
-        self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
+        before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : HEADER_END]
+        self.ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
     def answer(self, desk: Desk, length: int) -> None:
         """Answer READDIRPLUS: with the names that there is room for."""
         request = ctypes.string_at(desk.address, length)
-        listing = self._ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
+        listing = self.ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
         if desk.answered == desk.turn:
             return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
         _, error, unique = ANSWER.unpack_from(listing)
@@ -217,18 +217,18 @@ class ReadDirPlus:
         """
         if name in (b".", b".."):
             return _WITHOUT
-        header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
-        found = self._ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
+        header = request[_LENGTH_AND_OPCODE.size : HEADER_END]
+        found = self.ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
         if not found:
             return _WITHOUT
-        (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, _SIZE[Opcode.LOOKUP])
+        (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, SIZE[Opcode.LOOKUP])
         if self._sizes.get(node, size) != size:
             self._forget(request, found[: _NUMBER.size])
             return _WITHOUT
         tell(self._sizes, node, size)
         return found
 
-    def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
+    def ask(self, opcode: Opcode, rest: bytes) -> bytes:
         """libfuse's answer to a request, of which `rest` follows the length and the opcode."""
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
         request = ctypes.create_string_buffer(message, len(message))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError, UsageError
+from jobfs.fuse.telling import Teller
 from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
@@ -118,6 +119,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.told: dict[int, int] = {}
         self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
+        #: Has the calls made that watchers hear of.
+        self.teller = Teller(vfs.known)
 
     def __call__(self, operation: str, *args: Any) -> Any:
         try:

@@ -30,9 +30,14 @@ class Opcode(IntEnum):
     FORGET = 2
     GETATTR = 3
     SETATTR = 4
+    MKNOD = 8
+    MKDIR = 9
     UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
     OPEN = 14
     READ = 15
+    RELEASE = 18
     FSYNC = 20
     FLUSH = 25
     INIT = 26
@@ -49,8 +54,8 @@ _INTERRUPTIBLE = frozenset({
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
 _HEADER = struct.Struct("=IIQQIII4xI")
-#: Of the same: opcode, unique, node.
-HEAD = struct.Struct("=4xIQQ")
+#: Of the same: opcode, unique, node; and where it ends.
+HEAD, HEADER_END = struct.Struct("=4xIQQ"), 40
 #: `fuse_out_header`: length, error, unique.
 ANSWER = struct.Struct("=IiQ")
 
@@ -97,6 +102,8 @@ class Desk:
         self.handle = 0
         #: True: a listing is being made, and the server is asked nothing for the attributes in it.
         self.listing = False
+        #: True: the request is a helper's (see telling.py), and does nothing.
+        self.told = False
         #: What libfuse has answered to a request of ours.
         self.answer = b""
         self.turn = 0

@@ -30,7 +30,8 @@ from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
 from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus, write
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
-from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.telling import HelperAnswers
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -49,6 +50,8 @@ _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
 _LOOK = 0.005
 #: Errors after which to read again: the request was taken back, or another thread has it.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
+#: Bytes of the start of a release, up to and with its handle.
+_RELEASE = HEADER_END + 8
 #: The flag of a getattr that names a handle.
 _WITH_A_HANDLE = 1
 #: Longer than any request: a view of a request's data is cut from it to the length that the request names.
@@ -120,6 +123,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._sending = Answers(self.device, self._here, driver.told, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
+        self._teller = driver.teller
+        self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.told)
         # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
         self.request_size = int(_fuse_chan_bufsize(self._channel))
         self._caught = _fuse_chan_new(
@@ -158,6 +163,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         process, session, address = _fuse_session_process, self._session, desk.address
         answering, others = self._answering, self._channel
         ours = {Opcode.INIT: self._plus.accept, Opcode.READDIRPLUS: self._plus.answer}
+        helpers = self._teller.helpers
         self._here.desk = desk
         while desk.reads or readers.joined(desk):
             try:
@@ -174,6 +180,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 desk.turn += 1
                 return True
             opcode, unique, node = head(desk.buffer)
+            if helpers and self._answered_helper(desk, opcode, length):
+                desk.turn += 1
+                continue
             if opcode == Opcode.GETATTR and self._answered(desk, unique, node):
                 desk.turn += 1
                 continue
@@ -203,6 +212,15 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             )  # it fails if the program was told to end, which has its answer then
         return known is not None
 
+    def _answered_helper(self, desk: Desk, opcode: int, length: int) -> bool:
+        """True if the request was a helper's; it is answered then."""
+        if opcode == Opcode.RELEASE:
+            return self._helped.released(ctypes.string_at(desk.address, _RELEASE))
+        if desk.thread not in self._teller.helpers:
+            return False
+        self._helped.answer(desk, ctypes.string_at(desk.address, length))
+        return True
+
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
         os.dup2(self._nowhere, self.device, inheritable=False)
@@ -230,6 +248,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk, vfs = path.decode(), self._here.desk, self.operations.vfs
+        if desk.told:
+            ctypes.memmove(buffer, pack_stat(self._teller.attr(relative(name))), _STAT_SIZE)
+            return
         stat = self.operations.getattr(name, listed=desk.listing)
         others = vfs.others(name[1:])
         desk.brief = bool(others)
@@ -253,6 +274,12 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             self.operations.vfs.part(relative(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
+
+    def rmdir(self, path: bytes) -> int:
+        return 0 if self._here.desk.told else int(super().rmdir(path) or 0)
+
+    def rename(self, old: bytes, new: bytes) -> int:
+        return 0 if self._here.desk.told else int(super().rename(old, new) or 0)
 
     def readdir(
         self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int

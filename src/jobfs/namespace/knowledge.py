@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
+from jobfs.namespace.news import News, differ, difference, differing
 from jobfs.namespace.tree import Tree, veil
 from jobfs.nodes import Item, held_ns
 
@@ -102,6 +103,8 @@ class Knowledge:
         self._changes: deque[tuple[int, Change]] = deque()
         self._doubts: dict[str, int] = {}
         self._names_changed: FIFOCache[str, int] = FIFOCache(_STAMPS)
+        #: What was shown at the paths where others have changed something, until `news` tells of them.
+        self._untold: dict[str, Item | None] = {}
 
     # requests
 
@@ -131,9 +134,12 @@ class Knowledge:
                 # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
                 self._doubt(path if known is None else known.path, ticket)
-        there = self.tree.at(path) is not None
+        was = self.tree.at(path)
         self.tree.settle(path, items)
-        if (self.tree.at(path) is not None) is not there:
+        now = self.tree.at(path)
+        if differ(was, now):
+            self._untold.setdefault(path, was)
+        if (was is None) is not (now is None):
             self.note_names(names.parent(path), time.time_ns())
         self._record(Change(ticket, ids, {path}))
         if directories or not self.tree.inhabited(path):
@@ -146,11 +152,18 @@ class Knowledge:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
                 self._doubt(path, self._next())
         old, self.tree = self.tree, tree
-        for directory in tree.changed(old) if self.snapshots else ():
-            self.note_names(directory, time.time_ns())
+        if self.snapshots:
+            for directory in tree.changed(old):
+                self.note_names(directory, time.time_ns())
+            self._untold = differing(old, tree) | self._untold
         self.snapshots += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
+
+    def news(self) -> list[News]:
+        """What others have changed since this was asked last, as far as it was seen by a listing or a find."""
+        untold, self._untold = self._untold, {}
+        return difference(untold, self.tree.at)
 
     # when the names in a directory change
 
@@ -245,10 +258,23 @@ class Knowledge:
         return (self.snapshot,) if stamp is None else (self.snapshot, stamp)
 
     def _record(self, change: Change) -> None:
-        """Keep a change for the requests in the air; without a ticket it is newer than all of them."""
+        """Keep a change for the requests in the air; without a ticket it is ours, and newer than all of them."""
         number = self._next()
+        if not change.ticket:
+            self._leave_out(change)
         if self._airborne:
             self._changes.append((number, change._replace(ticket=change.ticket or number)))
+
+    def _leave_out(self, change: Change) -> None:
+        """Nobody is to be told of what we have changed ourselves, but for a second version that was kept beside its file."""
+        for path in change.paths:
+            self._untold.pop(path, None)
+            if names.kept_beside(path) and self.tree.at(path) is not None:
+                self._untold[path] = None
+        if change.whole:
+            below = (path for path in self._untold if any(names.under(path, at) for at in change.paths))
+            for path in [*below]:
+                del self._untold[path]
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))

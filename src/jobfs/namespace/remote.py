@@ -32,6 +32,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.knowledge import NEVER, Knowledge
 from jobfs.namespace.listing import Lister
+from jobfs.namespace.news import News
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
 from jobfs.nodes import Item
 
@@ -245,6 +246,11 @@ class Namespace:
         """The times of a directory were set: forget when the names in it were changed."""
         with self._lock:
             self._known.forget_names(directory)
+
+    def news(self) -> list[News]:
+        """What others than this mount have changed since this was asked last, as far as it was seen."""
+        with self._lock:
+            return self._known.news()
 
     def subtree(self, path: str) -> list[Item]:
         """Every known item at or below `path`, shadowed and hidden ones too."""

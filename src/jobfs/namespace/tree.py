@@ -112,6 +112,10 @@ class Tree:
         """True if anything is known to lie below `path`, hidden items included."""
         return path in self._children or path in self._veiled
 
+    def paths(self) -> set[str]:
+        """Every path at which something is shown, but for the root."""
+        return {*self._best, *filter(None, (*self._children, *self._veiled))}
+
     def children(self, path: str) -> dict[str, Item]:
         """What is shown in the directory `path`, by name."""
         start = len(path) + 1 if path else 0

@@ -16,6 +16,7 @@ from jobfs.content import ContentStore
 from jobfs.document import Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
+from jobfs.namespace.news import News
 from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, restore
 from jobfs.settings import Settings
@@ -189,6 +190,35 @@ class Vfs(Attributes, Tree, Files):
         if node is None or self._view.unmeasured(node) is not None or self.others(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
+
+    def known(self, path: str) -> Attr:
+        """Attributes of a path as they were shown last, those of the version that is open there. Raises FsError(ENOENT)."""
+        open_item = next((handle.item for handle in self.others(path)), None)
+        node = open_item or self._view.find_known(path)
+        if node is None or self._view.unmeasured(node) is not None:
+            raise FsError(errno.ENOENT)
+        return self._view.attr(node)
+
+    def news(self) -> list[News]:
+        """What others have changed since this was asked last, and is shown (section 7)."""
+        return [news for news in self._namespace.news() if not any(map(self._is_ours, (news.path, news.old)))]
+
+    def _is_ours(self, path: str) -> bool:
+        """True if a path shows what this machine says of it, or what it says is on its way to the server."""
+        file = self._state.at(path) if path else None
+        return self._state.hidden(path) or (file is not None and (file.here or file.change is not None))
+
+    def attr_of(self, item: Item) -> Attr:
+        """Attributes of what the server shows or has shown."""
+        return self._view.attr(item)
+
+    def is_open(self, path: str) -> bool:
+        """True if a program has the file at a path open."""
+        return bool(self._pages.at(path))
+
+    def look(self) -> None:
+        """Read the listing if it is older than the effective TTL, as if a program had looked. Raises ApiError."""
+        self._namespace.children("")
 
     def others(self, path: str) -> list[Handle]:
         """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""

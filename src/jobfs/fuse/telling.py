@@ -1,0 +1,222 @@
+"""Events for what the job does (vfs/semantics.md 7): a helper makes calls on the mount, which are answered and do nothing.
+
+The kernel sends events to watchers of a directory for calls that programs make, and for nothing else. So a helper (calls.py)
+makes the call that has the event, and the answers here say what the call is meant to find. No answer makes a request: the kernel
+holds a directory until a call in it is answered. Nothing that a helper asks for changes anything, even if it comes late.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import select
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from jobfs.errors import FsError
+from jobfs.fuse import calls
+from jobfs.fuse.answers import SIZE, tell, write
+from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, Desk, Opcode
+from jobfs.nodes import Attr
+
+_log = logging.getLogger("jobfs.fuse.telling")
+
+#: Seconds that a call may take; after that its helper is given up.
+_PATIENCE = 2.0
+#: The handle of a file that a helper opens: no file of the Vfs has such a number.
+_HANDLE = 2**64 - 2
+#: `fuse_open_out`: the kernel keeps the pages of the file, and need not tell the close.
+_OPENED = struct.pack("=QII", _HANDLE, 1 << 1 | 1 << 5, 0)
+#: `fuse_release_in`: its handle.
+_RELEASED = struct.Struct("=40xQ")
+#: Bytes before the name in requests that make something, after the header.
+_BEFORE_NAME = {Opcode.MKNOD: 16, Opcode.MKDIR: 8}
+#: `fuse_getattr_in`: no handle.
+_GETATTR = bytes(16)
+#: Where `fuse_entry_out` and `fuse_attr_out` say how long they are good, in bytes; the node, with which the first begins.
+_VALID = {Opcode.LOOKUP: slice(16, 40), Opcode.GETATTR: slice(0, 12)}
+_NUMBER = struct.Struct("=Q")
+
+
+class Call(NamedTuple):
+    """A call that a helper is to make: its name in calls.py, its path, the new path of a rename.
+
+    `attr`: what its path is to be for the helper; None: what is known of it, and of what is made: nothing.
+    """
+
+    name: str
+    path: str
+    new: str = ""
+    attr: Attr | None = None
+
+
+_MAKES = frozenset({"create", "mkdir"})
+
+
+class Teller:
+    """Has a helper make calls, one at a time; only one thread may have that done.
+
+    `known` gives the attributes of a path without a request; it raises FsError.
+    """
+
+    def __init__(self, known: Callable[[str], Attr]) -> None:
+        #: Where the mount is, and the number of its device (`st_dev`).
+        self.place = ("", 0)
+        self._known = known
+        self._call: Call | None = None
+        self._made = False
+        self._helper: subprocess.Popen[bytes] | None = None
+        #: The helpers by their process; one that was given up until it has ended, for a call of it may still come.
+        self.helpers: dict[int, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def tell(self, call: Call) -> int:
+        """Have a call made; its errno, 0 if it was made."""
+        self._made, self._call = False, call
+        try:
+            helper = self._started()
+            if helper is None or helper.stdin is None or helper.stdout is None:
+                return errno.EPIPE
+            words = [call.name, call.path or ".", *([call.new] if call.new else [])]
+            helper.stdin.write(json.dumps(words).encode() + b"\n")
+            helper.stdin.flush()
+            if select.select([helper.stdout], [], [], _PATIENCE)[0] and (answer := helper.stdout.readline()):
+                return int(answer)
+            _log.warning("the helper that tells watchers of changes did not answer: another one is started")
+        except OSError as error:
+            _log.info("watchers are not told of a change: %s", error)
+        finally:
+            self._call = None
+        self._give_up()
+        return errno.EPIPE
+
+    def close(self) -> None:
+        """End the helper, and start none any more."""
+        with self._lock:
+            self._closed = True
+        self._give_up()
+
+    def _started(self) -> subprocess.Popen[bytes] | None:
+        for process, old in [*self.helpers.items()]:
+            if old.poll() is not None:
+                del self.helpers[process]
+        with self._lock:
+            if self._helper is None and not self._closed:
+                words = [sys.executable, "-I", "-S", calls.__file__, *map(str, self.place)]
+                self._helper = subprocess.Popen(
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
+                    start_new_session=True,
+                )  # fmt: skip
+                self.helpers[self._helper.pid] = self._helper
+            return self._helper
+
+    def _give_up(self) -> None:
+        with self._lock:
+            helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.kill()
+            for pipe in (helper.stdin, helper.stdout):
+                with suppress(OSError):
+                    pipe and pipe.close()
+
+    # What the threads that serve the mount ask
+
+    def attr(self, path: str) -> Attr:
+        """What a helper is to find at a path. Raises FsError."""
+        call = self._call
+        if call is not None and not self._made:
+            if path == (call.new or call.path) and (call.new or call.name in _MAKES):
+                raise FsError(errno.ENOENT)
+            if path == call.path and call.attr is not None:
+                return call.attr
+        return self._known(path)
+
+    def answers(self, opcode: int) -> bool:
+        """True if the call under way is one that makes such a request."""
+        return self._call is not None and opcode in _REQUESTS.get(self._call.name, ())
+
+    def made(self) -> None:
+        """The helper's call finds from now on what is known."""
+        self._made = True
+
+
+_REQUESTS: dict[str, tuple[Opcode, ...]] = {
+    "create": (Opcode.MKNOD,),
+    "mkdir": (Opcode.MKDIR,),
+    "unlink": (Opcode.UNLINK,),
+    "rmdir": (Opcode.RMDIR,),
+    "rename": (Opcode.RENAME,),
+    "modify": (Opcode.SETATTR,),
+    "attributes": (Opcode.SETATTR,),
+    "close": (Opcode.OPEN,),
+}
+
+
+class HelperAnswers:
+    """Answers the requests of helpers.
+
+    `ask` gives libfuse's answer to a request, of which it gets the opcode and all behind that; `sizes` as for `Answers`.
+    """
+
+    def __init__(
+        self, device: int, ask: Callable[[Opcode, bytes], bytes], teller: Teller, sizes: dict[int, int]
+    ) -> None:
+        self._device, self._ask, self._teller, self._sizes = device, ask, teller, sizes
+
+    def answer(self, desk: Desk, request: bytes) -> None:
+        """Answer a request of a helper."""
+        opcode, unique, node = HEAD.unpack_from(request)
+        desk.told, desk.keeping = True, None
+        try:
+            number, body = self._answer(opcode, node, request)
+        finally:
+            desk.told = False
+        answer = ANSWER.pack(ANSWER.size + len(body), -number, unique) + body
+        write(self._device, answer, len(answer))
+
+    def released(self, request: bytes) -> bool:
+        """True if a request was the release of a file that a helper has opened; and answer it: no process is named in it."""
+        if _RELEASED.unpack_from(request)[0] != _HANDLE:
+            return False
+        answer = ANSWER.pack(ANSWER.size, 0, HEAD.unpack_from(request)[1])
+        write(self._device, answer, len(answer))
+        return True
+
+    def _answer(self, opcode: int, node: int, request: bytes) -> tuple[int, bytes]:
+        """The errno, and what follows the header of the answer."""
+        header, rest = request[8:HEADER_END], request[HEADER_END:]
+        if opcode in (Opcode.LOOKUP, Opcode.GETATTR):
+            return self._found(Opcode(opcode), node, header + rest)
+        if opcode == Opcode.FLUSH:
+            return 0, b""
+        if not self._teller.answers(opcode):
+            return errno.EIO, b""
+        if opcode in _BEFORE_NAME:
+            self._teller.made()
+            return self._found(Opcode.LOOKUP, node, header + rest[_BEFORE_NAME[Opcode(opcode)] :])
+        if opcode == Opcode.SETATTR:
+            return self._found(Opcode.GETATTR, node, header + _GETATTR)
+        if opcode == Opcode.OPEN:
+            return 0, _OPENED
+        if opcode in (Opcode.RMDIR, Opcode.RENAME):
+            # libfuse gives the node another name, or none: the driver does nothing.
+            return -ANSWER.unpack_from(self._ask(Opcode(opcode), header + rest))[1], b""
+        return 0, b""
+
+    def _found(self, opcode: Opcode, node: int, rest: bytes) -> tuple[int, bytes]:
+        """libfuse's answer, good for no time."""
+        answer = self._ask(opcode, rest)
+        body = bytearray(answer[ANSWER.size :])
+        if body:
+            body[_VALID[opcode]] = bytes(len(body[_VALID[opcode]]))
+            if opcode == Opcode.LOOKUP:
+                (node,) = _NUMBER.unpack_from(body)
+            tell(self._sizes, node, _NUMBER.unpack_from(body, SIZE[opcode])[0])
+        return -ANSWER.unpack_from(answer)[1], bytes(body)

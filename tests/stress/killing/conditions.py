@@ -29,6 +29,8 @@ class Conditions:
     #: Mean seconds between two steps of the job; 0: it is quiet.
     job_pause: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
+    #: A program watches the mount, so that it is told of what the job does.
+    watched: bool = False
 
     @property
     def calm(self) -> bool:
@@ -68,7 +70,8 @@ class Conditions:
         }
         faults = ", ".join(f"{rule.kind} {rule.rate:g}@{rule.on}" for rule in self.faults)
         job = f"every {self.job_pause:g} s" if self.job_pause else "quiet"
-        return f"switches {switches or 'as they come'}; faults: {faults or 'none'}; job: {job}; options {self.options}"
+        watched = "watched" if self.watched else "not watched"
+        return f"switches {switches or 'as they come'}; faults: {faults or 'none'}; job: {job}; options {self.options}; {watched}"
 
 
 def drawn(rng: random.Random) -> Conditions:
@@ -83,7 +86,7 @@ def drawn(rng: random.Random) -> Conditions:
         "timeout": 2 if any(rule.kind in _HANGS for rule in faults) else 10,
     }
     pause = rng.choice([0.0, 0.03, 0.1]) if rng.random() < 0.6 else 0.0
-    return Conditions(_behaviour(rng), tuple(faults), pause, options)
+    return Conditions(_behaviour(rng), tuple(faults), pause, options, watched=rng.random() < 0.5)
 
 
 def _behaviour(rng: random.Random) -> Behaviour:

@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -119,6 +120,7 @@ class Chapter:
         self.lane, self.home, self.name, self.conditions = lane, home, name, conditions
         self._random = random.Random(name)
         self._contents = Contents(self._random.getrandbits(32))
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     def play(self, rounds: int, until: Callable[[], bool], after_round: Callable[[], None]) -> bool:
         """True if there was a violation."""
@@ -134,6 +136,7 @@ class Chapter:
             mounted = ForkedMount(forks, server, self.home / "mount", log_level="info", **options)
             try:
                 mounted.mount()
+                self.watch(mounted)
                 for number in range(1, rounds + 1):
                     one = Round(self, server, mounted, number)
                     try:
@@ -155,7 +158,22 @@ class Chapter:
                         break
             finally:
                 mounted.kill()
+                self.watch_no_more()
         return False
+
+    def watch(self, mounted: ForkedMount) -> None:
+        """Has a program watch the mount, if the conditions say so."""
+        self.watch_no_more()
+        if self.conditions.watched:
+            words = ["inotifywait", "-m", "-r", "-q", str(mounted.path)]
+            self._watcher = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def watch_no_more(self) -> None:
+        """Ends the program that watches."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.kill()
+            watcher.wait()
 
     def _seed(self, server: Server) -> None:
         tree: dict[str, bytes | str | None] = {}
@@ -181,6 +199,7 @@ class Chapter:
         """An unmount in good order leaves nothing to do, but what has to wait for a request without an answer (R7)."""
         # What was sent is over then: a mount that was killed has no record of what went unanswered.
         time.sleep(self.conditions.patience)
+        self.watch_no_more()
         began = time.monotonic()
         try:
             mounted.umount()
@@ -314,6 +333,7 @@ class Round:
             self.chapter.lane.tally.recovery_kills += 1
         try:
             self.mounted.mount()
+            self.chapter.watch(self.mounted)
             self.ledger.tell("mounted again")
             self.violations += drafts_missing(self.mounted.path, self._contents, self.ledger)
         except AssertionError as error:

@@ -9,7 +9,7 @@ import click
 from tests.stress.report import Run, program
 from tests.support.forks import ForkServer
 
-from . import outages, rewriting, silence, trees, weather
+from . import outages, rewriting, silence, trees, watching, weather
 from .outages import Away, End
 from .stage import DESCRIPTORS, Workload, played
 
@@ -61,6 +61,8 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
     yield _work("room", 300, silence.room, rounds=some(20, 4), **slow)
     yield _work("silent", 150, silence.silent, timeout=3, at_once=40, latency=20)
     yield _work("waiting", 120, silence.waiting, programs=40, latency=20)
+    files = some(10_000, 300)
+    yield _work("watched", 180 + files / 50, watching.watched, files=files, directories=50, latency=20)
     for end in _END:
         for cache in ("elsewhere", "same"):
             full = {"end": end, "cache": cache, "files": 20, "disk": 16, "latency": 20}

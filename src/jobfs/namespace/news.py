@@ -31,12 +31,8 @@ class News(NamedTuple):
 
 def differing(before: Tree, now: Tree) -> dict[str, Item | None]:
     """The paths at which two trees show different things, each with what the first one shows there."""
-    found = {}
-    for path in before.paths() | now.paths():
-        was = before.at(path)
-        if differ(was, now.at(path)):
-            found[path] = was
-    return found
+    shown = ((path, before.at(path)) for path in now.differing(before))
+    return {path: was for path, was in shown if differ(was, now.at(path))}
 
 
 def differ(was: Item | None, now: Item | None) -> bool:

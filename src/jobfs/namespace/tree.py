@@ -112,10 +112,6 @@ class Tree:
         """True if anything is known to lie below `path`, hidden items included."""
         return path in self._children or path in self._veiled
 
-    def paths(self) -> set[str]:
-        """Every path at which something is shown, but for the root."""
-        return {*self._best, *filter(None, (*self._children, *self._veiled))}
-
     def children(self, path: str) -> dict[str, Item]:
         """What is shown in the directory `path`, by name."""
         start = len(path) + 1 if path else 0
@@ -155,6 +151,23 @@ class Tree:
         differ = (path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
         there = ((path, self.at(path)) for path in differ)
         return [path for path, now in there if now is not None and (now.implicit or before.at(path))]
+
+    def differing(self, before: Tree) -> set[str]:
+        """The paths at which another item, or another version, may be shown than in `before`."""
+        others = before._best.get
+        found = {
+            path
+            for path, item in self._best.items()
+            if (other := others(path)) is None
+            or other.updated_at != item.updated_at
+            or other.id != item.id
+            or other.size != item.size
+        }
+        found |= before._best.keys() - self._best.keys()
+        found |= (self._children.keys() ^ before._children.keys()) | (
+            self._veiled.keys() ^ before._veiled.keys()
+        )
+        return found - {""}
 
     def has_implicit(self) -> bool:
         """True if some directory has no item that stands for it."""

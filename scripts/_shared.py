@@ -93,19 +93,19 @@ def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> 
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record is not None:
             text += [".TP", f"\\fB{_plain(record[0])}\\fP", _plain(record[1])]
-    if path == "jobfs status":
-        text += [".SH FIELDS", *_fields()]
+    if path in ("jobfs status", "jobfs watch"):
+        text += [".SH FIELDS", *_fields(path)]
     if context.parent is not None:
         text += [".SH SEE ALSO", "\\fBjobfs\\fP(1)"]
     return "\n".join(text) + "\n"
 
 
-def _fields() -> Iterator[str]:
-    """What the document of `jobfs status --json` has in it: the text and the types of its module."""
+def _fields(path: str) -> Iterator[str]:
+    """What the documents of a command's --json have in them: the text and the types of their module."""
     from jobfs import document
 
     yield from _paragraphs((document.__doc__ or "").replace("`", ""))
-    for name, meaning in _described(document.Status):
+    for name, meaning in _described(document.Status if path == "jobfs status" else document.Change):
         yield from (".TP", f"\\fB{_plain(name)}\\fP", _plain(meaning))
 
 

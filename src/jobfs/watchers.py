@@ -7,21 +7,18 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-#: A watch, as the kernel tells of it: the inode number, and the device as major << 20 | minor, both in hex.
-_WATCH = re.compile(r"^inotify wd:\S+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
-
 
 def watched(device: int) -> dict[int, set[int]]:
     """The inode numbers that each program watches on a device (`st_dev`), by its process; none but those that watch something."""
-    kernel_device = os.major(device) << 20 | os.minor(device)
+    # A watch, as the kernel tells of it: the inode number, and the device, both in hex. There may be 100,000 on other devices.
+    watch = re.compile(rb" ino:([0-9a-f]+) sdev:%x " % (os.major(device) << 20 | os.minor(device)))
     found: dict[int, set[int]] = {}
     for process in filter(str.isdigit, os.listdir("/proc")):
         # The program may have ended, or belong to somebody whose programs can't be looked into.
         with suppress(OSError):
             for number in _inotify_descriptors(process):
-                with open(f"/proc/{process}/fdinfo/{number}") as info:
-                    watches = _WATCH.findall(info.read())
-                inodes = {int(inode, 16) for inode, where in watches if int(where, 16) == kernel_device}
+                with open(f"/proc/{process}/fdinfo/{number}", "rb") as info:
+                    inodes = {int(inode, 16) for inode in watch.findall(info.read())}
                 if inodes:
                     found.setdefault(int(process), set()).update(inodes)
     return found

@@ -235,8 +235,10 @@ class ReadDirPlus:
         self._process(ctypes.addressof(request), len(message))
         return self._here.desk.answer
 
-    def _catch(self, channel: int, vector: int, count: int) -> int:
-        self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in _pieces(vector, count))
+    def _catch(self, channel: int, vector: int | None, count: int) -> int:
+        # FORGET has no answer.
+        pieces = _pieces(vector, count) if vector else []
+        self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
 
 

@@ -8,35 +8,39 @@ errno, 0 if it was made. It ends with its input.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
 
-_UTIME_NOW_OMIT = 0x3FFFFFFE
+_UTIME_OMIT = 0x3FFFFFFE
+_PR_SET_PDEATHSIG = 1
 _Times = ctypes.c_long * 4
 #: Only the time of the content is set: that is MODIFY, and takes no right to write.
-_CONTENT = _Times(0, _UTIME_NOW_OMIT, 0, 0)
+_CONTENT = _Times(0, _UTIME_OMIT, 0, 0)
+_HERE = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _create(root: int, path: str) -> None:
-    os.mknod(path, stat.S_IFREG | 0o644, dir_fd=root)
+def _create(path: str) -> None:
+    os.mknod(path, stat.S_IFREG | 0o644)
 
 
-def _modify(root: int, path: str) -> None:
-    if _libc.utimensat(root, os.fsencode(path), ctypes.byref(_CONTENT), 0):
+def _modify(path: str) -> None:
+    if _libc.utimensat(_HERE, path.encode(), ctypes.byref(_CONTENT), 0):
         raise OSError(ctypes.get_errno(), path)
 
 
-def _close(root: int, path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=root))
+def _close(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
 
 
-def _attributes(root: int, path: str) -> None:
-    # By way of a descriptor: fchmodat follows links as this does, and the mode must be the one that is shown.
-    os.chmod(path or ".", stat.S_IMODE(os.stat(path or ".", dir_fd=root).st_mode), dir_fd=root)
+def _attributes(path: str) -> None:
+    # The mode must be the one that is shown.
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode))
 
 
 _CALLS: dict[str, Callable[..., None]] = {
@@ -44,34 +48,43 @@ _CALLS: dict[str, Callable[..., None]] = {
     "modify": _modify,
     "close": _close,
     "attributes": _attributes,
-    "mkdir": lambda root, path: os.mkdir(path, dir_fd=root),
-    "unlink": lambda root, path: os.unlink(path, dir_fd=root),
-    "rmdir": lambda root, path: os.rmdir(path, dir_fd=root),
-    "rename": lambda root, path, new: os.rename(path, new, src_dir_fd=root, dst_dir_fd=root),
+    "mkdir": os.mkdir,
+    "unlink": os.unlink,
+    "rmdir": os.rmdir,
+    "rename": os.rename,
 }
+#: Those that follow a link, and go over to what is mounted at their path.
+_FOLLOWING = frozenset({"modify", "close", "attributes"})
 
 
 def make(directory: str, device: int, call: str, *paths: str) -> int:
     """Make a call on the file system that is mounted at a directory with this device number; its errno.
 
-    The root is opened for each: in between nothing keeps the mount from being unmounted, and after that nothing is made in the
-    directory underneath.
+    Nothing is done on another file system: not in the directory underneath after an unmount, in what is mounted further down, or
+    where a link leads. In between calls nothing keeps the mount from being unmounted.
     """
+    opened: list[int] = []
     try:
-        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if os.fstat(root).st_dev != device:
-                return 2
-            _CALLS[call](root, *paths)
-        finally:
-            os.close(root)
+        there = []
+        for path in paths:
+            start, name = (path, "") if call in _FOLLOWING else os.path.split(path)
+            place = os.open(os.path.join(directory, start), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            opened.append(place)
+            if os.fstat(place).st_dev != device:
+                return errno.ENOENT
+            there.append(f"/proc/self/fd/{place}/{name}".rstrip("/"))
+        _CALLS[call](*there)
     except OSError as error:
-        return error.errno or 5
+        return error.errno or errno.EIO
+    finally:
+        for place in opened:
+            os.close(place)
     return 0
 
 
 def main(directory: str, device: str) -> None:
-    """Answer calls until there are no more."""
+    """Answer calls until there are no more, or the mount is gone: then this ends even if it is stopped."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for line in sys.stdin:
         sys.stdout.write(f"{make(directory, int(device), *json.loads(line))}\n")
         sys.stdout.flush()

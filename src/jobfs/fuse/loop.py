@@ -279,7 +279,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return 0 if self._here.desk.told else int(super().rmdir(path) or 0)
 
     def rename(self, old: bytes, new: bytes) -> int:
-        return 0 if self._here.desk.told else int(super().rename(old, new) or 0)
+        if self._here.desk.told:
+            # libfuse gives the node its new name, and the kernel keeps the pages that it has of it.
+            self.operations.vfs.moved(relative(old.decode()), relative(new.decode()), directory=False)
+            return 0
+        return int(super().rename(old, new) or 0)
 
     def readdir(
         self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int

@@ -15,10 +15,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from jobfs import names
 from jobfs.errors import FsError
 from jobfs.fuse import calls
 from jobfs.fuse.answers import SIZE, tell, write
@@ -45,18 +46,21 @@ _NUMBER = struct.Struct("=Q")
 
 
 class Call(NamedTuple):
-    """A call that a helper is to make: its name in calls.py, its path, the new path of a rename.
-
-    `attr`: what its path is to be for the helper; None: what is known of it, and of what is made: nothing.
-    """
+    """A call that a helper is to make: its name in calls.py, its path, the new path of a rename."""
 
     name: str
     path: str
     new: str = ""
-    attr: Attr | None = None
 
+    @property
+    def makes(self) -> str | None:
+        """The path at which it is to find nothing, and makes something."""
+        return self.new or (self.path if self.name in ("create", "mkdir") else None)
 
-_MAKES = frozenset({"create", "mkdir"})
+    @property
+    def removes(self) -> bool:
+        """True if what it finds at its path was there before, and is there no more."""
+        return bool(self.new) or self.name in ("unlink", "rmdir")
 
 
 class Teller:
@@ -69,6 +73,8 @@ class Teller:
         #: Where the mount is, and the number of its device (`st_dev`).
         self.place = ("", 0)
         self._known = known
+        #: What was at paths before the changes that are told: a call finds there what it removes, also on its way to that.
+        self.before: Mapping[str, Attr] = {}
         self._call: Call | None = None
         self._made = False
         self._helper: subprocess.Popen[bytes] | None = None
@@ -78,8 +84,8 @@ class Teller:
         self._closed = False
 
     def tell(self, call: Call) -> int:
-        """Have a call made; its errno, 0 if it was made."""
-        self._made, self._call = False, call
+        """Have a call made; its errno, 0 if it was made. EPIPE: the helper has ended meanwhile; ETIMEDOUT: it hangs."""
+        self._made, self._call, code = False, call, errno.EPIPE
         try:
             helper = self._started()
             if helper is None or helper.stdin is None or helper.stdout is None:
@@ -87,35 +93,44 @@ class Teller:
             words = [call.name, call.path or ".", *([call.new] if call.new else [])]
             helper.stdin.write(json.dumps(words).encode() + b"\n")
             helper.stdin.flush()
-            if select.select([helper.stdout], [], [], _PATIENCE)[0] and (answer := helper.stdout.readline()):
+            answers = select.poll()  # select takes no descriptor over 1023
+            answers.register(helper.stdout, select.POLLIN)
+            if not answers.poll(_PATIENCE * 1000):
+                code = errno.ETIMEDOUT
+            elif answer := helper.stdout.readline():
                 return int(answer)
             _log.warning("the helper that tells watchers of changes did not answer: another one is started")
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
             _log.info("watchers are not told of a change: %s", error)
         finally:
             self._call = None
         self._give_up()
-        return errno.EPIPE
+        return code
 
     def close(self) -> None:
-        """End the helper, and start none any more."""
+        """End the helper, and start none any more. It has ended then, unless nobody answers a call of it."""
         with self._lock:
             self._closed = True
         self._give_up()
+        for helper in [*self.helpers.values()]:
+            with suppress(subprocess.TimeoutExpired):
+                helper.wait(_PATIENCE)
 
     def _started(self) -> subprocess.Popen[bytes] | None:
-        for process, old in [*self.helpers.items()]:
-            if old.poll() is not None:
-                del self.helpers[process]
         with self._lock:
-            if self._helper is None and not self._closed:
-                words = [sys.executable, "-I", "-S", calls.__file__, *map(str, self.place)]
+            if (self._helper is None or self._helper.poll() is not None) and not self._closed:
+                words = [sys.executable, "-I", "-S", "-X", "utf8", calls.__file__, *map(str, self.place)]
                 self._helper = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
                     start_new_session=True,
                 )  # fmt: skip
                 self.helpers[self._helper.pid] = self._helper
-            return self._helper
+            helper = self._helper
+        # Not without a new one: while there is one, the release of a file that an earlier one had open is recognised.
+        for process, old in [*self.helpers.items()] if helper is not None else ():
+            if old is not helper and old.poll() is not None:
+                del self.helpers[process]
+        return helper
 
     def _give_up(self) -> None:
         with self._lock:
@@ -132,10 +147,10 @@ class Teller:
         """What a helper is to find at a path. Raises FsError."""
         call = self._call
         if call is not None and not self._made:
-            if path == (call.new or call.path) and (call.new or call.name in _MAKES):
+            if path == call.makes:
                 raise FsError(errno.ENOENT)
-            if path == call.path and call.attr is not None:
-                return call.attr
+            if call.removes and path in self.before and names.within(call.path, path):
+                return self.before[path]
         return self._known(path)
 
     def answers(self, opcode: int) -> bool:

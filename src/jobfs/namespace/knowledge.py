@@ -134,12 +134,14 @@ class Knowledge:
                 # Only the server knows what is in this directory.
                 self._doubt(path, ticket)
                 self._doubt(path if known is None else known.path, ticket)
-        was = self.tree.at(path)
+        # An item leaves the path where it was known, and directories that no item stands for come and go with what is in them.
+        known_at = [known.path for item in items if (known := self.tree.get(item.id)) is not None]
+        before = {above: self.tree.at(above) for at in (path, *known_at) for above in _lineage(at)}
         self.tree.settle(path, items)
-        now = self.tree.at(path)
-        if differ(was, now):
-            self._untold.setdefault(path, was)
-        if (was is None) is not (now is None):
+        for at, was in before.items():
+            if differ(was, self.tree.at(at)):
+                self._untold.setdefault(at, was)
+        if (before[path] is None) is not (self.tree.at(path) is None):
             self.note_names(names.parent(path), time.time_ns())
         self._record(Change(ticket, ids, {path}))
         if directories or not self.tree.inhabited(path):
@@ -186,14 +188,19 @@ class Knowledge:
 
     # our own changes
 
-    def publish(self, item: Item) -> None:
-        """Our own change: `item` now is at its path, with everything that was below it."""
+    def publish(self, item: Item, *, kept: bool = False) -> None:
+        """Our own change: `item` now is at its path, with everything that was below it.
+
+        `kept`: it is a second version that is kept beside its file; that alone is news.
+        """
         known = self.tree.get(item.id)
         old = known.path if known is not None and known.path != item.path else None
         beside = self.tree.candidates(item.path)
         self.tree.arrive(item)
         whole = old is not None and item.is_dir
         self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
+        if kept:
+            self._untold[item.path] = None
         if beside and (known is None or old is not None):
             # An item can hardly come to a path that is still taken: what is known of this path is old.
             self.touch(item.path)
@@ -266,11 +273,9 @@ class Knowledge:
             self._changes.append((number, change._replace(ticket=change.ticket or number)))
 
     def _leave_out(self, change: Change) -> None:
-        """Nobody is to be told of what we have changed ourselves, but for a second version that was kept beside its file."""
+        """Nobody is to be told of what we have changed ourselves."""
         for path in change.paths:
             self._untold.pop(path, None)
-            if names.kept_beside(path) and self.tree.at(path) is not None:
-                self._untold[path] = None
         if change.whole:
             below = (path for path in self._untold if any(names.under(path, at) for at in change.paths))
             for path in [*below]:

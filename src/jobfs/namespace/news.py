@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from jobfs import names
-from jobfs.namespace.tree import Tree
+from jobfs.namespace.tree import ROOT, Tree
 from jobfs.nodes import Item
 
 
@@ -21,12 +21,16 @@ class Happened(StrEnum):
 
 
 class News(NamedTuple):
-    """One change: `item` as it is shown now, or as it was shown last if it is gone; `old`: the path before a rename."""
+    """One change: `item` as it is shown now, or as it was shown last if it is gone; `old`: the path before a rename.
+
+    `was`: what was there before a change; of a directory, the other one in whose place it is.
+    """
 
     happened: Happened
     path: str
     item: Item
     old: str = ""
+    was: Item | None = None
 
 
 def differing(before: Tree, now: Tree) -> dict[str, Item | None]:
@@ -36,11 +40,11 @@ def differing(before: Tree, now: Tree) -> dict[str, Item | None]:
 
 
 def differ(was: Item | None, now: Item | None) -> bool:
-    """True if a program that looks would see a difference. Of directories only that they are there is compared."""
+    """True if a program that looks would see a difference. Of directories only which they are is compared."""
     if was is None or now is None:
         return was is not now
     if was.is_dir or now.is_dir:
-        return was.is_dir is not now.is_dir
+        return was.is_dir is not now.is_dir or was.id != now.id
     return was.id != now.id or was.updated_at != now.updated_at or was.size != now.size
 
 
@@ -69,8 +73,8 @@ def difference(before: Mapping[str, Item | None], at: Callable[[str], Item | Non
         there = now[path]
         if path in renames or not differ(was, there):
             continue
-        if was is not None and there is not None and not was.is_dir and not there.is_dir:
-            changed.append(News(Happened.CHANGED, path, there))
+        if was is not None and there is not None and was.is_dir is there.is_dir:
+            changed.append(News(Happened.CHANGED, path, there, was=was))
             continue
         if was is not None:
             gone.append(News(Happened.DELETED, path, was))
@@ -91,7 +95,11 @@ def _order(news: News) -> tuple[int, str]:
 
 def _stays(old: str, new: str, before: Mapping[str, Item | None], at: Callable[[str], Item | None]) -> bool:
     """True if the directories of both paths were there before, and still are."""
-    parents = names.parent(old), names.parent(new)
     return all(
-        at(parent) is not None and (parent not in before or before[parent] is not None) for parent in parents
+        _is_directory(at(parent)) and _is_directory(before.get(parent, ROOT))
+        for parent in (names.parent(old), names.parent(new))
     )
+
+
+def _is_directory(item: Item | None) -> bool:
+    return item is not None and item.is_dir

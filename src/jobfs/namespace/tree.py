@@ -163,10 +163,10 @@ class Tree:
             or other.id != item.id
             or other.size != item.size
         }
-        found |= before._best.keys() - self._best.keys()
-        found |= (self._children.keys() ^ before._children.keys()) | (
-            self._veiled.keys() ^ before._veiled.keys()
-        )
+        # Where several items are at a path, another than the best may stand for the directory.
+        found |= (before._best.keys() - self._best.keys()) | before._rest.keys() | self._rest.keys()
+        found |= self._children.keys() ^ before._children.keys()
+        found |= self._veiled.keys() ^ before._veiled.keys()
         return found - {""}
 
     def has_implicit(self) -> bool:

@@ -70,7 +70,9 @@ class Vfs(Attributes, Tree, Files):
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
         self.retry, self.discard = self._write_back.retry, self._write_back.discard
-        self.part = self._pages.part
+        self.part, self.moved = self._pages.part, self._pages.moved
+        #: What the status says of programs that watch; to be kept by who tells them.
+        self.watching = self._report.watching
         #: What an earlier mount had left and this one took up, a line each.
         self.taken_up: list[str] = []
         #: How many changes of an earlier mount a read-only mount leaves as they are.
@@ -208,17 +210,21 @@ class Vfs(Attributes, Tree, Files):
         file = self._state.at(path) if path else None
         return self._state.hidden(path) or (file is not None and (file.here or file.change is not None))
 
-    def attr_of(self, item: Item) -> Attr:
-        """Attributes of what the server shows or has shown."""
-        return self._view.attr(item)
+    def attr_of(self, item: Item, path: str = "") -> Attr:
+        """Attributes of what the server shows or has shown, but of the version that is open at `path`, if one is."""
+        return self._view.attr(next((each.item for each in self._pages.at(path) if each.item), item))
 
     def is_open(self, path: str) -> bool:
-        """True if a program has the file at a path open."""
-        return bool(self._pages.at(path))
+        """True if a program has a file at a path or below it open."""
+        return any(names.within(handle.at, path) for handle in [*self._pages.handles.values()] if handle.at)
 
     def look(self) -> None:
-        """Read the listing if it is older than the effective TTL, as if a program had looked. Raises ApiError."""
+        """Read the listing if it is older than the effective TTL, for who watches. Raises ApiError."""
+        health = self._write_back.client.health
+        before = health.requests
         self._namespace.children("")
+        # With those that others have made meanwhile: it need not be exact.
+        self.watching["requests"] += health.requests - before
 
     def others(self, path: str) -> list[Handle]:
         """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""

@@ -44,6 +44,8 @@ class Report:
         self._state, self._namespace, self._settings = view.state, view.namespace, view.settings
         self._client = view.write_back.client
         self._instance: Instance | None = None
+        #: Kept by who tells them.
+        self.watching: document.Watching = {"programs": 0, "told": 0, "requests": 0}
         self._answered = self._next = 0.0
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
@@ -87,6 +89,7 @@ class Report:
             "listing_seconds": facts.listing_seconds,
             "listing_error": facts.error,
             "cache": {"bytes": self._view.content.used(), "refused": self._view.content.refused or None},
+            "watching": self.watching.copy(),
             "taken_up": self._view.write_back.taken_up,
             "unsent": unsent,
             "failed": [entry for entry in unsent if entry["state"] == "failed"],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import hypothesis.strategies as st
@@ -12,10 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jobfs import names
 from jobfs.namespace.knowledge import NEVER, Knowledge
+from jobfs.namespace.news import Happened
 from jobfs.namespace.tree import Tree
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 
-from .world import Clock, Server, hidden
+from .test_news import Look, looks
+from .world import Clock, Server, hidden, item
 
 PARTS = 3
 NAMES = ("a", "b", "c")
@@ -66,6 +69,8 @@ class Races(RuleBasedStateMachine):
         self.history: list[tuple[float, dict[str, Item]]] = []
         self.own: list[Own] = []
         self.ours: dict[str, Item | None] = {}
+        #: What a program sees that saw what was there at first, hears all news, and sees our own changes as we make them.
+        self.seen: dict[str, Look] = {}
         self._note()
 
     # the world moves
@@ -109,6 +114,7 @@ class Races(RuleBasedStateMachine):
     def first_listing(self) -> None:
         self.start_listing()
         self.land_listing()
+        assert not self.known.news(), "before the first listing nothing was shown"
 
     @rule(path=paths, is_dir=st.booleans())
     def job_creates(self, path: str, is_dir: bool) -> None:
@@ -143,7 +149,7 @@ class Races(RuleBasedStateMachine):
         if self._free(path):
             made = self.server.directory(path) if is_dir else self.server.file(path)
             self._note()
-            self.known.publish(made)
+            self._we(self.known.publish, made)
             self.ours[made.id] = made
 
     @rule(data=st.data())
@@ -155,7 +161,7 @@ class Races(RuleBasedStateMachine):
             if known is not None:
                 self.own.append(Own(self.clock.now, one.id, known.path, one.path, one.is_dir))
                 self._mistaken(known, one)
-            self.known.publish(changed)
+            self._we(self.known.publish, changed)
             self.ours[one.id] = changed
 
     @rule(data=st.data(), path=paths)
@@ -172,7 +178,7 @@ class Races(RuleBasedStateMachine):
         for item_id, mine in list(self.ours.items()):
             if mine is not None and names.under(mine.path, one.path):
                 self.ours[item_id] = self.server.items[item_id]
-        self.known.publish(moved)
+        self._we(self.known.publish, moved)
         self.ours[one.id] = moved
 
     @rule(data=st.data())
@@ -189,8 +195,38 @@ class Races(RuleBasedStateMachine):
             if mine is not None and names.under(mine.path, one.path):
                 del self.ours[item_id]
         self._mistaken(known, one)
-        self.known.forget(one)
+        self._we(self.known.forget, one)
         self.ours[one.id] = None
+
+    def _we(self, change: Callable[[Item], None], item: Item) -> None:
+        """Have a change of ours made known; who watches has seen it, and the directories that come and go with it."""
+        known, before = self.known.tree.get(item.id) or item, looks(self.known.tree)
+        change(item)
+        now = looks(self.known.tree)
+        ours = {known.path} if change == self.known.forget else {known.path, item.path}
+        whole = item.is_dir and (change == self.known.forget or len(ours) > 1)
+        for path in before.keys() | now.keys() | self.seen.keys():
+            own = path in ours or (whole and any(names.under(path, top) for top in ours))
+            if own or (before.get(path) != now.get(path) and path not in self.known._untold):
+                self._sees(path, now.get(path))
+
+    def _sees(self, path: str, shown: Look | None) -> None:
+        self.seen.pop(path, None)
+        if shown is not None:
+            self.seen[path] = shown
+
+    @rule()
+    def news_are_told(self) -> None:
+        """Every difference between what was seen and what is shown is told exactly once, and nothing else is."""
+        now = looks(self.known.tree)
+        for happened, path, _, old, _ in self.known.news():
+            assert happened is Happened.DELETED or self.seen.get(path) != now[path], f"{path} is known"
+            assert (path in self.seen) is (happened in (Happened.CHANGED, Happened.DELETED)), path
+            self._sees(path, None if happened is Happened.DELETED else now[path])
+            if old:
+                self._sees(old, None)
+        assert self.seen == now
+        assert not self.known.news()
 
     @rule(path=paths)
     def we_touch(self, path: str) -> None:
@@ -314,6 +350,7 @@ class Races(RuleBasedStateMachine):
         self.land_listing()
         assert {one.id: one for one in self.known.tree.items()} == self.server.items
         assert all(self.known.fresh(path, self.known.snapshot.began) for path in PATHS)
+        self.news_are_told()
 
 
 TestRaces = Races.TestCase
@@ -350,3 +387,93 @@ def test_a_hidden_item_leaves_an_older_listing_with_its_removed_directory() -> N
     known.land(ticket)
     assert known.tree.children(above.path) == {}
     assert not known.doubtful_children(above.path)
+
+
+def told(known: Knowledge) -> list[str]:
+    """What is told of: what has happened, the path, the old path."""
+    return [" ".join((one.happened, one.path, *filter(None, [one.old]))) for one in known.news()]
+
+
+def landed(known: Knowledge, *items: Item, path: str | None = None) -> list[str]:
+    """What is told after a listing, or a find of a path, has shown these items."""
+    ticket = known.takeoff()
+    if path is None:
+        known.listed(ticket, 1.0, Tree.of(items))
+    else:
+        known.found(ticket, 1.0, path, list(items))
+    known.land(ticket)
+    return told(known)
+
+
+def listed(*items: Item) -> Knowledge:
+    """What is known after a first listing, of which there are no news."""
+    known = Knowledge(60.0, Clock())
+    assert landed(known, *items) == []
+    return known
+
+
+def test_a_find_tells_of_the_name_that_a_file_had_and_of_directories_that_come_and_go_with_it() -> None:
+    """vfs/semantics.md 7.1: what only a find has shown is in the tree, and no listing will differ from it there."""
+    known = listed(item("x", "1"), item("d/y", "2"))
+    assert landed(known, item("z", "1"), path="z") == ["renamed z x"]
+    assert landed(known, path="d/y") == ["deleted d/y", "deleted d"]
+    assert landed(known, item("e/f/y", "3"), path="e/f/y") == ["created e", "created e/f", "created e/f/y"]
+    assert landed(known, item("z", "1"), item("e/f/y", "3")) == []
+
+
+def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
+    """vfs/semantics.md 7.2: at no step, whatever a listing shows meanwhile; nor is a listing that began before it."""
+    old, new = item("x", "1"), item("x", "2")
+    aside = replace(old, path=hidden("x"))
+    known = listed(old)
+    early = known.takeoff()
+    known.publish(aside)
+    assert landed(known, aside) == []
+    known.publish(new)
+    known.forget(aside)
+    known.listed(early, 1.0, Tree.of([old]))
+    known.land(early)
+    assert told(known) == []
+    assert landed(known, new) == []
+
+
+def test_a_change_of_ours_that_a_listing_shows_before_its_answer_is_no_news_once_it_has_come() -> None:
+    """vfs/semantics.md 7.2; of a directory that we remove: nor is what went with it."""
+    folder, file = item("d", "1", kind=Kind.DIRECTORY), item("x", "2")
+    known = listed(file, folder, item("d/y", "3"))
+    ticket = known.takeoff()
+    known.listed(ticket, 1.0, Tree.of([replace(file, size=5), item("theirs", "4")]))
+    known.publish(replace(file, size=5))
+    known.forget(folder)
+    known.land(ticket)
+    assert told(known) == ["created theirs"]
+
+
+def test_changes_that_nobody_was_told_of_are_told_as_one() -> None:
+    """vfs/semantics.md 7.1: what was there in between is no news; nothing is told twice; there is at most one entry a path."""
+    known = listed(item("x", "1"))
+    for number in range(3):
+        for shown in ([item("x", "1", size=number), item("y", f"{number}")], [item("x", "1", size=9)]):
+            ticket = known.takeoff()
+            known.listed(ticket, 1.0, Tree.of(shown))
+            known.land(ticket)
+    known.found(known.takeoff(), 1.0, "y", [item("y", "found")])
+    known.found(known.takeoff(), 1.0, "y", [])
+    assert known._untold.keys() == {"x", "y"}
+    assert told(known) == ["changed x"]
+    assert told(known) == []
+    assert known._untold == {}
+
+
+def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:
+    """vfs/semantics.md 7.2."""
+    path = names.beside("x.txt", "conflict")
+    staged = item(hidden("x.txt", names.Role.STAGED), "2")
+    known = listed(item("x.txt", "1"))
+    known.publish(staged)
+    known.publish(kept := replace(staged, path=path), kept=True)
+    assert told(known) == [f"created {path}"]
+    known.publish(replace(kept, size=5))
+    assert told(known) == []
+    known.forget(kept)
+    assert told(known) == []

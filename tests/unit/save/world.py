@@ -189,7 +189,7 @@ class FakeNamespace:
         self.unreachable = False
         self.recent = 1.0
 
-    def publish(self, item: Item) -> None:
+    def publish(self, item: Item, *, kept: bool = False) -> None:
         self.told.append(f"publish {item.path}")
 
     def forget(self, item: Item) -> None:

@@ -1,0 +1,276 @@
+"""Events by a helper: the calls that it makes, its life, and the answers that its requests get."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.waiting import eventually
+
+from jobfs.errors import FsError
+from jobfs.fuse import calls, telling
+from jobfs.fuse.interrupt import Desk, Opcode
+from jobfs.fuse.telling import Call, HelperAnswers, Teller
+from jobfs.nodes import Attr
+
+ATTR = Attr(1, stat.S_IFREG | 0o644, 1, 0, 0, 5, 0, 0, 0)
+#: What each call leaves of a directory with "empty/", "file" and "old" (see `found`).
+MADE = [
+    (Call("create", "new"), "empty file new* old"),
+    (Call("mkdir", "new"), "empty file new* old"),
+    (Call("unlink", "file"), "empty old"),
+    (Call("rmdir", "empty"), "file old"),
+    (Call("rename", "old", "empty/new"), "empty* file"),
+    (Call("modify", "file"), "empty file* old"),
+    (Call("close", "file"), "empty file old"),
+    (Call("attributes", "file"), "empty file old"),
+    (Call("attributes", ""), "empty file old"),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "old").touch()
+    for name in ("empty", "file", "old"):
+        (tmp_path / name).chmod(0o740)
+        os.utime(tmp_path / name, ns=(1, 1))
+    return tmp_path
+
+
+def found(place: Path) -> str:
+    """The names in a directory; a star follows one that has another time or mode than at first."""
+    seen = {path.name: path.stat() for path in sorted(place.iterdir())}
+    same = {name for name, at in seen.items() if (at.st_mtime_ns, stat.S_IMODE(at.st_mode)) == (1, 0o740)}
+    return " ".join(name if name in same else f"{name}*" for name in seen)
+
+
+@pytest.fixture
+def teller(place: Path) -> Iterator[Teller]:
+    teller = Teller(lambda path: ATTR)
+    teller.place = (str(place), place.stat().st_dev)
+    yield teller
+    teller.close()
+
+
+@pytest.mark.parametrize(("call", "left"), MADE)
+def test_a_helper_makes_each_call_on_the_mount_only(place: Path, call: Call, left: str) -> None:
+    """fuse/telling.py: on another device, which is what lies under a mount that is gone, nothing is made."""
+    words, device = [call.path or ".", *filter(None, [call.new])], place.stat().st_dev
+    assert calls.make(str(place), device + 1, call.name, *words) == errno.ENOENT
+    assert found(place) == "empty file old"
+    assert calls.make(str(place), device, call.name, *words) == 0
+    assert found(place) == left
+    assert calls.make(str(place), device, "unlink", "none") == errno.ENOENT
+    assert calls.make(str(place / "none"), device, call.name, *words) == errno.ENOENT
+
+
+def test_the_helper_answers_call_after_call(place: Path, teller: Teller) -> None:
+    """fuse/telling.py: names of any kind; one process does it all."""
+    odd = "l'ine\n\"ü"
+    assert [teller.tell(Call("create", odd)), teller.tell(Call("create", odd))] == [0, errno.EEXIST]
+    assert teller.tell(Call("rename", odd, "new")) == 0
+    assert (place / "new").exists()
+    assert len(teller.helpers) == 1
+
+
+def test_a_helper_that_hangs_is_given_up_and_another_one_goes_on(
+    teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
+    assert teller.tell(Call("modify", "file")) == 0
+    (first,) = teller.helpers
+    os.kill(first, signal.SIGSTOP)
+    monkeypatch.setattr(telling, "_PATIENCE", 0.1)
+    assert teller.tell(Call("modify", "file")) == errno.ETIMEDOUT
+    assert first in teller.helpers
+    monkeypatch.setattr(telling, "_PATIENCE", 20.0)
+    eventually(lambda: teller.tell(Call("modify", "file")) == 0 and first not in teller.helpers)
+    assert len(teller.helpers) == 1
+    (second,) = teller.helpers
+    os.kill(second, signal.SIGKILL)
+    eventually(lambda: teller.tell(Call("modify", "file")) == 0 and second not in teller.helpers)
+
+
+def test_the_last_helper_is_recognised_while_there_is_no_other(
+    teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fuse/telling.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
+    teller.tell(Call("modify", "file"))
+    ((process, helper),) = teller.helpers.items()
+    helper.kill()
+    helper.wait()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: os.stat("/none"))
+    assert teller.tell(Call("modify", "file")) == errno.EPIPE
+    assert [*teller.helpers] == [process]
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: Teller, hangs: bool) -> None:
+    """vfs/semantics.md 7.7: no process is left, not even a dead one; none is started any more."""
+    teller.tell(Call("modify", "file"))
+    (process,) = teller.helpers
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(teller.tell(Call("modify", "file"))))
+    if hangs:
+        os.kill(process, signal.SIGSTOP)
+        thread.start()
+        eventually(lambda: teller.answers(Opcode.SETATTR))
+    began = time.monotonic()
+    teller.close()
+    assert not Path(f"/proc/{process}").exists()
+    if hangs:
+        thread.join()
+        assert time.monotonic() - began < telling._PATIENCE
+        assert codes == [errno.EPIPE]
+    assert teller.tell(Call("modify", "file")) == errno.EPIPE
+    assert [*teller.helpers] == [process]
+
+
+UNIQUE, DIRECTORY, NODE, SIZE = 77, 5, 11, 0x0102030405060708
+#: The request of each call that is meant to do something, what comes before its name, and what libfuse is asked instead.
+REQUESTS = {
+    "create": (Opcode.MKNOD, 16, Opcode.LOOKUP),
+    "mkdir": (Opcode.MKDIR, 8, Opcode.LOOKUP),
+    "unlink": (Opcode.UNLINK, 0, None),
+    "rmdir": (Opcode.RMDIR, 0, Opcode.RMDIR),
+    "rename": (Opcode.RENAME, 8, Opcode.RENAME),
+    "modify": (Opcode.SETATTR, 88, Opcode.GETATTR),
+    "attributes": (Opcode.SETATTR, 88, Opcode.GETATTR),
+    "close": (Opcode.OPEN, 8, None),
+}
+
+
+class Answered:
+    """What a helper's requests get while a call is under way; `asked` has what libfuse is asked."""
+
+    def __init__(self, call: Call | None = None, error: int = 0) -> None:
+        self.asked: list[tuple[Opcode, bytes]] = []
+        self.sizes: dict[int, int] = {}
+        self.error, self.desk, self.teller = error, Desk(4096), Teller(lambda path: ATTR)
+        self.teller._call = call
+        self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.kernel.setblocking(False)
+        self.answers = HelperAnswers(self.device.fileno(), self._ask, self.teller, self.sizes)
+
+    def __enter__(self) -> Answered:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.device.close()
+        self.kernel.close()
+
+    def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
+        self.asked.append((opcode, rest[32:]))
+        assert rest[:16] == struct.pack("=QQ", UNIQUE, DIRECTORY)
+        assert self.desk.told, "the driver does nothing"
+        body = bytearray(b"\1" * {Opcode.LOOKUP: 128, Opcode.GETATTR: 104}.get(opcode, 0))
+        if opcode == Opcode.LOOKUP:
+            struct.pack_into("=Q", body, 0, NODE)
+        if body:
+            struct.pack_into("=Q", body, 48 if opcode == Opcode.LOOKUP else 24, SIZE)
+        body = bytearray() if self.error else body
+        return struct.pack("=IiQ", 16 + len(body), -self.error, UNIQUE) + body
+
+    def request(self, opcode: int, body: bytes) -> tuple[int, bytes]:
+        """The errno and the data of the answer."""
+        self.asked.clear()
+        self.answers.answer(self.desk, self._raw(opcode, body))
+        assert not self.desk.told
+        return self.answered()
+
+    def answered(self) -> tuple[int, bytes]:
+        answer = self.kernel.recv(4096)
+        length, error, unique = struct.unpack_from("=IiQ", answer)
+        assert (length, unique) == (len(answer), UNIQUE)
+        return -error, answer[16:]
+
+    def released(self, handle: int) -> bool:
+        return self.answers.released(self._raw(Opcode.RELEASE, struct.pack("=QIIQ", handle, 0, 0, 0))[:48])
+
+    def _raw(self, opcode: int, body: bytes) -> bytes:
+        return struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, 1, 0) + body
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, None])
+def test_libfuse_hears_of_no_request_that_changes_anything_but_of_removed_and_renamed_nodes(
+    name: str | None,
+) -> None:
+    """fuse/telling.py: a request that does not belong to the call under way, as one that comes late, is refused."""
+    with Answered(Call(name, "x") if name else None) as answered:
+        mine = REQUESTS[name][0] if name else None
+        for opcode in {*Opcode, 16, 21, 22, 36, 45} - {Opcode.LOOKUP, Opcode.GETATTR, Opcode.FLUSH}:
+            error, _ = answered.request(opcode, bytes(96) + b"name\0")
+            assert error == (0 if opcode == mine else errno.EIO), opcode
+            asked = {asked for asked, _ in answered.asked}
+            assert asked <= {REQUESTS[name][2] if name and opcode == mine else None}, opcode
+        for opcode in (Opcode.LOOKUP, Opcode.GETATTR):
+            assert answered.request(opcode, b"name\0")[0] == 0
+            assert answered.asked == [(opcode, b"name\0")]
+        assert answered.request(Opcode.FLUSH, bytes(24)) == (0, b"")
+
+
+@pytest.mark.parametrize("error", [0, errno.ENOENT])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_a_call_finds_is_good_for_no_time(name: str, error: int) -> None:
+    """fuse/telling.py: so the next program asks. What the kernel hears of a size is remembered (see Answers)."""
+    opcode, before, instead = REQUESTS[name]
+    with Answered(Call(name, "x"), error) as answered:
+        code, body = answered.request(opcode, bytes(before) + b"name\0")
+        kept = bytes(before) + b"name\0" if instead is opcode else bytes(16) if before == 88 else b"name\0"
+        assert answered.asked == ([(instead, kept)] if instead is not None else [])
+        assert code == (error if instead else 0)
+        valid = {Opcode.LOOKUP: slice(16, 40), Opcode.GETATTR: slice(0, 12)}.get(instead or Opcode.INIT)
+        if valid is None or error:
+            assert len(body) == (16 if name == "close" else 0)
+            assert not answered.sizes
+            return
+        assert not any(body[valid])
+        assert b"\0" not in body[valid.stop :].replace(struct.pack("=Q", SIZE), b"")
+        assert answered.sizes == {NODE if instead is Opcode.LOOKUP else DIRECTORY: SIZE}
+
+
+def test_the_release_of_a_file_that_a_helper_had_open_is_told_from_others() -> None:
+    """fuse/telling.py: it names no process; libfuse knows nothing of that file."""
+    with Answered(Call("close", "x")) as answered:
+        (handle,) = struct.unpack_from("=Q", answered.request(Opcode.OPEN, bytes(8))[1])
+        answered.teller._call = None
+        assert not answered.released(1)
+        with pytest.raises(BlockingIOError):
+            answered.answered()
+        assert answered.released(handle)
+        assert answered.answered() == (0, b"")
+
+
+def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
+    """fuse/telling.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
+    gone = ATTR._replace(size=7)
+    with Answered(Call("create", "new")) as answered:
+        teller = answered.teller
+        with pytest.raises(FsError) as refused:
+            teller.attr("new")
+        assert (refused.value.errno, teller.attr("other")) == (errno.ENOENT, ATTR)
+        answered.request(Opcode.MKNOD, bytes(16) + b"new\0")
+        assert teller.attr("new") == ATTR
+        teller.before = {"old": gone, "d": gone, "d/old": gone, "e": gone}
+        teller._call, teller._made = Call("rename", "old", "new"), False
+        assert teller.attr("old") == gone
+        with pytest.raises(FsError):
+            teller.attr("new")
+        teller._call = Call("unlink", "old")
+        assert (teller.attr("old"), teller.attr("new")) == (gone, ATTR)
+        teller._call = Call("unlink", "d/old")
+        assert (teller.attr("d"), teller.attr("e")) == (gone, ATTR), "directories on the way"
+        teller._call = Call("create", "d/new")
+        assert teller.attr("d") == ATTR, "it is a directory now"

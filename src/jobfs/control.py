@@ -1,8 +1,8 @@
 """The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
 
 JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [files, all files, bytes, all bytes]}` and `{"say": sentence}`, and then one
-`{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can connect.
+answer is any number of `{"progress": [files, all files, bytes, all bytes]}`, `{"say": sentence}` and `{"tell": …}`,
+and then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can connect.
 """
 
 from __future__ import annotations
@@ -48,6 +48,14 @@ class Conversation:
         """Tell the other side's user something while the work goes on; never raises."""
         self._send({"say": sentence})
 
+    def tell(self, news: Mapping[str, Any]) -> None:
+        """Tell the other side what it has asked for; never raises. If it does not read for ten seconds, this hangs up."""
+        try:
+            self._connection.sendall(_line({"tell": news}))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+
     def gone(self) -> bool:
         """True if the other side has hung up."""
         waiting = select.poll()
@@ -59,7 +67,7 @@ class Conversation:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.sendall(_line(message))
 
 
 Handler = Callable[[dict[str, Any], Conversation], Any]
@@ -138,8 +146,9 @@ def call(
     timeout: float | None = None,
     progress: Callable[[Sent], None] | None = None,
     say: Callable[[str], None] | None = None,
+    tell: Callable[[Any], None] | None = None,
 ) -> Any:
-    """What the mount of the slot `directory` answers; `progress` and `say` get its messages meanwhile.
+    """What the mount of the slot `directory` answers; `progress`, `say` and `tell` get its messages meanwhile.
 
     Raises NoMountError if its process is gone, or says nothing for `timeout` seconds; FsError if it refuses.
     """
@@ -150,13 +159,18 @@ def call(
                 connection.connect(address)
             # A mount that refuses at once may hang up before it reads this; its answer can be read all the same.
             with contextlib.suppress(BrokenPipeError):
-                connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
-            return _result(connection, progress or (lambda sent: None), say or (lambda sentence: None))
+                connection.sendall(_line({"call": name, "args": dict(args or {})}))
+            return _result(connection, progress or _ignore, say or _ignore, tell or _ignore)
     except (OSError, ValueError) as error:
         raise NoMountError(f"the mount does not answer: {error}") from None
 
 
-def _result(connection: socket.socket, progress: Callable[[Sent], None], say: Callable[[str], None]) -> Any:
+def _result(
+    connection: socket.socket,
+    progress: Callable[[Sent], None],
+    say: Callable[[str], None],
+    tell: Callable[[Any], None],
+) -> Any:
     with connection.makefile("rb") as lines:
         for line in lines:
             message = json.loads(line)
@@ -166,9 +180,19 @@ def _result(connection: socket.socket, progress: Callable[[Sent], None], say: Ca
                 raise FsError(int(message.get("errno", 5)), str(message["error"]))
             if "say" in message:
                 say(str(message["say"]))
+            elif "tell" in message:
+                tell(message["tell"])
             else:
                 progress(Sent(*message["progress"]))
     raise NoMountError("the mount ended before it answered")
+
+
+def _ignore(message: object) -> None:
+    pass
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 @contextlib.contextmanager

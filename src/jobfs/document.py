@@ -1,4 +1,4 @@
-"""The status of a mount as a document: what `jobfs status --json` and `.jobfs/status.json` hold.
+"""What programs get of a mount: its status (`jobfs status --json`, `.jobfs/status.json`), its changes (`jobfs watch --json`).
 
 Sizes in bytes; durations and ages in seconds; `null` where something is not known, or does not apply. Names of fields stay, and
 `schema` grows when one of them goes or changes its meaning; new ones may come at any time.
@@ -6,7 +6,8 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypedDict
 
 SCHEMA = 4
@@ -49,6 +50,16 @@ class Cache(TypedDict):
     refused: Annotated[
         str | None,
         "why its disk takes no bytes: four files of up to 16 MiB can be read then; null if it does",
+    ]
+
+
+class Watching(TypedDict):
+    """The programs on this machine that watch what the job does, and what that costs."""
+
+    programs: Annotated[int, "how many watch now, by inotify or by jobfs watch"]
+    told: Annotated[int, "how many changes were told, in all"]
+    requests: Annotated[
+        int, "about how many were made for them: to list the workspace each effective_ttl while there is one"
     ]
 
 
@@ -118,6 +129,7 @@ class Status(TypedDict):
     listing_seconds: Annotated[float, "how long the last one took"]
     listing_error: Annotated[str | None, "why the last listing failed, or why the server can't be asked"]
     cache: Cache
+    watching: Watching
     taken_up: Annotated[list[str], "what an earlier mount had left and this one took up, a line each"]
     unsent: Annotated[list[Unsent], "what is not on the server"]
     failed: Annotated[list[Unsent], "those of them that it has refused"]
@@ -129,6 +141,65 @@ class Status(TypedDict):
     hostile: Annotated[list[Odd], "items whose names can't be shown"]
     foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
+
+
+class Change(TypedDict):
+    """One change, as `jobfs watch` tells it."""
+
+    time: Annotated[float, "when it was seen, in seconds since 1970"]
+    mount: Annotated[str, "where it is mounted"]
+    what: Annotated[
+        str,
+        "created, changed, deleted, renamed: by the job; job: its status or step is another, or is told first; conflict: a "
+        "second version was kept; failed: a save was refused; server: the workspace can't be listed any more, or can again; "
+        "missed: changes came faster than they were read, and some are not told",
+    ]
+    path: Annotated[str | None, "of which file or directory"]
+    old: Annotated[str | None, "the path before, of what was renamed"]
+    directory: Annotated[bool, "true if it is a directory"]
+    size: Annotated[int | None, "of a file, as far as it is known"]
+    reason: Annotated[str | None, "why, in words"]
+    job: Annotated[Job | None, "of job: as in the status"]
+
+
+def change(
+    status: Status,
+    what: str,
+    path: str | None = None,
+    *,
+    old: str | None = None,
+    directory: bool = False,
+    size: int | None = None,
+    reason: str | None = None,
+    job: Job | None = None,
+) -> Change:
+    """A change that is seen now, in the mount that has this status."""
+    return {
+        "time": time.time(), "mount": status["directory"], "what": what, "path": path, "old": old, "directory": directory,
+        "size": size, "reason": reason, "job": job,
+    }  # fmt: skip
+
+
+def changes(before: Status | None, now: Status) -> Iterator[Change]:
+    """What is another in a status than `before`, and concerns who watches. Of the first one only the job is told."""
+    if before is None or _stage(before["job"]) != _stage(now["job"]):
+        yield change(now, "job", job=now["job"])
+    if before is None:
+        return
+    if bool(before["listing_error"]) is not bool(now["listing_error"]):
+        yield change(now, "server", reason=now["listing_error"] or "answers again")
+    known = {entry["path"] for entry in before["conflicts"]}
+    for conflict in now["conflicts"]:
+        if conflict["path"] not in known:
+            yield change(now, "conflict", conflict["path"], reason=conflict["reason"])
+    failed = {entry["path"] for entry in before["failed"]}
+    for save in now["failed"]:
+        if save["path"] not in failed:
+            yield change(now, "failed", save["path"], size=save["size"], reason=save["reason"])
+
+
+def _stage(job: Job) -> tuple[str | None, int | None, int | None]:
+    return job["status"], job["current_step"], job["total_steps"]
 
 
 def problems(status: Status) -> list[str]:

@@ -10,13 +10,15 @@ import contextlib
 import errno
 import logging
 import queue
+import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobfs import names, watchers
 from jobfs.api.deadline import within
+from jobfs.document import Change, Status, change, changes
 from jobfs.errors import JobfsError
 from jobfs.fuse.telling import Call, Teller
 from jobfs.namespace.news import Happened, News
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.live")
 
-#: Seconds between looks while somebody watches, and while nobody does: then the looks take this part of the time at most.
-_OFTEN, _SELDOM, _SHARE = 1.0, 2.0, 0.01
+#: Seconds between looks while somebody watches, and while nobody does; they take at most this part of the time, but for one each
+#: so many seconds.
+_OFTEN, _SELDOM, _SHARE, _RARELY = 1.0, 2.0, 0.05, 5.0
 #: Changes a second that are told; most that are told singly of one look.
 _RATE, _MOST = 1000, 10_000
 #: Seconds that a watcher has to watch a new directory, before it is told what is in it.
 _SETTLE = 0.3
-#: News that wait for `jobfs watch` at most.
-_WAITING = 20_000
+#: News that wait for `jobfs watch` at most. Seconds in which it is seen that nobody listens any more.
+_WAITING, _WAIT = 20_000, 0.5
 
 #: Bits of a mode that make a file a program.
 _EXECUTABLE = 0o111
@@ -53,8 +56,6 @@ class Live:
         self._stopping = threading.Event()
         self._listeners: list[queue.Queue[News]] = []
         self._watched: dict[int, set[int]] = {}
-        #: How many changes were told by events.
-        self.told = 0
         self._thread = threading.Thread(target=self._run, name="jobfs-live", daemon=True)
 
     def start(self) -> None:
@@ -66,20 +67,53 @@ class Live:
         self._stopping.set()
         self._teller.close()
 
-    @property
-    def programs(self) -> int:
-        """How many programs watch something here by inotify, or by `jobfs watch`."""
-        return len(self._watched) + len(self._listeners)
+    def follow(self, top: str, tell: Callable[[Change], None], over: Callable[[], bool]) -> None:
+        """Tell what changes at `top` or below it, and with the job, until it is `over`; not all of it if `tell` takes long."""
+        status: Status | None = None
+        due = 0.0
+        with self._listening() as waiting:
+            while not over():
+                found: list[Change] = []
+                if status is None or time.monotonic() >= due:
+                    with within(self._timeout):
+                        before, status = status, self._vfs.status()
+                    due = time.monotonic() + max(_OFTEN, status["effective_ttl"])
+                    found += changes(before, status)
+                if waiting.full():
+                    found.append(change(status, "missed", reason="more has changed than is told"))
+                with contextlib.suppress(queue.Empty):
+                    found.append(_described(status, waiting.get(timeout=0 if found else _WAIT)))
+                for each in found:
+                    paths = [path for path in (each["path"], each["old"]) if path is not None]
+                    if not paths or any(names.within(path, top) for path in paths):
+                        tell(each)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[queue.Queue[News]]:
-        """News as they are seen, in a queue; what has no room in it is left out."""
+    def _listening(self) -> Iterator[queue.Queue[News]]:
+        """News as they are seen, in a queue; what has no room in it is left out.
+
+        If nobody has watched until now, they begin with what the listing shows now; that is waited for.
+        """
         waiting: queue.Queue[News] = queue.Queue(_WAITING)
+        if not self._programs():
+            self._read()
+            self._vfs.news()
         self._listeners.append(waiting)
+        self._programs()
         try:
             yield waiting
         finally:
             self._listeners.remove(waiting)
+            self._programs()
+
+    def _programs(self) -> int:
+        """Count the programs that watch something here by inotify, or by `jobfs watch`; for the status too."""
+        programs = self._vfs.watching["programs"] = len(self._watched) + len(self._listeners)
+        return programs
+
+    def _read(self) -> None:
+        with contextlib.suppress(JobfsError), within(self._timeout):
+            self._vfs.look()
 
     def _run(self) -> None:
         pause = _SELDOM
@@ -91,27 +125,40 @@ class Live:
 
     def _look(self) -> float:
         """One look; returns the seconds until the next."""
-        if self.programs:
-            with contextlib.suppress(JobfsError), within(self._timeout):
-                self._vfs.look()
+        before = self._programs()
+        if before:
+            self._read()
         began = time.thread_time()
         self._watched = watchers.watched(self._device) if self._events else {}
         cost = time.thread_time() - began
         news = self._vfs.news()
-        if self.programs and news:
+        programs = self._programs()
+        if programs and news:
             for waiting in [*self._listeners]:
                 with contextlib.suppress(queue.Full):
                     for each in news:
                         waiting.put_nowait(each)
+                        self._vfs.watching["told"] += 1
             if self._watched:
                 self._tell(news)
-        return _OFTEN if self.programs else max(_SELDOM, cost / _SHARE)
+        if programs > before:
+            return 0.0  # who has just begun to watch waits for a listing
+        return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
 
     # Events
 
     def _tell(self, news: Sequence[News]) -> None:
-        """Make the events of these changes that somebody watches for."""
-        gone = {each.path: self._vfs.attr_of(each.item) for each in news if each.happened is Happened.DELETED}
+        """Make the events of these changes that somebody watches for.
+
+        Of a directory in which a helper hangs, and of what goes beyond a number, one event tells the rest.
+        """
+        # Not with the size of another version than the one that a program has open, and perhaps mapped.
+        before = {
+            path: self._vfs.attr_of(each.was or each.item, path)
+            for each in news
+            if (path := each.old or each.path * (each.happened is not Happened.CREATED))
+        }
+        self._teller.before = before
         began, count, level, made = time.monotonic(), 0, 0, False
         rest: set[str] = set()
         for each in news:
@@ -119,33 +166,37 @@ class Live:
                 # Who watches the directories that were just made is given the time to begin.
                 self._stopping.wait(_SETTLE)
                 self._watched, made = watchers.watched(self._device), False
-            level = each.path.count("/")
-            if not self._is_watched(each, gone):
+            level, directory = each.path.count("/"), names.parent(each.path)
+            if not self._is_watched(each, before):
                 continue
-            if count == _MOST:
-                rest.add(names.parent(each.path))
+            if count == _MOST or directory in rest:
+                rest.add(directory)
                 continue
             count += 1
             made |= each.item.is_dir and each.happened is Happened.CREATED
-            if not self._make(each) or self._stopping.wait(
-                max(0.0, began + count / _RATE - time.monotonic())
-            ):
+            if not self._make(each):
+                rest.add(directory)
+            if self._stopping.wait(max(0.0, began + count / _RATE - time.monotonic())):
                 return
         for directory in rest:
             self._teller.tell(Call("attributes", directory))
 
-    def _is_watched(self, news: News, gone: Mapping[str, Attr]) -> bool:
-        """True if somebody watches what has changed, or its directory."""
+    def _is_watched(self, news: News, before: Mapping[str, Attr]) -> bool:
+        """True if somebody watches what has changed, or its directory; the kernel may still know it by its number `before`."""
         inodes = {self._vfs.attr_of(news.item).ino}
-        for directory in {names.parent(path) for path in (news.path, news.old) if path}:
-            with contextlib.suppress(JobfsError):
-                inodes.add((gone.get(directory) or self._vfs.known(directory)).ino)
+        for path in filter(None, (news.path, news.old)):
+            for at in (path, names.parent(path)):
+                if at in before:
+                    inodes.add(before[at].ino)
+                with contextlib.suppress(JobfsError):
+                    inodes.add(self._vfs.known(at).ino)
         return any(not inodes.isdisjoint(watched) for watched in self._watched.values())
 
     def _make(self, news: News) -> bool:
-        """Make the events of a change; False if the helper does not answer."""
+        """Make the events of a change; False if the helper hangs."""
         with contextlib.suppress(JobfsError):
-            if news.happened is Happened.DELETED and self._vfs.known(news.path):
+            there = news.happened is Happened.DELETED and self._vfs.known(news.path)
+            if there and stat.S_ISDIR(there.mode) is news.item.is_dir:
                 return True  # it is back
         if news.item.size is None and not news.item.is_dir:
             with contextlib.suppress(JobfsError), within(self._timeout):
@@ -153,11 +204,11 @@ class Live:
         code = 0
         for call in self._calls(news):
             code = code or self._teller.tell(call)
-        if code not in (0, errno.EPIPE):
-            there = news.path if news.happened is Happened.CHANGED else names.parent(news.path)
-            code = self._teller.tell(Call("attributes", there))
-        self.told += 1
-        return code != errno.EPIPE
+        if code not in (0, errno.ETIMEDOUT):
+            changed = news.path if news.happened is Happened.CHANGED else names.parent(news.path)
+            code = self._teller.tell(Call("attributes", changed))
+        self._vfs.watching["told"] += 1
+        return code != errno.ETIMEDOUT
 
     def _calls(self, news: News) -> list[Call]:
         """The calls that have the events of a change."""
@@ -165,11 +216,23 @@ class Live:
         # A program could not be run while it is open to be written.
         closing = [] if attr.mode & _EXECUTABLE else [Call("close", path)]
         if news.happened is Happened.CHANGED:
-            return [Call("modify", path), *closing]
-        if news.old and not (self._vfs.is_open(path) or self._vfs.is_open(news.old)):
-            return [Call("rename", news.old, path, attr)]
-        gone = Call("rmdir" if item.is_dir else "unlink", news.old or path, attr=attr)
+            # Of another directory at a path the kernel has the number of the first until its attributes are told.
+            return [Call("attributes", path)] if item.is_dir else [Call("modify", path), *closing]
+        is_open = any(map(self._vfs.is_open, filter(None, (path, news.old))))
+        if news.old and not is_open:
+            return [Call("rename", news.old, path)]
+        if news.happened is Happened.DELETED and item.is_dir and is_open:
+            # libfuse waits for reads below before it takes a directory away, and the kernel holds the one above meanwhile.
+            return [Call("attributes", names.parent(path))]
+        gone = Call("rmdir" if item.is_dir else "unlink", news.old or path)
         come = [Call("mkdir", path)] if item.is_dir else [Call("create", path), *closing]
         return [gone] * (news.happened is not Happened.CREATED) + come * (
             news.happened is not Happened.DELETED
         )
+
+
+def _described(status: Status, news: News) -> Change:
+    """A change of the job as `jobfs watch` tells of it."""
+    item, gone = news.item, news.happened is Happened.DELETED
+    size = None if gone or item.is_dir else item.size
+    return change(status, news.happened, news.path, old=news.old or None, directory=item.is_dir, size=size)

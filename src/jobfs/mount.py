@@ -375,6 +375,7 @@ class Mount:
             "retry": in_time(lambda args, conversation: {"paths": vfs.retry(args.get("path"))}),
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
             "flush": self._answer_flush,
+            "watch": self._answer_watch,
             "umount": self._answer_umount,
         }
 
@@ -385,6 +386,15 @@ class Mount:
                 self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
         left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, path)
         return {"left": left}
+
+    def _answer_watch(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
+        """Tell what changes at or below `path`, until the other side hangs up or does not read, or the mount has ended."""
+        top = str(args["path"])
+        if top:
+            with within(self._settings.timeout):
+                self._mounted.vfs.getattr(top)  # it may be misspelled
+        self._live.follow(top, conversation.tell, lambda: self._finished.is_set() or conversation.gone())
+        return {}
 
 
 def drain(

@@ -66,6 +66,24 @@ def test_a_broken_handler_is_logged_and_answered(
         assert name in caplog.text
 
 
+def test_who_does_not_read_what_is_told_is_hung_up(serve: Callable[..., Path]) -> None:
+    """vfs/semantics.md 7.9; with less patience."""
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(0.1)
+        conversation, told = Conversation(here), 0
+        while not conversation.gone():
+            conversation.tell({"text": "x" * 1000})
+            told += 1
+        assert told > 10
+        with there.makefile("rb") as lines:
+            assert len(lines.readlines()) >= told - 1
+    heard: list[Any] = []
+    place = serve(watch=lambda args, conversation: [conversation.tell({"n": n}) for n in range(3)] and "over")
+    assert call(place, "watch", tell=heard.append) == "over"
+    assert heard == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
 def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     both = threading.Barrier(2, timeout=20)
     place = serve(meet=lambda args, conversation: both.wait() >= 0)

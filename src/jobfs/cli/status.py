@@ -15,7 +15,7 @@ from jobfs import document
 from jobfs.cli.options import mounted, not_empty, state_dir_option
 from jobfs.cli.running import asked, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size
-from jobfs.document import Job, Status, Unsent
+from jobfs.document import Job, Status, Unsent, Watching
 from jobfs.errors import UsageError
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
@@ -136,7 +136,7 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _facts(report: Status) -> Iterator[tuple[str, str]]:
     """The facts on a mount, a line each: a name and a text."""
     yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
-    yield "job", f"{report['job_id']} {_job(report['job'])}"
+    yield "job", f"{report['job_id']} {job_in_words(report['job'])}"
     yield "server", f"{report['base_url']} {_server(report)}"
     if report["items"] is not None:
         yield "items", f"{report['items']:,}"
@@ -144,13 +144,22 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     good = f"good for {report['effective_ttl']:.0f} s"
     yield "listing", "not read yet" if age is None else f"{age:.1f} s old, {good}"
     yield "cache", size(report["cache"]["bytes"])
+    # A mount that was made before this version was installed does not tell.
+    if (watching := report.get("watching")) and watching["programs"]:
+        yield "watched", _watched(watching, report["effective_ttl"])
     if report["taken_up"]:
         yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
     yield "unsent", _unsent(report["unsent"], len(report["failed"]))
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
 
-def _job(job: Job) -> str:
+def _watched(watching: Watching, ttl: float) -> str:
+    cost = f"the workspace is listed every {ttl:.0f} s ({counted(watching['requests'], 'request')} so far)"
+    return f"by {counted(watching['programs'], 'program')}: {cost}"
+
+
+def job_in_words(job: Job) -> str:
+    """The job's status and step, its model and what it has used."""
     if job["status"] is None:
         return "(not known yet)"
     steps = None if job["current_step"] is None else f"step {job['current_step']:,}"

@@ -35,6 +35,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         },
         "items": 57, "snapshot_age": 0.6, "effective_ttl": 4.0, "listing_seconds": 0.1, "listing_error": None,
         "cache": {"bytes": 1_300_000, "refused": None},
+        "watching": {"programs": 0, "told": 0, "requests": 0},
         "taken_up": [], "unsent": [], "failed": [], "cleaning": [], "conflicts": [], "shadowed": [], "hostile": [],
         "foreign_hidden": [], "other_slots": [],
         **changed,

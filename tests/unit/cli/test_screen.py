@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobfs.cli.screen import shown
+from jobfs.document import change
 
 from .conftest import Outcome, a_status
 
@@ -40,6 +42,12 @@ def status() -> dict[str, object]:
     return a_status(job=job, server=server, directory=f"/mnt/{EVIL}", **lists)
 
 
+def changed() -> list[Any]:
+    evil: Any = status()
+    told = change(evil, EVIL, EVIL, old=EVIL, reason=EVIL, job=evil["job"])
+    return [told, change(evil, "created", EVIL, directory=True)]
+
+
 #: What the mount answers, by the command with its arguments, and how often it prints such a text at least.
 COMMANDS: list[tuple[str, dict[str, object], int]] = [
     ("status /mnt/j", {"status": status()}, 17),
@@ -49,6 +57,11 @@ COMMANDS: list[tuple[str, dict[str, object], int]] = [
     ("retry /mnt/j", {"retry": {"paths": [EVIL]}}, 1),
     ("discard -y /mnt/j", {"status": status(), "discard": {"given_up": [[EVIL, EVIL]]}}, 2),
     (f"umount /mnt/{EVIL.split()[0]}", {}, 0),
+    (
+        "watch /mnt/j",
+        {"watch": lambda args, conversation: [conversation.tell(news) for news in changed()]},
+        5,
+    ),
 ]
 
 

@@ -55,6 +55,10 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     [
         ({"job": {**JOB_TOLD, "status": "completed", "ended": True}}, "completed, has ended, step 3"),
         ({"read_only": True}, "(process 42, read-only)"),
+        (
+            {"watching": {"programs": 2, "told": 3, "requests": 11}},
+            "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n",
+        ),
         ({"log": "journal"}, "journalctl _PID=42"),
         ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
     ],

@@ -1,0 +1,104 @@
+"""`jobfs watch [DIR]`: what the job does, a line a change."""
+
+from __future__ import annotations
+
+import json
+import queue
+import select
+import sys
+import threading
+import time
+
+import click
+
+from jobfs import control
+from jobfs.cli.options import mounted, not_empty, state_dir_option
+from jobfs.cli.running import directory_of, mounts_of
+from jobfs.cli.screen import shown, size, tell
+from jobfs.cli.status import job_in_words
+from jobfs.document import Change
+from jobfs.errors import JobfsError
+from jobfs.names import join
+from jobfs.state import directory as slot
+
+#: Seconds in which it is seen that nobody reads what is printed, or that a process is gone.
+_LOOK = 1.0
+#: How each kind of change is shown; others are in the terminal's own colour.
+_COLOURS = {
+    "created": "green", "changed": "yellow", "deleted": "red", "renamed": "cyan", "job": "blue", "conflict": "bright_red",
+    "failed": "bright_red", "server": "bright_red", "missed": "bright_red",
+}  # fmt: skip
+
+
+@click.command("watch")
+@click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object a line (its fields: man jobfs-watch)."
+)
+@state_dir_option
+def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
+    """Show what the job does in DIR (any part of a mount), or in every mount, as it is seen: a line a change.
+
+    The job's step and status, conflicts and failed saves are shown too. Meanwhile the workspace is listed as often as
+    --ttl of the mount says. Exits with 0 at Ctrl-C, with 1 once no mount is left.
+    """
+    every = mounts_of(directory, state_dir)
+    # One at a time: what is not printed yet waits in the mounts, which bound it.
+    told: queue.Queue[Change | JobfsError] = queue.Queue(1)
+    for found, inside in every:
+        threading.Thread(target=_listen, args=(found, inside, told), daemon=True).start()
+    left = len(every)
+    try:
+        while left:
+            if (news := _next(told)) is None:
+                continue
+            if isinstance(news, JobfsError):
+                tell(f"jobfs: {news}", err=True)
+                left -= 1
+            else:
+                click.echo(json.dumps(news) if as_json else _line(news, several=len(every) > 1))
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+def _listen(found: slot.Found, inside: str, told: queue.Queue[Change | JobfsError]) -> None:
+    """Hear what a mount tells, and in the end why it tells no more."""
+    where = directory_of(found)
+    try:
+        control.call(found.path, "watch", {"path": inside}, tell=told.put)
+        told.put(JobfsError(f"{where} is unmounted"))
+    except control.NoMountError as error:
+        slow = "what it tells was not read for ten seconds, and it tells no more"
+        told.put(JobfsError(f"{where}: {slow if slot.in_use(found, _LOOK) else error}"))
+    except JobfsError as error:
+        told.put(JobfsError(f"{join(where, inside)}: {error}"))
+
+
+def _next(told: queue.Queue[Change | JobfsError]) -> Change | JobfsError | None:
+    """What is told next, None if nothing is for a while. Raises BrokenPipeError if nobody can read it."""
+    reader = select.poll()
+    reader.register(sys.stdout, 0)  # for errors only
+    if reader.poll(0):
+        raise BrokenPipeError
+    try:
+        return told.get(timeout=_LOOK)
+    except queue.Empty:
+        return None
+
+
+def _line(news: Change, *, several: bool) -> str:
+    """A change as a person reads of it; `several`: the mount is told too."""
+    slash = "/" * news["directory"]
+    names = [name + slash for name in (news["old"], news["path"]) if name is not None]
+    if several:
+        names = [join(news["mount"], name) for name in names] or [news["mount"]]
+    facts = [
+        " -> ".join(map(shown, names)),
+        size(news["size"]) if news["size"] is not None else "",
+        shown(news["reason"] or ""),
+        shown(job_in_words(news["job"])) if news["job"] else "",
+    ]
+    clock = time.strftime("%H:%M:%S", time.localtime(news["time"]))
+    what = click.style(f"{shown(news['what']):8}", fg=_COLOURS.get(news["what"]))
+    return "  ".join(filter(None, (clock, what, *facts)))

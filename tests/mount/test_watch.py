@@ -1,0 +1,184 @@
+"""`jobfs watch` on a real mount: each kind of change, where it ends, and what it costs (vfs/semantics.md 7.8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+from typing import Any, NamedTuple
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob, environment
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually, eventually_equal
+
+from jobfs import control
+from jobfs.emulator import Server
+
+#: Seconds after which a change is late: the effective TTL and two of them (vfs/semantics.md 7.1), and again for a slow machine.
+LATE = 2 * (0.5 + 2.0)
+
+
+class Watch(NamedTuple):
+    """A running `jobfs watch`; `out`: what it has printed on stdout and stderr."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+
+    @property
+    def lines(self) -> list[str]:
+        """But for the first, which tells of the job as it is."""
+        return self.out.read_text().splitlines()[1:]
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+@contextmanager
+def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
+    out = mounted.home / f"watched{time()}"
+    words = [sys.executable, "-m", "jobfs", "watch", *map(str, arguments)]
+    with out.open("w") as file:
+        process = subprocess.Popen(
+            words, env=environment(mounted.home, None), stdout=file, stderr=file, cwd=mounted.home
+        )
+    try:
+        eventually(lambda: "job" in out.read_text(), out.read_text)
+        yield Watch(process, out)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 7.1, 7.2, 7.8."""
+    server.store.seed({"dir/a": "one", "dir/b": "two", "elsewhere": "x"}, age=60)
+    with (
+        watching(mounted, mounted.path, "--json") as every,
+        watching(mounted, mounted.path / "dir") as below,
+    ):
+        steps: list[tuple[Callable[[], object], tuple[Any, ...]]] = [
+            (lambda: server.store.write("dir/a", "three"), ("changed", None, "dir/a", 5, False)),
+            (lambda: server.store.write("dir/new", ""), ("created", None, "dir/new", 0, False)),
+            (lambda: server.store.move("dir/b", "dir/c"), ("renamed", "dir/b", "dir/c", 3, False)),
+            (lambda: server.store.delete("dir/a"), ("deleted", None, "dir/a", None, False)),
+            (lambda: server.store.seed({"made": None}), ("created", None, "made", None, True)),
+        ]
+        for number, (act, expected) in enumerate(steps, start=1):
+            (mounted.path / f"own{number}").write_bytes(b"ours")
+            began = time()
+            act()
+            eventually_equal(lambda: len(every.told), number)
+            news = every.told[-1]
+            assert tuple(news[name] for name in ("what", "old", "path", "size", "directory")) == expected
+            assert began < news["time"] < began + LATE
+        eventually(lambda: len(below.lines) == len(steps) - 1)
+        assert [line.split("  ", 1)[1] for line in below.lines] == [
+            "changed   dir/a  5 bytes",
+            "created   dir/new  0 bytes",
+            "renamed   dir/b -> dir/c  3 bytes",
+            "deleted   dir/a",
+        ]
+        assert len(every.told) == len(steps)
+
+
+def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 7.8."""
+    server.store.seed({"a": "old"}, age=60)
+    with watching(mounted, mounted.path, "--json") as watch:
+
+        def told(what: str) -> list[Any]:
+            return [news for news in watch.told if news["what"] == what]
+
+        server.job_side(server.job).set_job(status="completed", current_step=7)
+        with (mounted.path / "a").open("r+b") as opened:
+            opened.write(b"new")
+            server.store.write("a", "the job's")
+        mounted.settled()
+        server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+        errno_from(saved, mounted.path / "big", b"refused")
+        eventually(lambda: told("job") and told("conflict") and told("failed"), lambda: watch.told)
+        (job,), (conflict,), (failed,) = map(told, ("job", "conflict", "failed"))
+    assert (job["job"]["status"], job["job"]["current_step"]) == ("completed", 7)
+    assert conflict["path"] == mounted.status()["conflicts"][0]["path"]
+    assert (failed["path"], failed["size"], "Too large" in failed["reason"]) == ("big", 7, True)
+
+
+def test_it_counts_as_a_program_that_watches_until_it_ends(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """vfs/semantics.md 7.5, 7.6, 7.8: on a read-only mount, with --no-watch and without a change too."""
+    mounted = mount(read_only=True, no_watch=True)
+
+    def programs() -> int:
+        number: int = mounted.status()["watching"]["programs"]
+        return number
+
+    words = [sys.executable, "-m", "jobfs", "watch", str(mounted.path)]
+    env = environment(mounted.home, None)
+    with watching(mounted, mounted.path) as watch:
+        # The reader goes away after the first line, and no other comes.
+        subprocess.run(["sh", "-c", '"$@" | head -1', "sh", *words], env=env, check=True, timeout=30)
+        eventually_equal(programs, 1)
+        eventually(lambda: mounted.status()["watching"]["requests"] > 2)
+        assert "\nwatched   by 1 program: the workspace is listed every " in mounted.jobfs("status").stdout
+        file = json.loads((mounted.path / ".jobfs/status.json").read_bytes())
+        assert file["watching"]["programs"] == 1
+        watch.process.send_signal(signal.SIGINT)
+        assert (watch.process.wait(20), watch.lines) == (0, [])
+    eventually_equal(programs, 0)
+    assert "watched" not in mounted.jobfs("status").stdout
+
+
+def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounted: MountedJob) -> None:
+    command = f"{sys.executable} -m jobfs watch"
+    with terminal(
+        mounted.home, mounted.home, "sh", "-c", f"trap : INT; {command}; echo ended: $?; cat"
+    ) as screen:
+        screen.shows("job  ")
+        server.store.write("it", "is")
+        screen.shows("created   it  2 bytes")
+        assert "\x1b[32mcreated" in screen.tmux("capture-pane", "-p", "-e").stdout
+        screen.keys("C-c")
+        screen.shows("ended: 0")
+
+
+@pytest.mark.parametrize("how", [" is unmounted", ": the mount ended before it answered"])
+def test_it_ends_with_the_mount_and_says_so(mounted: MountedJob, how: str) -> None:
+    with watching(mounted, mounted.path) as watch:
+        mounted.umount() if how == " is unmounted" else mounted.kill()
+        assert watch.process.wait(20) == 1
+        (said,) = watch.lines
+        assert said == f"jobfs: {mounted.path}{how}"
+    assert mounted.jobfs("watch", mounted.path).returncode == 2
+
+
+def test_one_that_does_not_read_holds_up_nobody(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 7.7, 7.9."""
+    (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
+    with socket.socket(socket.AF_UNIX) as deaf, watching(mounted, mounted.path) as watch:
+        with control._address(place.parent) as address:
+            deaf.connect(address)
+        deaf.sendall(b'{"call": "watch", "args": {"path": ""}}\n')
+        eventually_equal(lambda: mounted.status()["watching"]["programs"], 2)
+        server.store.seed({f"many/{number}-{'x' * 200}": "" for number in range(2000)})
+        eventually_equal(lambda: len(watch.lines), 2001)
+        server.store.write("last", "")
+        eventually_equal(lambda: len(watch.lines), 2002)
+        assert os.stat(mounted.path / "last").st_size == 0
+        mounted.umount()
+
+
+def test_a_path_that_is_not_there_is_named(mounted: MountedJob) -> None:
+    done = mounted.jobfs("watch", mounted.path / "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"jobfs: {mounted.path}/none: No such file or directory\n"

@@ -1,0 +1,75 @@
+"""`jobfs watch`, against mounts that tell; what of two statuses is a change."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobfs.document import change, changes
+
+from .conftest import Answering, Outcome, a_status, unsent
+
+Run = Callable[..., Outcome]
+Make = Callable[..., Answering]
+
+CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": None}
+
+
+def telling(mount: str, **news: Any) -> Callable[..., Any]:
+    """Tells one change, and that it is unmounted."""
+    told = change(a_status(directory=mount), **news)  # type: ignore[arg-type]
+    return lambda args, conversation: conversation.tell({**told, "time": 0.0})
+
+
+def test_a_change_is_a_line_with_its_local_time(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "XYZ-03:30")
+    time.tzset()
+    one = answering("/mnt/a", watch=telling("/mnt/a", what="renamed", path="dir/new", old="old", size=1500))
+    line = "03:30:00  renamed   old -> dir/new  1.5 kB\n"
+    assert run("watch", "/mnt/a/dir") == Outcome(1, line, "jobfs: /mnt/a is unmounted\n")
+    assert one.calls == [("watch", {"path": "dir"})]
+    (told,) = run("watch", "--json").out.splitlines()
+    assert json.loads(told) == {
+        "time": 0.0, "mount": "/mnt/a", "what": "renamed", "path": "dir/new", "old": "old", "directory": False,
+        "size": 1500, "reason": None, "job": None,
+    }  # fmt: skip
+
+
+def test_of_several_mounts_each_is_named_and_one_that_ends_ends_no_other(run: Run, answering: Make) -> None:
+    answering("/mnt/a", watch=telling("/mnt/a", what="created", path="dir", directory=True))
+    answering("/mnt/b", watch=telling("/mnt/b", what="job", job=a_status()["job"]))
+    done = run("watch")
+    assert (done.code, len(done.err.splitlines())) == (1, 2)
+    assert sorted(line[10:] for line in done.out.splitlines()) == [
+        "created   /mnt/a/dir/",
+        "job       /mnt/b  processing, step 3 of 12, claude-opus-4-5, 12,345 tokens",
+    ]
+    assert run("watch", "/mnt/none").code == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (None, {"failed": [unsent()], "conflicts": [CONFLICT], "listing_error": "down"}, [("job", None)]),
+        ({}, {"job": {**a_status()["job"], "tokens": 5, "age": 4.0}, "items": 58}, []),
+        ({}, {"job": {**a_status()["job"], "current_step": 4}}, [("job", None)]),
+        ({}, {"listing_error": "down"}, [("server", "down")]),
+        ({"listing_error": "down"}, {"listing_error": "slow"}, []),
+        ({"listing_error": "down"}, {}, [("server", "answers again")]),
+        ({}, {"failed": [unsent(reason="full")]}, [("failed", "full")]),
+        ({"failed": [unsent()]}, {"failed": [unsent(), unsent(path="b")]}, [("failed", "")]),
+        ({"conflicts": [CONFLICT]}, {"conflicts": [CONFLICT]}, []),
+        ({}, {"conflicts": [CONFLICT]}, [("conflict", "changed")]),
+    ],
+)
+def test_what_of_a_status_is_told_once_it_has_changed(before: Any, now: Any, told: list[Any]) -> None:
+    """vfs/semantics.md 7.8."""
+    older: Any = before if before is None else a_status(**before)
+    newer: Any = a_status(**now)
+    assert [(each["what"], each["reason"]) for each in changes(older, newer)] == told

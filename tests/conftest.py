@@ -11,6 +11,9 @@ from hypothesis import settings
 
 #: Seconds that a test with a mount may take.
 _SECONDS = {"conformance": 90, "load": 110, "mount": 90}
+#: Tests of programs with a terminal and a pace of their own. Where a run repeats what failed (`.ci/run`), it repeats these only:
+#: a race that shows once in twenty runs must fail one of them.
+_REPEATED = {"test_bench", "test_editors", "test_recipes", "test_service", "test_terminal"}
 
 for _name in list(os.environ):
     if _name.startswith(("JOBFS_", "PERSTACK_")) and not _name.startswith("JOBFS_TEST_"):
@@ -27,6 +30,8 @@ settings.load_profile("jobfs")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The other method ends the whole run at once, and would leave mounts behind.
     for item in items:
+        if item.path.stem not in _REPEATED:
+            item.add_marker(pytest.mark.flaky(reruns=0))
         for directory, seconds in _SECONDS.items():
             within = Path(__file__).parent / directory in item.path.parents
             if within and item.get_closest_marker("timeout") is None:

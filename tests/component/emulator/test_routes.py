@@ -183,3 +183,33 @@ def test_a_range_is_answered_with_206_or_416(wire: Wire, server: Server) -> None
     server.set(ranges=False)
     whole = wire.download(item.id, range="bytes=2-4")
     assert (whole.status_code, whole.text, "accept-ranges" in whole.headers) == (200, "0123456789", False)
+
+
+def test_answers_have_the_shape_that_the_switches_say(wire: Wire, server: Server) -> None:
+    """Deletions, the name of an item in an answer, collection URLs with and without a slash, the items of the instance."""
+    bodies = {"null": b"null", "empty": b"{}", "nothing": b""}
+    for form, body in bodies.items():
+        server.set(delete_body=form)
+        assert wire.delete(f"/items/{wire.made('a')['id']}").content == body
+    server.set(delete_body="item", envelope="item")
+    made = wire.create("a").json()["data"]
+    assert [*made] == ["item"]
+    deleted = wire.delete(f"/items/{made['item']['id']}").json()
+    assert deleted["data"]["item"]["id"] == made["item"]["id"]
+    server.set(envelope="workspaceItem")
+    for form, codes in {"both": (200, 200), "slash": (200, 307), "bare": (307, 200)}.items():
+        server.set(trailing_slash=form)
+        assert tuple(wire.get(url).status_code for url in ("/items/", "/items")) == codes, form
+    server.set(trailing_slash="both")
+    server.store.seed({f"f{number}": "" for number in range(12)})
+    counts = []
+    for form in ("empty", "partial", "complete"):
+        server.set(instance_items=form)
+        counts.append(len(wire.get("/").json()["data"]["workspaceInstance"]["items"]))
+    assert counts == [0, 10, 12]
+
+
+def test_an_update_is_taken_as_json_only(wire: Wire) -> None:
+    made = wire.made("a")
+    answer = wire.post(f"/items/{made['id']}", data={"path": "b"})
+    assert (answer.status_code, wire.found("b")) == (422, [])

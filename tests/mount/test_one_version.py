@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -103,26 +102,31 @@ def test_a_mapping_is_of_one_version(server: Server, mount: Mount) -> None:
     assert (seen, program.returncode) == (b"", -signal.SIGBUS)
 
 
-def mapped(path: Path) -> mmap.mmap | None:
-    """The file, mapped to be shared; None if that can't be done yet."""
-    with path.open("rb") as file, suppress(OSError):
-        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    return None
+#: Maps the file to be shared, and says so; then it tells for each line the hash of all that it has mapped.
+_HASHED = """
+import hashlib, mmap, sys
+with open(sys.argv[1], "rb") as file:
+    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+for line in ["mapped", *sys.stdin]:
+    print(hashlib.sha256(pages).hexdigest(), flush=True)
+"""
 
 
 def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 3.13: of one size, and mapped to be shared."""
     server.store.seed({"file": OLD}, age=60)
     path = mounted.path / "file"
-    # A mapping is looked at only once all is here: no thread of this process runs meanwhile, nor those of the server.
-    assert path.read_bytes() == OLD
-    with path.open("rb") as first, mmap.mmap(first.fileno(), 0, prot=mmap.PROT_READ) as before:
+    words = [sys.executable, "-c", _HASHED, str(path)]
+    # A page that can't be had ends the program that has it mapped.
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as before:
+        assert before.stdout is not None
+        first = before.stdout.readline().decode()
         server.store.write("file", NEW)
         eventually(lambda: path.read_bytes() == NEW)
-        after = eventually(lambda: mapped(path))
-        assert after is not None
-        with after:
-            assert (before[:] == OLD, after[:] == NEW) == (True, True)
+        after = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+        again, _ = before.communicate(b"\n", timeout=40)
+    old, new = (sha256(content).hexdigest() + "\n" for content in (OLD, NEW))
+    assert (first, again.decode(), after.stdout) == (old, old, new)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from tests.support.files import saved
-from tests.support.mounts import MountedJob
+from tests.support.mounts import TTL, MountedJob
 from tests.support.serverside import hidden
-from tests.support.waiting import eventually, eventually_equal
+from tests.support.waiting import SLACK, eventually, eventually_equal
 
 from jobfs.emulator import Server
 
@@ -22,9 +22,10 @@ def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: Mou
     server.store.write("a.txt", "two, longer")
     server.store.move("dir", "folder")
     server.store.seed({"new.txt": "new"})
-    eventually_equal(lambda: (root / "a.txt").read_bytes(), b"two, longer")
-    eventually_equal(lambda: sorted(os.listdir(root)), ["a.txt", "folder", "new.txt"])
-    eventually(lambda: not (root / "dir/b.txt").exists())
+    within = TTL + SLACK
+    eventually_equal(lambda: (root / "a.txt").read_bytes(), b"two, longer", within)
+    eventually_equal(lambda: sorted(os.listdir(root)), ["a.txt", "folder", "new.txt"], within)
+    eventually(lambda: not (root / "dir/b.txt").exists(), timeout=within)
     assert (root / "folder/b.txt").read_bytes() == b"b"
     assert (root / "new.txt").read_bytes() == b"new"
 

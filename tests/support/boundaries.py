@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,9 @@ _REQUESTS = {
     "find": True, "get": True, "create_file": True, "create_directory": True, "update": True, "delete": True,
     "download": False,
 }  # fmt: skip
+
+
+_CHANGING = ("create_file", "create_directory", "update", "delete")
 
 
 class Death(BaseException):
@@ -83,6 +87,14 @@ class Boundaries:
             self._act()
         elif not harmless:
             raise Death(name)
+
+    def surround(self, sends: int) -> bool:
+        """True if they were passed around so many changing requests, and around writes (where items are set aside, syncs too)."""
+        count = Counter(self.passed)
+        requests = sum(min(count[f"before {name}"], count[f"after {name}"]) for name in _CHANGING)
+        writes = not self.journal or min(count["write"], count["written"]) > 0
+        syncs = not self.journal or sends < 3 or min(count["sync"], count["synced"]) > 0
+        return requests >= sends and writes and syncs
 
     @property
     def last(self) -> str:

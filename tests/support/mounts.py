@@ -30,7 +30,8 @@ subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]
 _ROOT = Path(__file__).parents[2]
 
 #: Delays short enough for tests; each can be given again.
-QUICK = {"ttl": "0.5", "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
+TTL = 0.5
+QUICK = {"ttl": str(TTL), "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
 
 
 def mounts_at(directory: Path) -> list[str]:

@@ -47,6 +47,7 @@ class Operation:
 
     `before`: what was put there (`seed`), where nothing else is said.
     `durable`: the promise is that the server has it, which no loss of power takes back.
+    `sends`: changing requests, at least; else a test that goes through them all has gone through none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operation:
     seed: Tree = field(default_factory=lambda: {"dir/file": OLD})
     durable: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    sends: int = 1
 
     @contextmanager
     def started(
@@ -269,35 +271,35 @@ DRAFTED: Tree = {"dir/file": DRAFT}
 LATER: dict[str, Any] = {"durable": False, "options": {"write_back_delay": 30.0}}
 
 OPERATIONS = [
-    Operation("save in place", save, CHANGED),
-    Operation("new file", make, EDITED, seed={}),
+    Operation("save in place", save, CHANGED, sends=4),
+    Operation("new file", make, EDITED, seed={}, sends=2),
     Operation("new file, at once", make, EDITED, prepare=knows_rejection, seed={}),
     Operation(
         "unlink while it is created at once",
         unlink_while_saved("before create_file", None), {}, ({}, EDITED), prepare=knows_rejection, seed={}, durable=False,
     ),
-    Operation("truncate and write", truncate_and_write, EDITED, durable=False),
-    Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH),
-    Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH),
-    Operation("mkdir", told(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}),
+    Operation("truncate and write", truncate_and_write, EDITED, durable=False, sends=4),
+    Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH, sends=3),
+    Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH, sends=3),
+    Operation("mkdir", told(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}, sends=2),
     Operation("unlink of a saved file", unlink, {}, (EDITED,), prepare=saved_before),
     Operation(
         "unlink while it is staged", unlink_while_saved("before create_file"), {}, (FILE, EDITED), durable=False
     ),
-    Operation("unlink while it is placed", unlink_while_saved("after update"), {}, (FILE, EDITED), durable=False),
+    Operation("unlink while it is placed", unlink_while_saved("after update"), {}, (FILE, EDITED), durable=False, sends=4),
     Operation(
         "rename of a directory with an unsent file in it",
         renamed("box", "moved", unsent="box/file"),
         {"moved": None, "moved/file": NEW},
         tuple({place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)),
         seed={"box/file": OLD},
-        **LATER,
+        sends=4, **LATER,
     ),
     Operation(
         "unlink of an unsent file",
-        unlink_while_saved("", None, "dir/made"), FILE, (FILE, {**FILE, "dir/made": NEW}), **LATER,
+        unlink_while_saved("", None, "dir/made"), FILE, (FILE, {**FILE, "dir/made": NEW}), sends=0, **LATER,
     ),
-    Operation("chmod of a changed file", partial(save, mode=0o444), CHANGED),
+    Operation("chmod of a changed file", partial(save, mode=0o444), CHANGED, sends=4),
 ]  # fmt: skip
 #: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
 ON_UNSENT = [
@@ -306,18 +308,18 @@ ON_UNSENT = [
     Operation("unlink of an open file with an unsent save", while_open(unlink), {}, (EDITED,), prepare=unsent(file=NEW)),
     Operation(
         "rename over an unsent save",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW), seed={**FILE, "dir/draft": DRAFT},
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW), seed={**FILE, "dir/draft": DRAFT}, sends=3,
     ),
     Operation(
         "rename of an unsent file over an unsent save",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), durable=False, sends=3,
     ),
     Operation(
         "rename of an unsent file over an unsent one",
-        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), seed={}, durable=False,
+        rename_over, DRAFTED, (UNSENT_BOTH,), prepare=unsent(file=NEW, draft=DRAFT), seed={}, durable=False, sends=2,
     ),
     Operation(
         "rename of an unsent file over an open one",
-        while_open(rename_over), DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False,
+        while_open(rename_over), DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False, sends=3,
     ),
 ]  # fmt: skip

@@ -12,6 +12,9 @@ T = TypeVar("T")
 #: Seconds that background work may take here, on a loaded machine.
 PATIENCE = 20.0
 
+#: Seconds that a busy machine may add to what is promised within seconds.
+SLACK = 3.0
+
 
 def eventually(look: Callable[[], T], what: Any = "", timeout: float = PATIENCE) -> T:
     """What `look` answers as soon as that is true; AssertionError naming `what` after `timeout` seconds."""

@@ -2,8 +2,8 @@
 
 A schedule of the model becomes cues at the mount's requests, deaths, lost and late answers, a real job. A step of the job or of
 fate has its place between two requests. Where the mount changes something next, and only looked since its last change, the cue is
-right before that request; else right after the last one. `Script` waits for its cues in order; what the real mount never comes to
-(it has the rule that the model's lacked) happens after it has come to rest. `journal lost` is the journal as of its last sync
+right before that request; else right after the last one; and at rest or dead, where it changes nothing any more. `Script` waits
+for its cues in order, and all must come, but for those of `NEVER`. `journal lost` is the journal as of its last sync
 (tests/support/powerloss.py), and the local bytes that were not synced are gone with it; a long upload is begun late.
 """
 
@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,6 +45,7 @@ from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
+from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Kind
 
 #: What a step of the model is in requests of the client.
@@ -58,6 +59,7 @@ _MOVES = "moves T away"
 #: Outcomes of a request, as faults of the local server.
 _FAULTS = {"dropped": "drop", "done": "drop_after", "late": "late"}
 _OPERATIONS = {"create_file": "create"}
+_DEATHS = ("death", "power")
 
 
 class Cue(NamedTuple):
@@ -70,20 +72,26 @@ class Cue(NamedTuple):
 
 @dataclass
 class Life:
-    """From a mount to its end: what its user and the job do in order, what happens at cues, and how it ends."""
+    """From a mount to its end: what its user and the job do in order, what happens at cues and after it, and how it ends."""
 
     program: list[str] = field(default_factory=list)
     cues: deque[Cue] = field(default_factory=deque)
+    after: list[str] = field(default_factory=list)
     wiped: bool = False
 
+    @property
+    def loses_power(self) -> bool:
+        return "power" in [*(cue.what for cue in self.cues), *self.after]
 
-def lives(schedule: Iterable[Step], rest: Iterable[str] = ()) -> list[Life]:
-    """The schedule as programs and cues, a life for each time that the mount came back; then the user's `rest`."""
-    steps = list(schedule)
+
+def lives(schedule: Search[World]) -> list[Life]:
+    """The schedule as programs and cues, a life for each time that the mount came back; then the rest of its user's acts."""
+    steps, ends = list(schedule.schedule), not schedule.violation
+    assert schedule.last is not None
     cuts = [0, *(number for number, step in enumerate(steps) if step.act == "comes back"), len(steps)]
     never = {step.act.split()[0] for step in steps if step.act.endswith("never carried out")}
-    found = [_Translator(steps[first:last], never).life for first, last in pairwise(cuts)]
-    for act in rest:
+    found = [_Translator(steps[first:last], never, ends).life for first, last in pairwise(cuts)]
+    for act in schedule.last.mounts[0].todo:
         if act == "move":
             found[-1].program.append(_MOVES)
         elif act.startswith("save "):
@@ -104,8 +112,10 @@ def changes(act: str) -> str:
 
 
 class _Translator:
-    def __init__(self, steps: list[Step], never: set[str]) -> None:
+    def __init__(self, steps: list[Step], never: set[str], ends: bool) -> None:
+        """`ends`: the schedule leads to a state at rest, so that no request follows but those that are in it."""
         self.life = Life()
+        self._ends = ends
         self._steps = steps
         self._never = never
         self._sent: Counter[str] = Counter()
@@ -196,6 +206,10 @@ class _Translator:
         following = next(
             (r for step in self._steps[number + 1 :] if step.actor == "one" and (r := changes(step.act))), ""
         )
+        dead = any(cue.what in _DEATHS for cue in self.life.cues)
+        if dead or self.life.after or (self._ends and not self._last and not following):
+            self.life.after.append(what)
+            return
         if self._last and not (self._looked and following):
             cue = Cue(self._last, self._ended[self._last], what)
         else:
@@ -299,24 +313,35 @@ class Script(Boundaries):
                 due.append(self.cues.popleft())
         for cue in due:
             self._play.done.append(f"[{name}]")
-            if cue.what in ("death", "power"):
-                self._play.power_lost = cue.what == "power"
-                self._play.done.append(cue.what)
-                self.dead = self.struck = True
-                raise Death(name)
-            self._play.act(cue.what)
+            self.strike(cue.what)
+
+    def strike(self, what: str) -> None:
+        """It happens. Raises Death if the mount dies of it."""
+        if what in _DEATHS:
+            self._play.power_lost = what == "power"
+            self._play.done.append(what)
+            self.dead = self.struck = True
+            raise Death(what)
+        self._play.act(what)
 
 
 class Play:
     """One schedule against the local server."""
 
-    def __init__(self, server: Server, home: Path, scenario: Scenario, schedule: Search[World]) -> None:
-        self.server, self.home, self.scenario = server, home, scenario
+    def __init__(
+        self,
+        server: Server,
+        home: Path,
+        scenario: Scenario,
+        schedule: Search[World],
+        never: Sequence[str] = (),
+    ) -> None:
+        """`never`: what the cues are for that the real mount does not come to."""
+        self.server, self.home, self.scenario, self.never = server, home, scenario, list(never)
         self.job = list(scenario.start().job)
         self.power_lost = False
         self.done: list[str] = []
-        assert schedule.last is not None
-        self._lives = lives(schedule.schedule, schedule.last.mounts[0].todo)
+        self.lives = lives(schedule)
         self._fh: int | None = None
         self._renaming = self._refusing = False
         self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
@@ -333,8 +358,8 @@ class Play:
     def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every life in turn; the last one comes to rest."""
         mounts: list[str] = []
-        for number, life in enumerate(self._lives):
-            last = number == len(self._lives) - 1
+        for number, life in enumerate(self.lives):
+            last = number == len(self.lives) - 1
             script = Script(life, self)
             # The job's changes are seen when the schedule says so, not because a machine is slow.
             work = self.work = Mortal(self.server, self.home, script, request_lifetime=LIFETIME, ttl=60)
@@ -342,7 +367,7 @@ class Play:
             work.start()
             if self.scenario.known_to_reject:
                 work.write_back.context.server.learn(rejects=dict.fromkeys(Kind, True))
-            synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
+            synced = SyncedState(work) if life.loses_power else None
             try:
                 for mount in mounts:
                     # As `jobfs recover --of` does for a state directory that is lost for good.
@@ -350,8 +375,13 @@ class Play:
                     work.vfs.expose(mount)
                 work.work(lambda life=life, script=script: self._program(life, script))  # type: ignore[misc]
                 self.done.append("[at rest]")
-                for cue in [cue for cue in script.cues if cue.what not in ("death", "power")]:
-                    self.act(cue.what)
+                left = [cue.what for cue in script.cues]
+                assert left == (self.never if last else []), (
+                    f"never reached: {script.cues} in {script.passed}"
+                )
+                with suppress(Death):
+                    for what in [*left, *life.after]:
+                        script.strike(what)
                 if last:
                     work.settle()
                     self._check(work)
@@ -494,13 +524,17 @@ class Play:
             eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)
 
 
+#: Cues that the real mount does not come to, because it has the rule: it waits, sees the item at T again, and deletes nothing.
+NEVER = {"R7: wait for requests that went unanswered": ("net carries out what is late", "job overwrites")}
+
+
 @pytest.mark.parametrize("rule", REPLAYED)
 def test_a_schedule_that_fails_without_a_rule_ends_well_on_the_real_mount(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     """save/protocol.md: the model's schedules against the real code."""
     scenario, found = violating(rule)
-    play = Play(server, tmp_path / "home", scenario, found)
+    play = Play(server, tmp_path / "home", scenario, found, NEVER.get(rule, ()))
     play.run(monkeypatch)
     print(f"{rule}\n{found.story()}\nplayed: {play.done}")
 
@@ -515,3 +549,31 @@ def test_the_real_mount_ends_as_the_model_does_on_random_schedules(
     play = Play(server, tmp_path / "home", scenario, found)
     play.run(monkeypatch)
     print(f"{found.story()}\nplayed: {play.done}")
+
+
+#: What goes wrong behind the mount's back once all is at rest.
+WRONG: dict[str, Callable[[Server], object]] = {
+    "a loss": lambda server: server.store.delete(PATHS[TARGET]),
+    "an older version": lambda server: server.store.write(PATHS[TARGET], content("u1")),
+    "a second version": lambda server: server.store.seed(
+        {"dir/file.conflict-20261130T042204Z.txt": content("u1")}
+    ),
+    "a hidden item": lambda server: server.store.seed(
+        {hidden_path(PATHS[TARGET], "a" * 12, new_transaction_id(), Role.STAGED): content("u1")}
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "a cue that never comes"])
+def test_the_replay_notices_what_is_wrong(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    (scenario,) = (each for each in PLAYABLE if each.name.startswith("a promote is carried out late, when"))
+    play = Play(server, tmp_path / "home", scenario, walk(Protocol(scenario), Random(5)))
+    if wrong in WRONG:
+        check = play._check
+        monkeypatch.setattr(play, "_check", lambda work: (WRONG[wrong](server), check(work)))
+    else:
+        play.lives[-1].cues.append(Cue("before update", 99, "job overwrites"))
+    with pytest.raises(AssertionError, match=None if wrong in WRONG else "never reached"):
+        play.run(monkeypatch)

@@ -77,6 +77,19 @@ def is_local(path: str) -> bool:
     return any(names.is_scratch(part) for part in path.split("/"))
 
 
+class _Options(dict[str, set[Content]]):
+    """What may stand at each path; `ever`: what was so at any time."""
+
+    def __init__(self, baseline: Mapping[str, Content]) -> None:
+        self.ever: dict[str, set[Content]] = {}
+        for path, content in baseline.items():
+            self[path] = {content}
+
+    def __setitem__(self, path: str, contents: set[Content]) -> None:
+        super().__setitem__(path, contents)
+        self.ever.setdefault(path, set()).update(contents)
+
+
 class Ledger:
     """Written by the writers and the job, read by the verdict. Safe from any thread."""
 
@@ -86,7 +99,7 @@ class Ledger:
         #: In monotonic seconds, as what was made before has it.
         self.began = time.monotonic()
         self.lock = threading.RLock()
-        self.options: dict[str, set[Content]] = {path: {content} for path, content in baseline.items()}
+        self.options = _Options(baseline)
         self.claims: dict[Content, Claim] = {
             content: Claim({path}) for path, content in baseline.items() if content is not DIRECTORY
         }
@@ -102,6 +115,8 @@ class Ledger:
         self.unclosed: set[str] = set()
         self.drafts: list[tuple[str, bytes]] = []
         self.story: list[tuple[float, str]] = []
+        #: Paths that a call was about.
+        self.worked_on: set[str] = set()
         self.acknowledged = 0
         self.written = 0
         self._open: list[Change] = []
@@ -252,6 +267,7 @@ class Ledger:
     def _begin(self, change: Change) -> Change:
         self._open.append(change)
         self._blind.append(change)
+        self.worked_on |= {path for path in (change.path, change.to) if path}
         self.tell(f"begins: {change.text}")
         return change
 
@@ -339,6 +355,11 @@ class Ledger:
             path = names.parent(path)
 
     # -- for the verdict
+
+    def may_flip(self, path: str, content: Content) -> bool:
+        """True if a request that is carried out late may put this there: at names that calls were about, what once was there."""
+        touched = any(moved(path, other, "") is not None for other in self.worked_on)
+        return touched and (content is ABSENT or content in self.options.ever[path])
 
     def excused(self, content: Content) -> bool:
         """True if the job destroyed it itself, or a change that did not look may have seen it first."""

@@ -45,7 +45,8 @@ def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | No
     try:
         for one in running:
             one.thread.join()
-        broken = [one for one in running if one.process.wait() not in (0, 1)]
+        # An error of Python's is 1 too.
+        broken = [one for one in running if one.process.wait() != bool(one.tally.violations)]
     finally:
         for one in running:
             one.end()

@@ -138,7 +138,9 @@ class Verdict:
         wrong = []
         for path, options in sorted(self._ledger.options.items()):
             content = self._found.get(path, ABSENT)
-            if content in options or path in self._ledger.spoiled or self._conditions.late:
+            if content in options or path in self._ledger.spoiled:
+                continue
+            if self._conditions.late and self._ledger.may_flip(path, content):
                 continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
@@ -202,7 +204,7 @@ class Verdict:
                 continue
             second = _SECOND.search(path)
             if second is None:
-                if not self._conditions.late and not self._ledger.was_disturbed(path):
+                if not self._ledger.was_disturbed(path):
                     strange.append(f"{path}: {content} appeared from nowhere")
             elif second[1] == "recovered":
                 if _recovered(path) not in self._ledger.unclosed:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tests.stress.report import at_most, none
+from tests.stress.report import Check, at_most, none
 
 from jobfs.emulator import Rule
 
@@ -39,7 +40,7 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
     for _ in os.walk(stage.path):
         pass
     stage.server.break_with(Rule("weather", rate=_SHARE, delay=_LATE))
-    people = [_User(stage, f"u{user}", random.Random(stage.random.random())) for user in range(users)]
+    people = [User(stage, f"u{user}", random.Random(stage.random.random())) for user in range(users)]
     end = time.monotonic() + storm
     what = f"{users} users, a tenth of the requests fails, {storm:g} s at {latency:g} ms"
     with stage.doing(what):
@@ -48,18 +49,26 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
     stage.row.what += (
         f"; {stage.calls.done:,} calls, of which the server's faults failed {listed(stage.calls.told)}"
     )
-    wrong = [text for user in people for text in user.wrong]
     flipped = stage.calls.done // _CALLS_A_FLIP + 1
     stage.check(
-        none("reads of what nobody wrote", wrong),
-        at_most("looks at a name that a late request changed", sum(user.flipped for user in people), flipped),
+        *seen_by(people, flipped),
         at_most("seconds of the slowest call", max(stage.calls.slowest.values()), 5 + 5),
     )
     conflicts = -(-stage.server.lost_answers() // _ANSWERS_A_CONFLICT)
     stage.finish(Bounds(users, users * _FILES, conflicts=conflicts, flipped=flipped), within=30)
 
 
-class _User:
+def seen_by(people: Iterable[User], flips: int) -> list[Check]:
+    """What users have read is what they wrote, and no more names than that were changed by a late request."""
+    wrong = [text for user in people for text in user.wrong]
+    flipped = sum(user.flipped for user in people)
+    return [
+        none("reads of what nobody wrote", wrong),
+        at_most("looks at a name that a late request changed", flipped, flips),
+    ]
+
+
+class User:
     """Works in a directory of his own, where nobody else writes."""
 
     def __init__(self, stage: Stage, home: str, chance: random.Random) -> None:

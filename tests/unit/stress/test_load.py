@@ -1,0 +1,119 @@
+"""The load suite is fed what it is to report: a bound that is passed, a lost file, a wrong read, an item too many."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.stress.load.bounds import Bounds, Sample, standing
+from tests.stress.load.expected import Expected, State
+from tests.stress.load.stage import Stage
+from tests.stress.load.weather import User, seen_by
+from tests.support.forks import ForkServer
+
+from jobfs.names import Role, hidden_path, new_transaction_id
+
+MB = 10**6
+
+#: What of the highest sample, or of the one at rest, is one too many; and the bound that is broken.
+LEAKS: list[tuple[str, dict[str, Any], str]] = [
+    ("peak", {"descriptors": 301}, "descriptors at peak"),
+    ("rest", {"descriptors": 301}, "descriptors at rest"),
+    ("peak", {"threads": 101}, "threads at peak"),
+    ("peak", {"memory": 160 * MB}, "MB of memory more than at the start"),
+    ("peak", {"hidden": 65}, "hidden items at peak"),
+    ("rest", {"hidden": 1}, "hidden items at rest"),
+    ("peak", {"conflicts": 1}, "conflict copies"),
+    ("rest", {"unsent": 1}, "unsent rows at rest"),
+    ("rest", {"local_bytes": 1}, "local bytes at rest"),
+    ("rest", {"tables": Counter(tombstone=221)}, "rows of tombstone at rest"),
+]
+
+
+@pytest.mark.parametrize(("when", "more", "broken"), LEAKS, ids=[broken for _, _, broken in LEAKS])
+def test_a_leak_breaks_its_bound_and_no_other(when: str, more: dict[str, Any], broken: str) -> None:
+    """vfs/semantics.md 6.15: as 120 files were written, in 200 saves."""
+    start, works = Sample(memory=80 * MB), Sample(300, 100, 80 * MB, hidden=64)
+    ends = Sample(300, 60, 80 * MB, tables=Counter(tombstone=120))
+    assert [check for check in standing(works, ends, start, 120, Bounds(files=120)) if not check.held] == []
+    works, ends = (replace(works, **more), ends) if when == "peak" else (works, replace(ends, **more))
+    checks = standing(works, ends, start, 120, Bounds(files=120))
+    assert [check.what for check in checks if not check.held] == [broken]
+
+
+TREE: dict[str, State] = {"dir": None, "dir/one": b"1", "dir/two": b"2"}
+
+#: What the server has in the end of TREE, in how many paths it differs, and how many contents are lost.
+ENDS: dict[str, tuple[dict[str, list[State]], int, int]] = {
+    "as it should be": ({}, 0, 0),
+    "lost": ({"dir/one": []}, 1, 1),
+    "half of it": ({"dir/two": [b""]}, 1, 1),
+    "an older version": ({"dir/two": [b"0"]}, 1, 1),
+    "elsewhere": ({"dir/one": [], "dir/1": [b"1"]}, 2, 0),
+    "the names are exchanged": ({"dir/one": [b"2"], "dir/two": [b"1"]}, 2, 0),
+    "there twice": ({"dir/one": [b"1", b"1"]}, 1, 0),
+    "a second version": ({"dir/one.conflict-20261130T042204Z": [b"0"]}, 1, 0),
+    "no directory": ({"dir": [b""]}, 1, 1),
+}
+
+
+@pytest.mark.parametrize(("there", "differ", "lost"), ENDS.values(), ids=ENDS)
+def test_what_the_server_has_in_the_end_is_compared_with_what_was_written(
+    there: dict[str, list[State]], differ: int, lost: int
+) -> None:
+    expected = Expected()
+    expected.put_all(TREE)
+    found = {path: states for path, states in ({p: [s] for p, s in TREE.items()} | there).items() if states}
+    assert (len(expected.differences(found)), len(expected.lost(found))) == (differ, lost)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Nothing runs, and nothing is mounted: users find a directory of this disk."""
+    forks = ForkServer(tmp_path)
+    yield Stage(forks, tmp_path / "stage", "planted", seconds=60, seed=1, pause=1)
+    forks.close()
+
+
+def test_what_is_hidden_lost_or_kept_twice_on_the_server_is_seen(stage: Stage) -> None:
+    left = hidden_path("file", "a" * 12, new_transaction_id(), Role.ASIDE)
+    stage.expected.put_all({"file": b"mine", "gone": b"lost"})
+    stage.server.seed({left: b"x", "file": b"mine", "file.conflict-20261130T042204Z": b"old"})
+    sample = stage.sampler.take()
+    assert (sample.hidden, sample.conflicts) == (1, 1)
+    stage.compare()
+    assert [check.what for check in stage.row.broken] == [
+        "paths that differ from what was written",
+        "contents that are nowhere",
+    ]
+
+
+#: What a program reads at a name, and which bound of bad weather that breaks.
+READS: dict[str, tuple[Callable[[bytes], bytes | None], list[str]]] = {
+    "what was saved": (lambda saved: saved, []),
+    "half of it": (lambda saved: saved[: len(saved) // 2], ["reads of what nobody wrote"]),
+    "its first version": (lambda saved: b"at first", ["reads of what nobody wrote"]),
+    "bytes of another": (lambda saved: b"u1 wrote 1\n", ["reads of what nobody wrote"]),
+    "nothing, again and again": (lambda saved: None, ["looks at a name that a late request changed"]),
+}
+
+
+@pytest.mark.parametrize(("there", "broken"), READS.values(), ids=READS)
+def test_a_user_in_bad_weather_notices_what_he_reads(
+    stage: Stage, there: Callable[[bytes], bytes | None], broken: list[str]
+) -> None:
+    (stage.path / "u0").mkdir()
+    stage.expected.put("u0/f00", b"at first")
+    user = User(stage, "u0", random.Random(1))
+    user._put("u0/f00", fsync=True)
+    path = stage.path / "u0/f00"
+    data = there(path.read_bytes())
+    path.unlink() if data is None else path.write_bytes(data)
+    for _ in range(2):
+        user._read("u0/f00")
+    assert [check.what for check in seen_by([user], 1) if not check.held] == broken

@@ -1,0 +1,175 @@
+"""The judge of the crash-test is fed rounds in which something went wrong, and reports each; a right one it lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.stress.killing.conditions import Conditions
+from tests.stress.killing.contents import ABSENT, Content, Contents
+from tests.stress.killing.ledger import Ledger
+from tests.stress.killing.verdict import (
+    Verdict,
+    drafts_missing,
+    durable_missing,
+    in_mount,
+    leftovers,
+    modes_wrong,
+    on_server,
+)
+
+from jobfs.emulator import Rule, Server
+from jobfs.names import Role, hidden_path, new_transaction_id
+
+CALM = Conditions()
+LATE = Conditions(faults=(Rule("late", "change", rate=0.1, delay=0.2),))
+JOB = Conditions(job_pause=0.1)
+LOST = Conditions(faults=(Rule("drop_after", "change", rate=0.1),))
+
+SECOND = "20261130T042204Z"
+
+
+class Round:
+    """One that went well: files that were saved, renamed, unlinked, appended to, made by the job, or left alone."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.contents = Contents(1)
+        self.conditions = conditions
+        self.old = {name: self.make(name) for name in ("saved", "renamed", "gone", "alone", "other")}
+        self.ledger = Ledger(self.old, conditions.lateness)
+        self.new, self.jobs = self.make("new"), self.contents.make("job", 40, by_job=True)
+        self.saves("saved", self.new)
+        self.ledger.keep(self.ledger.rename("renamed", "target"))
+        self.ledger.keep(self.ledger.unlink("gone"))
+        self.ledger.keep(self.ledger.mkdir("dir"))
+        self.draft = self.make("draft")
+        self.saves("scratch~", self.draft)
+        if conditions.job_pause:
+            self.ledger.job_put("jobs", self.jobs, None, "write")
+        self.server = {name: self.old[name].data for name in ("alone", "other")}
+        self.server |= {"saved": self.new.data, "target": self.old["renamed"].data}
+        if conditions.job_pause:
+            self.server["jobs"] = self.jobs.data
+        self.local = {"scratch~": self.draft.data}
+        #: What the mount shows instead.
+        self.shown: dict[str, bytes] = {}
+
+    def make(self, name: str) -> Content:
+        return self.contents.make(name, 60)
+
+    def saves(self, path: str, content: Content) -> None:
+        self.ledger.keep(self.ledger.put(path, content, ABSENT, "save"), durable=True)
+
+    def judge(self, server: Server, root: Path) -> list[str]:
+        """What the verdict says of it, as the crash-test asks for it."""
+        server.store.seed({**self.server, "dir": None})
+        for path, data in {**self.server, **self.local, **self.shown}.items():
+            (root / path).write_bytes(data)
+        (root / "dir").mkdir()
+        trees = on_server(server, self.contents), in_mount(root, self.contents)
+        return Verdict(self.ledger, *trees, self.conditions).violations()
+
+
+def swaps(one: Round) -> None:
+    one.server |= {"alone": one.old["other"].data, "other": one.old["alone"].data}
+
+
+def flips(one: Round) -> None:
+    """A delete and a move are carried out late: each name shows what it once was."""
+    one.server |= {"renamed": one.server.pop("target"), "gone": one.old["gone"].data}
+
+
+#: What goes wrong, and what is said of it.
+FAULTS: dict[str, tuple[Callable[[Round], object], str]] = {
+    "a save is lost": (lambda one: one.server.pop("saved"), "LOST: new #"),
+    "a save is replaced by what was there before": (
+        lambda one: one.server.update(saved=one.old["saved"].data), "LOST: new #"),
+    "a renamed file is lost": (lambda one: one.server.pop("target"), "LOST: renamed #"),
+    "a file that nobody touched is lost": (lambda one: one.server.pop("alone"), "alone: nothing; promised: alone #"),
+    "a file of this machine is lost": (lambda one: one.local.clear(), "LOST: draft #"),
+    "half of a save": (lambda one: one.server.update(saved=one.new.data[:70]), "saved: TORN: 70 bytes"),
+    "half of each of two versions": (
+        lambda one: one.server.update(saved=one.new.data[:70] + one.old["saved"].data[70:]), "saved: TORN"),
+    "an empty file": (lambda one: one.server.update(saved=b""), "saved: TORN: empty"),
+    "two files have changed their names": (swaps, "alone: other #"),
+    "what was never there stands at a name that was worked on": (
+        lambda one: one.server.update(gone=one.old["other"].data), "gone: other #"),
+    "the mount shows other bytes than the server has": (
+        lambda one: one.shown.update(alone=one.old["other"].data), "alone: the mount shows other #"),
+    "a file appears": (lambda one: one.server.update(strange=one.make("x").data), "strange: x #"),
+    "something is recovered that no program left open": (
+        lambda one: one.server.update({f"saved.recovered-{SECOND}": one.make("x").data}), "not explained by any record"),
+}  # fmt: skip
+
+#: Where nobody interferes, or no answer is lost, these are wrong too.
+QUIET: dict[str, tuple[Callable[[Round], object], str]] = {
+    "a second version": (
+        lambda one: one.server.update({f"saved.conflict-{SECOND}": one.old["saved"].data}), "though the job was quiet"),
+    "one content at two names": (lambda one: one.server.update(renamed=one.server["target"]), "is there more than once"),
+    "names flip": (flips, "gone: gone #"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *QUIET])
+@pytest.mark.parametrize("conditions", [CALM, LATE, JOB], ids=["calm", "late", "the job"])
+def test_the_verdict_reports_each_fault(
+    server: Server, tmp_path: Path, conditions: Conditions, fault: str
+) -> None:
+    plant, said = {**FAULTS, **QUIET}[fault]
+    one = Round(conditions)
+    plant(one)
+    found = one.judge(server, tmp_path)
+    if conditions is CALM or fault in FAULTS:
+        assert any(said in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    "conditions", [CALM, LATE, JOB, LOST], ids=["calm", "late", "the job", "answers lost"]
+)
+def test_the_verdict_lets_a_right_round_pass(server: Server, tmp_path: Path, conditions: Conditions) -> None:
+    assert Round(conditions).judge(server, tmp_path) == []
+
+
+def test_a_name_may_flip_where_requests_are_carried_out_late(server: Server, tmp_path: Path) -> None:
+    """save/protocol.md, What the API does not allow."""
+    one = Round(LATE)
+    flips(one)
+    assert one.judge(server, tmp_path) == []
+
+
+def test_what_the_job_wrote_unseen_is_lost_too(server: Server, tmp_path: Path) -> None:
+    one = Round(JOB)
+    del one.server["jobs"]
+    assert any("LOST: the job's job #" in text for text in one.judge(server, tmp_path))
+
+
+def test_what_was_fsynced_is_on_the_server_when_the_mount_dies(server: Server) -> None:
+    one = Round(CALM)
+    server.store.seed(one.server)
+    assert durable_missing(server, one.contents, one.ledger) == []
+    server.store.delete("saved")
+    (text,) = durable_missing(server, one.contents, one.ledger)
+    assert "was fsynced at ['saved']" in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing"), [("file", 0), (f"file.recovered-{SECOND}", 0), ("elsewhere", 1)]
+)
+def test_what_was_written_and_not_closed_is_at_its_name_or_beside_it(
+    tmp_path: Path, kept: str, missing: int
+) -> None:
+    one = Round(CALM)
+    one.ledger.drafts = [("file", b"not closed")]
+    (tmp_path / kept).write_bytes(b"not closed")
+    assert len(drafts_missing(tmp_path, one.contents, one.ledger)) == missing
+
+
+def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) -> None:
+    one = Round(CALM)
+    one.ledger.modes = {"saved": 0o400}
+    (tmp_path / "saved").touch(0o644)
+    assert modes_wrong(tmp_path, one.ledger) == ["saved: mode 644; promised: 400"]
+    left = hidden_path("saved", "a" * 12, new_transaction_id(), Role.ASIDE)
+    server.store.seed({left: "x"})
+    assert leftovers(server) == [f"{left}: a hidden item is left"]

@@ -211,7 +211,8 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
             right = (after, JOBS | after)
             comes_to(again, lambda now, right=right: now in right, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:
-            assert (failed, at > 1) == (0, True)
+            # An unlink makes room, and needs none.
+            assert (failed, at > 1) == (0, not name.startswith("unlink"))
             break
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load import outages, rewriting, silence, trees, weather
+from tests.stress.load import bounds, outages, rewriting, silence, trees, weather
 from tests.stress.load.bounds import Bounds
 from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
@@ -39,8 +39,10 @@ def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServ
 
 
 @pytest.fixture
-def held(limited_forks: ForkServer, tmp_path: Path) -> Callable[..., None]:
+def held(limited_forks: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Plays a workload with these arguments, for at most `seconds`, and fails with all its bounds if one did not hold."""
+    for module in (bounds, rewriting):
+        monkeypatch.setattr(module, "MEMORY", bounds.MEMORY_SOON)
 
     def held(play: Callable[..., None], *, seconds: float = 40, **arguments: Any) -> None:
         row = played(Workload(play.__name__, play, seconds, arguments), limited_forks, tmp_path / "stage")

@@ -28,10 +28,11 @@ HIDDEN = 64
 REMOVED = 500
 #: Bytes of memory a file: that an outage may add for one that is unsent; for one of the workspace, all that is known of it.
 MEMORY_UNSENT, MEMORY_KNOWN = 2048, 4096
-#: Bytes of memory that caches, buffers and stacks of threads may take in all, once.
-MEMORY = 48 << 20
+#: Bytes of memory that caches, buffers and stacks of threads may take in all, once; half of it in a form that ends in seconds,
+#: where as much is needed on a busy machine as on one that is not (no more than 17 MB was seen).
+MEMORY, MEMORY_SOON = 48 << 20, 24 << 20
 #: Rows of a table of the journal at rest that belong to no item: tombstones, which are pruned while it is mounted.
-ROWS = 1000
+ROWS = 100
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,14 @@ def put_on_disk(directory: Path, tree: Mapping[str, State]) -> Path:
     return directory
 
 
+#: Tombstones are kept for twenty times so many seconds, and the bound is for those of the latest saves.
+_SHORT = 0.25
+
+
 def sed(stage: Stage, files: int, latency: float) -> None:
     """`sed -i` over many files: each is written anew beside, and renamed over."""
     there = tree(files)
-    stage.start(there, latency=latency)
+    stage.start(there, latency=latency, request_lifetime=_SHORT)
     here = put_on_disk(stage.home / "here", there)
     with stage.doing(f"sed -i over {files:,} files at {latency:g} ms", files):
         for _, group in itertools.groupby(sorted(there), key=lambda path: path.rpartition("/")[0]):
@@ -67,7 +71,7 @@ def sed(stage: Stage, files: int, latency: float) -> None:
 def day(stage: Stage, saves: int, latency: float, files: int = 20, at_once: int = 10) -> None:
     """A day's worth of saves to a few files in fast motion, each with fsync. Neither memory nor journal grows with the saves."""
     paths = names(files)
-    stage.start(tree(files), latency=latency)
+    stage.start(tree(files), latency=latency, request_lifetime=_SHORT)
     early: list[int] = []
 
     def work(mine: list[str], number: int) -> None:

@@ -90,11 +90,9 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
             server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
-            changes = work.state.changes
+            changes, unsent = work.state.changes, work.vfs.unsent
             # What is sent in the background is refused too.
-            eventually(
-                lambda work=work: refused(server) or not (work.state.changes or work.state.left().files)
-            )  # type: ignore[misc]
+            eventually(lambda c=changes, left=unsent: refused(server) or not (c or left()))  # type: ignore[misc]
             struck = refused(server)
             server.faults.clear()
             # A refusal of just before may not be recorded yet: the change would be refused after the retry.

@@ -69,21 +69,14 @@ def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], e
     held(outages.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)
 
 
-def test_the_load_suite_sees_lost_extra_and_unsent_files(limited_forks: ForkServer, tmp_path: Path) -> None:
+def test_the_load_suite_sees_unsent_files(limited_forks: ForkServer, tmp_path: Path) -> None:
     def lose(stage: Stage) -> None:
-        stage.start({"there": b"old", "twice": b"one"}, latency=0)
+        stage.start({}, latency=0)
         stage.server.break_with(Rule("unavailable", "change"))
         (stage.path / "never-sent").write_bytes(b"bytes")
-        stage.expected.put("never-made", b"bytes")
-        stage.expected.put("there", b"new")
-        stage.expected.forget("twice")
         stage.finish(Bounds(), within=0.5, umount=0.5)
 
     outcome = played(Workload("lose", lose, 30), limited_forks, tmp_path / "stage")
-    broken = {check.what: check.found for check in outcome.broken}
-    assert broken["paths that differ from what was written"].startswith("3, such as ")
-    assert "unsent rows at rest" in broken
-    assert "local bytes at rest" in broken
-    assert "unsent rows after umount" in broken
-    assert "umount" in broken
+    broken = {check.what for check in outcome.broken}
+    assert broken >= {"unsent rows at rest", "local bytes at rest", "unsent rows after umount", "umount"}
     assert f" {tmp_path}/" not in Path("/proc/self/mounts").read_text()

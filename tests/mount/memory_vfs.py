@@ -103,7 +103,7 @@ class MemoryVfs:
     def release(self, fh: int) -> None:
         del self.open_files[fh]
 
-    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return []
 
     def flush_all(

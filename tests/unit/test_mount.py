@@ -53,7 +53,7 @@ class DrainedVfs(MemoryVfs):
             progress(self.on_look(number))
         return []
 
-    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return [{"path": path} for path in self.left]
 
 

@@ -267,8 +267,8 @@ class FakeContent:
     def remember(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
 
-    def adopt(self, item: Item, taken: bytes) -> None:
-        self.adopted.append((item.id, taken))
+    def adopt(self, item: Item, file: bytes) -> None:
+        self.adopted.append((item.id, file))
 
 
 class OpenVersion(Content):

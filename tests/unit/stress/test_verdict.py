@@ -6,18 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.stress.killing import verdict
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.contents import ABSENT, Content, Contents
 from tests.stress.killing.ledger import Ledger
-from tests.stress.killing.verdict import (
-    Verdict,
-    drafts_missing,
-    durable_missing,
-    in_mount,
-    leftovers,
-    modes_wrong,
-    on_server,
-)
 
 from jobfs.emulator import Rule, Server
 from jobfs.names import Role, hidden_path, new_transaction_id
@@ -67,8 +59,8 @@ class Round:
         for path, data in {**self.server, **self.local, **self.shown}.items():
             (root / path).write_bytes(data)
         (root / "dir").mkdir()
-        trees = on_server(server, self.contents), in_mount(root, self.contents)
-        return Verdict(self.ledger, *trees, self.conditions).violations()
+        trees = verdict.on_server(server, self.contents), verdict.in_mount(root, self.contents)
+        return verdict.Verdict(self.ledger, *trees, self.conditions).violations()
 
 
 def swaps(one: Round) -> None:
@@ -147,9 +139,9 @@ def test_what_the_job_wrote_unseen_is_lost_too(server: Server, tmp_path: Path) -
 def test_what_was_fsynced_is_on_the_server_when_the_mount_dies(server: Server) -> None:
     one = Round(CALM)
     server.store.seed(one.server)
-    assert durable_missing(server, one.contents, one.ledger) == []
+    assert verdict.durable_missing(server, one.contents, one.ledger) == []
     server.store.delete("saved")
-    (text,) = durable_missing(server, one.contents, one.ledger)
+    (text,) = verdict.durable_missing(server, one.contents, one.ledger)
     assert "was fsynced at ['saved']" in text
 
 
@@ -162,14 +154,14 @@ def test_what_was_written_and_not_closed_is_at_its_name_or_beside_it(
     one = Round(CALM)
     one.ledger.drafts = [("file", b"not closed")]
     (tmp_path / kept).write_bytes(b"not closed")
-    assert len(drafts_missing(tmp_path, one.contents, one.ledger)) == missing
+    assert len(verdict.drafts_missing(tmp_path, one.contents, one.ledger)) == missing
 
 
 def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) -> None:
     one = Round(CALM)
     one.ledger.modes = {"saved": 0o400}
     (tmp_path / "saved").touch(0o644)
-    assert modes_wrong(tmp_path, one.ledger) == ["saved: mode 644; promised: 400"]
+    assert verdict.modes_wrong(tmp_path, one.ledger) == ["saved: mode 644; promised: 400"]
     left = hidden_path("saved", "a" * 12, new_transaction_id(), Role.ASIDE)
     server.store.seed({left: "x"})
-    assert leftovers(server) == [f"{left}: a hidden item is left"]
+    assert verdict.leftovers(server) == [f"{left}: a hidden item is left"]

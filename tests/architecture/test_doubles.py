@@ -1,0 +1,51 @@
+"""What stands in for a class in tests has the calls of that class: the type check is not asked there."""
+
+from __future__ import annotations
+
+from inspect import Parameter, signature
+
+import pytest
+from tests.mount.memory_vfs import MemoryVfs
+from tests.unit.content.server import FakeClient as Transfers
+from tests.unit.namespace.world import Server
+from tests.unit.save.test_queue import Runner
+from tests.unit.save.world import FakeClient, FakeContent, FakeNamespace
+from tests.unit.test_mount import DrainedVfs
+
+from jobfs.api.client import Client
+from jobfs.content import ContentStore
+from jobfs.namespace import Namespace
+from jobfs.save.cleanup import Cleanup
+from jobfs.save.replace import Replace
+from jobfs.vfs import Vfs
+from jobfs.vfs.report import Report
+
+#: A double, what it stands for, and the names that are asked of it.
+DOUBLES: list[tuple[type, type, str]] = [
+    (Server, Client, "list_page find get"),
+    (Transfers, Client, "get update download"),
+    (FakeClient, Client, "get find download delete update create_file create_directory"),
+    (FakeNamespace, Namespace, "publish forget touch note_names peek refresh listed_since known lookup subtree children hidden"),
+    (FakeContent, ContentStore, "update whole open take drop remember adopt"),
+    (Runner, Replace, "run"),
+    (Runner, Cleanup, "finish"),
+    (MemoryVfs, Vfs, "edition getattr looked_up known others open create write flush release flush_all"),
+    (MemoryVfs, Report, "unsent"),
+    (DrainedVfs, Vfs, "flush_all"),
+    (DrainedVfs, Report, "unsent"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("double", "real", "names"), DOUBLES, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_double_is_called_as_the_real_thing(double: type, real: type, names: str) -> None:
+    for name in names.split():
+        there, ours = getattr(real, name), getattr(double, name)
+        if callable(there):
+            wanted, taken = signature(there).parameters, signature(ours).parameters
+            rest = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in taken.values())
+            missing = [p for p in wanted if p not in taken and wanted[p].default is Parameter.empty]
+            assert (rest or not missing, [p for p in taken if p not in wanted and not rest]) == (True, []), (
+                name
+            )

@@ -134,6 +134,8 @@ def reason(exc: Exception) -> str:
         return "no answer in time"
     detail = _one_line(str(exc))
     if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
-        return f"the server's certificate is not trusted: {detail}"
+        return f"the server's certificate is not trusted: {detail} (SSL_CERT_FILE names those to be trusted)"
+    if detail.startswith("407 "):
+        return f"the proxy refuses to connect: {detail}: correct user and password in HTTPS_PROXY"
     told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
     return f"{told}: {detail}" if detail else told

@@ -179,9 +179,10 @@ def _slots(home: Path) -> list[Found]:
 
 
 def _locked_in(place: Path) -> int:
-    """The lock in this directory, held; -1 if another holds it for longer than an instant. Raises OSError."""
+    """The lock in this directory, held; -1 if a mount holds it, or others look for longer than an instant. Raises OSError."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if _locked(lock, fcntl.LOCK_EX, _INSTANT):
+    # It can be had shared beside those who look, who are waited for, and not beside a mount, which is not.
+    if _locked(lock, fcntl.LOCK_SH, 0.0) and _locked(lock, fcntl.LOCK_EX, _INSTANT):
         return lock
     os.close(lock)
     return -1

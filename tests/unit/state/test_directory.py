@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -109,6 +110,20 @@ def test_other_ended_places_with_a_journal_are_told(take: Take, state: Path) -> 
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write in the state directory.*--state-dir"):
         places.acquire(Path(place), JOB, "/mnt/a", URL)
+
+
+def test_mounts_that_run_are_not_waited_for_and_those_who_look_are(
+    take: Take, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of twenty mounts starts as fast as the first."""
+    *_, free = [take(f"/mnt/{number}") for number in range(4)]
+    ended(free)
+    with (free.path / "lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        waits: list[float] = []
+        monkeypatch.setattr(places.time, "sleep", lambda wait: waits.append(wait) or look.close())  # type: ignore[func-returns-value]
+        assert take("/mnt/new").mount_id == free.mount_id
+    assert len(waits) == 1
 
 
 def test_a_single_mount_of_several_that_start_at_once_has_the_directory(take: Take) -> None:

@@ -108,7 +108,7 @@ class Client(AbstractContextManager["Client"]):
 
     @property
     def server_time_offset(self) -> float:
-        """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
+        """Seconds that the server's clock is ahead of `steady()`; 0.0 until an answer came."""
         return self.health.offset
 
     def answers(self) -> bool:

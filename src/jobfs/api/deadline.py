@@ -23,6 +23,13 @@ _Result = TypeVar("_Result")
 #: Seconds without end, for waits that take a number.
 UNBOUNDED = 1e8
 
+_STARTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def steady() -> float:
+    """Seconds since the epoch by the clock of this machine as it was when this process began, whoever sets it afterwards."""
+    return _STARTED + time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 class Deadline:
     """`timeout` seconds without progress; a deadline within an `outer` deadline ends with that at the latest.

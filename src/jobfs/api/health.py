@@ -41,8 +41,8 @@ class Health:
 
     Open to every reader: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `away`: why the
-    server is out of reach; None if it is not, as far as is known.
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of `steady`. `away`: why
+    the server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -115,7 +115,7 @@ class Health:
     # -- what came of it
 
     def heard(self, date: str, began: float, ended: float) -> None:
-        """An answer of any kind begins, with this Date header; `began` and `ended`: `time.time()` of the request, and now."""
+        """An answer of any kind begins, with this Date header; `began` and `ended`: `steady()` when it was asked, and now."""
         with self._lock:
             known = self._heard > 0
             self._heard = self._began = self._ended = time.monotonic()

@@ -17,7 +17,7 @@ import httpx
 from jobfs import __version__
 from jobfs.api.access import KeySource, scrub
 from jobfs.api.bodies import Body, read_answer
-from jobfs.api.deadline import Deadline, backoff, current, out_of_time
+from jobfs.api.deadline import Deadline, backoff, current, out_of_time, steady
 from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, reason
 from jobfs.api.health import Health
 from jobfs.api.line import LARGE, Line, Rank, pool
@@ -184,7 +184,7 @@ class Wire:
 
     def _exchange(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
         """Send a request and take in its answer; raises httpx's errors, MismatchError, ApiError."""
-        clock, began = time.time(), time.monotonic()
+        clock, began = steady(), time.monotonic()
         try:
             response = self._send(call, send, key, deadline)
         except httpx.TransportError as exc:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs.api.client import Download
-from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current, steady
 from jobfs.api.line import Rank
 from jobfs.content.disk import CacheFile, DiskCache, write_all
 from jobfs.content.link import Link, StaleVersionError
@@ -59,7 +59,7 @@ class Entry:
         self.linger = 0.0  # until when transfers go on though nobody has it open
         self.stale: StaleVersionError | None = None
         self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
-        self.began: float | None = None  # time.time() of the first request for these bytes
+        self.began: float | None = None  # steady() of the first request for these bytes
         self.bodies = 0  # how many answers with these bytes have begun: their headers have come
         self.proved = 0  # how many answers, from the first on, are of this version: see `prove`
         self.asked: Deadline | None = None  # of the request whose answer others wait for: see `asking`
@@ -222,7 +222,7 @@ class Entry:
         """True if a handle that is opened now may share these bytes with those that have them open."""
         if self.young:
             # Not if a download that begins now would serve later handles too.
-            return self.pins > 0 and not self.link.lasting(self._updated_ns, time.time())
+            return self.pins > 0 and not self.link.lasting(self._updated_ns, steady())
         return self.pins > 0 or (self.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class Entry:
 
     def start(self, fetch: Fetch) -> None:
         """A transfer is about to send its first request."""
-        self.began = self.began or time.time()
+        self.began = self.began or steady()
         coming = (self.size if fetch.end is None else fetch.end) - fetch.pos
         self._disk.fit(coming if self.size <= self._disk.limit else 0)
 

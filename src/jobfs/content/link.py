@@ -64,7 +64,7 @@ class Link:
         self._threads.shutdown(cancel_futures=True)
 
     def lasting(self, updated_ns: int, began: float) -> bool:
-        """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
+        """True if bytes whose download began at `began`, as `steady` told it, are surely those of their version.
 
         Content is named by id, `updatedAt` and size (vfs/semantics.md 3). Where `updatedAt` shows whole seconds, the job may
         write twice within one, and to the same size. So bytes downloaded within 2 s after the change are good for the handles

@@ -20,7 +20,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
-from jobfs.api.deadline import about_to_wait
+from jobfs.api.deadline import about_to_wait, steady
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link
@@ -263,7 +263,7 @@ class ContentStore:
 
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see Link.lasting)."""
-        return self._link.lasting(item.updated_ns, time.time()) and (item.size or 0) <= self._disk.limit
+        return self._link.lasting(item.updated_ns, steady()) and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
@@ -299,7 +299,7 @@ class ContentStore:
             kept = self._disk.keep(file, item.version, size)
         entry = self._entries.get(item.version)
         if entry is not None and entry.size == size and not entry.whole:
-            entry.began = entry.began if kept else time.time()
+            entry.began = entry.began if kept else steady()
             entry.install(file)
         self._disk.fit()
 
@@ -342,7 +342,7 @@ class ContentStore:
         size = self.size(item)
         if size is not None:
             return size
-        began = time.time()
+        began = steady()
         with self._link.client.download(item.id) as body:
             size, data = _measured(body, self._disk.limit)
         self._link.remember(item.version, size)

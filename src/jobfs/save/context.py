@@ -12,6 +12,7 @@ from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.api.client import Client
+from jobfs.api.deadline import steady
 from jobfs.content import ContentStore
 from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
@@ -134,7 +135,7 @@ class Context:
 
     def young(self, item: Item) -> bool:
         """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
-        return time.time() + self.client.server_time_offset - item.updated_ns / 1e9 < YOUNG
+        return steady() + self.client.server_time_offset - item.updated_ns / 1e9 < YOUNG
 
     def _known_hash(self, item: Item) -> str:
         """The hash of a version that was placed here, or whose bytes are on this machine, else ""."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from jobfs import names
 from jobfs.api.client import Client
+from jobfs.api.deadline import steady
 from jobfs.errors import (
     ApiError,
     BadRequestError,
@@ -134,7 +135,7 @@ class Trial:
 
     def left(self) -> list[Item]:
         """The items in the try's directory, and those that earlier tries have left. Raises ApiError."""
-        now = time.time() + self.client.server_time_offset
+        now = steady() + self.client.server_time_offset
         found = []
         for item in self.everything():
             parts = names.parse_hidden(item.path.partition("/")[0])

@@ -154,7 +154,7 @@ class Report:
         }
 
     def _foreign(self) -> Iterator[document.Odd]:
-        now = time.time() + self._client.server_time_offset
+        now = deadline.steady() + self._client.server_time_offset
         for item in self._namespace.hidden():
             parts = names.parse_hidden(names.basename(item.path))
             own = parts is not None and parts.mount == self._slot.mount_id

@@ -32,6 +32,13 @@ def coarse_item(size: int, seconds_ago: float, item_id: str = "c" * 24) -> Item:
     return item_of(size, item_id, updated_at=COARSE, ns=int(time.time() - seconds_ago) * 1_000_000_000)
 
 
+def at(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    """Time stands still, so many seconds from now."""
+    steady, now = time.clock_gettime(time.CLOCK_BOOTTIME) + ahead, time.time() + ahead
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: steady)
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
 def numbered(number: int, size: int) -> Item:
     return item_of(size, f"{number:024d}")
 
@@ -62,8 +69,7 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
     fraction: int,
     kept: bool,
 ) -> None:
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
+    at(monkeypatch, 0)
     store, item = make_store(FakeClient(bytes(9), server_time_offset=offset)), coarse_item(9, seconds_ago=ago)
     item = replace(item, updated_ns=item.updated_ns + fraction)
     read(store, item)
@@ -78,11 +84,11 @@ def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
     store, item = make_store(client), coarse_item(5, seconds_ago=0)
     with store.open(item) as first:
         assert first.fetch().read_bytes() == b"hello"
-        client.data, later = b"later", time.time() + 10
+        client.data = b"later"
         with store.open(item) as second:
             assert second.read(0, 10) == b"hello"
         assert (len(client.requests), store.whole(item)) == (1, True)
-        monkeypatch.setattr(time, "time", lambda: later)
+        at(monkeypatch, 10)
         assert read(store, item) == b"later"
         assert first.read(0, 10) == b"hello"
     assert store.whole(item)

@@ -87,11 +87,9 @@ def sent(world: World, of: Item, digest: str, version: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
 def test_a_version_is_young_by_the_servers_clock(
-    world: World, bases: Context, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
+    world: World, bases: Context, seconds: float, young: bool
 ) -> None:
     """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
     assert bases.base_of(item(world, seconds)).young is young
     world.client.server_time_offset = 30.0
     assert not bases.base_of(item(world, seconds)).young

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from tests.support.files import saved
+from tests.support.gateway import Asked, Gateway, gateway
 from tests.support.mounts import MountedJob, is_mounted
 from tests.support.serverside import visible
-from tests.support.ways import NAME, Certificates, Way, certificates, way
+from tests.support.waiting import eventually
+from tests.support.ways import NAME, Proxy, certified, proxying
 
 from jobfs.emulator import Server
 
@@ -22,63 +23,61 @@ LARGE = os.urandom(3 << 20)
 
 
 @pytest.fixture
-def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certificates:
-    """What is trusted from here on, and no proxy."""
-    made = certificates(tmp_path)
+def front(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """The server over TLS, with an authority that is trusted from here on; and no proxy."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
-    return made
-
-
-@pytest.fixture
-def front(server: Server, tls: Certificates) -> Iterator[Way]:
-    """The server, over TLS."""
-    with way(urlsplit(server.url).port or 0, tls) as made:
+    authority, tls = certified(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with gateway(server, tls) as made:
         yield made
 
 
 @pytest.fixture
-def proxy(front: Way, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+def proxy(front: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The way through a proxy, to a name that only the proxy knows."""
-    with way(front.port, password="me:hunter 2@") as made:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter%202%40@127.0.0.1:{made.port}")
+    with proxying(front.server_address[1], "me:hunter 2@") as made:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter%202%40@127.0.0.1:{made.server_address[1]}")
         yield made
 
 
-@pytest.mark.parametrize("through", ["nothing", "proxy"])
+@pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
 def test_a_job_is_read_and_saved_over_tls(
-    server: Server, mount: Mount, front: Way, through: str, request: pytest.FixtureRequest
+    server: Server, mount: Mount, front: Gateway, proxied: bool, request: pytest.FixtureRequest
 ) -> None:
     """vfs/semantics.md 6.9, 6.10: also after idle connections were closed, and after an outage; the key is never in the clear."""
     server.store.seed({"large": LARGE, "note": "text", "other": "text"}, age=60)
-    proxy: Way | None = request.getfixturevalue("proxy") if through == "proxy" else None
-    way = proxy or front
-    mounted = mount(base_url=f"https://{NAME}" if proxy else f"https://127.0.0.1:{front.port}")
+    proxy: Proxy | None = request.getfixturevalue("proxy") if proxied else None
+    mounted = mount(base_url=f"https://{NAME}" if proxied else front.url)
     at = mounted.path
     assert (at / "large").read_bytes() == LARGE
     saved(at / "large", LARGE[::-1])
     assert server.store.read("large") == LARGE[::-1]
-
-    for _ in range(3):
-        before = way.opened
-        way.cut()
-        saved(at / "note", b"%d" % before)
-        assert server.store.read("note") == b"%d" % before
-        assert way.opened > before
+    for number in range(3):
+        before = len(front.connections)
+        front.cut()
+        saved(at / "note", b"%d" % number)
+        assert server.store.read("note") == b"%d" % number
+        assert len(front.connections) > before
     assert mounted.status()["problems"] == []
-
-    with way.down():
-        (at / "other").write_bytes(b"kept here meanwhile")
-        assert (at / "large").read_bytes() == LARGE[::-1]
+    front.answer = breaks
+    (at / "other").write_bytes(b"kept here meanwhile")
+    assert (at / "large").read_bytes() == LARGE[::-1]
+    eventually(lambda: "the server does not answer" in str(mounted.status()["problems"]))
+    front.answer = lambda asked: None
     mounted.settled()
     mounted.umount()
-    assert visible(server) == {"large": LARGE[::-1], "note": b"%d" % before, "other": b"kept here meanwhile"}
-    if proxy is not None:
-        assert (proxy.refused, front.opened) == (0, proxy.opened)
-        assert not any(word in proxy.seen for word in (server.key.encode(), b"HTTP/1.1", server.job.encode()))
+    assert visible(server) == {"large": LARGE[::-1], "note": b"2", "other": b"kept here meanwhile"}
     assert "hunter" not in mounted.log
+    if proxy is not None:
+        assert (proxy.refused, proxy.opened) == (0, len(front.connections))
+        assert not any(word.encode() in proxy.seen for word in (server.key, server.job, "HTTP/1.1"))
+
+
+def breaks(asked: Asked) -> None:
+    """No answer, and the end of the connection."""
+    raise ConnectionResetError
 
 
 def refusal(job: MountedJob) -> str:
@@ -90,19 +89,19 @@ def refusal(job: MountedJob) -> str:
 
 
 def test_a_wrong_password_and_an_authority_that_is_not_trusted_are_told(
-    mount: Mount, front: Way, proxy: Way, monkeypatch: pytest.MonkeyPatch
+    mount: Mount, front: Gateway, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.3, 6.10: one clear sentence with the remedy; without a certificate that is trusted nothing is sent."""
     job = mount(start=False, base_url=f"https://{NAME}")
-    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter3@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter3@127.0.0.1:{proxy.server_address[1]}")
     told = refusal(job)
     assert (
         "the proxy refuses to connect: 407 Proxy Authentication Required: correct user and password" in told
     )
     assert ("hunter" in told, proxy.opened, proxy.refused > 0) == (False, 0, True)
     monkeypatch.delenv("SSL_CERT_FILE")
-    job.options["base_url"] = f"https://127.0.0.1:{front.port}"
+    job.options["base_url"] = front.url
     told = refusal(job)
     assert "the server's certificate is not trusted: " in told
     assert "SSL_CERT_FILE" in told
-    assert front.seen == b""
+    assert front.asked == []

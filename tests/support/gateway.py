@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -46,24 +48,39 @@ class Reply(NamedTuple):
 class Gateway(ThreadingHTTPServer):
     """Stands for the local server: give it to a mount or a workspace in its place.
 
-    `answer` may give a reply of its own instead of the server's. `asked` has every request.
+    `answer` may give a reply of its own instead of the server's. `asked` has every request, `connections` every connection.
     """
 
     daemon_threads = True
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.server = server
         self.job, self.key, self.faults, self.store = server.job, server.key, server.faults, server.store
         self.answer: Callable[[Asked], Reply | None] = lambda asked: None
         self.asked: list[Asked] = []
         self.closed = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.connections: list[socket.socket] = []
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A new connection."""
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def cut(self) -> None:
+        """Breaks all connections, without a word to those who have them."""
+        for connection in self.connections:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave in the middle are what these tests are about."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
 
@@ -82,12 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         asked = Asked(self.command, parts.path.partition("/workspace_instance/")[2], query)
         gateway.asked.append(asked)
-        with suppress(ConnectionError):
+        try:
             reply = gateway.answer(asked)
             if reply is None:
                 self._pass_on(gateway, body)
             else:
                 self._reply(reply)
+        except ConnectionError:
+            self.close_connection = True
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
@@ -125,9 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def gateway(server: Server) -> Iterator[Gateway]:
+def gateway(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Gateway]:
     """A gateway before `server`, gone afterwards."""
-    with Gateway(server) as made:
+    with Gateway(server, tls) as made:
         try:
             yield made
         finally:

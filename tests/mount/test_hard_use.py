@@ -1,0 +1,239 @@
+"""What machines do to a mount: they run many of them, stop them, set their clock; and a job that writes what is being read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.files import saved
+from tests.support.mounts import MountedJob, gone_afterwards, run
+from tests.support.serverside import contents, visible
+from tests.support.waiting import PATIENCE, eventually, eventually_equal, readable
+
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+# -- many
+
+MANY = 20
+
+
+def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> None:
+    """vfs/semantics.md 6.4, 6.6, 6.12: all start, read, save and show what the others saved; one command ends all of them."""
+    server.store.seed({"shared": "of the job"}, age=60)
+    state = tmp_path / "state"
+    jobs = [mount(start=False, state_dir=state) for _ in range(MANY)]
+    for job in jobs:
+        job.process = job.launch()
+    for job in jobs:
+        assert job.process is not None
+        assert job.process.stdout is not None
+        assert readable(job.process.stdout, PATIENCE), job.log
+    names = [f"from{number}" for number in range(MANY)]
+    for job, name in zip(jobs, names, strict=True):
+        assert (job.path / "shared").read_bytes() == b"of the job"
+        (job.path / name).write_bytes(name.encode())
+    told = jobs[0].jobfs("status", "--json", "--state-dir", state)
+    assert sorted(each["directory"] for each in json.loads(told.stdout)) == sorted(
+        str(job.path) for job in jobs
+    )
+    for job in jobs:
+        eventually_equal(lambda job=job: sorted(os.listdir(job.path)), sorted(["shared", *names]))  # type: ignore[misc]
+    ended = jobs[0].jobfs("umount", "--all", "--state-dir", state, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    for job in jobs:
+        job.ended()
+    expected = {name: name.encode() for name in names}
+    assert visible(server) == {"shared": b"of the job", **expected}
+
+
+# -- stopped
+
+
+def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 1.4, 3.15, 4.20: nothing old is shown as new, no error stays, nothing is overwritten."""
+    server.store.seed(dict.fromkeys(("shown", "both", "unsent", "read"), "before"), age=60)
+    mounted = mount(write_back_delay=1)
+    at, group = mounted.path, mounted.ask("status")["pid"]
+    for name in ("shown", "both", "unsent"):
+        assert (at / name).read_bytes() == b"before"
+    server.faults.rate("slow", 1.0, on="download", delay=0.5)
+    reader = subprocess.Popen(["cat", at / "read"], stdout=subprocess.PIPE)
+    eventually(lambda: len(server.log.entries("download")) > 3)
+    for name in ("both", "unsent"):
+        (at / name).write_bytes(b"here")
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        for name in ("shown", "both"):
+            server.store.write(name, "the job's")
+        time.sleep(1.5)  # three times the TTL, and longer than an answer and the delay of a save take
+    finally:
+        os.killpg(group, signal.SIGCONT)
+    assert (at / "shown").read_bytes() == b"the job's"
+    assert reader.communicate(timeout=30)[0] == b"before"
+    assert reader.returncode == 0
+    mounted.settled()
+    assert contents(server) == sorted([b"before", b"here", b"here", b"the job's", b"the job's"])
+    assert {name: server.store.read(name) for name in ("both", "unsent")} == dict.fromkeys(
+        ("both", "unsent"), b"here"
+    )
+    saved(at / "read", b"saved")
+    (conflict,) = mounted.status()["conflicts"]
+    assert conflict["origin"] == "both"
+    assert [told for told in mounted.status()["problems"] if not told.startswith("1 conflict")] == []
+    mounted.umount()
+
+
+# -- a clock that is set
+
+#: The clock of the program is as many seconds off as a file says; that of the kernel, which other programs have, is not.
+_OFF = """
+import os, sys, time
+real, real_ns = time.time, time.time_ns
+def off() -> int:
+    with open(os.environ["OFF_BY"]) as file:
+        return int(file.read() or 0)
+time.time, time.time_ns = lambda: real() + off(), lambda: real_ns() + off() * 10**9
+from jobfs.__main__ import main
+sys.argv = ["jobfs", *sys.argv[1:]]
+sys.exit(main())
+"""
+
+
+class OffMount(MountedJob):
+    """A mount whose clock can be set."""
+
+    def command(self) -> list[str]:
+        """The command line of the mount."""
+        return [sys.executable, "-c", _OFF, *super().command()[3:]]
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Says how many seconds the clock of such a mount is off."""
+    monkeypatch.setenv("OFF_BY", str(tmp_path / "clock"))
+    (tmp_path / "clock").write_text("0")
+    return tmp_path / "clock"
+
+
+@pytest.mark.parametrize("step", [3600, -3600], ids=["forwards", "backwards"])
+def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
+    server: Server, tmp_path: Path, clock: Path, step: int
+) -> None:
+    """vfs/semantics.md 1.4, 2.18, 4.20: what the job wrote shows within the TTL; what it did not write is no second version."""
+    server.set(updated_resolution="seconds")
+    server.store.seed(dict.fromkeys(("alone", "both", "shown", "kept"), "before"), age=60)
+    with gone_afterwards(OffMount(server, tmp_path / "home", write_back_delay=1)) as mounted:
+        at = mounted.path
+        saved(at / "new", b"new")
+        for name in ("alone", "both", "shown"):
+            assert (at / name).read_bytes() == b"before"
+        (at / "kept").write_bytes(b"unsent when it is set")
+        seen = at.stat().st_mtime_ns
+        clock.write_text(str(step))
+        server.store.write("both", "of the job")
+        for name in ("new", "alone", "both"):
+            (at / name).write_bytes(b"saved after it")
+        server.store.write("shown", "of the job")
+        server.store.seed({"beside": "of the job"})
+        eventually_equal(lambda: (at / "shown").read_bytes(), b"of the job")
+        # A program that keeps what it has seen of the directory looks again.
+        eventually(lambda: (at / "beside").exists() and at.stat().st_mtime_ns > seen)
+        mounted.settled()
+        (conflict,) = mounted.status()["conflicts"]
+        assert (conflict["origin"], (at / conflict["path"]).read_bytes()) == ("both", b"of the job")
+    assert contents(server) == sorted(
+        [b"saved after it"] * 3 + [b"of the job"] * 3 + [b"unsent when it is set"]
+    )
+
+
+def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
+    server: Server, tmp_path: Path, clock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R1: bytes decide, for the server's clock is where it was."""
+    ticks = count(
+        (int(time.time()) + 10) * 1_000_000
+    )  # all that is written on the server has one `updatedAt`
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
+    server.set(updated_resolution="seconds")
+    server.store.seed({"file": "first"})
+    with gone_afterwards(OffMount(server, tmp_path / "home", ttl=60, write_back_delay=2)) as mounted:
+        assert os.listdir(mounted.path) == ["file"]
+        clock.write_text("3600")
+        (mounted.path / "file").write_bytes(b"saved")
+        server.store.write("file", "later")
+        mounted.settled()
+    assert contents(server) == [b"later", b"saved"]
+
+
+# -- a file that is read while the job rewrites it
+
+PAGE, PAGES = 4096, 25_600
+
+#: Reads pages of a file here and there, and writes what they are of. Each has its place at its start, and its version twice.
+_READER = """
+import mmap, os, random, sys
+with open(sys.argv[1], "rb", buffering=0) as file:
+    area = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if sys.argv[2] == "mmap" else None
+    for count, place in enumerate(random.Random(sys.argv[3]).sample(range(25_600), 200)):
+        at = 4096 * place
+        page = area[at : at + 4096] if area else os.pread(file.fileno(), 4096, at)
+        assert int.from_bytes(page[:4], "big") == place, "bytes of another place"
+        os.write(1, page[4:5] + page[-1:])
+        if count == 9:
+            sys.stdin.readline()
+"""
+
+
+def version(number: int) -> bytes:
+    """The content of the file in this version: 100 MiB."""
+    content = bytearray(PAGE * PAGES)
+    for at in range(4):
+        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(PAGES))
+    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * PAGES
+    return bytes(content)
+
+
+@pytest.mark.parametrize("how", ["pread", "mmap"])
+def test_a_large_file_that_is_read_by_jumps_while_it_is_rewritten(
+    server: Server, mount: Mount, how: str
+) -> None:
+    """vfs/semantics.md 3.13: whatever one handle gives is of one version; what can't be had any more is an error."""
+    mounted = mount(ttl=0.1)
+    path = mounted.path / "file"
+    server.store.seed({"file": version(0)}, age=60)
+    broken = 0
+    for number in range(1, 5):
+        whole = number % 2 == 0
+        if whole:
+            # The second time it is not so young that its timestamp proves nothing (3.2).
+            run(mounted.path, "sh", "-c", "cat file file > /dev/null")
+        server.set(bandwidth=200_000_000)
+        words = [sys.executable, "-c", _READER, path, how, str(number)]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as reader:
+            assert reader.stdout is not None
+            began = reader.stdout.read(20)
+            server.store.write("file", version(number))
+            server.set(bandwidth=0)
+            more, told = reader.communicate(b"\n", timeout=60)
+        seen = began + more
+        assert set(seen) == {number - 1}, told
+        if reader.returncode:
+            broken += 1
+            assert not whole
+            assert reader.returncode == -signal.SIGBUS or b"Stale file handle" in told, told
+        else:
+            assert len(seen) == 400
+    assert broken > 0
+    eventually(lambda: path.read_bytes() == version(4))

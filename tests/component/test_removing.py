@@ -106,15 +106,3 @@ def test_a_tree_goes_whole_however_late_its_content_is_deleted(
     assert work.names() == []
     eventually(lambda: not work.state.changes, work.unrest)
     assert (visible(server), hidden(server)) == ({}, [])
-
-
-def test_a_tree_of_any_depth_goes(server: Server, mortal: Callable[..., Mortal]) -> None:
-    """save/protocol.md R12: a path has room for few hidden names, one below the other."""
-    work = mortal(Boundaries())
-    paths = ["/".join("a" * depth) for depth in range(1, 61)]
-    for path in paths:
-        work.mkdir(path)
-    for path in reversed(paths):
-        work.vfs.rmdir(path)
-    eventually(lambda: not work.state.changes, work.unrest)
-    assert (visible(server), hidden(server), work.names()) == ({}, [], [])

@@ -195,11 +195,11 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 
 
 def version(number: int) -> bytes:
-    """The content of the file in this version: 100 MiB."""
-    content = bytearray(PAGE * PAGES)
+    """The content of the file in this version: 100 MiB, and a page for each version."""
+    content = bytearray(PAGE * (PAGES + number))
     for at in range(4):
-        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(PAGES))
-    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * PAGES
+        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(PAGES + number))
+    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * (PAGES + number)
     return bytes(content)
 
 
@@ -218,14 +218,17 @@ def test_a_large_file_that_is_read_by_jumps_while_it_is_rewritten(
             # The second time it is not so young that its timestamp proves nothing (3.2).
             run(mounted.path, "sh", "-c", "cat file file > /dev/null")
         server.set(bandwidth=200_000_000)
-        words = [sys.executable, "-c", _READER, path, how, str(number)]
+        words = [sys.executable, "-c", _READER, str(path), how, str(number)]
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as reader:
             assert reader.stdout is not None
             began = reader.stdout.read(20)
-            server.store.write("file", version(number))
+            change = server.store.replace if number > 2 else server.store.write
+            change("file", new := version(number))
             server.set(bandwidth=0)
+            # The kernel hears of the other size.
+            eventually(lambda new=new: path.stat().st_size == len(new))  # type: ignore[misc]
             more, told = reader.communicate(b"\n", timeout=60)
         seen = began + more
         assert set(seen) == {number - 1}, told

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.mounts import MountedJob
-from tests.support.waiting import eventually, readable
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -76,32 +73,6 @@ def test_a_reader_has_the_size_of_its_version(
     assert path.read_bytes() == new
 
 
-_MAPPED = """
-import mmap, sys
-with open(sys.argv[1], "rb") as file:
-    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    sys.stdout.buffer.write(pages[:4096])
-    sys.stdout.buffer.flush()
-    sys.stdin.readline()
-    sys.stdout.buffer.write(pages[int(sys.argv[2]):][:4096])
-"""
-
-
-def test_a_mapping_is_of_one_version(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 3.13: a page that can't be had any more is SIGBUS, as of a file that was cut on a disk."""
-    mounted = mount(ttl=60)
-    server.store.seed({"file": OLD}, age=60)
-    server.set(bandwidth=SLOW)
-    words = [sys.executable, "-c", _MAPPED, str(mounted.path / "file"), str(SIZE - 4096)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
-        assert program.stdout is not None
-        assert readable(program.stdout, 30)
-        assert program.stdout.read(4096) == OLD[:4096]
-        server.store.write("file", NEW)
-        seen, _ = program.communicate(b"\n", timeout=40)
-    assert (seen, program.returncode) == (b"", -signal.SIGBUS)
-
-
 #: Maps the file to be shared, and tells the hash of all of it, now and once there is a line to read.
 _HASHED = """
 import hashlib, mmap, sys
@@ -128,22 +99,3 @@ def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mo
         again, _ = before.communicate(b"\n", timeout=40)
     old, new = (sha256(content).hexdigest() + "\n" for content in (OLD, NEW))
     assert (first, again.decode(), after.stdout) == (old, old, new + new)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [(SIZE - 4096, SIZE // 2), (0, SIZE - 4096)],
-    ids=["end, middle", "start, end"],
-)
-def test_reads_here_and_there_are_of_one_version(
-    server: Server, mount: Mount, first: int, second: int
-) -> None:
-    """vfs/semantics.md 3.13: every byte that one handle gives is of one version."""
-    mounted = mount(ttl=60)
-    server.store.seed({"file": OLD}, age=60)
-    server.set(bandwidth=SLOW)
-    with (mounted.path / "file").open("rb", buffering=0) as file:
-        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096]
-        server.store.write("file", NEW)
-        assert errno_from(os.pread, file.fileno(), 4096, second) == errno.ESTALE
-        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096], "what was read stays"

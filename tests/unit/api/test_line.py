@@ -121,13 +121,6 @@ def test_a_closed_line_gives_no_connection() -> None:
         line.take(WAITED, "x")
 
 
-def test_all_clients_of_a_process_share_one_tls_context() -> None:
-    """vfs/semantics.md 6.10: TLS is verified."""
-    context = module._ssl_context()
-    assert (module._ssl_context() is context, context.check_hostname) == (True, True)
-    assert context.verify_mode.name == "CERT_REQUIRED"
-
-
 def test_certificates_that_can_not_be_read_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

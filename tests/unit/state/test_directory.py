@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_mounts_that_run_are_not_waited_for_and_those_who_look_are(
     with (free.path / "lock").open() as look:
         fcntl.flock(look, fcntl.LOCK_SH)
         waits: list[float] = []
-        monkeypatch.setattr(places.time, "sleep", lambda wait: waits.append(wait) or look.close())  # type: ignore[func-returns-value]
+        monkeypatch.setattr(time, "sleep", lambda wait: look.close() or waits.append(wait))  # type: ignore[func-returns-value]
         assert take("/mnt/new").mount_id == free.mount_id
     assert len(waits) == 1
 

@@ -195,11 +195,12 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 
 
 def version(number: int) -> bytes:
-    """The content of the file in this version: 100 MiB, and a page for each version."""
-    content = bytearray(PAGE * (PAGES + number))
+    """The content of the file in this version: 100 MiB, and a page more after each two versions."""
+    pages = PAGES + number // 2
+    content = bytearray(PAGE * pages)
     for at in range(4):
-        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(PAGES + number))
-    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * (PAGES + number)
+        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(pages))
+    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * pages
     return bytes(content)
 
 

@@ -90,11 +90,9 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
             server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
-            changes, unsent = work.state.changes, work.vfs.unsent
-            # What is sent in the background is refused too.
-            eventually(lambda c=changes, left=unsent: refused(server) or not (c or left()))  # type: ignore[misc]
             struck = refused(server)
             server.faults.clear()
+            changes = work.state.changes
             # A refusal of just before may not be recorded yet: the change would be refused after the retry.
             eventually(lambda changes=changes: not any(c.running for c in list(changes.values())))  # type: ignore[misc]
             work.vfs.retry(None)
@@ -102,7 +100,6 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
             operation.check(work, promise, f"refused after {skip} requests, errno {failed}")
         if not struck:
             break
-    assert skip >= max(operation.sends, 1)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -77,7 +77,7 @@ Workloads: {", ".join(WORKLOADS)}."""
 @click.option(
     "--quick", is_flag=True, help="A small part of each workload, once: to see that the bench works."
 )
-@click.option("--readme", is_flag=True, help="Write the figures of the README, with the commit.")
+@click.option("--readme", is_flag=True, help="Write the figures of README.md and design.md, with the commit.")
 @click.option("--profile", is_flag=True, help="One run of jobfs under cProfile; its times mean nothing then.")
 def bench(
     workloads: tuple[str, ...], everything: bool, rtts: list[float], runs: int, peers: list[str],

@@ -1,4 +1,4 @@
-"""The figures in the README: between its marks, as they were measured."""
+"""The figures in the repository's pages: between their marks, as they were measured."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ import click
 from .measure import Outcome
 from .table import duration
 
-#: The README of this tree, and what stands around its figures.
-README = Path(__file__).parents[2] / "README.md"
+#: What stands around the figures of a page.
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
 
-#: Rows that are shown there: those that a user would ask about.
-_SHOWN = (
-    "ls", "grep", "grep-warm", "cat-first", "cat", "cp", "cp-all", "save", "replace", "git", "huge", "huge-dir",
-)  # fmt: skip
+#: The pages of this tree, and the rows that each shows: those that a user would ask about, two of them in the README.
+_ROOT = Path(__file__).parents[2]
+_PAGES = {
+    "README.md": ("grep", "save"),
+    "src/jobfs/design.md": (
+        "ls", "grep", "grep-warm", "cat-first", "cat", "cp", "cp-all", "save", "replace", "git", "huge", "huge-dir",
+    ),
+}  # fmt: skip
 
 
-def written(text: str, outcomes: Sequence[Outcome], command: str, commit: str) -> str:
-    """The text of a README with these figures in it. Raises click.UsageError if it has no marks, or nothing was measured."""
+def written(page: str, text: str, outcomes: Sequence[Outcome], command: str, commit: str) -> str:
+    """The text of a page with these figures in it. Raises click.UsageError if it has no marks, or nothing was measured."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
-    rows = list(_rows(outcomes))
+    rows = list(_rows(_PAGES[page], outcomes))
     if not begin or not end:
-        raise click.UsageError(f"the README has no {BEGIN.strip()} and {END} to write between")
+        raise click.UsageError(f"{page} has no {BEGIN.strip()} and {END} to write between")
     if not rows:
-        raise click.UsageError(f"nothing was measured that the README shows: {', '.join(_SHOWN)}")
+        raise click.UsageError(f"nothing was measured that {page} shows: {', '.join(_PAGES[page])}")
     table = "\n".join(
         [
             f"`{command}` at commit {commit}:\n",
@@ -41,8 +44,8 @@ def written(text: str, outcomes: Sequence[Outcome], command: str, commit: str) -
     return f"{before}{begin}{table}\n{end}{after}"
 
 
-def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    for key in _SHOWN:
+def _rows(shown: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]:
+    for key in shown:
         for outcome in outcomes:
             seconds = outcome.median("jobfs")
             if outcome.row.key != key or seconds is None:
@@ -61,11 +64,15 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def write(outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
-    """Put the figures into the README of this tree; `words`: what the command was called with. Raises click.UsageError."""
+    """Put the figures into the pages of this tree; `words`: what the command was called with. Raises click.UsageError."""
     asked = subprocess.run(
-        ["git", "-C", str(README.parent), "describe", "--always", "--dirty"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     command = " ".join(["scripts/bench", *(word for word in words if word != "--readme")])
-    text = written(README.read_text(), outcomes, command, asked.stdout.strip() or "unknown")
-    README.write_text(text)
+    commit = asked.stdout.strip() or "unknown"
+    texts = {page: written(page, (_ROOT / page).read_text(), outcomes, command, commit) for page in _PAGES}
+    for page, text in texts.items():
+        (_ROOT / page).write_text(text)

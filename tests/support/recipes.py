@@ -1,4 +1,4 @@
-"""Runs the blocks of README.md that are marked for it, and compares what they print with what README.md shows.
+"""Runs the blocks of the pages that are marked for it, and compares what they print with what the pages show.
 
     <!-- runs: NAME -->             before a block
     ```console                      `$ ` begins a command, other lines are what it prints: all of it. Where nothing is
@@ -29,6 +29,8 @@ from jobfs.emulator.sample import seed_sample
 from .mounts import detach, environment
 
 ROOT = Path(__file__).parents[2]
+#: The pages that may have such blocks, each of another name.
+PAGES = ("README.md", "src/jobfs/using.md")
 OTHER_JOB = "other1234567890123456789".ljust(24, "0")
 
 _BLOCK = re.compile(r"^<!-- runs: ([\w-]+) -->\n```console\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
@@ -84,13 +86,13 @@ class Sandbox:
     environment: Mapping[str, str]
 
     def given(self, command: str) -> str:
-        """The command as README.md has it, with this sandbox's names."""
+        """The command as a page has it, with this sandbox's names."""
         for shown, real in (("OTHER_JOB", OTHER_JOB), ("JOB", DEFAULT_JOB)):
             command = re.sub(rf"\b{shown}\b", real, command)
         return re.sub(r"(?<![\w.~])/tmp/", f"{self.tmp}/", command)
 
     def shown(self, output: str) -> str:
-        """What was printed, with the names that README.md uses."""
+        """What was printed, with the names that the pages use."""
         for real, shown in (
             (str(self.tmp), "/tmp"), (str(self.home), "/home/you"), (OTHER_JOB, "OTHER_JOB"), (DEFAULT_JOB, "JOB"),
             (f"jobfs-demo-{getpass.getuser()}", "jobfs-demo-root"),

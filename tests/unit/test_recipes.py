@@ -1,4 +1,4 @@
-"""The runner of README.md's blocks notices a block that does not do what it shows."""
+"""The runner of the pages' blocks notices a block that does not do what it shows."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class Ledger:
             if change.over or change.kept:
                 return
             change.over = True
-            # A delete that was sent before is carried out whatever the job has written to the item since (README).
+            # A delete that was sent before is carried out whatever the job has written to the item since (vfs/semantics.md 9).
             unlinks = change.content is ABSENT and not change.to
             change.seen_until = min(change.seen_until, time.monotonic() + (self._late if unlinks else 0.0))
             if change.to:

@@ -1,4 +1,4 @@
-"""The README's tables: differences from a disk are those of the cases, meanings of operations those of the statements."""
+"""The page of semantics: each statement has a test, and the differences from a disk are those of the cases."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from pathlib import Path
 from tests.conformance.test_cases import ALL
 
 _TESTS = Path(__file__).parents[1]
-_README = (_TESTS.parent / "README.md").read_text(encoding="utf-8")
 _PAGE = (_TESTS.parent / "src" / "jobfs" / "vfs" / "semantics.md").read_text(encoding="utf-8")
 #: Each statement by its number, which begins it, in a list or in a table; as far as its first line goes.
 STATEMENTS = dict(re.findall(r"^[-|] \*\*(\d\.\d+)\*\* (.*)", _PAGE, re.MULTILINE))
 
 
 def first_cells(begin: str, end: str) -> list[str]:
-    """Of the rows of the table that stands between two lines of the README."""
-    lines = _README.partition(f"\n{begin}\n")[2].partition(f"\n{end}")[0].splitlines()
+    """Of the rows of the table that stands between two lines of the page."""
+    lines = _PAGE.partition(f"\n{begin}\n")[2].partition(f"\n{end}")[0].splitlines()
     rows = [line.removeprefix("| ").split(" | ")[0] for line in lines if line.startswith("| ")]
     return rows[1:]
 

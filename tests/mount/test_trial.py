@@ -40,7 +40,7 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
 def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
-    for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount of this job works")):
+    for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount works")):
         with on_terminal(tmp_path, server.key, *command(server, tmp_path)) as terminal:
             terminal.shows(r"\[y/N\]")
             assert server.log.changes() == []
@@ -72,7 +72,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     status = mounted.status()
     assert (status["conflicts"], status["foreign_hidden"], status["unsent"]) == ([], [], [])
 
-    assert "Is all of this taken away? yes" in out
+    assert "ok      cleanup: all of this was taken away again" in out
     assert os.listdir(home / "state" / "servers")
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
 
@@ -87,5 +87,5 @@ def test_a_try_that_is_interrupted_leaves_nothing(server: Server, tmp_path: Path
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert "SIGTERM: taking everything away again" in out
+    assert "jobfs: taking everything away again" in out
     assert server.store.tree() == before

@@ -137,5 +137,7 @@ def reason(exc: Exception) -> str:
         return f"the server's certificate is not trusted: {detail} (SSL_CERT_FILE names those to be trusted)"
     if detail.startswith("407 "):
         return f"the proxy refuses to connect: {detail}: correct user and password in HTTPS_PROXY"
+    if "WRONG_VERSION_NUMBER" in detail or "RECORD_LAYER_FAILURE" in detail:
+        return "no https is spoken there: for a server on this machine give http://, else another port"
     told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
     return f"{told}: {detail}" if detail else told

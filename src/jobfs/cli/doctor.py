@@ -1,26 +1,45 @@
-"""`jobfs doctor [JOB]`: check this machine and the account, and print a remedy for each failure (vfs/semantics.md 6)."""
+"""`jobfs doctor [JOB] [--try]`: check this machine and the account, and ask the server what a mount relies on.
+
+What is not well has a remedy, and the last line says whether a mount works (vfs/semantics.md 6).
+"""
 
 from __future__ import annotations
 
+import logging
+import signal
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from jobfs.api.access import KeySource, check_base_url, check_job_id
-from jobfs.cli import preflight, trial
+from jobfs.api.deadline import within
+from jobfs.cli import preflight
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import ended, mounts
-from jobfs.cli.screen import shown, tell
+from jobfs.cli.screen import confirmed, counted, shown, tell
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load
 
-#: How each outcome is shown.
+#: Seconds without progress after which the server is not waited for, whatever --timeout says.
+_PATIENCE = 10.0
+_CONNECTIONS = 8
+#: How marks are shown.
 _STYLES: dict[str, dict[str, Any]] = {
-    "ok": {"fg": "green"}, "WARN": {"fg": "yellow"}, "FAILED": {"fg": "red", "bold": True},
+    "ok": {"fg": "green"}, "FAILED": {"fg": "red", "bold": True},
 }  # fmt: skip
+#: The last line and the exit code, by the worst mark.
+_ENDS = {
+    "FAILED": ("a mount does not work: mend what has FAILED", 1),
+    "UNSURE": ("whether a mount works is not known: see UNSURE", 1),
+    "UNSAFE": ("a mount is safe with --read-only only: see UNSAFE", 1),
+    "ok": ("a mount works", 0),
+}
 
 
 @click.command("doctor")
@@ -28,7 +47,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 @click.option("--try", "trying", is_flag=True,
               help="Try what jobfs relies on in a hidden directory of JOB, and take it away again.")  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
-@click.option("-v", "--verbose", is_flag=True, help="Show what is well with --try, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what is well, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
@@ -40,33 +59,41 @@ def doctor(
 ) -> int:
     """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
 
-    Changes nothing on the server without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
+    Changes nothing on the server without --try. Prints what is not well, with a remedy. The last line says whether a mount works;
+    exits with 0 if it does, else with 1.
     """
-    trial.check(job, trying, yes)
+    _refuse(job, trying, yes)
     settings = load(flags, mount_options)
-    checkup = Checkup(everything=verbose or not trying)
+    checkup = Checkup(everything=verbose)
     for what, check in preflight.checks(settings).items():
         checkup.look(what, check)
-    checkup.show("ok", f"mounts: {len(mounts(str(settings.state_dir))) or 'none'} running")
+    if running := mounts(str(settings.state_dir)):
+        checkup.show("mounts", "ok", f"{len(running)} running")
     for each in ended(str(settings.state_dir)):
-        checkup.show("WARN", each.told)
+        checkup.show("mounts", "WARN", each.told)
     key = _account(checkup, settings, job)
-    code = 0
+    checkup.sum_up("this machine, the key and the way to the server")
     if trying and job and key is not None:
-        code = trial.run(settings, job, key, yes, checkup.show)
-    _conclude(checkup.marks, trying, everything=verbose, works=not code)
-    return code or (1 if checkup.marks["FAILED"] else 0)
+        if not yes and not confirmed(
+            f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, "
+            "write about 20 small files in it, and delete it again?"
+        ):
+            tell("nothing was tried")
+            return 1
+        _try(checkup, settings, job, key)
+        checkup.sum_up("the server")
+    more = "" if trying else ", as far as this tells: --try asks the server more"
+    return checkup.conclude(more if job else " if the server knows the job: jobfs doctor JOB asks it")
 
 
-def _conclude(marks: Counter[str], trying: bool, *, everything: bool, works: bool) -> None:
-    if trying and not everything and marks["ok"]:
-        tell(
-            f"ok      {marks['ok']} checks of this machine, the account and the server (--verbose shows them)"
-        )
-    if marks["FAILED"]:
-        tell(f"{marks['FAILED']} of these would keep a mount from working")
-    elif trying and works:
-        tell("a mount of this job works" + (": see WARN for what it costs" if marks["WARN"] else ""))
+def _refuse(job: str | None, trying: bool, yes: bool) -> None:
+    """Raises UsageError for options that do not go together."""
+    if yes and not trying:
+        raise UsageError("--yes belongs to --try: jobfs doctor JOB --try")
+    if trying and job is None:
+        raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
+    if trying and not yes and not sys.stdin.isatty():
+        raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
 
 
 class Checkup:
@@ -74,13 +101,17 @@ class Checkup:
 
     def __init__(self, *, everything: bool) -> None:
         self._everything = everything
-        self.marks = Counter[str]()
+        self._marks = Counter[str]()
+        self._well = 0
+        self._slower: list[str] = []
 
-    def show(self, mark: str, text: str) -> None:
-        """Print a line on a finding."""
-        self.marks[mark] += 1
-        if mark != "ok" or self._everything:
-            click.echo(f"{click.style(f'{mark:6}', **_STYLES[mark])}  {shown(text)}")
+    def show(self, about: str, mark: str, text: str) -> None:
+        """Print a line on a finding; of what is slower one line is made in the end."""
+        self._marks[mark] += 1
+        if mark == "slower":
+            self._slower.append(text)
+        elif mark != "ok" or self._everything:
+            _print(mark, f"{about}: {text}")
 
     def look(self, what: str, check: Callable[[], str]) -> bool:
         """Make a check, and show what it says; True if that is well."""
@@ -88,8 +119,26 @@ class Checkup:
             mark, text = "ok", check()
         except (JobfsError, OSError) as error:
             mark, text = "FAILED", str(error)
-        self.show(mark, f"{what}: {text}")
+        self.show(what, mark, text)
         return mark == "ok"
+
+    def sum_up(self, what: str) -> None:
+        """Print in one line each what was well since the last time, and what is slower."""
+        well, self._well = self._marks["ok"] - self._well, self._marks["ok"]
+        if well and not self._everything:
+            _print("ok", f"{counted(well, 'check')} of {what} (--verbose shows them)")
+        if self._slower:
+            _print("ok", f"works, but slower: {'; '.join(self._slower)}")
+
+    def conclude(self, more: str) -> int:
+        """Print the last line; the exit code."""
+        text, code = next(end for mark, end in _ENDS.items() if self._marks[mark])
+        tell(text + ("" if code else more))
+        return code
+
+
+def _print(mark: str, text: str) -> None:
+    click.echo(f"{click.style(f'{mark:6}', **_STYLES.get(mark, {'fg': 'yellow'}))}  {shown(text)}")
 
 
 def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:
@@ -104,11 +153,42 @@ def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource
 
     def ask(job: str) -> str:
         check_job_id(job)
-        if not keys:
-            raise UsageError("without an API key the server can't be asked")
         preflight.ask_server(settings, job, keys[0])
         return f"{job} is known, and the key is accepted"
 
     checkup.look("API key", find_key)
     checkup.look("connection", lambda: f"{settings.base_url}: {route(check_base_url(settings.base_url))}")
-    return keys[0] if job and checkup.look("job", partial(ask, job)) else None
+    return keys[0] if job and keys and checkup.look("job", partial(ask, job)) else None
+
+
+def _try(checkup: Checkup, settings: Settings, job: str, key: KeySource) -> None:
+    """Ask the server of this job, and take everything away, whatever happens. Raises SystemExit after a signal."""
+    from jobfs.api.client import Client
+    from jobfs.state.server import KnownServer
+    from jobfs.trial import questions
+
+    base_url, timeout = check_base_url(settings.base_url), min(settings.timeout, _PATIENCE)
+    logging.getLogger("jobfs").addHandler(logging.NullHandler())  # its warnings are in the answers
+    tell(f"jobfs: asking {base_url} what jobfs relies on", err=True)
+    with (
+        within(),
+        Client(base_url, job, key, timeout=timeout, max_connections=_CONNECTIONS) as client,
+        tempfile.TemporaryDirectory(prefix="jobfs-try-") as scratch,
+    ):
+        trial = questions.Trial(client, Path(scratch))
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+            signal.signal(number, _stop)
+        try:
+            for row in questions.run(trial):
+                checkup.show(*row)
+        except SystemExit:
+            tell("jobfs: taking everything away again", err=True)
+            raise
+        finally:
+            for row in questions.clear(trial):
+                checkup.show(*row)
+    KnownServer(settings.state_dir, base_url).learn(**trial.facts)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

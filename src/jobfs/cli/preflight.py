@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from jobfs.api.client import Client
 
 _DEVICE = Path("/dev/fuse")
+#: What can be done where the device can't be opened: by the error, and in a container.
+_REMEDIES = {
+    errno.EACCES: f"this user may not: on a desktop, sudo chmod 666 {_DEVICE}; or mount as a user who may",
+    errno.EPERM: "something keeps this process from it, as a sandbox or a container does",
+}
+_CONTAINER = f"in a container, start it with --device {_DEVICE} --cap-add SYS_ADMIN"
 _LIBRARY = "libfuse.so.2"
+_STATUS = Path("/proc/self/status")
+_CAP_SYS_ADMIN = 21
 _PR_SET_DUMPABLE = 4
 #: Seconds that the server has for one small answer, whatever --timeout says; and that all the asking may take.
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
@@ -138,10 +147,8 @@ def check_device() -> str:
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        raise UsageError(
-            f"can't open {_DEVICE}: {error.strerror}: modprobe fuse "
-            f"(in a container: --device {_DEVICE} --cap-add SYS_ADMIN)"
-        ) from None
+        remedy = _REMEDIES.get(error.errno or 0, "on a desktop, sudo modprobe fuse")
+        raise UsageError(f"can't open {_DEVICE}: {error.strerror}: {remedy}; {_CONTAINER}") from None
     return "can be opened"
 
 
@@ -160,10 +167,18 @@ def check_library() -> str:
 
 
 def check_helper() -> str:
-    """Check that the program is there that mounts for ordinary users."""
-    if os.geteuid() != 0 and shutil.which("fusermount") is None:
+    """Check that this process may mount: by itself as root, else by the program that does so for ordinary users."""
+    root = os.geteuid() == 0
+    if not root and shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-    return "not needed by root" if os.geteuid() == 0 else "found"
+    status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines())
+    if not int(status["CapBnd"], 16) >> _CAP_SYS_ADMIN & 1:
+        raise UsageError(f"nothing may be mounted here: {_CONTAINER}")
+    if not root and status["NoNewPrivs"] == "1":
+        raise UsageError(
+            "fusermount can't become root here (no_new_privs): start jobfs outside of this sandbox"
+        )
+    return "not needed by root" if root else "found"
 
 
 # The API key

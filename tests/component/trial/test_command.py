@@ -1,35 +1,47 @@
-"""`jobfs doctor JOB --try`: what it needs to be told, what it prints, and its exit code."""
+"""`jobfs doctor JOB --try`: all that it prints of servers that differ, refuse or fail, and its exit code; it leaves nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobfs.__main__ import main
+from jobfs.api.access import fixed_key
+from jobfs.api.client import Client
 from jobfs.cli import preflight
 from jobfs.emulator import Server
+from jobfs.emulator.workspace import Workspace
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Kind, Permission
+from jobfs.state.server import KnownServer, ServerFacts
 from jobfs.trial import questions
-from jobfs.trial.questions import Trial
+from jobfs.trial.questions import Trial, clear
 
-#: The exit code, and what is printed to stdout and stderr.
+#: Runs `jobfs doctor ARGUMENTS`: the exit code, and what is printed to stdout and stderr.
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Run:
-    """Runs `jobfs doctor ARGUMENTS` in this process, on a machine where FUSE is."""
+) -> Iterator[Run]:
+    """In this process, on a machine where FUSE is; in what it prints, URL and ID stand for the server's and those of items."""
     for check in ("check_device", "check_library", "check_helper"):
         monkeypatch.setattr(preflight, check, lambda: None)
     monkeypatch.setattr(questions, "_TICK", 0.01)
     for name, value in (
         ("PERSTACK_API_KEY", server.key),
         ("JOBFS_BASE_URL", server.url),
+        ("JOBFS_STATE_DIR", str(tmp_path / "state")),
         ("HOME", str(tmp_path)),
     ):
         monkeypatch.setenv(name, value)
@@ -37,9 +49,15 @@ def run(
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["jobfs", "doctor", *arguments])
         capfd.readouterr()
-        return main(), *capfd.readouterr()
+        code = main()
+        out, err = capfd.readouterr()
+        assert server.key not in out + err
+        return code, re.sub(r"'[a-z0-9]{24}", "'ID", out.replace(server.url, "URL")), err
 
-    return run
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
@@ -57,16 +75,163 @@ def test_arguments_that_do_not_go_together_are_one_sentence_and_no_request(
     assert server.log.entries() == []
 
 
-def test_a_try_of_a_healthy_server_warns_of_its_costs_only(run: Run, server: Server) -> None:
+MACHINE = "ok      8 checks of this machine, the key and the way to the server (--verbose shows them)"
+JSON = "an upload is a third longer than the file (it goes as JSON)"
+SIZES = "`ls -l` costs a request a file, once a version, and works offline only where it was done before (no sizes are told)"
+TWO = "what is new takes two requests (a create does not refuse a name that is taken)"
+TWO_BY_NAME = "what is new takes two requests (names are not kept as they are sent)"
+READ = "a save reads what it replaces (a move changes its updatedAt)"
+JUMP = "a jump into a large file waits for what is before (no part of a file is to be had)"
+NAMES = "WARN    names: names {} are not kept: what has one fails (EIO), a file's bytes stay on this machine: use other names"
+NFD, BLANK = NAMES.format("as a Mac writes them (NFD)"), NAMES.format("with a blank at their end")
+EXDEV = (
+    "WARN    moves: a directory with something in it can't be renamed (EXDEV), for what is in it would stay: "
+    "use mv, which copies it"
+)
+READ_ONLY = "WARN    permissions: what is readOnly can't be renamed, replaced or removed: `chmod +w` it first"
+ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
+
+
+@pytest.mark.parametrize(("switches", "warned", "well", "slower", "facts"), [
+    ({"move_touches": "no"}, [], 7, [], ServerFacts(rejects=ALL, moves_keep_updated_at=True)),
+    ({"updated_resolution": "seconds", "move_touches": "no"}, [], 7, [], ServerFacts(rejects=ALL, moves_keep_updated_at=True)),
+    ({"find": "glob", "list_order": "unstable", "delete_body": "item"}, [], 6, [READ], ServerFacts(rejects=ALL)),
+    ({"page_cap": 7, "move_touches": "tree", "type_spelling": "short", "input_spelling": "own"}, [], 6, [READ],
+     ServerFacts(rejects=ALL)),
+    ({"create_existing": "overwrite", "path_style": "slash", "envelope": "item"}, [], 5, [TWO, READ], ServerFacts(rejects=NONE)),
+    ({"create_existing": "duplicate", "sizes": "omitted"}, [], 4, [SIZES, TWO, READ], ServerFacts(rejects=NONE)),
+    ({"ranges": False, "move_touches": "no"}, [], 6, [JUMP], ServerFacts(rejects=ALL, moves_keep_updated_at=True, ranges=False)),
+    ({"move_carries": False, "read_only": "enforced"}, [EXDEV, READ_ONLY], 5, [READ],
+     ServerFacts(rejects=ALL, moves_carry=False)),
+    ({"name_form": "lower"}, [NAMES.format("with capitals")], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "trimmed"}, [BLANK], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"create_existing": "duplicate", "updated_resolution": "seconds", "page_cap": 7, "sizes": "omitted", "ranges": False,
+      "list_order": "unstable", "move_carries": False, "move_touches": "tree", "read_only": "enforced", "name_form": "nfc",
+      "create_encodings": "json"},
+     [NFD, EXDEV, READ_ONLY], 1, [JSON, SIZES, TWO_BY_NAME, READ, JUMP], ServerFacts(moves_carry=False, ranges=False)),
+])  # fmt: skip
+def test_all_that_is_printed_of_a_server_is_true(
+    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    switches: dict[str, Any], warned: list[str], well: int, slower: list[str], facts: ServerFacts,
+) -> None:  # fmt: skip
+    """vfs/semantics.md 6.13: it shows what is not as wished."""
+    if "updated_resolution" in switches:
+        monkeypatch.setattr(questions, "_TICK", 1.1)
+    server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
+    # What a mount has hidden is not taken for what a try has left.
+    roles = [role for role in Role if role is not Role.TRIED]
+    server.store.seed({hidden_path("a", "0" * 12, "0" * 16, role): "a" for role in roles}, age=4000)
+    before = server.store.tree()
+    server.set(**switches)
     code, out, err = run(server.job, "--try", "--yes")
-    assert (code, err.count("\n")) == (0, 1), err
-    cost, well, end = out.splitlines()
-    assert cost.startswith("WARN    Does a file move to a free path? yes, and it changes its updatedAt:")
-    assert well.endswith(" checks of this machine, the account and the server (--verbose shows them)")
-    assert end == "a mount of this job works: see WARN for what it costs"
-    every = run(server.job, "--try", "--yes", "--verbose")[1]
-    assert every.count("\nok ") + every.startswith("ok ") == int(well.split()[1])
-    assert server.key not in out + every
+    cost = [f"ok      works, but slower: {'; '.join(slower)}"] if slower else []
+    checks = f"ok      {well} check{'s' if well > 1 else ''} of the server (--verbose shows them)"
+    assert out.splitlines() == [MACHINE, *warned, checks, *cost, "a mount works"]
+    assert (code, err) == (0, f"jobfs: asking {server.url} what jobfs relies on\n")
+    known = {"moves_carry": True, "ranges": True, **facts.model_dump(exclude_unset=True)}
+    assert KnownServer(tmp_path / "state", server.url).facts == ServerFacts(**known)
+    assert server.store.tree() == before
+
+
+def doubling(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
+    """An update that puts an item beside another."""
+    item = workspace.get(item_id)
+    changes = {"permission": permission or item.permission, "lifecycle": lifecycle or item.lifecycle}
+    return workspace.move(item, path or item.path, **changes)
+
+
+def lying(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
+    """An update that is answered and not done."""
+    item = workspace.get(item_id)
+    return replace(item, path=path or item.path)
+
+
+OTHER_KEY = "use a key that may do this (PERSTACK_API_KEY, --api-key-file), or mount this with --read-only"
+UNSURE, UNSAFE, FAILED = (
+    "whether a mount works is not known: see UNSURE",
+    "a mount is safe with --read-only only: see UNSAFE",
+    "a mount does not work: mend what has FAILED",
+)
+
+
+@pytest.mark.parametrize(("fault", "replaced", "rows", "end"), [
+    ({"kind": "error", "on": "create", "status": 403}, None,
+     [f"UNSAFE  writes: create directory 'try': the server answered 403 Forbidden: Injected fault: {OTHER_KEY}"], UNSAFE),
+    ({"kind": "drop_after", "on": "create", "times": 1}, None,
+     ["UNSURE  writes: create directory 'try': the connection broke: Server disconnected without sending a response.: "
+      "run this again when the server answers"], UNSURE),
+    ({"kind": "error_after", "on": "update", "times": 1, "status": 502}, None,
+     ["UNSURE  moves: update item 'ID to to': the server answered 502 Bad Gateway: Injected fault: "
+      "run this again when the server answers"], UNSURE),
+    ({"kind": "undone", "on": "update"}, None,
+     ["UNSAFE  moves: update item 'ID to to': the reply does not match the API reference: path is 'from', not 'to': "
+      "mount this with --read-only"], UNSAFE),
+    ({"kind": "wrong_length", "on": "download", "by": -2}, None,
+     ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
+    (None, ("update", doubling),
+     ["UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"], UNSAFE),
+    (None, ("update", lying),
+     ["UNSAFE  moves: a move was answered and not done, no save is safe: mount this with --read-only",
+      "WARN    permissions: `chmod -w` fails, for readOnly is not kept: leave permissions as they are"], UNSAFE),
+    (None, ("find", lambda workspace, path: []),
+     ["FAILED  writes: a new file is not seen by find: a mount would miss files, don't use this server"], FAILED),
+])  # fmt: skip
+def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any] | None, replaced: Any, rows: list[str],
+    end: str,
+) -> None:  # fmt: skip
+    """vfs/semantics.md 6.13: the last line and the exit code say whether a mount works."""
+    if fault:
+        kind, on = fault.pop("kind"), fault.pop("on")
+        if "times" in fault:
+            server.faults.next(kind, on=on, **fault)
+        else:
+            server.faults.rate(kind, 1.0, on=on, **fault)
+    if replaced:
+        monkeypatch.setattr(Workspace, *replaced)
+    code, out, _ = run(server.job, "--try", "--yes", "--timeout", "3")
+    lines = out.splitlines()
+    assert [line for line in lines if not line.startswith("ok ")] == [*rows, end]
+    assert code == 1
+    assert server.store.tree() == {}
+
+
+def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_rest(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults.rate("hang", 1.0, on="delete")
+    code, out, _ = run(server.job, "--try", "--yes", "--timeout", "1")
+    asked, cleanup, end = [line for line in out.splitlines() if not line.startswith("ok ")]
+    assert (code, asked.split(":")[0], end) == (1, "UNSURE  creates", UNSURE)
+    assert re.fullmatch(
+        "UNSURE  cleanup: .*: no mount shows what is left, and a --try in ten minutes takes it away", cleanup
+    )
+    server.faults.clear()
+    left = server.store.tree()
+    run(server.job, "--try", "--yes")
+    assert server.store.tree() == left != {}, "it may be under way"
+    monkeypatch.setattr(questions, "ABANDONED", 0.0)
+    assert run(server.job, "--try", "--yes")[0] == 0
+    assert server.store.tree() == {}
+
+
+def test_items_that_can_not_be_deleted_are_told(run: Run, server: Server) -> None:
+    server.faults.rate("error", 1.0, on="delete", status=403)
+    code, out, _ = run(server.job, "--try", "--yes")
+    assert (code, out.splitlines()[-1]) == (1, UNSAFE)
+    assert (
+        "UNSAFE  cleanup: 3 items of this can't be deleted (no mount shows them): mount this with --read-only\n"
+        in out
+    )
+
+
+def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> None:
+    server.set(read_only="enforced")
+    with Client(server.url, server.job, fixed_key(server.key)) as client:
+        trial = Trial(client, tmp_path)
+        client.create_directory(trial.root, Permission.READ_WRITE)
+        client.create_file(trial.path("left"), *trial.source(b"?"), Permission.READ_ONLY)
+        assert [row.mark for row in clear(trial)] == ["ok"]
     assert server.store.tree() == {}
 
 
@@ -81,3 +246,25 @@ def test_a_try_removes_all_its_items_whatever_happens(
     assert run(server.job, "--try", "--yes")[0] == 70
     assert [entry.operation for entry in server.log.changes()] == ["create", "delete"]
     assert server.store.tree() == {}
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"key": "another-key"}, "URL refuses the API key: check PERSTACK_API_KEY or --api-key-file"),
+    ({"job": "j" * 24}, f"URL knows no job {'j' * 24}, or it has no workspace yet: check the job id"),
+    ({"url": "https"}, "can't use https://127.0.0.1:PORT: get workspace instance: no https is spoken there: for a server on "
+                       "this machine give http://, else another port; check the URL and the network"),
+    ({"down": True}, "can't use URL: get workspace instance: no connection: [Errno 111] Connection refused; "
+                     "check the URL and the network"),
+])  # fmt: skip
+def test_a_job_that_can_not_be_asked_is_not_tried(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
+) -> None:
+    """vfs/semantics.md 6.13: with a remedy for each failure."""
+    monkeypatch.setenv("PERSTACK_API_KEY", change.get("key", server.key))
+    port = server.url.rpartition(":")[2]
+    monkeypatch.setenv("JOBFS_BASE_URL", server.url.replace("http", change.get("url", "http")))
+    with server.down() if "down" in change else contextlib.nullcontext():
+        code, out, _ = run(change.get("job", server.job), "--try", "--yes")
+    assert (code, out.replace(port, "PORT").splitlines()) == (
+        1, [f"FAILED  job: {told}", MACHINE.replace("8", "7"), FAILED],
+    )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import MagicMock
 
 import pytest
@@ -86,13 +87,28 @@ def test_own_directories_do_not_lie_in_the_mount(
     assert list(place.iterdir()) == []
 
 
-def test_a_missing_device_or_library_is_named_with_its_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+
+
+@pytest.mark.parametrize(("number", "remedy"), [
+    (errno.ENOENT, "on a desktop, sudo modprobe fuse"),
+    (errno.EACCES, "this user may not: on a desktop, sudo chmod 666 /dev/fuse; or mount as a user who may"),
+    (errno.EPERM, "something keeps this process from it, as a sandbox or a container does"),
+])  # fmt: skip
+def test_a_device_that_can_not_be_opened_is_told_with_what_can_be_done(
+    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
-    for device in (tmp_path / "fuse", tmp_path):
-        monkeypatch.setattr(preflight, "_DEVICE", device)
-        with pytest.raises(UsageError, match=r"can't open .*modprobe fuse"):
+    def refuse(path: Path, flags: int) -> NoReturn:
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(UsageError) as refused:
             preflight.check_device()
+    assert str(refused.value) == f"can't open /dev/fuse: {os.strerror(number)}: {remedy}; {CONTAINER}"
+
+
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(preflight, "_LIBRARY", "libfuse-that-is-not-there.so.2")
     for _ in range(2):
@@ -101,14 +117,26 @@ def test_a_missing_device_or_library_is_named_with_its_remedy(
         monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
 
 
-def test_an_ordinary_user_needs_fusermount(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    for user in (0, 1000):
-        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
-        with (
-            pytest.raises(UsageError, match="fusermount is missing: install fuse3") if user else nullcontext()
-        ):
-            preflight.check_helper()
+ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
+
+
+@pytest.mark.parametrize(("user", "helper", "may", "alone", "words"), [
+    (0, None, ALL, 1, ""),
+    (1000, "/bin/fusermount", ALL, 0, ""),
+    (1000, None, ALL, 0, "fusermount is missing: install fuse3"),
+    (1000, "/bin/fusermount", ALL, 1, "fusermount can't become root here"),
+    (0, None, BUT_ONE, 0, f"nothing may be mounted here: {CONTAINER}"),
+    (1000, "/bin/fusermount", BUT_ONE, 0, f"nothing may be mounted here: {CONTAINER}"),
+])  # fmt: skip
+def test_who_may_not_mount_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, helper: str | None, may: str, alone: int, words: str
+) -> None:  # fmt: skip
+    (tmp_path / "status").write_text(f"Name:\tjobfs\nCapBnd:\t{may}\nNoNewPrivs:\t{alone}\n")
+    monkeypatch.setattr(preflight, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr("shutil.which", lambda name: helper)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(UsageError, match=f"^{words}") if words else nullcontext():
+        preflight.check_helper()
 
 
 @pytest.mark.parametrize(

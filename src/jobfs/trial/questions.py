@@ -17,7 +17,7 @@ from jobfs import names
 from jobfs.api.client import Client
 from jobfs.api.deadline import steady
 from jobfs.errors import (
-    ApiError,
+    REFUSALS,
     BadRequestError,
     ContractError,
     InvalidRequestError,
@@ -177,19 +177,14 @@ def _writes(trial: Trial) -> Findings:
         "find": item.id in {found.id for found in trial.client.find(item.path)},
         "list": item.id in {found.id for found in trial.everything()},
     }
-    if missing := [way for way, there in ways.items() if not there]:
-        yield (
-            Mark.FAILED,
-            f"a new file is not seen by {', '.join(missing)}: a mount would miss files, {_NEVER}",
-        )
+    if missing := ", ".join(way for way, there in ways.items() if not there):
+        yield Mark.FAILED, f"a new file is not seen by {missing}: a mount would miss files, {_NEVER}"
     if not item.updated_ns:
         yield Mark.UNSAFE, f"updatedAt can't be read, and versions not be told apart: {_READ_ONLY}"
     if trial.client.forms[Kind.FILE].encoding == "json":
         yield Mark.SLOWER, "an upload is a third longer than the file (it goes as JSON)"
     if item.size is None:
-        told = (
-            "`ls -l` costs a request a file, once a version, and works offline only where it was done before"
-        )
+        told = "`ls -l` costs a request a file, once a version; offline it knows only what it has asked for"
         yield Mark.SLOWER, f"{told} (no sizes are told)"
 
 
@@ -204,7 +199,7 @@ def _creates(trial: Trial) -> Findings:
             with rejects(trial.client, trial.path(str(name)), kind, source) as found[kind]:
                 pass
     except BadRequestError:
-        found, why = {}, "names are not kept as they are sent"
+        found, why = {}, "names are not taken as they are"
     trial.facts["rejects"] = found
     if not found or not all(found.values()):
         yield Mark.SLOWER, f"what is new takes two requests ({why})"
@@ -218,16 +213,14 @@ def _names(trial: Trial) -> Findings:
         except (WrongAnswerError, BadRequestError, InvalidRequestError):
             changed.append(words)
     if changed:
-        told = f"names {' or '.join(changed)} are not kept: what has one fails (EIO), a file's bytes stay on this machine"
-        yield Mark.WARN, f"{told}: use other names"
+        told = f"names {' or '.join(changed)} are not taken as they are: what has one fails (EIO)"
+        yield Mark.WARN, f"{told}, its bytes stay on this machine: use other names"
 
 
 def _moves(trial: Trial) -> Findings:
     item, taken = trial.file("from"), trial.file("taken")
-    above, below = (
-        trial.client.create_directory(trial.path("tree"), Permission.READ_WRITE),
-        trial.file("tree/file"),
-    )
+    above = trial.client.create_directory(trial.path("tree"), Permission.READ_WRITE)
+    below = trial.file("tree/file")
     time.sleep(_TICK)
     moved = trial.client.update(item.id, path=trial.path("to"))
     if trial.client.find(item.path) or trial.client.get(item.id).path != moved.path:
@@ -256,10 +249,7 @@ def _reads(trial: Trial) -> Findings:
         return
     trial.facts["ranges"] = bool(start)
     if not start:
-        yield (
-            Mark.SLOWER,
-            "a jump into a large file waits for what is before (no part of a file is to be had)",
-        )
+        yield Mark.SLOWER, "a jump into a large file waits for what is before it (Range is ignored)"
 
 
 def _permissions(trial: Trial) -> Findings:
@@ -272,9 +262,7 @@ def _permissions(trial: Trial) -> Findings:
     try:
         trial.client.update(item.id, path=trial.path("read-only-moved"))
         trial.client.delete(item.id)
-    except UnavailableError:
-        raise
-    except ApiError:
+    except REFUSALS:
         # If readOnly is not the reason, this fails as well, and its error is told instead.
         trial.client.update(item.id, permission=Permission.READ_WRITE)
         trial.client.delete(item.id)
@@ -287,12 +275,9 @@ def _takes_away(trial: Trial) -> Findings:
             if not (left := list(trial.left())):
                 return
             for item in left:
-                try:
+                # It may be readOnly, and goes with its directory; the next look sees it.
+                with contextlib.suppress(*REFUSALS, NotFoundError):
                     trial.client.delete(item.id)
-                except UnavailableError:
-                    raise
-                except ApiError:
-                    pass  # it may be readOnly, and goes with its directory; the next look sees it
             time.sleep(_BETWEEN)
         yield Mark.UNSAFE, f"{len(left)} items of this can't be deleted (no mount shows them): {_READ_ONLY}"
     except UnavailableError as error:
@@ -348,10 +333,7 @@ def _asked(trial: Trial, question: Question) -> Generator[Row, None, bool]:
 
 def _failed(error: JobfsError) -> tuple[Mark, str]:
     if isinstance(error, UnauthorizedError):
-        return (
-            Mark.UNSAFE,
-            f"{error}: use a key that may do this (PERSTACK_API_KEY, --api-key-file), or {_READ_ONLY}",
-        )
+        return Mark.UNSAFE, f"{error}: use a key that may do this, or {_READ_ONLY}"
     if isinstance(error, UnavailableError) and not isinstance(error, WrongAnswerError):
         return Mark.UNSURE, f"{error}: run this again when the server answers"
     if isinstance(error, ContractError):

@@ -71,6 +71,9 @@ print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if modul
         (["mount", JOB], "DIR"),
         (["status", "--jsno"], "--json"),
         (["umount", "/mnt/a", "--timeout", "-1"], "--timeout"),
+        (["doctor", JOB, "--try"], "--yes"),
+        (["doctor", "--try", "--yes"], "the id of a job"),
+        (["doctor", JOB, "--yes"], "belongs to --try"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str], words: str) -> None:

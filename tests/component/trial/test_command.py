@@ -67,8 +67,11 @@ TWO = "what is new takes two requests (a create does not refuse a name that is t
 TWO_BY_NAME = "what is new takes two requests (names are not taken as they are)"
 READ = "a save reads what it replaces (a move changes its updatedAt)"
 JUMP = "a jump into a large file waits for what is before it (Range is ignored)"
-NAMES = "WARN    names: names {} are not taken as they are: what has one fails (EIO), its bytes stay on this machine: use other names"
-NFD, BLANK = NAMES.format("as a Mac writes them (NFD)"), NAMES.format("with a blank at their end")
+NAMES = "WARN    names: names {} are not taken as they are: what has one fails (EIO), its bytes stay on this machine: {}"
+NFD, CAPITALS, BLANK = (
+    NAMES.format(form, "use other names")
+    for form in ("as a Mac writes them (NFD)", "with capitals", "with a blank at their end")
+)
 EXDEV = (
     "WARN    moves: a directory with something in it can't be renamed (EXDEV), for what is in it would stay: "
     "use mv, which copies it"
@@ -88,7 +91,7 @@ ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
     ({"ranges": False, "move_touches": "no"}, [], 6, [JUMP], ServerFacts(rejects=ALL, moves_keep_updated_at=True, ranges=False)),
     ({"move_carries": False, "read_only": "enforced"}, [EXDEV, READ_ONLY], 5, [READ],
      ServerFacts(rejects=ALL, moves_carry=False)),
-    ({"name_form": "lower"}, [NAMES.format("with capitals")], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "lower"}, [CAPITALS], 4, [TWO_BY_NAME, READ], ServerFacts()),
     ({"name_form": "trimmed"}, [BLANK], 4, [TWO_BY_NAME, READ], ServerFacts()),
     ({"create_existing": "duplicate", "updated_resolution": "seconds", "page_cap": 7, "sizes": "omitted", "ranges": False,
       "list_order": "unstable", "move_carries": False, "move_touches": "tree", "read_only": "enforced", "name_form": "nfc",

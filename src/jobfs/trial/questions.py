@@ -184,7 +184,7 @@ def _writes(trial: Trial) -> Findings:
     if trial.client.forms[Kind.FILE].encoding == "json":
         yield Mark.SLOWER, "an upload is a third longer than the file (it goes as JSON)"
     if item.size is None:
-        told = "`ls -l` costs a request a file, once a version; offline it knows only what it has asked for"
+        told = "`ls -l` costs a request a file, once a version, and offline knows only what it has asked for"
         yield Mark.SLOWER, f"{told} (no sizes are told)"
 
 

@@ -62,7 +62,7 @@ def run(
 
 MACHINE = "ok      8 checks of this machine, the key and the way to the server (--verbose shows them)"
 JSON = "an upload is a third longer than the file (it goes as JSON)"
-SIZES = "`ls -l` costs a request a file, once a version; offline it knows only what it has asked for (no sizes are told)"
+SIZES = "`ls -l` costs a request a file, once a version, and offline knows only what it has asked for (no sizes are told)"
 TWO = "what is new takes two requests (a create does not refuse a name that is taken)"
 TWO_BY_NAME = "what is new takes two requests (names are not taken as they are)"
 READ = "a save reads what it replaces (a move changes its updatedAt)"

@@ -117,8 +117,10 @@ class Teller:
                 helper.wait(_PATIENCE)
 
     def _started(self) -> subprocess.Popen[bytes] | None:
+        if self._helper is not None and self._helper.poll() is not None:
+            self._give_up()
         with self._lock:
-            if (self._helper is None or self._helper.poll() is not None) and not self._closed:
+            if self._helper is None and not self._closed:
                 words = [sys.executable, "-I", "-S", "-X", "utf8", calls.__file__, *map(str, self.place)]
                 self._helper = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",

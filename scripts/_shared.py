@@ -51,7 +51,7 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
 
 def files() -> Iterator[tuple[str, str]]:
     """Each file: its place below a prefix, and what is in it."""
-    from jobfs.cli import COMMANDS, jobfs
+    from jobfs.cli import COMMANDS, jobfs, listed
     from jobfs.cli.install import SHELLS, script
     from jobfs.cli.options import HELP_ALL
 
@@ -59,7 +59,7 @@ def files() -> Iterator[tuple[str, str]]:
     # Which the contexts of its commands share.
     group.meta[HELP_ALL] = True
     lines = {name: line for name, (_, line) in COMMANDS.items()}
-    yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", lines)
+    yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", listed())
     for name, line in lines.items():
         command = jobfs.get_command(group, name)
         assert command is not None
@@ -105,7 +105,7 @@ def _fields(path: str) -> Iterator[str]:
     from jobfs import document
 
     yield from _paragraphs((document.__doc__ or "").replace("`", ""))
-    for name, meaning in _described(document.Status if path == "jobfs status" else document.Change):
+    for name, meaning in _described(document.Statuses if path == "jobfs status" else document.Change):
         yield from (".TP", f"\\fB{_plain(name)}\\fP", _plain(meaning))
 
 

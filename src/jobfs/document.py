@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypedDict
 
-SCHEMA = 4
+SCHEMA = 5
 
 #: What is said of files that failed, and of conflicts.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
@@ -68,6 +68,7 @@ class Unsent(TypedDict):
 
     path: Annotated[str, "where"]
     size: Annotated[int, "how much"]
+    sent: Annotated[int, "how much of it is on its way to the server, or there"]
     age: Annotated[float | None, "since it was closed"]
     attempts: Annotated[int, "how often it was tried"]
     reason: Annotated[str, "why it waits or failed"]
@@ -88,7 +89,7 @@ class Conflict(TypedDict):
 
     path: Annotated[str, "where it is"]
     origin: Annotated[str, "of which file"]
-    reason: Annotated[str, "why it was kept"]
+    reason: Annotated[str, "whose version is whose"]
     diff: Annotated[str | None, "the shell command that compares the two; null if that file is gone"]
 
 
@@ -108,9 +109,9 @@ class Slot(TypedDict):
 
 
 class Status(TypedDict):
-    """The whole document."""
+    """A mount."""
 
-    schema: Annotated[int, "4"]
+    schema: Annotated[int, "5"]
     problems: Annotated[
         list[str], "sentences: what does not go away without a person; the exit code is 1 if there is any"
     ]
@@ -141,6 +142,12 @@ class Status(TypedDict):
     hostile: Annotated[list[Odd], "items whose names can't be shown"]
     foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
+
+
+class Statuses(TypedDict):
+    """What `jobfs status --json` prints."""
+
+    mounts: Annotated[list[Status], "those that answer; .jobfs/status.json is one element of it"]
 
 
 class Change(TypedDict):

@@ -125,6 +125,8 @@ class Mount:
                 mounted.vfs.start()
             for warning in mounted.vfs.warnings:
                 self._say(warning)
+            for line in mounted.vfs.taken_up:
+                _log.warning("taken up: %s", line)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
             self._live.start()
             self._server = Server(self._slot.path, self._handlers(mounted.vfs))

@@ -27,7 +27,8 @@ SCRATCH = (
     ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
 )  # fmt: skip
 
-_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-(.+)", re.DOTALL)
+_BEFORE = r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-"
+_HIDDEN = re.compile(_BEFORE + "(.+)", re.DOTALL)
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -141,6 +142,11 @@ def parse_hidden(name: str) -> HiddenName | None:
     return HiddenName(match[1], match[2], Role(match[3]), match[4])
 
 
+def plain(text: str) -> str:
+    """The text with the names that people know in place of hidden ones."""
+    return re.sub(_BEFORE, "", text)
+
+
 def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
     """A hidden path for `target`: beside it, its name cut to what fits; higher up if nothing fits there."""
     directory = parent(target)
@@ -160,7 +166,7 @@ def other_form(asked: str, shown: str) -> str:
     """
     if asked == shown or _folded(asked) != _folded(shown):
         return ""
-    asked, shown = (_HIDDEN.sub(r"\4", path) for path in (asked, shown))
+    asked, shown = plain(asked), plain(shown)
     return f"the server keeps the name {asked!a} as {shown!a}: choose one that it keeps as it is"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from grp import getgrnam
 from pathlib import Path
 from pwd import getpwnam
@@ -36,6 +36,12 @@ def parse_size(value: Any) -> int:
         return TypeAdapter(ByteSize).validate_python(value)
     except ValidationError:
         raise ValueError("must be a size such as 512MiB, 2GiB or a number of bytes") from None
+
+
+def size(number: int) -> str:
+    """A size as it may be typed: `512MiB`, `1.5GiB`, `17B`."""
+    unit = min((max(number, 1).bit_length() - 1) // 10, 6)
+    return f"{number / 1024**unit:.1f}".removesuffix(".0") + ("KMGTPE"[unit - 1] + "iB" if unit else "B")
 
 
 def _octal(value: Any) -> int:
@@ -222,13 +228,28 @@ def _take(part: str, values: dict[str, Any]) -> None:
 def _unknown(name: str) -> str:
     if name.replace("-", "_") in ("api_key", "key", "token"):
         return "The API key is never given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
-    close = difflib.get_close_matches(name.replace("-", "_"), OPTIONS, 1)
-    return f"Unknown option -o {name[:64]}" + (f": did you mean {close[0]}?" if close else ".")
+    return f"Unknown option -o {name[:64]}" + _nearest(name)
+
+
+def _nearest(name: str, spell: Callable[[str], str] = str) -> str:
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), OPTIONS, 1)
+    return f": did you mean {spell(close[0])}?" if close else "."
+
+
+def unknown_variables() -> Iterator[str]:
+    """A sentence for each variable that looks like a setting's, and is none's."""
+    known = set(map(variable, OPTIONS))
+    for name in sorted(os.environ):
+        if name.startswith("JOBFS_") and name not in known:
+            yield f"{name[:64]} is no setting" + _nearest(name[6:], variable)
 
 
 def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    where = places[str(problem["loc"][0])]
+    name = str(problem["loc"][0])
+    where = places[name]
+    if OPTIONS[name].title == "SIZE":
+        what = re.sub(r"\d{7,}", lambda bound: size(int(bound[0])), what)
     return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

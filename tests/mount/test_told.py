@@ -27,7 +27,8 @@ PASSING = {"server", "snapshot_age", "listing_seconds", "problems"}
 
 def told(mounted: MountedJob, *arguments: str) -> tuple[int, Any]:
     done = mounted.jobfs("status", *arguments, "--json", mounted.path)
-    return done.returncode, json.loads(done.stdout)
+    (status,) = json.loads(done.stdout)["mounts"]
+    return done.returncode, status
 
 
 def lasting(status: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     """vfs/semantics.md 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`."""
     server.store.seed({"a": "1", "dir/b": "2"}, age=60)
     code, status = told(mounted)
-    assert (code, status["schema"], status["items"], status["problems"]) == (0, 4, 3, [])
+    assert (code, status["schema"], status["items"], status["problems"]) == (0, 5, 3, [])
     assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
     assert (status["job_id"], status["job"]["status"]) == (server.job, "processing")
     assert status["server"]["answering"] is True
@@ -68,11 +69,15 @@ def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mou
     assert done.stdout.endswith("-new\n+the job's\n")
     words = mounted.jobfs("status", mounted.path)
     assert (words.returncode, words.stderr, "\x1b" in words.stdout) == (1, "", False)
-    for text in (conflict["diff"], "! 1 conflict"):
+    whose = f"  yours: dir/it's a note.md; the job's: {conflict['path']}\n"
+    for text in (conflict["diff"], "! 1 conflict", whose):
         assert text in words.stdout
     file.rename(mounted.path / "mine.md")
     assert mounted.status()["conflicts"][0]["diff"] is None
-    assert "; dir/it's a note.md is gone\n" in mounted.jobfs("status", mounted.path).stdout
+    assert (
+        "  dir/it's a note.md is gone; the job's: dir/it's a note.conflict-"
+        in mounted.jobfs("status", mounted.path).stdout
+    )
     (mounted.path / conflict["path"]).unlink()
     assert mounted.status()["conflicts"] == []
 
@@ -134,7 +139,7 @@ def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: 
     code, status = told(mounted)
     assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])
     assert sorted(entry["path"] for entry in status["unsent"]) == ["big", "waits"]
-    assert "\nunsent    2 files, 13 bytes" in mounted.jobfs("status", mounted.path).stdout
+    assert "\nunsent    2 files, 13B" in mounted.jobfs("status", mounted.path).stdout
     assert len((mounted.path / ".jobfs/pending").read_text().splitlines()) == 2
     done = mounted.jobfs("umount", "--timeout", "0", mounted.path)
     (said,) = re.findall("^jobfs: (2 unsent: kept for the next mount of this job: .*)$", done.stderr, re.M)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_size
+from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_size, size, unknown_variables
 
 
 def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,10 +51,12 @@ def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("10kb", 10000), ("4096", 4096)]
-)
-def test_sizes_have_units(text: str, size: int) -> None:
-    assert parse_size(text) == size
+    ("text", "number"),
+    [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("10kb", 10000), ("4096", 4096), ("0", 0), ("1023", 1023), ("8EiB", 2**63)],
+)  # fmt: skip
+def test_sizes_have_units_and_what_is_printed_may_be_typed(text: str, number: int) -> None:
+    assert parse_size(text) == number
+    assert parse_size(size(number)) == pytest.approx(number, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,15 @@ def test_an_unknown_o_option_comes_with_the_nearest_one() -> None:
     with pytest.raises(UsageError) as caught:
         load({"ttl": "x" * 10_000})
     assert len(str(caught.value)) < 200, "a bad value is not repeated at length"
+    with pytest.raises(UsageError, match="--cache-size must be greater than or equal to 1MiB, not '7'"):
+        load({"cache_size": "7"})
+
+
+def test_an_unknown_variable_is_told_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JOBFS_TLL", "JOBFS_TTL", "JOBFS_1234"):
+        monkeypatch.setenv(name, "3")
+    told = ["JOBFS_1234 is no setting.", "JOBFS_TLL is no setting: did you mean JOBFS_TTL?"]
+    assert list(unknown_variables()) == told
 
 
 @pytest.mark.parametrize("name", ["api-key", "key", "token"])

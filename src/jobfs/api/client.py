@@ -141,11 +141,11 @@ class Client(AbstractContextManager["Client"]):
 
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
-        return self._ask(Call("get workspace instance", "GET", self._root), parse_instance)
+        return self._ask(Call("asking for the job", "GET", self._root), parse_instance)
 
     def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
-        call = Call("list items", "GET", f"{self._items}?take={take}&skip={skip}", f"skip={skip}")
+        call = Call("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
         return self._ask(call, partial(parse_page, take=take, skip=skip))
 
     def find(self, path: str) -> list[Item]:
@@ -164,7 +164,7 @@ class Client(AbstractContextManager["Client"]):
 
     def get(self, item_id: str) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
-        return self._ask(Call("get item", "GET", self._items + item_id, item_id), parse_item)
+        return self._ask(Call("looking at item", "GET", self._items + item_id, item_id), parse_item)
 
     def create_file(
         self,
@@ -200,8 +200,8 @@ class Client(AbstractContextManager["Client"]):
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
-        subject = item_id if path is None else f"{item_id} to {path}"
-        call = Call("update item", "POST", self._items + item_id, subject, changing=True)
+        doing = ("changing item", item_id) if path is None else ("renaming an item to", path)
+        call = Call(doing[0], "POST", self._items + item_id, doing[1], changing=True)
 
         def send(**styled: str) -> Item:
             body = json_body({name: str(value) for name, value in (asked | styled).items()})
@@ -215,7 +215,7 @@ class Client(AbstractContextManager["Client"]):
 
         `once`: raises UnavailableError where it would have to wait before it tries again (save/protocol.md R7).
         """
-        call = Call("delete item", "DELETE", self._items + item_id, item_id, changing=True)
+        call = Call("deleting item", "DELETE", self._items + item_id, item_id, changing=True)
         self._request(call, once=once)
 
     @contextmanager
@@ -228,7 +228,7 @@ class Client(AbstractContextManager["Client"]):
         was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
         seconds.
         """
-        call = Call("download", "GET", self._items + item_id + "/download", item_id)
+        call = Call("downloading item", "GET", self._items + item_id + "/download", item_id)
         headers = [("Accept-Encoding", "identity")]  # some gateways compress all the same
         if start or end is not None:
             headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
@@ -276,7 +276,9 @@ class Client(AbstractContextManager["Client"]):
         file: tuple[Path, int] | None = None,
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
-        call = Call(f"create {kind}", "POST", self._items, path, changing=True)
+        call = Call(
+            "making directory" if file is None else "uploading", "POST", self._items, path, changing=True
+        )
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:
@@ -352,7 +354,7 @@ class Client(AbstractContextManager["Client"]):
 
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")
-        call = Call("find item", "GET", f"{self._items}find?path={quoted}", path)
+        call = Call("looking up", "GET", f"{self._items}find?path={quoted}", path)
         page = self._ask(call, partial(parse_page, take=0, skip=0))
         return [item for item in page.items if item.path == path]
 

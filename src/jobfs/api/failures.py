@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
+from jobfs import names
 from jobfs.api.access import scrub
 from jobfs.errors import (
     AnswerLostError,
@@ -43,6 +44,8 @@ _STATUSES: dict[int, type[ApiError]] = {
     422: InvalidRequestError,
     507: NoSpaceError,
 }
+#: How a 401 is told.
+_REFUSED = "401 (API key refused)"
 #: Answers that speak of the moment, not of the request.
 _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
 #: Failures before the first byte of a request is sent; those in `NO_WAY` are known at once.
@@ -56,16 +59,16 @@ class MismatchError(ValueError):
 
 
 class Call(NamedTuple):
-    """One request as messages name it: the endpoint, what it is about, and whether it changes anything."""
+    """One request as messages name it: what is done, with what, and whether that changes anything."""
 
-    endpoint: str
+    doing: str
     method: str
     target: str
     subject: str = ""
     changing: bool = False
 
     def __str__(self) -> str:
-        return f"{self.endpoint} {self.subject!r}" if self.subject else self.endpoint
+        return f"{self.doing} {names.shown(names.plain(self.subject))}" if self.subject else self.doing
 
 
 def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
@@ -80,7 +83,7 @@ def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
         reason = json.dumps(reason, ensure_ascii=False)
     # Cut only after the key was scrubbed: half a key would not be recognised.
     reason = _one_line(scrub(reason, key))[:300]
-    phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
+    phrase = _REFUSED if status == 401 else f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
     told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
     gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
     if status == 404 and not gone:

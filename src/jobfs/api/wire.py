@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from jobfs import __version__
+from jobfs import __version__, names
 from jobfs.api.access import KeySource, scrub
 from jobfs.api.bodies import Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time, steady
@@ -260,7 +260,7 @@ class Wire:
         """The error for what went wrong, noted and logged."""
         odd = isinstance(exc, (MismatchError, ContractError))
         error = exc if isinstance(exc, ApiError) else from_exception(call, exc)
-        error.args = (scrub(str(error), key),)
+        error.args = (names.plain(scrub(str(error), key)),)
         self.health.learn(call, error)
         logger.log(logging.WARNING if odd else logging.DEBUG, "%s", error)
         return error

@@ -33,6 +33,10 @@ COMMANDS = {
     "completion": ("jobfs.cli.install", "Print what lets bash, zsh or fish complete jobfs."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
+#: Commands that no list has: for developers of clients of the API.
+UNLISTED = ("emulator",)
+#: Words that people try, and the commands that they mean.
+_ALSO = {"list": "status", "unmount": "umount"}
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
 #: The names by which mount(8) and umount(8) call this program.
 LINKS = ("mount.fuse.jobfs", "mount.jobfs", "umount.fuse.jobfs")
@@ -60,6 +64,11 @@ def words(called: str, arguments: list[str]) -> list[str]:
     return ["umount", "--or-plainly", *["--lazy"] * (("-l", "") in options), *rest]
 
 
+def listed() -> dict[str, str]:
+    """The commands for everybody, each with its line."""
+    return {name: line for name, (_, line) in COMMANDS.items() if name not in UNLISTED}
+
+
 class _Commands(click.Group):
     """Loads a command when it is called, so that each starts fast and a missing extra harms no other."""
 
@@ -76,16 +85,19 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl(list(listed().items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        named = [(name, line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        named = [(name, line) for name, line in listed().items() if name.startswith(incomplete)]
         commands = [CompletionItem(name, help=line) for name, line in named]
         # The base class would load every command, for its help.
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = words(sys.argv[0], args)
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        args[:1] = [_ALSO.get(name, name) for name in args[:1]]
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
 
 
@@ -93,3 +105,8 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory."""
+    from jobfs.cli.screen import tell
+    from jobfs.settings import unknown_variables
+
+    for line in unknown_variables():
+        tell(f"jobfs: {line}", err=True)

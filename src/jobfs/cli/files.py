@@ -25,8 +25,8 @@ from jobfs.nodes import Lifecycle, Permission
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
     """Send what is unsent in DIR (any part of a mount), or in every mount, and return when the server has it.
 
-    Exits with 0 if the server has everything, else with 1 and a list of what is left. Ctrl-C ends only this command,
-    with 130: what is unsent goes on being sent.
+    Exits with 0 if the server has everything, else with 1 and a list of what is left; what the server has refused is
+    tried again by `jobfs retry`. Ctrl-C ends only this command, with 130: what is unsent goes on being sent.
     """
     answers: list[dict[str, Any] | None] = []
     for found, inside in mounts_of(path, state_dir):
@@ -105,7 +105,8 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
 def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str | None) -> int:
     """Change the permission or the lifecycle of the file or directory PATH in a mount.
 
-    What is unsent of it is sent first. Returns when the server has it.
+    The lifecycle says whose it is: the workspace's defaults (application), or this job's (expertJob), which cover
+    them. What is unsent of it is sent first. Returns when the server has it.
     """
     if permission is None and lifecycle is None:
         raise UsageError("nothing to change: give --permission or --lifecycle")

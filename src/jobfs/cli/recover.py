@@ -13,12 +13,12 @@ import click
 from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import setting_options
+from jobfs.cli.options import Rare, setting_options
 from jobfs.cli.running import left_by
-from jobfs.cli.screen import confirmed, sending, tell
+from jobfs.cli.screen import confirmed, sending, size, tell
 from jobfs.document import kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.names import is_mount_id
+from jobfs.names import is_mount_id, plain
 from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command("recover")
 @click.argument("job")
 @click.option(
-    "--of", "mount", metavar="MOUNT",
+    "--of", "mount", metavar="MOUNT", cls=Rare,
     help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -110,7 +110,9 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             mounted.vfs.refresh()
             found = mounted.vfs.hidden_of(mount)
             for item in found:
-                tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)"))
+                tell(
+                    f"unfinished: {plain(item.path)}" + ("" if item.is_dir else f" ({size(item.size or 0)})")
+                )
             if not found:
                 tell(f"mount {mount} has left nothing on the server")
             elif yes or confirmed(f"Is mount {mount} gone for good? These get visible names then"):

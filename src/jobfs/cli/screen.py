@@ -7,14 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 import click
-from rich.filesize import decimal
 
 from jobfs.errors import UsageError
 from jobfs.names import shown as shown
 from jobfs.nodes import Sent
-
-#: A number of bytes in words: `2.0 kB`.
-size = decimal
+from jobfs.settings import size as size
 
 
 def tell(text: object, *, err: bool = False) -> None:

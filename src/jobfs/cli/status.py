@@ -17,6 +17,7 @@ from jobfs.cli.running import asked, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size
 from jobfs.document import Job, Status, Unsent, Watching
 from jobfs.errors import UsageError
+from jobfs.names import plain
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
@@ -29,7 +30,7 @@ _EVERY = 1.0
 #: Lists of a status: what each is called, and whether an entry in it needs a person.
 _LISTS = {
     "unsent": ("not on the server", False),
-    "conflicts": (document.CHANGED_TWICE, True),
+    "conflicts": ("", True),  # what to do is among the problems
     "cleaning": ("sent, and being tidied up on the server", False),
     "shadowed": ("hidden behind another item of the same name", False),
     "hostile": ("names that can't be shown", False),
@@ -42,7 +43,7 @@ _MOST = 20
 @click.command("status")
 @click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True,
-              help="Print the document that .jobfs/status.json holds (its fields: man jobfs-status).")  # fmt: skip
+              help="Print an object with a list `mounts` (its fields: man jobfs-status).")  # fmt: skip
 @click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @state_dir_option
 def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | None) -> int:
@@ -53,13 +54,19 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     """
 
     def look() -> int:
-        every = mounts_of(directory, state_dir)
-        answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
-        reports: list[Status] = [report for report in answers if report is not None]
-        if not reports:
-            raise UsageError("no mount answers")
-        for report in reports:
-            _check_version(report)
+        reports: list[Status] = []
+        try:
+            every = mounts_of(directory, state_dir)
+            answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
+            reports += filter(None, answers)
+            if not reports:
+                raise UsageError("no mount answers")
+            for report in reports:
+                _check_version(report)
+        except UsageError:
+            if as_json:
+                show(reports)
+            raise
         show(reports)
         if len(reports) < len(every):
             return NO_ANSWER
@@ -69,8 +76,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         if watch:
             click.clear()  # of a terminal only
         if as_json:
-            one = directory or len(reports) == 1
-            click.echo(json.dumps(reports[0] if one else reports, indent=None if watch else 2))
+            click.echo(json.dumps({"mounts": reports}, indent=None if watch else 2))
         else:
             lines = [line for report in reports for line in (*_lines(report), "")]
             most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
@@ -117,7 +123,7 @@ def _lines(report: Status) -> Iterator[str]:
     lists: Mapping[str, Any] = report
     for name, (meaning, needed) in _LISTS.items():
         if entries := lists[name]:
-            title = f"{name.replace('_', ' ')} ({len(entries)}): {meaning}"
+            title = f"{name.replace('_', ' ')} ({len(entries)})" + (f": {meaning}" if meaning else "")
             yield ""
             yield click.style(title, bold=True, fg="red" if needed else None)
             yield from _entries(entries)
@@ -141,8 +147,9 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     if report["items"] is not None:
         yield "items", f"{report['items']:,}"
     age = report["snapshot_age"]
-    good = f"good for {report['effective_ttl']:.0f} s"
-    yield "listing", "not read yet" if age is None else f"{age:.1f} s old, {good}"
+    left = report["effective_ttl"] - (age or 0.0)
+    more = f"good for {_span(left)} more" if left > 0 else "read again when it is needed"
+    yield "listing", "not read yet" if age is None else f"{_span(age)} old, {more}"
     yield "cache", size(report["cache"]["bytes"])
     # A mount that was made before this version was installed does not tell.
     if (watching := report.get("watching")) and watching["programs"]:
@@ -183,19 +190,26 @@ def _unsent(entries: Sequence[Unsent], failed: int) -> str:
     oldest = max(entry["age"] or 0.0 for entry in entries)
     old = f", the oldest {_span(oldest)} old" if oldest else ""
     refused = f"; {failed} of them failed" if failed else ""
-    return f"{counted(len(entries), 'file')}, {size(sum(entry['size'] for entry in entries))}{old}{refused}"
+    part = sum(entry["sent"] for entry in entries)
+    sent = f" ({size(part)} sent)" if part else ""
+    whole = size(sum(entry["size"] for entry in entries))
+    return f"{counted(len(entries), 'file')}, {whole}{sent}{old}{refused}"
 
 
 def _described(entry: Mapping[str, Any]) -> str:
     """One line for an entry of a list: its path, and what else is known of it."""
+    if "origin" in entry:
+        return str(entry["reason"])
     told = [
         size(entry["size"]) if "size" in entry else "",
+        f"{size(entry['sent'])} sent" if entry.get("sent") else "",
         f"{_span(entry['age'])} old" if entry.get("age") is not None else "",
         entry.get("reason", ""),
         "failed" if entry.get("state") == "failed" else "",
     ]
     rest = ", ".join(filter(None, told))
-    return f"{entry['path']}: {rest}" if rest else str(entry["path"])
+    path = plain(entry["path"])
+    return f"{path}: {rest}" if rest else path
 
 
 def _span(seconds: float | None) -> str:

@@ -31,7 +31,8 @@ def restore(write_back: WriteBack) -> list[str]:
     state = write_back.state
     files, changes = state.load()
     write_back.context.look_again = write_back.context.may_come_until()
-    found = [f"{change.target}: {change.verb} that was {change.stage}" for change in changes]
+    told = {True: "to be tidied up on the server", False: "begun, and not finished"}
+    found = {names.plain(change.target): told[change.over] for change in changes}
     for change in changes:
         if change.verb is Verb.MOVE and change.direct:
             state.apply(change)
@@ -54,7 +55,8 @@ def restore(write_back: WriteBack) -> list[str]:
             _let_go(file)
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
     _sweep(state, changes)
-    return [*found, *(f"{file.path}: not sent" for file in state.left().files)]
+    found |= {file.path or "": "not sent" for file in state.left().files}
+    return [f"{path}: {what}" for path, what in found.items()]
 
 
 def _let_go(file: File) -> None:

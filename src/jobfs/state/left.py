@@ -75,6 +75,7 @@ def _entry(record: File | Change, reason: str = "") -> Unsent:
     return {
         "path": path,
         "size": size,
+        "sent": min(change.sent, size) if change and change.running else 0,
         "age": age(change) if change else None,
         "attempts": change.attempts if change else 0,
         "reason": reason or str((change and change.error) or ""),

@@ -86,8 +86,6 @@ class Vfs(Attributes, Tree, Files):
             self.left_alone = len(left_in(self._directory.path).told())
             return
         self.taken_up = self._write_back.taken_up = restore(self._write_back)
-        for line in self.taken_up:
-            log.warning("taken up from the journal: %s", line)
         self._write_back.start()
 
     def stop(self) -> None:

@@ -27,10 +27,13 @@ from jobfs.vfs.view import View
 #: Seconds until the job is asked for again; seconds that a status waits for the server, so that it answers within a second.
 _INSTANCE_AGE, _PATIENCE = 5.0, 0.8
 _HIDDEN_OLD = 3600.0
-_LEFT = "left more than an hour ago by another mount, or by a `jobfs doctor --try` that was broken off: run it again"
+_LEFT = (
+    "left more than an hour ago by mount %s, or by a `jobfs doctor --try` that was broken off: run it again"
+)
+#: Whose the version at a file's name is, and whose the one beside it.
 _KEPT = {
-    "conflict": "changed by the job while it was being saved here, or found under a hidden name",
-    "recovered": "written and never closed, closed just before the power went, or found under a hidden name",
+    "conflict": ("yours", "the job's"),
+    "recovered": ("as it was saved", "of a save that was not finished"),
 }
 #: Inode number of `.jobfs/`; those of its files come after it. Small, so that no item has them.
 _DIRECTORY = 2
@@ -132,7 +135,8 @@ class Report:
             return [
                 {"path": change.target, "age": age(change)}
                 for change in self._state.changes.values()
-                if change.settled or change.stage is Stage.CANCELLED
+                if (change.settled or change.stage is Stage.CANCELLED)
+                and change.target == names.plain(change.target)  # else it asks how the server takes creates
             ]
 
     def _conflicts(self) -> Iterator[document.Conflict]:
@@ -146,10 +150,11 @@ class Report:
     def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
         there = self._view.find_known(origin) is not None
         both = (shlex.quote(f"{self._slot.record.directory}/{name}") for name in (origin, path))
+        first, second = _KEPT[label]
         return {
             "path": path,
             "origin": origin,
-            "reason": _KEPT[label] if there else f"{_KEPT[label]}; {origin} is gone",
+            "reason": (f"{first}: {origin}" if there else f"{origin} is gone") + f"; {second}: {path}",
             "diff": " ".join(("diff -u", *both)) if there else None,
         }
 
@@ -157,9 +162,9 @@ class Report:
         now = deadline.steady() + self._client.server_time_offset
         for item in self._namespace.hidden():
             parts = names.parse_hidden(names.basename(item.path))
-            own = parts is not None and parts.mount == self._slot.mount_id
-            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not own:
-                yield {"path": item.path, "reason": _LEFT}
+            mount = "" if parts is None else parts.mount
+            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and mount != self._slot.mount_id:
+                yield {"path": item.path, "reason": _LEFT % mount}
 
     def _other_slots(self) -> Iterator[document.Slot]:
         """Ended mounts of this job that have left something; the journal of one that ended with nothing left is not read."""

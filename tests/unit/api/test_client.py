@@ -100,8 +100,23 @@ def test_an_update_that_is_answered_with_something_else_is_not_believed(
     with pytest.raises(errors.WrongAnswerError, match=mismatch) as caught:
         client.update(ID, path="new", permission=Permission.READ_ONLY, lifecycle=Lifecycle.APPLICATION)
     assert caught.value.errno == errno.EIO
-    assert "update item" in caplog.text
-    assert mismatch in caplog.text
+    assert f"renaming an item to new: the reply does not match the API reference: {mismatch}" in caplog.text
+
+
+def test_no_message_has_a_hidden_name(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    """A person reads of the file, wherever its bytes are meanwhile; so it is with what the server says of it."""
+    hidden = hidden_path("dir/notes.md", "1" * 12, "2" * 16, Role.STAGED)
+    client = make_client(
+        Script(*[failure(422, f"{hidden}, {hidden}: no")] * 2, one(hidden, type="workspaceItemFile"))
+    )
+    with pytest.raises(
+        errors.InvalidRequestError,
+        match=r"^renaming an item to dir/notes\.md: .*dir/notes\.md, dir/notes\.md: no",
+    ):
+        client.update(ID, path=hidden)
+    with pytest.raises(errors.WrongAnswerError, match=r"path is 'dir/notes\.md', not 'new'"):
+        client.update(ID, path="new")
+    assert ".jobfs-" not in caplog.text
 
 
 def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
@@ -383,7 +398,7 @@ def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
     client = make_client(Script(answering(status, b"x" * 5, **headers)))
     with pytest.raises(errors.ContractError, match="download"), client.download(ID, 5) as body:
         list(body.chunks())
-    assert f"download '{ID}': the reply does not match" in caplog.text
+    assert f"downloading item {ID}: the reply does not match" in caplog.text
 
 
 def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: MakeClient) -> None:

@@ -12,8 +12,8 @@ from jobfs.api.failures import Call
 
 from .conftest import KEY
 
-READ = Call("get item", "GET", "/x", "a.txt")
-CHANGE = Call("update item", "POST", "/x", "a.txt", changing=True)
+READ = Call("looking up", "GET", "/x", "a.txt")
+CHANGE = Call("uploading", "POST", "/x", "a.txt", changing=True)
 
 
 def from_answer(call: Call, status: int, headers: dict[str, str], body: bytes) -> errors.ApiError:
@@ -65,7 +65,10 @@ def test_each_status_has_its_error_and_errno(
 def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reason: Any, told: str) -> None:
     """The key is scrubbed before the reason is cut."""
     message = str(from_answer(CHANGE, 400, {}, body(reason)))
-    assert message == f"update item 'a.txt': the server answered 400 Bad Request: {told}"
+    assert message == f"uploading a.txt: the server answered 400 Bad Request: {told}"
+    assert str(from_answer(CHANGE, 401, {}, b"")) == (
+        "uploading a.txt: the server answered 401 (API key refused)"
+    )
     for page in (b"<html>no</html>", body("x" * 70_000)):
         assert str(from_answer(READ, 502, {}, page)).endswith("502 Bad Gateway")
 

@@ -24,8 +24,8 @@ from jobfs.nodes import Permission
 
 from .conftest import ID, MakeClient, Script, failure, many, one
 
-READ = Call("get item", "GET", "/x")
-CHANGE = Call("update item", "POST", "/x", changing=True)
+READ = Call("looking at item", "GET", "/x")
+CHANGE = Call("uploading", "POST", "/x", changing=True)
 
 
 class Clock:

@@ -105,7 +105,7 @@ def test_after_the_deadline_the_last_error_is_told(
 ) -> None:
     """vfs/semantics.md 1.14: where there is no way to the server, the network is unreachable; 3: every call has a deadline."""
     script = Script(trouble)
-    with pytest.raises(errors.UnavailableError, match="get item") as caught:
+    with pytest.raises(errors.UnavailableError, match="looking at item") as caught:
         make_client(script, timeout=1.0).get(ID)
     slow, away = httpx.TimeoutException, (httpx.ConnectError, httpx.ProxyError)
     number = errno.ETIMEDOUT if isinstance(trouble, slow) else errno.ENETUNREACH
@@ -130,13 +130,13 @@ def test_a_web_page_instead_of_the_api_is_no_answer(
 ) -> None:
     """vfs/semantics.md 5.8: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
     client = make_client(Script(httpx.Response(200, html="<html>please log in</html>")))
-    with pytest.raises(errors.ContractError, match=r"list items.*not JSON"):
+    with pytest.raises(errors.ContractError, match=r"listing the workspace: .*not JSON"):
         client.list_page(100, 0)
-    assert "list items" in caplog.text
+    assert "listing the workspace" in caplog.text
     assert not client.health.answering
     with pytest.raises(errors.AnswerLostError, match="not JSON"):
         client.create_directory("d", RW)
-    assert "create directory 'd'" in caplog.text
+    assert "making directory d: " in caplog.text
 
 
 def test_the_key_is_in_no_message_and_no_log(
@@ -170,7 +170,7 @@ def test_a_request_is_one_line_in_the_debug_log(
     make_client(script).find("dir/a.txt")
     sent = script.requests[0].headers
     assert (sent["authorization"], sent["accept-encoding"]) == (f"Bearer {KEY}", "gzip")
-    assert re.fullmatch(r"GET find item 'dir/a.txt': 200, [0-9.]+ ms", caplog.messages[0])
+    assert re.fullmatch(r"GET looking up dir/a.txt: 200, [0-9.]+ ms", caplog.messages[0])
 
 
 def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
@@ -234,7 +234,7 @@ def test_no_other_redirect_is_followed(
     with pytest.raises(errors.ContractError, match=r"a redirect \(307\) to"):
         make_client(script).get(ID)
     assert len(script.requests) == 1
-    assert "get item" in caplog.text
+    assert f"looking at item {ID}: " in caplog.text
     assert KEY not in caplog.text
 
 

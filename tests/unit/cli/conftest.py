@@ -46,7 +46,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
 def unsent(**changed: Any) -> dict[str, Any]:
     """A file that the server lacks, as a status tells it, but for what is given."""
     return {
-        "path": "a.txt", "size": 3, "age": 1.0, "attempts": 1, "reason": "", "state": "dirty",
+        "path": "a.txt", "size": 3, "sent": 0, "age": 1.0, "attempts": 1, "reason": "", "state": "dirty",
         **changed,
     }  # fmt: skip
 

@@ -61,6 +61,34 @@ print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if modul
     assert done.stderr.strip() == "[]"
 
 
+def test_the_help_has_what_everybody_needs_and_all_of_it_the_rest(run: Run) -> None:
+    text = run("--help").out
+    assert [name for name in cli.COMMANDS if f"\n  {name} " not in text] == ["emulator"]
+    for command, flags in (
+        ("mount", ["--request-lifetime", "--create-encoding", "--allow-core-dumps"]),
+        ("recover", ["--of"]),
+    ):
+        for option in flags:
+            assert [f"{option} " in run(command, more).out for more in ("--help", "--help-all")] == [
+                False,
+                True,
+            ]
+    assert "jobfs retry" in run("flush", "--help").out
+    assert "jobfs flush" in run("retry", "--help").out
+    assert "lifecycle says whose it is" in run("set", "--help").out
+
+
+def test_words_that_people_try_lead_to_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tried, meant in (
+        ("help", "--help"), ("help umount", "umount --help"), ("list --help", "status --help"),
+        ("unmount --help", "umount --help"), ("unmount /nowhere", "umount /nowhere"),
+    ):  # fmt: skip
+        assert run(*tried.split()) == run(*meant.split())
+    monkeypatch.setenv("JOBFS_TLL", "3")
+    told = "jobfs: JOBFS_TLL is no setting: did you mean JOBFS_TTL?\n"
+    assert run("status") == Outcome(2, "", f"{told}jobfs: no job is mounted\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import MagicMock
@@ -160,6 +162,15 @@ def test_an_error_of_the_server_becomes_a_sentence(
     with pytest.raises(UsageError, match=words) as caught:
         ask_server(settings, JOB, lambda: "a-secret")
     assert "a-secret" not in str(caught.value)
+
+
+def test_https_to_a_port_that_speaks_http_is_told() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = load({"base_url": f"https://127.0.0.1:{server.server_port}", "timeout": 0.5})
+        with pytest.raises(UsageError, match="no https is spoken there: for a server on this machine give http://"):
+            ask_server(settings, JOB, lambda: "a-secret")
+        server.shutdown()
 
 
 def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(settings: Settings) -> None:

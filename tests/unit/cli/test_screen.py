@@ -33,7 +33,7 @@ def entry(**more: object) -> dict[str, object]:
 
 def status() -> dict[str, object]:
     lists: dict[str, object] = {
-        "failed": [entry()], "unsent": [entry(size=5, age=3.0)], "conflicts": [entry(diff=f"diff {EVIL}")],
+        "failed": [entry()], "unsent": [entry(size=5, sent=0, age=3.0)], "conflicts": [entry(diff=f"diff {EVIL}")],
         "hostile": [entry()], "cleaning": [entry()], "foreign_hidden": [entry()], "shadowed": [entry()],
     }  # fmt: skip
     told = a_status()

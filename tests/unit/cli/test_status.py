@@ -19,7 +19,12 @@ Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
 
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
-CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed; a is gone", "diff": None}
+CONFLICT = {
+    "path": "a.conflict-1",
+    "origin": "a",
+    "reason": "a is gone; the job's: a.conflict-1",
+    "diff": None,
+}
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
@@ -32,8 +37,8 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
         ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
         ["server", f"{URL} answers, 12 ms"],
         ["items", "57"],
-        ["listing", "0.6 s old, good for 4 s"],
-        ["cache", "1.3 MB"],
+        ["listing", "1 s old, good for 3 s more"],
+        ["cache", "1.2MiB"],
         ["taken", "up  1 save that an earlier mount had left"],
         ["unsent", "0"],
         ["log", "/state/a/jobfs.log"],
@@ -69,12 +74,13 @@ def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], 
 
 
 def test_unsent_files_are_shown_with_their_bytes_and_their_age(run: Run, answering: Make) -> None:
-    files = [unsent(path=f"f{number}", size=1000, age=200.0 - number) for number in range(25)]
+    files = [unsent(path=f"f{number}", size=1024, age=200.0 - number) for number in range(25)]
+    files[0]["sent"] = 512
     answering("/mnt/a", status=a_status(unsent=files))
     done = run("status", "/mnt/a")
     assert done.code == 0
-    assert "unsent    25 files, 25.0 kB, the oldest 3 min old" in done.out
-    assert "  f0: 1.0 kB, 3 min old\n" in done.out
+    assert "unsent    25 files, 25KiB (512B sent), the oldest 3 min old" in done.out
+    assert "  f0: 1KiB, 512B sent, 3 min old\n" in done.out
     assert "  and 5 more: --json has them all\n" in done.out
 
 
@@ -84,13 +90,15 @@ def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) 
     answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
     done = run("status", "/mnt/a")
     assert (done.code, done.out.count("big")) == (1, 1)
-    assert "unsent    2 files, 12 bytes, the oldest 1 s old; 1 of them failed\n" in done.out
-    assert "unsent (2): not on the server\n  big: 9 bytes, 1 s old, Too large, failed\n  a.txt: " in done.out
+    assert "unsent    2 files, 12B, the oldest 1 s old; 1 of them failed\n" in done.out
+    assert "unsent (2): not on the server\n  big: 9B, 1 s old, Too large, failed\n  a.txt: " in done.out
 
 
 def test_a_conflict_whose_file_is_gone_has_no_command(run: Run, answering: Make) -> None:
     answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
-    assert "\n  a.conflict-1: changed; a is gone\n\n" in run("status", "/mnt/a").out
+    out = run("status", "/mnt/a").out
+    assert "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n" in out
+    assert out.count("a second version was kept") == 1
 
 
 def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> None:
@@ -98,7 +106,9 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
     answering("/mnt/b", status=a_status(directory="/mnt/b"))
     done = run("status")
     assert (done.code, done.out.count("mount "), done.out.count("/mnt/b")) == (0, 2, 1)
-    assert [report["directory"] for report in json.loads(run("status", "--json").out)] == ["/mnt/a", "/mnt/b"]
+    for words, there in ((), ["/mnt/a", "/mnt/b"]), (("/mnt/b",), ["/mnt/b"]):
+        told = json.loads(run("status", "--json", *words).out)
+        assert (list(told), [report["directory"] for report in told["mounts"]]) == (["mounts"], there)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +138,8 @@ def test_the_exit_code_is_1_when_something_needs_a_person(
 
 
 def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
-    for more in ((), ("--json",), ("--watch",)):
-        assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
+    for more, out in ((), ""), (("--json",), '{\n  "mounts": []\n}\n'), (("--watch",), ""):
+        assert run("status", *more) == Outcome(2, out, "jobfs: no job is mounted\n")
     assert run("status", tmp_path).code == 2
 
 
@@ -140,7 +150,10 @@ def test_a_watch_in_a_pipe_prints_a_document_a_line(
     sleep = Mock(side_effect=[None, KeyboardInterrupt])
     monkeypatch.setattr("jobfs.cli.status.time", Mock(sleep=sleep))
     done = run("status", "--watch", "--json", "/mnt/a")
-    assert (done.code, [json.loads(line)["pid"] for line in done.out.splitlines()]) == (1, [42, 42])
+    assert (done.code, [json.loads(line)["mounts"][0]["pid"] for line in done.out.splitlines()]) == (
+        1,
+        [42, 42],
+    )
 
 
 def test_a_mount_that_does_not_answer_is_named_and_hides_no_other_mount(

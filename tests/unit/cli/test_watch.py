@@ -31,7 +31,7 @@ def test_a_change_is_a_line_with_its_local_time(
     monkeypatch.setenv("TZ", "XYZ-03:30")
     time.tzset()
     one = answering("/mnt/a", watch=telling("/mnt/a", what="renamed", path="dir/new", old="old", size=1500))
-    line = "03:30:00  renamed   old -> dir/new  1.5 kB\n"
+    line = "03:30:00  renamed   old -> dir/new  1.5KiB\n"
     assert run("watch", "/mnt/a/dir") == Outcome(1, line, "jobfs: /mnt/a is unmounted\n")
     assert one.calls == [("watch", {"path": "dir"})]
     (told,) = run("watch", "--json").out.splitlines()

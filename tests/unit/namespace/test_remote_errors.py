@@ -132,7 +132,7 @@ def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> No
     assert not world.namespace.unreachable
 
 
-NO_END = ContractError("list items: the list has no end")
+NO_END = ContractError("listing the workspace: the list has no end")
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from jobfs.api.deadline import Deadline
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
-from jobfs.state.left import Left, left_in
+from jobfs.state.left import Left, left_in, left_of
 from jobfs.state.localbytes import path_of
 from jobfs.state.records import Change, File, Stage, Verb
 
@@ -41,6 +42,15 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
     ]  # fmt: skip
     journal.close()
     assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
+
+
+def test_a_file_that_is_on_its_way_is_told_with_how_much_of_it() -> None:
+    change = Change(2, Verb.PUT, "new", ino=1, generation=1, sent=12)
+    change.file = file = File(1, path="new", generation=1, size=10)
+    file.change = change
+    for change.deadline, told in (Deadline(1.0), ("uploading", 10)), (None, ("staging", 0)):
+        (entry,) = left_of([file], [change]).told()
+        assert (entry["state"], entry["sent"]) == told
 
 
 @pytest.mark.parametrize("garbage", [b"no database " * 1000, None])

@@ -51,7 +51,7 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
 
 def files() -> Iterator[tuple[str, str]]:
     """Each file: its place below a prefix, and what is in it."""
-    from jobfs.cli import COMMANDS, jobfs, listed
+    from jobfs.cli import COMMANDS, jobfs
     from jobfs.cli.install import SHELLS, script
     from jobfs.cli.options import HELP_ALL
 
@@ -59,7 +59,8 @@ def files() -> Iterator[tuple[str, str]]:
     # Which the contexts of its commands share.
     group.meta[HELP_ALL] = True
     lines = {name: line for name, (_, line) in COMMANDS.items()}
-    yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", listed())
+    listed = {name: lines[name] for name in jobfs.list_commands(group)}
+    yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", listed)
     for name, line in lines.items():
         command = jobfs.get_command(group, name)
         assert command is not None

@@ -12,9 +12,8 @@ from typing import Annotated, Any, TypedDict
 
 SCHEMA = 5
 
-#: What is said of files that failed, and of conflicts.
+#: What is said of files that failed.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
-CHANGED_TWICE = "a second version was kept: compare, and delete what is not wanted"
 
 #: Statuses of a job that it does not leave any more (API reference, GET workspace_instance/).
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
@@ -225,7 +224,8 @@ def problems(status: Status) -> list[str]:
     if failed:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:
-        found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {CHANGED_TWICE}")
+        told = "a second version was kept: compare, and delete what is not wanted"
+        found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {told}")
     return found + [
         f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: jobfs recover {status['job_id']}"
         for slot in status["other_slots"]
@@ -239,11 +239,6 @@ def kept(left: Sequence[Any]) -> str:
 
 def describe(left: Sequence[Any], most: int = 10) -> str:
     """The paths in `left`, or in its entries, in one line; refused files, which are not tried again by themselves, are marked."""
-    paths = [
-        entry
-        if isinstance(entry, str)
-        else entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed")
-        for entry in left
-    ]
+    paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in left]
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(paths[:most]) + more

@@ -248,8 +248,6 @@ def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    name = str(problem["loc"][0])
-    where = places[name]
-    if OPTIONS[name].title == "SIZE":
-        what = re.sub(r"\d{7,}", lambda bound: size(int(bound[0])), what)
+    what = re.sub(r"\d{7,}", lambda bound: size(int(bound[0])), what)  # no other bound has so many digits
+    where = places[str(problem["loc"][0])]
     return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

@@ -105,8 +105,8 @@ def test_a_drain_that_does_not_get_on_or_fails_is_not_taken_for_done(how_far: Ca
     ("left", "line"),
     [
         ([], ""),
-        (["a", {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
-        ([str(number) for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+        ([{"path": "a"}, {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
+        ([{"path": str(number)} for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
         # vfs/semantics.md 4: it is not sent by the next mount.
         ([{"path": "b", "state": "failed"}], "b (refused by the server: jobfs retry, or jobfs discard)"),
     ],

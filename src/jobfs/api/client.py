@@ -276,9 +276,8 @@ class Client(AbstractContextManager["Client"]):
         file: tuple[Path, int] | None = None,
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
-        call = Call(
-            "making directory" if file is None else "uploading", "POST", self._items, path, changing=True
-        )
+        doing = "uploading" if file else "making directory"
+        call = Call(doing, "POST", self._items, path, changing=True)
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:

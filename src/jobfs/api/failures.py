@@ -44,8 +44,6 @@ _STATUSES: dict[int, type[ApiError]] = {
     422: InvalidRequestError,
     507: NoSpaceError,
 }
-#: How a 401 is told.
-_REFUSED = "401 (API key refused)"
 #: Answers that speak of the moment, not of the request.
 _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
 #: Failures before the first byte of a request is sent; those in `NO_WAY` are known at once.
@@ -83,7 +81,8 @@ def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
         reason = json.dumps(reason, ensure_ascii=False)
     # Cut only after the key was scrubbed: half a key would not be recognised.
     reason = _one_line(scrub(reason, key))[:300]
-    phrase = _REFUSED if status == 401 else f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
+    phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
+    phrase = "401 (API key refused)" if status == 401 else phrase
     told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
     gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
     if status == 404 and not gone:

@@ -64,16 +64,11 @@ def words(called: str, arguments: list[str]) -> list[str]:
     return ["umount", "--or-plainly", *["--lazy"] * (("-l", "") in options), *rest]
 
 
-def listed() -> dict[str, str]:
-    """The commands for everybody, each with its line."""
-    return {name: line for name, (_, line) in COMMANDS.items() if name not in UNLISTED}
-
-
 class _Commands(click.Group):
     """Loads a command when it is called, so that each starts fast and a missing extra harms no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [name for name in COMMANDS if name not in UNLISTED]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -85,11 +80,11 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(listed().items()))
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        named = [(name, line) for name, line in listed().items() if name.startswith(incomplete)]
-        commands = [CompletionItem(name, help=line) for name, line in named]
+        begun = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=COMMANDS[name][1]) for name in begun]
         # The base class would load every command, for its help.
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 

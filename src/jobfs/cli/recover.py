@@ -110,9 +110,8 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             mounted.vfs.refresh()
             found = mounted.vfs.hidden_of(mount)
             for item in found:
-                tell(
-                    f"unfinished: {plain(item.path)}" + ("" if item.is_dir else f" ({size(item.size or 0)})")
-                )
+                bytes = "" if item.is_dir else f" ({size(item.size or 0)})"
+                tell(f"unfinished: {plain(item.path)}{bytes}")
             if not found:
                 tell(f"mount {mount} has left nothing on the server")
             elif yes or confirmed(f"Is mount {mount} gone for good? These get visible names then"):

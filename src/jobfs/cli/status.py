@@ -151,9 +151,8 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     more = f"good for {_span(left)} more" if left > 0 else "read again when it is needed"
     yield "listing", "not read yet" if age is None else f"{_span(age)} old, {more}"
     yield "cache", size(report["cache"]["bytes"])
-    # A mount that was made before this version was installed does not tell.
-    if (watching := report.get("watching")) and watching["programs"]:
-        yield "watched", _watched(watching, report["effective_ttl"])
+    if report["watching"]["programs"]:
+        yield "watched", _watched(report["watching"], report["effective_ttl"])
     if report["taken_up"]:
         yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
     yield "unsent", _unsent(report["unsent"], len(report["failed"]))
@@ -190,10 +189,9 @@ def _unsent(entries: Sequence[Unsent], failed: int) -> str:
     oldest = max(entry["age"] or 0.0 for entry in entries)
     old = f", the oldest {_span(oldest)} old" if oldest else ""
     refused = f"; {failed} of them failed" if failed else ""
-    part = sum(entry["sent"] for entry in entries)
+    whole, part = sum(entry["size"] for entry in entries), sum(entry["sent"] for entry in entries)
     sent = f" ({size(part)} sent)" if part else ""
-    whole = size(sum(entry["size"] for entry in entries))
-    return f"{counted(len(entries), 'file')}, {whole}{sent}{old}{refused}"
+    return f"{counted(len(entries), 'file')}, {size(whole)}{sent}{old}{refused}"
 
 
 def _described(entry: Mapping[str, Any]) -> str:

@@ -62,9 +62,7 @@ class Pass:
         if self._barren >= _BARREN or (self._next - 1) * self.step + self.size > self._end:
             return None
         if self._next * self.step > self._most:
-            raise ContractError(
-                f"listing the workspace: {self._most} items were read, and the list has no end"
-            )
+            raise ContractError(f"listing the workspace: {self._most} items, and the list has no end")
         self._next += 1
         return self._next - 1
 

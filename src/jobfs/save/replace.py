@@ -105,7 +105,7 @@ class Replace:
         except Cancelled:
             return
         except REFUSALS as error:
-            log.warning("%s: refused: %s", change.target, error)
+            log.warning("%s: refused for good: %s", change.target, error)
             self._cleanup.undo(change, str(error), error.errno)
             raise
         except AnswerLostError as error:

@@ -27,9 +27,7 @@ from jobfs.vfs.view import View
 #: Seconds until the job is asked for again; seconds that a status waits for the server, so that it answers within a second.
 _INSTANCE_AGE, _PATIENCE = 5.0, 0.8
 _HIDDEN_OLD = 3600.0
-_LEFT = (
-    "left more than an hour ago by mount %s, or by a `jobfs doctor --try` that was broken off: run it again"
-)
+_LEFT = "left more than an hour ago by mount %s, or by a broken off `jobfs doctor --try`: run it again"
 #: Whose the version at a file's name is, and whose the one beside it.
 _KEPT = {
     "conflict": ("yours", "the job's"),
@@ -162,9 +160,9 @@ class Report:
         now = deadline.steady() + self._client.server_time_offset
         for item in self._namespace.hidden():
             parts = names.parse_hidden(names.basename(item.path))
-            mount = "" if parts is None else parts.mount
-            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and mount != self._slot.mount_id:
-                yield {"path": item.path, "reason": _LEFT % mount}
+            old = now - item.updated_ns / 1e9 > _HIDDEN_OLD
+            if old and parts is not None and parts.mount != self._slot.mount_id:
+                yield {"path": item.path, "reason": _LEFT % parts.mount}
 
     def _other_slots(self) -> Iterator[document.Slot]:
         """Ended mounts of this job that have left something; the journal of one that ended with nothing left is not read."""

@@ -37,7 +37,7 @@ def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) ->
 
 
 def test_flush_is_1_and_lists_the_unsent_files(run: Run, answering: Make) -> None:
-    answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
+    answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, {"path": "b.txt"}]})
     assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
 
@@ -73,11 +73,14 @@ def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make
     ("left", "outcome"),
     [
         ([], Outcome(0, "", "")),
-        (["a.txt"], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
+        (
+            [{"path": "a.txt"}],
+            Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n"),
+        ),
     ],
 )
 def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
-    run: Run, answering: Make, left: list[str], outcome: Outcome
+    run: Run, answering: Make, left: list[dict[str, str]], outcome: Outcome
 ) -> None:
     one = answering("/mnt/a")
 

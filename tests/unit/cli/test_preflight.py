@@ -168,7 +168,9 @@ def test_https_to_a_port_that_speaks_http_is_told() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         settings = load({"base_url": f"https://127.0.0.1:{server.server_port}", "timeout": 0.5})
-        with pytest.raises(UsageError, match="no https is spoken there: for a server on this machine give http://"):
+        with pytest.raises(
+            UsageError, match="no https is spoken there: for a server on this machine give http://"
+        ):
             ask_server(settings, JOB, lambda: "a-secret")
         server.shutdown()
 

@@ -106,7 +106,8 @@ def _fields(path: str) -> Iterator[str]:
     from jobfs import document
 
     yield from _paragraphs((document.__doc__ or "").replace("`", ""))
-    for name, meaning in _described(document.Statuses if path == "jobfs status" else document.Change):
+    status = path == "jobfs status"
+    for name, meaning in _described(document.Status, "mounts[].") if status else _described(document.Change):
         yield from (".TP", f"\\fB{_plain(name)}\\fP", _plain(meaning))
 
 

@@ -1,5 +1,6 @@
 """What programs get of a mount: its status (`jobfs status --json`, `.jobfs/status.json`), its changes (`jobfs watch --json`).
 
+`jobfs status --json` prints {"mounts": […]}, the mounts that answer; `.jobfs/status.json` is one element of that list.
 Sizes in bytes; durations and ages in seconds; `null` where something is not known, or does not apply. Names of fields stay, and
 `schema` grows when one of them goes or changes its meaning; new ones may come at any time.
 """
@@ -108,7 +109,7 @@ class Slot(TypedDict):
 
 
 class Status(TypedDict):
-    """A mount."""
+    """The whole document."""
 
     schema: Annotated[int, "5"]
     problems: Annotated[
@@ -141,12 +142,6 @@ class Status(TypedDict):
     hostile: Annotated[list[Odd], "items whose names can't be shown"]
     foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
     other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
-
-
-class Statuses(TypedDict):
-    """What `jobfs status --json` prints."""
-
-    mounts: Annotated[list[Status], "those that answer; .jobfs/status.json is one element of it"]
 
 
 class Change(TypedDict):

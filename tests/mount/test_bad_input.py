@@ -82,8 +82,8 @@ def attempt(server: Server, tmp_path: Path) -> Attempt:
 #: What is given otherwise, as attributes of the attempt, and words of the sentence. `file` is a file, `two-words` too.
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"job": "short"}, "job id"),
-    ({"job": "unknown90123456789012345"}, "unknown90123456789012345"),
-    ({"key": "wrong-" + KEY}, "key"),
+    ({"job": "unknown90123456789012345"}, "knows no job unknown90123456789012345"),
+    ({"key": "wrong-" + KEY}, "refuses the API key"),
     ({"key": None}, "PERSTACK_API_KEY --api-key-file"),
     ({"key": None, "options": ["--api-key-file", "two-words"]}, "two-words"),
     ({"url": "http://192.0.2.1"}, "https"),
@@ -113,14 +113,17 @@ def test_a_wrong_option_or_directory_is_named(attempt: Attempt, changed: dict[st
 def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_in_time(
     attempt: Attempt, silent: bool
 ) -> None:
-    attempt.url += "/somewhere/else"
-    attempt.fails()
+    url = attempt.url
+    attempt.url = url.replace("http:", "https:")
+    attempt.fails(attempt.url, "no https is spoken there: for a server on this machine give http://")
+    attempt.url = f"{url}/somewhere/else"
+    attempt.fails("knows no job")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         if silent:
             unused.listen()
         attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        attempt.fails("127.0.0.1")
+        attempt.fails("127.0.0.1", "no answer in time" if silent else "no connection", "check the URL")
 
 
 def test_a_missing_dev_fuse_is_named(attempt: Attempt) -> None:

@@ -61,7 +61,7 @@ def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
     assert code == 0, err
     assert sum("old.txt" in line for line in (out + err).splitlines()) == 1, "each is told once"
     assert "half.txt was written and never closed: what was written is kept as half.recovered-" in out
-    assert f"finished: what the mount at {mounted.path} had left" in out
+    assert f"finished: what was left by the mount at {mounted.path}\n" in out
     assert untimed(visible(server)) == {
         "old.txt": b"new content", "made": b"made here", "half.txt": b"old",
         "half.recovered.txt": b"half of the new",

@@ -88,17 +88,9 @@ def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
 
 def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
     editors = [
-        ".file.swp",
-        "4913",
-        "file~",
-        ".#file",
-        "#file#",
-        ".goutputstream-AB",
-        ".~lock.a.odt#",
-        ".DS_Store",
-        "._a",
-        ".nfs01",
-    ]
+        ".file.swp", "4913", "file~", ".#file", "#file#", ".goutputstream-AB", ".~lock.a.odt#", ".DS_Store",
+        "._a", ".nfs01",
+    ]  # fmt: skip
     assert all(map(names.is_scratch, editors))
     assert names.is_scratch("a.tmp", ("*.tmp",))
     assert not any(names.is_scratch(name, ("*.tmp",)) for name in ("A.TMP", "49130", "a.txt"))

@@ -19,7 +19,7 @@ import jobfs
 from jobfs import cli
 from jobfs.cli import COMMANDS
 from jobfs.cli.install import script
-from jobfs.document import Change, Status, Statuses
+from jobfs.document import Change, Status
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -108,7 +108,7 @@ def test_each_command_has_a_man_page_that_says_what_its_help_says_and_shells_com
         assert [flag for flag in options if flag not in shown] == []
     listed = roff(pages["jobfs.1"])
     assert ("jobfs-umount(1)" in listed, "jobfs-emulator(1)" in listed) == (True, False)
-    for page, document in ("jobfs-status.1", Status), ("jobfs-status.1", Statuses), ("jobfs-watch.1", Change):
+    for page, document in ("jobfs-status.1", Status), ("jobfs-watch.1", Change):
         titles = re.findall(r"^ {7}\S.*", roff(pages[page]).partition("FIELDS")[2], re.M)
         assert set(get_type_hints(document)) <= set(re.findall(r"\w+", " ".join(titles))), (
             "the fields of its document"

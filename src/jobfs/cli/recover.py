@@ -78,9 +78,11 @@ def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
 def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
     place.write_record()
-    where = f"the mount at {place.record.directory}"
-    about = f"sending what {place.record.directory} had left"
-    with sending(about) as progress, _started(settings, job, key, place) as mounted:
+    where = place.record.directory
+    with (
+        sending(f"sending what {where} had left") as progress,
+        _started(settings, job, key, place) as mounted,
+    ):
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
             tell(line)
@@ -89,7 +91,7 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
         if not left:
             left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
-            tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
+            tell(f"{'finished: what was' if had_left else 'nothing was'} left by the mount at {where}")
     return left
 
 

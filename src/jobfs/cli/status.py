@@ -15,7 +15,7 @@ from jobfs import document
 from jobfs.cli.options import mounted, not_empty, state_dir_option
 from jobfs.cli.running import asked, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size
-from jobfs.document import Job, Status, Unsent, Watching
+from jobfs.document import Job, Status, Unsent
 from jobfs.errors import UsageError
 from jobfs.names import plain
 
@@ -61,8 +61,9 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
             reports += filter(None, answers)
             if not reports:
                 raise UsageError("no mount answers")
-            for report in reports:
-                _check_version(report)
+            for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
+                remedy = f"jobfs umount {where}, then mount it again"
+                raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
         except UsageError:
             if as_json:
                 show(reports)
@@ -87,15 +88,6 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     code = look()
     ended = directory is None and tell_of_ended(state_dir)
     return NEEDS_A_PERSON if ended and code == WELL else code
-
-
-def _check_version(report: Status) -> None:
-    """Raises UsageError if the mount is of another version."""
-    if report.get("schema") != document.SCHEMA:
-        where = report.get("directory")
-        raise UsageError(
-            f"the mount at {where} is of another version of jobfs: jobfs umount {where}, then mount it again"
-        )
 
 
 def _repeated(look: Callable[[], int]) -> int:
@@ -152,16 +144,13 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     yield "listing", "not read yet" if age is None else f"{_span(age)} old, {more}"
     yield "cache", size(report["cache"]["bytes"])
     if report["watching"]["programs"]:
-        yield "watched", _watched(report["watching"], report["effective_ttl"])
+        requests = counted(report["watching"]["requests"], "request")
+        cost = f"the workspace is listed every {report['effective_ttl']:.0f} s ({requests} so far)"
+        yield "watched", f"by {counted(report['watching']['programs'], 'program')}: {cost}"
     if report["taken_up"]:
         yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
     yield "unsent", _unsent(report["unsent"], len(report["failed"]))
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
-
-
-def _watched(watching: Watching, ttl: float) -> str:
-    cost = f"the workspace is listed every {ttl:.0f} s ({counted(watching['requests'], 'request')} so far)"
-    return f"by {counted(watching['programs'], 'program')}: {cost}"
 
 
 def job_in_words(job: Job) -> str:
@@ -210,9 +199,8 @@ def _described(entry: Mapping[str, Any]) -> str:
     return f"{path}: {rest}" if rest else path
 
 
-def _span(seconds: float | None) -> str:
+def _span(value: float) -> str:
     """A duration as people say it."""
-    value = seconds or 0.0
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= 2 * length:
             return f"{value / length:.0f} {unit}"

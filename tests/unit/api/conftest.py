@@ -39,19 +39,11 @@ def a_program_waits() -> Iterator[None]:
 def wire_item(path: str = "a.txt", **fields: Any) -> dict[str, Any]:
     """An item as the reference shows it."""
     return {
-        "type": "workspaceItemFile",
-        "id": ID,
-        "owner": "expert",
-        "lifecycle": "expertJob",
-        "permission": "readWrite",
-        "path": path,
-        "createdAt": "2025-11-01T10:00:00.000Z",
-        "updatedAt": "2025-11-02T10:00:00.250Z",
-        "key": "store/1",
-        "mimeType": "text/plain",
-        "size": 5,
+        "type": "workspaceItemFile", "id": ID, "owner": "expert", "lifecycle": "expertJob",
+        "permission": "readWrite", "path": path, "createdAt": "2025-11-01T10:00:00.000Z",
+        "updatedAt": "2025-11-02T10:00:00.250Z", "key": "store/1", "mimeType": "text/plain", "size": 5,
         **fields,
-    }
+    }  # fmt: skip
 
 
 def one(path: str = "a.txt", **fields: Any) -> httpx.Response:

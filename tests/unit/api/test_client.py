@@ -28,15 +28,9 @@ def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: Ma
 
 
 PATTERNS = [
-    "pages/[id].tsx",
-    "a{b}",
-    "a\\b",
-    "[*]?",
-    "notes (1).md",
-    "!important",
-    "#draft#",
+    "pages/[id].tsx", "a{b}", "a\\b", "[*]?", "notes (1).md", "!important", "#draft#",
     "a b/ü&c=d?e#f%20+;.txt",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATTERNS)

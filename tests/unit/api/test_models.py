@@ -28,19 +28,11 @@ def items_of(body: bytes) -> list[Item]:
 def test_every_field_of_an_item_is_read() -> None:
     item, _ = parse_item(item_body(path="dir/a.txt", lifecycle="application", permission="readOnly"))
     assert item == Item(
-        id="item00000000000000000001",
-        kind=Kind.FILE,
-        path="dir/a.txt",
-        lifecycle=Lifecycle.APPLICATION,
-        permission=Permission.READ_ONLY,
-        owner="expert",
-        created_at="2025-11-01T10:00:00.000Z",
-        updated_at="2025-11-02T10:00:00.250Z",
-        updated_ns=1_762_077_600_250_000_000,
-        size=5,
-        mime_type="text/plain",
-        key="store/1",
-    )
+        id="item00000000000000000001", kind=Kind.FILE, path="dir/a.txt", lifecycle=Lifecycle.APPLICATION,
+        permission=Permission.READ_ONLY, owner="expert", created_at="2025-11-01T10:00:00.000Z",
+        updated_at="2025-11-02T10:00:00.250Z", updated_ns=1_762_077_600_250_000_000, size=5,
+        mime_type="text/plain", key="store/1",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("odd", [None, 7, [], {}, True])

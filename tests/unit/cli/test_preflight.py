@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from contextlib import nullcontext
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from unittest.mock import MagicMock
 
 import pytest
 
 from jobfs.cli import preflight
-from jobfs.cli.preflight import ask_server, check_machine, check_mount_point, find_key
-from jobfs.errors import (
-    ApiError,
-    ContractError,
-    NotFoundError,
-    UnauthorizedError,
-    UnavailableError,
-    UsageError,
-)
+from jobfs.cli.preflight import check_machine, check_mount_point, find_key
+from jobfs.errors import ContractError, UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.settings import Settings, load
 
@@ -139,40 +130,6 @@ def test_who_may_not_mount_is_told_why(
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(UsageError, match=f"^{words}") if words else nullcontext():
         preflight.check_helper()
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (UnauthorizedError("no"), "refuses the API key"),
-        (NotFoundError("no"), f"knows no job {JOB}"),
-        (ContractError("bad JSON"), "bad JSON; check the URL"),
-        (UnavailableError("connection refused"), "connection refused; check the URL"),
-        (ApiError("whatever"), "can't use"),
-        (TimeoutError(), "does not answer"),
-    ],
-)
-def test_an_error_of_the_server_becomes_a_sentence(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
-) -> None:
-    def ask(*args: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(preflight, "_ask", ask)
-    with pytest.raises(UsageError, match=words) as caught:
-        ask_server(settings, JOB, lambda: "a-secret")
-    assert "a-secret" not in str(caught.value)
-
-
-def test_https_to_a_port_that_speaks_http_is_told() -> None:
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = load({"base_url": f"https://127.0.0.1:{server.server_port}", "timeout": 0.5})
-        with pytest.raises(
-            UsageError, match="no https is spoken there: for a server on this machine give http://"
-        ):
-            ask_server(settings, JOB, lambda: "a-secret")
-        server.shutdown()
 
 
 def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(settings: Settings) -> None:

@@ -83,9 +83,9 @@ def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mo
             assert began < news["time"] < began + LATE
         eventually(lambda: len(below.lines) == len(steps) - 1)
         assert [line.split("  ", 1)[1] for line in below.lines] == [
-            "changed   dir/a  5 bytes",
-            "created   dir/new  0 bytes",
-            "renamed   dir/b -> dir/c  3 bytes",
+            "changed   dir/a  5B",
+            "created   dir/new  0B",
+            "renamed   dir/b -> dir/c  3B",
             "deleted   dir/a",
         ]
         assert len(every.told) == len(steps)
@@ -146,7 +146,7 @@ def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounte
     ) as screen:
         screen.shows("job  ")
         server.store.write("it", "is")
-        screen.shows("created   it  2 bytes")
+        screen.shows("created   it  2B")
         assert "\x1b[32mcreated" in screen.tmux("capture-pane", "-p", "-e").stdout
         screen.keys("C-c")
         screen.shows("ended: 0")

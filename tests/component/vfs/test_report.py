@@ -15,6 +15,7 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs import names
 from jobfs.document import Status
 from jobfs.emulator import Server
+from jobfs.state.records import Stage, Verb
 from jobfs.vfs import report
 
 
@@ -39,8 +40,9 @@ def test_a_name_with_control_characters_is_one_harmless_line_of_the_pending_list
 
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
-    server.store.seed({"file": "x"}, age=60)
-    assert work.vfs.info("file")["state"] == "clean"
+    second = "file.conflict-20260101T000000Z"
+    server.store.seed({"file": "x", second: "the job's"}, age=60)
+    assert [work.vfs.info(path)["state"] for path in ("file", second)] == ["clean", "conflict"]
     work.write("file", b"changed")
     info = work.vfs.info("file")
     assert (info["state"], info["size"], info["lifecycle"]) == ("dirty", 7, "expertJob")
@@ -49,8 +51,6 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
     assert (info["state"], info["id"]) == ("clean", server.store.item("file").id)
     work.write("file~", b"scratch")
     assert work.vfs.info("file~")["state"] == "local"
-    server.store.seed({"file.conflict-20260101T000000Z": "the job's"})
-    assert work.vfs.info("file.conflict-20260101T000000Z")["state"] == "conflict"
 
 
 def test_unsent_files_are_reported_with_their_reason(server: Server, work: Workspace) -> None:
@@ -82,8 +82,11 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
         server.store.seed({names.hidden_path("x", mount, "0" * 16, names.Role.ASIDE): "x"}, age=age)
     assert len(hidden(server)) == 3
     work.vfs.refresh()
-    told = [names.parse_hidden(entry["path"]) for entry in work.vfs.status()["foreign_hidden"]]
-    assert [parts and parts.mount for parts in told] == ["f" * 12]
+    (told,) = work.vfs.status()["foreign_hidden"]
+    assert "by mount ffffffffffff, or" in told["reason"]
+    asked = names.hidden_path("x", work.mount_id, "1" * 16, names.Role.STAGED)
+    with work.vfs._state.running(Verb.PUT, asked, stage=Stage.PLACED):
+        assert work.vfs.status()["cleaning"] == [], "how the server takes creates is no save"
 
 
 def test_the_job_is_told_until_its_end(

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from jobfs.cli import running
+from jobfs.names import Role, hidden_path
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
@@ -25,6 +26,7 @@ CONFLICT = {
     "reason": "a is gone; the job's: a.conflict-1",
     "diff": None,
 }
+HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
@@ -65,6 +67,8 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
             "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n",
         ),
         ({"log": "journal"}, "journalctl _PID=42"),
+        ({"snapshot_age": 40.0}, "listing   40 s old, read again when it is needed\n"),
+        ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
         ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
     ],
 )

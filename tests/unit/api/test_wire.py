@@ -214,18 +214,11 @@ def test_a_redirect_to_the_other_form_of_a_path_is_followed_with_all_that_was_se
 @pytest.mark.parametrize(
     "location",
     [
-        f"{ROOT}items/moved",
-        f"https://evil.example.test{ROOT}items/{ID}/",
-        f"{HERE}.evil.test{ROOT}items/{ID}/",
-        f"http://api.example.test{ROOT}items/{ID}/",
-        f"{HERE}:8443{ROOT}items/{ID}/",
-        f"//evil.example.test{ROOT}items/{ID}/",
-        f"https://user@api.example.test{ROOT}items/{ID}/",
-        "file:///etc/passwd",
-        "",
-        "https://[",
+        f"{ROOT}items/moved", f"https://evil.example.test{ROOT}items/{ID}/", f"{HERE}.evil.test{ROOT}items/{ID}/",
+        f"http://api.example.test{ROOT}items/{ID}/", f"{HERE}:8443{ROOT}items/{ID}/", f"//evil.example.test{ROOT}items/{ID}/",
+        f"https://user@api.example.test{ROOT}items/{ID}/", "file:///etc/passwd", "", "https://[",
     ],
-)
+)  # fmt: skip
 def test_no_other_redirect_is_followed(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str
 ) -> None:

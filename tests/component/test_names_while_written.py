@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.boundaries import watch
-from tests.support.serverside import visible
+from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
@@ -96,6 +96,27 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
         work.vfs.release(fh)
         settled(work)
     eventually(lambda: "file" not in visible(server))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("move_touches", ["item", "no"])
+def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
+    server: Server, start: Callable[..., Workspace], move_touches: str, known: bool
+) -> None:
+    """vfs/semantics.md 4.42: a write in place replaces the version that was opened."""
+    server.set(move_touches=move_touches)
+    server.store.seed({"file": b"old"}, age=60)
+    work = start(write_back_delay=30, ttl=60)
+    with work.opening("file") as fh:
+        assert work.vfs.read(fh, 100, 0) == b"old"
+        server.store.write("file", b"the job's")
+        if known:
+            work.vfs.refresh()
+        work.vfs.rename("file", "other")
+        work.vfs.write(fh, b"new", 0)
+    settled(work)
+    assert server.store.read("other") == b"new"
+    assert contents(server) == [b"new", b"the job's"]
 
 
 def test_bytes_written_while_the_file_is_replaced_go_with_the_file(

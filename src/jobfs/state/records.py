@@ -193,10 +193,10 @@ class Handle:
         self.young = True
 
     def moved(self, item: Item) -> None:
-        """Its item got another name through this mount: the handle goes on with it as it is now."""
+        """Its item got another name through this mount. What its program was shown stays what its saves are based on: the answer
+        may show the `updatedAt` of bytes that the job has written since, so after this only bytes tell (R1).
+        """
         if self.item is not None and self.item.id == item.id:
-            if self.seen == self.item:
-                self.seen = item
             self.item = item
 
 

@@ -134,9 +134,11 @@ class Live:
         news = self._vfs.news()
         programs = self._programs()
         if programs and news:
+            # That another directory is at a path is an event for the kernel only.
+            told = [each for each in news if each.happened is not Happened.CHANGED or not each.item.is_dir]
             for waiting in [*self._listeners]:
                 with contextlib.suppress(queue.Full):
-                    for each in news:
+                    for each in told:
                         waiting.put_nowait(each)
                         self._vfs.watching["told"] += 1
             if self._watched:

@@ -107,7 +107,7 @@ def test_bytes_written_and_never_closed_come_back_beside_their_file(
     assert half.read_bytes() == b"half of a rewr"
     done = mounted.jobfs("status", mounted.path)
     assert done.returncode == 1, "somebody has to look at them"
-    assert done.stdout.count("written and never closed") == 4
+    assert done.stdout.count("of a save that was not finished: ") == 4
     mounted.umount()
     assert untimed(visible(server)) == expected
     mounted.mount()

@@ -43,7 +43,7 @@ def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> 
         assert (job.path / "shared").read_bytes() == b"of the job"
         (job.path / name).write_bytes(name.encode())
     told = jobs[0].jobfs("status", "--json", "--state-dir", state)
-    assert sorted(each["directory"] for each in json.loads(told.stdout)) == sorted(
+    assert sorted(each["directory"] for each in json.loads(told.stdout)["mounts"]) == sorted(
         str(job.path) for job in jobs
     )
     for job in jobs:

@@ -52,7 +52,7 @@ def run(
         code = main()
         out, err = capfd.readouterr()
         assert server.key not in out + err
-        return code, re.sub(r"'[a-z0-9]{24}", "'ID", out.replace(server.url, "URL")), err
+        return code, re.sub(r"item [a-z0-9]{24}", "item ID", out.replace(server.url, "URL")), err
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield run
@@ -137,18 +137,18 @@ UNSURE, UNSAFE, FAILED = (
 
 @pytest.mark.parametrize(("fault", "replaced", "rows", "end"), [
     ({"kind": "error", "on": "create", "status": 403}, None,
-     [f"UNSAFE  writes: create directory 'try': the server answered 403 Forbidden: Injected fault: {OTHER_KEY}"], UNSAFE),
+     [f"UNSAFE  writes: making directory try: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}"], UNSAFE),
     ({"kind": "error", "on": "delete", "status": 403}, None,
-     [f"UNSAFE  creates: delete item 'ID': the server answered 403 Forbidden: Injected fault: {OTHER_KEY}",
+     [f"UNSAFE  creates: deleting item ID: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}",
       "UNSAFE  cleanup: 3 items of this can't be deleted (no mount shows them): mount this with --read-only"], UNSAFE),
     ({"kind": "drop_after", "on": "create", "times": 1}, None,
-     ["UNSURE  writes: create directory 'try': the connection broke: Server disconnected without sending a response.: "
+     ["UNSURE  writes: making directory try: the connection broke: Server disconnected without sending a response.: "
       "run this again when the server answers"], UNSURE),
     ({"kind": "error_after", "on": "update", "times": 1, "status": 502}, None,
-     ["UNSURE  moves: update item 'ID to to': the server answered 502 Bad Gateway: Injected fault: "
+     ["UNSURE  moves: renaming an item to try/to: the server answered 502 Bad Gateway: Injected fault: "
       "run this again when the server answers"], UNSURE),
     ({"kind": "undone", "on": "update"}, None,
-     ["UNSAFE  moves: update item 'ID to to': the reply does not match the API reference: path is 'from', not 'to': "
+     ["UNSAFE  moves: renaming an item to try/to: the reply does not match the API reference: path is 'try/from', not 'try/to': "
       "mount this with --read-only"], UNSAFE),
     ({"kind": "wrong_length", "on": "download", "by": -2}, None,
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
@@ -222,9 +222,9 @@ def test_a_try_removes_all_its_items_whatever_happens(
 @pytest.mark.parametrize(("change", "told"), [
     ({"key": "another-key"}, "URL refuses the API key: check PERSTACK_API_KEY or --api-key-file"),
     ({"job": "j" * 24}, f"URL knows no job {'j' * 24}, or it has no workspace yet: check the job id"),
-    ({"url": "https"}, "can't use https://127.0.0.1:PORT: get workspace instance: no https is spoken there: for a server on "
+    ({"url": "https"}, "can't use https://127.0.0.1:PORT: asking for the job: no https is spoken there: for a server on "
                        "this machine give http://, else another port; check the URL and the network"),
-    ({"down": True}, "can't use URL: get workspace instance: no connection: [Errno 111] Connection refused; "
+    ({"down": True}, "can't use URL: asking for the job: no connection: [Errno 111] Connection refused; "
                      "check the URL and the network"),
 ])  # fmt: skip
 def test_a_job_that_can_not_be_asked_is_not_tried(

@@ -119,6 +119,21 @@ def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
     assert contents(server) == [b"new", b"the job's"]
 
 
+@pytest.mark.parametrize("goes", ["renamed", "unlinked"])
+def test_a_file_that_the_job_made_anew_before_it_was_opened_is_one_file(
+    server: Server, start: Callable[..., Workspace], goes: str
+) -> None:
+    """vfs/semantics.md 4: a file is what its handles show, under one name, or none once it is unlinked."""
+    server.store.seed({"file": b"old"}, age=60)
+    work = start(write_back_delay=30, ttl=60)
+    work.vfs.chmod("file", 0o755)
+    server.store.replace("file", b"another")
+    with work.opening("file") as fh:
+        work.vfs.rename("file", "other") if goes == "renamed" else work.vfs.unlink("file")
+        work.vfs.write(fh, b"written", 0)
+    settled(work, {"other": b"written"} if goes == "renamed" else {})
+
+
 def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,15 +64,27 @@ class Files(Shared):
         if flags & CHANGES:
             self._view.may_change(path)
         self._may_open()
+        for tries_left in range(REOPENS, -1, -1):
+            fh, handle, opened = self._open_at(path, flags, pid)
+            item, file = handle.item, handle.file
+            if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
+                return opened
+            # The job has made the file anew: the handle is to be one of that item's File.
+            self.release(fh)
+        raise AssertionError
+
+    def _open_at(self, path: str, flags: int, pid: int) -> tuple[int, Handle, OpenResult]:
+        """A number and a handle on what is shown at `path`, or on what the server has there by now."""
         handle, node = self._open(path, flags)
         handle.process = self._state.readers.process(pid)
         fh = self._number(handle)
         try:
             if flags & CHANGES:
-                return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
+                empty = bool(flags & os.O_TRUNC)
+                return fh, handle, self._opened_to_write(fh, handle, path, node, empty=empty)
             opened = self._opened_to_read(fh, handle, path, node)
             self._pins.shown(handle)
-            return opened
+            return fh, handle, opened
         except BaseException:
             self.release(fh)
             raise

@@ -83,7 +83,7 @@ def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_
     assert (code, "can't be read-only" in err, server.log.changes()) == (2, True, [])
     del mounted.options["read_only"]
     mounted.mount()
-    assert "taken up: made: not sent" in mounted.log
+    assert "taken up: made: was not sent yet" in mounted.log
     mounted.settled()
     assert visible(server) == {"made": b"made here"}
 

@@ -31,7 +31,7 @@ _EVERY = 1.0
 _LISTS = {
     "unsent": ("not on the server", False),
     "conflicts": ("", True),  # what to do is among the problems
-    "cleaning": ("sent, and being tidied up on the server", False),
+    "cleaning": ("being tidied up on the server", False),
     "shadowed": ("hidden behind another item of the same name", False),
     "hostile": ("names that can't be shown", False),
     "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),

@@ -55,7 +55,7 @@ def restore(write_back: WriteBack) -> list[str]:
             _let_go(file)
             write_back.warnings.append(f"{file.path} is not taken up: {fault}")
     _sweep(state, changes)
-    found |= {file.path or "": "not sent" for file in state.left().files}
+    found |= {file.path or "": "was not sent yet" for file in state.left().files}
     return [f"{path}: {what}" for path, what in found.items()]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
-from tests.support.serverside import contents, untimed, visible
+from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
@@ -223,22 +223,6 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
 
 
 # -- the directory, and the job
-
-
-@pytest.mark.parametrize("then", ["it goes", "another is saved"])
-def test_bytes_that_the_job_wrote_to_the_item_meanwhile_are_kept(
-    server: Server, work: Workspace, then: str
-) -> None:
-    """vfs/semantics.md 4, Keep both: the version that was renamed away is what is removed, or replaced."""
-    server.store.write("file", b"of the job")
-    if then == "another is saved":
-        work.write("file", NEW)
-    settled(work)
-    assert b"of the job" in contents(server)
-    assert OLD not in contents(server)
-    assert work.read("file~") == OLD
-    if then == "it goes":
-        eventually(lambda: tree(work) == {"file": b"of the job", "file~": OLD, "other": OTHER})
 
 
 # -- what fails, and the end of the mount

@@ -98,26 +98,6 @@ def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, morta
     close(work, fh)
 
 
-@pytest.mark.parametrize("goes", ["unlinked", "renamed over"])
-def test_an_unlink_or_rename_over_removes_the_item_that_the_job_put_there_before(
-    server: Server, work: Mortal, goes: str
-) -> None:
-    """vfs/semantics.md 4.30: the id that stood at that path; bytes written to the older item are not seen under any name."""
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 100, 0) == OLD
-    server.store.replace("file", JOBS)
-    work.vfs.refresh()
-    work.vfs.rename("other", "file") if goes == "renamed over" else work.vfs.unlink("file")
-    work.vfs.write(fh, MINE, 0)
-    assert work.vfs.read(fh, 4, 0) == MINE
-    close(work, fh)
-    settled(work)
-    shown = {"file": OTHER} if goes == "renamed over" else {"other": OTHER}
-    found = {path: content for path, content in visible(server).items() if "conflict" not in path}
-    assert found == {**ALL, **shown}
-    assert all(MINE not in (content or b"") for content in visible(server).values())
-
-
 @pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
 def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     server: Server, work: Mortal, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -129,17 +129,6 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     settled(work)
 
 
-def test_unlink_deletes_the_item_that_stands_there_now(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
-    server.store.seed({"file": "1"}, age=60)
-    assert work.read("file") == b"1"
-    server.store.replace("file", "2")
-    work.vfs.unlink("file")
-    eventually(lambda: not server.store.exists("file"))
-    assert work.names() == []
-    assert errno_from(work.vfs.unlink, "file") == errno.ENOENT
-
-
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")

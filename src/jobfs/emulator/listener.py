@@ -52,6 +52,12 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends listeners and connections; what hangs is broken off."""
         for server in self.servers:
+            for listening in server.sockets:
+                self._loop.remove_reader(listening)
+        for _ in range(3):
+            # What is accepted already becomes a connection within so many turns of the loop: else nobody would close it.
+            await asyncio.sleep(0)
+        for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +147,20 @@ def test_a_server_goes_down_and_comes_back_with_its_state_and_stops_whatever_han
         for request in (wire.listed, lambda: wire.create("f")):
             with pytest.raises(httpx.TransportError):
                 request()
+
+
+def test_a_connection_that_comes_as_the_server_goes_down_is_closed(server: Server) -> None:
+    """Else Python warns of it, whatever test is under way then."""
+    listener, gate = server._listener._server, threading.Barrier(2)
+    assert listener
+    listener._loop.call_soon_threadsafe(lambda: [gate.wait(), gate.wait()])
+    gate.wait()
+    with socket.create_connection(("127.0.0.1", server._listener.port), 10) as client:
+        listener.request_stop()
+        gate.wait()
+        with server.down(), contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    gc.collect()
 
 
 def test_a_port_in_use_is_one_sentence_and_the_directory_is_free_again(tmp_path: Path) -> None:

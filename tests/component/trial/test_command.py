@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import sys
@@ -19,6 +20,7 @@ from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
 from jobfs.cli import preflight
 from jobfs.emulator import Server
+from jobfs.emulator.exchange import FileAnswer
 from jobfs.emulator.workspace import Workspace
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission
@@ -152,12 +154,14 @@ UNSURE, UNSAFE, FAILED = (
       "mount this with --read-only"], UNSAFE),
     ({"kind": "wrong_length", "on": "download", "by": -2}, None,
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
-    (None, ("_check_free", lambda *_: None),
+    (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
+     ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
+    (None, (Workspace, "_check_free", lambda *_: None),
      ["UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"], UNSAFE),
-    (None, ("update", lying),
+    (None, (Workspace, "update", lying),
      ["UNSAFE  moves: a move was answered and not done, no save is safe: mount this with --read-only",
       "WARN    permissions: `chmod -w` fails, for readOnly is not kept: leave permissions as they are"], UNSAFE),
-    (None, ("find", lambda workspace, path: []),
+    (None, (Workspace, "find", lambda workspace, path: []),
      ["FAILED  writes: a new file is not seen by find: a mount would miss files, don't use this server"], FAILED),
 ])  # fmt: skip
 def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
@@ -172,7 +176,7 @@ def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
         else:
             server.faults.rate(kind, 1.0, on=on, **fault)
     if replaced:
-        monkeypatch.setattr(Workspace, *replaced)
+        monkeypatch.setattr(*replaced)
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "3")
     assert [line for line in out.splitlines() if not line.startswith("ok ")] == [*rows, end]
     assert (code, len(server.store.tree())) == (1, 3 if "cleanup" in out else 0)

@@ -22,13 +22,12 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
-    (rewriting.sed, {"files": 120, "latency": 50}),
-    (rewriting.day, {"saves": 200, "latency": 20}),
+    (rewriting.sed, {"files": 120, "latency": 50}), (rewriting.day, {"saves": 200, "latency": 20}),
     (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "POST+DELETE", "seconds": 60}),
     (silence.waiting, {"programs": 40, "latency": 20, "on": "*", "seconds": 30}),
     (trees.copied, {"files": 120, "latency": 20}),
     (trees.removed, {"directories": 60, "files": 100, "beside": 250, "at_once": 2, "latency": 20}),
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +51,7 @@ def held(limited_forks: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("play", "arguments"), WORKLOADS, ids=lambda part: getattr(part, "__name__", ""))
-def test_the_bounds_of_a_workload_hold(
-    held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]
-) -> None:
+def test_bounds_hold(held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]) -> None:
     held(play, **arguments)
 
 

@@ -45,7 +45,7 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
 ) -> None:
     """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     lane.chapter(1, conditions, rounds=2)
-    assert not lane.tally.violations, "\n".join(lane.tally.reports)
+    assert not lane.tally.violations, "\n".join(lane.tally.violations)
     assert lane.tally.kills >= 2
     assert lane.tally.acknowledged > 0
 

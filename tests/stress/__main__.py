@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-_PROGRAMS = {
-    "crash-test": "killing.main",
-    "load": "load.main",
-}
-
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    importlib.import_module(f"tests.stress.{_PROGRAMS[name]}").main(prog_name=f"scripts/{name}")
+    package = {"crash-test": "killing"}.get(name, name)
+    importlib.import_module(f"tests.stress.{package}.main").main(prog_name=f"scripts/{name}")

@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,10 @@ def _number(value: float) -> str:
 
 @dataclass
 class Row:
-    """What was played, in how many seconds, its figures by the title of their column, and what was held."""
+    """What was played, in how many seconds, and what was held."""
 
     name: str
     what: str = ""
-    figures: dict[str, str] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -79,9 +73,9 @@ class Row:
         return [check for check in self.checks if not check.held]
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"{self.name}: {self.what}, {self.seconds:.0f} s, {self.figures}", *map(str, self.checks)]
-        )
+        held = f"{len(self.broken)} bounds BROKEN" if self.broken else f"{len(self.checks)} bounds held"
+        first = f"{self.name}, {self.seconds:.0f} s: {held}; {self.what}"
+        return "\n  ".join([first, *map(str, self.broken)])
 
 
 class Run:
@@ -89,73 +83,41 @@ class Run:
 
     def __init__(self, name: str, seed: int | None) -> None:
         self.seed = secrets.randbelow(10**6) if seed is None else seed
-        self.console = Console(width=None if sys.stdout.isatty() else 230)
         self.rows: list[Row] = []
+        self.home = Path(tempfile.mkdtemp(prefix=f"jobfs-{name}-"))
         #: True: what was found is in the directory, and it stays.
         self.kept = False
-        self._name = name
-
-    @functools.cached_property
-    def home(self) -> Path:
-        """The directory."""
-        return Path(tempfile.mkdtemp(prefix=f"jobfs-{self._name}-"))
-
-    def begin(self, what: str) -> None:
-        """Says what is to come."""
-        self.console.print(f"seed {self.seed}, {what}; Ctrl-C ends it before", highlight=False)
 
     def add(self, row: Row) -> None:
         """Notes what was played, and says what came of it."""
         self.rows.append(row)
-        verdict = f"{len(row.broken)} bounds broken" if row.broken else "held"
-        self.console.print(f"{row.seconds:5.0f} s  {row.name}: {verdict}", highlight=False)
+        print(row, flush=True)
 
     def end(self) -> None:
-        """Prints the report, and takes the directory away."""
-        if self.rows:
-            self._show()
-        if "home" in self.__dict__ and not self.kept:
+        """Takes the directory away."""
+        if not self.kept:
             shutil.rmtree(self.home, ignore_errors=True)
-
-    def _show(self) -> None:
-        table = Table(title=self._name, title_justify="left", pad_edge=False)
-        table.add_column("what", no_wrap=True)
-        table.add_column("what was done", min_width=24)
-        titles = list(dict.fromkeys(title for row in self.rows for title in row.figures))
-        for title in titles:
-            table.add_column(title, justify="right")
-        table.add_column("held")
-        for row in self.rows:
-            held = Text("NO", "bold red") if row.broken else Text("yes")
-            table.add_row(row.name, row.what, *[row.figures.get(title, "") for title in titles], held)
-        self.console.print(table)
-        for row in self.rows:
-            for check in row.broken:
-                told = f"broken: {row.name}: {check.what}: {check.found} ({check.bound})"
-                self.console.print(told, markup=False)
 
 
 def program(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Makes a command of what plays and adds rows to a Run: exit code 1 if a bound did not hold, 130 if it was interrupted."""
 
     def decorated(play: Callable[..., None]) -> click.Command:
-        @click.option(
-            "--seed", type=int, default=None, help="Where chance begins; printed when it is not given."
-        )
+        @click.option("--seed", type=int, help="Where chance begins; printed when it is not given.")
         @functools.wraps(play)
         def called(seed: int | None, **given: Any) -> None:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 # A signal that only ends Python would leave what was mounted.
                 signal.signal(number, signal.default_int_handler)
-            run, interrupted = Run(name, seed), False
+            run = Run(name, seed)
             try:
                 play(run, **given)
             except KeyboardInterrupt:
-                interrupted = True
-                run.console.print("interrupted; this is what there is so far")
+                sys.exit(130)
             finally:
                 run.end()
-            sys.exit(_INTERRUPTED if interrupted else any(row.broken for row in run.rows))
+            broken = [row.name for row in run.rows if row.broken]
+            sys.exit(f"seed {run.seed}, broken: {', '.join(broken)}" if broken else 0)
 
         return click.command(name)(called)
 

@@ -49,13 +49,8 @@ class Conditions:
         return lost or coarse or self.behaviour.move_touches == "tree"
 
     @property
-    def late(self) -> bool:
-        """True if requests may be carried out after their connection has died: then names may flip."""
-        return bool(self.lateness)
-
-    @property
     def lateness(self) -> float:
-        """Seconds after which every request is carried out whose connection has died, with some to spare."""
+        """Seconds after which every request is carried out whose connection has died; if there are any, names may flip."""
         return max((rule.delay + 0.1 for rule in self.faults if rule.kind == "late"), default=0.0)
 
     @property
@@ -65,13 +60,9 @@ class Conditions:
         return float(self.options["timeout" if hangs else "request_lifetime"])
 
     def __str__(self) -> str:
-        switches = {
-            name: value for name, value in asdict(self.behaviour).items() if value != SWITCHES[name].default
-        }
-        faults = ", ".join(f"{rule.kind} {rule.rate:g}@{rule.on}" for rule in self.faults)
-        job = f"every {self.job_pause:g} s" if self.job_pause else "quiet"
-        watched = "watched" if self.watched else "not watched"
-        return f"switches {switches or 'as they come'}; faults: {faults or 'none'}; job: {job}; options {self.options}; {watched}"
+        values = asdict(self.behaviour).items()
+        switches = {name: value for name, value in values if value != SWITCHES[name].default}
+        return f"{switches}, {self.faults}, job every {self.job_pause} s, {self.options}, watched: {self.watched}"
 
 
 def drawn(rng: random.Random) -> Conditions:
@@ -80,11 +71,9 @@ def drawn(rng: random.Random) -> Conditions:
     if rng.random() < 0.45:
         for _ in range(rng.randint(1, 2)):
             faults.append(_fault(rng))
-    options: dict[str, Any] = {
-        "write_back_delay": rng.choice([0, 0.05, 0.3]),
-        "request_lifetime": 0.5,
-        "timeout": 2 if any(rule.kind in _HANGS for rule in faults) else 10,
-    }
+    hangs = any(rule.kind in _HANGS for rule in faults)
+    options: dict[str, Any] = {"request_lifetime": 0.5, "timeout": 2 if hangs else 10}
+    options["write_back_delay"] = rng.choice([0, 0.05, 0.3])
     pause = rng.choice([0.0, 0.03, 0.1]) if rng.random() < 0.6 else 0.0
     return Conditions(_behaviour(rng), tuple(faults), pause, options, watched=rng.random() < 0.5)
 

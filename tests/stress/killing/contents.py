@@ -8,7 +8,6 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 _MARK = re.compile(rb"\[([\w-]+ #\d+) \d+\]")
 
@@ -82,10 +81,4 @@ class Contents:
         if not data:
             return "TORN: empty"
         marks = [mark.decode() for mark in _MARK.findall(data)]
-        told = f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"
-        for content in list(self._known.values()):
-            if content.name.removesuffix(" (appended)") in marks:
-                pairs = zip(content.data, data, strict=False)
-                common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-                told += f"; the first {common} are of the {len(content.data)} of {content}"
-        return told
+        return f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"

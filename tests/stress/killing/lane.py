@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import operator
 import random
-import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,30 +22,17 @@ from pathlib import Path
 
 from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import hidden
 
 from jobfs.emulator import EmulatorConfig, Server, running
 from jobfs.state.records import Stage
 
+from . import verdict
 from .conditions import Conditions, drawn
 from .contents import Content, Contents
-from .job import Job
 from .ledger import Ledger
-from .verdict import (
-    Verdict,
-    drafts_missing,
-    durable_missing,
-    in_mount,
-    leftovers,
-    local_files,
-    modes_wrong,
-    on_server,
-)
-from .writer import Writer
+from .writer import Job, Writer
 
-#: What a sentence about a violation names.
-_PATH = re.compile(r"[\w./~-]*\b(?:w\d|new|unsent|sed|d\d|n\d)[\w./~-]*")
-_WHO = re.compile(r"(?:w\d|job|seed) #\d+")
 WRITERS = 4
 #: Rounds of one chapter.
 ROUNDS = 6
@@ -59,15 +46,13 @@ UNTOUCHED = {
 
 @dataclass(slots=True)
 class Tally:
-    """What a lane has done so far. `written`: bytes acknowledged; `reports`: one text for each round with a violation."""
+    """What a lane has done so far."""
 
     rounds: int = 0
     kills: int = 0
     recovery_kills: int = 0
     acknowledged: int = 0
-    written: int = 0
     violations: list[str] = field(default_factory=list)
-    reports: list[str] = field(default_factory=list)
 
     def __add__(self, other: Tally) -> Tally:
         """With what another lane did."""
@@ -89,27 +74,22 @@ class Lane:
         if not self.tally.violations:
             shutil.rmtree(self.home)
 
-    def play(self, until: Callable[[], bool], after_round: Callable[[], None] = lambda: None) -> None:
+    def play(self, until: Callable[[], bool]) -> None:
         """Plays chapters with conditions at random, until `until()`."""
         number = 0
         while not until():
             number += 1
             rng = random.Random(f"{self.seed}/{number}")
-            self.chapter(number, drawn(rng), ROUNDS, until, after_round)
+            self.chapter(number, drawn(rng), ROUNDS, until)
 
     def chapter(
-        self,
-        number: int,
-        conditions: Conditions,
-        rounds: int,
-        until: Callable[[], bool] = lambda: False,
-        after_round: Callable[[], None] = lambda: None,
+        self, number: int, conditions: Conditions, rounds: int, until: Callable[[], bool] = lambda: False
     ) -> None:
         """One workspace, mounted and killed in several rounds, unmounted in good order; ended by a violation."""
         home = self.home / f"chapter{number}"
         (home / "server").mkdir(parents=True)
         chapter = Chapter(self, home, f"{self.seed}/{number}", conditions)
-        if not chapter.play(rounds, until, after_round):
+        if not chapter.play(rounds, until):
             shutil.rmtree(home)
 
 
@@ -122,14 +102,11 @@ class Chapter:
         self._contents = Contents(self._random.getrandbits(32))
         self._watcher: subprocess.Popen[bytes] | None = None
 
-    def play(self, rounds: int, until: Callable[[], bool], after_round: Callable[[], None]) -> bool:
+    def play(self, rounds: int, until: Callable[[], bool]) -> bool:
         """True if there was a violation."""
         tally = self.lane.tally
-        config = EmulatorConfig(
-            behaviour=self.conditions.behaviour,
-            seed=self._random.getrandbits(32),
-            log=self.home / "requests.log",
-        )
+        seed, log = self._random.getrandbits(32), self.home / "requests.log"
+        config = EmulatorConfig(behaviour=self.conditions.behaviour, seed=seed, log=log)
         with running(config, self.home / "server") as server:
             self._seed(server)
             forks, options = self.lane.forks, self.conditions.options
@@ -145,15 +122,12 @@ class Chapter:
                         violations = one.violations
                     tally.rounds += 1
                     tally.acknowledged += one.ledger.acknowledged
-                    tally.written += one.ledger.written
                     if not violations and (number == rounds or until()):
                         violations = self._end(mounted)
                     if violations:
                         tally.violations += violations
-                        tally.reports.append(one.report(violations))
-                        after_round()
+                        one.report(violations)
                         return True
-                    after_round()
                     if until():
                         break
             finally:
@@ -190,10 +164,8 @@ class Chapter:
     @staticmethod
     def fingerprint(server: Server) -> dict[str, tuple[str, int]]:
         """What would be different of the untouched files if anybody had touched them."""
-        items = [
-            item for item in server.store.items() if item.path.startswith("untouched/") and not item.is_dir
-        ]
-        return {item.path: (item.id, item.updated_us) for item in items}
+        files = [item for item in server.store.items() if not item.is_dir]
+        return {item.path: (item.id, item.updated_us) for item in files if item.path.startswith("untouched/")}
 
     def _end(self, mounted: ForkedMount) -> list[str]:
         """An unmount in good order leaves nothing to do, but what has to wait for a request without an answer (R7)."""
@@ -239,8 +211,8 @@ class Round:
         self.violations: list[str] = []
 
     def _found(self) -> dict[str, Content]:
-        server, mount = on_server(self.server, self._contents), in_mount(self.mounted.path, self._contents)
-        found = {**server, **local_files(mount)}
+        mount = verdict.in_mount(self.mounted.path, self._contents)
+        found = {**verdict.on_server(self.server, self._contents), **verdict.local_files(mount)}
         # What was never closed is kept as it was from now on.
         return {
             path: self._contents.adopt(content.data) if content.name.startswith("TORN") else content
@@ -272,29 +244,15 @@ class Round:
         if not self.conditions.job_pause:
             return None
         paths = [path for number in range(WRITERS) for path in self._writer(number).files]
-        job = Job(
-            self.server,
-            self.ledger,
-            self._contents,
-            paths,
-            self._random.getrandbits(32),
-            self.conditions.job_pause,
-        )
+        chance, pause = self._random.getrandbits(32), self.conditions.job_pause
+        job = Job(self.server, self.ledger, self._contents, paths, chance, pause)
         thread = threading.Thread(target=job.run, args=[end], name="job")
         thread.start()
         return thread
 
     def _writer(self, number: int) -> Writer:
-        return Writer(
-            number,
-            self.mounted.path,
-            self.ledger,
-            self._contents,
-            self._random.getrandbits(32),
-            calm=self.conditions.calm,
-        )
-
-    # -- load, kill, recover
+        chance, calm = self._random.getrandbits(32), self.conditions.calm
+        return Writer(number, self.mounted.path, self.ledger, self._contents, chance, calm=calm)
 
     def _load_and_kill(self) -> None:
         stop = threading.Event()
@@ -307,13 +265,11 @@ class Round:
         killed = time.monotonic()
         self._kill("killed under load")
         self.ledger.end_of_life(killed)
-        self.violations += durable_missing(self.server, self._contents, self.ledger)
+        self.violations += verdict.durable_missing(self.server, self._contents, self.ledger)
         for thread in threads:
             thread.join(20)
             if thread.is_alive():
-                self.violations.append(
-                    f"a call of {thread.name} has not returned 20 s after the mount was killed"
-                )
+                self.violations.append(f"{thread.name}: a call hangs 20 s after the mount was killed")
         self.ledger.end_of_life(killed)
         detach(self.mounted.path)
         self.violations += [f"{writer.name}: {text}" for writer in writers for text in writer.unexpected]
@@ -335,12 +291,10 @@ class Round:
             self.mounted.mount()
             self.chapter.watch(self.mounted)
             self.ledger.tell("mounted again")
-            self.violations += drafts_missing(self.mounted.path, self._contents, self.ledger)
+            self.violations += verdict.drafts_missing(self.mounted.path, self._contents, self.ledger)
         except AssertionError as error:
             self.violations.append(f"it can't be mounted again: {error}")
             raise BrokenError from error
-
-    # -- judge
 
     def _judge(self) -> list[str]:
         end = time.monotonic() + _SETTLING
@@ -361,81 +315,37 @@ class Round:
         except Exception as error:
             return [f"flush: {error!r}"]
         status = self.mounted.status()
-        return (
-            [f"not sent: {entry}" for entry in left]
-            + [f"failed: {entry}" for entry in status["failed"]]
-            + [f"unsent: {entry}" for entry in status["unsent"]]
-            + [f"{path}: a hidden item is left" for path in hidden(self.server)]
-        )
+        told = {"not sent": left, **{name: status[name] for name in ("failed", "unsent")}}
+        told["hidden"] = hidden(self.server)
+        return [f"{what}: {entry}" for what, entries in told.items() for entry in entries]
 
     def _compare(self) -> list[str]:
         try:
-            mount = in_mount(self.mounted.path, self._contents)
-            modes = modes_wrong(self.mounted.path, self.ledger)
+            mount = verdict.in_mount(self.mounted.path, self._contents)
+            modes = verdict.modes_wrong(self.mounted.path, self.ledger)
         except OSError as error:
             return [f"the mount can't be read: {error}"]
-        server = on_server(self.server, self._contents)
-        verdict = Verdict(self.ledger, _touched(server), _touched(mount), self.conditions)
+        server = verdict.on_server(self.server, self._contents)
+        found = verdict.Verdict(self.ledger, _touched(server), _touched(mount), self.conditions)
         touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
+        others = ["a file that nobody wrote to was touched"] * touched
         status = self.mounted.status()
-        told = self.conditions.job_pause or self.conditions.late or self.conditions.doubtful
-        conflicts = [
-            f"conflict though the job was quiet: {entry}"
-            for entry in status["conflicts"]
-            if ".conflict-" in entry["path"]
-        ]
-        return [
-            *verdict.violations(),
-            *modes,
-            *leftovers(self.server),
-            *([] if told else conflicts),
-            *(["a file that nobody wrote to was touched"] if touched else []),
-        ]
+        told = self.conditions.job_pause or self.conditions.lateness or self.conditions.doubtful
+        seconds = [entry for entry in status["conflicts"] if ".conflict-" in entry["path"]]
+        conflicts = [f"conflict though the job was quiet: {entry}" for entry in seconds]
+        others += [] if told else conflicts
+        return [*found.violations(), *modes, *verdict.leftovers(self.server), *others]
 
-    # -- tell
-
-    def report(self, violations: list[str]) -> str:
-        """What was promised, what was found, and the way there, written to `report.txt`; the part that a person reads first."""
-        words = {match for text in violations for match in [*_PATH.findall(text), *_WHO.findall(text)]}
-        story = [f"{_clock(when)} {text}" for when, text in self.ledger.story]
-        concerned = [
-            line
-            for line in story
-            if any(word in line for word in words) or line[13:].startswith(("mounted", "killed"))
-        ]
-        head = [
-            f"VIOLATION in seed/chapter/round {self.name}",
-            f"conditions: {self.conditions}",
-            *[f"  {text}" for text in violations],
-            "",
-            "what was attempted and kept there:",
-            *[f"  {line}" for line in concerned[-80:]],
-            "",
-            f"all of it, and the requests: {self.chapter.home}",
-        ]
-        requests = [
-            f"{_wall(entry.time)} {entry.operation} {entry.item} {entry.target} {entry.query} -> {entry.status} "
-            f"{entry.fault} ({entry.ms} ms)"
-            for entry in self.server.log.entries()
-        ]
-        tree = [
-            f"{path}: {'a directory' if data is None else self._contents.known(data)}"
-            for path, data in visible(self.server).items()
-        ]
-        parts = {
-            "": head,
-            "the whole story": story,
-            "the server": tree,
-            "requests": requests,
-            "the mount's log": self.mounted.log.splitlines(),
-        }
-        text = "\n".join(f"{title.upper()}\n{chr(10).join(lines)}\n" for title, lines in parts.items())
+    def report(self, violations: list[str]) -> None:
+        """Prints what is wrong; what was promised, what was found, and the way there are in `report.txt`."""
+        head = [f"VIOLATION in seed/chapter/round {self.name}", f"conditions: {self.conditions}", *violations]
+        print("\n  ".join([*head, f"all of it: {self.chapter.home}"]), file=sys.stderr, flush=True)
+        story = [f"{_wall(when)} {text}" for when, text in self.ledger.story]
+        requests = [f"{_wall(entry.time)} {entry}" for entry in self.server.log.entries()]
+        there = verdict.on_server(self.server, self._contents)
+        tree = [f"{path}: {content}" for path, content in there.items()]
+        text = "\n".join([*head, "", *sorted(story + requests), "", *tree, "", self.mounted.log])
         (self.chapter.home / "report.txt").write_text(text)
-        return "\n".join(head)
-
-
-def _clock(monotonic: float) -> str:
-    return _wall(time.time() - time.monotonic() + monotonic)
 
 
 def _wall(seconds: float) -> str:

@@ -69,7 +69,12 @@ class Change:
 
 def moved(path: str, old: str, new: str) -> str | None:
     """Where `path` is after `old` was renamed to `new`; None if that does not concern it."""
-    return names.moved(path, old, new) if path == old or names.under(path, old) else None
+    return names.moved(path, old, new) if names.within(path, old) else None
+
+
+def within(path: str, tops: Iterable[str]) -> bool:
+    """True if `path` is one of these or below one."""
+    return any(names.within(path, top) for top in tops)
 
 
 def is_local(path: str) -> bool:
@@ -118,7 +123,6 @@ class Ledger:
         #: Paths that a call was about.
         self.worked_on: set[str] = set()
         self.acknowledged = 0
-        self.written = 0
         self._open: list[Change] = []
         self._blind: list[Change] = []
         #: What stood at a path before: the server may have it still when newer bytes are only here.
@@ -126,7 +130,7 @@ class Ledger:
 
     def tell(self, text: str) -> None:
         """Notes something for the report."""
-        self.story.append((time.monotonic(), text))
+        self.story.append((time.time(), text))
 
     def at(self, path: str) -> set[Content]:
         """What may stand at a path."""
@@ -136,15 +140,12 @@ class Ledger:
     def usable(self, path: str) -> bool:
         """True if the outcome of earlier calls does not forbid to work on this path."""
         with self.lock:
-            return not any(moved(path, other, "") is not None for other in self.unsettled)
-
-    # -- what the user does
+            return not within(path, self.unsettled)
 
     def put(self, path: str, content: Content, seen: Content, text: str) -> Change:
         """New content for `path` is about to be written. `seen`: what was read there, or BLIND."""
         with self.lock:
             change = self._begin(Change(f"{text} {path} <- {content} (seen: {seen})", path, content=content))
-            self.options[path] = self.at(path) | {content}
             self._overwrite(change, path, seen)
             return change
 
@@ -152,7 +153,6 @@ class Ledger:
         """`path`, a file or an empty directory, is about to be removed."""
         with self.lock:
             change = self._begin(Change(f"{text} {path}", path, before=self.at(path)))
-            self.options[path] = self.at(path) | {ABSENT}
             self._overwrite(change, path, BLIND)
             return change
 
@@ -160,7 +160,6 @@ class Ledger:
         """A directory is about to be made."""
         with self.lock:
             change = self._begin(Change(f"mkdir {path}", path, content=DIRECTORY))
-            self.options[path] = self.at(path) | {DIRECTORY}
             self._blind.remove(change)
             return change
 
@@ -169,10 +168,10 @@ class Ledger:
         with self.lock:
             change = self._begin(Change(f"rename {old} -> {new}", old, new))
             self._overwrite(change, new, BLIND)
-            for path in [path for path in self.options if moved(path, old, new) is not None]:
+            for path, target in [(path, moved(path, old, new)) for path in self.options]:
+                if target is None:
+                    continue
                 change.moving[path] = set(self.options[path])
-                target = moved(path, old, new)
-                assert target is not None
                 self.options[target] = self.at(target) | (self.options[path] - {ABSENT})
                 self.options[path].add(ABSENT)
                 self.modes.pop(target, None)
@@ -213,7 +212,6 @@ class Ledger:
         self.options[change.path] = {change.content}
         if change.content not in (ABSENT, DIRECTORY):
             self.claims[change.content] = Claim({change.path})
-            self.written += len(change.content.data)
         elif change.content is ABSENT:
             self.modes.pop(change.path, None)
 
@@ -268,6 +266,8 @@ class Ledger:
         self._open.append(change)
         self._blind.append(change)
         self.worked_on |= {path for path in (change.path, change.to) if path}
+        if not change.to:
+            self.options[change.path] = self.at(change.path) | {change.content}
         self.tell(f"begins: {change.text}")
         return change
 
@@ -316,8 +316,6 @@ class Ledger:
             self.options[change.path] |= change.before | self._earlier.get(change.path, set())
             self.tell(f"MAY BE BACK: {change.text}")
 
-    # -- what the job does
-
     def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
         """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
         with self.lock:
@@ -342,11 +340,10 @@ class Ledger:
             self.deleted.add(path)
             lost = list(destroyed)
             self.destroyed |= set(lost)
-            for place in {
-                place for content in lost if content in self.claims for place in self.claims[content].places
-            }:
-                self._disturb(place)
-                self.deleted.add(place)
+            for claim in [self.claims[content] for content in lost if content in self.claims]:
+                for place in claim.places:
+                    self._disturb(place)
+                self.deleted |= claim.places
             self.tell(f"job: delete {path} (destroys {', '.join(map(str, lost))})")
 
     def _disturb(self, path: str) -> None:
@@ -354,12 +351,10 @@ class Ledger:
             self.disturbed.add(path)
             path = names.parent(path)
 
-    # -- for the verdict
-
     def may_flip(self, path: str, content: Content) -> bool:
         """True if a request that is carried out late may put this there: at names that calls were about, what once was there."""
-        touched = any(moved(path, other, "") is not None for other in self.worked_on)
-        return touched and (content is ABSENT or content in self.options.ever[path])
+        once = content is ABSENT or content in self.options.ever[path]
+        return once and within(path, self.worked_on)
 
     def excused(self, content: Content) -> bool:
         """True if the job destroyed it itself, or a change that did not look may have seen it first."""
@@ -374,8 +369,8 @@ class Ledger:
 
     def was_disturbed(self, path: str) -> bool:
         """True if the job touched this path or one above it."""
-        return any(moved(path, other, "") is not None for other in self.disturbed)
+        return within(path, self.disturbed)
 
     def was_deleted(self, path: str) -> bool:
         """True if the job deleted this path or one above it."""
-        return any(moved(path, other, "") is not None for other in self.deleted)
+        return within(path, self.deleted)

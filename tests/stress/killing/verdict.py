@@ -34,9 +34,8 @@ def in_mount(root: Path, contents: Contents) -> dict[str, Content]:
     for directory, below, files in os.walk(root):
         for name in below + files:
             path = Path(directory, name)
-            found[str(path.relative_to(root))] = (
-                DIRECTORY if name in below else contents.known(path.read_bytes())
-            )
+            content = DIRECTORY if name in below else contents.known(path.read_bytes())
+            found[str(path.relative_to(root))] = content
     return found
 
 
@@ -48,14 +47,12 @@ def local_files(mount: Tree) -> dict[str, Content]:
 def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[str]:
     """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
     with server.store._lock, ledger.lock:
-        held = {
-            contents.of(server.store.content(item.id)) for item in server.store.items() if not item.is_dir
-        }
-        promised = [content for content, claim in ledger.claims.items() if claim.durable]
+        files = [item.id for item in server.store.items() if not item.is_dir]
+        held = {contents.of(server.store.content(file)) for file in files}
         return [
-            f"{content} was fsynced at {sorted(ledger.claims[content].places)}, and the server had it nowhere when killed"
-            for content in promised
-            if content not in held and not ledger.excused(content)
+            f"{content} was fsynced at {sorted(claim.places)}, and the server had it nowhere when killed"
+            for content, claim in ledger.claims.items()
+            if claim.durable and content not in held and not ledger.excused(content)
         ]
 
 
@@ -68,21 +65,15 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
     missing = []
     for path, written in drafts:
         try:
-            beside = [root / path, *(root / path).parent.iterdir()]
-            found = [
-                each
-                for each in beside
-                if each == root / path or _recovered(str(each.relative_to(root))) == path
-            ]
-            there = [each.read_bytes() for each in found if each.is_file()]
+            beside = [each for each in (root / path).parent.iterdir() if each.is_file()]
+            found = [(each, str(each.relative_to(root))) for each in beside]
+            there = [each.read_bytes() for each, name in found if path in (name, _recovered(name))]
         except OSError:
             continue
         excused = path in ledger.spoiled or ledger.was_disturbed(path)
         if not excused and not any(written in data for data in there):
             told = ", ".join(str(contents.known(data)) for data in there)
-            missing.append(
-                f"{path}: {len(written)} bytes were written and not closed; there is: {told or 'nothing'}"
-            )
+            missing.append(f"{path}: {len(written)} bytes were written and not closed; there is: {told}")
     return missing
 
 
@@ -102,22 +93,19 @@ class Verdict:
 
     def violations(self) -> list[str]:
         """One sentence each."""
-        return [
-            *self._views_differ(),
-            *self._torn(),
-            *self._wrong_places(),
-            *self._lost(),
-            *self._strangers(),
-        ]
+        looks = (self._views_differ, self._torn, self._wrong_places, self._lost, self._strangers)
+        return [text for look in looks for text in look()]
 
     def _views_differ(self) -> list[str]:
         """The mount shows what the server has."""
         paths = {path for path in {*self._server, *self._mount} if not is_local(path)}
+        pairs = [
+            (path, self._mount.get(path, ABSENT), self._server.get(path, ABSENT)) for path in sorted(paths)
+        ]
         return [
-            f"{path}: the mount shows {self._mount.get(path, ABSENT)}, the server {self._server.get(path, ABSENT)}"
-            for path in sorted(paths)
-            if not _same(self._mount.get(path, ABSENT), self._server.get(path, ABSENT))
-            and not (self._mount.get(path) is DIRECTORY and self._is_explained(path))
+            f"{path}: the mount shows {here}, the server {there}"
+            for path, here, there in pairs
+            if not _same(here, there) and not (here is DIRECTORY and self._is_explained(path))
         ]
 
     def _is_explained(self, directory: str) -> bool:
@@ -127,10 +115,10 @@ class Verdict:
         )
 
     def _torn(self) -> list[str]:
+        torn = [(path, content) for path, content in self._found.items() if content.name.startswith("TORN")]
+        expected = self._ledger.spoiled
         return [
-            f"{path}: {content}"
-            for path, content in sorted(self._found.items())
-            if content.name.startswith("TORN") and path not in self._ledger.spoiled and not _recovered(path)
+            f"{path}: {content}" for path, content in torn if path not in expected and not _recovered(path)
         ]
 
     def _wrong_places(self) -> list[str]:
@@ -138,22 +126,21 @@ class Verdict:
         wrong = []
         for path, options in sorted(self._ledger.options.items()):
             content = self._found.get(path, ABSENT)
-            if content in options or path in self._ledger.spoiled:
-                continue
-            if self._conditions.late and self._ledger.may_flip(path, content):
-                continue
-            if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
-                continue
-            if ABSENT in options and self._shown_again(path, content):
-                continue
-            if content is ABSENT and (
-                self._ledger.was_deleted(path)
-                or self._out_of_sight(path)
-                or options <= self._ledger.destroyed | {ABSENT}
-            ):
-                continue
-            wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
+            if not self._may_stand(content, path, options):
+                wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
         return wrong
+
+    def _may_stand(self, content: Content, path: str, options: set[Content]) -> bool:
+        ledger = self._ledger
+        gone = ledger.was_deleted(path) or self._out_of_sight(path) or options <= {*ledger.destroyed, ABSENT}
+        return (
+            content in options
+            or path in ledger.spoiled
+            or (self._conditions.lateness and ledger.may_flip(path, content))
+            or (ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY))
+            or (ABSENT in options and self._shown_again(path, content))
+            or (content is ABSENT and gone)
+        )
 
     def _lost(self) -> list[str]:
         """What was acknowledged, or written by the job and not seen here, still exists; at one place if nobody interfered."""
@@ -177,11 +164,9 @@ class Verdict:
 
         A late request may move an item back to an earlier name, where the user then replaces what he is shown.
         """
-        hidden_here = any(
-            is_local(place) and (self._ledger.was_deleted(place) or self._out_of_sight(place))
-            for place in claim.places
-        )
-        flipped = self._conditions.late and claim.revisited
+        local = [place for place in claim.places if is_local(place)]
+        hidden_here = any(self._ledger.was_deleted(place) or self._out_of_sight(place) for place in local)
+        flipped = claim.revisited and self._conditions.lateness > 0
         spoiled = bool(claim.places & self._ledger.spoiled)
         return self._ledger.excused(content) or spoiled or hidden_here or flipped
 
@@ -209,7 +194,7 @@ class Verdict:
             elif second[1] == "recovered":
                 if _recovered(path) not in self._ledger.unclosed:
                     strange.append(f"{path}: {content} was not explained by any record")
-            elif not (self._conditions.late or self._conditions.doubtful) and not self._ledger.disturbed:
+            elif not (self._conditions.lateness or self._conditions.doubtful) and not self._ledger.disturbed:
                 strange.append(f"{path}: {content}, a conflict though the job was quiet")
         return strange
 

@@ -1,4 +1,4 @@
-"""One user at work in the mount: every way that programs change files, at random, each noted in the ledger.
+"""One user at work in the mount, and the job past it: every way that files are changed, at random, each noted in the ledger.
 
 A writer has names of its own, so that what it did to each is one sequence. It ends when its mount dies.
 """
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jobfs import names
+from jobfs.emulator import Server
 
 from .contents import ABSENT, DIRECTORY, Content, Contents
 from .ledger import BLIND, DEAD, Change, Ledger, is_local
@@ -47,58 +48,40 @@ class Writer:
     def run(self, stop: threading.Event) -> None:
         """Works until told to stop, or until the mount dies."""
         while not stop.is_set():
-            operation = self._random.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
+            (operation,) = self._random.choices(list(_OPERATIONS), list(_OPERATIONS.values()))
             try:
-                operation(self)
+                getattr(self, f"_{operation}")()
             except OSError as error:
                 if error.errno in DEAD or stop.is_set():
                     return
-                self._judge(operation, error)
-
-    def _judge(self, operation: Callable[[Writer], None], error: OSError) -> None:
-        name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        self.ledger.tell(f"{self.name}: {operation.__name__.strip('_')} fails with {name}: {error.filename}")
-        if self.calm:
-            self.unexpected.append(f"{operation.__name__.strip('_')} of {error.filename} failed with {name}")
-
-    # -- what there is
+                text = f"{operation} fails: {error}"
+                self.ledger.tell(f"{self.name}: {text}")
+                self.unexpected += [text] * self.calm
 
     def _files(self) -> list[str]:
-        known = {path: self.ledger.at(path) for path in self.files}
-        return [
-            path
-            for path, contents in known.items()
-            if not contents & {ABSENT, DIRECTORY} and self.ledger.usable(path)
-        ]
+        there = [path for path in self.files if not self.ledger.at(path) & {ABSENT, DIRECTORY}]
+        return [path for path in there if self.ledger.usable(path)]
 
-    def _free(self) -> list[str]:
-        return [
-            path
-            for path in self.files
-            if self.ledger.at(path) == {ABSENT} and self.ledger.usable(path) and self._has_parent(path)
-        ]
+    def _is(self, path: str, state: Content) -> bool:
+        return self.ledger.at(path) == {state} and self.ledger.usable(path)
 
     def _directories(self, state: Content) -> list[str]:
-        return [
-            path for path in self.directories if self.ledger.usable(path) and self.ledger.at(path) == {state}
-        ]
+        return [path for path in self.directories if self._is(path, state)]
 
     def _has_parent(self, path: str) -> bool:
         return not names.parent(path) or self.ledger.at(names.parent(path)) == {DIRECTORY}
 
-    def _any_file(self) -> str | None:
-        return self._random.choice(self._files() or [""]) or None
+    def _any_file(self) -> str:
+        return self._random.choice(self._files() or [""])
 
-    def _any_free(self) -> str | None:
-        return self._random.choice(self._free() or [""]) or None
+    def _any_free(self) -> str:
+        free = [path for path in self.files if self._is(path, ABSENT) and self._has_parent(path)]
+        return self._random.choice(free or [""])
 
     def _content(self, after: bytes = b"") -> Content:
-        size = self._random.choices(
-            [self._random.randrange(20, 3000), self._random.randrange(100_000, 600_000)], [30, 1]
-        )[0]
+        large = self._random.random() < 1 / 31
+        size = self._random.randrange(*((100_000, 600_000) if large else (20, 3000)))
         return self.contents.make(self.name, size, after=after)
-
-    # -- writing
 
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
@@ -118,7 +101,6 @@ class Writer:
         if seen is None:
             # Died in the middle of it, the mount has given a part: then it says so now.
             os.pread(handle, 1, len(data))
-        if seen is None:
             raise UnreadableError(f"{path} read as {self.contents.known(data)}")
         if seen not in self.ledger.at(path) and not self.ledger.was_disturbed(path):
             raise UnreadableError(f"{path} read as {seen}, of {', '.join(map(str, self.ledger.at(path)))}")
@@ -191,9 +173,7 @@ class Writer:
             raise
         self.ledger.keep(change)
 
-    # -- operations
-
-    def _make(self, path: str | None, *, fsync: bool = False) -> Content | None:
+    def _make(self, path: str, *, fsync: bool = False) -> Content | None:
         return self._save(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=fsync) if path else None
 
     def _new_file(self) -> None:
@@ -225,7 +205,7 @@ class Writer:
             return
         pattern = self._random.choice([".goutputstream-{}", "{}.tmp", "sed{}"])
         draft = names.join(names.parent(path), pattern.format(names.basename(path)))
-        if self.ledger.at(draft) == {ABSENT} and self.ledger.usable(draft):
+        if self._is(draft, ABSENT):
             # A part of one may be there that the last mount did not live to close.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             if self._save(draft, flags, "write draft", fsync=self._random.random() < 0.8) is not None:
@@ -256,7 +236,7 @@ class Writer:
             return
         source, target = self._random.choice(old), self._random.choice(new)
         inside = names.join(source, f"unsent{self._random.randrange(3)}.txt")
-        if self.ledger.at(inside) == {ABSENT} and self.ledger.usable(inside):
+        if self._is(inside, ABSENT):
             self._make(inside)
         self._rename(source, target)
 
@@ -348,21 +328,63 @@ class UnreadableError(Exception):
     """A read showed what nobody wrote, or what cannot be there."""
 
 
-_OPERATIONS: dict[Callable[[Writer], None], int] = {
-    Writer._new_file: 12,
-    Writer._save_in_place: 12,
-    Writer._truncate_and_write: 8,
-    Writer._append: 8,
-    Writer._editor_save: 10,
-    Writer._vim_save: 6,
-    Writer._rename_file: 6,
-    Writer._rename_directory: 5,
-    Writer._unlink_file: 6,
-    Writer._unlink_unsent: 4,
-    Writer._unlink_open: 3,
-    Writer._make_directory: 4,
-    Writer._remove_directory: 4,
-    Writer._chmod_dirty: 5,
-    Writer._many_saves: 4,
-    Writer._look_around: 5,
-}
+#: How often each is drawn.
+_OPERATIONS = {
+    "new_file": 12, "save_in_place": 12, "truncate_and_write": 8, "append": 8, "editor_save": 10, "vim_save": 6,
+    "rename_file": 6, "rename_directory": 5, "unlink_file": 6, "unlink_unsent": 4, "unlink_open": 3, "make_directory": 4,
+    "remove_directory": 4, "chmod_dirty": 5, "many_saves": 4, "look_around": 5,
+}  # fmt: skip
+
+
+class Job:
+    """The job; `run` in a thread of its own. A step and its note in the ledger are one: the server's lock is held."""
+
+    def __init__(
+        self, server: Server, ledger: Ledger, contents: Contents, paths: list[str], seed: int, pause: float
+    ) -> None:
+        """`paths`: what it works on, there or not. `pause`: mean seconds between two steps."""
+        self._side, self._ledger, self._contents, self._paths = server.store, ledger, contents, paths
+        self._random = random.Random(seed)
+        self._pause = pause
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until told to stop."""
+        while not stop.wait(self._random.expovariate(1 / self._pause)):
+            with self._side._lock:
+                self._step(self._random.choice(self._paths))
+
+    def _step(self, path: str) -> None:
+        kind = self._random.choices(["write", "replace", "append", "delete", "tree"], [8, 4, 4, 3, 0.3])[0]
+        if kind == "tree" and "/" in path:
+            self._delete(names.parent(path))
+        elif self._side.exists(path) and self._side.item(path).is_dir:
+            return
+        elif kind == "delete":
+            self._delete(path)
+        else:
+            self._write(kind, path)
+
+    def _write(self, kind: str, path: str) -> None:
+        before = self._side.read(path) if self._side.exists(path) else None
+        if before is None and names.parent(path) and not self._side.exists(names.parent(path)):
+            return
+        after = before if kind == "append" and before is not None else b""
+        new = self._contents.make("job", self._random.randrange(20, 3000), after=after, by_job=True)
+        if before is None:
+            self._side.seed({path: new.data})
+        elif kind == "replace":
+            self._side.replace(path, new.data)
+        else:
+            self._side.write(path, new.data)
+        destroyed = None if before is None else self._contents.known(before)
+        self._ledger.job_put(path, new, destroyed, kind)
+
+    def _delete(self, path: str) -> None:
+        doomed = [item for item in self._side.items() if item.path == path or names.under(item.path, path)]
+        if not doomed:
+            return
+        destroyed: list[Content] = [
+            self._contents.known(self._side.content(item.id)) for item in doomed if not item.is_dir
+        ]
+        self._side.delete(path)
+        self._ledger.job_delete(path, destroyed)

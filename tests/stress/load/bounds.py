@@ -99,19 +99,9 @@ class Sample:
 
     def highest(self, other: Sample) -> Sample:
         """Of each number the greater one."""
-        numbers = {
-            part.name: max(getattr(self, part.name), getattr(other, part.name))
-            for part in fields(self)
-            if part.name != "tables"
-        }
+        names = [part.name for part in fields(self) if part.name != "tables"]
+        numbers = {name: max(getattr(self, name), getattr(other, name)) for name in names}
         return Sample(**numbers, tables=self.tables | other.tables)
-
-    def __str__(self) -> str:
-        rows = ", ".join(f"{count} {name}" for name, count in self.tables.items() if count)
-        return (
-            f"{self.descriptors} descriptors, {self.threads} threads, {self.memory / 1e6:.0f} MB, rows: {rows or 'none'}, "
-            f"{self.local_files} local files of {self.local_bytes} bytes, {self.hidden} hidden, {self.conflicts} conflicts"
-        )
 
 
 class Sampler:
@@ -188,15 +178,3 @@ def rows_in(journal: Path) -> tuple[dict[str, int], int]:
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
         return rows, db.execute(_UNSENT).fetchone()[0]
-
-
-#: The columns of the report: the title with the bounds, and what a sample shows there.
-COLUMNS: dict[str, Callable[[Sample], str]] = {
-    f"descriptors\n≤ {DESCRIPTORS} + open": lambda s: f"{s.descriptors:,}",
-    f"threads\n≤ {THREADS}": lambda s: f"{s.threads:,}",
-    "memory, MB\n≤ start + 48 MiB + 4 KiB/file": lambda s: f"{s.memory / 1e6:,.0f}",
-    f"journal rows\n≤ items + {ROWS} a table, 0 unsent": lambda s: f"{s.tables.total():,}",
-    "local MB\n0 at rest": lambda s: f"{s.local_bytes / 1e6:,.1f}",
-    f"hidden items\n≤ {HIDDEN}, 0 at rest": lambda s: f"{s.hidden:,}",
-    "conflict copies\n≤ lost answers / 10": lambda s: f"{s.conflicts:,}",
-}

@@ -31,7 +31,7 @@ class Calls:
         self._lock = threading.Lock()
         self.failed: Counter[str] = Counter()
         self.told: Counter[str] = Counter()
-        self.slowest: dict[str, float] = {}
+        self.slowest = 0.0
         self.done = 0
 
     @contextmanager
@@ -52,14 +52,10 @@ class Calls:
             seconds = time.monotonic() - began
             with self._lock:
                 self.done += 1
-                self.slowest[name] = max(self.slowest.get(name, 0.0), seconds)
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Opens, writes and closes, as programs do that want no word from the server. Raises as `of`."""
-        self.save(path, data, sync=False)
+                self.slowest = max(self.slowest, seconds)
 
     def save(self, path: Path, data: bytes, *, local: bool = True, sync: bool = True) -> None:
-        """The same with an fsync, which may fail for the server's sake if not `local`; the close goes on all the same."""
+        """Opens, writes, closes; with an fsync if `sync`, which may fail for the server's sake if not `local`. Raises as `of`."""
         with self.of("open"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -28,28 +27,24 @@ Found = dict[str, list[State]]
 
 
 class Expected:
-    """Safe from any thread. A path that was never named must not be there."""
+    """A path that was never named must not be there. Each path belongs to one thread at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._states: dict[str, list[State]] = {}
 
     def put(self, path: str, *states: State) -> None:
         """Acknowledged: one of these and nothing else is there now."""
-        with self._lock:
-            self._states[path] = list(states)
+        self._states[path] = list(states)
 
     def put_all(self, tree: Mapping[str, State]) -> None:
         """The same for many."""
-        with self._lock:
-            self._states.update({path: [state] for path, state in tree.items()})
+        self._states.update({path: [state] for path, state in tree.items()})
 
     def doubt(self, path: str, state: State) -> None:
         """A call failed: this may be there now, or what was."""
-        with self._lock:
-            states = self._states.setdefault(path, [ABSENT])
-            if state not in states:
-                states.append(state)
+        states = self._states.setdefault(path, [ABSENT])
+        if state not in states:
+            states.append(state)
 
     def forget(self, path: str) -> None:
         """Acknowledged: nothing is there any more."""
@@ -57,22 +52,18 @@ class Expected:
 
     def at(self, path: str) -> list[State]:
         """What may be there."""
-        with self._lock:
-            return list(self._states.get(path, [ABSENT]))
+        return list(self._states.get(path, [ABSENT]))
 
     def move(self, old: str, new: str) -> None:
         """Acknowledged: a file has another name."""
-        with self._lock:
-            self._states[new] = self._states.get(old, [ABSENT])
-            self._states[old] = [ABSENT]
+        self.put(new, *self.at(old))
+        self.forget(old)
 
     def differences(self, found: Found) -> list[str]:
         """One sentence for each path that is missing, differs, stands there twice or should not be there."""
-        with self._lock:
-            wanted = dict(self._states)
         texts = [f"{path}: there {len(states)} times" for path, states in found.items() if len(states) > 1]
-        for path in sorted({*wanted, *found}):
-            states = wanted.get(path, [ABSENT])
+        for path in sorted({*self._states, *found}):
+            states = self.at(path)
             there: State = found[path][0] if path in found else ABSENT
             if there not in states:
                 texts.append(f"{path}: {_shown(there)}, not {' or '.join(map(_shown, states))}")
@@ -81,11 +72,9 @@ class Expected:
     def lost(self, found: Found) -> list[str]:
         """One sentence for each path whose content is neither there nor under another name, though it has to be somewhere."""
         everywhere = {state for states in found.values() for state in states}
-        with self._lock:
-            wanted = dict(self._states)
         return [
             f"{path}: {' or '.join(map(_shown, states))}"
-            for path, states in sorted(wanted.items())
+            for path, states in sorted(self._states.items())
             if ABSENT not in states and not any(state in everywhere for state in states)
         ]
 

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -46,34 +47,36 @@ def outage(
         stage.server.listen(False)
     else:
         stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
-    what = f"{files:,} new files, {saves:,} saves, {renames} renames, {unlinks} unlinks while the server is away ({away})"
-    with stage.doing(f"{what}, then {end}, at {latency:g} ms"):
-        try:
-            _work(stage, files, old, renames, unlinks)
-        except GaveUpError as error:
-            # What was acknowledged until then has to arrive all the same.
-            stage.check(Check("the work in the outage", str(error), "goes on to its end", held=False))
+    try:
+        _work(stage, files, old, renames, unlinks)
+    except GaveUpError as error:
+        # What was acknowledged until then has to arrive all the same.
+        stage.check(Check("the work in the outage", str(error), "goes on to its end", held=False))
     stage.answers()
     read_back(stage, old[:20])
     stage.sampler.take()
-    if end != "back":
-        stage.mounted.kill()
-    began = time.monotonic()
     unsent = stage.sampler.take().unsent
-    if away == "refused":
-        stage.server.listen(True)
-    else:
-        stage.server.mend()
-    if end == "recover":
-        stage.recover(within=60 + files / 20)
-    if end != "back":
-        stage.mounted.mount()
+    mend = stage.server.mend if away != "refused" else partial(stage.server.listen, True)
+    began = _mended(stage, end, mend, 60 + files / 20)
     if end == "back":
         while stage.sampler.take().unsent >= unsent and time.monotonic() - began < 60 and not stage.expired:
             time.sleep(0.05)
         first = _FIRST + (_TIMEOUT if away == "silent" else 0)
         stage.check(at_most("seconds until the first file arrives", time.monotonic() - began, first))
     stage.finish(Bounds(files=files + saves), within=10 + (files + saves) / 25)
+
+
+def _mended(stage: Stage, end: End, mend: Callable[[], None], within: float) -> float:
+    """The server is back, and the mount if it has to be; when that began."""
+    if end != "back":
+        stage.mounted.kill()
+    began = time.monotonic()
+    mend()
+    if end == "recover":
+        stage.recover(within)
+    if end != "back":
+        stage.mounted.mount()
+    return began
 
 
 def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) -> None:
@@ -118,7 +121,7 @@ def _done(stage: Stage, call: Callable[..., object], path: str, *more: Path) -> 
 
 def _write(stage: Stage, path: str, data: bytes) -> None:
     try:
-        stage.calls.write(stage.path / path, data)
+        stage.calls.save(stage.path / path, data, sync=False)
     except RefusedError:
         stage.expected.doubt(path, data)
         stage.expected.doubt(path, b"")
@@ -129,22 +132,13 @@ def _write(stage: Stage, path: str, data: bytes) -> None:
 _MB = 1 << 20
 
 
-def full_disk(
-    stage: Stage,
-    end: End,
-    cache: Literal["elsewhere", "same"],
-    files: int,
-    disk: int,
-    latency: float,
-) -> None:
+def full_disk(stage: Stage, end: End, cache: str, files: int, disk: int, latency: float) -> None:
     """`cp` of more than the disk holds while nothing can be sent; `rm` of what failed; then all that was acknowledged is sent.
 
-    `files` of 1 MB each; `disk` in MB. With the cache on the `same` disk, it is filled by reading first.
+    `files` of 1 MB each; `disk` in MB. `cache`: "elsewhere", or on the "same" disk, which is filled by reading first.
     """
-    seen = {
-        f"seen/s{number:02}": bytes([number]) * _MB
-        for number in range(disk * 3 // 4 if cache == "same" else 1)
-    }
+    read = disk * 3 // 4 if cache == "same" else 1
+    seen = {f"seen/s{number:02}": bytes([number]) * _MB for number in range(read)}
     stage.small_disk(stage.mounted.state, disk * _MB)
     if cache == "same":
         stage.mounted.cache = stage.mounted.state / "cache"
@@ -153,18 +147,15 @@ def full_disk(
         (stage.path / path).read_bytes()
     stage.server.break_with(Rule("unavailable", "change"))
     kept: list[str] = []
-    what = f"{files} files of 1 MB to a disk of {disk} MB, cache {cache}, then {end}"
-    with stage.doing(what, files):
-        failed: dict[str, str] = {}
-        for number in range(files):
-            path = f"new/f{number:02}"
-            data = source(number) * (_MB // len(source(number)))
-            code = _copied(stage, path, data)
-            if code:
-                failed[path] = errno.errorcode[code]
-            else:
-                kept.append(path)
-                stage.expected.put(path, data)
+    failed: dict[str, str] = {}
+    for number in range(files):
+        path = f"new/f{number:02}"
+        data = source(number) * (_MB // len(source(number)))
+        if code := _copied(stage, path, data):
+            failed[path] = errno.errorcode[code]
+        else:
+            kept.append(path)
+            stage.expected.put(path, data)
     # Half of the disk at the least: the rest is spare room, the journal, and a file that did not fit.
     stage.check(
         at_least("MB that are acknowledged", len(kept), disk // 2),
@@ -175,13 +166,7 @@ def full_disk(
     stage.run("rm", *[stage.path / path for path in gone])
     for path in gone:
         stage.expected.forget(path)
-    if end != "back":
-        stage.mounted.kill()
-    stage.server.mend()
-    if end == "recover":
-        stage.recover(within=60)
-    if end != "back":
-        stage.mounted.mount()
+    _mended(stage, end, stage.server.mend, 60)
     stage.finish(Bounds(files=files), within=20)
 
 

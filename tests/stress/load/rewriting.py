@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from tests.stress.report import at_least, at_most, none
@@ -59,11 +61,10 @@ def sed(stage: Stage, files: int, latency: float) -> None:
     there = tree(files)
     stage.start(there, latency=latency, request_lifetime=_SHORT)
     here = put_on_disk(stage.home / "here", there)
-    with stage.doing(f"sed -i over {files:,} files at {latency:g} ms", files):
-        for _, group in itertools.groupby(sorted(there), key=lambda path: path.rpartition("/")[0]):
-            command = ["sed", "-i", "s/old/new and longer/", *group]
-            subprocess.run(command, cwd=here, check=True)
-            stage.run(*command, cwd=stage.path, what="sed")
+    for _, group in itertools.groupby(sorted(there), key=lambda path: path.rpartition("/")[0]):
+        command = ["sed", "-i", "s/old/new and longer/", *group]
+        subprocess.run(command, cwd=here, check=True)
+        stage.run(*command, cwd=stage.path, what="sed")
     stage.expected.put_all(tree_of(here))
     stage.finish(Bounds(files=files), within=10 + files / 25)
 
@@ -82,10 +83,7 @@ def day(stage: Stage, saves: int, latency: float, files: int = 20, at_once: int 
             if turn == number // 5:
                 early.append(stage.sampler.take().memory)
 
-    with stage.doing(f"{saves:,} saves with fsync to {files} files at {latency:g} ms", saves):
-        stage.together(
-            *[lambda mine=paths[one::at_once]: work(mine, saves // at_once) for one in range(at_once)]
-        )
+    stage.together(*[partial(work, paths[one::at_once], saves // at_once) for one in range(at_once)])
     grown = stage.sampler.take().memory - max(early)
     stage.check(
         at_most("MB that memory grows by after the first fifth of the saves", grown / 1e6, MEMORY / 3e6)
@@ -122,16 +120,12 @@ def read_meanwhile(
         finally:
             done.set()
 
-    with stage.doing(
-        f"{readers} readers of {files} files that are rewritten {writes} times at {latency:g} ms"
-    ):
-        stage.together(job, *[lambda reader=reader: reader.work(done) for reader in people])
+    stage.together(job, *[partial(reader.work, done) for reader in people])
     stage.server.mend()
     stage.server.set(bandwidth=0)
     for path, version in versions.items():
         stage.expected.put(path, _version(path, version, size))
     wrong = [text for reader in people for text in reader.wrong]
-    stage.row.what += f"; of which {sum(reader.whole for reader in people)} got all of a version"
     stage.check(
         none("reads of more versions than one", wrong),
         at_least("reads that got all of a version", sum(reader.whole for reader in people), readers),
@@ -151,9 +145,8 @@ class _Reader:
     def __init__(self, stage: Stage, paths: list[str], size: int, turn: int) -> None:
         self._stage, self._paths, self._size = stage, paths, size
         self._copy = stage.home / f"copy{turn}"
-        self._ways = itertools.islice(
-            itertools.cycle((self._through, self._copied, self._here_and_there)), turn, None
-        )
+        ways = (self._through, self._copied, self._here_and_there)
+        self._ways = itertools.islice(itertools.cycle(ways), turn, None)
         self.whole = 0
         self.wrong: list[str] = []
 
@@ -166,19 +159,20 @@ class _Reader:
             if last:
                 return
 
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[FileIO]:
+        with self._stage.calls.of("read", local=False), FileIO(self._stage.path / path) as file:
+            yield file
+
     def _through(self, path: str) -> None:
-        with (
-            self._stage.calls.of("read", local=False),
-            (self._stage.path / path).open("rb", buffering=0) as file,
-        ):
-            data = b""
+        data, ended = b"", False
+        with self._opened(path) as file:
             try:
                 while piece := file.read(131_072):
                     data += piece
-            except OSError:
-                self._judge(path, [(0, data)])
-                raise
-            self._judge(path, [(0, data)], whole=True)
+                ended = True
+            finally:
+                self._judge(path, [(0, data)], whole=ended)
 
     def _copied(self, path: str) -> None:
         program = self._stage.begin("cp", self._stage.path / path, self._copy, stderr=subprocess.DEVNULL)
@@ -187,11 +181,8 @@ class _Reader:
             self._judge(path, [(0, data)], whole=code == 0)
 
     def _here_and_there(self, path: str) -> None:
-        with (
-            self._stage.calls.of("pread", local=False),
-            (self._stage.path / path).open("rb", buffering=0) as file,
-        ):
-            pieces: list[tuple[int, bytes]] = []
+        pieces: list[tuple[int, bytes]] = []
+        with self._opened(path) as file:
             try:
                 for _ in range(6):
                     place = self._stage.random.randrange(self._size - 4096)
@@ -211,9 +202,8 @@ class _Reader:
                 self.whole += whole
                 return
         if found or whole:
-            self.wrong.append(
-                f"{path}: of versions {sorted(found)}, {[len(data) for _, data in pieces]} bytes"
-            )
+            sizes = [len(data) for _, data in pieces]
+            self.wrong.append(f"{path}: of versions {sorted(found)}, {sizes} bytes")
 
 
 def read_back(stage: Stage, paths: list[str]) -> None:

@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,23 +61,14 @@ class ServerProcess:
 
     def start(self, **switches: Any) -> None:
         """Starts it with these switches (milliseconds, bytes a second); returns when it listens."""
-        given = {
-            "dir": self._directory,
-            "job": self.job,
-            "key": self.key,
-            "seed": self._seed,
-            "control-port": 0,
-        }
-        flags = [
-            str(word)
-            for name, value in {**given, **switches}.items()
-            for word in (f"--{name.replace('_', '-')}", value)
-        ]
+        given = {"dir": self._directory, "job": self.job, "key": self.key, "seed": self._seed, **switches}
+        words = ["emulator", "--control-port", "0"]
+        words += [word for name, value in given.items() for word in (f"--{name}", str(value))]
         read, write = os.pipe()
         try:
             with (self._home / "server.log").open("ab") as stderr:
                 self._process = self._forks.run(
-                    ["emulator", *flags], environment(self._home, None), self._home, write, stderr.fileno()
+                    words, environment(self._home, None), self._home, write, stderr.fileno()
                 )
         finally:
             os.close(write)
@@ -98,8 +89,6 @@ class ServerProcess:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_END)
                 return
-
-    # -- the control routes
 
     def control(self, path: str, method: str = "GET", body: bytes | None = None) -> Any:
         """What a control route answers."""
@@ -141,25 +130,19 @@ class ServerProcess:
         """The job writes a file."""
         self.control(f"jobs/{self.job}/files/{quote(path)}", "PUT", content)
 
-    # -- its disk
-
-    @contextmanager
-    def _items(self) -> Iterator[sqlite3.Connection]:
-        with closing(
-            sqlite3.connect(f"file:{self._directory}/items.db?mode=ro", uri=True, timeout=5)
-        ) as items:
-            yield items
+    def _query(self, query: str, *given: str) -> list[Any]:
+        database = f"file:{self._directory}/items.db?mode=ro"
+        with closing(sqlite3.connect(database, uri=True, timeout=5)) as items:
+            return items.execute(query, given).fetchall()
 
     def count(self, *patterns: str) -> list[int]:
         """For each pattern of SQL's LIKE how many paths fit it."""
-        with self._items() as items:
-            query = "SELECT count(*) FROM items WHERE CAST(path AS TEXT) LIKE ?"
-            return [items.execute(query, [pattern]).fetchone()[0] for pattern in patterns]
+        query = "SELECT count(*) FROM items WHERE CAST(path AS TEXT) LIKE ?"
+        return [self._query(query, pattern)[0][0] for pattern in patterns]
 
     def rows(self) -> list[Row]:
         """Every item."""
-        with self._items() as items:
-            found = items.execute("SELECT path, kind, blob FROM items").fetchall()
+        found = self._query("SELECT path, kind, blob FROM items")
         return [Row(path.decode(), kind == DIRECTORY, blob) for path, kind, blob in found]
 
     def content(self, row: Row) -> bytes:

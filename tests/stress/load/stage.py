@@ -13,9 +13,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE
 
 from jobfs.emulator import Server
 
-from .bounds import COLUMNS, ROWS, Bounds, Sample, Sampler, standing
+from .bounds import ROWS, Bounds, Sampler, standing
 from .calls import Calls, listed
 from .expected import Expected, found_on
 from .server import ServerProcess
@@ -53,9 +53,6 @@ class Stage:
     ) -> None:
         self.home, self.random = home, random.Random(f"{seed}/{name}")
         self.row = Row(name)
-        self.rate = 0.0
-        #: At their peak, and at rest.
-        self.figures: tuple[Sample, Sample] | None = None
         self.server = ServerProcess(forks, home / "far", seed)
         self.calls, self.expected = Calls(), Expected()
         # Of the server it is told nothing but where it is.
@@ -113,8 +110,6 @@ class Stage:
         process = self.mounted.process
         return process.pid if process is not None else None
 
-    # -- the scene
-
     def small_disk(self, directory: Path, size: int) -> None:
         """A disk of its own with so many bytes, mounted there until the end; root only."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -132,35 +127,16 @@ class Stage:
             for end in range(1, path.count("/") + 1):
                 self.expected.put("/".join(path.split("/")[:end]), None)
         self.server.start(latency=latency, bandwidth=bandwidth)
-        self.mounted.options = {
-            **_OPTIONS,
-            **{name.replace("_", "-"): value for name, value in options.items()},
-        }
+        self.mounted.options = _OPTIONS | {name.replace("_", "-"): value for name, value in options.items()}
         self.mounted.mount()
         os.listdir(self.path)
         self.baseline = self.sampler.take()
         self.sampler.start()
 
-    # -- what programs do
-
-    @contextmanager
-    def doing(self, what: str, number: int | None = None) -> Iterator[None]:
-        """What the table says was done, `number` times, or as many as there were calls; its rate is that of this block."""
-        self.row.what = what
-        began, before = time.monotonic(), self.calls.done
-        try:
-            yield
-        finally:
-            done = self.calls.done - before if number is None else number
-            self.rate = done / max(time.monotonic() - began, 1e-3)
-
     def begin(self, *command: str | Path, **more: Any) -> subprocess.Popen[bytes]:
         """Starts a program, which is killed with the mount if it has not ended before."""
-        program = subprocess.Popen(
-            [str(word) for word in command],
-            **{"stdin": subprocess.DEVNULL, "start_new_session": True, **more},
-            env=environment(self.mounted.home, None),
-        )
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True, **more}
+        program = subprocess.Popen(list(map(str, command)), env=environment(self.mounted.home, None), **given)
         with self._lock:
             self._programs.add(program)
         return program
@@ -203,8 +179,6 @@ class Stage:
                 self._expire()  # else they go on, and are waited for
                 raise
 
-    # -- what is held
-
     def check(self, *checks: Check) -> None:
         """Notes a bound and whether it held."""
         self.row.checks += checks
@@ -225,66 +199,52 @@ class Stage:
 
     def rest(self, within: float) -> None:
         """Waits until everything is sent and cleaned up, and holds it to that."""
-        began = time.monotonic()
-        looked = began
-        while not (sample := self.sampler.take()).at_rest and not self.expired:
-            now = time.monotonic()
-            if now - began > within:
-                break
-            if now - looked > 1 and self._pid() is not None:
-                # A listing is what shows a leftover of a create whose answer was lost.
-                looked = now
-                with suppress(OSError):
-                    os.listdir(self.path)
-            time.sleep(0.05)
-        took = time.monotonic() - began
-        found = f"{took:.1f}" if sample.at_rest else f"not within {took:.0f}: {sample}"
-        what = "seconds until all is sent and cleaned up"
-        self.check(Check(what, found, f"at most {within:g}", held=sample.at_rest))
+        # A listing is what shows a leftover of a create whose answer was lost.
+        took = self._listed_until(lambda: self.sampler.take().at_rest, within)
+        late = "" if self.sampler.now.at_rest else f"not within {took:.0f}: {self.sampler.now}"
+        self.check(in_time("seconds until all is sent and cleaned up", took, max(took, within), late))
 
     def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = _UMOUNT) -> None:
         """The end of most workloads: all comes to rest, the bounds hold, nothing is lost, and it unmounts in good order."""
         self.failures()
         self.rest(within)
         items = len(self.server.rows())
-        self._pruned(items + ROWS)
+        # A table with more rows than that is pruned after a listing.
+        self._listed_until(
+            lambda: max(self.sampler.take().tables.values(), default=0) <= items + ROWS, _PRUNING
+        )
         rest = self.sampler.take()
-        peak = self.sampler.peak
-        self.figures = peak, rest
-        self.check(*standing(peak, rest, self.baseline, items, bounds))
+        self.check(*standing(self.sampler.peak, rest, self.baseline, items, bounds))
         self.compare(bounds.flipped + bounds.conflicts)
         self.unmount(umount)
 
-    def _pruned(self, rows: int) -> None:
-        """Gives a table with more rows some time to be pruned, which follows a listing."""
-        end = time.monotonic() + _PRUNING
-        while max(self.sampler.take().tables.values(), default=0) > rows:
-            if time.monotonic() > end or self.expired:
-                return
-            with suppress(OSError):
-                os.listdir(self.path)
-            time.sleep(0.5)
+    def _listed_until(self, reached: Callable[[], bool], within: float) -> float:
+        """Waits for that, with a listing each second; the seconds it took."""
+        began = looked = time.monotonic()
+        while not reached() and not self.expired and (now := time.monotonic()) - began <= within:
+            if now - looked > 1 and self._pid() is not None:
+                looked = now
+                with suppress(OSError):
+                    os.listdir(self.path)
+            time.sleep(0.05)
+        return time.monotonic() - began
 
     def succeeds(self, *words: str | Path, within: float) -> bool:
         """Holds another jobfs command to exit code 0 within so many seconds."""
         try:
             done = self.mounted.jobfs(*words, timeout=within)
-            code, found = done.returncode, f"ends with {done.returncode} {done.stdout}{done.stderr}"
+            found = f"ends with {done.returncode} {done.stdout}{done.stderr}"
         except subprocess.TimeoutExpired:
-            code, found = -1, f"not within {within:g} s"
-        self.check(Check(str(words[0]), found[:200].strip(), "ends with 0", held=code == 0))
-        return code == 0
+            found = f"not within {within:g} s"
+        held = found.startswith("ends with 0 ")
+        self.check(Check(str(words[0]), found[:200], "ends with 0", held=held))
+        return held
 
     def recover(self, within: float) -> None:
         """`jobfs recover` sends what is left, and ends with 0 within so many seconds."""
-        options: dict[str, str | Path] = {
-            "--base-url": self.server.url,
-            "--state-dir": self.mounted.state,
-            "--cache-dir": self.mounted.cache,
-            "--request-lifetime": _OPTIONS["request-lifetime"],
-        }
-        words = [word for option in options.items() for word in option]
-        self.succeeds("recover", self.server.job, *words, within=within)
+        words = ["--base-url", self.server.url, "--request-lifetime", _OPTIONS["request-lifetime"]]
+        places: list[str | Path] = ["--state-dir", self.mounted.state, "--cache-dir", self.mounted.cache]
+        self.succeeds("recover", self.server.job, *words, *places, within=within)
 
     def compare(self, differing: int = 0) -> None:
         """Holds the server to what was written; `differing` paths may show another state, but no content may be lost."""
@@ -311,11 +271,12 @@ class Stage:
             equal("calls in flight at the end", self.mounted.log.count("still in flight"), 0),
         )
         sample = self.sampler.take()
-        self.check(
-            at_most("hidden items after umount", sample.hidden, 0),
-            at_most("local files after umount", sample.local_files, 0),
-            at_most("unsent rows after umount", sample.unsent, 0),
-        )
+        left = {
+            "hidden items": sample.hidden,
+            "local files": sample.local_files,
+            "unsent rows": sample.unsent,
+        }
+        self.check(*[at_most(f"{what} after umount", number, 0) for what, number in left.items()])
 
 
 @dataclass(frozen=True)
@@ -331,20 +292,15 @@ class Workload:
 def played(workload: Workload, forks: ForkServer, home: Path, *, seed: int = 0, pause: float = 0.2) -> Row:
     """Plays a workload on a stage of its own, and says what came of it; nothing of it is left."""
     stage = Stage(forks, home, workload.name, seconds=workload.seconds, seed=seed, pause=pause)
+    stage.row.what = str(workload.arguments)
     with stage:
         try:
             workload.play(stage, **workload.arguments)
         except Exception as error:
             if not stage.expired:
-                text = " ".join(f"{type(error).__name__}: {error}".split())
-                stage.check(
-                    Check("the workload", f"ended early: {text[:400]}", "runs to its end", held=False)
-                )
+                stage.check(equal("the workload", f"ended early: {error!r:.400}", "runs to its end"))
                 stage.failures()
         if stage.expired:
-            text = f"not within {workload.seconds:g} s: {stage.sampler.peak}"
-            stage.check(Check("the workload", text, "runs to its end", held=False))
-        peak, rest = stage.figures or (stage.sampler.peak, stage.sampler.now)
-        figures = {title: f"{shown(peak)} / {shown(rest)}" for title, shown in COLUMNS.items()}
-        stage.row.figures = {"rate /s": f"{stage.rate:,.0f}", **figures}
+            stage.check(equal("the workload", f"not within {workload.seconds:g} s", "runs to its end"))
+        stage.row.what += f"; at most {stage.sampler.peak}"
     return stage.row

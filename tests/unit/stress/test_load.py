@@ -26,13 +26,11 @@ LEAKS: list[tuple[str, dict[str, Any], str]] = [
     ("rest", {"descriptors": 301}, "descriptors at rest"),
     ("peak", {"threads": 101}, "threads at peak"),
     ("peak", {"memory": 160 * MB}, "MB of memory more than at the start"),
-    ("peak", {"hidden": 65}, "hidden items at peak"),
-    ("rest", {"hidden": 1}, "hidden items at rest"),
-    ("peak", {"conflicts": 1}, "conflict copies"),
-    ("rest", {"unsent": 1}, "unsent rows at rest"),
+    ("peak", {"hidden": 65}, "hidden items at peak"), ("rest", {"hidden": 1}, "hidden items at rest"),
+    ("peak", {"conflicts": 1}, "conflict copies"), ("rest", {"unsent": 1}, "unsent rows at rest"),
     ("rest", {"local_bytes": 1}, "local bytes at rest"),
     ("rest", {"tables": Counter(change=221)}, "rows of change at rest"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("when", "more", "broken"), LEAKS, ids=[broken for _, _, broken in LEAKS])
@@ -50,16 +48,14 @@ TREE: dict[str, State] = {"dir": None, "dir/one": b"1", "dir/two": b"2"}
 
 #: What the server has in the end of TREE, in how many paths it differs, and how many contents are lost.
 ENDS: dict[str, tuple[dict[str, list[State]], int, int]] = {
-    "as it should be": ({}, 0, 0),
-    "lost": ({"dir/one": []}, 1, 1),
-    "half of it": ({"dir/two": [b""]}, 1, 1),
+    "as it should be": ({}, 0, 0), "lost": ({"dir/one": []}, 1, 1), "half of it": ({"dir/two": [b""]}, 1, 1),
     "an older version": ({"dir/two": [b"0"]}, 1, 1),
     "elsewhere": ({"dir/one": [], "dir/1": [b"1"]}, 2, 0),
     "the names are exchanged": ({"dir/one": [b"2"], "dir/two": [b"1"]}, 2, 0),
     "there twice": ({"dir/one": [b"1", b"1"]}, 1, 0),
     "a second version": ({"dir/one.conflict-20261130T042204Z": [b"0"]}, 1, 0),
     "no directory": ({"dir": [b""]}, 1, 1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("there", "differ", "lost"), ENDS.values(), ids=ENDS)
@@ -92,10 +88,8 @@ def test_what_is_hidden_lost_or_kept_twice_on_the_server_is_seen(stage: Stage) -
     sample = stage.sampler.take()
     assert (sample.hidden, sample.conflicts) == (1, 1)
     stage.compare()
-    assert [check.what for check in stage.row.broken] == [
-        "paths that differ from what was written",
-        "contents that are nowhere",
-    ]
+    broken = [check.what for check in stage.row.broken]
+    assert broken == ["paths that differ from what was written", "contents that are nowhere"]
 
 
 #: What a program reads at a name, and which bound of bad weather that breaks.

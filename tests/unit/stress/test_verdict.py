@@ -105,9 +105,7 @@ QUIET: dict[str, tuple[Callable[[Round], object], str]] = {
 
 @pytest.mark.parametrize("fault", [*FAULTS, *QUIET])
 @pytest.mark.parametrize("conditions", [CALM, LATE, JOB], ids=["calm", "late", "the job"])
-def test_the_verdict_reports_each_fault(
-    server: Server, tmp_path: Path, conditions: Conditions, fault: str
-) -> None:
+def test_it_reports_each_fault(server: Server, tmp_path: Path, conditions: Conditions, fault: str) -> None:
     plant, said = {**FAULTS, **QUIET}[fault]
     one = Round(conditions)
     plant(one)
@@ -148,9 +146,7 @@ def test_what_was_fsynced_is_on_the_server_when_the_mount_dies(server: Server) -
 @pytest.mark.parametrize(
     ("kept", "missing"), [("file", 0), (f"file.recovered-{SECOND}", 0), ("elsewhere", 1)]
 )
-def test_what_was_written_and_not_closed_is_at_its_name_or_beside_it(
-    tmp_path: Path, kept: str, missing: int
-) -> None:
+def test_what_was_written_and_not_closed_is_there_or_beside(tmp_path: Path, kept: str, missing: int) -> None:
     one = Round(CALM)
     one.ledger.drafts = [("file", b"not closed")]
     (tmp_path / kept).write_bytes(b"not closed")

@@ -38,18 +38,11 @@ def test_imports_go_downward_only() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(
-    ("library", "homes"),
-    [
-        ("httpx", ("api",)),
-        ("fuse", ("fuse", "mount")),
-        ("sqlite3", ("state", "emulator.store")),
-        ("starlette", ("emulator",)),
-        ("uvicorn", ("emulator",)),
-        ("click", ("cli", "__main__")),
-        ("rich", ("cli",)),
-    ],
-)
+@pytest.mark.parametrize(("library", "homes"), [
+    ("httpx", ("api",)), ("fuse", ("fuse", "mount")), ("sqlite3", ("state", "emulator.store")),
+    ("starlette", ("emulator",)), ("uvicorn", ("emulator",)), ("click", ("cli", "__main__")),
+    ("rich", ("cli",)),
+])  # fmt: skip
 def test_a_library_is_imported_only_in_its_place(library: str, homes: tuple[str, ...]) -> None:
     users = [name for name, path in modules() if library in imported_libraries(path)]
     assert users, f"nothing imports {library}: take it out of this list and of pyproject.toml"

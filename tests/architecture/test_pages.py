@@ -30,6 +30,7 @@ _NUMBER = r"(?:\d(?:\.\d+)?|R\d+)(?![\w.]*\w)"
 _CITATION = re.compile(
     rf"(?P<page>{'|'.join(map(re.escape, _PAGES))})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>.*))?"
 )
+_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 #: A file of this kind in prose, not in quotes as the subject of an example.
 _FILE = re.compile(r"(?<![\w/.\"'<*-])(?:[\w-]+/)*[\w-]+\.md\b")
 
@@ -60,7 +61,7 @@ def _prose(path: Path) -> Iterator[str]:
 def _headings(page: str) -> dict[str, list[str]]:
     """Each section of a page by its number, "" for the whole page, with its headings in lower case."""
     found, section = defaultdict(list), ""
-    for line in re.sub(r"^```.*?^```", "", _PAGES[page], flags=re.DOTALL | re.MULTILINE).splitlines():
+    for line in _BLOCK.sub("", _PAGES[page]).splitlines():
         if title := re.match(r"(##+) (?:(\d)\. )?(.*)", line):
             section = title[2] or ("" if title[1] == "##" else section)
             for number in {"", section}:
@@ -113,16 +114,10 @@ def _unknown(path: Path, text: str) -> Iterator[str]:
                 yield f"there is no {name}"
 
 
-# -- what the pages name
-
-
 def _spans() -> Iterator[tuple[str, str]]:
     """Each piece of code in a page, with the page."""
     for page, text in _PAGES.items():
-        yield from (
-            (page, span)
-            for span in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
-        )
+        yield from ((page, span) for span in re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text)))
 
 
 def test_each_module_that_a_page_names_is_there() -> None:
@@ -142,7 +137,7 @@ def test_each_function_and_class_that_a_page_names_is_there() -> None:
 
 def _anchors(text: str) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
-    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", _BLOCK.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 

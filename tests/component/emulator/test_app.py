@@ -20,9 +20,7 @@ ONE_ITEM = (("GET", ""), ("GET", "/download"), ("DELETE", ""))
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_an_unknown_job_gets_what_the_reference_documents_or_404_everywhere(
-    wire: Wire, server: Server, everywhere: bool
-) -> None:
+def test_an_unknown_job_gets_what_is_documented_or_404(wire: Wire, server: Server, everywhere: bool) -> None:
     def elsewhere(method: str, rest: str, **more: Any) -> tuple[int, Any]:
         answer = wire.request(method, f"{server.url}{JOBS}/{UNKNOWN}/workspace_instance{rest}", **more)
         return answer.status_code, answer.json().get("data", answer.json().get("reason"))

@@ -97,22 +97,14 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     server.store.set_job(status="processing")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("GET", "nothing", None, 404),
-        ("GET", "jobs/none", None, 404),
-        ("GET", "jobs/test12345678901234567890/files/none", None, 404),
-        ("PUT", "log", None, 405),
-        ("POST", "behaviour", b'{"find": "regex"}', 422),
-        ("POST", "behaviour", b"[", 422),
-        ("POST", "faults", b"[3]", 422),
-        ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
-    ],
-)
-def test_a_wrong_request_is_answered_with_one_sentence(
-    wire: Wire, method: str, path: str, body: Any, status: int
-) -> None:
+@pytest.mark.parametrize(("method", "path", "body", "status"), [
+    ("GET", "nothing", None, 404), ("GET", "jobs/none", None, 404),
+    ("GET", "jobs/test12345678901234567890/files/none", None, 404),
+    ("PUT", "log", None, 405), ("POST", "behaviour", b'{"find": "regex"}', 422),
+    ("POST", "behaviour", b"[", 422), ("POST", "faults", b"[3]", 422),
+    ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
+])  # fmt: skip
+def test_a_wrong_request_gets_a_sentence(wire: Wire, method: str, path: str, body: Any, status: int) -> None:
     answer = wire.request(method, wire.server.url + "/_emulator/" + path, content=body)
     assert (answer.status_code, "\n" in answer.json()["error"]) == (status, False)
     of_a_page = {"origin": "http://example.org"}

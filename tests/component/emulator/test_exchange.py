@@ -21,15 +21,10 @@ from .conftest import Wire
 NOTHING, DONE = dict[str, bytes](), {"f": b"x"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "more", "status", "tree"),
-    [
-        ("unavailable", {}, 503, NOTHING),
-        ("throttled", {}, 429, NOTHING),
-        ("error", {"status": 507}, 507, NOTHING),
-        ("error_after", {"status": 502}, 502, DONE),
-    ],
-)
+@pytest.mark.parametrize(("kind", "more", "status", "tree"), [
+    ("unavailable", {}, 503, NOTHING), ("throttled", {}, 429, NOTHING),
+    ("error", {"status": 507}, 507, NOTHING), ("error_after", {"status": 502}, 502, DONE),
+])  # fmt: skip
 def test_an_error_comes_before_the_work_or_hides_that_it_was_done(
     wire: Wire, server: Server, kind: Any, more: dict[str, Any], status: int, tree: dict[str, bytes]
 ) -> None:
@@ -49,11 +44,10 @@ def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server:
     assert 59 <= (moments[0] - moments[1]).total_seconds() <= 61
 
 
-@pytest.mark.parametrize(
-    ("kind", "tree"),
-    [("drop", NOTHING), ("drop_after", DONE), ("late", NOTHING), ("hang", NOTHING), ("hang_after", DONE)],
-)
-def test_a_request_without_an_answer_is_done_or_not_or_late(
+@pytest.mark.parametrize(("kind", "tree"), [
+    ("drop", NOTHING), ("drop_after", DONE), ("late", NOTHING), ("hang", NOTHING), ("hang_after", DONE),
+])  # fmt: skip
+def test_no_answer_is_done_or_not_or_later(
     wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]
 ) -> None:
     server.faults.next(kind, on="create", delay=2.0)
@@ -69,9 +63,7 @@ def test_a_request_without_an_answer_is_done_or_not_or_late(
         eventually(lambda: server.store.tree() == DONE)
 
 
-def test_a_silent_server_neither_works_nor_answers_and_notices_clients_that_have_gone(
-    wire: Wire, server: Server
-) -> None:
+def test_a_silent_server_neither_works_nor_answers_and_sees_who_has_gone(wire: Wire, server: Server) -> None:
     server.faults.rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
     wire.timeout = httpx.Timeout(1.0)

@@ -57,9 +57,7 @@ def ids(server: Server) -> dict[str, str]:
 
 @DESCRIPTION.parametrize()
 @QUICK
-def test_requests_that_fit_the_description_and_others_are_answered_as_it_says(
-    case: Any, wire: Wire, ids: dict[str, str]
-) -> None:
+def test_all_requests_are_answered_as_described(case: Any, wire: Wire, ids: dict[str, str]) -> None:
     item = case.path_parameters.get("workspaceItemId")
     case.path_parameters["workspaceItemId"] = ids.get(item, item)
     case.call_and_validate(base_url=wire.server.url)

@@ -210,9 +210,7 @@ def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> N
     assert server.store.tree() == {}
 
 
-def test_a_try_removes_all_its_items_whatever_happens(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_try_removes_its_items_whatever(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(trial: Trial, content: bytes) -> tuple[Path, int]:
         raise OSError(errno.ENOSPC, "No space left on device")
 

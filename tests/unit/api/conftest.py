@@ -103,24 +103,22 @@ class Script:
     @property
     def asked(self) -> list[str]:
         """Method and target of each request, without the part that all have in common."""
-        return [
-            f"{request.method} {request.url.raw_path.decode().removeprefix(ROOT)}"
-            for request in self.requests
-        ]
+        urls = [(request.method, request.url.raw_path.decode()) for request in self.requests]
+        return [f"{method} {url.removeprefix(ROOT)}" for method, url in urls]
 
 
-MakeClient = Callable[..., Client]
+Make = Callable[..., Client]
 
 
 @pytest.fixture
-def make_client() -> Iterator[MakeClient]:
+def make() -> Iterator[Make]:
     """Makes clients of a Script or of any function; they are closed after the test."""
     with ExitStack() as stack:
 
-        def make(handler: Handler, **options: Any) -> Client:
+        def made(handler: Handler, **options: Any) -> Client:
             given = {"timeout": 5.0, "transport": httpx.MockTransport(handler), **options}
             key = given.pop("key", fixed_key(KEY))
             base_url = given.pop("base_url", "https://api.example.test")
             return stack.enter_context(Client(base_url, JOB, key, **given))
 
-        yield make
+        yield made

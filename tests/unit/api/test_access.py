@@ -8,19 +8,14 @@ from jobfs.api.access import FileKey, check_base_url, check_job_id, fixed_key, p
 from jobfs.errors import UsageError
 
 
-@pytest.mark.parametrize(
-    ("given", "normal"),
-    [
-        ("https://api.example.test", "https://api.example.test"),
-        (" HTTPS://API.Example.Test/ ", "https://api.example.test"),
-        ("https://api.example.test:443/", "https://api.example.test"),
-        ("https://api.example.test:8443/base/", "https://api.example.test:8443/base"),
-        ("http://localhost:8080", "http://localhost:8080"),
-        ("http://127.0.0.1:80/", "http://127.0.0.1"),
-        ("http://127.9.9.9:1", "http://127.9.9.9:1"),
-        ("http://[::1]:9000/", "http://[::1]:9000"),
-    ],
-)
+@pytest.mark.parametrize(("given", "normal"), [
+    ("https://api.example.test", "https://api.example.test"),
+    (" HTTPS://API.Example.Test/ ", "https://api.example.test"),
+    ("https://api.example.test:443/", "https://api.example.test"),
+    ("https://api.example.test:8443/base/", "https://api.example.test:8443/base"),
+    ("http://localhost:8080", "http://localhost:8080"), ("http://127.0.0.1:80/", "http://127.0.0.1"),
+    ("http://127.9.9.9:1", "http://127.9.9.9:1"), ("http://[::1]:9000/", "http://[::1]:9000"),
+])  # fmt: skip
 def test_a_base_url_is_normalised(given: str, normal: str) -> None:
     assert check_base_url(given) == normal
     assert check_base_url(normal) == normal
@@ -34,14 +29,10 @@ MALFORMED = (
 PASSWORD = "https://me:hunter2@api.example.test"
 
 
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        *((f"http://{host}", "plain http.*use https://") for host in PLAIN),
-        *((url, "base URL") for url in MALFORMED),
-        (PASSWORD, "user name or password"),
-    ],
-)
+@pytest.mark.parametrize(("url", "told"), [
+    *((f"http://{host}", "plain http.*use https://") for host in PLAIN),
+    *((url, "base URL") for url in MALFORMED), (PASSWORD, "user name or password"),
+])  # fmt: skip
 def test_a_base_url_that_is_not_safe_for_a_key_is_refused_in_one_sentence(url: str, told: str) -> None:
     """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback. A password is not repeated."""
     with pytest.raises(UsageError, match=told) as caught:
@@ -82,9 +73,7 @@ def test_a_text_that_could_not_stand_in_a_header_is_no_key(key: str) -> None:
         assert key.strip() not in str(caught.value)
 
 
-def test_a_key_file_is_read_again_and_its_last_key_kept_while_the_file_is_missing(
-    tmp_path: Path,
-) -> None:
+def test_a_key_file_is_read_again_and_its_last_key_kept_while_it_is_missing(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("first\n")
     key = FileKey(file)

@@ -20,12 +20,12 @@ from jobfs import errors
 from jobfs.api.bodies import MOST_JSON, Body, json_body, multipart_create, read_answer
 from jobfs.api.failures import MismatchError
 
-from .conftest import ID, Chunks, MakeClient
+from .conftest import ID, Chunks, Make
 
-Make = Callable[[dict[str, str], tuple[Path, int] | None], Body]
+Encode = Callable[[dict[str, str], tuple[Path, int] | None], Body]
 
 FIELDS = {"type": "workspaceItemFile", "path": "dir/a.txt", "permission": "readWrite"}
-both = pytest.mark.parametrize("make", [multipart_create, json_body])
+both = pytest.mark.parametrize("encode", [multipart_create, json_body])
 
 
 def sent(body: Body) -> bytes:
@@ -43,19 +43,13 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "told", "mime_type"),
-    [
-        ("a.txt", "a.txt", "text/plain"),
-        ("x.tar.gz", "x.tar.gz", "application/octet-stream"),
-        ('say "hi"', "say %22hi%22", "application/octet-stream"),
-        ("a\r\nb", "a%0D%0Ab", "application/octet-stream"),
-        ("a\\b", "a\\b", "application/octet-stream"),
-    ],
-)
-def test_the_file_of_a_multipart_create_has_its_name_and_type(
-    source: Path, name: str, told: str, mime_type: str
-) -> None:
+@pytest.mark.parametrize(("name", "told", "mime_type"), [
+    ("a.txt", "a.txt", "text/plain"),
+    ("x.tar.gz", "x.tar.gz", "application/octet-stream"),
+    ('say "hi"', "say %22hi%22", "application/octet-stream"),
+    ("a\r\nb", "a%0D%0Ab", "application/octet-stream"), ("a\\b", "a\\b", "application/octet-stream"),
+])  # fmt: skip
+def test_the_file_of_a_multipart_is_named_typed(source: Path, name: str, told: str, mime_type: str) -> None:
     """No name can break out of its header."""
     body = multipart_create({**FIELDS, "path": f"dir/{name}"}, (source, 5))
     assert len(list(body)) == 1, "each piece is a write, and work for the server"
@@ -64,9 +58,7 @@ def test_the_file_of_a_multipart_create_has_its_name_and_type(
 
 
 @given(content=st.binary(max_size=50))
-def test_a_json_body_carries_the_content_in_base64(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_a_json_body_has_content_in_base64(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
     path.write_bytes(content)
     told = json.loads(sent(json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
@@ -75,15 +67,13 @@ def test_a_json_body_carries_the_content_in_base64(
 
 
 @both
-def test_a_large_file_is_streamed_and_the_part_that_was_sent_and_its_time_are_told(
-    tmp_path: Path, make: Make
-) -> None:
+def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path, encode: Encode) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(24 << 20)
     tracemalloc.start()
     try:
-        body, told, took = make(FIELDS, (path, 24 << 20)), list[float](), list[float]()
+        body, told, took = encode(FIELDS, (path, 24 << 20)), list[float](), list[float]()
         body.part, body.moved = told.append, took.append
         assert sum(map(len, body)) == body.length
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -96,16 +86,13 @@ def test_a_large_file_is_streamed_and_the_part_that_was_sent_and_its_time_are_to
 
 
 @both
-def test_as_many_bytes_are_sent_as_were_promised_or_it_is_an_error(source: Path, make: Make) -> None:
-    begun = sent(make(FIELDS, (source, 3)))
+def test_as_many_bytes_are_sent_as_were_promised_or_it_is_an_error(source: Path, encode: Encode) -> None:
+    begun = sent(encode(FIELDS, (source, 3)))
     assert (b"hel\r\n" in begun or base64.b64encode(b"hel") in begun) is True
     for name, number in (("source", errno.EIO), ("missing", errno.ENOENT)):
         with pytest.raises(errors.FsError) as caught:
-            b"".join(make(FIELDS, (source.parent / name, 6)))
+            b"".join(encode(FIELDS, (source.parent / name, 6)))
         assert caught.value.errno == number
-
-
-# Answers
 
 
 class Endless(httpx.SyncByteStream):
@@ -133,15 +120,12 @@ def bytewise(body: bytes) -> Chunks:
     return Chunks(*(body[place : place + 1] for place in range(len(body))))
 
 
-@pytest.mark.parametrize(
-    ("packed", "coding"),
-    [
-        (b"no gzip", "gzip"),
-        (gzip.compress(b"x" * 1000, mtime=0)[:-9], "gzip"),
-        (gzip.compress(b"x", mtime=0) + b"more", "gzip"),
-        (zlib.compress(b"{}"), "deflate"),  # which was not asked for
-    ],
-)
+@pytest.mark.parametrize(("packed", "coding"), [
+    (b"no gzip", "gzip"),
+    (gzip.compress(b"x" * 1000, mtime=0)[:-9], "gzip"),
+    (gzip.compress(b"x", mtime=0) + b"more", "gzip"),
+    (zlib.compress(b"{}"), "deflate"),  # which was not asked for
+])  # fmt: skip
 def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes, coding: str) -> None:
     assert read_answer(answer(bytewise(gzip.compress(b"x" * 1000)), "GZIP")) == b"x" * 1000
     with pytest.raises(MismatchError):
@@ -157,7 +141,7 @@ def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: str) -> None:
+def test_no_answer_takes_more_than_its_bound(make: Make, coding: str) -> None:
     """vfs/semantics.md 5.8: a reply that does not match the contract is EIO. The bound counts decompressed bytes."""
     chunk = gzip.compress(b" " * (64 << 20), mtime=0) if coding else b" " * 65536
     streams: list[Endless] = []
@@ -166,7 +150,7 @@ def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: st
         streams.append(Endless(chunk))
         return answer(streams[-1], coding)
 
-    client = make_client(server)
+    client = make(server)
     for ask in (lambda: client.list_page(100, 0), client.instance):
         with pytest.raises(errors.ContractError, match=f"more than {MOST_JSON} bytes"):
             ask()

@@ -17,15 +17,15 @@ from jobfs.api.failures import Call
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Item, Lifecycle, Permission
 
-from .conftest import ID, Chunks, MakeClient, Script, failure, many, one, wire_item
+from .conftest import ID, Chunks, Make, Script, failure, many, one, wire_item
 
 RW = Permission.READ_WRITE
 
 
-def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
+def test_find_is_filtered_to_the_exact_path_and_may_find_several(make: Make) -> None:
     """vfs/semantics.md 1.1: a point lookup is find, its answer filtered to the exact path."""
     script = Script(many(*map(wire_item, ("a/b", "/a/b", "a/b/c", "a/bb", "x/a/b", "A/b"))))
-    assert [item.path for item in make_client(script).find("a/b")] == ["a/b", "a/b"]
+    assert [item.path for item in make(script).find("a/b")] == ["a/b", "a/b"]
 
 
 PATTERNS = [
@@ -35,7 +35,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("path", PATTERNS)
-def test_find_finds_names_that_a_server_takes_for_patterns(make_client: MakeClient, path: str) -> None:
+def test_find_finds_names_that_a_server_takes_for_patterns(make: Make, path: str) -> None:
     """vfs/semantics.md 1.13: "not there" only if the server says so of this very name;
     one client calls the argument a pattern.
     """
@@ -49,15 +49,15 @@ def test_find_finds_names_that_a_server_takes_for_patterns(make_client: MakeClie
         there = ["pages/sid].tsx", path, path + "2"]
         return many(*(wire_item(name) for name in there if re.fullmatch(pattern, name)))
 
-    client = make_client(Script(server))
+    client = make(Script(server))
     client.find(path)
     assert [item.path for item in client.find(path)] == [path]
 
 
-def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeClient) -> None:
+def test_before_an_item_was_seen_a_find_asks_in_both_styles(make: Make) -> None:
     """vfs/semantics.md 1: "not there" only when the server said so, and it must not be a matter of style."""
     script = Script(many(), many(wire_item("/a")), many())
-    client = make_client(script)
+    client = make(script)
     assert [item.path for item in client.find("a")] == ["a"]
     assert client.find("b") == [], "a plain name that is not there is asked for once"
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
@@ -66,31 +66,26 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeCli
 @pytest.mark.parametrize(
     "sent", [{"path": "new/place"}, {"permission": "readWrite", "lifecycle": "expertJob"}]
 )
-def test_an_update_sends_what_is_given_and_nothing_else(
-    make_client: MakeClient, sent: dict[str, Any]
-) -> None:
+def test_an_update_sends_what_is_given_and_no_more(make: Make, sent: dict[str, Any]) -> None:
     script = Script(one(**sent))
-    make_client(script).update(ID, **sent)
+    make(script).update(ID, **sent)
     assert script.asked == [f"POST items/{ID}"]
     assert json.loads(script.bodies[0]) == sent
     assert script.requests[0].headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize(
-    ("shown", "mismatch"),
-    [
-        ({"path": "New"}, "path is 'New', not 'new'"),
-        ({"permission": "readWrite"}, "permission is 'readWrite', not 'readOnly'"),
-        ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
-        ({"id": "b" * 24}, "id is"),
-    ],
-)
+@pytest.mark.parametrize(("shown", "mismatch"), [
+    ({"path": "New"}, "path is 'New', not 'new'"),
+    ({"permission": "readWrite"}, "permission is 'readWrite', not 'readOnly'"),
+    ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
+    ({"id": "b" * 24}, "id is"),
+])  # fmt: skip
 def test_an_update_that_is_answered_with_something_else_is_not_believed(
-    make_client: MakeClient, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
+    make: Make, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
 ) -> None:
     """vfs/semantics.md 5: a reply that does not match what was asked for."""
     wire = {"path": "new", "permission": "readOnly", "lifecycle": "application"} | shown
-    client = make_client(Script(one(**wire)))
+    client = make(Script(one(**wire)))
 
     with pytest.raises(errors.WrongAnswerError, match=mismatch) as caught:
         client.update(ID, path="new", permission=Permission.READ_ONLY, lifecycle=Lifecycle.APPLICATION)
@@ -98,10 +93,10 @@ def test_an_update_that_is_answered_with_something_else_is_not_believed(
     assert f"renaming an item to new: the reply does not match the API reference: {mismatch}" in caplog.text
 
 
-def test_no_message_has_a_hidden_name(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_message_has_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """A person reads of the file, wherever its bytes are meanwhile; so it is with what the server says of it."""
     hidden = hidden_path("dir/notes.md", "1" * 12, "2" * 16, Role.STAGED)
-    client = make_client(
+    client = make(
         Script(*[failure(422, f"{hidden}, {hidden}: no")] * 2, one(hidden, type="workspaceItemFile"))
     )
     with pytest.raises(
@@ -114,16 +109,14 @@ def test_no_message_has_a_hidden_name(make_client: MakeClient, caplog: pytest.Lo
     assert ".jobfs-" not in caplog.text + str(Call("uploading", "POST", "/x", hidden))
 
 
-def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
+def test_an_update_speaks_the_style_of_the_servers_own_items(make: Make) -> None:
     """How paths are written in answers is a matter of style."""
     script = Script(one("/a"), one("/b/", size=None))
-    client = make_client(script)
+    client = make(script)
     client.get(ID)
     assert client.update(ID, path="b").path == "b"
     assert json.loads(script.bodies[1]) == {"path": "/b"}
 
-
-# Creates: the form of the request, the style of the path, and what an answer must show
 
 HIDDEN = hidden_path("d", "f" * 12, "0" * 16, Role.STAGED)
 
@@ -132,12 +125,12 @@ Create = Callable[[Client], Item]
 
 def forms(script: Script) -> list[str]:
     """Encoding and type name of every request that has a body."""
-    return [
-        ("json" if request.headers["content-type"] == "application/json" else "multipart")
-        + (" long" if b"workspaceItem" in body else " short")
-        for request, body in zip(script.requests, script.bodies, strict=True)
-        if body
+    encodings = {"application/json": "json"}
+    types = [
+        encodings.get(request.headers.get("content-type", ""), "multipart") for request in script.requests
     ]
+    pairs = [(kind, body) for kind, body in zip(types, script.bodies, strict=True) if body]
+    return [kind + (" long" if b"workspaceItem" in body else " short") for kind, body in pairs]
 
 
 @pytest.fixture
@@ -151,12 +144,12 @@ Seen = Callable[..., tuple[Client, Script]]
 
 
 @pytest.fixture
-def seen(make_client: MakeClient) -> Seen:
+def seen(make: Make) -> Seen:
     """A client that has seen how the server writes an item, and the script of its further answers and requests."""
 
     def seen(*answers: Any, shown: dict[str, str] | None = None, **options: Any) -> tuple[Client, Script]:
         script = Script(many(wire_item(**(shown or {}))), *answers)
-        client = make_client(script, **options)
+        client = make(script, **options)
         client.list_page(100, 0)
         script.requests.clear()
         script.bodies.clear()
@@ -166,9 +159,7 @@ def seen(make_client: MakeClient) -> Seen:
 
 
 @pytest.mark.parametrize("spelling", ["long", "short"])
-def test_multipart_comes_first_in_the_spelling_of_the_servers_own_items(
-    seen: Seen, create: Create, spelling: str
-) -> None:
+def test_multipart_comes_first_in_the_servers_own_spelling(seen: Seen, create: Create, spelling: str) -> None:
     client, script = seen(one(), shown={} if spelling == "long" else {"type": "file"})
     create(client)
     assert forms(script) == [f"multipart {spelling}"]
@@ -218,11 +209,9 @@ def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(seen: See
 
 
 @pytest.mark.parametrize("status", [400, 415, 422])
-def test_once_a_form_has_worked_a_refusal_is_the_answer(
-    make_client: MakeClient, create: Create, status: int
-) -> None:
+def test_once_a_form_worked_a_refusal_is_final(make: Make, create: Create, status: int) -> None:
     script = Script(one(), failure(status, "No more than ten files"))
-    client = make_client(script)
+    client = make(script)
     create(client)
     with pytest.raises(errors.ApiError, match="ten files"):
         create(client)
@@ -232,32 +221,30 @@ def test_once_a_form_has_worked_a_refusal_is_the_answer(
 @pytest.mark.parametrize(
     "refusal", [(status, "no") for status in (401, 403, 404, 405, 413, 507)] + [(400, "Path already exists")]
 )
-def test_a_refusal_that_is_not_about_the_form_is_final(
-    make_client: MakeClient, create: Create, refusal: tuple[int, str]
-) -> None:
+def test_a_refusal_of_another_kind_is_final(make: Make, create: Create, refusal: tuple[int, str]) -> None:
     """Other forms and path styles are tried after 400, 415 and 422 only: the same bytes are not sent eight times."""
     script = Script(failure(*refusal))
     with pytest.raises(errors.ApiError) as caught:
-        create(make_client(script))
+        create(make(script))
     assert caught.value.status == refusal[0]
     assert len(script.requests) == 1
 
 
-def test_no_other_form_is_tried_after_a_lost_answer(make_client: MakeClient, create: Create) -> None:
+def test_no_other_form_is_tried_after_a_lost_answer(make: Make, create: Create) -> None:
     script = Script(failure(422), failure(500))
     with pytest.raises(errors.AnswerLostError):
-        create(make_client(script))
+        create(make(script))
     assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize("refusal", [(400, "must start with a slash"), (422, [{"path": ["path"]}])])
 def test_the_other_path_style_is_tried_until_an_item_was_seen(
-    make_client: MakeClient, seen: Seen, create: Create, refusal: tuple[int, Any]
+    make: Make, seen: Seen, create: Create, refusal: tuple[int, Any]
 ) -> None:
     def server(request: httpx.Request) -> httpx.Response:
         return one("/a.txt") if b"\r\n/a.txt\r\n" in request.content else failure(*refusal)
 
-    assert create(make_client(Script(server))).path == "a.txt"
+    assert create(make(Script(server))).path == "a.txt"
     client, script = seen(failure(*refusal), shown={"path": "/x"})
     with pytest.raises(errors.ApiError):
         create(client)
@@ -265,54 +252,39 @@ def test_the_other_path_style_is_tried_until_an_item_was_seen(
     assert all(b"/a.txt" in body for body in script.bodies if body)
 
 
-# What an answer must show
-
-
-@pytest.mark.parametrize(
-    ("shown", "mismatch"),
-    [
-        ({"path": "A.txt"}, "path is 'A.txt', not 'a.txt'"),
-        ({"size": 4}, "size is '4', not '5'"),
-        ({"type": "directory"}, "kind is 'directory', not 'file'"),
-    ],
-)
+@pytest.mark.parametrize(("shown", "mismatch"), [
+    ({"path": "A.txt"}, "path is 'A.txt', not 'a.txt'"), ({"size": 4}, "size is '4', not '5'"),
+    ({"type": "directory"}, "kind is 'directory', not 'file'"),
+])  # fmt: skip
 def test_a_create_that_is_answered_with_something_else_is_not_believed(
-    make_client: MakeClient, create: Create, shown: dict[str, Any], mismatch: str
+    make: Make, create: Create, shown: dict[str, Any], mismatch: str
 ) -> None:
     """vfs/semantics.md 5; nothing is deleted at a name that may be the job's."""
     script = Script(one(**shown))
     with pytest.raises(errors.WrongAnswerError, match=mismatch):
-        create(make_client(script))
+        create(make(script))
     assert len(script.requests) == 1
-    assert create(make_client(Script(one(path="/a.txt", size=None)))).path == "a.txt"
+    assert create(make(Script(one(path="/a.txt", size=None)))).path == "a.txt"
 
 
-@pytest.mark.parametrize(
-    ("asked", "shown", "kept"),
-    [
-        (f"{HIDDEN}u\u0308", f"{HIDDEN}\u00fc", r"'du\\u0308' as 'd\\xfc'"),
-        (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
-        (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
-        (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
-        ("d", "D", ""),
-        (HIDDEN, HIDDEN.replace("0" * 16, "1" * 16), ""),
-        (HIDDEN, f"elsewhere/{HIDDEN}", ""),
-    ],
-)
+@pytest.mark.parametrize(("asked", "shown", "kept"), [
+    (f"{HIDDEN}u\u0308", f"{HIDDEN}\u00fc", r"'du\\u0308' as 'd\\xfc'"),
+    (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
+    (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
+    (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
+    ("d", "D", ""), (HIDDEN, HIDDEN.replace("0" * 16, "1" * 16), ""), (HIDDEN, f"elsewhere/{HIDDEN}", ""),
+])  # fmt: skip
 def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(
-    make_client: MakeClient, asked: str, shown: str, kept: str
+    make: Make, asked: str, shown: str, kept: str
 ) -> None:
     """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
     script = Script(one(shown, type="directory"), httpx.Response(204))
     error = errors.BadRequestError if kept else errors.WrongAnswerError
     told = f"the server keeps the name {kept}" if kept else "path is"
     with pytest.raises(error, match=told) as caught:
-        make_client(script).create_directory(asked, RW)
+        make(script).create_directory(asked, RW)
     assert caught.value.errno == errno.EIO
     assert [request.method for request in script.requests] == ["POST", "DELETE"][: 1 + bool(kept)]
-
-
-# Downloads
 
 
 def answering(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
@@ -320,9 +292,9 @@ def answering(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
     return lambda request: httpx.Response(status, headers=given, stream=Chunks(*chunks))
 
 
-def test_a_whole_file_comes_as_it_is_and_not_compressed(make_client: MakeClient) -> None:
+def test_a_whole_file_comes_as_it_is_and_not_compressed(make: Make) -> None:
     script = Script(answering(200, b"hel", b"lo", content_length="5"))
-    with make_client(script).download(ID) as download:
+    with make(script).download(ID) as download:
         assert (download.start, download.length, download.total) == (0, 5, 5)
         assert list(download.chunks()) == [b"hel", b"lo"]
     assert script.asked == [f"GET items/{ID}/download"]
@@ -333,31 +305,26 @@ def test_a_whole_file_comes_as_it_is_and_not_compressed(make_client: MakeClient)
 @pytest.mark.parametrize(
     ("start", "end", "header"), [(3, None, "bytes=3-"), (0, 4, "bytes=0-3"), (3, 4, "bytes=3-3")]
 )
-def test_a_range_is_asked_for_up_to_before_its_end(
-    make_client: MakeClient, start: int, end: int | None, header: str
-) -> None:
+def test_a_range_is_asked_for_to_its_end(make: Make, start: int, end: int | None, header: str) -> None:
     last = 9 if end is None else end - 1
     script = Script(answering(206, b"x" * (last - start + 1), content_range=f"bytes {start}-{last}/10"))
-    with make_client(script).download(ID, start, end) as download:
+    with make(script).download(ID, start, end) as download:
         assert (download.start, download.length, download.total) == (start, last - start + 1, 10)
         assert b"".join(download.chunks()) == b"x" * (last - start + 1)
     assert script.requests[0].headers["range"] == header
 
 
-@pytest.mark.parametrize(
-    ("answered", "expected"),
-    [
-        (answering(206, b"01", content_range="bytes 5-6/*"), (5, 2, None)),
-        (answering(200, b"01"), (0, None, None)),
-        # vfs/semantics.md 3: a Range request may be answered 200 instead of 206.
-        (answering(200, b"01", content_length="2"), (0, 2, 2)),
-        (answering(416, b"no", content_range="bytes */10"), (5, 0, None)),
-    ],
-)
+@pytest.mark.parametrize(("answered", "expected"), [
+    (answering(206, b"01", content_range="bytes 5-6/*"), (5, 2, None)),
+    (answering(200, b"01"), (0, None, None)),
+    # vfs/semantics.md 3: a Range request may be answered 200 instead of 206.
+    (answering(200, b"01", content_length="2"), (0, 2, 2)),
+    (answering(416, b"no", content_range="bytes */10"), (5, 0, None)),
+])  # fmt: skip
 def test_an_answer_to_a_range_says_which_bytes_it_has(
-    make_client: MakeClient, answered: Any, expected: tuple[int, int | None, int | None]
+    make: Make, answered: Any, expected: tuple[int, int | None, int | None]
 ) -> None:
-    with make_client(Script(answered)).download(ID, 5, 7) as download:
+    with make(Script(answered)).download(ID, 5, 7) as download:
         assert (download.start, download.length, download.total) == expected
         assert b"".join(download.chunks()) == (b"" if download.length == 0 else b"01")
 
@@ -365,42 +332,35 @@ def test_an_answer_to_a_range_says_which_bytes_it_has(
 @pytest.mark.parametrize(
     ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
 )
-def test_missing_bytes_are_not_taken_for_a_missing_item(
-    make_client: MakeClient, item: Any, error: type[Exception]
-) -> None:
+def test_missing_bytes_are_no_missing_item(make: Make, item: Any, error: type[Exception]) -> None:
     """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
-    with pytest.raises(error), make_client(script).download(ID):
+    with pytest.raises(error), make(script).download(ID):
         pass
     assert script.asked == [f"GET items/{ID}/download", f"GET items/{ID}"]
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [
-        (206, {}),
-        (206, {"content_range": "bytes 0-4/10"}),
-        (206, {"content_range": "items 5-9/10"}),
-        (200, {"content_encoding": "br"}),
-        (206, {"content_range": "bytes 5-9/10", "content_encoding": "gzip"}),
-        (204, {}),
-    ],
-)
+@pytest.mark.parametrize(("status", "headers"), [
+    (206, {}), (206, {"content_range": "bytes 0-4/10"}), (206, {"content_range": "items 5-9/10"}),
+    (200, {"content_encoding": "br"}),
+    (206, {"content_range": "bytes 5-9/10", "content_encoding": "gzip"}),
+    (204, {}),
+])  # fmt: skip
 def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
-    make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
+    make: Make, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
     """vfs/semantics.md 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
-    client = make_client(Script(answering(status, b"x" * 5, **headers)))
+    client = make(Script(answering(status, b"x" * 5, **headers)))
     with pytest.raises(errors.ContractError, match="download"), client.download(ID, 5) as body:
         list(body.chunks())
     assert f"downloading item {ID}: the reply does not match" in caplog.text
 
 
-def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: MakeClient) -> None:
+def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make: Make) -> None:
     """Its Content-Length counts what is on the wire, and says nothing of the file."""
     packed = gzip.compress(b"hello" * 100_000, mtime=0)
     script = Script(answering(200, packed, content_encoding="gzip", content_length=str(len(packed))))
-    with make_client(script).download(ID) as download:
+    with make(script).download(ID) as download:
         assert (download.start, download.length, download.total) == (0, None, None)
         pieces = list(download.chunks())
     assert b"".join(pieces) == b"hello" * 100_000
@@ -408,20 +368,18 @@ def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: Make
 
 
 @pytest.mark.parametrize("trouble", [httpx.ReadError("reset"), httpx.ReadTimeout("")])
-def test_a_body_that_breaks_off_is_an_error_and_not_asked_for_again(
-    make_client: MakeClient, trouble: Exception
-) -> None:
+def test_a_body_that_breaks_off_is_not_asked_for_again(make: Make, trouble: Exception) -> None:
     script = Script(answering(200, b"hel", trouble, content_length="5"))
     got: list[bytes] = []
-    with make_client(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:
+    with make(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:
         got.extend(download.chunks())
     assert (got, type(caught.value)) == ([b"hel"], errors.UnavailableError)
     assert len(script.requests) == 1
 
 
-def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:
+def test_leaving_a_download_closes_it(make: Make) -> None:
     stream = Chunks(b"hel", b"lo")
-    client = make_client(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
+    client = make(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
     with client.download(ID) as download:
         next(download.chunks())
         assert not stream.closed
@@ -432,22 +390,14 @@ OTHER = "other0000000000000000001"
 
 
 @pytest.mark.parametrize("status", [400, 409])
-@pytest.mark.parametrize(
-    ("there", "above", "error"),
-    [
-        ([wire_item("d/a.txt", id=OTHER)], [], errors.PathExistsError),
-        ([], [], errors.NoDirectoryError),
-        ([], [wire_item("d")], errors.NoDirectoryError),
-        ([], [wire_item("d", type="workspaceItemDirectory")], errors.BadRequestError),
-        ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
-    ],
-)
+@pytest.mark.parametrize(("there", "above", "error"), [
+    ([wire_item("d/a.txt", id=OTHER)], [], errors.PathExistsError),
+    ([], [], errors.NoDirectoryError), ([], [wire_item("d")], errors.NoDirectoryError),
+    ([], [wire_item("d", type="workspaceItemDirectory")], errors.BadRequestError),
+    ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
+])  # fmt: skip
 def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
-    make_client: MakeClient,
-    there: list[dict[str, Any]],
-    above: list[dict[str, Any]],
-    error: type[Exception],
-    status: int,
+    make: Make, there: list[dict[str, Any]], above: list[dict[str, Any]], error: type[Exception], status: int
 ) -> None:
     """vfs/semantics.md 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
 
@@ -458,15 +408,15 @@ def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
 
     script = Script(server)
     with pytest.raises(error, match="can't be done") as caught:
-        make_client(script).update(ID, path="d/a.txt")
+        make(script).update(ID, path="d/a.txt")
     assert caught.type is error
     assert [request.method for request in script.requests].count("POST") <= 2
 
 
-def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
+def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make: Make) -> None:
     """vfs/semantics.md 5: nothing was done, and the reason is not known: the same request may be sent again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
-    client = make_client(script, timeout=1.0)
+    client = make(script, timeout=1.0)
     client.find("x")
     with pytest.raises(errors.UnavailableError):
         client.update(ID, path="a.txt")

@@ -15,7 +15,7 @@ from jobfs.api import deadline
 from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
 from jobfs.nodes import Permission
 
-from .conftest import ID, MakeClient, Script, one
+from .conftest import ID, Make, Script, one
 
 
 def test_an_inner_deadline_ends_with_the_outer_one_and_its_progress_counts_there() -> None:
@@ -66,7 +66,7 @@ def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
         assert deadline.result(future, "a look") == 1
 
 
-def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
+def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
     """vfs/semantics.md 3: every call has a deadline, whatever it has to ask."""
 
     def slow(request: httpx.Request) -> httpx.Response:
@@ -74,7 +74,7 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
         return one(permission="readOnly")
 
     script = Script(slow)
-    client = make_client(script)
+    client = make(script)
 
     with within(1.0), pytest.raises(errors.OutOfTimeError) as caught:  # noqa: PT012
         while True:

@@ -25,24 +25,20 @@ def body(reason: Any, status: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize("call", [READ, CHANGE])
-@pytest.mark.parametrize(
-    ("status", "reason", "kind", "number"),
-    [
-        (400, "Path already exists", errors.PathExistsError, errno.EEXIST),
-        (400, "Directory not found", errors.NoDirectoryError, errno.ENOENT),
-        (400, "Invalid path", errors.InvalidPathError, errno.EINVAL),
-        (400, "At least one field is required", errors.BadRequestError, errno.EIO),
-        (401, "Failed to authenticate", errors.UnauthorizedError, errno.EACCES),
-        (403, "no", errors.UnauthorizedError, errno.EACCES),
-        (404, "Workspace item not found", errors.NotFoundError, errno.ENOENT),
-        (413, "too big", errors.TooLargeError, errno.EFBIG),
-        (415, "no", errors.InvalidRequestError, errno.EINVAL),
-        (422, [{"path": "x"}], errors.InvalidRequestError, errno.EINVAL),
-        (507, "full", errors.NoSpaceError, errno.ENOSPC),
-        (418, "teapot", errors.BadRequestError, errno.EIO),
-        (304, "", errors.ContractError, errno.EIO),
-    ],
-)
+@pytest.mark.parametrize(("status", "reason", "kind", "number"), [
+    (400, "Path already exists", errors.PathExistsError, errno.EEXIST),
+    (400, "Directory not found", errors.NoDirectoryError, errno.ENOENT),
+    (400, "Invalid path", errors.InvalidPathError, errno.EINVAL),
+    (400, "At least one field is required", errors.BadRequestError, errno.EIO),
+    (401, "Failed to authenticate", errors.UnauthorizedError, errno.EACCES),
+    (403, "no", errors.UnauthorizedError, errno.EACCES),
+    (404, "Workspace item not found", errors.NotFoundError, errno.ENOENT),
+    (413, "too big", errors.TooLargeError, errno.EFBIG),
+    (415, "no", errors.InvalidRequestError, errno.EINVAL),
+    (422, [{"path": "x"}], errors.InvalidRequestError, errno.EINVAL),
+    (507, "full", errors.NoSpaceError, errno.ENOSPC), (418, "teapot", errors.BadRequestError, errno.EIO),
+    (304, "", errors.ContractError, errno.EIO),
+])  # fmt: skip
 def test_each_status_has_its_error_and_errno(
     call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
 ) -> None:
@@ -52,16 +48,11 @@ def test_each_status_has_its_error_and_errno(
     assert (failure.errno, failure.status) == (number, status)
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("Invalid path", "Invalid path"),
-        ([{"path": "take"}], '[{"path": "take"}]'),
-        ("two\nlines\x1b[31m", "two lines [31m"),
-        ("x" * 5000, "x" * 300),
-        ("x" * (300 - len(KEY) // 2) + KEY, "x" * (300 - len(KEY) // 2) + "***"),
-    ],
-)
+@pytest.mark.parametrize(("reason", "told"), [
+    ("Invalid path", "Invalid path"), ([{"path": "take"}], '[{"path": "take"}]'),
+    ("two\nlines\x1b[31m", "two lines [31m"), ("x" * 5000, "x" * 300),
+    ("x" * (300 - len(KEY) // 2) + KEY, "x" * (300 - len(KEY) // 2) + "***"),
+])  # fmt: skip
 def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reason: Any, told: str) -> None:
     """The key is scrubbed before the reason is cut."""
     message = str(from_answer(CHANGE, 400, {}, body(reason)))

@@ -45,10 +45,9 @@ def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:
     return future
 
 
-@pytest.mark.parametrize(
-    ("connections", "large", "background", "background_large"),
-    [(16, 8, 14, 4), (8, 4, 6, 2), (4, 2, 3, 1), (3, 1, 2, 1), (2, 1, 1, 1), (1, 1, 1, 1)],
-)
+@pytest.mark.parametrize(("connections", "large", "background", "background_large"), [
+    (16, 8, 14, 4), (8, 4, 6, 2), (4, 2, 3, 1), (3, 1, 2, 1), (2, 1, 1, 1), (1, 1, 1, 1),
+])  # fmt: skip
 def test_two_connections_are_for_small_requests_that_a_program_waits_for(
     connections: int, large: int, background: int, background_large: int
 ) -> None:
@@ -121,9 +120,7 @@ def test_a_closed_line_gives_no_connection() -> None:
         line.take(WAITED, "x")
 
 
-def test_certificates_that_can_not_be_read_are_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_certificates_that_can_not_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module._ssl_context.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
     with pytest.raises(errors.UsageError, match="SSL_CERT_FILE"):

@@ -57,6 +57,11 @@ class Outcome(NamedTuple):
     err: str
 
 
+#: What the fixtures `run` and `answering` give.
+Run = Callable[..., Outcome]
+Make = Callable[..., "Answering"]
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
@@ -77,7 +82,14 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def place(tmp_path: Path) -> Path:
+    """An empty directory to mount at."""
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs `jobfs ARGUMENTS` in this process."""
 
     def run(*arguments: str | Path) -> Outcome:
@@ -113,7 +125,7 @@ class Answering:
 
 
 @pytest.fixture
-def answering(state: Path) -> Iterator[Callable[..., Answering]]:
+def answering(state: Path) -> Iterator[Make]:
     made: list[Answering] = []
 
     def answering(directory: str | Path, **handlers: Any) -> Answering:

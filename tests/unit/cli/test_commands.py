@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,30 +18,21 @@ from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
 from jobfs.state import directory as slot
 
-from .conftest import JOB, Answering, Outcome
-
-Run = Callable[..., Outcome]
-Make = Callable[..., Answering]
+from .conftest import JOB, Make, Outcome, Run
 
 
-def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) -> None:
+def test_flush_is_0_when_the_server_has_all_else_1_and_lists_the_rest(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", flush={"left": []})
     assert run("flush", "/mnt/a") == Outcome(0, "", "")
     assert run("flush", "/mnt/a/dir/file", "--timeout", "3").code == 0
     assert run("flush").code == 0
-    assert one.calls == [
-        ("flush", {"path": None, "timeout": None}),
-        ("flush", {"path": "dir/file", "timeout": 3.0}),
-        ("flush", {"path": None, "timeout": None}),
-    ]
+    everything = ("flush", {"path": None, "timeout": None})
+    assert one.calls == [everything, ("flush", {"path": "dir/file", "timeout": 3.0}), everything]
+    answering("/mnt/b", flush={"left": [{"path": "a.txt", "reason": "x"}, {"path": "b.txt"}]})
+    assert run("flush", "/mnt/b") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
 
-def test_flush_is_1_and_lists_the_unsent_files(run: Run, answering: Make) -> None:
-    answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, {"path": "b.txt"}]})
-    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
-
-
-def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
+def test_info_prints_what_is_known_or_that_it_is_missing(run: Run, answering: Make) -> None:
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
         "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",
@@ -53,14 +44,8 @@ def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
     assert list(lines)[:3] == ["id", "owner", "lifecycle"]
     assert json.loads(run("info", "/mnt/a/dir/file", "--json").out) == facts
     assert one.calls[0] == ("info", {"path": "dir/file"})
-
-
-def test_info_of_a_missing_path_says_so(run: Run, answering: Make) -> None:
-    def missing(args: dict[str, Any], conversation: Any) -> None:
-        raise FsError(2)
-
-    answering("/mnt/a", info=missing)
-    assert run("info", "/mnt/a/none") == Outcome(1, "", "jobfs: /mnt/a/none: No such file or directory\n")
+    answering("/mnt/b", info=Mock(side_effect=FsError(2)))
+    assert run("info", "/mnt/b/none") == Outcome(1, "", "jobfs: /mnt/b/none: No such file or directory\n")
 
 
 def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make) -> None:
@@ -69,16 +54,10 @@ def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make
     assert [name for name, _ in one.calls] == ["status"]
 
 
-@pytest.mark.parametrize(
-    ("left", "outcome"),
-    [
-        ([], Outcome(0, "", "")),
-        (
-            [{"path": "a.txt"}],
-            Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("left", "outcome"), [
+    ([], Outcome(0, "", "")),
+    ([{"path": "a.txt"}], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
+])  # fmt: skip
 def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     run: Run, answering: Make, left: list[dict[str, str]], outcome: Outcome
 ) -> None:
@@ -116,16 +95,13 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     assert ("it has left what is not known here" if ours else "no job is mounted") in done.err
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["flush"], 2, "no job is mounted"),
-        (["flush", "/nowhere"], 2, "no job is mounted at /nowhere"),
-        (["umount"], 2, "give the DIR to unmount, or --all"),
-        (["umount", "--all", "/mnt/a"], 2, "give the DIR to unmount, or --all"),
-        (["umount", "--all"], 0, "no job is mounted"),
-    ],
-)
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["flush"], 2, "no job is mounted"),
+    (["flush", "/nowhere"], 2, "no job is mounted at /nowhere"),
+    (["umount"], 2, "give the DIR to unmount, or --all"),
+    (["umount", "--all", "/mnt/a"], 2, "give the DIR to unmount, or --all"),
+    (["umount", "--all"], 0, "no job is mounted"),
+])  # fmt: skip
 def test_a_missing_mount_is_told_in_a_sentence(run: Run, words: list[str], code: int, said: str) -> None:
     assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,7 @@ from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, URL, Answering, Outcome
-
-Run = Callable[..., Outcome]
+from .conftest import JOB, URL, Make, Outcome, Run
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +30,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def doctor(run: Run, tmp_path: Path, state: Path) -> Callable[..., Outcome]:
+def doctor(run: Run, tmp_path: Path, state: Path) -> Run:
     """Runs the doctor on the usual state directory; no line of it is a traceback."""
 
     def doctor(*arguments: str | Path) -> Outcome:
@@ -110,16 +107,14 @@ def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state:
     (state / JOB / ("2" * 12)).write_text("no directory")
     done = doctor()
     assert done.code == 0
-    assert (
-        f"/mnt/a has left what can't be told: the journal {(damaged.path / 'journal.db')} can't be used"
-        in done.out
-    )
+    told = f"has left what can't be told: the journal {(damaged.path / 'journal.db')} can't be used"
+    assert f"/mnt/a {told}" in done.out
     assert done.out.count("can't be told") == 2, done.out
     assert (damaged.path / "journal.db").read_bytes() == b"garbage" * 1000
 
 
 def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
-    doctor: Run, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch, state: Path
+    doctor: Run, answering: Make, monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:
     answering("/mnt/a")
     left_behind(state, "/mnt/dead")
@@ -138,9 +133,7 @@ def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
     assert "process that served /x" not in done.out
 
 
-def test_the_way_to_the_server_is_told_without_a_password(
-    doctor: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_way_to_the_server_is_told_without_password(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.example.com:3128")
     done = doctor("--verbose")
     assert "through the proxy http://proxy.example.com:3128" in done.out
@@ -149,10 +142,8 @@ def test_the_way_to_the_server_is_told_without_a_password(
     assert "TLS, certificates are checked against /own.pem" in doctor("--verbose").out
     monkeypatch.setenv("HTTPS_PROXY", "gopher://me:hunter2@proxy")
     done = doctor()
-    assert (
-        "FAILED  connection: the proxy named by the environment can't be used: correct HTTPS_PROXY"
-        in done.out
-    )
+    told = "FAILED  connection: the proxy named by the environment can't be used: correct HTTPS_PROXY"
+    assert told in done.out
     assert "hunter2" not in done.out
     done = doctor("--base-url", "http://127.0.0.1:1", "--verbose")
     for words in (

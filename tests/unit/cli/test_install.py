@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,7 @@ from jobfs.cli import install
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 
-from .conftest import JOB, Outcome
-
-Run = Callable[..., Outcome]
+from .conftest import JOB, Outcome, Run
 
 
 @pytest.fixture
@@ -35,23 +32,17 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(path)
 
 
-# mount(8)
-
-
-@pytest.mark.parametrize(
-    ("called", "words"),
-    [
-        (f"/sbin/mount.jobfs {JOB} /mnt", f"mount {JOB} /mnt"),
-        (f"mount.jobfs {JOB} /mnt -sv -n -o rw,user", f"mount {JOB} /mnt -o rw,user"),
-        (f"mount.fuse.jobfs {JOB} /mnt -o ro -t fuse.jobfs -N /proc/1/ns", f"mount {JOB} /mnt -o ro"),
-        ("mount.fuse.jobfs --version", "--version"),
-        ("umount.fuse.jobfs /mnt -n -v", "umount --or-plainly /mnt"),
-        ("umount.fuse.jobfs /mnt -flr", "umount --or-plainly --lazy /mnt"),
-        ("/usr/bin/jobfs status -f", "status -f"),
-        (f"jobfs {JOB} /mnt -o rw,noauto", f"mount {JOB} /mnt -o rw,noauto"),
-        ("jobfs BADJOB /mnt", "BADJOB /mnt"),
-    ],
-)
+@pytest.mark.parametrize(("called", "words"), [
+    (f"/sbin/mount.jobfs {JOB} /mnt", f"mount {JOB} /mnt"),
+    (f"mount.jobfs {JOB} /mnt -sv -n -o rw,user", f"mount {JOB} /mnt -o rw,user"),
+    (f"mount.fuse.jobfs {JOB} /mnt -o ro -t fuse.jobfs -N /proc/1/ns", f"mount {JOB} /mnt -o ro"),
+    ("mount.fuse.jobfs --version", "--version"),
+    ("umount.fuse.jobfs /mnt -n -v", "umount --or-plainly /mnt"),
+    ("umount.fuse.jobfs /mnt -flr", "umount --or-plainly --lazy /mnt"),
+    ("/usr/bin/jobfs status -f", "status -f"),
+    (f"jobfs {JOB} /mnt -o rw,noauto", f"mount {JOB} /mnt -o rw,noauto"),
+    ("jobfs BADJOB /mnt", "BADJOB /mnt"),
+])  # fmt: skip
 def test_mount_8_and_umount_8_have_options_of_their_own(called: str, words: str) -> None:
     """vfs/semantics.md 6.2, and mount(8) and umount(8), external helpers."""
     name, *arguments = called.split()
@@ -75,9 +66,8 @@ def test_links_are_made_and_taken_away_but_no_file_of_others(
     assert not any(map(os.path.lexists, links))
     links[1].touch()
     for words in (["install-helper"], ["install-helper", "--remove"]):
-        assert run(*words) == Outcome(
-            2, "", f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
-        )
+        told = f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
+        assert run(*words) == Outcome(2, "", told)
     monkeypatch.setattr(os, "access", lambda *args: False)
     said = f"jobfs: only root can write in {tmp_path}: sudo {program} install-helper"
     assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
@@ -93,9 +83,6 @@ def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: p
     script.unlink()
     with pytest.raises(UsageError, match="pip install"):
         install.program()
-
-
-# systemd
 
 
 def words(line: str) -> list[str]:
@@ -133,14 +120,11 @@ def test_a_unit_has_the_given_options_and_those_of_the_environment(
     assert "secret" not in done.out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["short", "/mnt/a"], "not a job id"),
-        ([JOB, "/mnt/a\nExecStart=/bin/false"], "can't hold"),
-        ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["short", "/mnt/a"], "not a job id"),
+    ([JOB, "/mnt/a\nExecStart=/bin/false"], "can't hold"),
+    ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
+])  # fmt: skip
 @pytest.mark.usefixtures("program")
 def test_arguments_that_can_not_work_are_refused_at_once(run: Run, arguments: list[str], said: str) -> None:
     done = run("systemd-unit", *arguments)
@@ -158,8 +142,6 @@ def test_systemd_accepts_the_unit(run: Run, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# completion
-
 MOUNTS = {"/": "ext4", "/mnt/a": "fuse.jobfs", "/mnt/my job": "fuse.jobfs", "/mnt/b": "fuse.sshfs"}
 PATHS, DIRECTORIES = ["file"], ["dir"]
 
@@ -171,30 +153,16 @@ def offered(*words: str) -> list[str]:
     return [item.value if item.type == "plain" else item.type for item in found]
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["um"], ["umount"]),
-        (["mount", JOB, ""], DIRECTORIES),
-        ([JOB, ""], DIRECTORIES),
-        (["doctor", ""], []),
-        (["umount", ""], ["/mnt/a"]),
-        (["umount", "jo"], PATHS),
-        (["status", "/mnt/b"], PATHS),
-        (["flush", "/mnt/a/no"], PATHS),
-        (["discard", "no"], PATHS),
-        (["set", "notes.md", "--permission", "readO"], ["readOnly"]),
-        (["mount", "--log-level", "w"], ["warning"]),
-        (["mount", "--cache-dir", ""], DIRECTORIES),
-        (["mount", "--api-key-file", ""], PATHS),
-        (["mount", "--sync"], ["--sync-on-close"]),
-        (["completion", ""], list(install.SHELLS)),
-        (["nonsense", "--v"], ["--version"]),
-    ],
-)
-def test_completion_offers_the_expected_words(
-    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("words", "expected"), [
+    (["um"], ["umount"]), (["mount", JOB, ""], DIRECTORIES), ([JOB, ""], DIRECTORIES), (["doctor", ""], []),
+    (["umount", ""], ["/mnt/a"]), (["umount", "jo"], PATHS), (["status", "/mnt/b"], PATHS),
+    (["flush", "/mnt/a/no"], PATHS), (["discard", "no"], PATHS),
+    (["set", "notes.md", "--permission", "readO"], ["readOnly"]),
+    (["mount", "--log-level", "w"], ["warning"]), (["mount", "--cache-dir", ""], DIRECTORIES),
+    (["mount", "--api-key-file", ""], PATHS), (["mount", "--sync"], ["--sync-on-close"]),
+    (["completion", ""], list(install.SHELLS)), (["nonsense", "--v"], ["--version"]),
+])  # fmt: skip
+def test_completion_offers(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
     monkeypatch.setattr("jobfs.cli.options.mounts", lambda: there)
     assert offered(*words) == expected

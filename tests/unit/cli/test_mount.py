@@ -18,15 +18,7 @@ from jobfs.cli import mount as command
 from jobfs.errors import UsageError
 from jobfs.state import directory as slot
 
-from .conftest import JOB, Outcome
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
+from .conftest import JOB, Outcome, Run
 
 
 @pytest.fixture
@@ -55,9 +47,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return events
 
 
-def test_everything_is_checked_before_anything_is_mounted(
-    run: Run, events: list[Any], place: Path, state: Path
-) -> None:
+def test_all_is_checked_before_it_is_mounted(run: Run, events: list[Any], place: Path, state: Path) -> None:
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
     assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
@@ -115,15 +105,12 @@ def background(log: Path, body: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout.replace(str(log), "LOG"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "err"),
-    [
-        ("raise UsageError('give another')", 2, "jobfs: give another\n"),
-        ("raise FsError(5, 'it broke')", 1, "jobfs: it broke\n"),
-        ("raise RuntimeError('a bug')", 70, "jobfs: unexpected RuntimeError: a bug\n"),
-        ("os._exit(3)", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
-    ],
-)
+@pytest.mark.parametrize(("body", "code", "err"), [
+    ("raise UsageError('give another')", 2, "jobfs: give another\n"),
+    ("raise FsError(5, 'it broke')", 1, "jobfs: it broke\n"),
+    ("raise RuntimeError('a bug')", 70, "jobfs: unexpected RuntimeError: a bug\n"),
+    ("os._exit(3)", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
+])  # fmt: skip
 def test_a_mount_that_fails_before_it_answers_is_told(tmp_path: Path, body: str, code: int, err: str) -> None:
     assert background(tmp_path / "log", body) == (code, "", err)
 

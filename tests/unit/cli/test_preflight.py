@@ -26,12 +26,6 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
-
-
-@pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that can mount, whatever this one can."""
     monkeypatch.setattr(preflight, "check_device", lambda: None)
@@ -39,9 +33,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("able")
-def test_a_machine_that_can_mount_gives_the_real_path(
-    settings: Settings, place: Path, tmp_path: Path
-) -> None:
+def test_a_machine_that_can_mount_gives_the_path(settings: Settings, place: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(place)
     assert check_machine(settings, JOB, str(tmp_path / "link"), pytest.fail) == str(place)
     assert list(place.iterdir()) == []
@@ -51,9 +43,7 @@ def test_a_machine_that_can_mount_gives_the_real_path(
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_mounted_job_is_named_and_a_dead_mount_taken_away(
-    place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
-) -> None:
+def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
     said: list[str] = []
     gone: list[str] = []
@@ -68,9 +58,7 @@ def test_a_mounted_job_is_named_and_a_dead_mount_taken_away(
 
 @pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("name", ["cache_dir", "state_dir"])
-def test_own_directories_do_not_lie_in_the_mount(
-    settings: Settings, place: Path, name: str, tmp_path: Path
-) -> None:
+def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: str, tmp_path: Path) -> None:
     option = "--" + name.replace("_", "-")
     for inside in (place, place / "below"):
         with pytest.raises(UsageError, match=f"lies in the mount point.*{option}"):
@@ -114,8 +102,7 @@ ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
 
 
 @pytest.mark.parametrize(("user", "helper", "may", "alone", "words"), [
-    (0, None, ALL, 1, ""),
-    (1000, "/bin/fusermount", ALL, 0, ""),
+    (0, None, ALL, 1, ""), (1000, "/bin/fusermount", ALL, 0, ""),
     (1000, None, ALL, 0, "fusermount is missing: install fuse3"),
     (1000, "/bin/fusermount", ALL, 1, "fusermount can't become root here"),
     (0, None, BUT_ONE, 0, f"nothing may be mounted here: {CONTAINER}"),

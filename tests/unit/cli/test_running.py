@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
 
-from .conftest import JOB, URL, Answering
+from .conftest import JOB, URL, Make
 
 
-def test_a_mount_in_the_usual_state_directory_is_found(answering: Callable[..., Answering]) -> None:
+def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
     one = answering("/mnt/a")
     assert [found.path for found in mounts(None)] == [one.slot.path]
     assert mount_of("/mnt/a", None)[1] == ""
@@ -32,7 +31,7 @@ def test_a_mount_in_the_usual_state_directory_is_found(answering: Callable[..., 
 
 
 def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
-    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mnt").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "mnt")
@@ -74,9 +73,7 @@ def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     assert one.found.path.parent.name == job
 
 
-def test_a_path_without_a_mount_is_told_with_its_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
         mount_of(str(tmp_path), None)
     for user, stale, words in (

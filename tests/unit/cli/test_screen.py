@@ -14,7 +14,7 @@ import pytest
 from jobfs.cli.screen import shown
 from jobfs.document import change
 
-from .conftest import Outcome, a_status
+from .conftest import Run, a_status
 
 #: A title that is set, a line that is added, half a character, a byte that is none, and a direction turned round.
 EVIL = "a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
@@ -57,21 +57,13 @@ COMMANDS: list[tuple[str, dict[str, object], int]] = [
     ("retry /mnt/j", {"retry": {"paths": [EVIL]}}, 1),
     ("discard -y /mnt/j", {"status": status(), "discard": {"given_up": [[EVIL, EVIL]]}}, 2),
     (f"umount /mnt/{EVIL.split()[0]}", {}, 0),
-    (
-        "watch /mnt/j",
-        {"watch": lambda args, conversation: [conversation.tell(news) for news in changed()]},
-        5,
-    ),
+    ("watch /mnt/j", {"watch": lambda args, conversation: list(map(conversation.tell, changed()))}, 5),
 ]
 
 
 @pytest.mark.parametrize(("command", "handlers", "number"), COMMANDS)
 def test_a_command_escapes_names_of_the_server_and_the_job(
-    run: Callable[..., Outcome],
-    answering: Callable[..., object],
-    command: str,
-    handlers: dict[str, object],
-    number: int,
+    run: Run, answering: Callable[..., object], command: str, handlers: dict[str, object], number: int
 ) -> None:
     answering("/mnt/j", **handlers)
     outcome = run(*command.split(" "))
@@ -84,11 +76,7 @@ def test_a_command_escapes_names_of_the_server_and_the_job(
 
 def test_characters_that_the_terminals_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     code = "import sys; from jobfs.__main__ import main; sys.argv = ['jobfs', '--help']; main(); print('\\u65e5')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        capture_output=True,
-        timeout=40,
-    )
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=40)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"\\u65e5\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,18 +13,12 @@ from jobfs.cli import running
 from jobfs.names import Role, hidden_path
 from jobfs.state import directory as slot
 
-from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
-
-Run = Callable[..., Outcome]
-Make = Callable[..., Answering]
+from .conftest import JOB, URL, Make, Outcome, Run, a_status, unsent
 
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
 CONFLICT = {
-    "path": "a.conflict-1",
-    "origin": "a",
-    "reason": "a is gone; the job's: a.conflict-1",
-    "diff": None,
-}
+    "path": "a.conflict-1", "origin": "a", "reason": "a is gone; the job's: a.conflict-1", "diff": None,
+}  # fmt: skip
 HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
@@ -35,16 +28,11 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
     done = run("status", "/mnt/a")
     assert (done.code, done.err) == (0, "")
     assert [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()] == [
-        ["mount", "/mnt/a (process 42)"],
-        ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
-        ["server", f"{URL} answers, 12 ms"],
-        ["items", "57"],
-        ["listing", "1 s old, good for 3 s more"],
-        ["cache", "1.2MiB"],
-        ["taken", "up  1 save that an earlier mount had left"],
-        ["unsent", "0"],
+        ["mount", "/mnt/a (process 42)"], ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
+        ["server", f"{URL} answers, 12 ms"], ["items", "57"], ["listing", "1 s old, good for 3 s more"],
+        ["cache", "1.2MiB"], ["taken", "up  1 save that an earlier mount had left"], ["unsent", "0"],
         ["log", "/state/a/jobfs.log"],
-    ]
+    ]  # fmt: skip
 
 
 def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -> None:
@@ -57,21 +45,16 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     assert "items" not in done.out
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"job": {**JOB_TOLD, "status": "completed", "ended": True}}, "completed, has ended, step 3"),
-        ({"read_only": True}, "(process 42, read-only)"),
-        (
-            {"watching": {"programs": 2, "told": 3, "requests": 11}},
-            "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n",
-        ),
-        ({"log": "journal"}, "journalctl _PID=42"),
-        ({"snapshot_age": 40.0}, "listing   40 s old, read again when it is needed\n"),
-        ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
-        ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"job": {**JOB_TOLD, "status": "completed", "ended": True}}, "completed, has ended, step 3"),
+    ({"read_only": True}, "(process 42, read-only)"),
+    ({"watching": {"programs": 2, "told": 3, "requests": 11}},
+     "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n"),
+    ({"log": "journal"}, "journalctl _PID=42"),
+    ({"snapshot_age": 40.0}, "listing   40 s old, read again when it is needed\n"),
+    ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
+    ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
+])  # fmt: skip
 def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
     answering("/mnt/a", status=a_status(**changed))
     assert words in run("status", "/mnt/a").out
@@ -115,20 +98,14 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
         assert (list(told), [report["directory"] for report in told["mounts"]]) == (["mounts"], there)
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        (
-            {"failed": [unsent(state="failed")]},
-            "1 failed: refused by the server: jobfs retry, or jobfs discard",
-        ),
-        ({"conflicts": [CONFLICT]}, "1 conflict:"),
-        ({"server": {**SERVER_TOLD, "key_refused": True}}, "the API key is refused"),
-        ({"server": {**SERVER_TOLD, "answering": False, "last_error": "down"}}, "does not answer: down"),
-        ({"cache": {"bytes": 0, "refused": "No space left"}}, "cache takes no bytes (No space left"),
-        ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"failed": [unsent(state="failed")]}, "1 failed: refused by the server: jobfs retry, or jobfs discard"),
+    ({"conflicts": [CONFLICT]}, "1 conflict:"),
+    ({"server": {**SERVER_TOLD, "key_refused": True}}, "the API key is refused"),
+    ({"server": {**SERVER_TOLD, "answering": False, "last_error": "down"}}, "does not answer: down"),
+    ({"cache": {"bytes": 0, "refused": "No space left"}}, "cache takes no bytes (No space left"),
+    ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
+])  # fmt: skip
 def test_the_exit_code_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
@@ -147,22 +124,16 @@ def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) ->
     assert run("status", tmp_path).code == 2
 
 
-def test_a_watch_in_a_pipe_prints_a_document_a_line(
-    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watch_in_a_pipe_is_documents(run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
     sleep = Mock(side_effect=[None, KeyboardInterrupt])
     monkeypatch.setattr("jobfs.cli.status.time", Mock(sleep=sleep))
     done = run("status", "--watch", "--json", "/mnt/a")
-    assert (done.code, [json.loads(line)["mounts"][0]["pid"] for line in done.out.splitlines()]) == (
-        1,
-        [42, 42],
-    )
+    pids = [json.loads(line)["mounts"][0]["pid"] for line in done.out.splitlines()]
+    assert (done.code, pids) == (1, [42, 42])
 
 
-def test_a_mount_that_does_not_answer_is_named_and_hides_no_other_mount(
-    run: Run, answering: Make, state: Path
-) -> None:
+def test_a_mount_without_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")

@@ -11,10 +11,7 @@ import pytest
 
 from jobfs.document import change, changes
 
-from .conftest import Answering, Outcome, a_status, unsent
-
-Run = Callable[..., Outcome]
-Make = Callable[..., Answering]
+from .conftest import Make, Outcome, Run, a_status, unsent
 
 CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": None}
 
@@ -25,9 +22,7 @@ def telling(mount: str, **news: Any) -> Callable[..., Any]:
     return lambda args, conversation: conversation.tell({**told, "time": 0.0})
 
 
-def test_a_change_is_a_line_with_its_local_time(
-    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_is_a_line_with_its_time(run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "XYZ-03:30")
     time.tzset()
     one = answering("/mnt/a", watch=telling("/mnt/a", what="renamed", path="dir/new", old="old", size=1500))
@@ -46,28 +41,23 @@ def test_of_several_mounts_each_is_named_and_one_that_ends_ends_no_other(run: Ru
     answering("/mnt/b", watch=telling("/mnt/b", what="job", job=a_status()["job"]))
     done = run("watch")
     assert (done.code, len(done.err.splitlines())) == (1, 2)
-    assert sorted(line[10:] for line in done.out.splitlines()) == [
-        "created   /mnt/a/dir/",
-        "job       /mnt/b  processing, step 3 of 12, claude-opus-4-5, 12,345 tokens",
-    ]
+    job = "job       /mnt/b  processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"
+    assert sorted(line[10:] for line in done.out.splitlines()) == ["created   /mnt/a/dir/", job]
     assert run("watch", "/mnt/none").code == 2
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "told"),
-    [
-        (None, {"failed": [unsent()], "conflicts": [CONFLICT], "listing_error": "down"}, [("job", None)]),
-        ({}, {"job": {**a_status()["job"], "tokens": 5, "age": 4.0}, "items": 58}, []),
-        ({}, {"job": {**a_status()["job"], "current_step": 4}}, [("job", None)]),
-        ({}, {"listing_error": "down"}, [("server", "down")]),
-        ({"listing_error": "down"}, {"listing_error": "slow"}, []),
-        ({"listing_error": "down"}, {}, [("server", "answers again")]),
-        ({}, {"failed": [unsent(reason="full")]}, [("failed", "full")]),
-        ({"failed": [unsent()]}, {"failed": [unsent(), unsent(path="b")]}, [("failed", "")]),
-        ({"conflicts": [CONFLICT]}, {"conflicts": [CONFLICT]}, []),
-        ({}, {"conflicts": [CONFLICT]}, [("conflict", "changed")]),
-    ],
-)
+@pytest.mark.parametrize(("before", "now", "told"), [
+    (None, {"failed": [unsent()], "conflicts": [CONFLICT], "listing_error": "down"}, [("job", None)]),
+    ({}, {"job": {**a_status()["job"], "tokens": 5, "age": 4.0}, "items": 58}, []),
+    ({}, {"job": {**a_status()["job"], "current_step": 4}}, [("job", None)]),
+    ({}, {"listing_error": "down"}, [("server", "down")]),
+    ({"listing_error": "down"}, {"listing_error": "slow"}, []),
+    ({"listing_error": "down"}, {}, [("server", "answers again")]),
+    ({}, {"failed": [unsent(reason="full")]}, [("failed", "full")]),
+    ({"failed": [unsent()]}, {"failed": [unsent(), unsent(path="b")]}, [("failed", "")]),
+    ({"conflicts": [CONFLICT]}, {"conflicts": [CONFLICT]}, []),
+    ({}, {"conflicts": [CONFLICT]}, [("conflict", "changed")]),
+])  # fmt: skip
 def test_what_of_a_status_is_told_once_it_has_changed(before: Any, now: Any, told: list[Any]) -> None:
     """vfs/semantics.md 7.8."""
     older: Any = before if before is None else a_status(**before)

@@ -19,10 +19,7 @@ def test_the_next_requests_are_struck_and_then_no_more() -> None:
     assert kinds(faults, 1) == [""]
     assert kinds(faults, 3, "create", "POST") == ["drop", "drop", ""]
     assert (faults.struck, faults.rules()) == (2, [])
-
-
-def test_next_comes_before_a_rate_and_skip_lets_some_pass() -> None:
-    faults = Faults()
+    # They come before a rate, and skip lets some pass.
     faults.rate("unavailable", 1.0)
     faults.next("hang", skip=1)
     assert kinds(faults, 3) == ["unavailable", "hang", "unavailable"]
@@ -58,10 +55,7 @@ def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["explode", "drop=2", "drop@nowhere", "drop,times", "error,status=200"],
-)
+@pytest.mark.parametrize("text", ["explode", "drop=2", "drop@nowhere", "drop,times", "error,status=200"])
 def test_a_text_that_is_no_fault_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(UsageError) as refusal:
         parse_rule(text)

@@ -14,14 +14,8 @@ from tests.mount.memory_vfs import MemoryVfs
 
 fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.errors import (  # noqa: E402
-    FsError,
-    InvalidRequestError,
-    NoSpaceError,
-    NotFoundError,
-    TooLargeError,
-    UnavailableError,
-)
+from jobfs import errors  # noqa: E402
+from jobfs.errors import FsError  # noqa: E402
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 
@@ -73,25 +67,20 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
         assert caught.value.errno == errno.ENAMETOOLONG
 
 
-@pytest.mark.parametrize(
-    ("error", "read", "save", "logged"),
-    [
-        (FsError(errno.ENOTEMPTY), errno.ENOTEMPTY, errno.EIO, 0),
-        (NotFoundError("gone"), errno.ENOENT, errno.EIO, 0),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ, errno.EIO, 0),
-        (InvalidRequestError("422"), errno.EINVAL, errno.EIO, 0),
-        (FsError(errno.EOPNOTSUPP), errno.EOPNOTSUPP, errno.EIO, 0),
-        (FsError(errno.ENOSYS), errno.ENOSYS, errno.EIO, 0),
-        (TooLargeError("413"), errno.EFBIG, errno.EFBIG, 0),
-        (NoSpaceError("507"), errno.ENOSPC, errno.ENOSPC, 0),
-        (FsError(errno.EDQUOT), errno.EDQUOT, errno.EDQUOT, 0),
-        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT, errno.ETIMEDOUT, 0),
-        (ValueError("bug"), errno.EIO, errno.EIO, 1),
-        (SystemExit(3), errno.EIO, errno.EIO, 1),
-        (PermissionError(errno.EACCES, "of the local disk"), errno.EIO, errno.EIO, 1),
-        (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),
-    ],
-)
+@pytest.mark.parametrize(("error", "read", "save", "logged"), [
+    (FsError(errno.ENOTEMPTY), errno.ENOTEMPTY, errno.EIO, 0),
+    (errors.NotFoundError("gone"), errno.ENOENT, errno.EIO, 0),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ, errno.EIO, 0),
+    (errors.InvalidRequestError("422"), errno.EINVAL, errno.EIO, 0),
+    (FsError(errno.EOPNOTSUPP), errno.EOPNOTSUPP, errno.EIO, 0),
+    (FsError(errno.ENOSYS), errno.ENOSYS, errno.EIO, 0), (errors.TooLargeError("413"), errno.EFBIG, errno.EFBIG, 0),
+    (errors.NoSpaceError("507"), errno.ENOSPC, errno.ENOSPC, 0),
+    (FsError(errno.EDQUOT), errno.EDQUOT, errno.EDQUOT, 0),
+    (errors.UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT, errno.ETIMEDOUT, 0),
+    (ValueError("bug"), errno.EIO, errno.EIO, 1), (SystemExit(3), errno.EIO, errno.EIO, 1),
+    (PermissionError(errno.EACCES, "of the local disk"), errno.EIO, errno.EIO, 1),
+    (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),
+])  # fmt: skip
 def test_an_error_gives_the_program_its_errno(
     error: BaseException, read: int, save: int, logged: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,9 +127,7 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
     assert asked("file") == 3, "nobody knows for how long"
 
 
-def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cache(
-    driver: FuseDriver, vfs: MemoryVfs
-) -> None:
+def test_a_version_of_another_size_is_read_past_the_kernels_cache(driver: FuseDriver, vfs: MemoryVfs) -> None:
     """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
     vfs.of_the_server, driver.node = True, lambda: 11
 

@@ -151,9 +151,7 @@ def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) 
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO])
-def test_the_end_of_a_directory_is_an_answer_without_entries_and_an_error_is_passed_on(
-    libfuse: Libfuse, error: int
-) -> None:
+def test_the_end_of_a_directory_has_no_entries_an_error_is_passed_on(libfuse: Libfuse, error: int) -> None:
     libfuse.names, libfuse.error = [], error
     libfuse.read_directory()
     assert libfuse.answered() == (-error, b"")
@@ -178,9 +176,7 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
-def test_listings_with_attributes_are_agreed_upon_where_the_kernel_knows_them(
-    libfuse: Libfuse, ours: int
-) -> None:
+def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: Libfuse, ours: int) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()

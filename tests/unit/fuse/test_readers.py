@@ -37,9 +37,7 @@ def idle(readers: Readers) -> tuple[Desk, threading.Thread]:
     return desk, thread
 
 
-def test_a_reader_that_waits_hands_over_to_an_idle_reader(
-    readers: Readers, first: Desk, replaced: list[bool]
-) -> None:
+def test_a_reader_that_waits_hands_over(readers: Readers, first: Desk, replaced: list[bool]) -> None:
     desk, thread = idle(readers)
     assert not desk.reads
     readers.hand_over(first)
@@ -47,9 +45,7 @@ def test_a_reader_that_waits_hands_over_to_an_idle_reader(
     assert (desk.reads, first.reads, replaced) == ([True], [], [])
 
 
-def test_another_thread_is_made_where_no_reader_is_idle(
-    readers: Readers, first: Desk, replaced: list[bool]
-) -> None:
+def test_a_thread_is_made_where_none_is_idle(readers: Readers, first: Desk, replaced: list[bool]) -> None:
     readers.hand_over(first)
     readers.hand_over(first)
     assert replaced == [True], "once a call, however often it waits"
@@ -57,9 +53,7 @@ def test_another_thread_is_made_where_no_reader_is_idle(
     assert first.reads
 
 
-def test_a_reader_that_leaves_is_not_replaced_and_lets_others_read(
-    readers: Readers, first: Desk, replaced: list[bool]
-) -> None:
+def test_a_reader_that_leaves_lets_others_read(readers: Readers, first: Desk, replaced: list[bool]) -> None:
     """At the end of the mount each thread is told in its turn."""
     desk, thread = idle(readers)
     assert readers.left(first)
@@ -69,9 +63,7 @@ def test_a_reader_that_leaves_is_not_replaced_and_lets_others_read(
     assert replaced == []
 
 
-def test_a_reader_that_waits_in_silence_is_replaced(
-    readers: Readers, first: Desk, replaced: list[bool]
-) -> None:
+def test_a_reader_that_waits_silent_is_replaced(readers: Readers, first: Desk, replaced: list[bool]) -> None:
     """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
     readers.relieve([first])
     assert (first.reads, replaced) == ([], [True])

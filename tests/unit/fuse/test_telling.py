@@ -26,16 +26,12 @@ from jobfs.nodes import Attr
 ATTR = Attr(1, stat.S_IFREG | 0o644, 1, 0, 0, 5, 0, 0, 0)
 #: What each call leaves of a directory with "empty/", "file" and "old" (see `found`).
 MADE = [
-    (Call("create", "new"), "empty file new* old"),
-    (Call("mkdir", "new"), "empty file new* old"),
-    (Call("unlink", "file"), "empty old"),
-    (Call("rmdir", "empty"), "file old"),
-    (Call("rename", "old", "empty/new"), "empty* file"),
-    (Call("modify", "file"), "empty file* old"),
-    (Call("close", "file"), "empty file old"),
-    (Call("attributes", "file"), "empty file old"),
+    (Call("create", "new"), "empty file new* old"), (Call("mkdir", "new"), "empty file new* old"),
+    (Call("unlink", "file"), "empty old"), (Call("rmdir", "empty"), "file old"),
+    (Call("rename", "old", "empty/new"), "empty* file"), (Call("modify", "file"), "empty file* old"),
+    (Call("close", "file"), "empty file old"), (Call("attributes", "file"), "empty file old"),
     (Call("attributes", ""), "empty file old"),
-]
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -85,9 +81,7 @@ def test_the_helper_answers_call_after_call(place: Path, teller: Teller) -> None
     assert len(teller.helpers) == 1
 
 
-def test_a_helper_that_hangs_is_given_up_and_another_one_goes_on(
-    teller: Teller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_helper_that_hangs_is_given_up_for_another(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
     assert teller.tell(Call("modify", "file")) == 0
     (first,) = teller.helpers
@@ -103,9 +97,7 @@ def test_a_helper_that_hangs_is_given_up_and_another_one_goes_on(
     eventually(lambda: teller.tell(Call("modify", "file")) == 0 and second not in teller.helpers)
 
 
-def test_the_last_helper_is_recognised_while_there_is_no_other(
-    teller: Teller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_helper_is_recognised_while_alone(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
     """fuse/telling.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
     teller.tell(Call("modify", "file"))
     ((process, helper),) = teller.helpers.items()
@@ -141,15 +133,11 @@ def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: Teller, h
 UNIQUE, DIRECTORY, NODE, SIZE = 77, 5, 11, 0x0102030405060708
 #: The request of each call that is meant to do something, what comes before its name, and what libfuse is asked instead.
 REQUESTS = {
-    "create": (Opcode.MKNOD, 16, Opcode.LOOKUP),
-    "mkdir": (Opcode.MKDIR, 8, Opcode.LOOKUP),
-    "unlink": (Opcode.UNLINK, 0, None),
-    "rmdir": (Opcode.RMDIR, 0, Opcode.RMDIR),
-    "rename": (Opcode.RENAME, 8, Opcode.RENAME),
-    "modify": (Opcode.SETATTR, 88, Opcode.GETATTR),
-    "attributes": (Opcode.SETATTR, 88, Opcode.GETATTR),
-    "close": (Opcode.OPEN, 8, None),
-}
+    "create": (Opcode.MKNOD, 16, Opcode.LOOKUP), "mkdir": (Opcode.MKDIR, 8, Opcode.LOOKUP),
+    "unlink": (Opcode.UNLINK, 0, None), "rmdir": (Opcode.RMDIR, 0, Opcode.RMDIR),
+    "rename": (Opcode.RENAME, 8, Opcode.RENAME), "modify": (Opcode.SETATTR, 88, Opcode.GETATTR),
+    "attributes": (Opcode.SETATTR, 88, Opcode.GETATTR), "close": (Opcode.OPEN, 8, None),
+}  # fmt: skip
 
 
 class Answered:
@@ -204,9 +192,7 @@ class Answered:
 
 
 @pytest.mark.parametrize("name", [*REQUESTS, None])
-def test_libfuse_hears_of_no_request_that_changes_anything_but_of_removed_and_renamed_nodes(
-    name: str | None,
-) -> None:
+def test_libfuse_hears_of_no_request_that_changes_anything_but_of_lost_nodes(name: str | None) -> None:
     """fuse/telling.py: a request that does not belong to the call under way, as one that comes late, is refused."""
     with Answered(Call(name, "x") if name else None) as answered:
         mine = REQUESTS[name][0] if name else None

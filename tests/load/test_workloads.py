@@ -57,7 +57,7 @@ def test_bounds_hold(held: Callable[..., None], play: Callable[..., None], argum
 
 def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable[..., None]) -> None:
     """vfs/semantics.md 3.13."""
-    held(rewriting.read_meanwhile, files=4, size=2_000_000, writes=60, latency=10)
+    held(rewriting.rewritten, files=4, size=2_000_000, writes=60, latency=10)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")

@@ -47,9 +47,7 @@ def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server:
 @pytest.mark.parametrize(("kind", "tree"), [
     ("drop", NOTHING), ("drop_after", DONE), ("late", NOTHING), ("hang", NOTHING), ("hang_after", DONE),
 ])  # fmt: skip
-def test_no_answer_is_done_or_not_or_later(
-    wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]
-) -> None:
+def test_no_answer_is_done_or_late(wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]) -> None:
     server.faults.next(kind, on="create", delay=2.0)
     wire.timeout = httpx.Timeout(1.0)
     # A connection that is closed while something sent on it is not read yet is reset.

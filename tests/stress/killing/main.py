@@ -35,20 +35,21 @@ def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | No
     began = time.monotonic()
     homes = [run.home / f"lane{number}" for number in range(lanes)]
     running = [_started(run.seed, number, minutes, home) for number, home in enumerate(homes)]
+    over = False
     try:
         for process in running:
             process.wait()
+        over = True
     finally:
         for process in running:
             process.communicate()  # its standard input is closed: it ends, and has put everything away
-        ends = [
-            (home, _tally(home), process.returncode) for home, process in zip(homes, running, strict=True)
-        ]
-        total = sum((tally for _, tally, _ in ends), Tally())
+        tallies = [_tally(home) for home in homes]
+        total = sum(tallies, Tally())
+        ends = [(bool(tally.violations), one.returncode) for tally, one in zip(tallies, running, strict=True)]
         # An error of Python's is 1 too.
-        others = [f"{home.name}: {code}" for home, tally, code in ends if code != bool(tally.violations)]
+        others = [f"lane {number}: {code}" for number, (wrong, code) in enumerate(ends) if code != wrong]
         run.kept = bool(total.violations)
-        checks = [none("violations", total.violations), none("lanes that ended otherwise", others)]
+        checks = [none("violations", total.violations), none("lanes that ended otherwise", others * over)]
         run.add(Row("killed under load", f"{total}; {run.home}", checks, time.monotonic() - began))
 
 

@@ -51,7 +51,7 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[tuple[str, C
     yield "weather", weather.bad_weather, {"storm": storm, "latency": 20}
     yield "day", rewriting.day, {"saves": some(20_000, 400), "latency": 20}
     read = {"files": 6, "size": 3_000_000, "writes": some(600, 60), "latency": 20}
-    yield "read-meanwhile", rewriting.read_meanwhile, read
+    yield "read-meanwhile", rewriting.rewritten, read
     slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "latency": 50}
     yield "room", silence.room, {**slow, "rounds": some(20, 4)}
     yield "silent", silence.silent, {"timeout": 3, "at_once": 40, "latency": 20}

@@ -95,9 +95,7 @@ def day(stage: Stage, saves: int, latency: float, files: int = 20, at_once: int 
 _CUT = 0.1
 
 
-def read_meanwhile(
-    stage: Stage, files: int, size: int, writes: int, latency: float, readers: int = 6
-) -> None:
+def rewritten(stage: Stage, files: int, size: int, writes: int, latency: float, readers: int = 6) -> None:
     """The job rewrites files in place while programs read them over lines that break: each read is of one version, or fails."""
     paths = [f"data/r{number:02}.bin" for number in range(files)]
     versions = dict.fromkeys(paths, 0)

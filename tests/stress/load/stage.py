@@ -146,9 +146,6 @@ class Stage:
         with self._lock:
             programs, self._programs = self._programs, set()
         for program in programs:
-            for pipe in (program.stdin, program.stdout):
-                if pipe is not None:
-                    pipe.close()
             with suppress(subprocess.TimeoutExpired):
                 program.wait(_RETURN)
 

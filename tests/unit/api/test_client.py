@@ -36,9 +36,7 @@ PATTERNS = [
 
 @pytest.mark.parametrize("path", PATTERNS)
 def test_find_finds_names_that_a_server_takes_for_patterns(make: Make, path: str) -> None:
-    """vfs/semantics.md 1.13: "not there" only if the server says so of this very name;
-    one client calls the argument a pattern.
-    """
+    """vfs/semantics.md 1.13: "not there" only if the server says so of this very name; one client calls it a pattern."""
     pieces = {"[": "(?!)", "{": "(?!)", "(": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
 
     def server(request: httpx.Request) -> httpx.Response:

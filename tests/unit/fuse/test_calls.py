@@ -23,17 +23,14 @@ def test_nothing_is_done_on_another_file_system(tmp_path: Path, call: str, way: 
     assert _OTHER.stat().st_dev != tmp_path.stat().st_dev
     place = _OTHER / f"jobfs-test-{os.getpid()}"
     name = "new" if call in ("create", "mkdir") else "directory" if call == "rmdir" else "file"
-    directory, device, start = {
-        "mounted further down": (Path("/"), Path("/").stat().st_dev, str(place)[1:]),
-        "a link": (tmp_path, tmp_path.stat().st_dev, "link"),
-    }[way]
+    directory, start = (tmp_path, "link") if way == "a link" else (Path("/"), str(place)[1:])
     (tmp_path / "link").symlink_to(place)
     (place / "directory").mkdir(parents=True)
     (place / "file").write_text("precious")
     try:
         before = {each.name: each.stat() for each in place.iterdir()}
         paths = [f"{start}/{name}", *([f"{start}/new"] if call == "rename" else [])]
-        assert make(str(directory), device, call, *paths) in (errno.ENOENT, errno.ENOTDIR)
+        assert make(str(directory), directory.stat().st_dev, call, *paths) in (errno.ENOENT, errno.ENOTDIR)
         assert {each.name: each.stat() for each in place.iterdir()} == before
     finally:
         shutil.rmtree(place)

@@ -87,6 +87,7 @@ def test_what_is_hidden_lost_or_kept_twice_on_the_server_is_seen(stage: Stage) -
     stage.server.seed({left: b"x", "file": b"mine", "file.conflict-20261130T042204Z": b"old"})
     sample = stage.sampler.take()
     assert (sample.hidden, sample.conflicts) == (1, 1)
+    assert (stage.sampler.peak.hidden, Sample(hidden=2).highest(sample).hidden) == (1, 2)
     stage.compare()
     broken = [check.what for check in stage.row.broken]
     assert broken == ["paths that differ from what was written", "contents that are nowhere"]

@@ -83,6 +83,8 @@ FAULTS: dict[str, tuple[Callable[[Round], object], str]] = {
     "half of a save": (lambda one: one.server.update(saved=one.new.data[:70]), "saved: TORN: 70 bytes"),
     "half of each of two versions": (
         lambda one: one.server.update(saved=one.new.data[:70] + one.old["saved"].data[70:]), "saved: TORN"),
+    "half of a second version": (
+        lambda one: one.server.update({f"saved.conflict-{SECOND}": one.new.data[:70]}), ": TORN: 70 bytes"),
     "an empty file": (lambda one: one.server.update(saved=b""), "saved: TORN: empty"),
     "two files have changed their names": (swaps, "alone: other #"),
     "what was never there stands at a name that was worked on": (

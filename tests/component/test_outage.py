@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
@@ -141,25 +141,6 @@ def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(
     server.faults.clear()
     settled(work)
     assert (work.names(), visible(server)) == ([], {})
-
-
-def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Workspace) -> None:
-    work = patient
-    server.store.seed({f"f{number}": OLD for number in range(20)}, age=60)
-    work.names()
-    handles = [work.vfs.open(f"f{number}", os.O_RDWR).fh for number in range(20)]
-    _go_down(server, work)
-    for number, fh in enumerate(handles):
-        work.vfs.write(fh, b"new", 0)
-        work.vfs.release(fh)
-        work.write(f".tmp{number}", NEW)
-        work.vfs.rename(f".tmp{number}", f"renamed{number}")
-        assert work.read(f"f{number}") == NEW
-    server.faults.clear()
-    settled(work)
-    tree = visible(server)
-    assert tree == {f"{name}{number}": NEW for number in range(20) for name in ("f", "renamed")}
-    assert not hidden(server)
 
 
 @pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False)])

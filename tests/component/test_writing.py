@@ -101,20 +101,6 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
-@pytest.mark.parametrize("status", [401, 413])
-def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Workspace, status: int) -> None:
-    """vfs/semantics.md 4.11: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
-    server.faults.rate("error", 1.0, on="create", status=status, reason="It does not please")
-    work.write("file", b"refused")
-    eventually(lambda: "file" in str(work.vfs.status()["failed"]), lambda: work.vfs.status())
-    assert work.read("file") == b"refused"
-    with work.opening("file") as fh:
-        assert errno_from(work.vfs.fsync, fh) != 0
-    assert "It does not please" in str(work.vfs.status()["failed"]) or status == 401
-    work.remount()
-    assert work.read("file") == b"refused"
-
-
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.29: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
     server.store.seed({"dir": None, "full/file": "x"}, age=60)

@@ -26,7 +26,7 @@ LINKS, READ_ONLY = _GROUPS.pop("links"), _GROUPS.pop("read-only")
 
 @pytest.mark.parametrize("case", [*itertools.chain(*_GROUPS.values())], ids=lambda case: case.name)
 def test_calls_answer_as_on_a_disk(both: Both, case: Case) -> None:
-    """vfs/semantics.md 2.8, 2.12, 2.13: owners are remembered; links, devices and pipes are EPERM."""
+    """vfs/semantics.md 2.8, 2.12, 2.13, 2.16: owners are remembered; links, devices, pipes and attributes are refused."""
     both.compare(case)
 
 

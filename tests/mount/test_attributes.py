@@ -49,22 +49,6 @@ def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server,
     eventually_equal(lambda: (mounted.path / "note.txt").read_bytes(), b"of the job")
 
 
-def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 2.11: what the API cannot hold is kept on this machine for that item."""
-    server.store.seed({"run.sh": "#!/bin/sh\necho ran\n", "plain": "text"})
-    os.chmod(mounted.path / "run.sh", 0o755)
-    os.chown(mounted.path / "plain", 12, 34)
-    os.utime(mounted.path / "plain", ns=(1_000_000_001, 1_600_000_000_123_456_789))
-    assert [e for e in server.log.changes() if e.operation == "create"] == []
-    saved(mounted.path / "run.sh", b"#!/bin/sh\necho ran again\n")
-    mounted.settled()
-    mounted.remount()
-    assert (mounted.path / "run.sh").stat().st_mode & 0o7777 == 0o755
-    assert run(mounted.path, "./run.sh") == "ran again\n"
-    plain = (mounted.path / "plain").stat()
-    assert (plain.st_uid, plain.st_gid, plain.st_mtime_ns) == (12, 34, 1_600_000_000_123_456_789)
-
-
 def test_read_only_items_refuse_all_changes(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
     server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})

@@ -18,35 +18,6 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 
-def test_nothing_is_lost_when_killed_right_after_close(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4.3: close returns when the bytes and the intent survive the death of the process."""
-    mounted = mount(write_back_delay=30)
-    server.store.seed({"old.txt": "old", "dir/moved.txt": "moved"}, age=60)
-    expected: dict[str, bytes | None] = {"dir": None, "old.txt": b"new content", "sub": None}
-    (mounted.path / "old.txt").write_bytes(b"new content")
-    os.mkdir(mounted.path / "sub")
-    for number in range(20):
-        expected[f"sub/f{number}"] = b"%d" % number * 1000
-        (mounted.path / f"sub/f{number}").write_bytes(b"%d" % number * 1000)
-    with (mounted.path / "appended").open("ab") as file:
-        file.write(b"one ")
-    with (mounted.path / "appended").open("ab") as file:
-        file.write(b"two")
-    os.rename(mounted.path / "sub/f0", mounted.path / "renamed")
-    os.unlink(mounted.path / "sub/f1")
-    os.rename(mounted.path / "dir/moved.txt", mounted.path / "dir/elsewhere.txt")
-    mounted.kill()
-    expected |= {"appended": b"one two", "renamed": expected.pop("sub/f0"), "dir/elsewhere.txt": b"moved"}
-    del expected["sub/f1"]
-    mounted.mount(write_back_delay=0.1)
-    assert (mounted.path / "old.txt").read_bytes() == b"new content", "at once, before it is sent"
-    assert (mounted.path / "appended").read_bytes() == b"one two"
-    mounted.settled()
-    assert visible(server) == expected
-
-
 class Writers:
     """Programs that write, and have closed nothing when the mount dies."""
 

@@ -85,30 +85,6 @@ def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os
     os.close(handle)
 
 
-def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4: close returns when this machine will not lose it; a full disk is ENOSPC at write or close."""
-    server.store.seed({"old.txt": "old content", "other.txt": "other"}, age=60)
-    mounted = mount(write_back_delay=30)
-    write(mounted.path / "kept.txt", b"acknowledged")
-    write(mounted.path / "old.txt", b"new content")
-    disk.fill()
-    refused = {errno_from(write, mounted.path / f"more{n}.txt", b"y" * 50_000) for n in range(5)}
-    refused.add(errno_from(write, mounted.path / "other.txt", b"z" * 50_000))
-    assert refused == {errno.ENOSPC}
-    assert (mounted.path / "kept.txt").read_bytes() == b"acknowledged"
-    assert (mounted.path / "old.txt").read_bytes() == b"new content"
-    disk.empty()
-    write(mounted.path / "later.txt", b"goes on")
-    mounted.settled()
-    found = visible(server)
-    assert found["kept.txt"] == b"acknowledged"
-    assert found["old.txt"] == b"new content"
-    assert found["later.txt"] == b"goes on"
-    assert mounted.status()["failed"] == []
-
-
 def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio(
     server: Server, tmp_path: Path, mount: Callable[..., MountedJob]
 ) -> None:

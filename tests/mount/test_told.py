@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
-from tests.support.terminal import terminal
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
 from jobfs import control
@@ -85,14 +83,11 @@ def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mou
 def test_a_watch_shows_each_change_until_it_is_interrupted(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a.conflict-20260101T000000Z": "x"})
     assert os.listdir(mounted.path) == ["a.conflict-20260101T000000Z"]
-    command = shlex.join([sys.executable, "-m", "jobfs", "status", "--watch", str(mounted.path)])
-    with terminal(
-        mounted.home, mounted.home, "sh", "-c", f"trap : INT; {command}; echo ended: $?; cat"
-    ) as screen:
+    with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
         screen.shows("! 1 conflict")
         screen.keys("C-c")
-        screen.shows("ended: 1")
-    with terminal(mounted.home, mounted.home, "sh", "-c", command) as screen:
+        assert screen.ended() == 1
+    with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
         screen.shows("! 1 conflict")
         os.unlink(mounted.path / "a.conflict-20260101T000000Z")
         eventually(lambda: "conflict" not in screen.screen().partition("unsent")[2], screen.screen)

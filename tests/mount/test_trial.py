@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.mounts import MountedJob, environment
-from tests.support.ptys import on_terminal
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -41,11 +41,11 @@ def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Pat
     server.store.seed(SEED)
     before = server.store.tree()
     for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount works")):
-        with on_terminal(tmp_path, server.key, *command(server, tmp_path)) as terminal:
-            terminal.shows(r"\[y/N\]")
+        with on_terminal(tmp_path, *command(server, tmp_path), key=server.key) as terminal:
+            terminal.shows("[y/N]")
             assert server.log.changes() == []
-            terminal.answer(answer)
-            assert (terminal.ended(), said in terminal.screen) == (code, True), terminal.screen
+            terminal.lines(answer)
+            assert (terminal.ended(), said in terminal.screen()) == (code, True), terminal.screen()
     assert server.log.changes()
     assert server.store.tree() == before
 

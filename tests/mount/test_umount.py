@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from tests.support.holders import closing_files, holding
 from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
-from tests.support.ptys import on_terminal
 from tests.support.serverside import hidden, visible
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -178,9 +178,9 @@ def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
     named = [f"to be unmounted: {one.server.job} at {each.path}" for each in (one, two)]
     try:
         two.mount()
-        with on_terminal(one.home, None, "umount", "--all") as terminal:
-            terminal.shows(r"Unmount these 2\? \[y/N\]: ")
-            terminal.answer("n")
+        with on_terminal(one.home, "umount", "--all") as terminal:
+            terminal.shows("Unmount these 2? [y/N]:")
+            terminal.lines("n")
             assert terminal.ended() == 1
         assert is_mounted(one.path)
         assert is_mounted(two.path)
@@ -189,8 +189,8 @@ def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
             assert (done.returncode, done.stdout.splitlines()) == (1, named)
             assert f"{two.path} is in use by" in done.stderr
             assert not is_mounted(one.path)
-        with on_terminal(one.home, None, "umount", "--all") as terminal:
-            assert (terminal.ended(), terminal.screen.splitlines()[:1]) == (0, named[1:])
+        with on_terminal(one.home, "umount", "--all") as terminal:
+            assert (terminal.ended(), terminal.screen().splitlines()[:1]) == (0, named[1:])
         two.ended()
     finally:
         two.kill()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, environment
-from tests.support.terminal import terminal
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs import control
@@ -140,16 +140,13 @@ def test_it_counts_as_a_program_that_watches_until_it_ends(
 
 
 def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounted: MountedJob) -> None:
-    command = f"{sys.executable} -m jobfs watch"
-    with terminal(
-        mounted.home, mounted.home, "sh", "-c", f"trap : INT; {command}; echo ended: $?; cat"
-    ) as screen:
+    with on_terminal(mounted.home, "watch") as screen:
         screen.shows("job  ")
         server.store.write("it", "is")
         screen.shows("created   it  2B")
         assert "\x1b[32mcreated" in screen.tmux("capture-pane", "-p", "-e").stdout
         screen.keys("C-c")
-        screen.shows("ended: 0")
+        assert screen.ended() == 0
 
 
 @pytest.mark.parametrize("how", [" is unmounted", ": the mount ended before it answered"])

@@ -1,26 +1,28 @@
-"""A program in a terminal of its own, driven by keys, for editors that want a person."""
+"""A program in a terminal of its own, driven by keys: editors that want a person, and what commands show there."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .mounts import environment
-from .waiting import eventually
+from .waiting import PATIENCE, eventually
 
 _numbers = itertools.count(1)
 
 
 class Terminal:
-    """A running program: `keys` types (tmux's names for keys), `shows` waits for a text on the screen."""
+    """A running program: `keys` types (tmux's names for keys), `shows` waits for a text or a pattern on the screen."""
 
-    def __init__(self, socket: Path, home: Path) -> None:
+    def __init__(self, socket: Path, home: Path, key: str | None) -> None:
         self._socket = socket
-        self._environment = environment(home, None)
+        self._environment = environment(home, key)
 
     def tmux(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -46,10 +48,19 @@ class Terminal:
             self.keys("Enter")
 
     def screen(self) -> str:
-        return self.tmux("capture-pane", "-p").stdout
+        return self.tmux("capture-pane", "-p", "-J").stdout
 
-    def shows(self, text: str) -> None:
-        eventually(lambda: text in self.screen(), lambda: f"{text!r} on the screen: {self.screen()}")
+    def shows(self, text: str | re.Pattern[str], timeout: float = PATIENCE) -> re.Match[str]:
+        wanted = re.compile(re.escape(text)) if isinstance(text, str) else text
+        found = eventually(
+            lambda: wanted.search(self.screen()), lambda: f"{wanted} on the screen: {self.screen()}", timeout
+        )
+        assert found is not None
+        return found
+
+    def ended(self) -> int:
+        """The exit code of a command (`on_terminal`)."""
+        return int(self.shows(re.compile(r"ended: (\d+)\s"), 2 * PATIENCE)[1])
 
     def pid(self) -> int:
         return int(self.tmux("display-message", "-p", "#{pane_pid}").stdout)
@@ -62,14 +73,23 @@ class Terminal:
 
 
 @contextmanager
-def terminal(home: Path, cwd: Path, *command: str) -> Iterator[Terminal]:
+def terminal(home: Path, cwd: Path, *command: str, key: str | None = None) -> Iterator[Terminal]:
     """Starts `command` in `cwd`; it and its terminal are gone afterwards."""
     # A socket of its own: the server of the terminal before may be still about to end.
-    terminal = Terminal(home / f"tmux{next(_numbers)}", home)
+    terminal = Terminal(home / f"tmux{next(_numbers)}", home, key)
     inside = "exec " + shlex.join(["env", "-C", str(cwd), *command])
-    done = terminal.tmux("new-session", "-d", "-x", "100", "-y", "30", inside)
+    done = terminal.tmux("new-session", "-d", "-x", "200", "-y", "50", inside)
     assert done.returncode == 0, done.stderr
     try:
         yield terminal
     finally:
         terminal.tmux("kill-server")
+
+
+@contextmanager
+def on_terminal(home: Path, *arguments: str | Path, key: str | None = None) -> Iterator[Terminal]:
+    """Runs `jobfs ARGUMENTS`, which Ctrl-C interrupts; it and its terminal are gone afterwards."""
+    command = shlex.join([sys.executable, "-m", "jobfs", *map(str, arguments)])
+    script = f"trap : INT; {command}; echo ended: $?; exec cat"
+    with terminal(home, home, "sh", "-c", script, key=key) as running:
+        yield running

@@ -39,7 +39,7 @@ def test_a_name_with_control_characters_is_one_harmless_line_of_the_pending_list
 
 
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
+    """vfs/semantics.md 2.9: `jobfs info PATH`: what the server knows, state (clean, dirty, failed, conflict), error."""
     second = "file.conflict-20260101T000000Z"
     server.store.seed({"file": "x", second: "the job's"}, age=60)
     assert [work.vfs.info(path)["state"] for path in ("file", second)] == ["clean", "conflict"]
@@ -48,7 +48,8 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
     assert (info["state"], info["size"], info["lifecycle"]) == ("dirty", 7, "expertJob")
     work.drain()
     info = work.vfs.info("file")
-    assert (info["state"], info["id"]) == ("clean", server.store.item("file").id)
+    assert (info["state"], info["id"], info["owner"]) == ("clean", server.store.item("file").id, "user")
+    assert info.keys() >= {"permission", "mime_type", "key", "created_at", "updated_at", "error"}
     work.write("file~", b"scratch")
     assert work.vfs.info("file~")["state"] == "local"
 

@@ -6,14 +6,14 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.gateway import Asked, Gateway, Reply, gateway
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Workspace, settled, workspace
 
 from jobfs.emulator import Server
 
@@ -27,19 +27,11 @@ def before(server: Server) -> Iterator[Gateway]:
 @pytest.fixture
 def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
     """Starts a workspace behind the gateway."""
-    started: list[Workspace] = []
-
-    def start(**options: Any) -> Workspace:
-        work = Workspace(before, tmp_path / f"home{len(started)}", **options)  # type: ignore[arg-type]
-        started.append(work)
-        work.start()
-        return work
-
-    yield start
-    before.answer = lambda asked: None
-    before.closed.set()
-    for work in started:
-        work.stop()
+    with ExitStack() as stack:
+        homes = iter(tmp_path / f"home{number}" for number in range(100))
+        yield lambda **options: stack.enter_context(workspace(before, next(homes), **options))  # type: ignore[arg-type]
+        before.answer = lambda asked: None
+        before.closed.set()
 
 
 def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
@@ -61,7 +53,7 @@ def test_a_gateways_404_is_no_missing_file(
 ) -> None:
     """vfs/semantics.md 1.12, 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
-    work = start(ttl=0.1, timeout=2.0, stale_if_error=5)
+    work = start(ttl=0.1, timeout=2.0, stale_if_error=60)
     before.answer = lambda asked: Reply([b'{"message": "no Route matched"}'], 404) if asked.download else None
     assert errno_from(work.read, "known.txt") in (errno.EIO, errno.ETIMEDOUT)
     before.answer = lambda asked: None
@@ -70,6 +62,7 @@ def test_a_gateways_404_is_no_missing_file(
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])
     work.write("known.txt", b"saved later")
     # A name that the last listing lacks is free for a while; after that nothing is known of it.
+    work.vfs._namespace._stale_if_error = 0.1
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
     settled(work, {"known.txt": b"saved later"})

@@ -29,14 +29,9 @@ def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
     return work
 
 
-def copy_of(work: Workspace) -> str:
-    (copy,) = [name for name in work.names() if "conflict" in name]
-    return copy
-
-
 def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace) -> None:
     """vfs/semantics.md 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
-    copy = copy_of(work)
+    (copy,) = [name for name in work.names() if "conflict" in name]
     assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
     assert (work.read(copy), work.read("file")) == (JOBS, UNSENT)
     before = work.vfs.getattr(copy).ino

@@ -84,30 +84,25 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
 
-def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, work: Workspace) -> None:
-    work.mkdir("dir")
-    work.write("dir/mine", NEW)
-    server.store.seed({"dir/jobs": JOBS})
-    server.faults.clear()
-    settled(work, {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS})
-    eventually(lambda: work.names("dir") == ["jobs", "mine"])
-
-
-def test_a_file_that_the_job_made_at_the_name_of_a_directory_is_kept_beside_it(
+def test_a_directory_that_the_job_made_too_is_the_same_one_and_a_file_of_its_name_is_kept_beside(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
+    work.mkdir("dir")
+    work.write("dir/mine", NEW)
     work.mkdir("name")
     work.write("name/mine", NEW)
     work.write("other", NEW)
-    server.store.seed({"name": JOBS, "other": JOBS})
+    server.store.seed({"name": JOBS, "other": JOBS, "dir/jobs": JOBS})
     server.faults.clear()
     settled(work)
     tree = visible(server)
     copies = {path.partition(".conflict-")[0] for path in tree if ".conflict-" in path}
     assert copies == {"name", "other"}
     assert [tree.pop(path) for path in list(tree) if ".conflict-" in path] == [JOBS, JOBS]
-    assert tree == {"name": None, "name/mine": NEW, "other": NEW}
+    same = {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS}
+    assert tree == {**same, "name": None, "name/mine": NEW, "other": NEW}
+    eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
 def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work: Workspace) -> None:

@@ -54,22 +54,6 @@ ALL = {"dir": None, "dir/inner": OLD}
 # -- unlinked
 
 
-def test_an_unlinked_files_name_is_gone_at_once_and_its_handles_still_have_the_file(
-    server: Server, work: Mortal
-) -> None:
-    """vfs/semantics.md 4.33: it stays readable and writable through its handle."""
-    fh = unlinked(work, "file")
-    assert work.names() == ["dir", "other"]
-    assert not work.exists("file")
-    assert work.vfs.fgetattr(fh).nlink == 0
-    assert work.vfs.read(fh, 100, 0) == OLD
-    work.vfs.write(fh, MINE, 0)
-    assert work.vfs.read(fh, 100, 0) == MINE + OLD[4:]
-    close(work, fh)
-    settled(work, {**ALL, "other": OTHER})
-    assert work.names() == ["dir", "other"]
-
-
 LARGE = os.urandom(24 << 20)
 
 
@@ -98,17 +82,20 @@ def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, morta
     close(work, fh)
 
 
-@pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
+@pytest.mark.parametrize("kind", ["the job's", "saved before", "not sent", "new", "scratch~", "backup~"])
 def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     server: Server, work: Mortal, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """vfs/semantics.md 4.33: it stays readable and writable through its handle; its name is gone at once."""
     path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
     if kind == "backup~":
         work.read("file")
         work.vfs.rename("file", "file~")
-    else:
+    elif kind != "the job's":
         work.write(path, MINE, fsync=kind == "saved before")
     fh = unlinked(work, path)
+    assert (work.vfs.fgetattr(fh).nlink, work.exists(path)) == (0, False)
+    assert work.vfs.read(fh, 100, 0) == (OLD if kind in ("the job's", "backup~") else MINE)
     with monkeypatch.context() as patch:
         patch.setattr(
             work.write_back.context, "base_of", lambda *_, **__: pytest.fail("nothing will be saved")

@@ -27,43 +27,36 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-class Attempt:
-    """An attempt to mount that must fail; everything can be given otherwise."""
-
-    def __init__(self, server: Server, home: Path) -> None:
-        self.home = home
-        self.directory = home / "mnt"
-        self.job = server.job
-        self.key: str | None = KEY
-        self.url = server.url
-        self.state = home / "state"
-        self.options: list[str] = []
-        self.prefix: list[str] = []
-        self.directory.mkdir()
-
-    def fails(self, *words: str) -> None:
-        """Runs it; checks all that holds for each bad input, and that the sentence has these words."""
-        command = [
-            *self.prefix, sys.executable, "-m", "jobfs", "mount", self.job, str(self.directory),
-            "--foreground",
-            "--base-url", self.url, "--cache-dir", str(self.home / "cache"), "--state-dir", str(self.state),
-            *self.options,
-        ]  # fmt: skip
-        env = environment(self.home, self.key)
-        mounts, before = mounts_at(self.directory), _picture(self.directory)
-        try:
-            done = subprocess.run(
-                command, env=env, capture_output=True, text=True, timeout=LIMIT, cwd=self.home
-            )
-        except subprocess.TimeoutExpired:
-            detach(self.directory)
-            raise AssertionError("it neither mounts nor fails, or it is mounted") from None
-        said = done.stderr.strip()
-        assert (done.returncode > 0, done.stdout, len(said.splitlines())) == (True, "", 1), said
-        assert "Traceback" not in said
-        assert KEY not in said
-        assert (mounts_at(self.directory), _picture(self.directory)) == (mounts, before)
-        assert [word for word in words if word.lower() not in said.lower()] == [], said
+def fails(server: Server, home: Path, *words: str, **changed: Any) -> None:
+    """An attempt to mount, with all that is `changed`, is one sentence with these words; nothing is mounted or touched."""
+    places = {"directory": home / "mnt", "state": home / "state"}
+    given = {
+        "job": server.job,
+        "url": server.url,
+        "key": KEY,
+        "options": [],
+        "prefix": [],
+        **places,
+        **changed,
+    }
+    (home / "mnt").mkdir(exist_ok=True)
+    command = [
+        *given["prefix"], sys.executable, "-m", "jobfs", "mount", given["job"], str(given["directory"]), "--foreground",
+        "--base-url", given["url"], "--cache-dir", str(home / "cache"), "--state-dir", str(given["state"]), *given["options"],
+    ]  # fmt: skip
+    env = environment(home, given["key"])
+    mounts, before = mounts_at(given["directory"]), _picture(given["directory"])
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT, cwd=home)
+    except subprocess.TimeoutExpired:
+        detach(given["directory"])
+        raise AssertionError("it neither mounts nor fails, or it is mounted") from None
+    said = done.stderr.strip()
+    assert (done.returncode > 0, done.stdout, len(said.splitlines())) == (True, "", 1), said
+    assert "Traceback" not in said
+    assert KEY not in said
+    assert (mounts_at(given["directory"]), _picture(given["directory"])) == (mounts, before)
+    assert [word for word in words if word.lower() not in said.lower()] == [], said
 
 
 def _picture(directory: Path) -> Any:
@@ -74,12 +67,7 @@ def _picture(directory: Path) -> Any:
     return stat.st_ino, stat.st_mode, stat.st_mtime_ns, os.listdir(directory)
 
 
-@pytest.fixture
-def attempt(server: Server, tmp_path: Path) -> Attempt:
-    return Attempt(server, tmp_path)
-
-
-#: What is given otherwise, as attributes of the attempt, and words of the sentence. `file` is a file, `two-words` too.
+#: What is given otherwise, and words of the sentence. `file` is a file, `two-words` too.
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"job": "short"}, "job id"),
     ({"job": "unknown90123456789012345"}, "knows no job unknown90123456789012345"),
@@ -99,35 +87,42 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "words"), BAD)
-def test_a_wrong_option_or_directory_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
+def test_a_wrong_option_or_directory_is_named(
+    server: Server, tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
     """vfs/semantics.md 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     for name in ("file", "two-words"):
-        (attempt.home / name).write_text("two words\n")
-        (attempt.home / name).chmod(0o600)
-    for name, value in changed.items():
-        setattr(attempt, name, attempt.home / value if name in ("directory", "state") else value)
-    attempt.fails(*words.split())
+        (tmp_path / name).write_text("two words\n")
+        (tmp_path / name).chmod(0o600)
+    for name in changed.keys() & {"directory", "state"}:
+        changed = {**changed, name: tmp_path / changed[name]}
+    fails(server, tmp_path, *words.split(), **changed)
 
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_in_time(
-    attempt: Attempt, silent: bool
+    server: Server, tmp_path: Path, silent: bool
 ) -> None:
-    url = attempt.url
-    attempt.url = url.replace("http:", "https:")
-    attempt.fails(attempt.url, "no https is spoken there: for a server on this machine give http://")
-    attempt.url = f"{url}/somewhere/else"
-    attempt.fails("knows no job")
+    if not silent:
+        url = server.url.replace("http:", "https:")
+        fails(
+            server,
+            tmp_path,
+            url,
+            "no https is spoken there: for a server on this machine give http://",
+            url=url,
+        )
+        fails(server, tmp_path, "knows no job", url=f"{server.url}/somewhere/else")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         if silent:
             unused.listen()
-        attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        attempt.fails("127.0.0.1", "no answer in time" if silent else "no connection", "check the URL")
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        said = "no answer in time" if silent else "no connection"
+        fails(server, tmp_path, "127.0.0.1", said, "check the URL", url=url)
 
 
-def test_a_missing_dev_fuse_is_named(attempt: Attempt) -> None:
+def test_a_missing_dev_fuse_is_named(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
-    script = "mount -t tmpfs none /dev && : > /dev/null && "
-    attempt.prefix = ["unshare", "-m", "sh", "-c", f'{LET_GO}{script}exec "$@"', "sh"]
-    attempt.fails("/dev/fuse", "modprobe")
+    script = f'{LET_GO}mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
+    fails(server, tmp_path, "/dev/fuse", "modprobe", prefix=["unshare", "-m", "sh", "-c", script, "sh"])

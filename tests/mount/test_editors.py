@@ -41,11 +41,7 @@ def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = ED
 
 @pytest.mark.parametrize(
     ("editor", "backupcopy", "more"),
-    [
-        ("vim", "yes", "backup"),
-        ("vim", "auto", "undofile"),
-        ("nvim", "no", "undofile"),
-    ],
+    [("vim", "yes", "backup"), ("vim", "auto", "undofile"), ("nvim", "no", "undofile")],
 )
 def test_vim_saves_twice_however_it_backs_up(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str

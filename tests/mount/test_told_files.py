@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob
 from tests.support.waiting import eventually
+from tests.support.watching import INOTIFYWAIT, Watcher, watching
 
 from jobfs.emulator import Server
 
@@ -26,85 +26,73 @@ with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.AC
 """
 
 
-@contextmanager
-def events(output: Path, directory: Path, *options: str) -> Iterator[Callable[[], list[str]]]:
-    """The events of a directory, from now on: a function that tells them as inotifywait does."""
-    with output.open("wb") as out:
-        form = "%e %w%f" if options else "%e %f"
-        words = ["inotifywait", "-m", *options, "--format", form, str(directory)]
-        process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        eventually(lambda: "established" in output.read_text())
-        yield lambda: output.read_text().splitlines()
-    finally:
-        process.kill()
-        process.wait()
+def events(mounted: MountedJob, directory: str = "a") -> AbstractContextManager[Watcher]:
+    """A program that says the events of a directory, from now on."""
+    return watching(mounted.home / "events", mounted.path, *INOTIFYWAIT, mounted.path / directory)
 
 
 def test_a_file_that_the_job_wrote_and_renamed_shows_its_new_bytes(
-    server: Server, mounted: MountedJob, tmp_path: Path
+    server: Server, mounted: MountedJob
 ) -> None:
     """A program has read it before the job wrote it, and again before its new name was told."""
     server.store.seed({"a/part": "old\n"}, age=60)
     part, whole = mounted.path / "a/part", mounted.path / "a/whole"
     assert part.read_text() == "old\n"
-    with events(tmp_path / "events", mounted.path / "a") as told:
+    with events(mounted) as watcher:
         server.store.write("a/part", "new\n")
         server.store.move("a/part", "a/whole")
         eventually(whole.exists)
         assert whole.read_text() == "new\n"
-        eventually(lambda: "MOVED_TO whole" in told())
+        eventually(lambda: "MOVED_TO a/whole" in watcher.lines)
         assert whole.read_text() == "new\n"
 
 
 @pytest.mark.parametrize("gone", ["delete", "rename"])
 def test_a_mapped_file_keeps_its_length_when_the_job_shortens_and_removes_it(
-    server: Server, mounted: MountedJob, tmp_path: Path, gone: str
+    server: Server, mounted: MountedJob, gone: str
 ) -> None:
     server.store.seed({"a/long": "x" * 50_000}, age=60)
     command = [sys.executable, "-c", MAPPING, str(mounted.path / "a/long")]
     pipe = subprocess.PIPE
     with (
-        events(tmp_path / "events", mounted.path / "a") as told,
+        events(mounted) as watcher,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as reader,
     ):
         assert reader.stdout is not None
         assert reader.stdout.readline() == "mapped\n"
         server.store.write("a/long", "short")
-        eventually(lambda: "MODIFY long" in told())
+        eventually(lambda: "MODIFY a/long" in watcher.lines)
         if gone == "delete":
             server.store.delete("a/long")
         else:
             server.store.move("a/long", "a/elsewhere")
-        eventually(lambda: "DELETE long" in told())
+        eventually(lambda: "DELETE a/long" in watcher.lines)
         assert reader.communicate("\n", timeout=20)[0] == "50000 x 50000\n"
         assert reader.returncode == 0
 
 
-def test_a_helper_that_is_killed_takes_no_other_event_with_it(
-    server: Server, mounted: MountedJob, tmp_path: Path
-) -> None:
+def test_a_helper_that_is_killed_takes_no_other_event_with_it(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a/first": "1"}, age=60)
-    made = {f"CREATE {number:03}" for number in range(500)}
-    with events(tmp_path / "events", mounted.path / "a") as told:
+    made = {f"CREATE a/{number:03}" for number in range(500)}
+    with events(mounted) as watcher:
         server.store.seed({f"a/{number:03}": "1" for number in range(500)})
-        eventually(lambda: made & {*told()})
+        eventually(lambda: made & {*watcher.lines})
         assert mounted.process is not None
         subprocess.run(
             ["pkill", "-KILL", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"], check=True
         )
         # That of the call under way may be lost.
-        eventually(lambda: len(made & {*told()}) >= len(made) - 1)
+        eventually(lambda: len(made & {*watcher.lines}) >= len(made) - 1)
 
 
 def test_a_killed_mount_leaves_no_helper_even_if_that_was_stopped(
-    server: Server, mounted: MountedJob, tmp_path: Path
+    server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 7."""
     server.store.seed({"a/first": "1"}, age=60)
-    with events(tmp_path / "events", mounted.path / "a") as told:
+    with events(mounted) as watcher:
         server.store.seed({"a/second": "1"})
-        eventually(lambda: "CREATE second" in told())
+        eventually(lambda: "CREATE a/second" in watcher.lines)
     assert mounted.process is not None
     words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"]
     (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
@@ -121,11 +109,9 @@ def _has_ended(process: int) -> bool:
         return True
 
 
-def test_what_is_in_a_directory_that_has_replaced_a_file_is_told(
-    server: Server, mounted: MountedJob, tmp_path: Path
-) -> None:
+def test_what_is_in_a_directory_that_has_replaced_a_file_is_told(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a": "1"}, age=60)
-    with events(tmp_path / "events", mounted.path, "-r") as told:
+    with events(mounted, ".") as watcher:
         server.store.delete("a")
         server.store.seed({"a/inner": "1"})
-        eventually(lambda: f"CREATE {mounted.path}/a/inner" in told())
+        eventually(lambda: "CREATE a/inner" in watcher.lines)

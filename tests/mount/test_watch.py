@@ -62,10 +62,7 @@ def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
 def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.1, 7.2, 7.8."""
     server.store.seed({"dir/a": "one", "dir/b": "two", "elsewhere": "x"}, age=60)
-    with (
-        watching(mounted, mounted.path, "--json") as every,
-        watching(mounted, mounted.path / "dir") as below,
-    ):
+    with watching(mounted, mounted.path, "--json") as every, watching(mounted, mounted.path / "dir") as below:
         steps: list[tuple[Callable[[], object], tuple[Any, ...]]] = [
             (lambda: server.store.write("dir/a", "three"), ("changed", None, "dir/a", 5, False)),
             (lambda: server.store.write("dir/new", ""), ("created", None, "dir/new", 0, False)),

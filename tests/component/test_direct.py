@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -44,34 +43,13 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
     assert doubled(server) == []
 
 
-@pytest.mark.parametrize("create_existing", ["reject", "duplicate"])
-def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
-    server: Server, work: Workspace, create_existing: Literal["reject", "duplicate"]
-) -> None:
-    """vfs/semantics.md 4, keep both: created by the job since this file was made."""
-    server.set(create_existing=create_existing)
-    work.vfs._write_back.upload.ask("x")
-    with work.closing(work.opened("file.txt")) as fh:
-        work.vfs.write(fh, b"the user's", 0)
-        server.store.seed({"file.txt": "the job's"})
-        work.vfs.fsync(fh)
-    settled(work)
-    tree = visible(server)
-    assert tree.pop("file.txt") == b"the user's"
-    assert list(tree.values()) == [b"the job's"]
-    assert doubled(server) == []
-
-
-@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "late", "odd_item"])
+@pytest.mark.parametrize("fault", ["error_after", "odd_item"])  # others are in test_save_boundaries.py
 def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
-    server: Server,
-    start: Callable[..., Workspace],
-    fault: Literal["drop", "drop_after", "error_after", "late", "odd_item"],
+    server: Server, work: Workspace, fault: Literal["error_after", "odd_item"]
 ) -> None:
     """save/protocol.md R9: a lost direct create: find T; if there is nothing, create again; if the same bytes, adopt."""
-    work = start()
     work.vfs._write_back.upload.ask("x")
-    server.faults.next(fault, on="create", delay=0.1, field="path", value='"elsewhere"')
+    server.faults.next(fault, on="create", field="path", value='"elsewhere"')
     work.write("file.txt", b"content", fsync=True)
     settled(work)
     eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))

@@ -83,17 +83,17 @@ def test_an_implied_directory_goes_when_the_job_removes_its_content(
 
 
 def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 2.1, 2.2, 2.3, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
-    server.store.seed({"file": "12345", "dir": None})
-    server.store.seed({"brief": "x", "closed": None}, permission="readOnly")
+    """vfs/semantics.md 2.1, 2.2, 2.3, 2.7, 2.10: modes, readOnly ones too, less the umask; size, mtime, owner; statfs."""
+    server.store.seed({"file": "1" * 5000, "dir": None})
+    server.store.seed({"brief": "x" * 5000, "closed": None}, permission="readOnly")
     work = start(umask="050", uid=12, gid=34)
     modes = {name: attr.mode & 0o7777 for name, attr in work.vfs.listdir("")}
     assert modes == {"file": 0o604, "dir": 0o705, "brief": 0o404, "closed": 0o505}
     attr = work.vfs.getattr("file")
-    assert (attr.size, attr.uid, attr.gid) == (5, 12, 34)
+    assert (attr.size, attr.uid, attr.gid) == (5000, 12, 34)
     assert attr.mtime_ns // 1000 == server.store.item("file").updated_us // 1000 * 1000
     stat = work.vfs.statfs()
-    assert stat["f_namemax"] == 255
+    assert (stat["f_namemax"], stat["f_frsize"], stat["f_blocks"] - stat["f_bfree"]) == (255, 4096, 3)
     assert stat["f_bavail"] > 0
 
 

@@ -87,7 +87,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     assert work.vfs.read(fh, 100, 0) == b"one\n"
     server.store.replace("log", b"one\ntwo\n")
     monkeypatch.setattr(remote, "_PATIENCE", 60.0)
-    server.faults.rate("slow", 1.0, on="read", delay=3.0)
+    server.faults.rate("slow", 1.0, on="read", delay=1.5)
     asked = server.log.count("list") + server.log.count("find")
     reading = threading.Thread(target=lambda: opened.append(errno_from(work.vfs.read, fh, 100, 4)))
     reading.start()

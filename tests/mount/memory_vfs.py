@@ -30,11 +30,8 @@ class MemoryVfs:
         self._handles = itertools.count(1)
         self.nodes: dict[str, Node] = {"": Node(stat.S_IFDIR | 0o755, 1)}
         self.open_files: dict[int, Node] = {}
-        self.callers: list[Caller] = []
-        self.flags: list[int] = []
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
-        self.direct_io = False
         #: True: what is opened is a version of the server, not written here.
         self.of_the_server = False
 
@@ -79,19 +76,16 @@ class MemoryVfs:
 
     def open(self, path: str, flags: int, pid: int = 0) -> OpenResult:
         self._call("open", path)
-        self.flags.append(flags)
         return self._opened(self._node(path))
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         self._call("create", path)
-        self.callers.append(caller)
-        self.flags.append(flags)
         return self._opened(self.put(path, mode=stat.S_IFREG | mode))
 
     def _opened(self, node: Node) -> OpenResult:
         fh = next(self._handles)
         self.open_files[fh] = node
-        return OpenResult(fh, self.direct_io, False, len(node.data) if self.of_the_server else -1)
+        return OpenResult(fh, False, False, len(node.data) if self.of_the_server else -1)
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         self.open_files[fh].data[offset : offset + len(data)] = data

@@ -85,29 +85,19 @@ def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
 ) -> None:
     """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
     server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
-    home = mounted.home
-    where = {"GIT_DIR": home / "job.git", "GIT_WORK_TREE": mounted.path}
-    as_in_the_recipe = ["env", *(f"{name}={value}" for name, value in where.items()), "git"]
+    names = f"export GIT_DIR={mounted.home}/job.git GIT_WORK_TREE={mounted.path}"  # as in the recipe
 
     def git(*words: str) -> str:
-        return run(home, *as_in_the_recipe, *words, home=home)
+        return run(mounted.home, "sh", "-ec", "; git ".join((names, *words)), home=mounted.home)
 
-    git("init", "-q")
-    for setting in (
-        "feature.manyFiles=true",
-        "core.untrackedCache=true",
-        "user.name=A",
-        "user.email=a@b.invalid",
-    ):
-        git("config", *setting.split("="))
-    git("add", "-A")
-    git("commit", "-qm", "As the job left it")
+    git("init -q", "config feature.manyFiles true", "config core.untrackedCache true", "config user.name A")
+    git("config user.email a@b.invalid", "add -A", "commit -qm 'As the job left it'")
     for _ in range(2):
-        assert git("status", "--porcelain") == ""
+        assert git("status --porcelain") == ""
     server.store.seed({"dir/sub/new": "x", "made/inside": "x", "beside": "x"})
     there = ["?? beside", "?? dir/sub/new", "?? made/"]
-    eventually_equal(lambda: sorted(git("status", "--porcelain").splitlines()), there)
+    eventually_equal(lambda: sorted(git("status --porcelain").splitlines()), there)
     server.store.delete("dir/sub/new")
     server.store.delete("made")
     server.store.seed({"dir/newer": "x"})
-    eventually_equal(lambda: sorted(git("status", "--porcelain").splitlines()), ["?? beside", "?? dir/newer"])
+    eventually_equal(lambda: sorted(git("status --porcelain").splitlines()), ["?? beside", "?? dir/newer"])

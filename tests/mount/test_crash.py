@@ -18,42 +18,36 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 
-class Writers:
-    """Programs that write, and have closed nothing when the mount dies."""
+@pytest.fixture
+def write() -> Iterator[Callable[..., None]]:
+    """Programs write, and have closed nothing when the mount dies."""
+    with ExitStack() as stack:
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-
-    def write(self, path: Path, content: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
-        handle = os.open(path, os.O_WRONLY | flags, 0o640)
-        self._stack.callback(errno_from, os.close, handle)
-        if content:
+        def write(path: Path, content: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
+            handle = os.open(path, os.O_WRONLY | flags, 0o640)
+            stack.callback(errno_from, os.close, handle)
             os.write(handle, content)
 
-
-@pytest.fixture
-def writers() -> Iterator[Writers]:
-    with ExitStack() as stack:
-        yield Writers(stack)
+        yield write
 
 
 def test_bytes_written_and_never_closed_come_back_beside_their_file(
-    server: Server, mount: Callable[..., MountedJob], writers: Writers
+    server: Server, mount: Callable[..., MountedJob], write: Callable[..., None]
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""
     server.store.seed({"existing.txt": "whole as it is", "kept": "untouched", "log": "line 1\n"}, age=60)
     mounted = mount()
     (mounted.path / "sub").mkdir()
-    writers.write(mounted.path / "sub/results.txt", b"new, and never closed\n")
-    writers.write(mounted.path / "existing.txt", b"half of a rewr")
-    writers.write(mounted.path / "kept", b"", os.O_RDWR)
-    writers.write(mounted.path / "empty", b"")
+    write(mounted.path / "sub/results.txt", b"new, and never closed\n")
+    write(mounted.path / "existing.txt", b"half of a rewr")
+    write(mounted.path / "kept", b"", 0)
+    write(mounted.path / "empty", b"")
     with (mounted.path / "log").open("ab") as log:
         log.write(b"line 2\n")
-    writers.write(mounted.path / "log", b"line 3\n", os.O_APPEND)
-    writers.write(mounted.path / "before", b"renamed while it was written")
+    write(mounted.path / "log", b"line 3\n", os.O_APPEND)
+    write(mounted.path / "before", b"renamed while it was written")
     (mounted.path / "before").rename(mounted.path / "after")
-    writers.write(mounted.path / "unlinked", b"gone, as on a disk")
+    write(mounted.path / "unlinked", b"gone, as on a disk")
     (mounted.path / "unlinked").unlink()
     eventually(lambda: "sub" in visible(server))
     mounted.kill()

@@ -102,21 +102,6 @@ def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, f
     only_the_edit_is_there(server, mounted, "the job's\n")
 
 
-def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    """vfs/semantics.md 4, Scratch names: they stay on this machine, and survive there."""
-    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
-        vim.shows("third line")
-        vim.lines(":%s/second/2nd/", ":%s/third/3rd/", ":preserve")
-        vim.shows("File preserved")
-    assert (file.parent / ".notes.md.swp").exists()
-    assert server.store.read("dir/notes.md") == NOTES.encode()
-    run(file.parent, "vim", "-u", "NONE", "-N", "-es", "-r", "notes.md", "-c", "wq")
-    (file.parent / ".notes.md.swp").unlink()
-    only_the_edit_is_there(server, mounted)
-
-
 def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: MountedJob, file: Path) -> None:
     program = """(progn
       (setq backup-enable-predicate (lambda (name) t)) ; in the directory for temporary files too

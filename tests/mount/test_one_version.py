@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,37 +16,6 @@ from jobfs.emulator import Server
 
 SIZE = 4 << 20
 OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
-#: Bytes a second at which a body of that size is on its way for two seconds.
-SLOW = SIZE // 2
-
-Mount = Callable[..., MountedJob]
-
-
-def begun(server: Server) -> bool:
-    """True once an answer to a download is on its way."""
-    return any(entry.status in (200, 206) for entry in server.log.entries("download"))
-
-
-@pytest.mark.parametrize(("at", "ranges"), [(0.5, True), (0.9, False)], ids=["in the middle", "no ranges"])
-def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
-    server: Server, mount: Mount, tmp_path: Path, at: float, ranges: bool
-) -> None:
-    """vfs/semantics.md 3.13: bytes of a resumed body are served only once a look shows that version still; else ESTALE."""
-    mounted = mount(ttl=60)
-    server.store.seed({"file": OLD}, age=60)
-    server.set(ranges=ranges, bandwidth=SLOW)
-    server.faults.next("cut", on="download", at=at)
-    out = tmp_path / "out"
-    copy = subprocess.Popen(["cp", str(mounted.path / "file"), str(out)], stderr=subprocess.PIPE, text=True)
-    eventually(lambda: begun(server))
-    server.store.write("file", NEW)
-    server.set(bandwidth=0)
-    _, told = copy.communicate(timeout=40)
-    copied = out.read_bytes()
-    assert OLD.startswith(copied), "not a byte of the new version"
-    assert (copy.returncode, len(copied) < SIZE) == (1, True)
-    assert "Stale file handle" in told
-    assert (mounted.path / "file").read_bytes() == NEW, "whoever opens it then has the new one at once"
 
 
 @pytest.mark.parametrize("new", [NEW[:-2000], NEW + NEW[:2000]], ids=["shorter", "longer"])

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, mounting, run
+from tests.support.mounts import MountedJob, run
 from tests.support.serverside import doubled, visible
 
 from jobfs.emulator import Server
 
-CREATES = ("reject", "duplicate")
 
-
-@pytest.mark.parametrize("create_existing", CREATES)
+@pytest.mark.parametrize("create_existing", ["reject", "duplicate"])
 def test_when_fsync_returns_the_server_has_exactly_these_bytes(
     server: Server, mounted: MountedJob, create_existing: str
 ) -> None:
@@ -73,32 +72,30 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
     assert server.log.count("download") >= 30
 
 
-def test_the_key_is_found_nowhere(server: Server, tmp_path: Path) -> None:
+def test_the_key_is_found_nowhere(server: Server, mount: Callable[..., MountedJob]) -> None:
     """vfs/semantics.md 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
-    home = tmp_path / "home"
-    with mounting(server, home, start=False, log_level="debug", cache_size="64MiB") as mounted:
-        mounted.mount()
-        said: list[str] = []
-        server.store.seed({"note.txt": "text", "dir/a.txt": "a"})
-        run(mounted.path, "grep", "-r", "text", ".")
-        saved(mounted.path / "note.txt", b"new text")
-        server.faults.next("error", on="create", status=401, reason="Failed to authenticate")
-        assert errno_from(saved, mounted.path / "other.txt", b"other") != 0
-        said.append(str(mounted.status()["failed"]))
-        os.unlink(mounted.path / "other.txt")
-        server.faults.next("drop", on="find", times=2)
-        run(mounted.path, "ls", "-lR")
-        for arguments in (("status",), ("status", "--json"), ("flush",)):
-            done = mounted.jobfs(arguments[0], mounted.path, *arguments[1:])
-            said += [done.stdout, done.stderr]
-        said.append(mounted.info("note.txt"))
-        said.append(Path("/proc/mounts").read_text())
-        said += [file.read_bytes().decode(errors="replace") for file in Path("/proc").glob("[0-9]*/cmdline")]
-        assert server.key not in "".join(said)
-        assert server.key not in mounted.log
-        assert mounted.log, "at the level debug it says something"
-        for when in ("mounted", "unmounted"):
-            for file in (f for f in home.rglob("*") if mounted.path not in f.parents and f.is_file()):
-                assert server.key.encode() not in file.read_bytes(), f"in {file} while {when}"
-            if when == "mounted":
-                mounted.umount()
+    mounted = mount(log_level="debug", cache_size="64MiB")
+    said: list[str] = []
+    server.store.seed({"note.txt": "text", "dir/a.txt": "a"})
+    run(mounted.path, "grep", "-r", "text", ".")
+    saved(mounted.path / "note.txt", b"new text")
+    server.faults.next("error", on="create", status=401, reason="Failed to authenticate")
+    assert errno_from(saved, mounted.path / "other.txt", b"other") != 0
+    said.append(str(mounted.status()["failed"]))
+    os.unlink(mounted.path / "other.txt")
+    server.faults.next("drop", on="find", times=2)
+    run(mounted.path, "ls", "-lR")
+    for arguments in (("status",), ("status", "--json"), ("flush",)):
+        done = mounted.jobfs(arguments[0], mounted.path, *arguments[1:])
+        said += [done.stdout, done.stderr]
+    said.append(mounted.info("note.txt"))
+    said.append(Path("/proc/mounts").read_text())
+    said += [file.read_bytes().decode(errors="replace") for file in Path("/proc").glob("[0-9]*/cmdline")]
+    assert server.key not in "".join(said)
+    assert server.key not in mounted.log
+    assert mounted.log, "at the level debug it says something"
+    for when in ("mounted", "unmounted"):
+        for file in (f for f in mounted.home.rglob("*") if mounted.path not in f.parents and f.is_file()):
+            assert server.key.encode() not in file.read_bytes(), f"in {file} while {when}"
+        if when == "mounted":
+            mounted.umount()

@@ -49,10 +49,6 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     assert lasting(status) == lasting(json.loads((mounted.path / ".jobfs/status.json").read_bytes()))
     assert Path(status["log"]).read_text() == mounted.log
 
-    server.job_side(server.job).set_job(status="completed")
-    eventually(lambda: told(mounted)[1]["job"]["ended"])
-    assert "completed, has ended" in mounted.jobfs("status", mounted.path).stdout
-
 
 def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6: the command that is shown works; where the file is gone no command is shown."""

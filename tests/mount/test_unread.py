@@ -108,61 +108,49 @@ PROGRAMS = {
 }  # fmt: skip
 
 
-class Edits:
-    """Every program of the table, each with a file of its own, from its read to its save."""
+#: The file of each.
+FILES = {name: f"file{number}" for number, name in enumerate(PROGRAMS)}
 
-    def __init__(self, mounted: MountedJob, desk: Path) -> None:
-        self._mounted, self._desk = mounted, desk
-        self._go = desk / "go"
-        self.files = {name: f"file{number}" for number, name in enumerate(PROGRAMS)}
-        self._running: dict[str, subprocess.Popen[str]] = {}
 
-    @contextmanager
-    def begun(self) -> Iterator[None]:
-        """Every program has read its file, and waits."""
-        answer = self._desk / "answer"
-        answer.write_text("y\n")  # of the person whom vim asks whether to write over what has changed
-        for name, command in PROGRAMS.items():
-            file = self.files[name]
-            path = str(self._mounted.path / file)
-            values = {"f": path, "t": str(self._desk / file), "go": str(self._go)}
-            values["ready"] = str(self._desk / f"{file}.ready")
+@contextmanager
+def _edited(mounted: MountedJob, desk: Path) -> Iterator[None]:
+    """Every program of the table has read its file, and waits; in the end each saves, and all is sent."""
+    mounted.server.store.seed(dict.fromkeys(FILES.values(), OLD), age=60)
+    answer, go, running = desk / "answer", desk / "go", dict[str, subprocess.Popen[str]]()
+    answer.write_text("y\n")  # of the person whom vim asks whether to write over what has changed
+    try:
+        for name, file in FILES.items():
+            path, ready = str(mounted.path / file), str(desk / f"{file}.ready")
+            values = {"f": path, "t": str(desk / file), "go": str(go), "ready": ready}
             with answer.open() as stdin:
-                self._running[name] = subprocess.Popen(
-                    [word.replace("$f", path) for word in command], env=environment(self._mounted.home, None) | values,
-                    cwd=self._desk, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                running[name] = subprocess.Popen(
+                    [word.replace("$f", path) for word in PROGRAMS[name]], env=environment(mounted.home, None) | values,
+                    cwd=desk, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                     start_new_session=True,
                 )  # fmt: skip
-        try:
-            for name in PROGRAMS:
-                ready = self._desk / f"{self.files[name]}.ready"
-                eventually(ready.exists, f"{name} to read its file", timeout=60)
-            yield
-        finally:
-            for process in self._running.values():
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-
-    def save(self) -> None:
-        """Every program saves, and ends."""
-        self._go.touch()
-        for name, process in self._running.items():
+        for name, file in FILES.items():
+            eventually((desk / f"{file}.ready").exists, f"{name} to read its file", timeout=60)
+        yield
+        go.touch()
+        for name, process in running.items():
             told = process.communicate(timeout=30)[0]
             assert process.returncode == 0, f"{name}: {told}"
-        self._mounted.settled()
+        mounted.settled()
+    finally:
+        for process in running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
-def _after(server: Server, edits: Edits) -> dict[str, list[bytes]]:
+def _after(server: Server) -> dict[str, list[bytes]]:
     """By program: what the server has of its file, then its second versions."""
-    tree = visible(server)
-    return {
-        name: [
-            tree[file] or b"",
-            *(data or b"" for path, data in tree.items() if path.startswith(f"{file}.conflict")),
-        ]
-        for name, file in edits.files.items()
+    tree = {path: data or b"" for path, data in visible(server).items()}
+    beside = {
+        name: [tree[path] for path in tree if path.startswith(f"{file}.conflict")]
+        for name, file in FILES.items()
     }
+    return {name: [tree[file], *beside[name]] for name, file in FILES.items()}
 
 
 def _shows(path: Path, content: bytes) -> bool:
@@ -175,18 +163,14 @@ def test_a_save_keeps_what_its_program_has_not_read(
     server: Server, mounted: MountedJob, tmp_path: Path, shown: bool
 ) -> None:
     """vfs/semantics.md 4.42, 4.43, 4.45: the job's version, which no program has read, is kept beside."""
-    edits = Edits(mounted, tmp_path)
-    server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
-    with edits.begun():
-        for file in edits.files.values():
+    with _edited(mounted, tmp_path):
+        for file in FILES.values():
             server.store.write(file, JOB)
-        for file in edits.files.values() if shown else ():
+        for file in FILES.values() if shown else ():
             eventually(partial(_shows, mounted.path / file, JOB))
-        edits.save()
-    found = _after(server, edits)
     lost = {
         name: versions
-        for name, versions in found.items()
+        for name, versions in _after(server).items()
         if versions[1:] != [JOB] or b"mine" not in versions[0]
     }
     assert not lost
@@ -196,13 +180,9 @@ def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.44: what this mount has placed needs no reader."""
-    edits = Edits(mounted, tmp_path)
-    server.store.seed(dict.fromkeys(edits.files.values(), OLD), age=60)
-    with edits.begun():
-        edits.save()
-    assert {name: len(versions) for name, versions in _after(server, edits).items()} == dict.fromkeys(
-        PROGRAMS, 1
-    )
+    with _edited(mounted, tmp_path):
+        pass
+    assert {name: len(versions) for name, versions in _after(server).items()} == dict.fromkeys(PROGRAMS, 1)
 
 
 def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Told "write TEXT", "close", "map" or "name TEXT" (what it is called from then on): does it, and says "ok" or the error's name.
+#: Told "write TEXT", "fsync", "close" or "name TEXT" (its own from then on): does it, and says "ok" or the error's name.
 _CODE = """
-import errno, mmap, os, sys
+import errno, os, sys
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
 print("ok", flush=True)
 for line in sys.stdin:
@@ -20,8 +20,6 @@ for line in sys.stdin:
             os.write(file, text.encode())
         elif word == "fsync":
             os.fsync(file)
-        elif word == "map":
-            kept = mmap.mmap(file, 0)
         elif word == "name":
             open("/proc/self/comm", "wb").write(text.encode())
         elif word == "close":

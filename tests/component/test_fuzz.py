@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.support.waiting import eventually
 
@@ -29,6 +29,9 @@ from jobfs.content import ContentStore
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission
+
+#: The thread's method would end the process, and all tests that it has still to run.
+pytestmark = pytest.mark.timeout(300, method="signal")
 
 JOB = "test12345678901234567890"
 #: Seconds without progress after which a client in a hurry gives up, and a patient one; what a loaded machine adds to it.
@@ -173,22 +176,16 @@ class Hostile(socketserver.ThreadingTCPServer):
         if self.answer is not None:
             return self.answer
         path = urlsplit(target).path.partition("/workspace_instance/items/")[2]
-        query = {
-            name: int(values[0])
-            for name, values in parse_qs(urlsplit(target).query).items()
-            if name != "path"
-        }
+        asked = parse_qs(urlsplit(target).query)
+        skip, take = (int(asked.get(name, [usual])[0]) for name, usual in (("skip", "0"), ("take", "100")))
         items = [*self.odd, *(json.dumps(good(number)).encode() for number in range(len(GOOD)))]
         status = b"200 OK"
         if path.endswith("/download"):
             body = GOOD.get(path.partition("/")[0], "").encode()
         elif path in ("", "find"):
             # Of a find all is an answer. A redirect may have lost the query.
-            part = items[query.get("skip", 0) :][: query.get("take", 100)]
-            body = b'{"data": {"workspaceItems": [%b]}, "meta": {"total": %d}}' % (
-                b", ".join(part),
-                len(items),
-            )
+            part = b", ".join(items[skip:][:take])
+            body = b'{"data": {"workspaceItems": [%b]}, "meta": {"total": %d}}' % (part, len(items))
         else:
             status = b"404 Not Found"
             body = b'{"code": 404, "error": "Not Found", "reason": "Workspace item not found"}'
@@ -222,28 +219,18 @@ def hostile() -> Iterator[Hostile]:
 Stack = tuple[Client, Namespace, ContentStore]
 
 
-def stack(server: Hostile, home: Path, timeout: float) -> Iterator[Stack]:
-    """What a mount has between its operations and the network; `timeout` in seconds."""
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+@pytest.fixture
+def stack(hostile: Hostile, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """What a mount has between its operations and the network; the parameter is --timeout."""
+    url, timeout = f"http://127.0.0.1:{hostile.server_address[1]}", request.param
     with (
         closing(Client(url, JOB, fixed_key("key"), timeout=timeout, max_connections=4)) as client,
-        closing(ContentStore(client, home / "cache", owner=home, limit=1 << 20, timeout=timeout)) as content,
+        closing(
+            ContentStore(client, tmp_path / "cache", owner=tmp_path, limit=1 << 20, timeout=timeout)
+        ) as content,
     ):
-        yield (
-            client,
-            Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None),
-            content,
-        )
-
-
-@pytest.fixture
-def patient(hostile: Hostile, tmp_path: Path) -> Iterator[Stack]:
-    yield from stack(hostile, tmp_path, PATIENCE)
-
-
-@pytest.fixture
-def hurried(hostile: Hostile, tmp_path: Path) -> Iterator[Stack]:
-    yield from stack(hostile, tmp_path, HURRY)
+        namespace = Namespace(client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, pause=lambda _: None)
+        yield client, namespace, content
 
 
 def check_item(item: Item) -> None:
@@ -254,15 +241,20 @@ def check_item(item: Item) -> None:
     assert item.size is None or 0 <= item.size < 2**63
 
 
-quickly = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+#: What fails is not made smaller: each attempt may wait for half a minute, and together longer than a test may take.
+quickly = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
+@pytest.mark.parametrize("stack", [PATIENCE], indirect=True)
 @settings(quickly)
 @given(odd=st.lists(odd_items(), max_size=8))
-def test_odd_items_hide_themselves_at_most(hostile: Hostile, patient: Stack, odd: list[bytes]) -> None:
+def test_odd_items_hide_themselves_at_most(hostile: Hostile, stack: Stack, odd: list[bytes]) -> None:
     """vfs/semantics.md 1.21: unknown fields and unknown item types do not break a listing."""
     hostile.odd = odd
-    _, namespace, content = patient
+    _, namespace, content = stack
     namespace.refresh()
     shown = namespace.children("", max_age=60.0)
     for name, item in shown.items():
@@ -281,13 +273,14 @@ def test_odd_items_hide_themselves_at_most(hostile: Hostile, patient: Stack, odd
 _versions = itertools.count()
 
 
+@pytest.mark.parametrize("stack", [HURRY], indirect=True)
 @settings(quickly, max_examples=15)
 @given(answer=answers())
 def test_any_answer_is_a_result_or_an_error_in_time(
-    hostile: Hostile, hurried: Stack, tmp_path: Path, answer: bytes
+    hostile: Hostile, stack: Stack, tmp_path: Path, answer: bytes
 ) -> None:
     """vfs/semantics.md 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""
-    client, namespace, content = hurried
+    client, namespace, content = stack
     source, item_id = tmp_path / "source", next(iter(GOOD))
     source.write_bytes(b"hello")
     # A version of which no earlier answer has told anything.

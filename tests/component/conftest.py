@@ -16,16 +16,9 @@ from jobfs.emulator import EmulatorConfig, Server, running
 
 
 @pytest.fixture(autouse=True)
-def a_program_waits() -> Iterator[None]:
-    """A test's own calls are system calls; what threads do is done in the background."""
-    with within():
-        yield
-
-
-@pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    """What is tested is the order of things, not how many seconds are between them."""
-    with hurrying():
+    """A test's own calls are system calls; what is tested is the order of things, not how many seconds are between them."""
+    with within(), hurrying():
         yield
 
 

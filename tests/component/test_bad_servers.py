@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -68,13 +69,13 @@ def test_a_gateways_404_is_no_missing_file(
     settled(work, {"known.txt": b"saved later"})
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize(("sizes", "told"), [("omitted", False), ("omitted", True), ("present", True)])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
-def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
-    before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, told: bool
+def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole_where_items_tell_no_size_too(
+    before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, sizes: Any, told: bool
 ) -> None:
     """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
-    server.set(sizes="omitted", updated_resolution="seconds")
+    server.set(sizes=sizes, updated_resolution="seconds")
     content, more = b"0" * 10, b"the job's"
     server.store.seed({"file": content})
 

@@ -205,19 +205,6 @@ def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Wo
     assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
 
 
-def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    server.store.seed({"file.txt": "as it was listed"}, age=60)
-    work = start(ttl=60)
-    assert work.vfs.getattr("file.txt").size == 16
-    server.store.append("file.txt", ", and more")
-    opened = work.vfs.open("file.txt", os.O_RDWR)
-    assert opened.size == 26, "the kernel is told"
-    assert work.vfs.read(opened.fh, 100, 0) == b"as it was listed, and more"
-    work.vfs.release(opened.fh)
-
-
 # -- what was seen, and is replaced
 
 JOBS, OURS = b"the job's change", b"the user's own"

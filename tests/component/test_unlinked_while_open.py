@@ -18,8 +18,6 @@ from jobfs.emulator import Server
 OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
 
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 Start = Callable[..., Mortal]
 
 

@@ -243,18 +243,6 @@ def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: 
 # signals
 
 
-def test_a_mount_waits_for_open_files_on_a_signal(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: on SIGTERM the mount waits; files that were closed until the very end count."""
-    with holding(mounted.path / "notes.md") as program:
-        assert program.does("write one") == "ok"
-        end(mounted)
-        eventually(lambda: f"({program.pid}: notes.md)" in mounted.log)
-        assert is_mounted(mounted.path)
-        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
-        mounted.ended()
-    assert visible(server) == {"notes.md": b"onetwo"}
-
-
 def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(
     server: Server, mount: Mount
 ) -> None:

@@ -160,26 +160,6 @@ def test_own_saves_have_the_events_of_a_disk(server: Server, mount: Mount, tmp_p
         assert not [line for line in here.lines if ".jobfs-" in line]
 
 
-def test_a_conflict_copy_is_told(server: Server, mount: Mount, tmp_path: Path) -> None:
-    """7.2: and the save that made it has no other events, with what the server shows of it meanwhile."""
-    job = server.job_side(server.job)
-    job.seed({"note.txt": "old\n"}, age=60)
-    mounted = mount(ttl=TTL)
-    with watching(tmp_path / "says", mounted.path, *INOTIFYWAIT, mounted.path) as watcher:
-        with (mounted.path / "note.txt").open("r+b") as file:
-            file.read()
-            job.write("note.txt", "of the job\n")
-            watcher.says({"MODIFY note.txt"}, SOON)
-            file.write(b"mine\n")
-            file.flush()
-            os.fsync(file.fileno())
-        mounted.settled()
-        (copy,) = eventually(lambda: [name for name in os.listdir(mounted.path) if "conflict" in name])
-        watcher.says({f"CREATE {copy}"}, SOON)
-        told_all(server, watcher, "last")
-        assert not [line for line in watcher.lines if ".jobfs-" in line]
-
-
 def test_no_events_where_none_are_wanted(server: Server, mount: Mount, tmp_path: Path) -> None:
     """7.5: and a read-only mount is one for the kernel too."""
     job, mounts, watchers = server.job_side(server.job), Path("/proc/mounts"), []

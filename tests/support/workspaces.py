@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from jobfs.settings import Settings
 from jobfs.state import directory as slot
 from jobfs.vfs import Caller, Vfs
 
+from .files import errno_from
 from .mounts import QUICK
 from .serverside import hidden, visible
 from .waiting import eventually
@@ -106,13 +108,9 @@ class Workspace:
         return self.vfs.create(path, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
 
     def exists(self, path: str) -> bool:
-        try:
-            self.vfs.getattr(path)
-        except Exception as error:
-            if getattr(error, "errno", None) == 2:
-                return False
-            raise
-        return True
+        failed = errno_from(self.vfs.getattr, path)
+        assert failed in (0, errno.ENOENT), errno.errorcode.get(failed)
+        return not failed
 
     def names(self, path: str = "") -> list[str]:
         return sorted(name for name, _ in self.vfs.listdir(path))

@@ -10,6 +10,24 @@ from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
 
+
+def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
+    server: Server, work: Workspace
+) -> None:
+    """vfs/semantics.md 1.19: an operation that needs the real item creates it."""
+    server.store.seed({"dir/file": "x", "other/file": "x"}, directories=False, age=60)
+    for directory in ("dir", "other"):
+        number = work.vfs.getattr(directory).ino
+        work.vfs.unlink(f"{directory}/file")
+        assert work.names(directory) == []
+        assert work.vfs.getattr(directory).ino == number
+    work.vfs.rmdir("dir")
+    assert not work.exists("dir")
+    work.vfs.rename("other", "moved")
+    assert work.names() == ["moved"]
+    assert list(server.store.tree()) == ["moved"]
+
+
 # -- scratch names
 
 

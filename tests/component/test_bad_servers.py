@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.gateway import Asked, Gateway, Reply, gateway
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled, workspace
+from tests.support.workspaces import Start, settled, workspace
 
 from jobfs.emulator import Server
 
@@ -26,7 +26,7 @@ def before(server: Server) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
+def start(before: Gateway, tmp_path: Path) -> Iterator[Start]:
     """Starts a workspace behind the gateway."""
     with ExitStack() as stack:
         homes = iter(tmp_path / f"home{number}" for number in range(100))
@@ -35,9 +35,7 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]
         before.closed.set()
 
 
-def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
-    before: Gateway, start: Callable[..., Workspace]
-) -> None:
+def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(before: Gateway, start: Start) -> None:
     """vfs/semantics.md 6: `jobfs status` and `.jobfs/job.json` go on."""
     for job in (b"[]", b'"x"', b'{"status": [[]], "id": {}}', b"[" * 150 + b"]" * 150):
         body = (
@@ -49,9 +47,7 @@ def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
         assert json.loads(work.read(".jobfs/job.json"))["countItems"] == "many"
 
 
-def test_a_gateways_404_is_no_missing_file(
-    before: Gateway, server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_gateways_404_is_no_missing_file(before: Gateway, server: Server, start: Start) -> None:
     """vfs/semantics.md 1.12, 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=2.0, stale_if_error=60)
@@ -72,7 +68,7 @@ def test_a_gateways_404_is_no_missing_file(
 @pytest.mark.parametrize(("sizes", "told"), [("omitted", False), ("omitted", True), ("present", True)])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
 def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole_where_items_tell_no_size_too(
-    before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, sizes: Any, told: bool
+    before: Gateway, server: Server, start: Start, flags: int, sizes: Any, told: bool
 ) -> None:
     """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
     server.set(sizes=sizes, updated_resolution="seconds")

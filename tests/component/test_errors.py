@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import doubled, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -19,9 +18,7 @@ LOST: dict[str, dict[str, Any]] = {"error_after": {"status": 502}, "error": {"st
 TARGETS = ("create", "update", "update 2", "delete")
 
 
-def test_a_refused_key_is_eacces_without_a_storm_and_told(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_refused_key_is_eacces_without_a_storm_and_told(server: Server, start: Start) -> None:
     """vfs/semantics.md 5.2: 401: EACCES; no retry storm; status says "API key refused"."""
     server.store.seed({"dir/file": "x"}, age=60)
     work = start(ttl=0.1, stale_if_error=0)
@@ -55,9 +52,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_file_made_read_only_before_it_was_sent_is_saved(
-    server: Server, start: Callable[..., Workspace], there: bool
-) -> None:
+def test_a_file_made_read_only_before_it_was_sent_is_saved(server: Server, start: Start, there: bool) -> None:
     """vfs/semantics.md 2.4: chmod changes the permission, of a server too that moves and deletes nothing that is readOnly."""
     server.set(read_only="enforced", create_existing="duplicate")
     if there:

@@ -17,7 +17,7 @@ from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -220,7 +220,7 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
 
 
 @pytest.mark.parametrize("kind", ["changed", "new", "refused"])
-def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], kind: str) -> None:
+def test_an_unsent_file_can_be_unlinked(server: Server, start: Start, kind: str) -> None:
     """vfs/semantics.md 4.11 and 4, Nothing is forgotten: an operation that makes room needs none."""
     server.store.seed({} if kind == "new" else {"file": OLD}, age=60)
     work = start(write_back_delay=0 if kind == "refused" else 30)
@@ -233,9 +233,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
     settled(work, {})
 
 
-def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(server: Server, start: Start) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
     server.store.seed({"file": OLD}, age=60)
     work = start()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import visible
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -53,7 +52,7 @@ def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, wo
 
 
 def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(resource, "getrlimit", lambda which: (320, 320))

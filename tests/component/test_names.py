@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
 
 
-def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callable[..., Workspace]) -> None:
+def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.16: expertJob shadows application; the newest wins; shadowed items are in the status."""
     server.store.seed({"both": "newer default"}, lifecycle="application")
     server.store.seed({"both": "of the job"}, age=100)
@@ -30,9 +29,7 @@ def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callabl
     assert "twice" in shadowed
 
 
-def test_an_implied_directory_is_shown_and_made_when_needed(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_an_implied_directory_is_shown_and_made_when_needed(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.19: implicit directories are shown; an operation that needs the real item creates it."""
     files = {"x/y/z.txt": "deep", "over/file": "old", "new": "another", "open/file": "old"}
     server.store.seed(files, age=60, directories=False)
@@ -51,9 +48,7 @@ def test_an_implied_directory_is_shown_and_made_when_needed(
     })  # fmt: skip
 
 
-def test_an_implied_directory_goes_when_the_job_removes_its_content(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_an_implied_directory_goes_when_the_job_removes_its_content(server: Server, start: Start) -> None:
     """vfs/semantics.md 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
     server.set(implicit_directories="allowed")
     server.store.seed({"x/a": "a", "x/b": "b", "y/c": "c", "y/d/e": "e"}, directories=False, age=60)
@@ -70,7 +65,7 @@ def test_an_implied_directory_goes_when_the_job_removes_its_content(
     assert errno_from(work.vfs.getattr, "x") == errno.ENOENT
 
 
-def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
+def test_attributes_come_from_the_item(server: Server, start: Start) -> None:
     """vfs/semantics.md 2.1, 2.2, 2.3, 2.7, 2.10: modes, readOnly ones too, less the umask; size, mtime, owner; statfs."""
     server.store.seed({"file": "1" * 5000, "dir": None})
     server.store.seed({"brief": "x" * 5000, "closed": None}, permission="readOnly")
@@ -86,7 +81,7 @@ def test_attributes_come_from_the_item(server: Server, start: Callable[..., Work
 
 
 def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 2.2: a program that copies as many bytes as stat says must not take the file for an empty one."""
     server.set(sizes="omitted")
@@ -107,9 +102,7 @@ def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
     assert server.log.count("download") == 0
 
 
-def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.13: a network failure never looks like an empty file."""
     server.set(sizes="omitted")
     server.store.seed({"file": "text"}, age=60)
@@ -131,7 +124,7 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
 
 @pytest.mark.parametrize("step", ["create", "update"])
 def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
-    server: Server, start: Callable[..., Workspace], step: str
+    server: Server, start: Start, step: str
 ) -> None:
     """save/protocol.md R10 and R12: `rm -r`: a save that was begun is taken back first."""
     server.store.seed({"dir": None}, age=60)
@@ -146,7 +139,7 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
 
 
 def test_a_directory_is_left_to_be_copied_on_a_server_that_moves_no_content_with_it(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 4.28: EXDEV makes `mv` copy; the reference does not say what moves with a directory."""
     server.set(move_carries=False)

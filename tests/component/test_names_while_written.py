@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.boundaries import watch
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
 
 
 @pytest.fixture
-def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
+def work(server: Server, start: Start) -> Workspace:
     server.store.seed({"file": b"old", "dir/file": b"old"}, age=60)
     return start(write_back_delay=0)
 
@@ -101,7 +100,7 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("move_touches", ["item", "no"])
 def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
-    server: Server, start: Callable[..., Workspace], move_touches: str, known: bool
+    server: Server, start: Start, move_touches: str, known: bool
 ) -> None:
     """vfs/semantics.md 4.42: a write in place replaces the version that was opened."""
     server.set(move_touches=move_touches)
@@ -121,7 +120,7 @@ def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
 
 @pytest.mark.parametrize("goes", ["renamed", "unlinked"])
 def test_a_file_that_the_job_made_anew_before_it_was_opened_is_one_file(
-    server: Server, start: Callable[..., Workspace], goes: str
+    server: Server, start: Start, goes: str
 ) -> None:
     """vfs/semantics.md 4: a file is what its handles show, under one name, or none once it is unlinked."""
     server.store.seed({"file": b"old"}, age=60)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -15,7 +13,7 @@ JOBS, MINE, UNSENT = b"of the job", b"mine", b"not sent yet"
 
 
 @pytest.fixture
-def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
+def work(server: Server, start: Start) -> Workspace:
     """`file` was saved once, then by the job and here at the same time; the bytes written last are not sent yet."""
     server.store.seed({"file": "old"}, age=60)
     # The job's version is not seen before the second save, however long a busy machine takes.
@@ -43,7 +41,7 @@ def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace
 
 @pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
 def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
-    server: Server, start: Callable[..., Workspace], change: str
+    server: Server, start: Start, change: str
 ) -> None:
     """vfs/semantics.md 4: the save makes the file again at its name; the item that the job has moved is left as it is."""
     server.store.seed({"file": "old"}, age=60)

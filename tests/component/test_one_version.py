@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Start, Workspace
 
 from jobfs.emulator import Server
 
 SIZE = 4 << 20
 OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
 END, MIDDLE = SIZE - 4096, SIZE // 2
-
-Start = Callable[..., Workspace]
 
 
 def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:

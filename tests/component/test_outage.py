@@ -6,14 +6,13 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -30,7 +29,7 @@ def _go_down(server: Server, work: Workspace) -> None:
 
 
 @pytest.fixture
-def patient(start: Callable[..., Workspace]) -> Workspace:
+def patient(start: Start) -> Workspace:
     """A mount whose listing is old at once; a request that can't be answered takes half a second."""
     return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
 
@@ -117,9 +116,7 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     settled(work, {})
 
 
-def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""
     work = start(timeout=1.0, ttl=0.1, write_back_delay=30)
     _go_down(server, work)
@@ -140,7 +137,7 @@ def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(
 
 @pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False)])
 def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
-    server: Server, start: Callable[..., Workspace], kind: str, again: bool
+    server: Server, start: Start, kind: str, again: bool
 ) -> None:
     """vfs/semantics.md 6, Bounds: a save that was begun is taken back, whether it has reached the server or not."""
     work = start(timeout=PATIENT, ttl=0.1, write_back_delay=0.0)

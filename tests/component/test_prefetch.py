@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Start, Workspace
 
 from jobfs.api.deadline import carried
 from jobfs.emulator import Server
@@ -41,7 +40,7 @@ def downloaded(server: Server) -> list[str]:
 
 
 def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_once(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 3.7: the next siblings' contents are fetched ahead in parallel."""
     server.store.seed(TREE, age=60)
@@ -65,7 +64,7 @@ def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) ->
 
 
 def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 3: fetching ahead never delays a foreground read."""
     server.store.seed({**TREE, "elsewhere/a": "aa", "elsewhere/sub/b": "bb"}, age=60)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.namespace import remote
@@ -19,9 +19,7 @@ from jobfs.namespace import remote
 BIG = os.urandom(3_000_000)
 
 
-def test_a_version_is_downloaded_once_across_restarts_too(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_version_is_downloaded_once_across_restarts_too(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.2: a version in the content cache is never downloaded again, across remounts too."""
     server.store.seed({"a": b"text", "b": BIG}, age=60)
     work = start()
@@ -33,9 +31,7 @@ def test_a_version_is_downloaded_once_across_restarts_too(
     assert server.log.count("download") == downloads
 
 
-def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.3: the first bytes are served as they arrive; nobody waits for the whole file."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=1_000_000)
@@ -46,9 +42,7 @@ def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
         server.set(bandwidth=0)
 
 
-def test_a_download_that_hangs_is_an_error_and_may_be_tried_again(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_a_download_that_hangs_is_an_error_and_may_be_tried_again(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT."""
     server.store.seed({"file": b"content" * 1000}, age=60)
     work = start(timeout=1.0)
@@ -60,9 +54,7 @@ def test_a_download_that_hangs_is_an_error_and_may_be_tried_again(
     assert work.read("file") == b"content" * 1000
 
 
-def test_an_open_file_is_pinned_to_the_version_it_opened(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_an_open_file_is_pinned_to_the_version_it_opened(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.1, 3.13: open files are pinned; a new open shows the new version within the TTL."""
     server.store.seed({"file": b"the first version"}, age=60)
     work = start()
@@ -76,7 +68,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
 
 
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
@@ -99,9 +91,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
 
 
 @pytest.mark.parametrize("resolution", ["seconds", "milliseconds"])
-def test_quick_changes_of_the_same_size_are_told_apart(
-    server: Server, start: Callable[..., Workspace], resolution: str
-) -> None:
+def test_quick_changes_of_the_same_size_are_told_apart(server: Server, start: Start, resolution: str) -> None:
     """vfs/semantics.md 3: content is immutable per version, however coarse the server's clock is."""
     server.set(updated_resolution=resolution)
     server.store.seed({"file": b"version 0"})
@@ -111,9 +101,7 @@ def test_quick_changes_of_the_same_size_are_told_apart(
         eventually_equal(lambda number=number: work.read("file"), b"version %d" % number)  # type: ignore[misc]
 
 
-def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
     server.store.seed({f"f{n}": bytes([n]) * 300_000 for n in range(12)}, age=60)
     work = start(cache_size="1MiB", write_back_delay=60)
@@ -124,7 +112,7 @@ def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(
     assert work.read("unsent") == b"u" * 2_000_000
 
 
-def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callable[..., Workspace]) -> None:
+def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Start) -> None:
     """vfs/semantics.md 1: a change made by the job is visible to a new stat within the TTL."""
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
@@ -172,7 +160,7 @@ def test_a_read_to_the_end_does_not_count_the_jobs_later_change_as_seen(
 
 
 def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
     old, added = b"x" * (2 << 20), b" and what the job added"
@@ -222,7 +210,7 @@ def by_renaming_over(work: Workspace) -> None:
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
 @pytest.mark.parametrize("shown", [False, True])
 def test_a_program_that_saves_a_closed_file_replaces_the_version_that_is_shown(
-    server: Server, start: Callable[..., Workspace], save: Callable[[Workspace], None], shown: bool
+    server: Server, start: Start, save: Callable[[Workspace], None], shown: bool
 ) -> None:
     """The mount can't tell that the program did not read the file again; editors compare the time of change, which differs."""
     server.store.seed({"file": b"what was read"}, age=60)

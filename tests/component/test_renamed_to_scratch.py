@@ -10,7 +10,7 @@ from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.save import writeback
@@ -37,9 +37,7 @@ def back_up(work: Workspace) -> None:
 
 
 @pytest.fixture(params=["the job's", "saved here", "edited and not sent"])
-def work(
-    request: pytest.FixtureRequest, start: Callable[..., Workspace], seeded: None, waits: None
-) -> Workspace:
+def work(request: pytest.FixtureRequest, start: Start, seeded: None, waits: None) -> Workspace:
     """A mount in which `file` has become `file~`, and what is saved is sent only when it has to be."""
     work = start(write_back_delay=30)
     if request.param != "the job's":
@@ -66,7 +64,7 @@ def test_the_scratch_file_is_here_at_once_and_costs_no_request(server: Server, w
 
 
 def test_the_scratch_file_leaves_the_server_and_stays_here(
-    server: Server, start: Callable[..., Workspace], seeded: None
+    server: Server, start: Start, seeded: None
 ) -> None:
     """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
     work = start()
@@ -82,7 +80,7 @@ def test_the_scratch_file_leaves_the_server_and_stays_here(
 
 @pytest.mark.parametrize("over", [False, True])
 def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
-    server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
+    server: Server, start: Start, seeded: None, waits: None, over: bool
 ) -> None:
     """design.md: within the rename; where the server can't be asked the rename fails, and nothing has changed."""
     work = start(timeout=1)
@@ -172,7 +170,7 @@ def test_a_file_renamed_to_the_old_name_replaces_the_item(
 
 
 def test_a_rename_to_the_old_name_that_is_refused_keeps_the_item(
-    server: Server, start: Callable[..., Workspace], seeded: None, waits: None
+    server: Server, start: Start, seeded: None, waits: None
 ) -> None:
     """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
     work = start()
@@ -228,9 +226,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
 # -- what fails, and the end of the mount
 
 
-def test_a_removal_that_is_refused_leaves_both(
-    server: Server, start: Callable[..., Workspace], seeded: None
-) -> None:
+def test_a_removal_that_is_refused_leaves_both(server: Server, start: Start, seeded: None) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the server's word counts at the old name again."""
     work = start()
     server.faults.rate("error", 1.0, on="delete", status=403)

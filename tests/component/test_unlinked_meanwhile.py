@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
 
 
 @pytest.fixture
-def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
+def work(server: Server, start: Start) -> Workspace:
     """`file` was unlinked while a save of it was under way, which the server is still busy with."""
     server.store.seed({"file": "old", "other": "another"}, age=60)
     work = start(write_back_delay=0)
@@ -70,7 +70,7 @@ def test_the_name_of_an_unlinked_file_is_free_and_the_file_does_not_come_back(
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Callable[..., Workspace]) -> None:
+def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Start) -> None:
     """vfs/semantics.md 4: a file unlinked while open never comes back; no call waits for a file that is not wanted any more."""
     work = start(write_back_delay=30)
     fh = work.opened("file")
@@ -87,9 +87,7 @@ def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Callable[
     assert (visible(server), work.names()) == ({}, [])
 
 
-def test_an_unanswered_create_holds_up_no_other_file_of_its_name(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_an_unanswered_create_holds_up_no_other_file_of_its_name(server: Server, start: Start) -> None:
     """save/protocol.md R7: no call waits for what an unanswered request may still do."""
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()

@@ -14,7 +14,7 @@ from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
@@ -27,7 +27,7 @@ def changes(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("how", ["appended to", "renamed over"])
 def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
-    server: Server, start: Callable[..., Workspace], how: str
+    server: Server, start: Start, how: str
 ) -> None:
     """vfs/semantics.md 4.5: the upload begins --write-back-delay after the first close, whatever is closed meanwhile."""
     work = start(write_back_delay=0.5)
@@ -54,7 +54,7 @@ def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Works
     assert changes(server) == ["create", "update", "update", "delete"]
 
 
-def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callable[..., Workspace]) -> None:
+def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
     work = start(write_back_delay=30)
     for number in range(20):
@@ -67,7 +67,7 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
     assert visible(server) == {"file": b"19"}
 
 
-def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
+def test_truncating_at_open_downloads_nothing(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
     work = start(write_back_delay=30)
@@ -77,7 +77,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
     assert work.read("file") == b"new"
 
 
-def test_a_half_downloaded_content_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
+def test_a_half_downloaded_content_is_never_sent(server: Server, start: Start) -> None:
     """vfs/semantics.md 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
     work = start(timeout=1.0)
@@ -214,7 +214,7 @@ class _FirstOf:
 
 @pytest.mark.parametrize("append", [True, False])
 def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
-    server: Server, start: Callable[..., Workspace], append: bool
+    server: Server, start: Start, append: bool
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
     work = start(write_back_delay=30)
@@ -227,9 +227,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
     assert server.store.read("file") == b"from the first save, and more"
 
 
-def test_the_cache_does_not_grow_with_the_saves_of_one_file(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
+def test_the_cache_does_not_grow_with_the_saves_of_one_file(server: Server, start: Start) -> None:
     """vfs/semantics.md 6: a day of small saves leaves one version of each file in the cache."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=0)
@@ -248,7 +246,7 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(
 
 
 def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": b"the old content"}, age=60)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.operations import taken_up
 from tests.support.serverside import contents
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -45,7 +45,7 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
 def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
-    server: Server, start: Callable[..., Workspace], sizes: str
+    server: Server, start: Start, sizes: str
 ) -> None:
     """vfs/semantics.md 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
     server.set(sizes=sizes)
@@ -69,9 +69,7 @@ def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Serv
 
 
 @pytest.mark.parametrize("moves", ["no", "tree"])
-def test_our_own_save_whose_answer_was_lost_is_no_conflict(
-    server: Server, start: Callable[..., Workspace], moves: str
-) -> None:
+def test_our_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start: Start, moves: str) -> None:
     """save/protocol.md R2: base is H with the hash of what was sent."""
     server.set(move_touches=moves)
     work = start(request_lifetime=0.2)
@@ -95,7 +93,7 @@ def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
 
 
 def test_an_item_that_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Start
 ) -> None:
     """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
     server.store.seed({"file": FIRST})

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, is_mounted
+from tests.support.mounts import Mount, MountedJob, is_mounted
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
@@ -16,7 +15,7 @@ from jobfs.emulator import Server
 
 
 def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
-    server: Server, mount: Callable[..., MountedJob]
+    server: Server, mount: Mount
 ) -> None:
     """vfs/semantics.md 6.1: a daemon that returns once the mount answers."""
     mounted = mount(start=False)
@@ -43,9 +42,7 @@ def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
     assert server.store.read("file") == b"content"
 
 
-def test_the_key_file_is_read_again_when_it_changes(
-    server: Server, mount: Callable[..., MountedJob], tmp_path: Path
-) -> None:
+def test_the_key_file_is_read_again_when_it_changes(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 6.8: --api-key-file is re-read when it changes."""
     file = tmp_path / "key"
     file.write_text(server.key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, run
+from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 
@@ -32,7 +32,7 @@ def write() -> Iterator[Callable[..., None]]:
 
 
 def test_bytes_written_and_never_closed_come_back_beside_their_file(
-    server: Server, mount: Callable[..., MountedJob], write: Callable[..., None]
+    server: Server, mount: Mount, write: Callable[..., None]
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""
     server.store.seed({"existing.txt": "whole as it is", "kept": "untouched", "log": "line 1\n"}, age=60)
@@ -79,9 +79,7 @@ def test_bytes_written_and_never_closed_come_back_beside_their_file(
     assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
 
 
-def test_a_directory_of_a_local_only_name_stays_here_with_its_content(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
+def test_a_directory_of_a_local_only_name_stays_here_with_its_content(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
     mounted = mount(local_only=".ipynb_checkpoints")
     (mounted.path / "work/.ipynb_checkpoints").mkdir(parents=True)

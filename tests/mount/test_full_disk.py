@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.mounts import MountedJob, is_mounted
+from tests.support.mounts import Mount, is_mounted
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
@@ -86,7 +86,7 @@ def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os
 
 
 def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio(
-    server: Server, tmp_path: Path, mount: Callable[..., MountedJob]
+    server: Server, tmp_path: Path, mount: Mount
 ) -> None:
     """vfs/semantics.md 3.12: a file of up to 16 MiB is held in memory; the status says that the disk takes no bytes."""
     small, large = os.urandom(5 << 20), os.urandom(17 << 20)
@@ -109,7 +109,7 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
 
 @pytest.mark.parametrize("again", ["mount", "recover"])
 def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob], again: str
+    server: Server, disk: Disk, mount: Mount, again: str
 ) -> None:
     """vfs/semantics.md 4.41: records of what has happened take from the spare room; unlink works; a mount starts."""
     server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
@@ -143,7 +143,7 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
 
 
 def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+    server: Server, disk: Disk, mount: Mount
 ) -> None:
     """vfs/semantics.md 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
     server.store.seed({"old.txt": "old content"}, age=60)
@@ -163,7 +163,7 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
 
 
 def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
-    server: Server, mount: Callable[..., MountedJob]
+    server: Server, mount: Mount
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the file is told as failed, by its name;
     the mount's start and the status say where its local file is.

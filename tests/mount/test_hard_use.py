@@ -8,19 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
 from tests.support.files import saved
-from tests.support.mounts import MountedJob, gone_afterwards, run
+from tests.support.mounts import Mount, MountedJob, gone_afterwards, run
 from tests.support.serverside import contents, visible
 from tests.support.waiting import PATIENCE, eventually, eventually_equal, readable
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 # -- many
 

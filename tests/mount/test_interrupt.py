@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 #: Ways to wait, and the requests that hang meanwhile. The last call of each takes the time.
 WAITS = {

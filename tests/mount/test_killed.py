@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.lane import Lane
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount
 from tests.support.serverside import hidden
 from tests.support.waiting import eventually
 
@@ -52,7 +52,7 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
 
 @pytest.mark.parametrize("silent_on", ["create", "delete"])
 def test_the_next_mount_removes_the_item_that_a_killed_mount_made_for_a_question(
-    server: Server, mount: Callable[..., MountedJob], silent_on: str
+    server: Server, mount: Mount, silent_on: str
 ) -> None:
     """save/protocol.md R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""
     job = mount(**OPTIONS)

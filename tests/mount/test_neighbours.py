@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.mounts import Mount, environment, is_mounted
 from tests.support.namespace import LET_GO
 from tests.support.waiting import eventually
 
@@ -40,7 +40,7 @@ def shared() -> Iterator[Path]:
 
 
 def test_a_cache_directory_that_another_user_made_first_is_refused(
-    server: Server, mount: Callable[..., MountedJob], shared: Path
+    server: Server, mount: Mount, shared: Path
 ) -> None:
     cache = shared / "cache"
     (shared / "elsewhere").mkdir(mode=0o700)
@@ -57,7 +57,7 @@ def test_a_cache_directory_that_another_user_made_first_is_refused(
 
 
 def test_a_cached_file_of_another_user_is_downloaded_again(
-    server: Server, mount: Callable[..., MountedJob], shared: Path
+    server: Server, mount: Mount, shared: Path
 ) -> None:
     server.store.seed({"file": "as the server has it"}, age=60)
     job = mount(start=False)
@@ -74,7 +74,7 @@ def test_a_cached_file_of_another_user_is_downloaded_again(
 
 
 def test_only_the_user_that_mounted_can_read_the_mounts_own_files(
-    server: Server, mount: Callable[..., MountedJob], shared: Path
+    server: Server, mount: Mount, shared: Path
 ) -> None:
     server.store.write("file", b"for all")
     job = mount(start=False, allow_other=True, uid=OTHER)

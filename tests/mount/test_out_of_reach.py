@@ -11,13 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 #: The default of --timeout, which no call here is to wait for, and far less.
 TIMEOUT, SOON = 30, 8.0

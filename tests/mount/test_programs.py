@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import on_disk
-from tests.support.mounts import MountedJob, run
+from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import below, doubled, visible
 from tests.support.terminal import terminal
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
-
 
 #: Shell scripts, run on a disk and in a mount: afterwards both have the same. `$out` is on a disk.
 SCRIPTS = (

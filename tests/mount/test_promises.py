@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, run
+from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import doubled, visible
 
 from jobfs.emulator import Server
@@ -72,7 +71,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
     assert server.log.count("download") >= 30
 
 
-def test_the_key_is_found_nowhere(server: Server, mount: Callable[..., MountedJob]) -> None:
+def test_the_key_is_found_nowhere(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
     mounted = mount(log_level="debug", cache_size="64MiB")
     said: list[str] = []

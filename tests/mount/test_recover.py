@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 
@@ -37,7 +36,7 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     mounted.server.faults.clear()
 
 
-def killed(mount: Callable[..., MountedJob]) -> MountedJob:
+def killed(mount: Mount) -> MountedJob:
     """A mount that was killed before it had sent the file `made`."""
     mounted = mount(write_back_delay=30)
     (mounted.path / "made").write_bytes(b"made here")
@@ -46,7 +45,7 @@ def killed(mount: Callable[..., MountedJob]) -> MountedJob:
 
 
 def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
-    server: Server, mount: Callable[..., MountedJob]
+    server: Server, mount: Mount
 ) -> None:
     """save/protocol.md, Recovery: `jobfs recover JOB` does this; vfs/semantics.md 4.3: it names files that were never closed."""
     server.store.seed({"old.txt": "old", "half.txt": "old"}, age=60)
@@ -71,7 +70,7 @@ def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
 
 
 def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_them(
-    server: Server, mount: Callable[..., MountedJob]
+    server: Server, mount: Mount
 ) -> None:
     """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
     mounted = killed(mount)
@@ -95,9 +94,7 @@ def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJo
     assert server.store.read("file") == b"still served"
 
 
-def test_recover_names_unsent_files_while_the_server_refuses(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
+def test_recover_names_unsent_files_while_the_server_refuses(server: Server, mount: Mount) -> None:
     mounted = mount(write_back_delay=30)
     (mounted.path / "big").write_bytes(b"too large")
     mounted.kill()
@@ -182,7 +179,7 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
 
 
 def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
-    server: Server, mount: Callable[..., MountedJob]
+    server: Server, mount: Mount
 ) -> None:
     """save/protocol.md, Recovery: it never starts as if nothing had been there."""
     mounted = killed(mount)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.files import on_disk, saved
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount
 from tests.support.serverside import below
 from tests.support.waiting import eventually
 
@@ -51,7 +50,7 @@ def conflict_in(directory: Path) -> str:
 
 
 @pytest.mark.parametrize("state", ["sent", "unsent after a kill"])
-def test_two_versions_are_two_files(mount: Callable[..., MountedJob], tmp_path: Path, state: str) -> None:
+def test_two_versions_are_two_files(mount: Mount, tmp_path: Path, state: str) -> None:
     """vfs/semantics.md 4, Keep both: each has bytes of its own, also while the bytes of one are not sent yet."""
     # The job's bytes are not seen before the next save: a conflict.
     mounted = mount(write_back_delay=60, ttl=60)

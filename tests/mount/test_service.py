@@ -7,17 +7,14 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.mounts import Mount, environment, is_mounted
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 
 def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:

@@ -7,12 +7,11 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob
+from tests.support.mounts import Mount, MountedJob
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
@@ -98,9 +97,7 @@ def threads(mounted: MountedJob) -> int:
     return len(os.listdir(f"/proc/{mounted.process.pid}/task"))
 
 
-def test_a_flush_that_was_broken_off_leaves_no_thread(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
+def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6, bounds: by a client that is gone."""
     mounted = mount(timeout=60)
     assert os.listdir(mounted.path) == []

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 from tests.support.holders import closing_files, holding
-from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
+from tests.support.mounts import Mount, MountedJob, detach, environment, is_mounted, mounting
 from tests.support.serverside import hidden, visible
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 
 @contextmanager

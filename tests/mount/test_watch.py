@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, environment
+from tests.support.mounts import Mount, MountedJob, environment
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
@@ -110,9 +110,7 @@ def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mou
     assert (failed["path"], failed["size"], "Too large" in failed["reason"]) == ("big", 7, True)
 
 
-def test_it_counts_as_a_program_that_watches_until_it_ends(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
+def test_it_counts_as_a_program_that_watches_until_it_ends(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 7.5, 7.6, 7.8: on a read-only mount, with --no-watch and without a change too."""
     mounted = mount(read_only=True, no_watch=True)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.mounts import MountedJob, run
+from tests.support.mounts import Mount, run
 from tests.support.waiting import SLACK, eventually
 from tests.support.watching import INOTIFYWAIT, Watcher, counted, watching
 
@@ -37,8 +36,6 @@ observer.schedule(Tell(), sys.argv[1], recursive=True)
 observer.start()
 threading.Event().wait()
 """
-
-Mount = Callable[..., MountedJob]
 
 
 def told_all(server: Server, watcher: Watcher, last: str) -> None:

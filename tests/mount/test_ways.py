@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.files import saved
 from tests.support.gateway import Asked, Gateway, gateway
-from tests.support.mounts import MountedJob, is_mounted
+from tests.support.mounts import Mount, MountedJob, is_mounted
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.ways import NAME, Proxy, certified, proxying
 
 from jobfs.emulator import Server
-
-Mount = Callable[..., MountedJob]
 
 #: Of more bytes than one record of TLS, and than the buffers of a socket.
 LARGE = os.urandom(3 << 20)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
@@ -245,6 +245,8 @@ def mounting(server: Server, home: Path, start: bool = True, **options: Any) -> 
 
 
 J = TypeVar("J", bound=MountedJob)
+#: What mounts a job with options, once more each time.
+Mount = Callable[..., MountedJob]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,10 @@ class Workspace:
         """Sends all that is unsent; AssertionError if something is left."""
         left = self.vfs.flush_all(None, 20, None)
         assert not left, left
+
+
+#: What starts a workspace with options, another one each time.
+Start = Callable[..., Workspace]
 
 
 def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:

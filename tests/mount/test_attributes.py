@@ -16,24 +16,24 @@ def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounte
     """vfs/semantics.md 1.22, 1.23: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
     server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
 
-    def number(name: str) -> int:
-        return (mounted.path / name).stat().st_ino
+    def numbers(*names: str) -> list[int]:
+        return [(mounted.path / name).stat().st_ino for name in names]
 
-    note, inner, directory = number("note.txt"), number("dir/inner.txt"), number("dir")
-    assert len({note, inner, directory}) == 3
+    before = numbers("note.txt", "dir/inner.txt", "dir")
+    renamed = ("folder/note.txt", "folder/inner.txt", "folder")
+    assert len({*before}) == 3
     os.rename(mounted.path / "dir", mounted.path / "folder")
     os.rename(mounted.path / "note.txt", mounted.path / "folder/note.txt")
-    renamed = [number("folder/note.txt"), number("folder/inner.txt"), number("folder")]
-    assert renamed == [note, inner, directory]
+    assert numbers(*renamed) == before
     mounted.remount()
-    renamed = [number("folder/note.txt"), number("folder/inner.txt"), number("folder")]
-    assert renamed == [note, inner, directory]
+    assert numbers(*renamed) == before
     saved(mounted.path / "folder/note.txt", b"saved")
-    assert number("folder/note.txt") == note
+    assert numbers(*renamed) == before
     mounted.settled()
-    assert number("folder/note.txt") == note
-    listed = {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")}
-    assert listed == {"note.txt": note, "inner.txt": inner}
+    assert numbers(*renamed) == before
+    assert {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")} == {
+        "note.txt": before[0], "inner.txt": before[1],
+    }  # fmt: skip
 
 
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:

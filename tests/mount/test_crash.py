@@ -91,12 +91,6 @@ def test_a_directory_of_a_local_only_name_stays_here_with_its_content(server: Se
     assert (mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb").read_bytes() == b"checkpoint"
 
 
-def removing(root: Path, *names: str) -> subprocess.Popen[str]:
-    """Begins `rm -rf`."""
-    command = ["env", "-C", str(root), "rm", "-rf", *names]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 # On a disk, too, two at once may stumble over each other in a tree that is deeper.
 @pytest.mark.parametrize(
     ("trees", "at_once"), [("w/{1..600} w/$(printf 'x/%.0s' {1..60})", 1), ("w/{1..12}/{a..d}/e/f", 2)]
@@ -111,10 +105,10 @@ def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     # An item that was moved away goes at any moment while the directory above it is looked at.
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)
     run(root, "bash", "-c", f"mkdir -p {trees}")
-    programs = [removing(root, "w") for _ in range(at_once)]
-    assert [(program.communicate(timeout=60)[0], program.returncode) for program in programs] == [
-        ("", 0)
-    ] * at_once
+    command, pipe = ["env", "-C", str(root), "rm", "-rf", "w"], subprocess.PIPE
+    programs = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT) for _ in range(at_once)]
+    told = [(program.communicate(timeout=60)[0], program.returncode) for program in programs]
+    assert told == [(b"", 0)] * at_once
     assert os.listdir(root) == ["other"]
     eventually(lambda: not hidden(server), lambda: f"{hidden(server)}\n{mounted.log}")
     assert visible(server) == {"other": None, **others}

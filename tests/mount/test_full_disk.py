@@ -72,19 +72,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         disk.remove()
 
 
-def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os.O_TRUNC) -> None:
-    """Writes and closes as a program does that checks every call."""
-    handle = os.open(path, flags, 0o644)
-    try:
-        data = memoryview(content)
-        while data:
-            data = data[os.write(handle, data) :]
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
-
-
 def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio(
     server: Server, tmp_path: Path, mount: Mount
 ) -> None:
@@ -119,14 +106,14 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     expected: dict[str, bytes | None] = {}
     for number in range(20):
         content = b"%d" % number * 1000
-        write(mounted.path / f"old{number}", content)
-        write(mounted.path / f"new{number}", content)
+        (mounted.path / f"old{number}").write_bytes(content)
+        (mounted.path / f"new{number}").write_bytes(content)
         expected |= {f"old{number}": content, f"new{number}": content}
     disk.fill()
     os.unlink(mounted.path / "new0")
     os.unlink(mounted.path / "old0")
     disk.fill()
-    assert errno_from(write, mounted.path / "more", b"x" * 10_000) == errno.ENOSPC
+    assert errno_from((mounted.path / "more").write_bytes, b"x" * 10_000) == errno.ENOSPC
     del expected["new0"], expected["old0"]
     mounted.kill()
     disk.fill()
@@ -148,16 +135,16 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     """vfs/semantics.md 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
     server.store.seed({"old.txt": "old content"}, age=60)
     mounted = mount(write_back_delay=30)
-    write(mounted.path / "kept.txt", b"acknowledged")
+    (mounted.path / "kept.txt").write_bytes(b"acknowledged")
     disk.fail()
     for name in ("new.txt", "old.txt", "kept.txt"):
-        assert errno_from(write, mounted.path / name, b"x") in (errno.EROFS, errno.EIO)
+        assert errno_from((mounted.path / name).write_bytes, b"x") in (errno.EROFS, errno.EIO)
     assert (mounted.path / "old.txt").read_bytes() == b"old content"
     assert (mounted.path / "kept.txt").read_bytes() == b"acknowledged"
     mounted.kill()
     disk.replace()
     mounted.mount(write_back_delay=0)
-    write(mounted.path / "new.txt", b"goes on")
+    (mounted.path / "new.txt").write_bytes(b"goes on")
     mounted.settled()
     assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
 
@@ -171,7 +158,7 @@ def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
     mounted = mount(write_back_delay=30)
     for name in ("lost.txt", "kept.txt", "new.txt"):
-        write(mounted.path / name, f"closed: {name}".encode())
+        (mounted.path / name).write_bytes(f"closed: {name}".encode())
     mounted.kill()
     local = mounted.state.glob("*/*/bytes/*")
     (lost,) = (path for path in local if path.read_bytes() == b"closed: lost.txt")
@@ -194,6 +181,6 @@ def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     assert [entry["path"] for entry in mounted.status()["failed"]] == ["lost.txt"], "until somebody decides"
     done = mounted.jobfs("discard", mounted.path / "lost.txt", "--yes")
     assert done.returncode == 0, done.stderr
-    write(mounted.path / "lost.txt", b"written anew")
+    (mounted.path / "lost.txt").write_bytes(b"written anew")
     mounted.umount()
     assert visible(server)["lost.txt"] == b"written anew"

@@ -110,7 +110,6 @@ class OffMount(MountedJob):
     """A mount whose clock can be set."""
 
     def command(self) -> list[str]:
-        """The command line of the mount."""
         return [sys.executable, "-c", _OFF, *super().command()[3:]]
 
 

@@ -19,15 +19,8 @@ from jobfs.emulator import Server
 
 #: The default of --timeout, which no call here is to wait for, and far less.
 TIMEOUT, SOON = 30, 8.0
-TREE = {
-    "d": None,
-    "a": b"a",
-    "b": b"b",
-    "c": b"c",
-    "d/notes": b"notes\n",
-    "d/unread": b"unread",
-    "empty": None,
-}
+FILES = {"a": b"a", "b": b"b", "c": b"c", "d/notes": b"notes\n", "d/unread": b"unread"}
+TREE = {"d": None, "empty": None, **FILES}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -43,21 +42,15 @@ SCRIPTS = (
 )
 
 
-def seeds() -> dict[str, bytes]:
-    return {
-        "data.txt": b"pear\napple\nquince\nfig\n" * 20,
-        "blob": bytes(range(256)) * 64,
-        "doc.json": json.dumps({"list": [1, 2, 3]}).encode(),
-        "empty": b"",
-        "sub/a.txt": b"a\n",
-        "sub/deep/b.txt": b"b\n",
-        "sub/deep/c.bin": b"\0" * 5000,
-    }
+SEEDS = {
+    "data.txt": b"pear\napple\nquince\nfig\n" * 20, "blob": bytes(range(256)) * 64, "doc.json": b'{"list": [1, 2, 3]}',
+    "empty": b"", "sub/a.txt": b"a\n", "sub/deep/b.txt": b"b\n", "sub/deep/c.bin": b"\0" * 5000,
+}  # fmt: skip
 
 
 def put(directory: Path) -> None:
     """The same on a disk."""
-    for name, content in seeds().items():
+    for name, content in SEEDS.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
 
@@ -65,7 +58,7 @@ def put(directory: Path) -> None:
 def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md is silent: what a user of a local disk would expect. Each has a directory of its own."""
     for place in range(len(SCRIPTS)):
-        server.store.seed({f"w{place}/{name}": content for name, content in seeds().items()}, age=60)
+        server.store.seed({f"w{place}/{name}": content for name, content in SEEDS.items()}, age=60)
         put(tmp_path / f"disk/w{place}")
     mounted = mount()
     for place, script in enumerate(SCRIPTS):
@@ -116,7 +109,7 @@ def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
     words = ("rsync", "-a", "--delete", "--inplace", "--itemize-changes")
     run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/")
     assert run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/") == ""
-    (source / "blob").write_bytes(seeds()["blob"] + b"more")
+    (source / "blob").write_bytes(SEEDS["blob"] + b"more")
     (source / "empty").unlink()
     assert len(run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/").splitlines()) <= 3
     run(tmp_path, "rsync", "-a", f"{mounted.path}/in/", f"{back}/")

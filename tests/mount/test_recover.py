@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from tests.support.files import errno_from, saved
 from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import hidden, untimed, visible
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -167,7 +169,10 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     assert str(copy) in done.stdout
     assert copy.read_bytes() == b"refused for good"
     eventually(lambda: (mounted.path / "dir/old.txt").read_bytes() == b"on the server")
-    assert mounted.jobfs("discard", mounted.path / "new.txt", "--yes").returncode == 0
+    with on_terminal(mounted.home, "discard", mounted.path / "new.txt") as terminal:
+        terminal.shows(re.compile(r"Give up what was written to new.txt.*\? \[y/N\]:"))
+        terminal.lines("y")
+        assert terminal.ended() == 0
     assert os.listdir(mounted.path) == ["dir"]
     assert mounted.jobfs("status", mounted.path).returncode == 0
     mounted.umount()

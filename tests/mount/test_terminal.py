@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import re
 
-from tests.support.files import errno_from, saved
-from tests.support.mounts import Mount, MountedJob, is_mounted
+from tests.support.mounts import Mount, is_mounted
 from tests.support.serverside import visible
 from tests.support.terminal import on_terminal
-from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-
-
-def test_a_person_is_asked_before_a_save_is_given_up(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
-    file = mounted.path / "file"
-    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
-    assert errno_from(saved, file, b"content")
-    eventually(lambda: mounted.status()["failed"])
-    with on_terminal(mounted.home, "discard", file) as terminal:
-        terminal.shows(re.compile(r"Give up what was written to file.*\? \[y/N\]:"))
-        terminal.lines("y")
-        assert terminal.ended() == 0
-        assert "\ngiven up: file (a copy is " in terminal.screen()
-
 
 #: More than the buffers of a connection hold, over a line that takes its time for it.
 _BIG, _SLOW = 24_000_000, 500_000

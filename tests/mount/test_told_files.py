@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually, readable
 from tests.support.watching import INOTIFYWAIT, Watcher, watching
 
 from jobfs.emulator import Server
@@ -96,17 +95,10 @@ def test_a_killed_mount_leaves_no_helper_even_if_that_was_stopped(
     assert mounted.process is not None
     words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"]
     (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
-    os.kill(helper, signal.SIGSTOP)
-    mounted.kill()
-    eventually(lambda: _has_ended(helper))
-
-
-def _has_ended(process: int) -> bool:
-    """True if a process is gone, or only its parent has to be told of that."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
+    with os.fdopen(os.pidfd_open(helper)) as ended:
+        os.kill(helper, signal.SIGSTOP)
+        mounted.kill()
+        assert readable(ended, PATIENCE)
 
 
 def test_what_is_in_a_directory_that_has_replaced_a_file_is_told(server: Server, mounted: MountedJob) -> None:

@@ -1,4 +1,4 @@
-"""What commands show on a terminal: questions, how far long work is, Ctrl-C (vfs/semantics.md 6)."""
+"""What commands show on a terminal: how far long work is, Ctrl-C (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

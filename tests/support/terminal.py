@@ -62,9 +62,6 @@ class Terminal:
         """The exit code of a command (`on_terminal`)."""
         return int(self.shows(re.compile(r"ended: (\d+)\s"), 2 * PATIENCE)[1])
 
-    def pid(self) -> int:
-        return int(self.tmux("display-message", "-p", "#{pane_pid}").stdout)
-
     def ends(self) -> None:
         eventually(
             lambda: self.tmux("has-session").returncode != 0,

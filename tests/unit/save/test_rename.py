@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import pytest
+from tests.support.files import errno_from
 
-from jobfs.errors import ApiError, FsError, UnavailableError
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import BadRequestError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
 from jobfs.save.rename import Rename
 from jobfs.state import Change, edit
-from jobfs.state.records import Base, Stage, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import World, hidden, sha
+from .world import World, away, hidden, sha
 
 
 @pytest.fixture
@@ -30,6 +33,23 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     assert rename.update(item, path="new").path == "new"
     assert world.client.done == ["move new"]
     assert world.namespace.told == ["publish new"]
+    elsewhere = [world.context.is_elsewhere("a", path) for path in ("file", "new")]
+    assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
+
+
+@pytest.mark.parametrize("endpoint", ["update", "delete"])
+def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
+    world: World, rename: Rename, endpoint: str
+) -> None:
+    """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
+    item = world.client.put("a", "file")
+    call = partial(rename.update, item, path="new") if endpoint == "update" else partial(rename.delete, item)
+    world.client.before[endpoint] = [away, away]
+    with deadline.within(0.01), pytest.raises(UnavailableError, match="nobody there"):
+        call()
+    assert world.client.paths == {"a": "file"}
+    call()
+    assert world.client.paths == ({"a": "new"} if endpoint == "update" else {})
 
 
 def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: World, rename: Rename) -> None:
@@ -45,9 +65,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
 
 
-def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
-    world: World, rename: Rename
-) -> None:
+def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(world: World, rename: Rename) -> None:
     """vfs/semantics.md 2.4; 5: look at the server first."""
     item = world.client.put("a", "file")
     for lose, carried_out in ((0, True), (1, True), (1, False)):
@@ -61,19 +79,14 @@ def test_permission_and_lifecycle_are_changed_whether_or_not_the_server_answers(
 # -- directories
 
 
-def below(world: World) -> tuple[object, ...]:
-    """Everything in `old` that this machine knows more of: an unsent file, one being taken back, a scratch file."""
+def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
+    """All that this machine knows more of: an unsent file, one being taken back, a scratch file."""
     unsent, scratch = world.closed("old/sub/file", b"new"), world.closed("old/a~", b"x")
     world.state.write(edit(scratch, stays=True))
     change = world.write_back.queue.save(unsent)
     assert change is not None
     cancelled = world.state.change(Verb.PUT, "old/gone", tid="t", begun=True)
     world.state.write(edit(cancelled, stage=Stage.CANCELLED, shows={"old/gone": None, "other": None}))
-    return unsent, scratch, change, cancelled
-
-
-def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
-    unsent, scratch, change, cancelled = below(world)
     item = world.client.put("d", "old", None)
     rename.rename_directory(item, "new")
     assert world.client.done == ["move new"]
@@ -81,42 +94,57 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -
     assert (world.state.at("old/sub/file"), world.state.hidden("old/gone")) == (None, False)
     assert (world.state.hidden("new/gone"), world.state.hidden("other")) == (True, True)
     targets = {c.seq: c.target for c in world.state.changes.values()}
-    assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}  # type: ignore[attr-defined]
+    assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}
     assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
 
 
-@pytest.fixture
-def remove(world: World) -> Rename:
-    return world.write_back.rename
-
-
-def failed(call: Any, *arguments: Any) -> int:
-    with pytest.raises((ApiError, FsError)) as caught:
-        call(*arguments)
-    return caught.value.errno
+def test_a_server_that_leaves_behind_what_is_inside_has_no_directory_renamed(
+    world: World, rename: Rename
+) -> None:
+    """vfs/semantics.md 4.34: mv copies then; the first directory that is not empty shows it."""
+    item, inside = world.client.put("d", "old", None), world.client.put("x", "old/x")
+    world.client.before["get"] = [away]
+    rename.rename_directory(item, "new")
+    assert world.context.server.facts.moves_carry is None, "it could not be asked"
+    world.client.items |= {"d": item, "x": inside}
+    for requests in (["move new", "move old"], []):
+        world.client.done.clear()
+        assert errno_from(rename.rename_directory, item, "new") == errno.EXDEV
+        assert (world.client.done, world.client.paths) == (requests, {"d": "old", "x": "old/x"})
+    assert world.state.changes == {}
 
 
 # -- a file
 
 
-def test_a_directory_that_took_the_name_stays(world: World, remove: Rename) -> None:
-    """vfs/semantics.md 4, unlink: 404 means look again; a directory that the user did not see is not deleted with its content."""
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("job_made", [b"a file", None], ids=["file", "directory"])
+def test_what_took_the_name_of_a_deleted_item_is_looked_at(
+    world: World, rename: Rename, lost: bool, job_made: bytes | None
+) -> None:
+    """vfs/semantics.md 4, unlink: 404 means look again: a file there is unlinked, a directory stays; a lost answer may have been
+    carried out, and what is there is the job's."""
     gone = world.client.put("a", "file")
-    del world.client.items["a"]
-    world.client.put("b", "file", None)
-    remove.delete(gone)
-    assert world.client.paths == {"b": "file"}
+    if not lost:
+        del world.client.items["a"]
+    world.client.lose = int(lost)
+    world.client.before["delete"] = [lambda: world.client.put("b", "file", job_made)]
+    rename.delete(gone)
+    stays = lost or job_made is None
+    assert world.client.paths == ({"b": "file"} if stays else {})
+    assert world.client.done == ["delete a"] + ["delete b"] * (not stays)
+    assert world.namespace.told[-1] == ("touch file" if stays else "forget b")
 
 
-def test_open_handles_get_their_bytes_first(world: World, remove: Rename) -> None:
+def test_open_handles_get_their_bytes_first(world: World, rename: Rename) -> None:
     """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
     content = world.opened(item)
     world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
-    remove.delete(item)
+    rename.delete(item)
     other = world.client.put("b", "other")
     world.opened(other, UnavailableError("not now"))
-    assert failed(remove.delete, other) == errno.EIO
+    assert errno_from(rename.delete, other) == errno.EIO
     assert world.client.paths == {"b": "other"}
 
 
@@ -127,17 +155,18 @@ def unlinked(world: World, base: Base) -> Change:
     return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
 
 
-def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: World, remove: Rename) -> None:
+def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: World, rename: Rename) -> None:
     """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
     item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
     world.closed("file~", b"content")
     world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
-    remove.run(unlinked(world, Base.of(item)))
+    world.client.lose, world.client.carried_out = 1, False
+    rename.run(unlinked(world, Base.of(item)))
     assert (unsynced, world.client.items) == ([False], {})
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
-def test_a_change_of_the_job_since_the_unlink_stays(world: World, remove: Rename, act: str) -> None:
+def test_a_change_of_the_job_since_the_unlink_stays(world: World, rename: Rename, act: str) -> None:
     """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     item = world.client.put("a", "file", b"content")
     base = Base.of(item)
@@ -148,17 +177,16 @@ def test_a_change_of_the_job_since_the_unlink_stays(world: World, remove: Rename
         world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
     change = unlinked(world, base)
-    remove.run(change)
+    rename.run(change)
     assert world.client.paths == there
     assert change.stage is Stage.DONE
 
 
-def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, remove: Rename) -> None:
+def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, rename: Rename) -> None:
     """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
-        change = unlinked(world, Base("a", "", None, sha(b"ours")))
-        remove.run(change)
+        rename.run(unlinked(world, Base("a", "", None, sha(b"ours"))))
         assert (world.client.items == {}) is deleted
 
 
@@ -166,39 +194,56 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
 
 
 @pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
-def test_a_directory_with_something_in_it_stays(world: World, remove: Rename, inside: str) -> None:
+def test_a_directory_with_something_in_it_stays(world: World, rename: Rename, inside: str) -> None:
     """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
     item = world.client.put("d", "dir", None)
     world.client.put("x", inside)
-    assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
-    assert world.client.done == []
-    assert world.state.changes == {}
+    assert errno_from(rename.remove_directory, item) == errno.ENOTEMPTY
+    assert (world.client.done, world.state.changes) == ([], {})
 
 
-def test_a_removed_directory_is_in_the_journal_before_it_is_moved(world: World, remove: Rename) -> None:
-    """save/protocol.md R4: a hidden item of ours is named by a record."""
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_removed_directory_is_in_the_journal_before_it_is_moved(
+    world: World, rename: Rename, deep: bool
+) -> None:
+    """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
+    item = world.client.put("d", "a/dir", None)
+    file = world.state.open(item)
+    world.state.write(edit(file, mode=0o700))
+    world.state.change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
+    if deep:
+        world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
     seen: list[list[str]] = []
     world.client.before["update"] = [
         lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])
     ]
-    remove.remove_directory(world.client.put("d", "dir", None))
+    rename.remove_directory(item)
     assert seen == [["d"]]
+    parts = names.parse_hidden(names.basename(world.client.paths["d"]))
+    assert parts is not None
+    assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
+    assert world.state.of(item) is None, "its attributes are forgotten"
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Rename, carried_out: bool) -> None:
+def test_a_move_whose_answer_is_lost_is_looked_at(world: World, rename: Rename, carried_out: bool) -> None:
     """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
-    remove.remove_directory(world.client.put("d", "dir", None))
+    rename.remove_directory(world.client.put("d", "dir", None))
     (change,) = world.state.changes.values()
     assert world.client.paths == {"d": change.asides[0].path}
     assert len(world.client.done) == (1 if carried_out else 2)
     assert change.asides[0].unsure_until > 0
 
 
-def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, remove: Rename) -> None:
+def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, rename: Rename) -> None:
+    item = world.client.put("d", "dir", None)
+    world.client.before["update"] = [lambda: away(BadRequestError("no"))]
+    with pytest.raises(BadRequestError):
+        rename.remove_directory(item)
+    assert world.state.changes == {}, "it was not moved"
     world.client.lose, world.client.carried_out = 100, False
-    assert failed(remove.remove_directory, world.client.put("d", "dir", None)) == errno.EIO
+    assert errno_from(rename.remove_directory, item) == errno.EIO
     (change,) = world.state.changes.values()
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
-    assert world.namespace.told == ["touch dir"]
+    assert world.namespace.told == ["touch dir"] * 2

@@ -17,7 +17,7 @@ from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
-from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
+from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
@@ -28,6 +28,11 @@ from jobfs.state.server import KnownServer
 
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
+
+
+def away(error: Exception | None = None) -> None:
+    """The answer of a server that can't be reached, or this one."""
+    raise error or UnavailableError("nobody there")
 
 
 def sha(content: bytes) -> str:
@@ -125,7 +130,7 @@ class FakeClient:
         return body()
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
-        self.done.append(f"delete {item_id}")
+        self.done.append(f"delete {item_id}" if once else f"delete {item_id} again and again")
         self._asked("delete")
 
         def change() -> None:
@@ -215,6 +220,7 @@ class FakeNamespace:
         return self._client.items.get(item_id)
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
+        assert max_age is not None, "what a save depends on is fresh"
         return next(iter(self._client.find(path)), None)
 
     def subtree(self, path: str) -> list[Item]:
@@ -223,6 +229,7 @@ class FakeNamespace:
         ]
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
+        assert max_age is not None, "what a save depends on is fresh"
         return {
             names.basename(item.path): item
             for item in self.subtree(path)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, FsError, UnavailableError
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.errors import BadRequestError, FsError, NoDirectoryError, UnavailableError
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
-from jobfs.state import Change
-from jobfs.state.records import Base
+from jobfs.state import Change, File, edit
+from jobfs.state.records import Base, Stage
 
-from .world import World, sha
+from .world import World, away, sha
 
 OLD, NEW = b"old", b"new!"
 
@@ -49,13 +49,6 @@ def steps(world: World) -> list[str]:
     return said
 
 
-def refuse(error: Exception) -> Callable[[], object]:
-    def refuse() -> None:
-        raise error
-
-    return refuse
-
-
 # -- a save
 
 
@@ -66,6 +59,7 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.of(file.item) is file
+    assert file.refused == "", "newer bytes are sent"
 
 
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
@@ -86,6 +80,10 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     file = world.save("dir/file.txt", NEW, item)
     assert file.item is not None
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
+    new = world.closed("new", NEW)
+    world.client.before["update"] = [lambda: setattr(new, "wish", Permission.READ_ONLY)]
+    world.write_back.commit(new)
+    assert new.wish is Permission.READ_ONLY, "what was wished since the request is still to be done"
 
 
 def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
@@ -99,22 +97,40 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
 # -- the job in the middle
 
 
+@pytest.mark.parametrize("latency", [0.0, 60.0])
+@pytest.mark.parametrize("job", ["nothing", "moved it", "made another"])
 def test_an_old_find_is_asked_again_before_its_item_is_moved(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, job: str, latency: float
 ) -> None:
-    """save/protocol.md R8: after a long upload T is looked at again; an item that the job has renamed is not ours to move."""
+    """save/protocol.md R8: older than a usual round trip, T is looked at again; an item that was renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
-    monkeypatch.setattr(world.client.health, "latency", 0.0)
-    item = old(world)
-    world.client.before["find"] = [lambda: None, lambda: old(world, "elsewhere")]
+    monkeypatch.setattr(world.client.health, "latency", latency)
+    item, looks = old(world), list[str]()
+
+    def act() -> None:
+        looks.append(job)
+        if job != "nothing":
+            old(world, "elsewhere")
+        if job == "made another":
+            world.client.put("b", "dir/file.txt", OLD)
+
+    world.client.before["find"] = [lambda: None, act]
+    if latency:
+        act = lambda: None  # noqa: E731
     world.save("dir/file.txt", NEW, item)
-    assert contents(world) == {"elsewhere": OLD, "dir/file.txt": NEW}
+    if latency:
+        assert world.client.before["find"], "it is asked once"
+        return
+    assert contents(world) == {"dir/file.txt": NEW} | ({} if job == "nothing" else {"elsewhere": OLD})
+    asides = ["move aside"] * (job != "moved it")
+    assert steps(world) == ["create staged", *asides, "move dir/file.txt"]
+    assert len(looks) == 1
 
 
 def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:
     """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
-    world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]
+    world.client.before["update"] = [partial(away, BadRequestError("Item is read only"))]
     with pytest.raises(BadRequestError):
         world.save("dir/file.txt", NEW, item)
     file = world.state.at("dir/file.txt")
@@ -127,7 +143,7 @@ def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: 
 def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     """save/protocol.md R7: waiting is for answers that never came; "try again later" is an answer."""
     file = world.closed("dir/file.txt", NEW, old(world))
-    busy = [refuse(UnavailableError("too many requests", status=429))]
+    busy = [partial(away, UnavailableError("too many requests", status=429))]
     world.client.before = {"update": [*busy, lambda: None, *busy]}
     change = world.write_back.queue.save(file)
     assert change is not None
@@ -146,6 +162,8 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
     file = world.save("dir/file.txt", NEW, old(world))
     (change,) = world.state.changes.values()
     assert change.asides[0].unsure_until > time.monotonic()
+    assert world.context.unsure_until("o") > time.monotonic()
+    assert world.namespace.told == ["forget o", "publish dir/file.txt"]
     assert contents(world) == {"dir/file.txt": NEW}
     assert file.base.sha256 == sha(NEW)
     assert world.content.adopted == [(file.item_id, NEW)]
@@ -171,6 +189,63 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert carried_out or world.context.look_again > time.monotonic(), "what comes late is looked for"
 
 
+def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
+    """save/protocol.md, The steps, promote: 404: stage again from the local bytes."""
+    rows: list[Change] = []
+    made = lambda: world.client.items.clear()  # noqa: E731
+    again = lambda: rows.extend(world.state.journal.load(Change))  # noqa: E731
+    world.client.before = {"update": [made], "create": [lambda: None, again]}
+    world.client.before["find"] = [partial(pytest.fail, "nothing is known to be there")]
+    world.save("file", NEW)
+    assert [(row.stage, row.staged_id) for row in rows] == [(Stage.STAGING, "")]
+    assert contents(world) == {"file": NEW}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_directory_that_is_missing_under_a_save_is_made(world: World, there: bool) -> None:
+    """vfs/semantics.md 4.22: the save brings it back; not if it is there again."""
+    item = old(world)
+    if there:
+        world.client.put("d", "dir", None)
+    world.client.before["update"] = [partial(away, NoDirectoryError("no directory"))]
+    world.save("dir/file.txt", NEW, item)
+    made = [] if there else ["create staged", "move dir"]
+    assert steps(world) == ["create staged", "move aside", *made, "move aside", "move dir/file.txt"]
+    assert contents(world)["dir/file.txt"] == NEW
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_a_set_aside_shows_whether_moves_keep_the_time(world: World, touch: bool) -> None:
+    """save/protocol.md R1: of the server one fact is kept."""
+    world.client.moves_touch = touch
+    world.save("dir/file.txt", NEW, old(world))
+    assert world.context.server.facts.moves_keep_updated_at is not touch
+
+
+@pytest.mark.parametrize("job", [b"", b"jobs", b"longer than ours"], ids=["nothing", "its own", "longer"])
+@pytest.mark.parametrize("lose", [0, 1])
+def test_a_new_file_goes_straight_to_its_target_unless_something_is_there(
+    world: World, job: bytes, lose: int
+) -> None:
+    """save/protocol.md R9: anything else at T: the hidden way, with no base; a lost answer is looked at."""
+    world.context.server.learn(rejects={Kind.FILE: True})
+    if job:
+        world.client.put("j", "file", job)
+    direct: list[bool] = []
+    seen = lambda: direct.extend(change.direct for change in world.state.journal.load(Change))  # noqa: E731
+    world.client.before["create"] = [seen, seen]
+    world.client.lose, world.client.carried_out = lose, not job
+    world.save("file", NEW)
+    hidden = ["create staged", "move file", "move aside", "move file"]
+    if not lose:
+        assert steps(world) == ["create file", *(hidden if job else [])]
+        assert direct == [True, *([False] if job else [])]
+    elif not job:
+        assert steps(world) == ["create file"]
+    assert ("download j" in world.client.done) is (bool(lose) and len(job) == len(NEW))
+    assert contents(world) == {"file": NEW}
+
+
 # -- directories and moves
 
 
@@ -184,3 +259,18 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert caught.value.errno == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
+
+
+def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(world: World) -> None:
+    """vfs/semantics.md 6.3: acknowledged before the job made it."""
+    file = world.state.new(Kind.DIRECTORY, "dir")
+    world.state.write(edit(file, mode=0o700))
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    job = world.client.put("d", "dir", None)
+    world.write_back.queue.commit(change)
+    world.clean_up()
+    assert (world.state.of(job), file.change, world.state.changes) == (file, None, {})
+    assert [(row.mode, row.item_id, row.version) for row in world.state.journal.load(File)] == [
+        (0o700, "d", job.updated_at)
+    ]

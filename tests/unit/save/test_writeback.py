@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 from tests.support.boundaries import watch
 
 from jobfs import names
-from jobfs.errors import FsError
+from jobfs.errors import FsError, UnauthorizedError
+from jobfs.nodes import Kind
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Handle, Stage
 
-from .world import TID, World, hidden, sha
+from .world import TID, World, away, hidden, sha
 
 OLD, NEW = b"old", b"new"
 
@@ -88,6 +91,33 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps
     assert [row.path for row in world.state.journal.load(File)] == ["file"]
 
 
+def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_from_here_before_it_is_from_there(
+    world: World,
+) -> None:
+    """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
+    file, change = begun(world)
+    assert not world.write_back.cancel(file)
+    assert (world.state.journal.load(File), world.state.hidden("file")) == ([], True)
+    assert [row.stage for row in world.state.journal.load(Change)] == [Stage.CANCELLED]
+
+
+@pytest.mark.parametrize("unreachable", [True, False])
+def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, unreachable: bool) -> None:
+    """vfs/semantics.md 4: what it was to replace stays."""
+    item = world.client.put("o", "file", OLD)
+    file = world.closed("file", NEW, item)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun, world.namespace.unreachable = True, unreachable
+    world.state.write(edit(change, base=Base.of(item), generation=file.generation, size=len(NEW)))
+    world.write_back.bring_to_rest(file)
+    assert (change.stage is Stage.CANCELLED, file.unsaved) == (unreachable, unreachable)
+    world.clean_up()
+    assert [path for path in world.client.paths.values() if path == "file"] == ["file"]
+    assert ("o" in world.client.items) is unreachable
+    assert file.change is not change
+
+
 # -- who makes room
 
 
@@ -108,9 +138,31 @@ def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world
     item = world.client.put("o", "file", OLD)
     world.write_back.remove_later(item)
     (change,) = world.state.changes.values()
+    assert change.due <= time.monotonic()
     change.begun = begun
     expected = Victim() if begun else Victim(Base.of(item), item, None, change)
     assert world.write_back.victim("file", None) == expected
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
+    world: World, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """vfs/semantics.md 4, rename: in one step, or not at all."""
+    item = world.client.put("o", "file", OLD)
+    file = scratch(world, "a~") if stays else world.closed("draft", NEW)
+    change = None if stays else world.write_back.queue.save(file)
+    victim = world.write_back.victim("file", item)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.write_back.take_place(file, "file", victim)
+        assert world.state.at("file") is None
+    world.write_back.take_place(file, "file", victim)
+    (row,) = world.state.journal.load(File)
+    assert (row.path, row.stays, row.item_id, row.base) == ("file", False, "o", Base.of(item))
+    assert file.change is not None
+    assert (file.change.target, change in (None, file.change)) == ("file", True)
 
 
 # -- moving an item over another
@@ -121,16 +173,23 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     victim = world.write_back.victim("file", over)
     with monkeypatch.context() as patch:
         full(world, patch)
-        with pytest.raises(FsError):
-            world.write_back.move_over(source, "file", victim)
+        for call in (world.write_back.move_over, lambda *_: world.write_back.remove_later(over)):
+            with pytest.raises(FsError):
+                call(source, "file", victim)
     assert (world.client.done, world.state.changes) == ([], {})
+    world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
+    with pytest.raises(UnauthorizedError):
+        world.write_back.move_over(source, "file", victim)
+    world.clean_up()
+    assert (world.client.paths, world.state.changes) == ({"s": "draft", "o": "file"}, {})
     world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
     with pytest.raises(Exception, match="not on the server"):
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
+    assert "forget s" in world.namespace.told
 
 
-# -- scratch names
+# -- what was refused, or is given up
 
 
 def refused(world: World, path: str = "file") -> File:
@@ -160,9 +219,16 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
     assert world.write_back.retry("dir") == ["dir/a"]
-    assert [file.refused for file in files] == ["", "too large"]
+    assert [(file.refused, file.refused_errno) for file in files] == [("", 0), ("too large", errno.EFBIG)]
     assert files[0].change is not None
+    assert files[0].change.due <= time.monotonic()
+    with pytest.raises(FsError, match="b was refused by the server: too large"):
+        world.write_back.commit(files[1])
     assert world.write_back.retry(None) == ["b"]
+    for begun in (False, True):
+        files[0].change.begun, files[0].change.attempts, files[0].change.due = begun, 1, math.inf
+        assert world.write_back.retry("dir") == ["dir/a"]
+        assert files[0].change.due <= time.monotonic()
     world.write_back.commit(files[1])
     assert world.client.contents[files[1].item_id] == NEW
 
@@ -171,12 +237,34 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
 def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
     """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
     file = refused(world)
+    if path:
+        file.local = None  # it could not be taken up after a restart
     ((given_up, kept),) = world.write_back.discard(path)
     assert (given_up, Path(kept).read_bytes()) == ("file", NEW)
     assert (world.state.at("file"), world.state.file(file.ino), world.state.changes) == (None, None, {})
     assert len(world.state.journal.load(File)) == 0
     assert world.namespace.told == ["touch file"]
     assert world.client.done == []
+    with pytest.raises(FsError, match=f"^nothing is unsent at {path or 'this mount'}$") as caught:
+        world.write_back.discard(path)
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, file = world.state.new(Kind.DIRECTORY, "dir"), world.closed("dir/file", NEW)
+    world.state.write(edit(directory, mode=0o700))
+    assert [path for path, _ in world.write_back.discard("dir")] == ["dir/file", "dir"]
+    file = opened(world.closed("dir/file", NEW))
+    with pytest.raises(FsError, match="^dir/file is open in a program: close it first$") as caught:
+        world.write_back.discard("")
+    assert caught.value.errno == errno.EBUSY
+    file.handles.clear()
+    left = world.state.left("")
+    world.write_back.commit(file)
+    monkeypatch.setattr(world.state, "left", lambda path: left)
+    with pytest.raises(FsError, match="^dir/file was just sent$") as caught:
+        world.write_back.discard("")
+    assert caught.value.errno == errno.ENOENT
 
 
 def test_a_save_that_was_begun_is_taken_back_by_a_discard(world: World) -> None:

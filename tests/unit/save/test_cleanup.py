@@ -15,7 +15,7 @@ from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import TID, World, hidden, sha
+from .world import TID, World, away, hidden, sha
 
 OLD, NEW = b"old", b"new"
 STAGED = hidden("file", names.Role.STAGED)
@@ -166,6 +166,41 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
     assert changed.unsaved
 
 
+# -- a save whose file was unlinked is taken back (R10)
+
+
+@pytest.mark.parametrize(
+    ("staged_id", "place", "content", "goes"),
+    [
+        ("", STAGED, NEW, True),
+        ("new", STAGED, NEW, True),
+        ("new", "file", NEW, True),
+        ("new", "file", b"job", False),
+    ],
+    ids=["unseen", "staged", "placed unseen", "written to since"],
+)
+def test_a_cancelled_save_is_taken_back(
+    world: World, cleanup: Cleanup, staged_id: str, place: str, content: bytes, goes: bool
+) -> None:
+    """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
+    opened = world.opened(world.client.put("new", place, content))
+    change = world.state.change(Verb.PUT, "file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
+    world.state.write(edit(change, stage=Stage.CANCELLED))
+    cleanup.finish(change)
+    assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
+    assert opened.fetched == bool(staged_id)
+
+
+def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:
+    """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
+    base = Base.of(world.client.put("o", "file", OLD))
+    change = world.state.change(Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=base)
+    world.state.write(edit(change, begun=True))
+    world.write_back.replace.give_up(change)
+    cleanup.finish(change)
+    assert (world.client.paths, change.stage) == ({"o": "file"}, Stage.DONE)
+
+
 # -- undo: what was set aside goes back, the newest first (R11)
 
 
@@ -190,6 +225,7 @@ def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) 
     assert world.client.paths["2"] == "file"
     assert world.client.paths["1"].startswith("file.conflict-")
     assert "new" not in world.client.paths, "the staged item's bytes are here"
+    assert [step for step in world.client.done if step.startswith("download")] == [], "none is judged"
     assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
 
 
@@ -254,7 +290,3 @@ def test_an_undo_that_can_not_go_on_is_gone_on_with_later(world: World) -> None:
     )  # fmt: skip
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"1": "file"}, {})
-
-
-def away() -> None:
-    raise UnavailableError("nobody there")

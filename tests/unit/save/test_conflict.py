@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from jobfs import names
-from jobfs.errors import PathExistsError, UnavailableError
+from jobfs.errors import NoDirectoryError, PathExistsError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.state import Change
 from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import TID, World, hidden, sha
+from .world import TID, World, away, hidden, sha
 
 CONTENT, OTHER = b"the old content", b"the new content"
 TARGET = "dir/file.txt"
@@ -168,6 +169,17 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert len(set(checked.client.done[1:])) == 3
     assert checked.kept
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_item_whose_directory_is_gone_gets_its_name_where_it_is_hidden(world: World, taken: bool) -> None:
+    """save/protocol.md R12: a removed directory that has something in it, hidden at the top of the workspace."""
+    checked = Checked(world, content=None)
+    world.client.put("a", names.basename(hidden(TARGET)), None, updated_at="moved")
+    world.client.put("b", f"{names.basename(hidden(TARGET))}/x")
+    world.client.before["update"] = [partial(away, NoDirectoryError("none")), *[exists] * taken]
+    assert checked.settle(of=REMOVED)
+    assert world.client.paths["a"].startswith("file.conflict-" if taken else "file.txt")
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

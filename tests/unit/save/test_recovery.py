@@ -14,7 +14,7 @@ from jobfs.save.upload import Upload
 from jobfs.state import edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import TID, World, hidden
+from .world import TID, World, hidden, sha
 
 OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 STAGED = hidden("file", names.Role.STAGED)
@@ -85,9 +85,49 @@ def test_bytes_that_the_power_may_have_taken_are_not_shown_to_a_program(
     world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))
     again = remount()
     opened = again.state.open(item)
-    assert (opened.generation, opened.local) == (0, None)
+    assert (opened.generation, opened.size, opened.local) == (0, 0, None)
+    assert [file.change.due <= time.monotonic() for file in again.state.left().files if file.change] == [True]
     found = finish(again)
     assert found.pop("file") == OLD
     assert [(names.kept_beside(path) is not None, content) for path, content in found.items()] == [
         (True, NEW)
     ]
+
+
+@pytest.mark.parametrize("path", ["new", "old"])
+def test_a_rename_of_a_directory_counts_if_the_server_has_carried_it_out(
+    world: World, remount: Remount, path: str
+) -> None:
+    """save/protocol.md, Recovery: what is below it goes along."""
+    world.client.put("d", path, None)
+    world.closed("old/file", NEW)
+    change = world.state.change(
+        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
+    )
+    world.state.write(edit(change))
+    again = remount()
+    assert [file.path for file in again.state.left().files] == [f"{path}/file"]
+    assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
+
+
+def test_a_directory_that_nobody_was_told_of_is_taken_back(world: World, remount: Remount) -> None:
+    item = world.client.put("h", hidden("dir", names.Role.STAGED), None)
+    change = world.state.change(Verb.MKDIR, "dir", stage=Stage.STAGED, tid=TID, staged_id=item.id)
+    world.state.write(edit(change))
+    assert finish(remount()) == {}
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_save_that_was_begun_sends_its_own_bytes_and_newer_ones_after_it(
+    world: World, remount: Remount, newer: bool
+) -> None:
+    """save/protocol.md, The steps: newer bytes wait in the file and become the next change."""
+    file = world.closed("file", OLD)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    tid = {"tid": TID, "generation": file.generation, "size": len(OLD), "sha256": sha(OLD)}
+    world.client.put("h", STAGED, OLD)
+    world.state.write(edit(change, stage=Stage.STAGED, staged_id="h", begun=True, **tid))
+    if newer:
+        world.state.close(file, world.state.bytes.new(file.ino, 99))
+    assert finish(remount()) == {"file": b"" if newer else OLD}

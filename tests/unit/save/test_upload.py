@@ -118,3 +118,14 @@ def test_only_a_new_file_is_created_at_its_target(
     if why == "directory":
         change.verb = Verb.MKDIR
     assert upload.may_be_direct(change) is direct
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_directory_whose_answer_is_lost_is_looked_for(
+    world: World, upload: Upload, carried_out: bool
+) -> None:
+    """save/protocol.md R9: if it is not there, it is made the hidden way."""
+    world.context.server.learn(rejects={Kind.DIRECTORY: True})
+    world.client.lose, world.client.carried_out = 1, carried_out
+    made = upload.make_directory("dir")
+    assert made == (next(iter(world.client.items.values())) if carried_out else None)

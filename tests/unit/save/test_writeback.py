@@ -95,7 +95,7 @@ def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_from_here_before_it_i
     world: World,
 ) -> None:
     """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
-    file, change = begun(world)
+    file, _ = begun(world)
     assert not world.write_back.cancel(file)
     assert (world.state.journal.load(File), world.state.hidden("file")) == ([], True)
     assert [row.stage for row in world.state.journal.load(Change)] == [Stage.CANCELLED]
@@ -255,14 +255,14 @@ def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch
     world.state.write(edit(directory, mode=0o700))
     assert [path for path, _ in world.write_back.discard("dir")] == ["dir/file", "dir"]
     file = opened(world.closed("dir/file", NEW))
-    with pytest.raises(FsError, match="^dir/file is open in a program: close it first$") as caught:
+    with pytest.raises(FsError, match=r"^dir/file is open in a program: close it first$") as caught:
         world.write_back.discard("")
     assert caught.value.errno == errno.EBUSY
     file.handles.clear()
     left = world.state.left("")
     world.write_back.commit(file)
     monkeypatch.setattr(world.state, "left", lambda path: left)
-    with pytest.raises(FsError, match="^dir/file was just sent$") as caught:
+    with pytest.raises(FsError, match=r"^dir/file was just sent$") as caught:
         world.write_back.discard("")
     assert caught.value.errno == errno.ENOENT
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from tests.support.boundaries import watch
+from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace, settled
@@ -166,3 +169,14 @@ def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server,
     work.vfs.release(fh)
     settled(work, {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"})
     assert work.names("other") == ["file", "made"]
+
+
+def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 4.31: changes of one name come one after another."""
+    server.faults.next("slow", on="update", delay=0.5)
+    with ThreadPoolExecutor() as pool:
+        renaming = pool.submit(work.vfs.rename, "file", "new")
+        eventually(lambda: not server.faults.rules(), "the rename is under way")
+        assert errno_from(work.vfs.mkdir, "new", 0o755, CALLER) == errno.EEXIST
+    renaming.result()
+    settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})

@@ -15,18 +15,11 @@ from tests.support.waiting import eventually
 
 from jobfs.api import deadline, health
 from jobfs.api.failures import Call
-from jobfs.api.health import Health
-from jobfs.errors import (
-    REFUSALS,
-    FsError,
-    InvalidRequestError,
-    OutOfTimeError,
-    UnavailableError,
-)
+from jobfs.errors import REFUSALS, FsError, InvalidRequestError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, Queue
-from jobfs.state import Change, File, State, edit
+from jobfs.state import Change, State, edit
 from jobfs.state.records import Aside, Handle, Stage, Verb
 
 from .world import World
@@ -39,9 +32,10 @@ NEVER = 3600.0
 class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
-    def __init__(self, state: State, health: Health) -> None:
-        self.state = state
-        self._health = health
+    def __init__(self, world: World) -> None:
+        self.state, self._health = world.state, world.client.health
+        verb = cast(Any, self)
+        self.queue = Queue(world.context, verb, verb, verb, delay=NEVER)
         self.ran: list[int] = []
         self.finished: list[int] = []
         self.running = self.most = 0
@@ -51,6 +45,9 @@ class Runner:
         self.failures: dict[int, list[BaseException]] = {}
         self.away = False
         self._lock = threading.Lock()
+
+    def put(self, target: str = "file", **values: Any) -> Change:
+        return self.state.change(Verb.PUT, target, **values)
 
     def run(self, change: Change) -> None:
         with self._lock:
@@ -105,42 +102,14 @@ class Runner:
 
 
 @pytest.fixture
-def state(world: World) -> State:
-    return world.state
-
-
-@pytest.fixture
-def runner(world: World) -> Runner:
-    return Runner(world.state, world.client.health)
-
-
-@pytest.fixture
-def queue(world: World, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
+def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     monkeypatch.setattr(module, "_BACKOFF", 0.01)
-    verb = cast(Any, runner)
-    queue = Queue(world.context, verb, verb, verb, delay=NEVER)
-    queue.start()
-    yield queue
+    runner = Runner(world)
+    runner.queue.start()
+    yield runner
     runner.gate.set()
     runner.clean.set()
-    queue.stop()
-
-
-@pytest.fixture
-def put(state: State) -> Callable[..., Change]:
-    def put(target: str = "file", **values: Any) -> Change:
-        return state.change(Verb.PUT, target, **values)
-
-    return put
-
-
-Put = Callable[..., Change]
-
-
-def unsaved(state: State, path: str = "file", generation: int = 1) -> File:
-    file = state.new(Kind.FILE, path)
-    state.write(edit(file, generation=generation))
-    return file
+    runner.queue.stop()
 
 
 def cancelled(state: State, target: str = "file", **values: Any) -> Change:
@@ -150,10 +119,10 @@ def cancelled(state: State, target: str = "file", **values: Any) -> Change:
     return change
 
 
-def going(queue: Queue, runner: Runner, change: Change) -> Change:
+def going(runner: Runner, change: Change) -> Change:
     """A Change that runs until the gate is opened."""
     runner.gate.clear()
-    queue.add(change, 0.0)
+    runner.queue.add(change, 0.0)
     eventually(lambda: change.running)
     return change
 
@@ -164,35 +133,27 @@ def waiting(call: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def busy(seconds: float) -> UnavailableError:
-    error = UnavailableError("too many requests")
-    error.wait = seconds
-    return error
-
-
 # -- in the background
 
 
-def test_a_due_change_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
-    now, later = put(), put("other")
-    queue.add(later, NEVER)
-    queue.add(now, 0.0)
+def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
+    now, later = runner.put(), runner.put("other")
+    runner.queue.add(later, NEVER)
+    runner.queue.add(now, 0.0)
     eventually(lambda: now.stage is Stage.DONE)
     assert (runner.ran, runner.finished) == ([now.seq], [now.seq])
     assert later.stage is Stage.STAGING
-    queue.add(now, 0.0)
-    queue.add(later, 0.0)
+    runner.queue.add(now, 0.0)
+    runner.queue.add(later, 0.0)
     eventually(lambda: later.stage is Stage.DONE)
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_changes_of_one_target_run_in_order_and_others_in_parallel(
-    queue: Queue, runner: Runner, put: Put
-) -> None:
+def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runner) -> None:
     runner.gate.clear()
-    first, second, other = put(), put(), put("other")
+    first, second, other = runner.put(), runner.put(), runner.put("other")
     for work in (second, first, other):
-        queue.add(work, 0.0)
+        runner.queue.add(work, 0.0)
     eventually(lambda: set(runner.ran) == {first.seq, other.seq})
     assert not second.running
     runner.gate.set()
@@ -201,66 +162,62 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(
 
 
 def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
-    works = [put(f"file{number}") for number in range(5)]
+    works = [runner.put(f"file{number}") for number in range(5)]
     for work in works:
-        queue.add(work, NEVER)
+        runner.queue.add(work, NEVER)
     time.sleep(0.1)
     assert runner.ran == [], "none of them is due soon"
     monkeypatch.setattr(module, "_EARLY", 2 * NEVER)
-    queue.wake()
+    runner.queue.wake()
     eventually(lambda: len(runner.ran) == 2)
     time.sleep(0.1)
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
-def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(
-    queue: Queue, runner: Runner, put: Put, state: State, then: str
-) -> None:
+def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runner, then: str) -> None:
     runner.clean.clear()
-    unlinked, newer = cancelled(state), put()
-    queue.add(newer, 0.0)
-    eventually(lambda: unlinked.running and not queue._new)
+    unlinked, newer = cancelled(runner.state), runner.put()
+    runner.queue.add(newer, 0.0)
+    eventually(lambda: unlinked.running and not runner.queue._new)
     assert runner.ran == []
     if then == "it ends":
         runner.clean.set()
     else:
-        state.apply(newer, target="elsewhere")
+        runner.state.apply(newer, target="elsewhere")
     eventually(lambda: newer.settled)
     assert runner.finished[:1] == [unlinked.seq] * (then == "it ends")
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
 def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_ends(
-    queue: Queue, runner: Runner, put: Put, state: State, ended: str
+    runner: Runner, ended: str
 ) -> None:
     """The move has another target: a change that waited at its source was forgotten."""
-    away = state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
-    newer = put()
-    queue.add(newer, 0.0)
-    eventually(lambda: not queue._new)
+    away = runner.state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
+    newer = runner.put()
+    runner.queue.add(newer, 0.0)
+    eventually(lambda: not runner.queue._new)
     assert runner.ran == []
     if ended == "by the queue":
-        queue.add(away, 0.0)
+        runner.queue.add(away, 0.0)
     elif ended == "renamed":
-        state.apply(away, source="other")
+        runner.state.apply(away, source="other")
     else:
-        state.end(away)
+        runner.state.end(away)
     eventually(lambda: newer.settled)
 
 
-def test_no_more_changes_run_at_once_than_there_are_connections(
-    queue: Queue, runner: Runner, put: Put
-) -> None:
+def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) -> None:
     runner.gate.clear()
-    works = [put(str(number)) for number in range(20)]
+    works = [runner.put(str(number)) for number in range(20)]
     for work in works:
-        queue.add(work, 0.0)
+        runner.queue.add(work, 0.0)
     eventually(lambda: runner.running == 4)
     assert sum(thread.name.startswith("jobfs-save_") for thread in threading.enumerate()) == 4
     runner.gate.set()
@@ -272,55 +229,51 @@ def test_no_more_changes_run_at_once_than_there_are_connections(
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_newer_bytes_are_the_next_change_when_the_running_change_ends(
-    queue: Queue, runner: Runner, state: State, writing: bool
-) -> None:
+def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Runner, writing: bool) -> None:
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
-    file = unsaved(state)
+    file = runner.state.new(Kind.FILE, "file")
+    runner.state.write(edit(file, generation=1))
     file.handles.append(Handle(file, None, os.O_RDWR if writing else os.O_RDONLY))
-    first = queue.save(file, 0.0)
+    first = runner.queue.save(file, 0.0)
     assert first is not None
-    state.apply(first, generation=1)
+    runner.state.apply(first, generation=1)
     eventually(lambda: first.running)
-    state.write(edit(file, generation=2))
-    assert queue.save(file, 0.0) is first
+    runner.state.write(edit(file, generation=2))
+    assert runner.queue.save(file, 0.0) is first
     began = time.monotonic()
     runner.gate.set()
     second = eventually(lambda: file.change if file.change is not first else None)
     assert second is not None
     eventually(lambda: second.due)
     assert runner.ran == [first.seq]
-    expected = WHILE_OPEN if writing else queue.delay
+    expected = WHILE_OPEN if writing else runner.queue.delay
     assert began + expected <= second.due <= time.monotonic() + expected
 
 
 # -- what fails
 
 
-def test_a_change_that_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
-    work = put()
-    runner.failures[work.seq] = [
-        UnavailableError("not now"),
-        FsError(errno.EIO, "a bad moment"),
-        RuntimeError("a surprise"),
-    ]
-    queue.add(work, 0.0)
+def test_a_change_that_fails_for_now_is_tried_again(runner: Runner) -> None:
+    work = runner.put()
+    errors = [UnavailableError("not now"), FsError(errno.EIO, "a bad moment"), RuntimeError("a surprise")]
+    runner.failures[work.seq] = errors
+    runner.queue.add(work, 0.0)
     eventually(lambda: work.settled)
     assert runner.ran == [work.seq] * 4
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
 
 def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
-    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
     runner.away = True
-    works = [put(str(number)) for number in range(100)]
+    works = [runner.put(str(number)) for number in range(100)]
     for work in works:
-        queue.add(work, 0.0)
+        runner.queue.add(work, 0.0)
     eventually(lambda: world.client.health.out and not runner.running)
     before = world.client.health.requests
     time.sleep(1.0)
@@ -331,17 +284,17 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_no_change_is_begun_before_the_server_wants_to_be_asked(
-    queue: Queue, runner: Runner, put: Put, world: World
-) -> None:
+def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, world: World) -> None:
     """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
-    first, second, committed = put("1"), put("2"), put("3")
-    runner.failures = {work.seq: [busy(100.0)] for work in (first, committed)}
-    queue.add(first, 0.0)
+    first, second, committed = runner.put("1"), runner.put("2"), runner.put("3")
+    busy = UnavailableError("too many requests")
+    busy.wait = 100.0
+    runner.failures = {work.seq: [busy] for work in (first, committed)}
+    runner.queue.add(first, 0.0)
     eventually(lambda: first.attempts == 1 and not first.running)
-    queue.add(second, 0.0)
+    runner.queue.add(second, 0.0)
     with pytest.raises(UnavailableError, match="too many requests"):
-        queue.commit(committed)
+        runner.queue.commit(committed)
     assert world.client.health.wait(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
@@ -349,42 +302,40 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(
 # -- who waits
 
 
-def test_commit_returns_when_the_server_has_the_bytes(queue: Queue, runner: Runner, put: Put) -> None:
-    work = put()
-    queue.add(work, NEVER)
-    queue.commit(work)
+def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
+    work = runner.put()
+    runner.queue.add(work, NEVER)
+    runner.queue.commit(work)
     assert work.settled
-    other = going(queue, runner, put())
-    thread = waiting(lambda: queue.commit(other))
+    other = going(runner, runner.put())
+    thread = waiting(lambda: runner.queue.commit(other))
     runner.gate.set()
     thread.join(20)
     assert other.settled
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
-def test_commit_tries_again_and_raises_the_error_that_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
+def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
-    refused, once, away = put("1"), put("2"), put("3")
+    refused, once, away = runner.put("1"), runner.put("2"), runner.put("3")
     runner.failures = {
         refused.seq: [InvalidRequestError("no")],
         once.seq: [UnavailableError("not now")],
         away.seq: [UnavailableError("nobody there")] * 1000,
     }
     with pytest.raises(InvalidRequestError):
-        queue.commit(refused)
-    queue.commit(once)
+        runner.queue.commit(refused)
+    runner.queue.commit(once)
     assert once.settled
     with deadline.within(1.0), pytest.raises(UnavailableError):
-        queue.commit(away)
+        runner.queue.commit(away)
     assert not away.running
     assert away.attempts, "it is tried on"
 
 
-def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
-    queue: Queue, runner: Runner, put: Put
-) -> None:
+def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(runner: Runner) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
-    work = going(queue, runner, put())
+    work = going(runner, runner.put())
     run = work.deadline
     assert run is not None
     assert not run.waited
@@ -393,7 +344,7 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     def commit() -> None:
         with deadline.within(1.0):
             waits.set()
-            queue.commit(work)
+            runner.queue.commit(work)
 
     with ThreadPoolExecutor() as pool:
         done = pool.submit(commit)
@@ -407,62 +358,54 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(
     assert not run.waited
 
 
-def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
-    inside, outside = going(queue, runner, put("dir/sub/file")), put("dirt")
-    with state.reservations.held("dir"):
+def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runner: Runner) -> None:
+    inside, outside = going(runner, runner.put("dir/sub/file")), runner.put("dirt")
+    with runner.state.reservations.held("dir"):
         with deadline.within(0.02), pytest.raises(UnavailableError):
-            queue.rest("dir")
+            runner.queue.rest("dir")
         runner.gate.set()
-        queue.rest("dir")
+        runner.queue.rest("dir")
         assert inside.settled
-        late, own = put("dir/late"), put("dir/own")
+        late, own = runner.put("dir/late"), runner.put("dir/own")
         for work in (late, outside):
-            queue.add(work, 0.0)
+            runner.queue.add(work, 0.0)
         eventually(lambda: outside.settled)
-        queue.commit(own)
+        runner.queue.commit(own)
         assert own.settled
         assert late.seq not in runner.ran
     eventually(lambda: late.settled)
 
 
-def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
-    inside, outside = put("dir/file"), put("other")
-    queue.add(inside, NEVER)
-    queue.add(outside, NEVER)
-    assert queue.drain(20.0, "dir")
+def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Runner) -> None:
+    inside, outside = runner.put("dir/file"), runner.put("other")
+    runner.queue.add(inside, NEVER)
+    runner.queue.add(outside, NEVER)
+    assert runner.queue.drain(20.0, "dir")
     assert (inside.settled, outside.settled) == (True, False)
-    assert [state.left(path).waiting for path in ("dir", "other", "")] == [False, True, True]
+    assert [runner.state.left(path).waiting for path in ("dir", "other", "")] == [False, True, True]
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
-    assert not queue.drain(0.1, "")
+    assert not runner.queue.drain(0.1, "")
     runner.failures.clear()
-    assert queue.drain(20.0, "")
+    assert runner.queue.drain(20.0, "")
 
 
-def test_a_name_is_at_rest_when_its_begun_change_is_placed(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
+def test_a_name_is_at_rest_when_its_begun_change_is_placed(runner: Runner) -> None:
     """vfs/semantics.md 4, rename of a directory; a change that was not begun goes along, and costs no request."""
-    begun, unbegun = put("dir/a", begun=True), put("dir/b")
-    unlinked = state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
-    elsewhere = state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
+    begun, unbegun = runner.put("dir/a", begun=True), runner.put("dir/b")
+    unlinked = runner.state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
+    elsewhere = runner.state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
     for work in (begun, unbegun, unlinked, elsewhere):
-        queue.add(work, NEVER)
-    queue.rest("dir")
+        runner.queue.add(work, NEVER)
+    runner.queue.rest("dir")
     assert set(runner.ran) == {begun.seq, unlinked.seq}
     assert all(work.settled for work in (begun, unlinked))
 
 
-def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
+def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(runner: Runner) -> None:
     """save/protocol.md R10: while a save is taken back, its item may still be on the server under the target's name."""
     runner.clean.clear()
-    work = cancelled(state, "dir/a", tid="begun")
-    thread = waiting(lambda: queue.rest("dir"))
+    work = cancelled(runner.state, "dir/a", tid="begun")
+    thread = waiting(lambda: runner.queue.rest("dir"))
     eventually(lambda: work.running)
     assert thread.is_alive()
     runner.clean.set()
@@ -475,7 +418,7 @@ def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
 def test_no_change_is_begun_while_too_many_items_are_hidden(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
     monkeypatch.setattr(module, "_HIDING", 2)
@@ -483,15 +426,15 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     asides = [
         Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
     ]
-    first, second, third = (put(name, asides=asides) for name in "123")
+    first, second, third = (runner.put(name, asides=asides) for name in "123")
     for work in (first, second, third):
-        queue.add(work, 0.0)
+        runner.queue.add(work, 0.0)
     eventually(lambda: first.settled and second.settled)
-    going_on = put("going on", begun=True)
-    queue.add(going_on, 0.0)
+    going_on = runner.put("going on", begun=True)
+    runner.queue.add(going_on, 0.0)
     eventually(lambda: going_on.settled)
     with deadline.within(0.05), pytest.raises(OutOfTimeError):
-        queue.commit(third)
+        runner.queue.commit(third)
     assert third.seq not in runner.ran, "fsync waits too"
     for aside in asides:
         aside.unsure_until = 0.0
@@ -500,52 +443,46 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
 
 
 def test_an_item_that_the_server_does_not_delete_stops_no_save(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
     monkeypatch.setattr(module, "_HIDING", 1)
-    kept = put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
+    kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
-    queue.add(kept, 0.0)
+    runner.queue.add(kept, 0.0)
     eventually(lambda: kept.error is not None)
-    saved = put("2")
-    queue.add(saved, 0.0)
+    saved = runner.put("2")
+    runner.queue.add(saved, 0.0)
     eventually(lambda: saved.settled)
 
 
-def test_an_unlink_waits_for_no_room(
-    queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unlink_waits_for_no_room(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
     monkeypatch.setattr(module, "_HIDING", 0)
-    for number in range(2):
-        work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
-        if number:
-            queue.add(work, 0.0)
-        else:
-            queue.commit(work)
-        eventually(lambda work=work: work.settled)  # type: ignore[misc]
+    committed, added = (runner.state.change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "12")
+    runner.queue.commit(committed)
+    runner.queue.add(added, 0.0)
+    eventually(lambda: added.settled)
+    assert committed.settled
 
 
-def test_an_unmount_does_not_wait_for_asides_that_must_wait(queue: Queue, runner: Runner, put: Put) -> None:
+def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> None:
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
-    waits, created = (
-        put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)]),
-        put("2"),
-    )
+    unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
+    waits, created = runner.put("1", asides=[unsure]), runner.put("2")
     for work in (waits, created):
-        queue.add(work, 0.0)
+        runner.queue.add(work, 0.0)
     eventually(lambda: waits.settled and not waits.running and runner.finished)
-    assert queue.to_clean(20.0, waiting=False) == 0
-    assert queue.to_clean(0.01, waiting=True) == 1
+    assert runner.queue.to_clean(20.0, waiting=False) == 0
+    assert runner.queue.to_clean(0.01, waiting=True) == 1
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
-def test_stop_waits_for_running_changes_and_begins_no_more(queue: Queue, runner: Runner, put: Put) -> None:
-    running, waits = going(queue, runner, put("1")), put("2")
-    thread = waiting(queue.stop)
-    eventually(queue._stop.is_set)
-    queue.add(waits, 0.0)
+def test_stop_waits_for_running_changes_and_begins_no_more(runner: Runner) -> None:
+    running, waits = going(runner, runner.put("1")), runner.put("2")
+    thread = waiting(runner.queue.stop)
+    eventually(runner.queue._stop.is_set)
+    runner.queue.add(waits, 0.0)
     runner.gate.set()
     thread.join(20)
     assert (running.settled, runner.ran) == (True, [running.seq])

@@ -11,7 +11,7 @@ from tests.support.files import errno_from
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.errors import BadRequestError, UnavailableError
+from jobfs.errors import AnswerLostError, BadRequestError, NoDirectoryError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
 from jobfs.save.rename import Rename
 from jobfs.state import Change, edit
@@ -37,19 +37,46 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
 
 
-@pytest.mark.parametrize("endpoint", ["update", "delete"])
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("update", "nobody there"), ("delete", "file can't be deleted: no answer")]
+)
 def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
-    world: World, rename: Rename, endpoint: str
+    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
     item = world.client.put("a", "file")
-    call = partial(rename.update, item, path="new") if endpoint == "update" else partial(rename.delete, item)
-    world.client.before[endpoint] = [away, away]
+    call = (
+        partial(rename.update, item, path="dir/new") if endpoint == "update" else partial(rename.delete, item)
+    )
+    world.client.before[endpoint] = [away, away, away]
     with deadline.within(0.01), pytest.raises(UnavailableError, match="nobody there"):
         call()
+    with monkeypatch.context() as patch:
+        patch.setattr("jobfs.save.rename._LOOKS", 1)
+        with pytest.raises(UnavailableError, match=f"^{told}$"):
+            call()
     assert world.client.paths == {"a": "file"}
+    if endpoint == "update":
+        world.client.before[endpoint].append(partial(away, NoDirectoryError("no directory")))
     call()
-    assert world.client.paths == ({"a": "new"} if endpoint == "update" else {})
+    assert world.client.paths.get("a") == ("dir/new" if endpoint == "update" else None)
+    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * (
+        endpoint == "update"
+    )
+
+
+def test_a_name_that_the_server_keeps_in_another_form_is_given_back(world: World, rename: Rename) -> None:
+    """save/protocol.md R6: this server changes names."""
+    item = world.client.put("a", "file")
+
+    def unanswered() -> None:
+        world.client.put("a", "NEW")
+        raise AnswerLostError("lost")
+
+    world.client.before["update"] = [unanswered]
+    with pytest.raises(BadRequestError):
+        rename.update(item, path="new")
+    assert world.client.paths == {"a": "file"}
 
 
 def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: World, rename: Rename) -> None:
@@ -60,9 +87,10 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     file = world.state.of(moved)
     assert file is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
-    world.client.lose = 1
-    again = rename.update(moved, path="newer")
-    assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
+    for world.client.carried_out, path in ((True, "newer"), (False, "newest")):
+        world.client.lose = 1
+        again = rename.update(world.client.items["a"], path=path)
+        assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
 
 
 def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(world: World, rename: Rename) -> None:

@@ -180,3 +180,19 @@ def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Wo
         assert errno_from(work.vfs.mkdir, "new", 0o755, CALLER) == errno.EEXIST
     renaming.result()
     settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})
+
+
+def test_a_file_that_is_unlinked_while_it_is_opened_is_not_there(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""
+    work.write("a~", b"bytes of this machine")
+    measured = work.vfs._view.measured
+
+    def meanwhile(path: str, node: Any) -> Any:
+        monkeypatch.undo()
+        work.vfs.unlink(path)
+        return measured(path, node)
+
+    monkeypatch.setattr(work.vfs._view, "measured", meanwhile)
+    assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT

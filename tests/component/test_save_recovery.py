@@ -226,7 +226,7 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
+@pytest.mark.parametrize("then", ["nothing", "unlinked", "saved", "being written"])
 def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
     left: Left, done: bool, then: str
 ) -> None:
@@ -244,14 +244,17 @@ def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
         if fh:
             work.vfs.write(fh, SECOND, 0)
         left.server.faults.clear()
+        if then == "unlinked":
+            work.vfs.unlink(TARGET)
         eventually(lambda: not any(change.verb is Verb.MOVE for change in work.state.changes.values()))
         if fh:
             work.vfs.flush(fh)
             work.vfs.release(fh)
 
     tree = left.taken_up(act)
-    assert tree[TARGET] == (DRAFT if then == "nothing" else SECOND)
-    assert sorted(contents(left.server)) == sorted([DRAFT] if then == "nothing" else [DRAFT, SECOND])
+    shown, kept = {"nothing": (DRAFT, [DRAFT]), "unlinked": (None, [])}.get(then, (SECOND, [DRAFT, SECOND]))
+    assert tree.get(TARGET) == shown
+    assert sorted(contents(left.server)) == sorted(kept)
 
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:

@@ -14,7 +14,7 @@ from jobfs.save.upload import Upload
 from jobfs.state import edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import TID, World, hidden, sha
+from .world import TID, World, hidden
 
 OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 STAGED = hidden("file", names.Role.STAGED)
@@ -115,19 +115,3 @@ def test_a_directory_that_nobody_was_told_of_is_taken_back(world: World, remount
     change = world.state.change(Verb.MKDIR, "dir", stage=Stage.STAGED, tid=TID, staged_id=item.id)
     world.state.write(edit(change))
     assert finish(remount()) == {}
-
-
-@pytest.mark.parametrize("newer", [False, True])
-def test_a_save_that_was_begun_sends_its_own_bytes_and_newer_ones_after_it(
-    world: World, remount: Remount, newer: bool
-) -> None:
-    """save/protocol.md, The steps: newer bytes wait in the file and become the next change."""
-    file = world.closed("file", OLD)
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    tid = {"tid": TID, "generation": file.generation, "size": len(OLD), "sha256": sha(OLD)}
-    world.client.put("h", STAGED, OLD)
-    world.state.write(edit(change, stage=Stage.STAGED, staged_id="h", begun=True, **tid))
-    if newer:
-        world.state.close(file, world.state.bytes.new(file.ino, 99))
-    assert finish(remount()) == {"file": b"" if newer else OLD}

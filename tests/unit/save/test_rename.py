@@ -87,7 +87,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     file = world.state.of(moved)
     assert file is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
-    for world.client.carried_out, path in ((True, "newer"), (False, "newest")):
+    for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
         world.client.lose = 1
         again = rename.update(world.client.items["a"], path=path)
         assert file.version != again.updated_at, "the job may have written to it before the look (R2)"

@@ -97,34 +97,26 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
 # -- the job in the middle
 
 
-@pytest.mark.parametrize("latency", [0.0, 60.0])
-@pytest.mark.parametrize("job", ["nothing", "moved it", "made another"])
+@pytest.mark.parametrize("job", ["has a fresh look", "does nothing", "moves it", "makes another"])
 def test_an_old_find_is_asked_again_before_its_item_is_moved(
-    world: World, monkeypatch: pytest.MonkeyPatch, job: str, latency: float
+    world: World, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     """save/protocol.md R8: older than a usual round trip, T is looked at again; an item that was renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
-    monkeypatch.setattr(world.client.health, "latency", latency)
-    item, looks = old(world), list[str]()
+    fresh, moves = job == "has a fresh look", job in ("moves it", "makes another")
+    monkeypatch.setattr(world.client.health, "latency", 60.0 if fresh else 0.0)
 
     def act() -> None:
-        looks.append(job)
-        if job != "nothing":
+        if moves:
             old(world, "elsewhere")
-        if job == "made another":
+        if job == "makes another":
             world.client.put("b", "dir/file.txt", OLD)
 
     world.client.before["find"] = [lambda: None, act]
-    if latency:
-        act = lambda: None  # noqa: E731
-    world.save("dir/file.txt", NEW, item)
-    if latency:
-        assert world.client.before["find"], "it is asked once"
-        return
-    assert contents(world) == {"dir/file.txt": NEW} | ({} if job == "nothing" else {"elsewhere": OLD})
-    asides = ["move aside"] * (job != "moved it")
-    assert steps(world) == ["create staged", *asides, "move dir/file.txt"]
-    assert len(looks) == 1
+    world.save("dir/file.txt", NEW, old(world))
+    assert len(world.client.before["find"]) == fresh
+    assert contents(world) == {"dir/file.txt": NEW} | ({"elsewhere": OLD} if moves else {})
+    assert steps(world) == ["create staged", *["move aside"] * (job != "moves it"), "move dir/file.txt"]
 
 
 def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:

@@ -95,8 +95,7 @@ class FakeClient:
     # -- requests
 
     def _asked(self, endpoint: str) -> None:
-        waiting = self.before.get(endpoint)
-        if waiting:
+        if waiting := self.before.get(endpoint):
             waiting.pop(0)()
 
     def _answer(self, change: Callable[[], Item | None]) -> Any:
@@ -157,16 +156,10 @@ class FakeClient:
         return cast(Item, self._answer(change))
 
     def create_file(
-        self,
-        path: str,
-        source: Path,
-        size: int,
-        permission: Permission,
-        moving: Callable[[float], None] = lambda part: None,
+        self, path: str, source: Path, size: int, permission: Permission, moving: Callable[[float], None] = id
     ) -> Item:
-        made = self._create(path, source.read_bytes()[:size], permission)
         moving(1.0)
-        return made
+        return self._create(path, source.read_bytes()[:size], permission)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         return self._create(path, None, permission)
@@ -207,7 +200,7 @@ class FakeNamespace:
         self.told.append(f"names of {path}")
 
     def peek(self, path: str) -> Item | None:
-        return next((item for item in self._client.items.values() if item.path == path), None)
+        return next((item for item in self.subtree(path) if item.path == path), None)
 
     def refresh(self) -> None:
         self.refreshed += 1
@@ -224,24 +217,17 @@ class FakeNamespace:
         return next(iter(self._client.find(path)), None)
 
     def subtree(self, path: str) -> list[Item]:
-        return [
-            item for item in self._client.items.values() if item.path == path or names.under(item.path, path)
-        ]
+        return [item for item in self._client.items.values() if names.within(item.path, path)]
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
         assert max_age is not None, "what a save depends on is fresh"
-        return {
-            names.basename(item.path): item
-            for item in self.subtree(path)
-            if names.parent(item.path) == path and not names.parse_hidden(names.basename(item.path))
+        inside = {
+            names.basename(item.path): item for item in self.subtree(path) if names.parent(item.path) == path
         }
+        return {name: item for name, item in inside.items() if not names.parse_hidden(name)}
 
     def hidden(self) -> list[Item]:
-        return [
-            item
-            for item in self._client.items.values()
-            if any(names.parse_hidden(part) is not None for part in item.path.split("/"))
-        ]
+        return [item for item in self._client.items.values() if ".jobfs-" in item.path]
 
 
 class FakeContent:

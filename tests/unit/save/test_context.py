@@ -10,7 +10,7 @@ import pytest
 
 from jobfs.api.client import Client
 from jobfs.nodes import Item
-from jobfs.save.context import Context, sha256_of, with_bytes
+from jobfs.save.context import sha256_of, with_bytes
 from jobfs.state import edit
 from jobfs.state.records import Base, Verb
 
@@ -29,9 +29,7 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
 
 
-def test_an_item_renamed_beside_an_unanswered_request_belongs_at_its_newest_name(
-    world: World,
-) -> None:
+def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(world: World) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
     context = world.context
     context.renamed("a", "file")
@@ -47,9 +45,7 @@ def test_an_item_renamed_beside_an_unanswered_request_belongs_at_its_newest_name
     assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
 
 
-def test_an_item_whose_directory_moved_beside_an_unanswered_request_belongs_there(
-    world: World,
-) -> None:
+def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(world: World) -> None:
     """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
     context = world.context
     for item_id, path in (("a", "dir/file"), ("b", "other/file")):
@@ -70,46 +66,30 @@ def test_an_item_whose_directory_moved_beside_an_unanswered_request_belongs_ther
 CONTENT = b"content"
 
 
-@pytest.fixture
-def bases(world: World) -> Context:
-    return world.context
-
-
 def item(world: World, seconds: float = 60.0) -> Item:
     """An item that was changed so many seconds ago."""
     return world.client.put("a", "file", CONTENT, updated_ns=int((time.time() - seconds) * 1e9))
 
 
-def sent(world: World, of: Item, digest: str, version: str) -> None:
-    """This machine has saved it; `version`: what it was then."""
-    world.state.write(edit(world.state.open(of), version=version, sha256=digest))
-
-
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
-def test_a_version_is_young_by_the_servers_clock(
-    world: World, bases: Context, seconds: float, young: bool
-) -> None:
+def test_a_version_is_young_by_the_servers_clock(world: World, seconds: float, young: bool) -> None:
     """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
-    assert bases.base_of(item(world, seconds)).young is young
+    assert world.context.base_of(item(world, seconds)).young is young
     world.client.server_time_offset = 30.0
-    assert not bases.base_of(item(world, seconds)).young
-    assert bases.base_of(item(world, seconds), young=True).young
+    assert not world.context.base_of(item(world, seconds)).young
+    assert world.context.base_of(item(world, seconds), young=True).young
 
 
-def test_bytes_that_are_here_are_known(world: World, bases: Context) -> None:
-    """save/protocol.md R1: its bytes equal base's."""
+def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> None:
+    """save/protocol.md R1: its bytes equal base's; R2: base is H with the hash of what was sent."""
     version = item(world)
-    assert bases.base_of(version).sha256 == ""
+    assert world.context.base_of(version).sha256 == ""
     world.content.cached.add("a")
-    assert bases.base_of(version).sha256 == sha(CONTENT)
-
-
-def test_the_hash_of_sent_bytes_is_known_for_the_version_that_they_made(world: World, bases: Context) -> None:
-    """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
-    version = item(world)
-    sent(world, version, "ff", version.updated_at)
-    assert bases.base_of(version).sha256 == "ff"
-    assert bases.base_of(replace(version, updated_at="later")).sha256 == ""
+    assert world.context.base_of(version).sha256 == sha(CONTENT)
+    world.content.cached.clear()
+    world.state.write(edit(world.state.open(version), version=version.updated_at, sha256="ff"))
+    assert world.context.base_of(version).sha256 == "ff"
+    assert world.context.base_of(replace(version, updated_at="later")).sha256 == ""
 
 
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {
@@ -122,38 +102,35 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", LEARNED)
-def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
-    world: World, bases: Context, what: str
-) -> None:
+def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world: World, what: str) -> None:
     """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
     whole = values.get("whole", False)
     seen = {name: value for name, value in values.items() if name != "whole"}
     there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
     change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
-    if bases.needs_bytes(change.base, there):
-        bases.learn_bytes(change, there)
+    if world.context.needs_bytes(change.base, there):
+        world.context.learn_bytes(change, there)
     assert change.base.sha256 == digest
 
 
 @pytest.mark.parametrize("why", ["written", "refused"])
-def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Context, why: str) -> None:
+def test_bytes_that_cannot_be_fetched_are_not_known(world: World, why: str) -> None:
     """save/protocol.md R1: to read bytes safely: download, then get, and `updatedAt` still is what it was."""
     there = item(world)
-    if why == "written":
-        world.client.after_download = lambda: world.client.touched("a")
-    else:
+    world.client.after_download = lambda: world.client.touched("a")
+    if why == "refused":
         world.client.contents.clear()
     change = world.state.change(Verb.PUT, "file", base=Base.of(there))
-    bases.learn_bytes(change, there)
+    world.context.learn_bytes(change, there)
     assert change.base.sha256 == ""
 
 
-def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Context) -> None:
+def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World) -> None:
     """save/protocol.md R1: there the timestamp tells."""
     world.context.server.learn(moves_keep_updated_at=True)
     there = item(world)
-    assert not bases.needs_bytes(Base.of(there), there)
+    assert not world.context.needs_bytes(Base.of(there), there)
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:

@@ -54,12 +54,16 @@ def steps(world: World) -> list[str]:
 
 def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
-    file = world.save("dir/file.txt", NEW, old(world))
+    file = world.closed("dir/file.txt", NEW, old(world))
+    file.wish = Permission.READ_ONLY
+    world.write_back.commit(file)
     assert file.item is not None
     assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.of(file.item) is file
-    assert file.refused == "", "newer bytes are sent"
+    (row,) = world.state.journal.load(File)
+    assert (row.generation, row.size, row.boot, row.refused, row.wish) == (0, 0, "", "", None)
+    assert (row.sha256, row.version, row.base) == (sha(NEW), file.item.updated_at, file.base)
 
 
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.waiting import eventually
@@ -101,23 +102,13 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
     assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
 
 
-@pytest.mark.parametrize(
-    ("why", "direct"),
-    [("new", True), ("base", False), ("staged", False), ("directory", False)],
-)
-def test_only_a_new_file_is_created_at_its_target(
-    world: World, upload: Upload, why: str, direct: bool
-) -> None:
+@pytest.mark.parametrize("why", [{}, {"base": Base("a")}, {"staged_id": "h"}, {"verb": Verb.MKDIR}])
+def test_only_a_new_file_is_created_at_its_target(world: World, upload: Upload, why: dict[str, Any]) -> None:
     """save/protocol.md R9: new files."""
     upload.ask("dir/file")
     change = put(world)
-    if why == "base":
-        change.base = Base("a")
-    if why == "staged":
-        change.staged_id = "h"
-    if why == "directory":
-        change.verb = Verb.MKDIR
-    assert upload.may_be_direct(change) is direct
+    world.state.apply(change, **why)
+    assert upload.may_be_direct(change) is (not why)
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -77,9 +77,7 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     assert world.client.done == []
 
 
-def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps_its_file(
-    world: World,
-) -> None:
+def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
     """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
     change = world.write_back.queue.save(file)
@@ -91,9 +89,7 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing_and_keeps
     assert [row.path for row in world.state.journal.load(File)] == ["file"]
 
 
-def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_from_here_before_it_is_from_there(
-    world: World,
-) -> None:
+def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: World) -> None:
     """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
     file, _ = begun(world)
     assert not world.write_back.cancel(file)

@@ -411,7 +411,7 @@ class Replace:
         with self._going_on(change):
             sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
             state.write(
-                *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
+                *([edit(change, stage=Stage.PLACED)] if change.asides else []),
                 edit(
                     file,
                     item_id=item.id,
@@ -446,7 +446,7 @@ class Replace:
                 made = [edit(file, item_id=item.id, version=item.updated_at)]
             if file is not None and file.change is change:
                 file.change = None
-            state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *made, gone=gone)
+            state.write(edit(change, stage=Stage.PLACED), *made, gone=gone)
             for replaced in gone:
                 state.unname(replaced)
             self._tell(change, item)

@@ -90,12 +90,19 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert new.wish is Permission.READ_ONLY, "what was wished since the request is still to be done"
 
 
-def test_an_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
-    """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place."""
-    unsynced: list[bool] = []
-    world.client.before["update"] = [lambda: unsynced.append(world.state.unsynced)]
-    world.save("dir/file.txt", NEW, old(world))
-    assert unsynced == [False]
+@pytest.mark.parametrize("content", [OLD, None])
+def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes | None) -> None:
+    """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place; R7."""
+    item, until = world.client.put("o", "dir/file.txt", content), world.context.unanswered("o")
+    seen: list[tuple[bool, list[Change]]] = []
+    look = lambda: seen.append((world.state.unsynced, world.state.journal.load(Change)))  # noqa: E731
+    world.client.before["update"] = [lambda: None, look]
+    world.save("dir/file.txt", NEW)
+    ((unsynced, (row,)),) = seen
+    (aside,) = row.asides
+    assert (unsynced, aside.id, aside.path) == (False, "o", world.client.paths["o"])
+    assert (aside.kind, aside.size, aside.updated_at) == (item.kind, item.size, item.updated_at)
+    assert [a.unsure_until for c in world.state.changes.values() for a in c.asides] == [until]
 
 
 # -- the job in the middle

@@ -105,7 +105,8 @@ def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, unreach
     change = world.write_back.queue.save(file)
     assert change is not None
     change.begun, world.namespace.unreachable = True, unreachable
-    world.state.write(edit(change, base=Base.of(item), generation=file.generation, size=len(NEW)))
+    sent = {"tid": TID, "generation": file.generation, "size": len(NEW)}
+    world.state.write(edit(change, base=Base.of(item), **sent))
     world.write_back.bring_to_rest(file)
     assert (change.stage is Stage.CANCELLED, file.unsaved) == (unreachable, unreachable)
     world.clean_up()

@@ -256,8 +256,8 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Ru
 
 def test_a_change_that_fails_for_now_is_tried_again(runner: Runner) -> None:
     work = runner.put()
-    errors = [UnavailableError("not now"), FsError(errno.EIO, "a bad moment"), RuntimeError("a surprise")]
-    runner.failures[work.seq] = errors
+    bad = FsError(errno.EIO, "a bad moment")
+    runner.failures[work.seq] = [UnavailableError("not now"), bad, RuntimeError("a surprise")]
     runner.queue.add(work, 0.0)
     eventually(lambda: work.settled)
     assert runner.ran == [work.seq] * 4

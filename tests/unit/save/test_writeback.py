@@ -84,6 +84,7 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: Wo
     assert change is not None
     change.begun = True
     assert world.write_back.cancel(file), "the caller deletes the item"
+    assert world.write_back.cancel(world.state.new(Kind.FILE, "other")), "nothing is being sent"
     world.write_back.replace.run(change)
     assert (world.client.done, world.state.changes, file.unsaved) == ([], {}, True)
     assert [row.path for row in world.state.journal.load(File)] == ["file"]

@@ -156,7 +156,7 @@ class FakeClient:
         return cast(Item, self._answer(change))
 
     def create_file(
-        self, path: str, source: Path, size: int, permission: Permission, moving: Callable[[float], None] = id
+        self, path: str, source: Path, size: int, permission: Permission, moving: Any = id
     ) -> Item:
         moving(1.0)
         return self._create(path, source.read_bytes()[:size], permission)

@@ -136,6 +136,7 @@ def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
         world.client.put("t", "x")
     if known:
         world.state.write(used=TID)
+    world.client.lose = int(shown != "")
     cleanup.expose_orphans()
     path = world.client.paths.get("h", "")
     assert path.startswith(shown)

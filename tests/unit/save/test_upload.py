@@ -16,6 +16,7 @@ from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Base, Verb
 from jobfs.state.server import KnownServer, ServerFacts
+from jobfs.trial.questions import TELLTALE
 
 from .world import TID, World, hidden, sha
 
@@ -77,7 +78,8 @@ def test_an_item_made_for_a_question_is_in_the_journal_before(world: World, uplo
 
     def look() -> None:
         (change,) = world.state.changes.values()
-        seen.append(world.state.journal.tombstone(change.tid))
+        named = change.target == hidden(f"dir/{TELLTALE}", names.Role.STAGED, change.tid)
+        seen.append(named and world.state.journal.tombstone(change.tid))
 
     world.client.before["create"] = [look]
     world.client.lose = 1
@@ -96,8 +98,11 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
         world.write_back.cleanup.expose_orphans()
         explained.append(bool(world.state.changes))
 
+    kinds: list[Kind] = []
     world.client.before["create"] = [listed] * 4
+    world.client.before["delete"] = [lambda: kinds.extend(i.kind for i in world.client.items.values())] * 2
     upload.ask("dir/file")
+    assert kinds == list(Kind)
     assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
     assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
 

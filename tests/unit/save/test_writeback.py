@@ -185,6 +185,13 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told
+    file = world.closed("file", NEW, over)
+    world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
+    with pytest.raises(UnauthorizedError):
+        world.write_back.move_over(source, "file", world.write_back.victim("file", file))
+    assert file.unsaved
+    assert file.change is not None, "its bytes are sent after all"
+    assert file.change.due > 0
 
 
 # -- what was refused, or is given up

@@ -203,7 +203,9 @@ class DiskCache:
         return file
 
     def keep(self, file: CacheFile, version: Version, size: int) -> bool:
-        """Make a finished part the content of a version, atomically; False if that fails."""
+        """Make a finished part the content of a version, atomically; False if that fails, or if it is in memory."""
+        if not file.path:
+            return False
         name = version_name(version)
         path = self._path(name)
         try:

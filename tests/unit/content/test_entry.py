@@ -42,6 +42,8 @@ def test_a_content_is_read_like_any_file(opened: Open, offset: int, size: int) -
 def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(opened: Open) -> None:
     file = opened(16 * MIB, holds={0: 256 * KIB})
     assert file.is_right(0)
+    file.handle.bring()
+    assert len(file.client.requests) == 1, "it is on its way"
     assert file.is_right(12 * MIB)
     assert file.client.requests[1].start == 12 * MIB
 

@@ -20,7 +20,7 @@ from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
 from .conftest import MakeStore, Open
-from .server import LATER, FakeClient, item_of, pattern
+from .server import LATER, UPDATED, FakeClient, item_of, pattern
 
 
 def test_a_broken_download_resumes_by_range_where_it_broke(opened: Open) -> None:
@@ -40,7 +40,7 @@ def test_a_download_that_always_breaks_at_one_place_is_given_up(opened: Open, ra
     began = time.monotonic()
     file = opened(MIB, ranges=ranges, says_length=False, breaks=breaks, timeout=1.0)
     assert file.is_right(0)
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="the connection broke"):
         file.handle.fetch()
     assert time.monotonic() - began < 1.0 + 5
     assert len(file.client.requests) < 50
@@ -134,7 +134,7 @@ def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(ope
 def test_bytes_that_a_look_does_not_prove_are_stale_unless_they_were_read_before(
     opened: Open, change: dict[str, Any]
 ) -> None:
-    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read."""
+    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read; who opens it once it is shown again begins anew."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
     with ThreadPoolExecutor(1) as threads, looked_at_by_hand(client) as looking:
@@ -151,6 +151,10 @@ def test_bytes_that_a_look_does_not_prove_are_stale_unless_they_were_read_before
         with pytest.raises(StaleVersionError):
             file.handle.read(offset, 4096)
     assert file.is_right(0)
+    file.handle.close()
+    client.updated_at, client.shown_size, client.gone = UPDATED, None, False
+    with file.store.open(file.item) as again:
+        assert again.read(12 * MIB, 4096) == client.data[12 * MIB : 12 * MIB + 4096]
 
 
 def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import threading
@@ -13,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.ranges import KIB, MIB
-from jobfs.errors import ContractError, FsError
+from jobfs.errors import ContractError, FsError, UnavailableError
 from jobfs.nodes import Item
 
 from .conftest import MakeStore, Open
@@ -111,18 +112,24 @@ def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
 def test_a_content_that_was_saved_here_is_not_downloaded(
     make_store: MakeStore, tmp_path: Path, told: int | None
 ) -> None:
+    """vfs/semantics.md 3.2; what this mount has replaced goes, but not while somebody has it open."""
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
-    item = item_of(told)
+    item = item_of(
+        told, ns=int(time.time() + 10) * 10**9 + 125_000_000
+    )  # by the server's clock it is not even written yet
     assert store.size(item) == told
     adopt(store, item, tmp_path / "saved", data)
     assert (store.whole(item), store.size(item), store.used()) == (True, len(data), len(data))
     assert read(store, item) == data
     store.close()
     again = make_store(client)
-    assert (again.whole(item), again.size(item)) == (True, len(data))
-    assert client.requests == []
+    with again.open(item) as handle:
+        again.drop(item.version)
+        assert (again.whole(item), again.size(item), handle.read(0, len(data))) == (True, len(data), data)
+    again.drop(item.version)
+    assert (again.whole(item), again.used(), client.requests) == (False, 0, [])
 
 
 @pytest.mark.parametrize("says_length", [True, False])
@@ -170,7 +177,9 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
         waiting = threads.submit(file.is_right, 1100 * KIB)
         adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         assert waiting.result(10)
-    assert file.handle.whole
+    file.client.release(0)
+    eventually(lambda: file.client.requests[0].finished)
+    assert (file.handle.whole, file.client.requests[0].sent < 2 * MIB) == (True, True)
 
 
 def test_a_saved_content_stays_though_a_download_is_about_to_write(
@@ -186,6 +195,7 @@ def test_a_saved_content_stays_though_a_download_is_about_to_write(
     monkeypatch.setattr(DiskCache, "part", overtaken)
     assert file.is_right(0)
     eventually(lambda: file.client.requests[0].finished)
+    file.store.attach(file.handle).put(0, bytes(100))
     assert file.handle.whole
     assert file.is_right(0, MIB)
     assert len(file.client.requests) == 1
@@ -268,6 +278,46 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     assert read(store, item) == b"12345"
 
 
+# -- fetched ahead ---------------------------------------------------------------------------------------
+
+
+def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vfs/semantics.md 3.8: in bytes and in number; what fails is left to its reader."""
+    caplog.set_level(logging.INFO, "jobfs.content")
+    client = FakeClient(pattern(100_000), gate=0)
+    store, taken = make_store(client), list[Item | None]()
+    coming = [numbered(number, 100_000) for number in range(8)]
+
+    def take() -> Item | None:
+        taken.append(coming.pop() if coming else None)
+        return taken[-1]
+
+    for _ in range(2):
+        store.prefetch(take, 9)
+        client.wait(lambda: len(client.requests) == client.max_connections - 2)
+    client.open_gate()
+    eventually(lambda: store._running == 0)
+    assert (len(client.requests), taken[8:]) == (8, [None, None]), (
+        "two jobs, and each asks until nothing is left"
+    )
+    monkeypatch.setattr("jobfs.content.store._UNDER_WAY", 100_000)
+    client.gate, coming = 0, [numbered(number, 100_000) for number in range(10, 13)]
+    store.prefetch(take, 1)
+    client.wait(lambda: len(client.requests) == 9)
+    store.prefetch(take, 1)
+    eventually_equal(lambda: (store._running, len(client.requests)), (1, 9))
+    client.open_gate()
+    eventually(lambda: store._running == 0)
+    assert (len(client.requests), coming, caplog.messages) == (11, [], [])
+    client.errors, coming = [UnavailableError("down")], [item_of(None)]
+    store.prefetch(take, 1)
+    eventually_equal(lambda: caplog.messages, ["file.bin: not fetched ahead: down"])
+    store.close()
+    store.prefetch(take, 1)
+
+
 # -- the bound -------------------------------------------------------------------------------------------
 
 
@@ -337,7 +387,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("room", [0, 5 * MIB])
 def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
-    make_store: MakeStore, full_disk: Callable[..., None], ranges: bool, room: int
+    make_store: MakeStore,
+    full_disk: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    ranges: bool,
+    room: int,
 ) -> None:
     """vfs/semantics.md 3.12: a larger one is EIO, and the status says why."""
     data = pattern(16 * MIB)
@@ -352,6 +406,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
         assert handle.read(4096, 4096) == data[4096:8192]
         assert not store.whole(numbered(9, len(data)))
     assert store.refused == "No space left on device"
+    assert {*caplog.messages} == {"the content cache can't be used: No space left on device"}
     for refused in (handles[4], large.open(item_of(len(data) + 1))):
         with pytest.raises(FsError) as caught:
             refused.fetch()
@@ -366,8 +421,9 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
 
 
 def test_a_full_disk_makes_the_cache_give_up_unused_contents(
-    make_store: MakeStore, full_disk: Callable[..., None]
+    make_store: MakeStore, cache: Path, full_disk: Callable[..., None]
 ) -> None:
+    """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))
     read(store, numbered(0, 100_000))
@@ -375,6 +431,13 @@ def test_a_full_disk_makes_the_cache_give_up_unused_contents(
     assert read(store, numbered(1, 100_000)) == data
     assert [store.whole(numbered(number, 100_000)) for number in range(2)] == [False, True]
     assert store.refused == ""
+    assert [store.give_way(place, 1) for place in (Path("/proc"), cache / "gone", cache, cache)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert store.used() == 0
 
 
 def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Path) -> None:

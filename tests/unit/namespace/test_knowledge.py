@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -21,15 +20,15 @@ from .test_news import Look, looks
 from .world import Clock, Server, hidden, item
 
 PARTS = 3
-NAMES = ("a", "b", "c")
-PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(NAMES, repeat=depth)]
+#: Few, so that most changes and answers meet.
+PATHS = ["a", "b", "a/a", "a/b", "b/a", "a/a/a"]
 
 paths = st.sampled_from(PATHS)
 
 
 @dataclass
 class Find:
-    """A find in the air: its answer is made at some moment between start and landing."""
+    """A find in the air: its answer is made when it starts, or when it lands."""
 
     ticket: int
     began: float
@@ -71,6 +70,7 @@ class Races(RuleBasedStateMachine):
         self.ours: dict[str, Item | None] = {}
         #: What a program sees that saw what was there at first, hears all news, and sees our own changes as we make them.
         self.seen: dict[str, Look] = {}
+        self.touched: dict[str, float] = {}
         self._note()
 
     # the world moves
@@ -110,11 +110,20 @@ class Races(RuleBasedStateMachine):
             if known is not None:
                 self._job_touched(known.path)
 
-    @initialize()
-    def first_listing(self) -> None:
+    @initialize(there=st.sets(paths))
+    def first_listing(self, there: set[str]) -> None:
+        for path in sorted(there):
+            make = (
+                self.server.directory
+                if any(names.under(other, path) for other in PATHS)
+                else self.server.file
+            )
+            make(path)
+        self._note()
         self.start_listing()
         self.land_listing()
         assert not self.known.news(), "before the first listing nothing was shown"
+        self.seen = looks(self.known.tree)
 
     @rule(path=paths, is_dir=st.booleans())
     def job_creates(self, path: str, is_dir: bool) -> None:
@@ -231,21 +240,16 @@ class Races(RuleBasedStateMachine):
     @rule(path=paths)
     def we_touch(self, path: str) -> None:
         self.known.touch(path)
+        self.touched[path] = self.clock.now
         assert not self.known.fresh(path, 0.0)
 
     # answers
 
-    @rule(path=paths)
-    def start_find(self, path: str) -> None:
+    @rule(path=paths, answered=st.booleans())
+    def start_find(self, path: str, answered: bool) -> None:
         self.clock.advance(1.0)
-        self.finds.append(Find(self.known.takeoff(), self.clock.now, path))
-
-    @precondition(lambda self: self.finds)
-    @rule(data=st.data())
-    def answer_find(self, data: st.DataObject) -> None:
-        find = data.draw(st.sampled_from(self.finds))
-        if find.answer is None:
-            find.answer = self.server.find(find.path)
+        answer = self.server.find(path) if answered else None
+        self.finds.append(Find(self.known.takeoff(), self.clock.now, path, answer))
 
     @precondition(lambda self: self.finds)
     @rule(data=st.data())
@@ -258,10 +262,12 @@ class Races(RuleBasedStateMachine):
         self.known.land(find.ticket)
 
     @precondition(lambda self: self.listing is None)
-    @rule()
-    def start_listing(self) -> None:
+    @rule(parts=st.sets(st.integers(0, PARTS - 1)))
+    def start_listing(self, parts: Collection[int] = ()) -> None:
         self.clock.advance(1.0)
         self.listing = Listing(self.known.takeoff(), self.clock.now)
+        for part in parts:
+            self.read_part(part)
 
     @precondition(lambda self: self.listing is not None)
     @rule(part=st.integers(0, PARTS - 1))
@@ -321,6 +327,7 @@ class Races(RuleBasedStateMachine):
 
     def _check(self, path: str, began: float) -> None:
         assert self.known.fresh(path, began)
+        assert all(began > moment for at, moment in self.touched.items() if names.within(path, at))
         window = self._since(began)
         shown = self.known.tree.candidates(path)
         if not shown:
@@ -354,7 +361,7 @@ class Races(RuleBasedStateMachine):
 
 
 TestRaces = Races.TestCase
-TestRaces.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRaces.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
 def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:

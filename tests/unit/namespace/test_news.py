@@ -50,8 +50,9 @@ def looks(tree: Tree) -> dict[str, Look]:
 
 def carried_out(disk: dict[str, Look], news: Sequence[News]) -> dict[str, Look]:
     """What a disk shows after these changes; each has to be one that a disk allows."""
-    for happened, path, there, old, _ in news:
+    for happened, path, there, old, before in news:
         assert bool(old) is (happened is Happened.RENAMED)
+        assert (disk[path] if happened is Happened.CHANGED else None) == (before and look(before))
         gone = {Happened.DELETED: path, Happened.RENAMED: old}.get(happened)
         if gone is not None:
             was = disk.pop(gone)

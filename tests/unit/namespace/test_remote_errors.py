@@ -14,6 +14,7 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from jobfs.namespace import remote
 
 from .world import STALE, World
 
@@ -66,9 +67,11 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
     world.server.directory("new")
     assert world.namespace.lookup("new", max_age=0.0) is not None
     world.server.errors = {"": UnavailableError("down")}
-    world.expire()
-    with pytest.raises(UnavailableError):
-        world.namespace.lookup("new/a.txt")
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            world.namespace.lookup("new/a.txt")
+        assert world.namespace.unreachable
+        world.expire()
     with pytest.raises(UnavailableError):
         world.namespace.children("new")
 
@@ -164,6 +167,8 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     world.clock.advance(STALE)
     with pytest.raises(type(error)):
         world.namespace.children("d")
+    assert world.namespace.last_children("d") == {"b.txt": b, "new": new}, "however long ago"
+    assert world.namespace.last_children("nothing") is None
 
 
 def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> None:
@@ -181,3 +186,18 @@ def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> 
     with pytest.raises(UnavailableError):
         world.namespace.lookup("a", max_age=0.0)
     assert not world.namespace.unreachable
+
+
+def test_one_slow_answer_keeps_no_other_call_from_asking(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 1.13: a call that confirms a known name has a moment only; that it passes says nothing of the server."""
+    a = world.server.file("a")
+    world.listed(120)
+    b = world.server.file("b")
+    monkeypatch.setattr(remote, "_PATIENCE", 0.0)
+    world.server.errors = {"find": UnavailableError("too late", errno=errno.ETIMEDOUT)}
+    assert world.namespace.lookup("a") == a
+    world.server.errors = {}
+    assert world.namespace.lookup("b") == b
+    assert world.server.operations() == ["find", "answers", "find"]

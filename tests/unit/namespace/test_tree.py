@@ -17,7 +17,17 @@ from .world import hidden, item
 
 HIDDEN = str(HiddenName("0" * 12, "1" * 16, Role.ASIDE, "x.txt"))
 PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(("a", "b"), repeat=depth)]
-PATHS += [HIDDEN, f"a/{HIDDEN}", f"a/{HIDDEN}/b", f"b/a/{HIDDEN}", ".jobfs", ".jobfs/x", "a/../b", "a//b"]
+PATHS += [
+    HIDDEN,
+    f"a/{HIDDEN}",
+    f"a/{HIDDEN}/b",
+    f"a/{HIDDEN}//b",
+    f"b/a/{HIDDEN}",
+    ".jobfs",
+    ".jobfs/x",
+    "a/../b",
+    "a//b",
+]
 
 items = st.builds(
     Item,

@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from jobfs.api.client import Download
@@ -147,11 +147,10 @@ class FakeClient:
             self.gate = None if chunks is None else (self.gate or 0) + chunks
             self.changed.notify_all()
 
-    def wait(self, condition: object, timeout: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], object]) -> None:
         """Wait for a condition of requests and their bodies."""
         with self.changed:
-            assert callable(condition)
-            assert self.changed.wait_for(condition, timeout), "the condition never came true"
+            assert self.changed.wait_for(condition, 20), "the condition never came true"
 
     def release(self, number: int) -> None:
         """Let a held request go on."""

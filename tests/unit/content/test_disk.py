@@ -123,9 +123,7 @@ def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: 
     assert all(path.exists() for path in foreign)
 
 
-def test_the_last_minute_before_a_power_cut_is_not_trusted(
-    start: Callable[[], DiskCache], tmp_path: Path
-) -> None:
+def test_what_a_power_cut_may_have_hurt_is_gone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
     """vfs/semantics.md 3.2: a file of the right length may hold zeros that the kernel never replaced by the bytes."""
     disk, now = start(), time.time()
     for version, age in zip(VERSIONS, (500, 70, 50, 0), strict=False):
@@ -152,9 +150,7 @@ def planted(directory: Path, version: Version, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["foreign", "writable", "link"])
 @AS_ROOT
-def test_nothing_that_another_user_can_have_written_is_believed(
-    start: Callable[[], DiskCache], tmp_path: Path, how: str
-) -> None:
+def test_files_of_others_are_not_believed(start: Callable[[], DiskCache], tmp_path: Path, how: str) -> None:
     start()
     planted(tmp_path / "cache", VERSIONS[0], how)
     disk = start()
@@ -193,9 +189,7 @@ def test_a_saved_file_becomes_a_private_part(
     assert not path.exists(), "nobody refers to it"
 
 
-def test_a_directory_that_was_open_to_others_is_closed_to_them(
-    start: Callable[[], DiskCache], tmp_path: Path
-) -> None:
+def test_a_directory_open_to_others_is_closed_to_them(start: Callable[[], DiskCache], tmp_path: Path) -> None:
     """vfs/semantics.md 3.10: the content cache has mode 0700."""
     (tmp_path / "cache").mkdir(mode=0o755)
     start()
@@ -203,9 +197,7 @@ def test_a_directory_that_was_open_to_others_is_closed_to_them(
 
 
 @AS_ROOT
-def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(
-    disk: DiskCache, tmp_path: Path
-) -> None:
+def test_a_cache_made_again_by_another_user_is_not_used(disk: DiskCache, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").mkdir(mode=0o777)
     os.chown(tmp_path / "cache", OTHER, -1)

@@ -30,15 +30,6 @@ def test_a_file_read_from_its_start_is_one_plain_request(opened: Open) -> None:
     assert file.client.gets == 0
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 5000])
-@pytest.mark.parametrize("offset", [0, 1, 4999, 5000, 1 << 40])
-def test_a_content_is_read_like_any_file(opened: Open, offset: int, size: int) -> None:
-    file = opened(5000)
-    assert file.is_right(offset, size), "while it comes"
-    file.handle.fetch()
-    assert file.is_right(offset, size)
-
-
 def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(opened: Open) -> None:
     file = opened(16 * MIB, holds={0: 256 * KIB})
     assert file.is_right(0)
@@ -134,9 +125,7 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         late.read(0, 10)
 
 
-def test_a_stream_that_nobody_has_open_stops_soon_and_begins_anew(
-    opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.content.store.LINGER", 0.0)
     file = opened(16 * MIB, gate=16)
     client = file.client
@@ -169,9 +158,7 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
     assert len(client.requests) == 1
 
 
-def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
     file = opened(300)
     entry = file.store.attach(file.handle)

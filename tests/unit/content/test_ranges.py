@@ -21,9 +21,7 @@ def both(steps: list[tuple[int, int]]) -> tuple[IntervalSet, set[int]]:
 
 
 @given(additions, positions, positions)
-def test_an_interval_set_answers_as_a_plain_set_does(
-    steps: list[tuple[int, int]], start: int, end: int
-) -> None:
+def test_it_answers_as_a_plain_set_does(steps: list[tuple[int, int]], start: int, end: int) -> None:
     intervals, model = both(steps)
     assert intervals.total == len(model)
     assert bool(intervals) == bool(model)

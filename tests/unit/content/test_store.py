@@ -109,9 +109,7 @@ def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
-def test_a_content_that_was_saved_here_is_not_downloaded(
-    make_store: MakeStore, tmp_path: Path, told: int | None
-) -> None:
+def test_what_was_saved_here_is_not_fetched(make_store: MakeStore, tmp_path: Path, told: int | None) -> None:
     """vfs/semantics.md 3.2; what this mount has replaced goes, but not while somebody has it open."""
     data = pattern(100_000)
     client = FakeClient(data)
@@ -134,9 +132,7 @@ def test_a_content_that_was_saved_here_is_not_downloaded(
 
 @pytest.mark.parametrize("says_length", [True, False])
 @pytest.mark.parametrize("size", [0, 5, MIB, MIB + 1], ids=["empty", "small", "whole", "large"])
-def test_an_untold_size_costs_one_request_that_also_brings_a_small_content(
-    make_store: MakeStore, size: int, says_length: bool
-) -> None:
+def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says_length: bool) -> None:
     """vfs/semantics.md 2.2: the headers of a download tell it, or else its end."""
     data = pattern(size)
     client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
@@ -182,9 +178,7 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
     assert (file.handle.whole, file.client.requests[0].sent < 2 * MIB) == (True, True)
 
 
-def test_a_saved_content_stays_though_a_download_is_about_to_write(
-    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, part = opened(MIB), DiskCache.part
 
     def overtaken(disk: DiskCache) -> CacheFile:
@@ -263,9 +257,7 @@ def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path
     assert read(store, item_of(5)) == b"12345"
 
 
-def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore, tmp_path: Path) -> None:
     """Another content of the same size may get the same `updatedAt` within that second."""
     client = FakeClient(b"12345")
     store = make_store(client)
@@ -329,9 +321,7 @@ def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache
     assert files(cache) == []
 
 
-def test_caches_without_a_state_directory_are_removed_at_a_start(
-    make_store: MakeStore, cache: Path, tmp_path: Path
-) -> None:
+def test_abandoned_caches_are_removed_at_a_start(make_store: MakeStore, cache: Path, tmp_path: Path) -> None:
     make_store(FakeClient(b"")).close()
     abandoned = shutil.copytree(cache, cache.with_name("fedcba987654"))
     (abandoned / "owner").write_text(str(tmp_path / "gone"))
@@ -420,9 +410,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     assert handles[3].read(0, 100) == data[:100]
 
 
-def test_a_full_disk_makes_the_cache_give_up_unused_contents(
-    make_store: MakeStore, cache: Path, full_disk: Callable[..., None]
-) -> None:
+def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: Callable[..., None]) -> None:
     """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))
@@ -453,9 +441,7 @@ def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Pat
 # -- handles ---------------------------------------------------------------------------------------------
 
 
-def test_a_closed_handle_gives_out_no_file_but_a_read_that_its_close_overtook_its_bytes(
-    make_store: MakeStore, cache: Path
-) -> None:
+def test_a_closed_handle_has_no_file_but_ends_its_reads(make_store: MakeStore, cache: Path) -> None:
     """Where one thread follows a newer version, another may be about to read the handle of the older one."""
     store = make_store(FakeClient(b"hello", updated_at=""))
     handle = store.open(item_of(5, updated_at="", ns=0))
@@ -470,9 +456,7 @@ def test_a_closed_handle_gives_out_no_file_but_a_read_that_its_close_overtook_it
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_a_content_damaged_under_an_open_file_is_downloaded_again_and_proved(
-    make_store: MakeStore, cache: Path, written: bool
-) -> None:
+def test_what_is_damaged_while_open_is_proved(make_store: MakeStore, cache: Path, written: bool) -> None:
     """vfs/semantics.md 3.13: its program, or the kernel, may have bytes of it; users may clear the cache."""
     client = FakeClient(b"hello")
     store = make_store(client)

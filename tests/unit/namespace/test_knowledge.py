@@ -14,7 +14,7 @@ from jobfs import names
 from jobfs.namespace.knowledge import NEVER, Knowledge
 from jobfs.namespace.news import Happened
 from jobfs.namespace.tree import Tree
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 
 from .test_news import Look, looks
 from .world import Clock, Server, hidden, item
@@ -24,6 +24,7 @@ PARTS = 3
 PATHS = ["a", "b", "a/a", "a/b", "b/a", "a/a/a"]
 
 paths = st.sampled_from(PATHS)
+changes = st.sampled_from(("rewrite", "move", "delete"))
 
 
 @dataclass
@@ -79,8 +80,10 @@ class Races(RuleBasedStateMachine):
         self.clock.advance(1.0)
         self.history.append((self.clock.now, dict(self.server.items)))
 
-    def _pick(self, data: st.DataObject) -> Item | None:
+    def _pick(self, data: st.DataObject, to: str) -> Item | None:
+        """An item that is there, and that can be moved to a path, if one is given."""
         there = sorted(self.server.items.values(), key=lambda one: one.path)
+        there = [one for one in there if not to or (self._free(to) and not names.under(to, one.path))]
         return data.draw(st.sampled_from(there)) if there else None
 
     def _free(self, path: str) -> bool:
@@ -90,9 +93,6 @@ class Races(RuleBasedStateMachine):
             if above in taken and not taken[above].is_dir:
                 return False
         return path not in taken and not any(names.under(other, path) for other in taken)
-
-    def _can_move(self, moving: Item, path: str) -> bool:
-        return self._free(path) and not names.under(path, moving.path)
 
     def _job_touched(self, path: str) -> None:
         """What the job changed is no longer ours to promise."""
@@ -125,87 +125,43 @@ class Races(RuleBasedStateMachine):
         assert not self.known.news(), "before the first listing nothing was shown"
         self.seen = looks(self.known.tree)
 
-    @rule(path=paths, is_dir=st.booleans())
-    def job_creates(self, path: str, is_dir: bool) -> None:
-        if self._free(path):
-            self.server.directory(path) if is_dir else self.server.file(path)
-            self._note()
-
-    @rule(data=st.data())
-    def job_rewrites(self, data: st.DataObject) -> None:
-        if one := self._pick(data):
-            self._job_touched(one.path)
-            self.server.rewrite(one)
-            self._note()
-
-    @rule(data=st.data(), path=paths)
-    def job_moves(self, data: st.DataObject, path: str) -> None:
-        one = self._pick(data)
-        if one and self._can_move(one, path):
-            self._job_touched(one.path)
-            self.server.move(one, path)
-            self._note()
-
-    @rule(data=st.data())
-    def job_deletes(self, data: st.DataObject) -> None:
-        if one := self._pick(data):
-            self._job_touched(one.path)
-            self.server.delete(one)
-            self._note()
-
-    @rule(path=paths, is_dir=st.booleans())
-    def we_create(self, path: str, is_dir: bool) -> None:
-        if self._free(path):
-            made = self.server.directory(path) if is_dir else self.server.file(path)
-            self._note()
+    @rule(path=paths, is_dir=st.booleans(), ours=st.booleans())
+    def something_is_created(self, path: str, is_dir: bool, ours: bool) -> None:
+        if not self._free(path):
+            return
+        made = self.server.directory(path) if is_dir else self.server.file(path)
+        self._note()
+        if ours:
             self._we(self.known.publish, made)
             self.ours[made.id] = made
 
-    @rule(data=st.data())
-    def we_change(self, data: st.DataObject) -> None:
-        if one := self._pick(data):
-            changed = self.server.rewrite(one)
+    @rule(how=changes, data=st.data(), path=paths)
+    def job_changes(self, how: str, data: st.DataObject, path: str) -> None:
+        one = self._pick(data, path if how == "move" else "")
+        if one is not None:
+            self._job_touched(one.path)
+            getattr(self.server, how)(one, *[path] * (how == "move"))
             self._note()
-            known = self.known.tree.get(one.id)
-            if known is not None:
-                self.own.append(Own(self.clock.now, one.id, known.path, one.path, one.is_dir))
-                self._mistaken(known, one)
-            self._we(self.known.publish, changed)
-            self.ours[one.id] = changed
 
-    @rule(data=st.data(), path=paths)
-    def we_move(self, data: st.DataObject, path: str) -> None:
-        one = self._pick(data)
-        if not one or not self._can_move(one, path):
+    @rule(how=changes, data=st.data(), path=paths)
+    def we_change(self, how: str, data: st.DataObject, path: str) -> None:
+        one = self._pick(data, path if how == "move" else "")
+        if one is None:
             return
-        moved = self.server.move(one, path)
-        self._note()
         known = self.known.tree.get(one.id)
-        old = known.path if known else one.path
-        self.own.append(Own(self.clock.now, one.id, old, path, one.is_dir))
+        now: Item | None = getattr(self.server, how)(one, *[path] * (how == "move"))
+        self._note()
+        self.own.append(
+            Own(self.clock.now, one.id, known.path if known else one.path, now and now.path, one.is_dir)
+        )
         self._mistaken(known, one)
-        for item_id, mine in list(self.ours.items()):
-            if mine is not None and names.under(mine.path, one.path):
-                self.ours[item_id] = self.server.items[item_id]
-        self._we(self.known.publish, moved)
-        self.ours[one.id] = moved
-
-    @rule(data=st.data())
-    def we_delete(self, data: st.DataObject) -> None:
-        one = self._pick(data)
-        if not one:
-            return
-        known = self.known.tree.get(one.id)
-        self.server.delete(one)
-        self._note()
-        old = known.path if known else one.path
-        self.own.append(Own(self.clock.now, one.id, old, None, one.is_dir))
         for item_id, mine in list(self.ours.items()):
             if mine is not None and names.under(mine.path, one.path):
                 del self.ours[item_id]
-        self._mistaken(known, one)
-        self._we(self.known.forget, one)
-        self.ours[one.id] = None
+                if now is not None:
+                    self.ours[item_id] = self.server.items[item_id]
+        self._we(self.known.forget if now is None else self.known.publish, now or one)
+        self.ours[one.id] = now
 
     def _we(self, change: Callable[[Item], None], item: Item) -> None:
         """Have a change of ours made known; who watches has seen it, and the directories that come and go with it."""
@@ -401,13 +357,10 @@ def told(known: Knowledge) -> list[str]:
     return [" ".join((one.happened, one.path, *filter(None, [one.old]))) for one in known.news()]
 
 
-def landed(known: Knowledge, *items: Item, path: str | None = None) -> list[str]:
-    """What is told after a listing, or a find of a path, has shown these items."""
+def landed(known: Knowledge, *items: Item) -> list[str]:
+    """What is told after a listing has shown these items."""
     ticket = known.takeoff()
-    if path is None:
-        known.listed(ticket, 1.0, Tree.of(items))
-    else:
-        known.found(ticket, 1.0, path, list(items))
+    known.listed(ticket, 1.0, Tree.of(items))
     known.land(ticket)
     return told(known)
 
@@ -417,15 +370,6 @@ def listed(*items: Item) -> Knowledge:
     known = Knowledge(60.0, Clock())
     assert landed(known, *items) == []
     return known
-
-
-def test_a_find_tells_of_the_name_that_a_file_had_and_of_directories_that_come_and_go_with_it() -> None:
-    """vfs/semantics.md 7.1: what only a find has shown is in the tree, and no listing will differ from it there."""
-    known = listed(item("x", "1"), item("d/y", "2"))
-    assert landed(known, item("z", "1"), path="z") == ["renamed z x"]
-    assert landed(known, path="d/y") == ["deleted d/y", "deleted d"]
-    assert landed(known, item("e/f/y", "3"), path="e/f/y") == ["created e", "created e/f", "created e/f/y"]
-    assert landed(known, item("z", "1"), item("e/f/y", "3")) == []
 
 
 def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
@@ -442,34 +386,6 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
     known.land(early)
     assert told(known) == []
     assert landed(known, new) == []
-
-
-def test_a_change_of_ours_that_a_listing_shows_before_its_answer_is_no_news_once_it_has_come() -> None:
-    """vfs/semantics.md 7.2; of a directory that we remove: nor is what went with it."""
-    folder, file = item("d", "1", kind=Kind.DIRECTORY), item("x", "2")
-    known = listed(file, folder, item("d/y", "3"))
-    ticket = known.takeoff()
-    known.listed(ticket, 1.0, Tree.of([replace(file, size=5), item("theirs", "4")]))
-    known.publish(replace(file, size=5))
-    known.forget(folder)
-    known.land(ticket)
-    assert told(known) == ["created theirs"]
-
-
-def test_changes_that_nobody_was_told_of_are_told_as_one() -> None:
-    """vfs/semantics.md 7.1: what was there in between is no news; nothing is told twice; there is at most one entry a path."""
-    known = listed(item("x", "1"))
-    for number in range(3):
-        for shown in ([item("x", "1", size=number), item("y", f"{number}")], [item("x", "1", size=9)]):
-            ticket = known.takeoff()
-            known.listed(ticket, 1.0, Tree.of(shown))
-            known.land(ticket)
-    known.found(known.takeoff(), 1.0, "y", [item("y", "found")])
-    known.found(known.takeoff(), 1.0, "y", [])
-    assert known._untold.keys() == {"x", "y"}
-    assert told(known) == ["changed x"]
-    assert told(known) == []
-    assert known._untold == {}
 
 
 def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:

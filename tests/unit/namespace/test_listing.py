@@ -55,9 +55,7 @@ PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298,
 
 @pytest.mark.parametrize("expected", [0, 101, 200, 5000])
 @pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 2), (60, 7), (60, 50)])
-def test_every_item_is_there_whatever_the_number_of_pages_and_whatever_was_expected(
-    count: int, cap: int, expected: int
-) -> None:
+def test_every_item_is_there_whatever_pages_were_expected(count: int, cap: int, expected: int) -> None:
     """vfs/semantics.md 1.2: all pages are one snapshot of the whole tree."""
     reading = Reading(expected=expected)
     reading.server.cap = cap
@@ -160,9 +158,7 @@ def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, plac
     "lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9, lambda n: 2**62]
 )
 @pytest.mark.parametrize("count", [0, 37, 100, 250])
-def test_a_wrong_total_costs_a_few_requests_and_no_item(
-    reading: Reading, count: int, lie: Callable[[int], int]
-) -> None:
+def test_a_wrong_total_costs_no_item(reading: Reading, count: int, lie: Callable[[int], int]) -> None:
     everything = reading.fill(count)
     reading.server.told_total = lie
     assert as_set(reading.read()) == set(everything)

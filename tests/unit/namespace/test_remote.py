@@ -314,9 +314,7 @@ def slow_pages(world: World, seconds: float, files: int = 0) -> None:
 
 
 @pytest.mark.parametrize(("count", "pages"), [(90, 1), (1000, 11)])
-def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
-    world: World, count: int, pages: int
-) -> None:
+def test_a_storm_of_lookups_costs_one_listing_and_four_finds(world: World, count: int, pages: int) -> None:
     """vfs/semantics.md 1.9: where a find would be the fifth within a second, a listing is read instead."""
     world.listed(count)
     for number in range(count):
@@ -367,9 +365,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
 
 
 @pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
-def test_a_listing_serves_all_removals_of_directories_in_the_next_second(
-    world: World, seconds: float, good_for: float
-) -> None:
+def test_a_listing_serves_removals_of_the_next_second(world: World, seconds: float, good_for: float) -> None:
     """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""
     slow_pages(world, seconds)
     for _ in range(3):
@@ -446,9 +442,7 @@ def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> 
 
 
 @pytest.mark.parametrize(("seconds", "listed"), [(0.1, True), (0.3, False)])
-def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
-    world: World, seconds: float, listed: bool
-) -> None:
+def test_a_storm_for_young_answers_gets_a_quick_listing(world: World, seconds: float, listed: bool) -> None:
     """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
     slow_pages(world, seconds)
     world.listed(90)

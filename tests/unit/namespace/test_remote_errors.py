@@ -78,9 +78,7 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("listed", [False, True])
-def test_an_unknown_name_is_an_error_and_never_absent_or_empty(
-    world: World, failure: ApiError, listed: bool
-) -> None:
+def test_an_unknown_name_is_never_absent_or_empty(world: World, failure: ApiError, listed: bool) -> None:
     """vfs/semantics.md 1.14, 1.15: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
     vfs/semantics.md 5: 401 is EACCES. A job that is gone is not a file that is gone.
@@ -188,9 +186,7 @@ def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> 
     assert not world.namespace.unreachable
 
 
-def test_one_slow_answer_keeps_no_other_call_from_asking(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 1.13: a call that confirms a known name has a moment only; that it passes says nothing of the server."""
     a = world.server.file("a")
     world.listed(120)

@@ -129,6 +129,7 @@ class Races(RuleBasedStateMachine):
     def something_is_created(self, path: str, is_dir: bool, ours: bool) -> None:
         if not self._free(path):
             return
+        self.start_find(path, ours)  # its answer comes late
         made = self.server.directory(path) if is_dir else self.server.file(path)
         self._note()
         if ours:
@@ -148,6 +149,8 @@ class Races(RuleBasedStateMachine):
         one = self._pick(data, path if how == "move" else "")
         if one is None:
             return
+        for at in (one.path, *[path] * (how == "move")):
+            self.start_find(at, path < one.path)
         known = self.known.tree.get(one.id)
         now: Item | None = getattr(self.server, how)(one, *[path] * (how == "move"))
         self._note()

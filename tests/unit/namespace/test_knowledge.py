@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jobfs import names
-from jobfs.namespace.knowledge import NEVER, Knowledge
+from jobfs.namespace.knowledge import NEVER, Change, Knowledge, keep
 from jobfs.namespace.news import Happened
 from jobfs.namespace.tree import Tree
 from jobfs.nodes import Item
@@ -151,6 +152,8 @@ class Races(RuleBasedStateMachine):
             return
         for at in (one.path, *[path] * (how == "move")):
             self.start_find(at, path < one.path)
+        if self.listing is None:
+            self.start_listing({int(one.id) % PARTS})
         known = self.known.tree.get(one.id)
         now: Item | None = getattr(self.server, how)(one, *[path] * (how == "move"))
         self._note()
@@ -273,6 +276,8 @@ class Races(RuleBasedStateMachine):
     def our_own_changes_are_never_overwritten(self) -> None:
         for item_id, mine in self.ours.items():
             assert self.known.tree.get(item_id) == mine
+            if mine is not None and self.known.fresh(mine.path):
+                assert self.known.tree.candidates(mine.path)[0] == mine, "another item is shown for it"
 
     @invariant()
     def what_is_called_fresh_is_fresh(self) -> None:
@@ -339,20 +344,29 @@ def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -
     assert known.changed(ticket) == set()
 
 
-def test_a_hidden_item_leaves_an_older_listing_with_its_removed_directory() -> None:
-    """save/protocol.md R12: a directory removed in it first stands there under a hidden name, and is no content above."""
-    server, known = Server(), Knowledge(60.0, Clock())
-    above, inner, gone = map(server.directory, ("w", "w/d", "w/d/e"))
-    known.listed(known.takeoff(), 0.0, Tree.of(server.items.values()))
-    known.forget(gone)
-    server.move(gone, hidden(gone.path, names.Role.REMOVED))
-    ticket = known.takeoff()
-    listed = Tree.of(server.items.values())
-    known.forget(inner)
-    known.listed(ticket, 1.0, listed)
-    known.land(ticket)
-    assert known.tree.children(above.path) == {}
-    assert not known.doubtful_children(above.path)
+@pytest.mark.parametrize(
+    ("change", "old", "new", "kept", "doubts"),
+    [
+        (Change(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
+        (Change(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
+        (
+            Change(9, {"1"}, {"d"}, whole=True, deleted=True),
+            [],
+            [item("d", "1"), item("d/x", "2")],
+            ["d/x"],
+            {"d"},
+        ),
+        (Change(9, {"1"}, {"d"}, whole=True, deleted=True), [], [item(hidden("d/e"), "2")], [], set()),
+    ],
+    ids=["renamed", "taken", "new in a removed directory", "hidden in a removed directory"],
+)
+def test_what_an_older_listing_keeps_of_our_change(
+    change: Change, old: list[Item], new: list[Item], kept: list[str], doubts: set[str]
+) -> None:
+    """vfs/semantics.md 1.6; save/protocol.md R12: a hidden item goes with its directory, and is no content above."""
+    tree = Tree.of(new)
+    assert keep(change, Tree.of(old), tree) == doubts
+    assert [one.path for one in tree.items()] == kept
 
 
 def told(known: Knowledge) -> list[str]:

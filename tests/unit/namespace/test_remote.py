@@ -83,6 +83,10 @@ def test_a_directory_renamed_by_the_job_is_seen_with_its_content(world: World) -
     assert world.namespace.lookup("new", max_age=0.1) is not None
     assert world.namespace.lookup("new/x") == inside
     assert world.namespace.children("new") == {"x": inside}
+    world.server.move(folder, "z")
+    world.clock.advance(0.5)
+    assert world.namespace.lookup("z", max_age=0.1) is not None
+    assert world.namespace.lookup("y/f7") is None, "all below the old name is in doubt"
 
 
 def test_the_status_tells_what_is_known_and_what_is_not_shown(world: World) -> None:

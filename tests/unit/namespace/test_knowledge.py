@@ -158,7 +158,13 @@ class Races(RuleBasedStateMachine):
         now: Item | None = getattr(self.server, how)(one, *[path] * (how == "move"))
         self._note()
         self.own.append(
-            Own(self.clock.now, one.id, known.path if known else one.path, now and now.path, one.is_dir)
+            Own(
+                self.clock.now,
+                one.id,
+                known.path if known else one.path,
+                now.path if now else None,
+                one.is_dir,
+            )
         )
         self._mistaken(known, one)
         for item_id, mine in list(self.ours.items()):

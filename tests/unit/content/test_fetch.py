@@ -148,6 +148,8 @@ def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, cha
     for offset in (12 * MIB, 128 * KIB):
         with pytest.raises(StaleVersionError):
             file.handle.read(offset, 4096)
+    with pytest.raises(StaleVersionError):
+        file.handle.meet()
     assert file.is_right(0)
     file.handle.close()
     client.updated_at, client.shown_size, client.gone = UPDATED, None, False

@@ -404,6 +404,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     with pytest.raises(FsError) as caught:
         handles[0].fetch()
     assert caught.value.errno == errno.ENOSPC, "no file can be made of it"
+    assert "the content cache can't be written: No space left" in str(caught.value)
     del caught, refused
     handles.pop(0).close()
     time.sleep(0.1)  # an error answers for a moment

@@ -29,7 +29,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,14 @@ class Reservations:
 def edit(record: Record, **changed: Any) -> Edit:
     """A record with some fields changed, for `State.write`."""
     return record, changed
+
+
+def _check(record: Record, changed: Mapping[str, Any]) -> None:
+    """Raises ValueError for a stage that a Change can't go to."""
+    if isinstance(record, Change):
+        stage = changed.get("stage", record.stage)
+        if stage is not record.stage and stage not in TRANSITIONS[record.stage]:
+            raise ValueError(f"a change can't go from {record.stage} to {stage}")
 
 
 class State:
@@ -331,9 +339,11 @@ class State:
         """One step: the journal has it, then the tables have it, all or nothing.
 
         `edits`: records with their changed fields; `gone`: records whose rows go, if they have one; a Change ends with its row.
-        `used`, `new`: see Journal.write. Raises FsError.
+        `used`, `new`: see Journal.write. Raises FsError; ValueError for a stage that a Change can't go to.
         """
         with self.lock:
+            for record, changed in edits:
+                _check(record, changed)
             rows = [record for record in gone if record.recorded]
             if edits or rows or used:
                 self.journal.write(*edits, gone=rows, used=used, new=new)
@@ -346,8 +356,12 @@ class State:
                 self.apply(record, **changed)
 
     def apply(self, record: File | Change, **changed: Any) -> None:
-        """Change a record in the tables only: the journal need not know of that, or knows it already."""
+        """Change a record in the tables only: the journal need not know of that, or knows it already.
+
+        Raises ValueError for a stage that a Change can't go to; then nothing was changed.
+        """
         with self.lock:
+            _check(record, changed)
             if isinstance(record, Change):
                 self._apply(record, changed)
                 return
@@ -369,8 +383,6 @@ class State:
         self._forget(change)
         stage = changed.get("stage", change.stage)
         if stage is not change.stage:
-            if stage not in TRANSITIONS[change.stage]:
-                raise ValueError(f"a change can't go from {change.stage} to {stage}")
             change.stage = stage
             if change.over:
                 change.since = time.monotonic()

@@ -14,7 +14,9 @@ from jobfs.state.records import Base, Process
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
-BACKUP = ("dir/f~", "dir/.~f")
+VERSIONS = {"1": FIRST, "2": SECOND, "3": THIRD, "unsent": None}
+#: A version that this mount has placed.
+PLACED = {number: Base.of(item, sha256="0" * 64, young=True) for number, item in VERSIONS.items() if item}
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
@@ -26,6 +28,7 @@ TREE = {
     CC: (CC, MAKE),
     OTHER: (OTHER, 1),
 }
+NAMES = {"shell": SHELL, "cat": CAT, "make": MAKE, "cc": CC, "other": OTHER}
 THREAD = 21  # of CAT
 
 
@@ -54,8 +57,21 @@ class Proc:
     def read(self, number: int, item: Item | None, path: str = "dir/f") -> None:
         self.readers.read(self.process(number), path, item)
 
-    def wrote(self, number: int) -> None:
-        self.readers.wrote(self.process(number), "dir/f")
+    def happens(self, step: str) -> None:
+        """A step of `KNOWN`."""
+        who, what, *more = step.split()
+        if who == "placed":
+            self.readers.placed("dir/f", PLACED[what])
+            return
+        process = self.process(NAMES[who])
+        if what == "reads":
+            self.readers.read(process, "dir/f", VERSIONS[more[0]])
+        elif what == "writes":
+            over, base = more or ("unsent", "")
+            self.readers.wrote(process, "dir/f", VERSIONS[over], PLACED.get(base, Base()))
+        else:
+            assert what == "makes"
+            self.readers.backs_up(process, more[0])
 
     def replaced(self, number: int, shown: Item) -> Item | Base | None:
         return self.readers.replaced(self.process(number), shown)
@@ -83,42 +99,48 @@ def test_a_number_that_is_used_again_is_another_process(proc: Proc) -> None:
     assert proc.readers.process(THREAD) is not first
 
 
-def test_the_version_that_was_read_is_replaced_and_not_the_one_that_is_shown(proc: Proc) -> None:
-    proc.read(CAT, FIRST)
-    assert proc.replaced(CAT, SECOND) == FIRST
-    assert proc.replaced(CAT, FIRST) is None
+#: What has happened (of `writes 2 1`: over version 2, based on 1); who saves, and which version is shown; what that replaces,
+#: if it is not the version that is shown.
+KNOWN = [
+    # The version that was read is replaced, and not the one that is shown.
+    ("cat reads 1", "cat 2", FIRST), ("cat reads 1", "cat 1", None),
+    # A program knows what those near it have read: a parent, a child, a sibling; with a daemon it has process 1 in common.
+    ("cat reads 1", "make 2", FIRST), ("cat reads 1", "shell 2", FIRST), ("shell reads 1", "cc 2", FIRST),
+    ("cc reads 1", "make 2", FIRST), ("cc reads 1", "cat 2", FIRST), ("other reads 1", "cat 2", FIRST),
+    # The nearest note counts, its own before that of a search that it has started; of equally near ones the newest.
+    ("cc reads 1, other reads 2", "make 2", FIRST), ("make reads 1, cc reads 2", "make 2", FIRST),
+    ("cc reads 1, cat reads 2", "shell 3", SECOND), ("cc reads 1, cat reads 2, cc reads 3", "shell 3", None),
+    # A version of this mount needs no reader.
+    ("cat reads 1, placed 2", "cat 2", None), ("cat reads 1, placed 2", "cat 3", FIRST),
+    # Who has written knows what was placed: before that nothing, and what is there is not its own.
+    ("cat writes", "cat 2", Base()), ("cat writes, placed 1", "cat 2", PLACED["1"]), ("cat writes, placed 1", "cat 1", None),
+    # Who has written what was given up, or has read that again, still knows what it had read.
+    ("cat reads 1, cat writes", "cat 1", None), ("cat reads 1, cat writes", "cat 2", FIRST),
+    ("cat reads 1, cat writes, placed 2", "cat 3", PLACED["2"]),
+    ("cat reads 1, cat writes, cat reads unsent", "cat 1", None), ("cat reads 1, cat writes, cat reads unsent", "cat 2", FIRST),
+    # An append, or new content for a file that nobody has read: the next save keeps nothing of that, unless it is kept beside.
+    ("cat writes 1 1, cat writes", "cat 1", None), ("cat writes 2 1", "cat 2", Base()),
+    # A write tells the others nothing unless one of them has read (4.44): else each `cp` over a file would make a copy.
+    ("cat writes, placed 1", "make 2", None), ("cat writes, placed 1, cat writes 1 1", "make 2", None),
+    ("cat writes, placed 1, shell reads 1, cat writes", "make 2", PLACED["1"]),
+    # A read for a backup shows its program nothing (4.45), unless that version was read before; another new file leaves the note.
+    ("cat reads 1, cat reads 2, cat makes dir/f~", "cat 2", FIRST),
+    ("cat reads 1, cat reads 2, cat makes dir/.~f", "cat 2", FIRST),
+    ("cat reads 1, cat reads 2, cat reads 2, cat makes dir/f~", "cat 2", None),
+    ("cat reads 1, cat reads 2, cat makes dir/f", "cat 2", None), ("cat reads 1, cat reads 2, cat makes dir/g~", "cat 2", None),
+    ("cat reads 1, cat reads 2, cat makes f~", "cat 2", None), ("cat reads 1, cat reads 2, cat makes dir/~f", "cat 2", None),
+    ("cat reads 1, cat writes, cat makes dir/f~", "cat 2", FIRST),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("reader", "saver", "known"),
-    [
-        (CAT, MAKE, True), (CAT, SHELL, True), (SHELL, CC, True), (CC, MAKE, True), (CC, CAT, True), (OTHER, CAT, True),
-    ],
-)  # fmt: skip
-def test_a_program_knows_what_those_near_it_have_read(
-    proc: Proc, reader: int, saver: int, known: bool
+@pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
+def test_a_save_replaces_what_its_program_knows(
+    proc: Proc, past: str, save: str, replaces: Item | Base | None
 ) -> None:
-    """A child, a parent, a sibling; a daemon has only process 1 in common with a shell."""
-    proc.read(reader, FIRST)
-    assert (proc.replaced(saver, SECOND) == FIRST) is known
-
-
-def test_the_nearest_note_counts_and_of_equally_near_ones_the_newest(proc: Proc) -> None:
-    proc.read(CC, FIRST)
-    proc.read(OTHER, SECOND)
-    assert proc.replaced(MAKE, SECOND) == FIRST, (
-        "what it has started is nearer than what it has process 1 in common with"
-    )
-    proc.read(CAT, SECOND)
-    assert proc.replaced(SHELL, THIRD) == SECOND
-    proc.read(CC, THIRD)
-    assert proc.replaced(SHELL, THIRD) is None
-
-
-def test_its_own_note_counts_before_that_of_a_search_which_it_has_started(proc: Proc) -> None:
-    proc.read(MAKE, FIRST)
-    proc.read(CC, SECOND)
-    assert proc.replaced(MAKE, SECOND) == FIRST
+    for step in past.split(", "):
+        proc.happens(step)
+    who, shown = save.split()
+    assert proc.replaced(NAMES[who], VERSIONS[shown] or FIRST) == replaces
 
 
 def test_a_reader_that_has_ended_still_counts(proc: Proc) -> None:
@@ -128,135 +150,72 @@ def test_a_reader_that_has_ended_still_counts(proc: Proc) -> None:
     assert proc.replaced(SHELL, SECOND) == FIRST
 
 
-def test_a_version_of_this_mount_needs_no_reader(proc: Proc) -> None:
-    proc.read(CAT, FIRST)
-    proc.readers.placed("dir/f", Base.of(SECOND))
-    assert proc.replaced(CAT, SECOND) is None
-    assert proc.replaced(CAT, THIRD) == FIRST
-
-
-def test_a_program_that_has_written_knows_what_was_placed(proc: Proc) -> None:
-    proc.wrote(CAT)
-    assert proc.replaced(CAT, SECOND) == Base(), "nothing of it was placed, and what is there is not its own"
-    placed = Base.of(FIRST, sha256="0" * 64, young=True)
-    proc.readers.placed("dir/f", placed)
-    assert proc.replaced(CAT, SECOND) == placed
-    assert proc.replaced(CAT, FIRST) is None
-
-
-def test_a_program_that_has_written_what_was_given_up_still_knows_what_it_had_read(proc: Proc) -> None:
-    proc.read(CAT, FIRST)
-    proc.wrote(CAT)
-    assert proc.replaced(CAT, FIRST) is None
-    assert proc.replaced(CAT, SECOND) == FIRST
-    proc.readers.placed("dir/f", Base.of(SECOND))
-    assert proc.replaced(CAT, THIRD) == Base.of(SECOND)
-
-
-def test_a_program_that_reads_what_was_written_here_still_knows_what_it_had_read(proc: Proc) -> None:
-    proc.read(CAT, FIRST)
-    proc.wrote(CAT)
-    proc.read(CAT, None)
-    assert proc.replaced(CAT, FIRST) is None
-    assert proc.replaced(CAT, SECOND) == FIRST
-
-
-def test_a_program_knows_the_version_that_it_has_replaced(proc: Proc) -> None:
-    """An append, or new content for a file that nobody has read: its own next save keeps nothing of that."""
-    proc.readers.wrote(proc.process(CAT), "dir/f", FIRST, Base.of(FIRST))
-    proc.wrote(CAT)
-    assert proc.replaced(CAT, FIRST) is None
-    proc.readers.wrote(proc.process(MAKE), "dir/f", SECOND, Base.of(FIRST))
-    assert proc.replaced(MAKE, SECOND) == Base(), "that one is kept beside"
-
-
-def test_a_write_tells_the_others_nothing_unless_one_of_them_has_read(proc: Proc) -> None:
-    """vfs/semantics.md 4.44: else each `cp` of a shell over a file that nobody ever reads would make a copy."""
-    proc.wrote(CAT)
-    proc.readers.placed("dir/f", Base.of(FIRST))
-    assert proc.replaced(MAKE, SECOND) is None
-    proc.readers.wrote(proc.process(CAT), "dir/f", FIRST, Base.of(FIRST))
-    assert proc.replaced(MAKE, SECOND) is None
-    proc.read(SHELL, FIRST)
-    proc.wrote(CAT)
-    assert proc.replaced(MAKE, SECOND) == Base.of(FIRST)
-
-
-@pytest.mark.parametrize("backup", BACKUP)
-def test_a_read_for_a_backup_shows_its_program_nothing(proc: Proc, backup: str) -> None:
-    proc.read(CAT, FIRST)
-    proc.read(CAT, SECOND)
-    proc.readers.backs_up(proc.process(CAT), backup)
-    assert proc.replaced(CAT, SECOND) == FIRST
-
-
-@pytest.mark.parametrize("path", ["dir/f", "dir/g~", "f~", "dir/~f"])
-def test_another_new_file_leaves_the_note(proc: Proc, path: str) -> None:
-    proc.read(CAT, FIRST)
-    proc.read(CAT, SECOND)
-    proc.readers.backs_up(proc.process(CAT), path)
-    assert proc.replaced(CAT, SECOND) is None
-
-
-def test_a_version_that_was_read_before_its_backup_stays_read(proc: Proc) -> None:
-    proc.read(CAT, FIRST)
-    proc.read(CAT, SECOND)
-    proc.read(CAT, SECOND)
-    proc.readers.backs_up(proc.process(CAT), BACKUP[0])
-    assert proc.replaced(CAT, SECOND) is None
-
-
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
 def test_a_note_goes_along_when_this_mount_renames_or_changes_an_item(proc: Proc, path: str) -> None:
-    """vfs/semantics.md 4.46: a rename or a chmod carries them."""
+    """vfs/semantics.md 4.46: a rename or a chmod carries them, for those near the reader too."""
     after = replace(FIRST, path=path, updated_at="1b")
     proc.read(CAT, FIRST)
     proc.read(MAKE, THIRD)
     proc.readers.carry(FIRST, after)
     assert proc.replaced(CAT, after) is None
     assert proc.replaced(CAT, replace(after, updated_at="4")) == after
+    assert proc.replaced(OTHER, replace(after, updated_at="4")) == (THIRD if path == "dir/f" else after)
     assert proc.replaced(MAKE, FIRST) == THIRD
 
 
 def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
-    proc.wrote(CAT)
-    proc.readers.placed("dir/f", Base.of(FIRST))
+    proc.happens("cat writes")
+    proc.happens("placed 1")
+    there = replace(THIRD, path="dir/g")
+    proc.read(MAKE, there, path="dir/g")
     proc.readers.carry(SECOND, replace(SECOND, path="dir/g"))
     proc.readers.carry(FIRST, replace(FIRST, path="dir/h"))
-    assert proc.replaced(CAT, replace(SECOND, path="dir/g")) is None
-    assert proc.replaced(CAT, replace(SECOND, path="dir/h")) == Base.of(replace(FIRST, path="dir/h"))
+    assert proc.replaced(MAKE, replace(SECOND, path="dir/g")) == there
+    assert proc.replaced(CAT, replace(SECOND, path="dir/h")) == PLACED["1"]
 
 
 def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_nothing(proc: Proc) -> None:
     """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
-    proc.wrote(CAT)
-    proc.read(MAKE, FIRST)
-    proc.readers.placed("dir/f", Base.of(FIRST))
+    for step in ("cat writes", "make reads 1", "make reads unsent", "placed 1"):
+        proc.happens(step)
     proc.readers.carry(replace(THIRD, path="dir/g"), THIRD)
     assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
     assert proc.replaced(MAKE, THIRD) == FIRST
 
 
 def test_notes_go_along_with_a_directory(proc: Proc) -> None:
-    """vfs/semantics.md 4.46: what was there before under the new name is forgotten."""
-    proc.wrote(CAT)
-    proc.readers.placed("dir/f", Base.of(FIRST))
-    proc.read(MAKE, FIRST, path="dir/g")
-    proc.read(CAT, SECOND, path="new/f")
+    """vfs/semantics.md 4.46: what was there before under the new name is forgotten, what is elsewhere stays."""
+    proc.happens("cat writes")
+    proc.happens("placed 1")
+    for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
+        proc.read(who, item, path)
+    proc.readers.placed("else/f", PLACED["2"])
     proc.readers.renamed_directory("dir", "new")
-    assert proc.replaced(CAT, replace(SECOND, path="new/f")) == Base.of(FIRST)
+    assert proc.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
     assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
+    assert proc.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
+    assert proc.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
     proc.readers.renamed_directory("other", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
 def test_notes_are_bounded_and_the_oldest_go(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4.46: the last notes are kept."""
+    """vfs/semantics.md 4.46: the last notes are kept; those that were forgotten don't count."""
     monkeypatch.setattr("jobfs.state.readers._NOTES", 3)
     monkeypatch.setattr("jobfs.state.readers._READERS", 2)
     for number in (CAT, MAKE, CC):
         proc.read(number, FIRST)
     assert proc.replaced(CAT, SECOND) == FIRST, "by its neighbours: its own note is the oldest of three"
+
+    def kept() -> list[int]:
+        paths = (f"other{number}" for number in range(6))
+        return [n for n, path in enumerate(paths) if proc.replaced(OTHER, replace(SECOND, path=path))]
+
     for number in range(3):
         proc.read(OTHER, FIRST, path=f"other{number}")
-    assert proc.replaced(CAT, SECOND) is None
+    assert (proc.replaced(CAT, SECOND), kept()) == (None, [0, 1, 2])
+    proc.readers.renamed_directory("none", "")
+    assert kept() == []
+    for number in range(5):
+        proc.read(OTHER, FIRST, path=f"other{number}")
+    assert kept() == [2, 3, 4]

@@ -15,7 +15,7 @@ import pytest
 
 from jobfs.errors import UsageError
 from jobfs.state import directory as places
-from jobfs.state.directory import StateDirectory
+from jobfs.state.directory import Record, StateDirectory
 
 Take = Callable[..., StateDirectory]
 
@@ -89,13 +89,19 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, record: str
     lost = ended(take())
     (lost.path / "mount.json").write_text(record)
     again = places.reopen(places.look(lost.path), URL)
-    assert (again.mount_id, again.record.job, again.record.base_url) == (lost.mount_id, JOB, URL)
+    told = Record(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
+    assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, told)
+    assert lost.record.started <= again.record.started <= time.time()
+    with pytest.raises(UsageError, match=f"^{lost.path} is in use by process {os.getpid()}$"):
+        places.reopen(places.look(lost.path), URL)
     again.close()
     one = take()
     assert one.mount_id == lost.mount_id
 
 
-def test_other_ended_places_with_a_journal_are_told(take: Take, state: Path) -> None:
+def test_other_ended_places_with_a_journal_and_those_of_mounts_that_run_are_told(
+    take: Take, state: Path
+) -> None:
     first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
     ended(second)
     ended(third, journal=False)
@@ -105,6 +111,7 @@ def test_other_ended_places_with_a_journal_are_told(take: Take, state: Path) -> 
         second.path: False,
         fourth.path: True,
     }
+    assert [found.path for found in places.running(state)] == [first.path]
 
 
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
+from tests.unit.state.conftest import held, refusing
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state.journal import SCHEMA_VERSION, Journal
-from jobfs.state.records import COLUMNS, Aside, Base, Change, File, Stage, Verb
+from jobfs.state.records import Aside, Base, Change, File, Stage, Verb
 
 BASE = Base("b", "then", None, "ee", True)
 ASIDES = [
@@ -47,10 +48,6 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
     return Change(seq, Verb.PUT, target), {}
-
-
-def held(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in COLUMNS[type(record)]}
 
 
 def refuses(journal: Journal, table: str, said: str, when: str = "TRUE") -> None:
@@ -178,13 +175,6 @@ def test_a_write_that_a_failing_disk_refuses_is_an_error_and_can_be_tried_again(
     assert [change.seq for change in journal.load(Change)] == [1]
 
 
-def refused(code: int) -> Any:
-    def refuse(*arguments: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return refuse
-
-
 # -- sync
 
 
@@ -193,7 +183,7 @@ def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
 ) -> None:
     journal.write(used="a")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", refused(errno.EIO))
+        patch.setattr(os, "fdatasync", refusing(errno.EIO))
         with pytest.raises(FsError) as caught:
             journal.sync()
     assert caught.value.errno == errno.EIO

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Condition
+from typing import Any
 
 import pytest
 
 from jobfs.api.deadline import Deadline
-from jobfs.errors import UsageError
+from jobfs.errors import PathExistsError, UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_in, left_of
-from jobfs.state.localbytes import path_of
+from jobfs.state.localbytes import Local, path_of
 from jobfs.state.records import Change, File, Stage, Verb
+
+#: Of a file that was written and not closed.
+OPEN = {"state": "dirty", "reason": "open and changed", "age": None}
 
 
 def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Path) -> None:
@@ -44,13 +50,35 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
     assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
 
 
-def test_a_file_that_is_on_its_way_is_told_with_how_much_of_it() -> None:
-    change = Change(2, Verb.PUT, "new", ino=1, generation=1, sent=12)
-    change.file = file = File(1, path="new", generation=1, size=10)
-    file.change = change
-    for change.deadline, told in (Deadline(1.0), ("uploading", 10)), (None, ("staging", 0)):
-        (entry,) = left_of([file], [change]).told()
-        assert (entry["state"], entry["sent"]) == told
+REFUSED = PathExistsError("there already")
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "told"),
+    [
+        ({"deadline": Deadline(1.0)}, {}, {"state": "uploading", "sent": 10}),
+        ({}, {}, {}),
+        ({}, {"handles": [None]}, {"reason": "open in a program"}),
+        ({"attempts": 2}, {"handles": [None]}, {"attempts": 2}),
+        ({"attempts": 2, "error": REFUSED}, {}, {"attempts": 2, "reason": "there already"}),
+        ({"error": REFUSED}, {"refused": "no room"}, {"state": "failed", "reason": "no room"}),
+        ({"made": time.time() + 1000}, {}, {"age": 0.0}),
+        ({}, {"generation": 0, "draft": 2}, OPEN),
+        ({}, {"generation": 0, "draft": 2, "local": Local(Condition(), Path(), 2, 7)}, {**OPEN, "size": 7}),
+    ],
+)
+def test_each_file_is_told_with_how_far_it_is(
+    change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]
+) -> None:
+    """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
+    one = Change(2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "made": time.time() - 100, **change})
+    one.file = of = File(1, path="new", **{"generation": 1, "size": 10, **file})
+    of.change = one
+    (entry,) = left_of([of], [one] if of.unsent else []).told()
+    assert entry == {
+        "path": "new", "size": 10, "sent": 0, "age": pytest.approx(130, abs=30), "attempts": 0, "reason": "", "state": "staging",
+        **told,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("garbage", [b"no database " * 1000, None])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.state.conftest import refusing
 
 from jobfs.errors import FsError
 from jobfs.state.localbytes import LocalBytes, failure
@@ -90,9 +90,15 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     assert local.acquire().read(0, 9) == b"content"
     assert len(os.listdir("/proc/self/fd")) == before + 1
     local.release()
+    assert local.read(0, 9) == b"content", "one of two users is left"
     local.release()
     assert len(os.listdir("/proc/self/fd")) == before
-    assert store.open(7, 2) is None
+    unclosed = store.open(7, 1, sealed=False)
+    assert unclosed is not None
+    assert unclosed.acquire().write(b"C", 0) == 1
+    assert not os.get_inheritable(unclosed.handle)
+    unclosed.release()
+    assert path.read_bytes() == b"Content"
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -151,7 +157,7 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
     store.empty_trash()
     assert not store.trash.exists()
     store.trash.mkdir()
-    with pytest.raises(FsError) as caught:
+    with pytest.raises(FsError, match=f"^can't keep a copy in {store.trash}: No such file") as caught:
         store.throw_away(local, "gone")
     assert caught.value.errno == errno.EIO
 
@@ -175,13 +181,6 @@ def test_a_failed_write_leaves_no_bytes_behind_the_end(
         local.write(b"4567", 3)
     assert (local.size, local.path.read_bytes()) == (3, b"123")
     local.release()
-
-
-def refusing(code: int) -> Callable[..., int]:
-    def refuse(*arguments: object) -> int:
-        raise OSError(code, os.strerror(code))
-
-    return refuse
 
 
 @pytest.mark.parametrize("told", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, None])

@@ -189,7 +189,8 @@ def test_notes_go_along_with_a_directory(proc: Proc) -> None:
     proc.happens("placed 1")
     for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
         proc.read(who, item, path)
-    proc.readers.placed("else/f", PLACED["2"])
+    for path in ("else/f", "new/g"):
+        proc.readers.placed(path, PLACED["2"])
     proc.readers.renamed_directory("dir", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
     assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST

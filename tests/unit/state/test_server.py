@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,15 @@ def test_a_damaged_file_counts_as_no_file(tmp_path: Path, text: str) -> None:
     assert KnownServer(tmp_path, URL).facts == ServerFacts()
 
 
+@pytest.mark.parametrize("why", ["Not a directory", "the state directory .* --state-dir"])
 def test_facts_that_the_disk_refuses_are_known_to_this_mount(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
-    (tmp_path / "servers").write_text("a file")
+    if why == "Not a directory":
+        (tmp_path / "servers").write_text("a file")
+    else:
+        tmp_path.chmod(0o777)
     known = KnownServer(tmp_path, URL)
     known.learn(ranges=True)
     assert known.facts.ranges
-    assert "can't be kept" in caplog.text
+    assert re.search(f"can't be kept: .*{why}", caplog.text)

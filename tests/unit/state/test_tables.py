@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.state.conftest import held
 
 from jobfs import names
 from jobfs.api import deadline
@@ -276,14 +278,30 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
         state.apply(file, local=state.bytes.new(file.ino, state.journal.next_number(), file.local.path))
     local = file.local.acquire()
     opens(file)
+    state.write(edit(file, item_id="one", boot="this boot", refused="why", ctime_ns=7, mode=0o600))
+    was = {**held(file), "path": None, "item_id": "", "generation": 0, "size": 0, "boot": "", "refused": ""}
     state.unname(file)
     state.sync()
-    assert (state.at("a"), file.path, file.generation, file.recorded) == (None, None, 0, False)
+    assert held(file) == {**was, "ctime_ns": file.ctime_ns}
+    assert time.time_ns() - 60e9 < file.ctime_ns
+    assert (state.at("a"), state.of(ITEM), file.recorded) == (None, None, False)
     assert (file.local, local.read(0, 9)) == (local, b"content")
     assert list(state.bytes.directory.iterdir()) == [local.path]
     assert again(state).files() == []
     for _ in range(local.users):
         local.release()
+
+
+@pytest.mark.parametrize("known", [{}, {"generation": 3}, {"item_id": "one"}], ids=repr)
+def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[str, Any]) -> None:
+    """save/protocol.md, Recovery: of what was written and not closed before a kill."""
+    file, kept = state.new(Kind.FILE, "a"), state.new(Kind.FILE, "b")
+    state.write(edit(file, draft=9, **known))
+    for edits in ([], [edit(kept, size=7)]):
+        state.end_draft(file, *edits)
+    rows = {found.ino: (found.draft, found.size) for found in again(state).files()}
+    assert rows == {kept.ino: (0, 7), **({file.ino: (0, 0)} if known else {})}
+    assert (file.draft, file.recorded) == (0, bool(known))
 
 
 # -- sync
@@ -414,16 +432,25 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
 TID = "0123456789abcdef"
 
 
-def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State) -> None:
-    """save/protocol.md, The steps."""
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal: bool) -> None:
+    """save/protocol.md, The steps; a transition that is refused has not happened, not in the journal either."""
     for old, new in product(Stage, Stage):
-        change = state.change(Verb.PUT, "file", stage=old)
-        with (
-            nullcontext() if new in {old, *TRANSITIONS[old]} else pytest.raises(ValueError, match="can't go")
-        ):
-            state.apply(change, stage=new)
-            old = new
-        assert change.stage is old
+        change = state.change(Verb.PUT, "file", stage=old, shows={"file": None})
+        state.write(edit(change))
+        before, after = held(change), {**held(change), "stage": new, "target": "other"}
+        shown, allowed = (state.changes.copy(), state.hidden("file")), new in {old, *TRANSITIONS[old]}
+        with nullcontext() if allowed else pytest.raises(ValueError, match=f"can't go from {old} to {new}"):
+            if journal:
+                state.write(edit(change, stage=new, target="other"), used=f"{old} {new}")
+            else:
+                state.apply(change, stage=new, target="other")
+        (found,) = state.journal.load(Change)
+        assert held(change) == (after if allowed else before)
+        assert held(found) == (after if allowed and journal else before)
+        assert state.journal.tombstone(f"{old} {new}") is (allowed and journal)
+        assert allowed or (state.changes, state.hidden("file")) == shown
+        state.end(change)
 
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:

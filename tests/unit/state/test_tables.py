@@ -238,6 +238,24 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
     assert again(state).changes == {}
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: State, sent: bool) -> None:
+    """save/protocol.md, Vocabulary: the bytes that it sends stay while it runs, newer ones after it."""
+    file = written(state, "a")
+    first = file.generation
+    change = state.change(Verb.PUT, "a", file, generation=first if sent else 0, begun=True)
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    state.close(file, local)
+    local.release()
+    older = [state.bytes.path(file.ino, first)]
+    assert state.bytes.retired == ([] if sent else older)
+    state.cancel(change, size=3)
+    assert state.bytes.retired == older
+    assert (change.stage, change.size, change.file, file.change) == (Stage.CANCELLED, 3, None, None)
+    (found,) = state.journal.load(Change)
+    assert held(found) == held(change)
+
+
 # -- changes of one name
 
 

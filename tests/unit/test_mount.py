@@ -57,48 +57,40 @@ class DrainedVfs(MemoryVfs):
         return [{"path": path} for path in self.left]
 
 
-def draining(vfs: DrainedVfs) -> list[str]:
-    left = drain(vfs, 0.1, None, lambda sent: None, lambda: False)  # type: ignore[arg-type]
-    return [entry["path"] for entry in left]
-
-
 @pytest.mark.parametrize(
-    "how_far",
+    ("how_far", "left"),
     [
-        lambda number: Sent(0, 2, number, 1000),
-        lambda number: Sent(number, 1000),
-        lambda number: Sent(2, 2),
+        (lambda number: Sent(0, 2, number, 1000), []),
+        (lambda number: Sent(number, 1000), []),
+        (lambda number: Sent(2, 2), []),
+        (lambda number: Sent(0, 2), ["a", "b"]),
+        (lambda number: Sent(0, 2, number % 7, 10), ["a", "b"]),
+        (lambda number: Sent(2, 2), ["a", "b"]),
+        (lambda number: Sent(1 // 0, 2), ["a", "b"]),
     ],
-    ids=["bytes move", "files are done", "all is sent, and what was set aside is cleaned up"],
+    ids=[
+        "bytes move",
+        "files are done",
+        "only cleanup is left",
+        "still",
+        "again",
+        "a rename is left",
+        "broken",
+    ],
 )
-def test_a_drain_that_gets_on_goes_on(how_far: Callable[[int], Sent]) -> None:
+def test_a_drain_goes_on_as_long_as_it_gets_on_and_what_is_left_then_is_told(
+    how_far: Callable[[int], Sent], left: list[str]
+) -> None:
     def on_look(number: int) -> Sent:
-        if number == 60:
+        if number == 60 and not left:
             vfs.let_go.set()
         sent = how_far(number)
-        vfs.left = [] if sent.files == sent.all_files else vfs.left
+        vfs.left = [] if sent.files == sent.all_files and not left else vfs.left
         return sent
 
     vfs = DrainedVfs(on_look)
-    assert draining(vfs) == []
-
-
-def broken(number: int) -> Sent:
-    raise ValueError("no journal")
-
-
-@pytest.mark.parametrize(
-    "how_far",
-    [
-        lambda number: Sent(0, 2),
-        lambda number: Sent(0, 2, number % 7, 10),
-        lambda number: Sent(2, 2),
-        broken,
-    ],
-    ids=["still", "again", "all files are sent, and a rename is left", "broken"],
-)
-def test_a_drain_that_does_not_get_on_or_fails_is_not_taken_for_done(how_far: Callable[[int], Sent]) -> None:
-    assert draining(DrainedVfs(how_far)) == ["a", "b"]
+    found = drain(vfs, 0.1, None, lambda sent: None, lambda: False)  # type: ignore[arg-type]
+    assert [entry["path"] for entry in found] == left
 
 
 @pytest.mark.parametrize(

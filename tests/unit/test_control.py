@@ -7,6 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,16 @@ def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: p
     assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
-def test_a_refusal_keeps_its_sentence_and_errno(serve: Callable[..., Path]) -> None:
+def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_and_answered(
+    serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(args: dict[str, Any], conversation: Conversation) -> None:
         raise FsError(2, "there is no such file")
 
+    place = serve(refuse=refuse, broken=lambda args, conversation: args["missing"])
     with pytest.raises(FsError, match="there is no such file") as caught:
-        call(serve(refuse=refuse), "refuse")
-    assert caught.value.errno == 2
-
-
-def test_a_broken_handler_is_logged_and_answered(
-    serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    place = serve(broken=lambda args, conversation: args["missing"])
+        call(place, "refuse")
+    assert (caught.value.errno, caplog.text) == (2, "")
     for name in ("broken", "unheard-of"):
         with pytest.raises(FsError, match="see its log, and whether it is of this version"):
             call(place, name)
@@ -87,10 +85,8 @@ def test_who_does_not_read_what_is_told_is_hung_up(serve: Callable[..., Path]) -
 def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     both = threading.Barrier(2, timeout=20)
     place = serve(meet=lambda args, conversation: both.wait() >= 0)
-    other = threading.Thread(target=call, args=(place, "meet"))
-    other.start()
-    assert call(place, "meet") is True
-    other.join()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(call, [place] * 2, ["meet"] * 2)) == [True, True]
 
 
 def test_a_mount_that_is_gone_or_does_not_answer_is_given_up(tmp_path: Path) -> None:

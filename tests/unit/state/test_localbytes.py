@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.files import errno_from
 from tests.unit.state.conftest import refusing
 
 from jobfs.errors import FsError
@@ -30,8 +31,7 @@ def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> P
 
 def test_written_bytes_are_read(store: LocalBytes) -> None:
     local = store.new(7, 1)
-    assert local.write(b"hello", 0) == 5
-    assert local.write(memoryview(b"!"), 9) == 1
+    assert (local.write(b"hello", 0), local.write(memoryview(b"!"), 9)) == (5, 1)
     assert (local.read(0, 100), local.read(3, 2), local.read(10, 5)) == (b"hello\0\0\0\0!", b"lo", b"")
     assert local.size == 10
     local.truncate(2)
@@ -71,9 +71,7 @@ def test_a_copy_that_the_disk_refuses_leaves_nothing(
         monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
     if fault == "no directory":
         store.directory.rmdir()
-    with pytest.raises(FsError) as caught:
-        store.new(7, 1, source)
-    assert (caught.value.errno, list(store.directory.glob("*"))) == (told, [])
+    assert (errno_from(store.new, 7, 1, source), list(store.directory.glob("*"))) == (told, [])
 
 
 def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> None:
@@ -82,10 +80,8 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     path = sealed(store, 1)
     local = store.open(7, 1)
     assert local is not None
-    assert (local.sealed, local.size, local.source) == (True, 7, path)
-    assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        local.read(0, 9)
+    assert (local.sealed, local.size, local.source, store.open(7, 2)) == (True, 7, path, None)
+    assert (len(os.listdir("/proc/self/fd")), errno_from(local.read, 0, 9)) == (before, errno.EBADF)
     local.acquire()
     assert local.acquire().read(0, 9) == b"content"
     assert len(os.listdir("/proc/self/fd")) == before + 1
@@ -107,8 +103,7 @@ def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes
         sealed(store, generation)
     assert store.waiting
     assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
-    assert not store.waiting
-    assert store.sync() == []
+    assert (store.waiting, store.sync()) == (False, [])
 
 
 def test_a_failed_sync_is_made_up_for_by_the_next_sync(
@@ -117,10 +112,7 @@ def test_a_failed_sync_is_made_up_for_by_the_next_sync(
     sealed(store, 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        with pytest.raises(FsError) as caught:
-            store.sync()
-    assert caught.value.errno == errno.EIO
-    assert store.waiting
+        assert (errno_from(store.sync), store.waiting) == (errno.EIO, True)
     assert store.sync() == [(7, 1)]
     sealed(store, 2).unlink()
     assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
@@ -129,9 +121,7 @@ def test_a_failed_sync_is_made_up_for_by_the_next_sync(
 def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None:
     store.path(7, 2).symlink_to(store.path(7, 2))
     assert store.open(7, 3) is None
-    with pytest.raises(
-        FsError, match=f"its file {store.path(7, 2)} can't be read: Too many levels of symbolic links"
-    ):
+    with pytest.raises(FsError, match=f"^its file {store.path(7, 2)} can't be read: Too many levels"):
         store.open(7, 2)
 
 
@@ -157,9 +147,9 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
     store.empty_trash()
     assert not store.trash.exists()
     store.trash.mkdir()
-    with pytest.raises(FsError, match=f"^can't keep a copy in {store.trash}: No such file") as caught:
+    assert errno_from(store.throw_away, local, "gone") == errno.EIO
+    with pytest.raises(FsError, match=f"^can't keep a copy in {store.trash}: No such file"):
         store.throw_away(local, "gone")
-    assert caught.value.errno == errno.EIO
 
 
 def test_a_failed_write_leaves_no_bytes_behind_the_end(
@@ -177,8 +167,7 @@ def test_a_failed_write_leaves_no_bytes_behind_the_end(
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     assert local.write(b"123", 0) == 3
-    with pytest.raises(OSError, match="full"):
-        local.write(b"4567", 3)
+    assert errno_from(local.write, b"4567", 3) == errno.ENOSPC
     assert (local.size, local.path.read_bytes()) == (3, b"123")
     local.release()
 

@@ -22,33 +22,24 @@ def take(path: Path) -> int:
         return os.fstat(handle).st_ino
 
 
-def test_a_file_is_no_directory(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(NotADirectoryError):
-            take(path)
-
-
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_directory_in_which_others_write_or_that_they_may_rename_is_refused(
     tmp_path: Path, mode: int
 ) -> None:
     above = tmp_path / "above"
     (above / "between").mkdir(parents=True)
+    new = above / "between" / "new"
     above.chmod(mode)
     os.chown(above, -1, OTHER)
-    with pytest.raises(
-        UsageError, match=f"new: other users may write in {above}: chmod go-w {above}.*--cache-dir"
-    ):
-        take(above / "between" / "new")
-    assert os.listdir(above / "between") == []
+    with pytest.raises(UsageError, match=f"new: other users may write in {above}: chmod go-w {above}.*--cache-dir"):  # fmt: skip
+        take(new)
+    assert os.listdir(new.parent) == []
     above.chmod(mode | 0o1000)
-    with pytest.raises(UsageError, match="may write in"):
-        take(above)
-    take(above / "between" / "new")
-    os.chown(above / "between", OTHER, -1)
-    with pytest.raises(UsageError, match="may write in"):
-        take(above / "between" / "new")
+    take(new)
+    os.chown(new.parent, OTHER, -1)
+    for path in (above, new):
+        with pytest.raises(UsageError, match="may write in"):
+            take(path)
 
 
 def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> None:
@@ -78,11 +69,13 @@ def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytes
         take(tmp_path / "new")
 
 
-def test_links_are_followed_as_the_kernel_does(tmp_path: Path) -> None:
+def test_links_are_followed_as_the_kernel_does_and_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "up").symlink_to("real/deep/..")
     (tmp_path / "over").symlink_to(tmp_path / "up" / "deep")
     assert take(tmp_path / "over") == (tmp_path / "real" / "deep").stat().st_ino
     (tmp_path / "round").symlink_to("round")
-    with pytest.raises(NotADirectoryError):
-        take(tmp_path / "round")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "round", tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError):
+            take(path)

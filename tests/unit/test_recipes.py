@@ -15,14 +15,10 @@ def box(tmp_path: Path) -> Sandbox:
 
 
 BAD = [
-    ("$ echo hello\nhallo", "hallo"),
-    ("$ echo hello", "printed\nhello"),
-    ("$ true   # exit code 1", "ended with 0, not 1"),
-    ("$ exit 3\n$ echo never", "ended with 3, not 0"),
-    ("$ echo 'open", "echo 'open"),
-    ("$ no-such-program", "ended with 127"),
-    ("$ seq 3\n1\n…\n5", "printed\n1\n2\n3"),
-]
+    ("$ echo hello\nhallo", "hallo"), ("$ echo hello", "printed\nhello"), ("$ echo 'open", "echo 'open"),
+    ("$ true   # exit code 1", "ended with 0, not 1"), ("$ exit 3\n$ echo never", "ended with 3, not 0"),
+    ("$ no-such-program", "ended with 127"), ("$ seq 3\n1\n…\n5", "printed\n1\n2\n3"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "words"), BAD)

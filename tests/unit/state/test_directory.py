@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
 import time
@@ -56,29 +55,25 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
     assert one.path.name == one.mount_id
     for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    record = json.loads((one.path / "mount.json").read_text())
-    assert record["directory"] == "/mnt/a"
-    assert record["base_url"] == URL
-    assert record["pid"] == os.getpid()
-    assert record["clean"] is False
+    started = one.record.started
+    assert places.look(one.path).record == Record(
+        one.mount_id, JOB, "/mnt/a", URL, os.getpid(), started, False
+    )
 
 
 @pytest.mark.parametrize(
     ("left", "at", "taken"),
     [
-        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/a", 0),
-        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/b", 1),
-        ([("/mnt/a", True), ("/mnt/b", True)], "/mnt/c", 1),
-        ([("/mnt/a", True), ("/mnt/b", False)], "/mnt/c", 0),
-        ([("/mnt/a", True), ("/mnt/b", False)], "/mnt/b", 1),
+        ([True, True], "/mnt/0", 0), ([True, True], "/mnt/1", 1), ([True, True], "/mnt/2", 1),
+        ([True, False], "/mnt/2", 0), ([True, False], "/mnt/1", 1),
     ],
-)
+)  # fmt: skip
 def test_a_mount_takes_the_place_of_its_directory_or_else_the_place_that_was_left_last(
-    take: Take, left: list[tuple[str, bool]], at: str, taken: int
+    take: Take, left: list[bool], at: str, taken: int
 ) -> None:
-    """`left`: where mounts were, and whether they had a journal."""
-    places_left = [take(directory) for directory, _ in left]
-    for place, (_, journal) in zip(places_left, left, strict=True):
+    """`left`: whether the mounts at /mnt/0, /mnt/1 had a journal."""
+    places_left = [take(f"/mnt/{number}") for number in range(len(left))]
+    for place, journal in zip(places_left, left, strict=True):
         ended(place, journal)
     one = take(at)
     assert (one.mount_id, one.record.directory) == (places_left[taken].mount_id, at)
@@ -106,11 +101,10 @@ def test_other_ended_places_with_a_journal_and_those_of_mounts_that_run_are_told
     ended(second)
     ended(third, journal=False)
     ended(fourth, clean=True)
-    told = {found.path: found.record for found in places.others(state, JOB, first.mount_id)}
-    assert {path: record and record.clean for path, record in told.items()} == {
-        second.path: False,
-        fourth.path: True,
+    told = {
+        found.path: found.record and found.record.clean for found in places.others(state, JOB, first.mount_id)
     }
+    assert told == {second.path: False, fourth.path: True}
     assert [found.path for found in places.running(state)] == [first.path]
 
 

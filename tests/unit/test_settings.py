@@ -11,13 +11,12 @@ from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_
 
 
 def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOBFS_BASE_URL", "")
+    option, flag = ["base_url=https://option"], {"base_url": "https://flag"}
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://perstack")
-    assert load({}).base_url == "https://perstack"
-    monkeypatch.setenv("JOBFS_BASE_URL", "https://jobfs")
-    assert load({}).base_url == "https://jobfs"
-    assert load({}, ["base_url=https://option"]).base_url == "https://option"
-    assert load({"base_url": "https://flag"}, ["base_url=https://option"]).base_url == "https://flag"
+    for set_here, told in (("", "https://perstack"), ("https://jobfs", "https://jobfs")):
+        monkeypatch.setenv("JOBFS_BASE_URL", set_here)
+        assert load({}).base_url == told
+    assert [load({}, option).base_url, load(flag, option).base_url] == ["https://option", "https://flag"]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -28,14 +27,12 @@ def test_every_setting_is_a_flag_a_variable_and_an_o_option(
         "umask": "027", "log_level": "debug", "log_format": "json", "create_encoding": "json", "cache_size": "1GiB",
     }  # fmt: skip
     text = "yes" if is_switch(name) else named.get(name, "7")
+    unset = getattr(load({}), name)
     by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
     by_option = getattr(load({}, [f"{name}={text}"]), name)
     by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
     monkeypatch.setenv(f"JOBFS_{name.upper()}", text)
-    by_variable = getattr(load({}), name)
-    assert by_flag == by_option == by_dashes == by_variable
-    monkeypatch.delenv(f"JOBFS_{name.upper()}")
-    assert by_flag != getattr(load({}), name)
+    assert unset != by_flag == by_option == by_dashes == getattr(load({}), name)
 
 
 def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:

@@ -82,10 +82,6 @@ def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
 
 
-def test_a_thread_counts_as_its_process(proc: Proc) -> None:
-    assert proc.process(THREAD) is proc.process(CAT)
-
-
 @pytest.mark.parametrize("number", [0, -1, 99])
 def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: int) -> None:
     assert proc.readers.process(number) is None
@@ -93,10 +89,12 @@ def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: i
     assert proc.readers.replaced(None, SECOND) is None
 
 
-def test_a_number_that_is_used_again_is_another_process(proc: Proc) -> None:
+def test_a_thread_counts_as_its_process_and_a_number_that_is_used_again_as_another(proc: Proc) -> None:
     first = proc.process(CAT)
+    assert proc.process(THREAD) is first
     (proc.directory / str(CAT) / "stat").write_text("20 (b) S 1 " + "0 " * 17 + "8 0\n")
-    assert proc.readers.process(THREAD) is not first
+    proc.add(22, CAT, SHELL)
+    assert proc.process(22) is not first
 
 
 #: What has happened (of `writes 2 1`: over version 2, based on 1); who saves, and which version is shown; what that replaces,

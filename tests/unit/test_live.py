@@ -237,10 +237,6 @@ def test_a_size_that_is_not_known_is_asked_for_before_the_helper_asks(played: Pl
 # -- who asks `jobfs watch` is told what changes, from then on, and never holds up the thread that looks
 
 
-def made(path: str, old: str = "") -> News:
-    return News(Happened.RENAMED if old else Happened.CREATED, path, Item("i", Kind.FILE, path, size=1), old)
-
-
 @pytest.fixture
 def vfs() -> Mock:
     return Mock(status=a_status, news=Mock(return_value=[]), watching={"programs": 0, "told": 0})
@@ -263,10 +259,8 @@ def following(vfs: Mock, top: str, tell: Callable[[Change], Any]) -> Iterator[li
 def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
     """vfs/semantics.md 7.6, 7.9: what was unseen because nobody looked is no news."""
     told: list[Change] = []
-    vfs.news.side_effect = [
-        [made("dir/before")],
-        [made("dir"), made("dirt"), made("dir/in"), made("out", old="dir/x")],
-    ]
+    later = "created dir, created dirt, created dir/in, renamed dir/x out"
+    vfs.news.side_effect = [news("created dir/before"), news(later)]
     with following(vfs, "dir", told.append) as looking:
         assert looking._look() == 1.0
         eventually(lambda: len(told) == 4)
@@ -284,7 +278,7 @@ def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock, monkeypatch: pytes
     going_on, told = threading.Event(), list[Change]()
 
     with following(vfs, "", lambda each: going_on.wait(20) and told.append(each)) as looking:
-        vfs.news.return_value = [made(f"f{number}") for number in range(50)]
+        vfs.news.return_value = news(", ".join(f"created f{number}" for number in range(50)))
         looking._look()
         looking._look()
         going_on.set()

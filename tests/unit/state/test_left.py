@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobfs.api.deadline import Deadline
-from jobfs.errors import PathExistsError, UsageError
+from jobfs.errors import PathExistsError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_in, left_of
@@ -79,14 +79,3 @@ def test_each_file_is_told_with_how_far_it_is(
         "path": "new", "size": 10, "sent": 0, "age": pytest.approx(130, abs=30), "attempts": 0, "reason": "", "state": "staging",
         **told,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("garbage", [b"no database " * 1000, None])
-def test_a_journal_that_cannot_be_read_is_said(tmp_path: Path, garbage: bytes | None) -> None:
-    journal = tmp_path / "journal.db"
-    if garbage is None:
-        journal.mkdir()
-    else:
-        journal.write_bytes(garbage)
-    with pytest.raises(UsageError, match=f"the journal {journal} can't be used"):
-        left_in(tmp_path)

@@ -18,7 +18,6 @@ import pytest
 from tests.support.files import errno_from
 from tests.unit.state.conftest import held
 
-from jobfs import names
 from jobfs.api import deadline
 from jobfs.errors import FsError, OutOfTimeError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
@@ -375,9 +374,10 @@ def test_remembered_attributes_survive_a_remount_and_go_with_their_item(
     assert (file.mode, file.atime_ns, file.version) == (0o755, UNSET, "1")
     assert [held(found) for found in again(state).files()] == [held(file)]
     with monkeypatch.context() as patch:
-        patch.setattr(state.journal, "write", full)
+        patch.setattr(state.journal.spare, "restore", lambda beside: False)
         state.touch(ITEM, made=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
+    assert [found.atime_ns for found in again(state).files()] == [UNSET]
     state.touch(replace(ITEM, updated_at="2"))
     assert (file.mode, file.atime_ns, file.mtime_ns, file.version) == (0o755, UNSET, UNSET, "2")
     state.touch(implicit_directory("x"))
@@ -403,9 +403,6 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
 # -- records: which way a Change may go, and what each record says of itself
 
 
-TID = "0123456789abcdef"
-
-
 @pytest.mark.parametrize("journal", [True, False])
 def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal: bool) -> None:
     """save/protocol.md, The steps; a transition that is refused has not happened, not in the journal either."""
@@ -429,20 +426,22 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
     """save/protocol.md R6: by the last component of its path."""
-    change = Change(1, Verb.PUT, "dir/file", tid=TID)
-    for directory, tid, staged in (("dir", TID, True), ("moved", TID, True), ("dir", "f" * 16, False)):
-        path = names.hidden_path(f"{directory}/file", "0" * 12, tid, names.Role.STAGED)
-        assert change.is_staged(Item("1", Kind.FILE, path)) is staged
-    assert not change.is_staged(Item("1", Kind.FILE, "dir/file"))
+    tid, other = "0123456789abcdef", "f" * 16
+    change = Change(1, Verb.PUT, "dir/file", tid=tid)
+    named = [
+        f"{where}/.jobfs-0123456789ab-{by}-staged-file"
+        for where, by in (("dir", tid), ("moved", tid), ("dir", other))
+    ]
+    staged = [change.is_staged(Item("1", Kind.FILE, path)) for path in [*named, "dir/file"]]
+    assert staged == [True, True, False, False]
 
 
 def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
     """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
-    change = Change(1, Verb.PUT, "file", asides=[Aside("not moved", "h1"), Aside("", "lost")])
-    assert change.replaced() is None
     own, covered = Aside("own", "h2", moved=True), Aside("default", "h3", moved=True)
-    change.asides += [own, covered]
-    assert change.replaced() is own
+    asides = [Aside("not moved", "h1"), Aside("", "lost"), own, covered]
+    assert Change(1, Verb.PUT, "file", asides=asides[:2]).replaced() is None
+    assert Change(1, Verb.PUT, "file", asides=asides).replaced() is own
 
 
 # -- reserved names

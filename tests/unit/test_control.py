@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -51,10 +52,8 @@ def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: p
 def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_and_answered(
     serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(args: dict[str, Any], conversation: Conversation) -> None:
-        raise FsError(2, "there is no such file")
-
-    place = serve(refuse=refuse, broken=lambda args, conversation: args["missing"])
+    error = FsError(2, "there is no such file")
+    place = serve(refuse=Mock(side_effect=error), broken=lambda args, conversation: args["missing"])
     with pytest.raises(FsError, match="there is no such file") as caught:
         call(place, "refuse")
     assert (caught.value.errno, caplog.text) == (2, "")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,13 +63,10 @@ def test_programs_are_described_in_one_line() -> None:
 
 
 def test_a_bounded_call_raises_timeout_error_or_the_error_of_the_call() -> None:
-    def fail() -> None:
-        raise KeyboardInterrupt
-
     never = threading.Event()
     with pytest.raises(TimeoutError):
         bounded(lambda: never.wait(20), 0.01)
     never.set()
     assert bounded(lambda: 3, 20) == 3
     with pytest.raises(KeyboardInterrupt):
-        bounded(fail, 20)
+        bounded(Mock(side_effect=KeyboardInterrupt), 20)

@@ -52,16 +52,14 @@ def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
     assert names.parse_hidden(name) is None
 
 
-WHEN = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
-
-
 @pytest.mark.parametrize(
     ("target", "expected"),
     [("file.txt", "file.{}.txt"), ("dir/file", "dir/file.{}"), (".bashrc", ".bashrc.{}"), ("a.tar.gz", "a.tar.{}.gz")],
 )  # fmt: skip
 def test_a_second_version_stands_beside_with_the_same_ending(target: str, expected: str) -> None:
     """vfs/semantics.md 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
-    assert names.beside(target, "conflict", WHEN) == expected.format("conflict-20251103T040506Z")
+    when = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
+    assert names.beside(target, "conflict", when) == expected.format("conflict-20251103T040506Z")
 
 
 @pytest.mark.parametrize(
@@ -101,9 +99,7 @@ HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
 )  # fmt: skip
 def test_another_form_of_a_path_is_told_from_another_path(asked: str, shown: str, told: str) -> None:
     """save/protocol.md R6: equal after NFC and case folding, not equal as sent."""
-    sentence = names.other_form(asked, shown)
-    assert told in sentence
-    assert bool(sentence) is bool(told)
+    assert (told or "nothing") in (names.other_form(asked, shown) or "nothing")
 
 
 @given(paths, components)
@@ -122,8 +118,7 @@ def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: s
     kept = names.beside(path, label, attempt=attempt)
     assert names.hostile(kept) is None
     assert names.path_length(kept) < names.PATH_MAX
-    found = names.kept_beside(kept)
-    assert found is not None
+    found = names.kept_beside(kept) or ("", "")
     assert found[0] == label
     if len(names.basename(path).encode()) < 200 and names.path_length(path) < 900:
         assert found[1] == path

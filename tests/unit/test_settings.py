@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,10 +112,7 @@ def test_a_key_as_an_o_option_is_refused_and_not_repeated() -> None:
 
 
 def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(name: str) -> Path:
-        raise RuntimeError("no home directory for uid 12345")
-
-    monkeypatch.setattr("jobfs.settings.user_state_path", nowhere)
+    monkeypatch.setattr("jobfs.settings.user_state_path", Mock(side_effect=RuntimeError("no home directory")))
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
         load({})
 

@@ -122,11 +122,9 @@ KNOWN = [
     ("cat writes, placed 1", "make 2", None), ("cat writes, placed 1, cat writes 1 1", "make 2", None),
     ("cat writes, placed 1, shell reads 1, cat writes", "make 2", PLACED["1"]),
     # A read for a backup shows its program nothing (4.45), unless that version was read before; another new file leaves the note.
-    ("cat reads 1, cat reads 2, cat makes dir/f~", "cat 2", FIRST),
-    ("cat reads 1, cat reads 2, cat makes dir/.~f", "cat 2", FIRST),
+    *((f"cat reads 1, cat reads 2, cat makes {path}", "cat 2", FIRST) for path in ("dir/f~", "dir/.~f")),
+    *((f"cat reads 1, cat reads 2, cat makes {path}", "cat 2", None) for path in ("dir/f", "dir/g~", "f~", "dir/~f")),
     ("cat reads 1, cat reads 2, cat reads 2, cat makes dir/f~", "cat 2", None),
-    ("cat reads 1, cat reads 2, cat makes dir/f", "cat 2", None), ("cat reads 1, cat reads 2, cat makes dir/g~", "cat 2", None),
-    ("cat reads 1, cat reads 2, cat makes f~", "cat 2", None), ("cat reads 1, cat reads 2, cat makes dir/~f", "cat 2", None),
     ("cat reads 1, cat writes, cat makes dir/f~", "cat 2", FIRST),
 ]  # fmt: skip
 

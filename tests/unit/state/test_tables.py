@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -142,21 +142,18 @@ def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state
 
 def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
-    needed = {
-        "handle": state.open(replace(ITEM, id="1", path="1")),
-        "row": state.open(replace(ITEM, id="2", path="2")),
-        "change": state.open(replace(ITEM, id="3", path="3")),
-        "bytes": written(state, "4", item=replace(ITEM, id="4", path="4")),
-        "nothing": state.open(replace(ITEM, id="6", path="6")),
+    items = {
+        name: replace(ITEM, id=name, path=name) for name in ("handle", "row", "change", "nothing", "bytes")
     }
+    needed = {name: state.open(item) for name, item in items.items()}
+    written(state, "bytes", item=items["bytes"])
     opens(needed["handle"])
     state.write(edit(needed["row"], mode=0o600))
-    state.change(Verb.PUT, "3", needed["change"])
+    state.change(Verb.PUT, "change", needed["change"])
     for file in needed.values():
         state.let_go(file)
     known = {name for name, file in needed.items() if state.file(file.ino) is file}
-    assert known == {"handle", "row", "change", "bytes"}
-    assert state.of(replace(ITEM, id="6", path="6")) is None
+    assert (known, state.of(items["nothing"])) == ({"handle", "row", "change", "bytes"}, None)
 
 
 # -- steps
@@ -308,7 +305,7 @@ def test_a_sync_covers_bytes_and_rows_and_removes_bytes_that_no_row_names_afterw
     state.unname(gone)
     state.touch(replace(ITEM, id="t"))
     assert state.unsynced
-    there, real = [], state.journal.sync
+    there, real = list[int](), state.journal.sync
 
     def sync() -> None:
         there.append(len(os.listdir(state.bytes.directory)))
@@ -464,11 +461,9 @@ def test_names_that_touch_are_changed_one_after_the_other(
     """design.md, Things to know: operations reserve names and all below; vfs/semantics.md 4: a rename sees nothing half saved."""
 
     def waited(seconds: float) -> bool:
-        try:
-            with deadline.within(seconds), state.reservations.held(name):
-                return False
-        except OutOfTimeError:
-            return True
+        with suppress(OutOfTimeError), deadline.within(seconds), state.reservations.held(name):
+            return False
+        return True
 
     against = state.reservations.against
     with ThreadPoolExecutor(1) as elsewhere:

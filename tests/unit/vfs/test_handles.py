@@ -18,24 +18,15 @@ ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
 
 
-@pytest.fixture
-def handle() -> Handle:
-    return Handle(File(7), OLD, os.O_RDWR)
-
-
-def test_after_a_rename_by_this_mount_saves_are_based_on_what_was_shown_before(handle: Handle) -> None:
-    """The answer may have the time of what the job has written since."""
+def test_after_a_rename_by_this_mount_saves_are_based_on_what_was_shown_before() -> None:
+    """save/protocol.md, Vocabulary, base: what was opened; the answer may have the time of what the job wrote since."""
+    handle = Handle(File(7), OLD, os.O_RDWR)
     renamed = replace(OLD, path="other", updated_at="2")
     handle.moved(renamed)
     assert (handle.item, handle.seen) == (renamed, OLD)
     handle.moved(replace(renamed, id="z"))
-    assert handle.item == renamed, "that is another file"
-
-
-def test_the_version_that_was_shown_to_the_program_stays_the_base(handle: Handle) -> None:
-    """save/protocol.md, Vocabulary, base: for open-and-write: the version that was opened."""
-    followed = replace(OLD, updated_at="2")
-    handle.item = followed
+    assert (handle.item, handle.seen) == (renamed, OLD), "that is another file"
+    handle.item = followed = replace(OLD, updated_at="3")
     handle.moved(replace(followed, path="other"))
     assert handle.seen == OLD
 
@@ -47,10 +38,9 @@ def pages() -> KernelPages:
 
 def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    handle = reader(version)
-    pages.handles[id(handle)] = handle
+    pages.handles[0] = handle = reader(version)
     kept = pages.opened(handle, path, version)
-    closed(pages, handle)
+    del pages.handles[0]
     return kept
 
 

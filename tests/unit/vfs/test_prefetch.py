@@ -66,11 +66,9 @@ class World:
 
     def read_all(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
         """The files that were fetched ahead in all, and those that the program had to wait for."""
-        fetched: list[str] = []
-        missed = []
+        fetched, missed = list[str](), list[str]()
         for path in paths:
-            if path not in self.on_disk:
-                missed.append(path)
+            missed += {path} - self.on_disk
             fetched += self.read(path)
         return fetched, missed
 
@@ -112,11 +110,9 @@ def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
 def test_the_files_fetched_ahead_are_bounded(size: int, most: int) -> None:
     """vfs/semantics.md 3.8: prefetch is bounded in bytes and in number."""
     world = World(flat(1000), size)
-    ahead = list[int]()
-    unread = set[str]()
+    ahead, unread = list[int](), set[str]()
     for path in world.order()[:200]:
-        unread |= set(world.read(path))
-        unread.discard(path)
+        unread = (unread | set(world.read(path))) - {path}
         ahead.append(len(unread))
     assert most - 1 <= max(ahead) <= most
 
@@ -159,8 +155,6 @@ def test_reads_in_no_order_end_a_walk() -> None:
 
 def test_two_programs_at_once_are_both_followed() -> None:
     world = World(flat(60, "a", "b"))
-    order = world.order()
-    one = [path for path in order if path.startswith("a/")]
-    other = [path for path in order if path.startswith("b/")]
+    one, other = ([path for path in world.order() if path.startswith(top)] for top in ("a/", "b/"))
     _, missed = world.read_all(itertools.chain.from_iterable(zip(one, other, strict=True)))
     assert len(missed) <= 6

@@ -45,8 +45,10 @@ class Proc:
         """A thread appears."""
         there = self.directory / str(number)
         there.mkdir()
-        (there / "status").write_text(f"Name:\ta b) 1\nTgid:\t{group}\nNgid:\t0\nPid:\t{number}\n")
-        (there / "stat").write_text(f"{number} (a b) 1) S {parent} " + "0 " * 17 + f"{start} 0\n")
+        stat = f"{number} (a b) \xe9) S {parent} " + "0 " * 17 + f"{start} 0\n"
+        status = f"Name:\ta b) \xe9\nTgid:\t{group}\nNgid:\t0\nPid:\t{number}\n"
+        for name, text in (("status", status), ("stat", stat)):
+            (there / name).write_text(text, encoding="latin-1")
 
     def process(self, number: int) -> Process:
         """A process that is there."""

@@ -82,9 +82,7 @@ class DrainedVfs(MemoryVfs):
         "broken",
     ],
 )
-def test_a_drain_goes_on_as_long_as_it_gets_on_and_what_is_left_then_is_told(
-    how_far: Callable[[int], Sent], left: list[str]
-) -> None:
+def test_a_drain_goes_on_as_long_as_it_gets_on(how_far: Callable[[int], Sent], left: list[str]) -> None:
     def on_look(number: int) -> Sent:
         if number == 60 and not left:
             vfs.let_go.set()

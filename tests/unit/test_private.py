@@ -23,9 +23,7 @@ def take(path: Path) -> int:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_directory_in_which_others_write_or_that_they_may_rename_is_refused(
-    tmp_path: Path, mode: int
-) -> None:
+def test_a_directory_that_others_change_or_rename_is_refused(tmp_path: Path, mode: int) -> None:
     above = tmp_path / "above"
     (above / "between").mkdir(parents=True)
     new = above / "between" / "new"

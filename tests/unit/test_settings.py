@@ -21,9 +21,7 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_setting_is_a_flag_a_variable_and_an_o_option(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_setting_is_flag_variable_and_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     named = {
         "umask": "027", "log_level": "debug", "log_format": "json", "create_encoding": "json", "cache_size": "1GiB",
     }  # fmt: skip
@@ -117,9 +115,7 @@ def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPa
         load({})
 
 
-def test_paths_are_absolute_and_know_home_and_users_have_names(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_paths_are_absolute_and_users_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     settings = load({"cache_dir": "~/cache", "state_dir": "state", "api_key_file": "key"})

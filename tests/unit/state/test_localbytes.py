@@ -105,9 +105,7 @@ def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes
     assert (store.waiting, store.sync()) == (False, [])
 
 
-def test_a_failed_sync_is_made_up_for_by_the_next_sync(
-    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_sync_makes_up_for_a_failed_one(store: LocalBytes, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed(store, 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
@@ -150,7 +148,7 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
         store.throw_away(local, "gone")
 
 
-def test_a_failed_write_leaves_no_bytes_behind_the_end(
+def test_a_failed_write_leaves_nothing_behind_the_end(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""

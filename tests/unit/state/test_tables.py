@@ -190,9 +190,7 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
     assert not state.awake
 
 
-def test_a_change_that_is_placed_or_cancelled_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(
-    state: State,
-) -> None:
+def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state: State) -> None:
     file = written(state, "a")
     placed, change = (
         state.change(Verb.MOVE, "b", stage=Stage.STAGED),
@@ -296,7 +294,7 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
 # -- sync
 
 
-def test_a_sync_covers_bytes_and_rows_and_removes_bytes_that_no_row_names_afterwards(
+def test_a_sync_covers_bytes_and_rows_then_removes_others(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3."""
@@ -320,9 +318,7 @@ def test_a_sync_covers_bytes_and_rows_and_removes_bytes_that_no_row_names_afterw
 
 
 @pytest.mark.parametrize("step", ["write", "sync"])
-def test_the_next_sync_does_the_work_of_a_failed_sync(
-    state: State, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_failed_sync_is_made_up_for(state: State, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A full disk gets the room of bytes that are no longer needed, and bytes on the disk are known to be there."""
     file = written(state, "a")
     state.write(edit(file, boot="this boot"))
@@ -359,7 +355,7 @@ def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.
 # -- what is remembered of items
 
 
-def test_remembered_attributes_survive_a_remount_and_go_with_their_item(
+def test_attributes_survive_a_remount_and_go_with_their_item(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
@@ -458,9 +454,7 @@ def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
         ("b", False, True),
     ],
 )
-def test_names_that_touch_are_changed_one_after_the_other(
-    state: State, name: str, waits: bool, free: bool
-) -> None:
+def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bool, free: bool) -> None:
     """design.md, Things to know: operations reserve names and all below; vfs/semantics.md 4: a rename sees nothing half saved."""
 
     def waited(seconds: float) -> bool:

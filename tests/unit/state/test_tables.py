@@ -22,6 +22,7 @@ from jobfs.api import deadline
 from jobfs.errors import FsError, OutOfTimeError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
+from jobfs.state.localbytes import BOOT
 from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
@@ -206,6 +207,35 @@ def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state:
     state.end(change)
     state.apply(change, asides=[])
     assert (state.changes, state.journal.load(Change)) == ({}, []), "what has ended does not come back"
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_bytes_are_a_draft_until_they_are_closed(
+    state: State, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
+    file, gone = state.new(Kind.FILE, "a"), written(state, "gone")
+    one, two, three = [state.bytes.new(file.ino, state.journal.next_number()) for _ in range(3)]
+    state.apply(file, stays=stays)
+    for local, before in ((one, 0), (two, one.generation)):
+        state.begin(file, local, mode=local.generation)
+        there = (local.generation, 0) if stays and not before else (before, local.generation)
+        assert held(file) == held(again(state).file(file.ino))
+        assert (file.generation, file.draft, file.mode, file.local) == (*there, local.generation, local)
+        with monkeypatch.context() as patch:
+            patch.setattr(state.journal, "write", full)
+            assert errno_from(state.close, file, local, gone=[gone]) == errno.ENOSPC
+        assert ((file.generation, file.draft), local.sealed, gone.recorded) == (there, False, True)
+        state.close(file, local, gone=[gone] if before else [], sha256="ff")
+        assert (file.generation, file.draft, file.boot, file.sha256) == (local.generation, 0, BOOT, "ff")
+        assert (local.sealed, gone.recorded) == (True, not before)
+        assert held(file) == held(again(state).file(file.ino))
+    assert state.bytes.retired == [one.path]
+    state.unname(file)
+    state.begin(file, three)
+    assert (file.local, file.recorded) == (three, False)
+    for local in (one, two, three):
+        local.release()
 
 
 @pytest.mark.parametrize("sent", [True, False])

@@ -39,22 +39,22 @@ def test_the_user_option_of_fstab_implies_noexec() -> None:
 
 
 class DrainedVfs(MemoryVfs):
-    """Drains when it is told to; until then unsent files stay, and `on_look` tells the progress at each look."""
+    """Gets on as `how_far` says at each look; unless something is to be `left`, it ends at the sixtieth."""
 
-    def __init__(self, on_look: Callable[[int], Sent]) -> None:
+    def __init__(self, how_far: Callable[[int], Sent], left: list[str]) -> None:
         super().__init__()
-        self.let_go = threading.Event()
-        self.left = ["a", "b"]
-        self.on_look = on_look
+        self.how_far, self.left, self.ends, self.ended = how_far, ["a", "b"], not left, False
 
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         assert progress is not None
-        for number in range(1, 1000):
-            if self.let_go.wait(0.005):
-                break
-            progress(self.on_look(number))
+        for number in range(1, 60 if self.ends else 1000):
+            threading.Event().wait(0.005)
+            sent = self.how_far(number)
+            self.left = [] if self.ends and sent.files == sent.all_files else self.left
+            progress(sent)
+        self.ended = True
         return []
 
     def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
@@ -83,16 +83,9 @@ class DrainedVfs(MemoryVfs):
     ],
 )
 def test_a_drain_goes_on_as_long_as_it_gets_on(how_far: Callable[[int], Sent], left: list[str]) -> None:
-    def on_look(number: int) -> Sent:
-        if number == 60 and not left:
-            vfs.let_go.set()
-        sent = how_far(number)
-        vfs.left = [] if sent.files == sent.all_files and not left else vfs.left
-        return sent
-
-    vfs = DrainedVfs(on_look)
-    found = drain(vfs, 0.1, None, lambda sent: None, lambda: False)  # type: ignore[arg-type]
-    assert [entry["path"] for entry in found] == left
+    vfs: Any = DrainedVfs(how_far, left)
+    found = drain(vfs, 0.1, None, lambda sent: None, lambda: False)
+    assert ([entry["path"] for entry in found], vfs.ended) == (left, not left)
 
 
 @pytest.mark.parametrize(

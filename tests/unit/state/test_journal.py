@@ -136,15 +136,11 @@ def test_what_has_happened_is_recorded_if_there_is_any_room_and_what_is_new_is_r
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "jobfs-test", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "jobfs-test", str(tmp_path)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
         pytest.skip("file systems can't be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(small_disk: Path) -> None:

@@ -210,9 +210,7 @@ def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(p
     assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
 
 
-def test_many_changes_are_told_at_a_rate_and_beyond_a_number_by_directory(
-    played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_changes_are_told_at_a_rate(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 7.4: what nobody watches does not count. The kernel keeps 16,384 events of a watcher."""
     monkeypatch.setattr(live, "_MOST", 3)
     monkeypatch.setattr(live, "_RATE", 0.01)

@@ -44,9 +44,7 @@ def test_whole_pages_that_are_free_go_back_wherever_they_lie() -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_a_service_manager_hears_each_state_and_one_that_reads_no_more_harms_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_manager_hears_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """sd_notify(3): READY=1, MAINPID, STOPPING=1, one datagram each."""
     monkeypatch.setattr(process, "_PATIENCE", 0.01)
     name = str(tmp_path / "notify") if kind == "path" else f"@jobfs-test-{os.getpid()}"

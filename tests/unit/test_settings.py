@@ -59,9 +59,7 @@ def test_sizes_have_units_and_what_is_printed_may_be_typed(text: str, number: in
         ("local_only", "a/b"), ("cache_dir", ""),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_one_sentence_that_names_the_place(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_value_is_told_with_its_place(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flag, variable = "--" + name.replace("_", "-"), f"JOBFS_{name.upper()}"
     places: list[tuple[str, dict[str, str], list[str]]] = [(flag, {name: value}, [])]
     if value:

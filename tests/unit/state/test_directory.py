@@ -52,8 +52,7 @@ def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> 
 
 def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state: Path) -> None:
     one = take()
-    assert one.path.parent == state / JOB
-    assert one.path.name == one.mount_id
+    assert one.path == state / JOB / one.mount_id
     for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     started = one.record.started
@@ -69,9 +68,7 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
         ([True, False], "/mnt/2", 0), ([True, False], "/mnt/1", 1),
     ],
 )  # fmt: skip
-def test_a_mount_takes_the_place_of_its_directory_or_else_the_place_that_was_left_last(
-    take: Take, left: list[bool], at: str, taken: int
-) -> None:
+def test_a_mount_takes_its_own_place_or_the_last(take: Take, left: list[bool], at: str, taken: int) -> None:
     """`left`: whether the mounts at /mnt/0, /mnt/1 had a journal."""
     places_left = [take(f"/mnt/{number}") for number in range(len(left))]
     for place, journal in zip(places_left, left, strict=True):
@@ -94,8 +91,7 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     with pytest.raises(UsageError, match=f"^{lost.path} is in use by process {os.getpid()}$"):
         places.reopen(places.look(lost.path), URL)
     again.close()
-    one = take()
-    assert one.mount_id == lost.mount_id
+    assert take().mount_id == lost.mount_id
 
 
 def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Path) -> None:
@@ -114,9 +110,7 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
         places.acquire(Path(place), JOB, "/mnt/a", URL)
 
 
-def test_mounts_that_run_are_not_waited_for_and_those_who_look_are(
-    take: Take, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of twenty mounts starts as fast as the first."""
     *_, free = [take(f"/mnt/{number}") for number in range(4)]
     ended(free)

@@ -165,9 +165,7 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
 # -- sync
 
 
-def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_sync_is_told_and_tried_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.write(used="a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))

@@ -67,9 +67,7 @@ REFUSED = PathExistsError("there already")
         ({}, {"generation": 0, "draft": 2, "local": Local(Condition(), Path(), 2, 7)}, {**OPEN, "size": 7}),
     ],
 )
-def test_each_file_is_told_with_how_far_it_is(
-    change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]
-) -> None:
+def test_each_file_is_told(change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]) -> None:
     """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
     one = Change(2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "made": time.time() - 100, **change})
     one.file = of = File(1, path="new", **{"generation": 1, "size": 10, **file})

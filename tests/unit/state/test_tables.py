@@ -210,9 +210,7 @@ def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state:
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_bytes_are_a_draft_until_they_are_closed(
-    state: State, monkeypatch: pytest.MonkeyPatch, stays: bool
-) -> None:
+def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
     """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
     file, gone = state.new(Kind.FILE, "a"), written(state, "gone")
     one, two, three = [state.bytes.new(file.ino, state.journal.next_number()) for _ in range(3)]
@@ -242,12 +240,11 @@ def test_bytes_are_a_draft_until_they_are_closed(
 def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: State, sent: bool) -> None:
     """save/protocol.md, Vocabulary: the bytes that it sends stay while it runs, newer ones after it."""
     file = written(state, "a")
-    first = file.generation
-    change = state.change(Verb.PUT, "a", file, generation=first if sent else 0, begun=True)
+    older = [state.bytes.path(file.ino, file.generation)]
+    change = state.change(Verb.PUT, "a", file, generation=file.generation if sent else 0, begun=True)
     local = state.bytes.new(file.ino, state.journal.next_number())
     state.close(file, local)
     local.release()
-    older = [state.bytes.path(file.ino, first)]
     assert state.bytes.retired == ([] if sent else older)
     state.cancel(change, size=3)
     assert state.bytes.retired == older
@@ -325,7 +322,7 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
 
 
 @pytest.mark.parametrize("failing", ["", "write", "sync"])
-def test_a_sync_covers_bytes_and_rows_then_removes_others(
+def test_a_sync_covers_all_and_then_removes(
     state: State, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3. The next sync does

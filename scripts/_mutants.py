@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import random
 import shutil
 import subprocess
 from collections import Counter
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from mutmut import __main__ as mutmut
 from mutmut.core import MutmutCallStack
 from mutmut.runners.harness import PytestRunner
@@ -36,13 +37,17 @@ def _copy() -> None:
 
 def _patch(sample: int, seed: int, seconds: float) -> None:
     """Have mutmut take a sample, give each mutant the quickest tests first, and run on threads."""
-    everything = mutmut.collect_source_file_mutation_data
+    tool: Any = mutmut
+    everything = tool.collect_source_file_mutation_data
     regular = PytestRunner._pytest_args_regular_run
+    patch = pytest.MonkeyPatch()
 
     def sampled(*, mutant_names: Any) -> Any:
         mutants, data = everything(mutant_names=mutant_names)
-        mutants.sort(key=lambda mutant: mutant[1])
-        return random.Random(seed).sample(mutants, min(sample, len(mutants))), data
+        # By name: a change of one function leaves the others' mutants in the sample, or out of it.
+        return sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant[1]}".encode()).digest())[
+            :sample
+        ], data
 
     def quickest(runner: PytestRunner, tests: Any) -> list[str]:
         took = {test: state().duration_by_test.get(test, 0.0) for test in tests}
@@ -54,14 +59,13 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
                 break
         return regular(runner, chosen)
 
-    mutmut.collect_source_file_mutation_data = sampled
-    PytestRunner._pytest_args_regular_run = quickest
+    patch.setattr(tool, "collect_source_file_mutation_data", sampled)
+    patch.setattr(PytestRunner, "_pytest_args_regular_run", quickest)
     # The tests have passed just before, while it was counted which of them come to which line.
-    ForkRunner.run_clean_tests = lambda runner, tests: 0
+    patch.setattr(ForkRunner, "run_clean_tests", lambda runner, tests: 0)
     # Contexts of threads that go on beside a test make this end in a segmentation fault; it is needed for what was imported only.
-    MutmutCallStack.get = classmethod(lambda cls: (None, 0))
-    MutmutCallStack.set = classmethod(lambda cls, value: None)
-    MutmutCallStack.reset = classmethod(lambda cls, token: None)
+    for name, answer in (("get", (None, 0)), ("set", None), ("reset", None)):
+        patch.setattr(MutmutCallStack, name, lambda *_, answer=answer: answer)
 
 
 @click.command()
@@ -72,13 +76,14 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
 )
 def main(sample: int, seed: int, seconds: float) -> None:
     """Plant faults, and tell which of them no test finds."""
+    tool: Any = mutmut
     _copy()
     os.chdir(_COPY)
     _patch(sample, seed, seconds)
-    mutmut._run(("*",), os.cpu_count())
-    found, missed = Counter[str](), []
-    for path in mutmut.walk_mutatable_files():
-        data = mutmut.SourceFileMutationData(path=path)
+    tool._run(("*",), os.cpu_count())
+    found, missed = Counter[tuple[str, bool]](), list[str]()
+    for path in tool.walk_mutatable_files():
+        data = tool.SourceFileMutationData(path=path)
         data.load()
         for name, code in data.exit_code_by_key.items():
             if code is None or code == _ILL_TYPED:

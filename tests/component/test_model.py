@@ -602,7 +602,10 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(3600, method="signal")
 def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 1 to 5; if JOBFS_TEST_MODEL is set, so many runs, drawn anew, and a failure is made small."""
+    """vfs/semantics.md 3.13, 3.14, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.42, 5.9.
+
+    If JOBFS_TEST_MODEL is set: so many runs, drawn anew, and a failure is made small.
+    """
     monkeypatch.setattr(writeback, "SCRATCH_DELAY", 600.0)
     Machine.server, Machine.homes = server, (tmp_path / f"home{number}" for number in itertools.count())
     runs = int(os.environ.get("JOBFS_TEST_MODEL", "0"))

@@ -73,7 +73,7 @@ def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
 def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save/protocol.md R12, R7: the directory is listed after it was seen to be out of the job's reach."""
+    """vfs/semantics.md 4.30, save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
     assert work.names("dir") == []

@@ -173,14 +173,14 @@ def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
 
 # -- a file that is read while the job rewrites it
 
-PAGE, PAGES = 4096, 8192
+PAGE, PAGES = 4096, 25_600
 
 #: Reads pages of a file here and there, and writes what they are of. Each has its place at its start, and its version twice.
 _READER = """
 import mmap, os, random, sys
 with open(sys.argv[1], "rb", buffering=0) as file:
     area = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if sys.argv[2] == "mmap" else None
-    for count, place in enumerate(random.Random(sys.argv[3]).sample(range(8192), 200)):
+    for count, place in enumerate(random.Random(sys.argv[3]).sample(range(25_600), 200)):
         at = 4096 * place
         page = area[at : at + 4096] if area else os.pread(file.fileno(), 4096, at)
         assert int.from_bytes(page[:4], "big") == place, "bytes of another place"
@@ -191,7 +191,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 
 
 def version(number: int) -> bytes:
-    """The content of the file in this version: 32 MiB, and a page more after each two versions."""
+    """The content of the file in this version: 100 MiB, and a page more after each two versions."""
     pages = PAGES + number // 2
     content = bytearray(PAGE * pages)
     for at in range(4):
@@ -214,7 +214,7 @@ def test_a_large_file_that_is_read_by_jumps_while_it_is_rewritten(
         if whole:
             # The second time it is not so young that its timestamp proves nothing (3.2).
             run(mounted.path, "sh", "-c", "cat file file > /dev/null")
-        server.set(bandwidth=64_000_000)
+        server.set(bandwidth=200_000_000)
         words = [sys.executable, "-c", _READER, str(path), how, str(number)]
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -12,6 +12,7 @@ from typing import Any
 from jobfs.api.access import fixed_key
 from jobfs.cli import graph
 from jobfs.emulator import Server
+from jobfs.errors import FsError
 from jobfs.settings import Settings
 from jobfs.state import directory as slot
 from jobfs.vfs import Caller, Vfs
@@ -108,8 +109,8 @@ class Workspace:
         return self.vfs.create(path, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
 
     def exists(self, path: str) -> bool:
-        failed = errno_from(self.vfs.getattr, path)
-        assert failed in (0, errno.ENOENT), errno.errorcode.get(failed)
+        if (failed := errno_from(self.vfs.getattr, path)) not in (0, errno.ENOENT):
+            raise FsError(failed)
         return not failed
 
     def names(self, path: str = "") -> list[str]:

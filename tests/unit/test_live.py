@@ -180,7 +180,7 @@ TOLD: list[tuple[str, str, str, dict[str, Any]]] = [
 def test_each_change_is_told_by_its_calls(
     played: Played, untold: str, there: str, calls: str, more: dict[str, Any]
 ) -> None:
-    """vfs/semantics.md 7."""
+    """vfs/semantics.md 7.1, 7.3, 7.4, 7.7: as the lines of the table say."""
     played.watched = set(more.get("watched", "/").split())
     played.begun = [set(paths.split()) for paths in more.get("begun", [])]
     played.helper.codes = {more.get("fails", ""): more.get("code", errno.EACCES)}

@@ -361,8 +361,9 @@ class Play:
         for number, life in enumerate(self.lives):
             last = number == len(self.lives) - 1
             script = Script(life, self)
-            # The job's changes are seen when the schedule says so, not because a machine is slow.
-            work = self.work = Mortal(self.server, self.home, script, request_lifetime=LIFETIME, ttl=60)
+            # The job's changes are seen when the schedule says so, not because a machine is slow; nor is a late request later.
+            lifetime = 3 * LIFETIME if self.never else LIFETIME
+            work = self.work = Mortal(self.server, self.home, script, request_lifetime=lifetime, ttl=60)
             script.arm()
             work.start()
             if self.scenario.known_to_reject:

@@ -59,21 +59,6 @@ def test_a_reader_at_the_end_goes_on_if_the_file_has_grown_and_else_stays(
     work.vfs.release(fh)
 
 
-def test_a_reader_at_the_end_of_a_log_that_has_grown_outlives_an_outage(server: Server, start: Start) -> None:
-    """vfs/semantics.md 3.14: it stays at the end, and goes on after the outage."""
-    work = start(ttl=0.1, timeout=1.0)
-    server.store.seed({"log": LOG}, age=60)
-    fh = work.vfs.open("log", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 100_000, 0) == LOG
-    server.store.append("log", b"more\n")
-    eventually(lambda: work.vfs.getattr("log").size > len(LOG))
-    server.faults.rate("unavailable", 1.0)
-    assert work.vfs.read(fh, 100, len(LOG)) == b""
-    server.faults.clear()
-    eventually_equal(lambda: work.vfs.read(fh, 100, len(LOG)), b"more\n")
-    work.vfs.release(fh)
-
-
 def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
     server: Server, start: Start
 ) -> None:

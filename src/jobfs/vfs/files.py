@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, JobfsError, NotFoundError, UnavailableError
+from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
@@ -290,12 +290,7 @@ class Files(Shared):
         # A program that got bytes may not be at the end: they and the rest would be of two versions. But a program that knows of
         # more bytes asks for the last page again and again.
         at_end = missing and (not data or handle.ends > _ENDS)
-        if not at_end or source is not handle.content:
-            return False
-        try:
-            return self._pins.grow(handle, self._known_size(handle))
-        except UnavailableError:
-            return False  # it has the whole of what it opened; a `tail -f` asks again
+        return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
 
     def _known_size(self, handle: Handle) -> int:
         item, content, local = handle.item, handle.content, handle.file.local

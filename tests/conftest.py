@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-#: Seconds that a test with a mount may take.
-_SECONDS = {"conformance": 90, "load": 110, "mount": 90}
 #: Tests of programs with a terminal and a pace of their own. Where a run repeats what failed (`.ci/run`), it repeats these only:
 #: a race that shows once in twenty runs must fail one of them.
 _REPEATED = {"test_bench", "test_editors", "test_recipes", "test_service", "test_terminal"}
@@ -28,11 +25,6 @@ settings.load_profile("jobfs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The other method ends the whole run at once, and would leave mounts behind.
     for item in items:
         if item.path.stem not in _REPEATED:
             item.add_marker(pytest.mark.flaky(reruns=0))
-        for directory, seconds in _SECONDS.items():
-            within = Path(__file__).parent / directory in item.path.parents
-            if within and item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(seconds, method="signal"))

@@ -30,9 +30,6 @@ from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission
 
-#: The thread's method would end the process, and all tests that it has still to run.
-pytestmark = pytest.mark.timeout(300, method="signal")
-
 JOB = "test12345678901234567890"
 #: Seconds without progress after which a client in a hurry gives up, and a patient one; what a loaded machine adds to it.
 HURRY, PATIENCE, SLACK = 0.1, 20.0, 10.0

@@ -603,7 +603,7 @@ class Machine(RuleBasedStateMachine):
         self.settle()  # what an earlier mount has left is sent at once
 
 
-@pytest.mark.timeout(3600, method="signal")
+@pytest.mark.timeout(3600)
 def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 3.13, 3.14, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.42, 5.9.
 

@@ -202,7 +202,7 @@ def test_the_switches_cover_every_value() -> None:
 
 
 # A case that fails is shrunk for five minutes at most.
-@pytest.mark.timeout(420, method="signal")
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
 def test_random_calls_answer_as_on_a_disk_and_leave_their_files_on_the_server(
     switches: dict[str, Any], tmp_path: Path

@@ -11,7 +11,6 @@ BLOCKS = blocks("\n".join((ROOT / page).read_text() for page in PAGES))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.timeout(110, method="signal")
 def test_a_block_does_what_it_shows(name: str, tmp_path: Path) -> None:
     with sandbox(tmp_path) as box:
         check(BLOCKS[name], box)

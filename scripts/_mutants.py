@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from mutmut import __main__ as mutmut
 from mutmut.core import MutmutCallStack
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
+from mutmut.workers import timeout
 from mutmut.workers.isolation import ForkRunner
 
 _ROOT = Path(__file__).parents[1]
@@ -33,6 +36,13 @@ def _copy() -> None:
         target = _COPY / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(_ROOT / name, target)
+
+
+def _stop(pid: int, number: int) -> None:
+    """A signal to a child; a number that its end has set free may be that of any other process, and gets none."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.kill(pid, number)
 
 
 def _patch(sample: int, seed: int, seconds: float) -> None:
@@ -63,6 +73,7 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
     patch.setattr(PytestRunner, "_pytest_args_regular_run", quickest)
     # The tests have passed just before, while it was counted which of them come to which line.
     patch.setattr(ForkRunner, "run_clean_tests", lambda runner, tests: 0)
+    patch.setattr(timeout, "os", SimpleNamespace(kill=_stop, getpid=os.getpid))
     # Contexts of threads that go on beside a test make this end in a segmentation fault; it is needed for what was imported only.
     for name, answer in (("get", (None, 0)), ("set", None), ("reset", None)):
         patch.setattr(MutmutCallStack, name, lambda *_, answer=answer: answer)

@@ -163,7 +163,7 @@ def test_one_that_does_not_read_holds_up_nobody(server: Server, mounted: Mounted
         deaf.sendall(b'{"call": "watch", "args": {"path": ""}}\n')
         eventually_equal(lambda: mounted.status()["watching"]["programs"], 2)
         server.store.seed({f"many/{number}-{'x' * 200}": "" for number in range(2000)})
-        eventually(lambda: sum("many/" in line for line in watch.lines) >= 2000)
+        eventually(lambda: sum("many/" in line for line in watch.lines) >= 2000, timeout=60)
         server.store.write("last", "")
         eventually(lambda: any(line.split()[2] == "last" for line in watch.lines))
         assert os.stat(mounted.path / "last").st_size == 0

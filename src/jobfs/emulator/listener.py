@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -39,8 +40,9 @@ class _Server(uvicorn.Server):
         self._stopping: asyncio.Event
 
     def request_stop(self) -> None:
-        """Makes the loop end; from any thread."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        """Makes the loop end, if it has not; from any thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
         """Serves until asked to stop."""

@@ -90,7 +90,7 @@ JSON, FORM = "application/json", "multipart/form-data; boundary=x"
 TYPE, PATH, FILE = part("type", b"file"), part("path", b"f"), part("file", b"1", '; filename="f"')
 WRONG = [
     (JSON, b'{"path": "f", "content": "not base64!"}'),
-    (JSON, b'{"path": "f", "content": "", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
+    (JSON, b'{"path": "f", "content": "", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     ("multipart/form-data", b""), (FORM, PATH[:-2]), multipart(TYPE, PATH, FILE, part("path", b"g")),
     multipart(TYPE, PATH, part("file", b"1")),
 ]  # fmt: skip

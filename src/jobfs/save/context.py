@@ -107,7 +107,7 @@ class Context:
 
     def touch_directory(self, path: str) -> None:
         """Something was made, renamed or removed in a directory by this mount: its times are now."""
-        file = self.state.at(path) if path else None
+        file = self.state.at(path)
         if file is not None:
             now = time.time_ns()
             self.state.apply(file, mtime_ns=now, ctime_ns=now)

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from jobfs.api.client import Client
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 from jobfs.save.context import sha256_of, with_bytes
 from jobfs.state import edit
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Base, Process, Verb
 
 from .world import World, hidden, sha
 
@@ -63,6 +63,18 @@ def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(wor
     assert not context.is_elsewhere("d", "done/file"), "it is set aside, and has no name"
 
 
+def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -> None:
+    """vfs/semantics.md 2.18: a directory that the server has not got yet, and one that it has; a file has no names in it."""
+    new, before = world.state.new(Kind.DIRECTORY, "new"), time.time_ns()
+    world.state.add(new)
+    world.client.put("d", "dir", None)
+    world.client.put("f", "file")
+    for path in ("new", "dir", "file", "none", ""):
+        world.context.touch_directory(path)
+    assert before <= new.mtime_ns == new.ctime_ns <= time.time_ns()
+    assert world.namespace.told == ["names of dir"]
+
+
 CONTENT = b"content"
 
 
@@ -92,12 +104,25 @@ def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> 
     assert world.context.base_of(replace(version, updated_at="later")).sha256 == ""
 
 
+def test_a_program_replaces_the_version_that_it_has_read(world: World) -> None:
+    """vfs/semantics.md 4.42: not the one that is shown; only its bytes tell which it was (save/protocol.md R1)."""
+    process, seen = Process(None), item(world)
+    world.state.readers.read(process, "file", seen)
+    world.content.cached.add("a")
+    shown, read = world.client.touched("a"), Base.of(seen, sha256=sha(CONTENT), young=True)
+    assert world.context.base_of(shown) == Base.of(shown, sha256=sha(CONTENT))
+    assert world.context.base_of(shown, process=process) == read
+    world.write_back.remove_later(shown)
+    assert world.write_back.victim("file", None, process).base == read
+
+
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {
     "up to the size of the cache": ({}, sha(CONTENT)),
     "larger": ({"size": 1 << 30}, ""),
     "young": ({"young": True}, sha(CONTENT)),
     "young, in whole seconds": ({"young": True, "whole": True}, ""),
     "another version by now": ({"updated_at": "earlier"}, ""),
+    "told by its time, which moves leave alone": ({"kept": True}, ""),
 }
 
 
@@ -106,7 +131,8 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world:
     """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
     whole = values.get("whole", False)
-    seen = {name: value for name, value in values.items() if name != "whole"}
+    world.context.server.learn(moves_keep_updated_at=values.get("kept", False))
+    seen = {name: value for name, value in values.items() if name not in ("whole", "kept")}
     there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
     change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
     if world.context.needs_bytes(change.base, there):
@@ -124,13 +150,6 @@ def test_bytes_that_cannot_be_fetched_are_not_known(world: World, why: str) -> N
     change = world.state.change(Verb.PUT, "file", base=Base.of(there))
     world.context.learn_bytes(change, there)
     assert change.base.sha256 == ""
-
-
-def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World) -> None:
-    """save/protocol.md R1: there the timestamp tells."""
-    world.context.server.learn(moves_keep_updated_at=True)
-    there = item(world)
-    assert not world.context.needs_bytes(Base.of(there), there)
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:

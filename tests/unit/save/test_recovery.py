@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from jobfs import names
+from jobfs.errors import FsError
 from jobfs.save import restore
 from jobfs.save.upload import Upload
-from jobfs.state import edit
+from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, hidden
@@ -110,8 +112,59 @@ def test_a_rename_of_a_directory_counts_if_the_server_has_carried_it_out(
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
 
 
-def test_a_directory_that_nobody_was_told_of_is_taken_back(world: World, remount: Remount) -> None:
-    item = world.client.put("h", hidden("dir", names.Role.STAGED), None)
-    change = world.state.change(Verb.MKDIR, "dir", stage=Stage.STAGED, tid=TID, staged_id=item.id)
-    world.state.write(edit(change))
-    assert finish(remount()) == {}
+#: What an earlier mount had begun, and what is on the server once it is done.
+BEGUN = {
+    "mkdir": {},  # nobody was told of it
+    "rmdir": {},
+    "unlink": {},
+    "save": {"file": NEW},
+    "rename over": {"file": JOBS},
+    "rename over unsent bytes": {"file": JOBS},
+}
+
+
+def begin(world: World, what: str) -> Change:
+    change, staged = partial(world.state.change, stage=Stage.STAGED), {"tid": TID, "staged_id": "h"}
+    if what in ("mkdir", "rmdir"):
+        role = names.Role.STAGED if what == "mkdir" else names.Role.REMOVED
+        item = world.client.put("h", hidden("dir", role), None)
+        if what == "mkdir":
+            return change(Verb.MKDIR, "dir", **staged)
+        return change(Verb.REMOVE, "dir", asides=[Aside("h", item.path, kind=item.kind, moved=True)])
+    over = world.client.put("o", "file", OLD)
+    if what == "unlink":
+        return change(Verb.REMOVE, "file", base=Base.of(over), item=over)
+    file = None if what == "rename over" else world.closed("file", b"first", over)
+    if what == "save" and file is not None:
+        world.client.put("h", STAGED, b"first")
+        values = {"generation": file.generation, "size": 5, "base": Base.of(over), "begun": True, **staged}
+        begun = change(Verb.PUT, "file", file, **values)
+        world.closed("file", NEW, over, of=file)
+        return begun
+    item = world.client.put("s", "draft", JOBS)
+    return change(
+        Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.of(over), item=item,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BEGUN)
+def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, what: str) -> None:
+    """save/protocol.md, Recovery; bytes that were closed since a save was begun are sent after it."""
+    world.state.write(edit(begin(world, what)))
+    again = remount()
+    assert finish(again) == BEGUN[what]
+    assert (again.state.left().files, again.state.at("file"), again.state.at("dir")) == ([], None, None)
+
+
+def test_bytes_that_are_not_whole_are_dropped(world: World, remount: Remount) -> None:
+    """save/protocol.md, Recovery: the disk has lost them; a save of them that was begun is undone."""
+    begun = begin(world, "save")
+    del world.client.items["h"]
+    world.state.write(edit(begun))
+    for path in world.state.bytes.path(begun.ino, 1).parent.iterdir():
+        path.write_bytes(b"")
+    again = remount()
+    assert (again.state.at("file"), again.state.journal.load(File)) == (None, [])
+    with pytest.raises(FsError, match="the local bytes of file are not whole"):
+        again.write_back.queue.commit(again.state.changes[begun.seq])
+    assert finish(again) == {"file": OLD}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from functools import partial
 
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, FsError, NoDirectoryError, UnavailableError
+from jobfs.errors import (
+    AnswerLostError,
+    BadRequestError,
+    FsError,
+    NoDirectoryError,
+    UnavailableError,
+    WrongAnswerError,
+)
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Base, Stage
+from jobfs.state.records import Base, Handle, Stage
 
 from .world import World, away, sha
 
@@ -159,8 +167,12 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     assert world.content.adopted == [(file.item_id, NEW)]
 
 
-def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
+@pytest.mark.parametrize("lost", [AnswerLostError, WrongAnswerError])
+def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(
+    world: World, lost: type[AnswerLostError]
+) -> None:
     """save/protocol.md R2: the promote's own answer counts if no promote was sent before; R7: the other is waited for."""
+    world.client.lost = lost
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     file = world.save("dir/file.txt", NEW, old(world))
     (change,) = world.state.changes.values()
@@ -176,10 +188,17 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
 def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out: bool) -> None:
     """save/protocol.md R2: the job may have written to it since; nor does the answer to the next promote say that it has not."""
     file = world.closed("file", NEW)
+    local, handle = file.local, Handle(file, None, os.O_RDONLY)
+    assert local is not None
+    local.acquire()
+    file.handles.append(handle)
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     world.client.carried_out = carried_out
     world.write_back.commit(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
+    assert (handle.content, handle.item) == (local, file.item), (
+        "the bytes that were sent serve who has it open"
+    )
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

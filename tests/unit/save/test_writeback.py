@@ -77,6 +77,14 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     assert world.client.done == []
 
 
+def test_an_fsync_waits_for_what_was_closed_before_it(world: World) -> None:
+    """vfs/semantics.md 4: bytes that were closed since are for another call."""
+    file = world.closed("file", OLD)
+    world.client.before["update"] = [lambda: world.closed("file", NEW, of=file)]
+    world.write_back.commit(file)
+    assert (list(world.client.contents.values()), file.unsaved) == ([OLD], True)
+
+
 def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
     """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
@@ -136,7 +144,7 @@ def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world
     item = world.client.put("o", "file", OLD)
     world.write_back.remove_later(item)
     (change,) = world.state.changes.values()
-    assert change.due <= time.monotonic()
+    assert (change.stage, change.due <= time.monotonic()) == (Stage.STAGED, True)
     change.begun = begun
     expected = Victim() if begun else Victim(Base.of(item), item, None, change)
     assert world.write_back.victim("file", None) == expected
@@ -151,6 +159,8 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     file = scratch(world, "a~") if stays else world.closed("draft", NEW)
     change = None if stays else world.write_back.queue.save(file)
     victim = world.write_back.victim("file", item)
+    if stays:
+        world.written(file, b"never closed")
     with monkeypatch.context() as patch:
         full(world, patch)
         with pytest.raises(FsError):
@@ -159,6 +169,7 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     world.write_back.take_place(file, "file", victim)
     (row,) = world.state.journal.load(File)
     assert (row.path, row.stays, row.item_id, row.base) == ("file", False, "o", Base.of(item))
+    assert row.size == (12 if stays else 3)
     assert file.change is not None
     assert (file.change.target, change in (None, file.change)) == ("file", True)
 
@@ -168,12 +179,16 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
 
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-    victim = world.write_back.victim("file", over)
+    victim, other = world.write_back.victim("file", over), world.closed("other", NEW)
     with monkeypatch.context() as patch:
         full(world, patch)
-        for call in (world.write_back.move_over, lambda *_: world.write_back.remove_later(over)):
+        for call in (
+            lambda: world.write_back.move_over(source, "file", victim),
+            lambda: world.write_back.remove_later(over),
+            lambda: world.write_back.stay(other, "other", "a~", {}, None),
+        ):
             with pytest.raises(FsError):
-                call(source, "file", victim)
+                call()
     assert (world.client.done, world.state.changes) == ([], {})
     world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
     with pytest.raises(UnauthorizedError):
@@ -185,11 +200,12 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told
-    file = world.closed("file", NEW, over)
-    world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
+    file, inos = world.closed("file", NEW, over), []
+    noted = lambda: inos.extend(change.ino for change in world.state.journal.load(Change))  # noqa: E731
+    world.client.before["update"] = [lambda: (noted(), away(UnauthorizedError("no")))]
     with pytest.raises(UnauthorizedError):
         world.write_back.move_over(source, "file", world.write_back.victim("file", file))
-    assert file.unsaved
+    assert (file.unsaved, inos) == (True, [file.ino])
     assert file.change is not None, "its bytes are sent after all"
     assert file.change.due > 0
 

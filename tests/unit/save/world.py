@@ -23,6 +23,7 @@ from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import File
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Handle, Stage
 from jobfs.state.server import KnownServer
 
@@ -61,7 +62,7 @@ class FakeClient:
         self.done: list[str] = []
         self.before: dict[str, list[Callable[[], object]]] = {}
         self.after_download: Callable[[], object] = lambda: None
-        self.lose, self.carried_out = 0, True
+        self.lose, self.carried_out, self.lost = 0, True, AnswerLostError
         self.moves_touch = False
         self.health = Health()
         self.health.latency = 0.01
@@ -104,7 +105,7 @@ class FakeClient:
         self.lose -= 1
         if self.carried_out:
             change()
-        raise AnswerLostError("lost")
+        raise self.lost("lost")
 
     def get(self, item_id: str) -> Item:
         self._asked("get")
@@ -311,16 +312,21 @@ class World:
         self.state.opened[file.ino] = file
         return content
 
-    def closed(self, path: str, content: bytes, item: Item | None = None) -> File:
-        """A file that was written and closed here; `item`: the version that was opened."""
-        file = self.state.open(item) if item is not None else self.state.new(Kind.FILE, path)
-        local = self.state.bytes.new(file.ino, self.state.journal.next_number())
-        local.write(content, 0)
-        base = Base.of(item) if item is not None else Base()
-        self.state.apply(file, local=local, base=base, item=item)
+    def closed(self, path: str, content: bytes, item: Item | None = None, of: File | None = None) -> File:
+        """A file that was written and closed here; `item`: the version that was opened, `of`: the File, if there is one."""
+        file = of or (self.state.open(item) if item is not None else self.state.new(Kind.FILE, path))
+        self.state.apply(file, base=Base.of(item) if item is not None else Base(), item=item)
+        local = self.written(file, content)
         self.write_back.seal(file)
         local.release()
         return file
+
+    def written(self, file: File, content: bytes) -> Local:
+        """New bytes of a file, which a program has not closed."""
+        local = self.state.bytes.new(file.ino, self.state.journal.next_number())
+        local.write(content, 0)
+        self.state.apply(file, local=local)
+        return local
 
     def save(self, path: str, content: bytes, item: Item | None = None) -> File:
         """The same, and on the server when it returns; nothing is cleaned up."""

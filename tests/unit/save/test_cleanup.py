@@ -79,7 +79,7 @@ def removed(world: World, name: str) -> Change:
     return change
 
 
-def test_a_single_listing_serves_all_directories_that_were_removed(
+def test_one_listing_serves_all_removed_directories(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
@@ -105,7 +105,7 @@ def test_a_single_listing_serves_all_directories_that_were_removed(
     [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("h", hidden("x"))]}, True), ({}, False)],
     ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
-def test_an_item_that_is_just_being_made_is_explained(
+def test_an_item_being_made_is_explained(
     world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
 ) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
@@ -120,13 +120,11 @@ def test_an_item_that_is_just_being_made_is_explained(
 @pytest.mark.parametrize(
     ("role", "taken", "known", "shown"),
     [
-        (names.Role.ASIDE, False, True, "x"),
-        (names.Role.ASIDE, True, True, "x.conflict-"),
-        (names.Role.REMOVED, False, True, "x"),
-        (names.Role.STAGED, False, True, ""),
+        (names.Role.ASIDE, False, True, "x"), (names.Role.ASIDE, True, True, "x.conflict-"),
+        (names.Role.REMOVED, False, True, "x"), (names.Role.STAGED, False, True, ""),
         (names.Role.STAGED, False, False, "x.recovered-"),
     ],
-)
+)  # fmt: skip
 def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
     world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
 ) -> None:
@@ -172,14 +170,9 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
 
 @pytest.mark.parametrize(
     ("staged_id", "place", "content", "goes"),
-    [
-        ("", STAGED, NEW, True),
-        ("new", STAGED, NEW, True),
-        ("new", "file", NEW, True),
-        ("new", "file", b"job", False),
-    ],
+    [("", STAGED, NEW, True), ("new", STAGED, NEW, True), ("new", "file", NEW, True), ("new", "file", b"job", False)],
     ids=["unseen", "staged", "placed unseen", "written to since"],
-)
+)  # fmt: skip
 def test_a_cancelled_save_is_taken_back(
     world: World, cleanup: Cleanup, staged_id: str, place: str, content: bytes, goes: bool
 ) -> None:
@@ -260,17 +253,10 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "place"),
-    [
-        (Verb.PUT, "file"),
-        (Verb.PUT, "there"),
-        (Verb.PUT, hidden("file", mount="f" * 12)),
-        (Verb.MOVE, "file"),
-    ],
+    [(Verb.PUT, "file"), (Verb.PUT, "there"), (Verb.PUT, hidden("file", mount="f" * 12)), (Verb.MOVE, "file")],
     ids=["T", "another name", "set aside by another mount", "moved"],
-)
-def test_nothing_is_deleted_where_a_refused_save_was_placed_after_all(
-    world: World, verb: Verb, place: str
-) -> None:
+)  # fmt: skip
+def test_nothing_is_deleted_where_a_refused_save_was_placed(world: World, verb: Verb, place: str) -> None:
     """save/protocol.md R6: under any other name it is promoted."""
     change = change_of(
         world, set_aside(world, "1", OLD), verb=verb, source="draft", sha256=sha(NEW), tid="e" * 16

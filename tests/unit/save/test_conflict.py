@@ -61,10 +61,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "what was just saved": ({"base": replace(BASE, sha256=""), "saved": sha(CONTENT)}, READ),
     "another size": ({"base": replace(BASE, size=3)}, None),
     "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
-    "the same version, where moves leave it alone": (
-        {"base": Base("a", "moved", len(CONTENT))},
-        ["delete a"],
-    ),
+    "the same version, which moves keep": ({"base": Base("a", "moved", len(CONTENT))}, ["delete a"]),
     "the same version, young": ({"base": Base("a", "moved", len(CONTENT), young=True)}, None),
     "young, but its bytes": ({"base": Base("a", "moved", len(CONTENT), sha(CONTENT), young=True)}, READ),
     "another version, bytes not known": ({"base": Base("a", "before", len(CONTENT))}, None),
@@ -74,9 +71,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 
 
 @pytest.mark.parametrize("what", TABLE)
-def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept_as_a_conflict(
-    checked: Checked, what: str
-) -> None:
+def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(checked: Checked, what: str) -> None:
     """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
     given, requests = TABLE[what]
     assert checked.settle(**given)
@@ -120,9 +115,7 @@ def test_an_item_changed_while_its_bytes_are_read_is_read_again(checked: Checked
 
 @pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_an_aside_that_is_renamed_or_gone_is_left_alone(
-    checked: Checked, of: tuple[Verb, Stage], gone: bool
-) -> None:
+def test_an_aside_renamed_or_gone_is_left_alone(checked: Checked, of: tuple[Verb, Stage], gone: bool) -> None:
     """save/protocol.md R7: the item's last component must still be our aside name, else forget it."""
     checked.client.put("a", "dir/taken back", CONTENT)
     if gone:
@@ -140,7 +133,7 @@ def test_an_aside_taken_away_while_its_bytes_are_read_is_left_alone(checked: Che
 
 
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_nothing_is_asked_while_a_request_may_still_be_carried_out(
+def test_nothing_is_asked_while_a_request_may_be_carried_out(
     checked: Checked, of: tuple[Verb, Stage]
 ) -> None:
     """save/protocol.md R7: first wait until `--request-lifetime` has passed, then look, then delete."""
@@ -183,9 +176,7 @@ def test_an_item_whose_directory_is_gone_gets_its_name_where_it_is_hidden(world:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_conflict_rename_with_a_lost_answer_looks_where_the_item_is(
-    checked: Checked, carried_out: bool
-) -> None:
+def test_a_conflict_rename_without_an_answer_is_looked_at(checked: Checked, carried_out: bool) -> None:
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -233,15 +224,12 @@ OWN, OTHERS = "0123456789ab", "f" * 12
 @pytest.mark.parametrize(
     ("role", "mount", "why", "content"),
     [
-        (names.Role.STAGED, OWN, "a tombstone", False),
-        (names.Role.ASIDE, OWN, "a record", False),
-        (names.Role.ASIDE, OWN, "gone", False),
-        (names.Role.ASIDE, OTHERS, "gone", False),
-        (names.Role.STAGED, OWN, "", True),
-        (names.Role.ASIDE, OWN, "a tombstone", True),
+        (names.Role.STAGED, OWN, "a tombstone", False), (names.Role.ASIDE, OWN, "a record", False),
+        (names.Role.ASIDE, OWN, "gone", False), (names.Role.ASIDE, OTHERS, "gone", False),
+        (names.Role.STAGED, OWN, "", True), (names.Role.ASIDE, OWN, "a tombstone", True),
         (names.Role.ASIDE, OTHERS, "", True),
     ],
-)
+)  # fmt: skip
 def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
     world: World, monkeypatch: pytest.MonkeyPatch, role: names.Role, mount: str, why: str, content: bool
 ) -> None:
@@ -258,9 +246,7 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
     assert world.namespace.told == (["forget b"] if why == "gone" else [])
 
 
-def test_an_item_deleted_while_its_directory_is_looked_at_is_no_content_of_the_job(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_item_deleted_during_the_look_is_no_content(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """save/protocol.md R12: the looks at the namespace and at the records have no deletion in between."""
     outer = world.client.put("o", "dir", None)
     inner = world.client.put("i", f"dir/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)

@@ -123,6 +123,8 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
     "young, in whole seconds": ({"young": True, "whole": True}, ""),
     "another version by now": ({"updated_at": "earlier"}, ""),
     "told by its time, which moves leave alone": ({"kept": True}, ""),
+    "written while it is read": ({}, ""),
+    "refused": ({}, ""),
 }
 
 
@@ -135,21 +137,13 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world:
     seen = {name: value for name, value in values.items() if name not in ("whole", "kept")}
     there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
     change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
+    if what == "written while it is read":
+        world.client.after_download = lambda: world.client.touched("a")
+    elif what == "refused":
+        world.client.contents.clear()
     if world.context.needs_bytes(change.base, there):
         world.context.learn_bytes(change, there)
     assert change.base.sha256 == digest
-
-
-@pytest.mark.parametrize("why", ["written", "refused"])
-def test_bytes_that_cannot_be_fetched_are_not_known(world: World, why: str) -> None:
-    """save/protocol.md R1: to read bytes safely: download, then get, and `updatedAt` still is what it was."""
-    there = item(world)
-    world.client.after_download = lambda: world.client.touched("a")
-    if why == "refused":
-        world.client.contents.clear()
-    change = world.state.change(Verb.PUT, "file", base=Base.of(there))
-    world.context.learn_bytes(change, there)
-    assert change.base.sha256 == ""
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:

@@ -161,9 +161,7 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runne
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
-def test_the_first_of_many_waiting_changes_begin_before_they_are_due(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_of_many_begin_before_they_are_due(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
@@ -195,9 +193,7 @@ def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runne
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
-def test_a_change_that_waits_for_a_move_away_from_its_name_runs_when_the_move_ends(
-    runner: Runner, ended: str
-) -> None:
+def test_a_change_that_waits_for_a_move_away_from_its_name_runs_after_it(runner: Runner, ended: str) -> None:
     """The move has another target: a change that waited at its source was forgotten."""
     away = runner.state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
     newer = runner.put()
@@ -442,9 +438,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     eventually(lambda: third.settled)
 
 
-def test_an_item_that_the_server_does_not_delete_stops_no_save(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
     monkeypatch.setattr(module, "_HIDING", 1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)

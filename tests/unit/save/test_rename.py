@@ -126,9 +126,7 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -
     assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
 
 
-def test_a_server_that_leaves_behind_what_is_inside_has_no_directory_renamed(
-    world: World, rename: Rename
-) -> None:
+def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: World, rename: Rename) -> None:
     """vfs/semantics.md 4.34: mv copies then; the first directory that is not empty shows it."""
     item, inside = world.client.put("d", "old", None), world.client.put("x", "old/x")
     world.client.before["get"] = [away]
@@ -147,7 +145,7 @@ def test_a_server_that_leaves_behind_what_is_inside_has_no_directory_renamed(
 
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("job_made", [b"a file", None], ids=["file", "directory"])
-def test_what_took_the_name_of_a_deleted_item_is_looked_at(
+def test_what_took_a_deleted_items_name_is_looked_at(
     world: World, rename: Rename, lost: bool, job_made: bytes | None
 ) -> None:
     """vfs/semantics.md 4, unlink: 404 means look again: a file there is unlinked, a directory stays; a lost answer may have been
@@ -231,9 +229,7 @@ def test_a_directory_with_something_in_it_stays(world: World, rename: Rename, in
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_removed_directory_is_in_the_journal_before_it_is_moved(
-    world: World, rename: Rename, deep: bool
-) -> None:
+def test_a_removed_directory_is_recorded_before_it_is_moved(world: World, rename: Rename, deep: bool) -> None:
     """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
     item = world.client.put("d", "a/dir", None)
     file = world.state.open(item)

@@ -39,7 +39,7 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
-def test_an_upload_has_the_users_permission_only_at_its_target(
+def test_the_users_permission_comes_only_at_the_target(
     world: World, upload: Upload, wish: Permission | None
 ) -> None:
     """A server may refuse to move what is readOnly."""
@@ -53,9 +53,7 @@ def test_an_upload_has_the_users_permission_only_at_its_target(
 # -- R9
 
 
-def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
-    world: World, upload: Upload, tmp_path: Path
-) -> None:
+def test_the_server_is_asked_once_after_a_few_new_files(world: World, upload: Upload, tmp_path: Path) -> None:
     """save/protocol.md R9: what the server does is asked once and kept."""
     for _ in range(3):
         upload.count_new("dir/file")
@@ -117,9 +115,7 @@ def test_only_a_new_file_is_created_at_its_target(world: World, upload: Upload, 
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_directory_whose_answer_is_lost_is_looked_for(
-    world: World, upload: Upload, carried_out: bool
-) -> None:
+def test_a_directory_without_an_answer_is_looked_for(world: World, upload: Upload, carried_out: bool) -> None:
     """save/protocol.md R9: if it is not there, it is made the hidden way."""
     world.context.server.learn(rejects={Kind.DIRECTORY: True})
     world.client.lose, world.client.carried_out = 1, carried_out

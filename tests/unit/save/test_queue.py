@@ -49,6 +49,10 @@ class Runner:
     def put(self, target: str = "file", **values: Any) -> Change:
         return self.state.change(Verb.PUT, target, **values)
 
+    def add(self, *changes: Change, delay: float = 0.0) -> None:
+        for change in changes:
+            self.queue.add(change, delay)
+
     def run(self, change: Change) -> None:
         with self._lock:
             self.ran.append(change.seq)
@@ -143,8 +147,7 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
     eventually(lambda: now.stage is Stage.DONE)
     assert (runner.ran, runner.finished) == ([now.seq], [now.seq])
     assert later.stage is Stage.STAGING
-    runner.queue.add(now, 0.0)
-    runner.queue.add(later, 0.0)
+    runner.add(now, later)
     eventually(lambda: later.stage is Stage.DONE)
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
@@ -152,8 +155,7 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
 def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runner) -> None:
     runner.gate.clear()
     first, second, other = runner.put(), runner.put(), runner.put("other")
-    for work in (second, first, other):
-        runner.queue.add(work, 0.0)
+    runner.add(second, first, other)
     eventually(lambda: set(runner.ran) == {first.seq, other.seq})
     assert not second.running
     runner.gate.set()
@@ -166,8 +168,7 @@ def test_the_first_of_many_begin_before_they_are_due(runner: Runner, monkeypatch
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
     works = [runner.put(f"file{number}") for number in range(5)]
-    for work in works:
-        runner.queue.add(work, NEVER)
+    runner.add(*works, delay=NEVER)
     time.sleep(0.1)
     assert runner.ran == [], "none of them is due soon"
     monkeypatch.setattr(module, "_EARLY", 2 * NEVER)
@@ -212,8 +213,7 @@ def test_a_change_that_waits_for_a_move_away_from_its_name_runs_after_it(runner:
 def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) -> None:
     runner.gate.clear()
     works = [runner.put(str(number)) for number in range(20)]
-    for work in works:
-        runner.queue.add(work, 0.0)
+    runner.add(*works)
     eventually(lambda: runner.running == 4)
     assert sum(thread.name.startswith("jobfs-save_") for thread in threading.enumerate()) == 4
     runner.gate.set()
@@ -268,8 +268,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
     runner.away = True
     works = [runner.put(str(number)) for number in range(100)]
-    for work in works:
-        runner.queue.add(work, 0.0)
+    runner.add(*works)
     eventually(lambda: world.client.health.out and not runner.running)
     before = world.client.health.requests
     time.sleep(1.0)
@@ -363,8 +362,7 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runn
         runner.queue.rest("dir")
         assert inside.settled
         late, own = runner.put("dir/late"), runner.put("dir/own")
-        for work in (late, outside):
-            runner.queue.add(work, 0.0)
+        runner.add(late, outside)
         eventually(lambda: outside.settled)
         runner.queue.commit(own)
         assert own.settled
@@ -374,8 +372,7 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runn
 
 def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Runner) -> None:
     inside, outside = runner.put("dir/file"), runner.put("other")
-    runner.queue.add(inside, NEVER)
-    runner.queue.add(outside, NEVER)
+    runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
     assert (inside.settled, outside.settled) == (True, False)
     assert [runner.state.left(path).waiting for path in ("dir", "other", "")] == [False, True, True]
@@ -390,8 +387,7 @@ def test_a_name_is_at_rest_when_its_begun_change_is_placed(runner: Runner) -> No
     begun, unbegun = runner.put("dir/a", begun=True), runner.put("dir/b")
     unlinked = runner.state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
     elsewhere = runner.state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
-    for work in (begun, unbegun, unlinked, elsewhere):
-        runner.queue.add(work, NEVER)
+    runner.add(begun, unbegun, unlinked, elsewhere, delay=NEVER)
     runner.queue.rest("dir")
     assert set(runner.ran) == {begun.seq, unlinked.seq}
     assert all(work.settled for work in (begun, unlinked))
@@ -423,8 +419,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
         Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
     ]
     first, second, third = (runner.put(name, asides=asides) for name in "123")
-    for work in (first, second, third):
-        runner.queue.add(work, 0.0)
+    runner.add(first, second, third)
     eventually(lambda: first.settled and second.settled)
     going_on = runner.put("going on", begun=True)
     runner.queue.add(going_on, 0.0)
@@ -464,8 +459,7 @@ def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> N
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
     waits, created = runner.put("1", asides=[unsure]), runner.put("2")
-    for work in (waits, created):
-        runner.queue.add(work, 0.0)
+    runner.add(waits, created)
     eventually(lambda: waits.settled and not waits.running and runner.finished)
     assert runner.queue.to_clean(20.0, waiting=False) == 0
     assert runner.queue.to_clean(0.01, waiting=True) == 1

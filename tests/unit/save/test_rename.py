@@ -165,13 +165,12 @@ def test_what_took_a_deleted_items_name_is_looked_at(
 def test_open_handles_get_their_bytes_first(world: World, rename: Rename) -> None:
     """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
-    content = world.opened(item)
+    content = world.opened(item, UnavailableError("not now"))
+    assert errno_from(rename.delete, item) == errno.EIO
+    assert world.client.paths == {"a": "file"}
+    content.error = None
     world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
     rename.delete(item)
-    other = world.client.put("b", "other")
-    world.opened(other, UnavailableError("not now"))
-    assert errno_from(rename.delete, other) == errno.EIO
-    assert world.client.paths == {"b": "other"}
 
 
 # -- what goes a little later

@@ -209,22 +209,16 @@ def undone(world: World, change: Change) -> Change:
 
 def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) -> None:
     """save/protocol.md R11."""
-    older, newer = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
+    older, newer, taken, gone = (set_aside(world, name, OLD) for name in "1234")
+    world.client.put("3", "taken by the job")
+    del world.client.items["4"]
     world.client.put("new", hidden("file", names.Role.STAGED))
-    change = undone(world, change_of(world, older, newer))
-    assert world.client.paths["2"] == "file"
+    change = undone(world, change_of(world, older, newer, taken, gone))
+    assert (world.client.paths["2"], world.client.paths["3"]) == ("file", "taken by the job")
     assert world.client.paths["1"].startswith("file.conflict-")
     assert "new" not in world.client.paths, "the staged item's bytes are here"
     assert [step for step in world.client.done if step.startswith("download")] == [], "none is judged"
     assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
-
-
-def test_an_aside_that_the_job_took_away_is_left_alone(world: World) -> None:
-    taken, gone = set_aside(world, "1", OLD), set_aside(world, "2", OLD)
-    world.client.put("1", "taken by the job")
-    del world.client.items["2"]
-    undone(world, change_of(world, taken, gone))
-    assert world.client.paths == {"1": "taken by the job"}
 
 
 def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:

@@ -412,7 +412,8 @@ def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(runner: Runne
 def test_no_change_is_begun_while_too_many_items_are_hidden(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
-    """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
+    """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other; 4: an
+    unlink hides nothing, and it makes room on a full server."""
     monkeypatch.setattr(module, "_HIDING", 2)
     runner.clean.clear()
     asides = [
@@ -422,8 +423,11 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     runner.add(first, second, third)
     eventually(lambda: first.settled and second.settled)
     going_on = runner.put("going on", begun=True)
-    runner.queue.add(going_on, 0.0)
-    eventually(lambda: going_on.settled)
+    committed, unlinked = (runner.state.change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "45")
+    runner.add(going_on, unlinked)
+    eventually(lambda: going_on.settled and unlinked.settled)
+    runner.queue.commit(committed)
+    assert committed.settled
     with deadline.within(0.05), pytest.raises(OutOfTimeError):
         runner.queue.commit(third)
     assert third.seq not in runner.ran, "fsync waits too"
@@ -443,16 +447,6 @@ def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: 
     saved = runner.put("2")
     runner.queue.add(saved, 0.0)
     eventually(lambda: saved.settled)
-
-
-def test_an_unlink_waits_for_no_room(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4: an unlink hides nothing, and it makes room on a full server."""
-    monkeypatch.setattr(module, "_HIDING", 0)
-    committed, added = (runner.state.change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "12")
-    runner.queue.commit(committed)
-    runner.queue.add(added, 0.0)
-    eventually(lambda: added.settled)
-    assert committed.settled
 
 
 def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> None:

@@ -262,8 +262,6 @@ def test_an_undo_that_can_not_go_on_is_gone_on_with_later(world: World) -> None:
     """save/protocol.md, The steps, undo: until it succeeds."""
     world.client.before["update"] = [away]
     change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))
-    assert (change.stage, [row.stage for row in world.state.journal.load(Change)]) == (
-        Stage.CANCELLED, [Stage.CANCELLED],
-    )  # fmt: skip
+    assert [change.stage, *(row.stage for row in world.state.journal.load(Change))] == [Stage.CANCELLED] * 2
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"1": "file"}, {})

@@ -278,5 +278,4 @@ def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Che
     assert (content.fetched, other.fetched) == (1, 0)
 
 
-def exists() -> None:
-    raise PathExistsError("exists")
+exists = partial(away, PathExistsError("exists"))

@@ -72,9 +72,8 @@ def test_bytes_that_the_power_may_have_taken_are_not_shown(world: World, remount
     assert [file.change.due <= time.monotonic() for file in again.state.left().files if file.change] == [True]
     found = finish(again)
     assert found.pop("file") == OLD
-    assert [(names.kept_beside(path) is not None, content) for path, content in found.items()] == [
-        (True, NEW)
-    ]
+    ((path, content),) = found.items()
+    assert (names.kept_beside(path) is not None, content) == (True, NEW)
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
@@ -129,9 +128,7 @@ def begin(world: World, what: str) -> Change:
         world.closed("file", NEW, over, of=file)
         return begun
     item = world.client.put("s", "draft", JOBS)
-    return change(
-        Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.of(over), item=item,
-    )  # fmt: skip
+    return change(Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.of(over), item=item)
 
 
 @pytest.mark.parametrize("what", BEGUN)

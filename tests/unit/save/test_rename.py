@@ -45,9 +45,8 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
     item = world.client.put("a", "file")
-    call = (
-        partial(rename.update, item, path="dir/new") if endpoint == "update" else partial(rename.delete, item)
-    )
+    updates = endpoint == "update"
+    call = partial(rename.update, item, path="dir/new") if updates else partial(rename.delete, item)
     world.client.before[endpoint] = [away, away, away]
     with deadline.within(0.01), pytest.raises(UnavailableError, match="nobody there"):
         call()
@@ -56,13 +55,11 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
         with pytest.raises(UnavailableError, match=f"^{told}$"):
             call()
     assert world.client.paths == {"a": "file"}
-    if endpoint == "update":
+    if updates:
         world.client.before[endpoint].append(partial(away, NoDirectoryError("no directory")))
     call()
-    assert world.client.paths.get("a") == ("dir/new" if endpoint == "update" else None)
-    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * (
-        endpoint == "update"
-    )
+    assert world.client.paths.get("a") == ("dir/new" if updates else None)
+    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
 
 
 def test_a_name_that_the_server_keeps_in_another_form_is_given_back(world: World, rename: Rename) -> None:
@@ -237,9 +234,8 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(world: World, rename
     if deep:
         world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
     seen: list[list[str]] = []
-    world.client.before["update"] = [
-        lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])
-    ]
+    look = lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])  # noqa: E731
+    world.client.before["update"] = [look]
     rename.remove_directory(item)
     assert seen == [["d"]]
     parts = names.parse_hidden(names.basename(world.client.paths["d"]))

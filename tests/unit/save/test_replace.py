@@ -71,9 +71,8 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
     """save/protocol.md, The steps, `staging` (w)."""
     seen: list[str] = []
-    world.client.before["create"] = [
-        lambda: seen.extend(change.tid for change in world.state.journal.load(Change))
-    ]
+    look = lambda: seen.extend(change.tid for change in world.state.journal.load(Change))  # noqa: E731
+    world.client.before["create"] = [look]
     world.save("file", NEW)
     parts = names.parse_hidden(world.client.done[0].removeprefix("create "))
     assert parts is not None

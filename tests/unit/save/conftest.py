@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jobfs.save.upload import Upload
+
 from .world import World
 
 
@@ -15,3 +17,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount does not ask the server how creates are taken."""
+    monkeypatch.setattr(Upload, "count_new", lambda self, path: None)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobfs import names
 from jobfs.errors import FsError
 from jobfs.save import restore
-from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -20,12 +20,8 @@ from .world import TID, World, hidden
 
 OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 STAGED = hidden("file", names.Role.STAGED)
+pytestmark = pytest.mark.usefixtures("unasked")
 Remount = Callable[[], World]
-
-
-@pytest.fixture(autouse=True)
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
 
 
 @pytest.fixture
@@ -105,7 +101,7 @@ BEGUN = {
 
 
 def begin(world: World, what: str) -> Change:
-    change, staged = partial(world.state.change, stage=Stage.STAGED), {"tid": TID, "staged_id": "h"}
+    change, staged = partial(world.state.change, stage=Stage.STAGED), dict[str, Any](tid=TID, staged_id="h")
     if what in ("mkdir", "rmdir"):
         role = names.Role.STAGED if what == "mkdir" else names.Role.REMOVED
         item = world.client.put("h", hidden("dir", role), None)

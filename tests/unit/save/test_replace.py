@@ -13,19 +13,13 @@ from tests.support.files import errno_from
 from jobfs import names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
-from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Base, Handle, Stage
 
 from .world import World, away, sha
 
 OLD, NEW = b"old", b"new!"
-
-
-@pytest.fixture(autouse=True)
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mount does not ask the server how creates are taken."""
-    monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
+pytestmark = pytest.mark.usefixtures("unasked")
 
 
 def old(world: World, path: str = "dir/file.txt", **values: object) -> Item:

@@ -196,9 +196,13 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told
-    file, inos = world.closed("file", NEW, over), []
-    noted = lambda: inos.extend(change.ino for change in world.state.journal.load(Change))  # noqa: E731
-    world.client.before["update"] = [lambda: (noted(), away(UnauthorizedError("no")))]
+    file, inos = world.closed("file", NEW, over), list[int]()
+
+    def noted() -> None:
+        inos.extend(change.ino for change in world.state.journal.load(Change))
+        raise UnauthorizedError("no")
+
+    world.client.before["update"] = [noted]
     with pytest.raises(UnauthorizedError):
         world.write_back.move_over(source, "file", world.write_back.victim("file", file))
     assert (file.unsaved, inos) == (True, [file.ino])

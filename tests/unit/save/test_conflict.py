@@ -33,10 +33,8 @@ class Checked:
         self.aside = Aside("a", item.path, kind=item.kind, moved=True, size=item.size, updated_at="moved")
         self.check = world.write_back.cleanup
 
-    def settle(
-        self, base: Base = BASE, saved: str = "", of: tuple[Verb, Stage] = SAVED, **changes: Any
-    ) -> bool:
-        self.aside = replace(self.aside, **changes)
+    def settle(self, base: Base = BASE, saved: str = "", of: tuple[Verb, Stage] = SAVED, **now: Any) -> bool:
+        self.aside = replace(self.aside, **now)
         verb, stage = of
         return self.check.decide(self.aside, Change(1, verb, TARGET, stage, base=base, sha256=saved))
 

@@ -416,9 +416,8 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     unlink hides nothing, and it makes room on a full server."""
     monkeypatch.setattr(module, "_HIDING", 2)
     runner.clean.clear()
-    asides = [
-        Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
-    ]
+    until = unsure and time.monotonic() + unsure
+    asides = [Aside(name, name, moved=True, unsure_until=until) for name in "ab"]
     first, second, third = (runner.put(name, asides=asides) for name in "123")
     runner.add(first, second, third)
     eventually(lambda: first.settled and second.settled)

@@ -156,20 +156,27 @@ def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None
     assert world.server.asked() == [("find", "d/b"), ("list", 0)]
 
 
-def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:
-    """vfs/semantics.md 1: a write counter: a slow answer never overwrites a newer local change."""
-    a = world.server.file("a")
-    world.listed()
-    saved: list[Item] = []
+def test_a_slow_find_does_not_overwrite_what_we_did_meanwhile(world: World) -> None:
+    """vfs/semantics.md 1: a write counter: a slow answer never overwrites a newer local change, nor a newer doubt."""
+    folder, a = world.server.directory("d"), world.server.file("d/a")
+    world.listed(120)
+    world.server.directory("new")
 
-    def save_meanwhile(operation: str, _argument: object) -> None:
-        if operation == "find" and not saved:
-            saved.append(world.server.rewrite(a))
-            world.namespace.publish(saved[0])
+    def delete() -> None:
+        world.server.delete(folder)
+        world.namespace.forget(folder)
 
-    world.server.after = save_meanwhile
-    assert world.namespace.lookup("a") == saved[0]
-    assert world.server.asked() == [("find", "a"), ("find", "a")]
+    for path, act in (
+        ("new", lambda: world.namespace.touch("new")),
+        ("d/a", lambda: world.namespace.publish(world.server.rewrite(a))),
+        ("d/a", delete),
+    ):
+        once = iter([act])
+        world.server.after = lambda *_, once=once: next(once, lambda: None)()
+        world.expire()
+        shown = world.namespace.lookup(path)
+        assert world.server.asked() == [("find", path)] * 2
+        assert shown == next((one for one in world.server.items.values() if one.path == path), None)
 
 
 def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: World) -> None:

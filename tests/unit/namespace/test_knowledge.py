@@ -157,15 +157,8 @@ class Races(RuleBasedStateMachine):
         known = self.known.tree.get(one.id)
         now: Item | None = getattr(self.server, how)(one, *[path] * (how == "move"))
         self._note()
-        self.own.append(
-            Own(
-                self.clock.now,
-                one.id,
-                known.path if known else one.path,
-                now.path if now else None,
-                one.is_dir,
-            )
-        )
+        old, new = known.path if known else one.path, now.path if now else None
+        self.own.append(Own(self.clock.now, one.id, old, new, one.is_dir))
         self._mistaken(known, one)
         for item_id, mine in list(self.ours.items()):
             if mine is not None and names.under(mine.path, one.path):

@@ -51,6 +51,10 @@ def test_a_single_stat_after_expiry_costs_one_find_that_counts_from_its_start(wo
     assert world.server.asked() == [("find", "a.txt")]
     world.clock.advance(0.001)
     assert world.namespace.lookup("a.txt") == second
+    third = world.server.rewrite(a)
+    world.namespace.publish(third)
+    assert world.namespace.lookup("a.txt") == third
+    assert world.server.asked() == [("find", "a.txt")], "with our own change it is as young as it was"
 
 
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:

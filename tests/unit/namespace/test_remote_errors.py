@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from jobfs.api.deadline import left
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -197,3 +198,7 @@ def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: py
     world.server.errors = {}
     assert world.namespace.lookup("b") == b
     assert world.server.operations() == ["find", "answers", "find"]
+    times: list[float] = []
+    world.server.before = lambda *_: times.append(left())
+    world.namespace.refresh()
+    assert min(times) > STALE, "a new snapshot has all the time that it takes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.waiting import eventually
+from tests.unit.state.conftest import refusing
 
 from jobfs.content.disk import CacheFile
 from jobfs.content.ranges import CHUNK, KIB, MIB
@@ -170,6 +172,11 @@ def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pyt
     entry.sure.add(200, 300)
     assert entry.load(0, 100) is None
     assert entry.load(200, 300) == b"y" * 100
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", refusing(errno.EIO))
+        assert entry.load(200, 300) is None
+    entry.put(200, b"z" * 100)
+    assert file.store.refused == os.strerror(errno.EIO), "what comes now is held in memory"
     written = entry._written
 
     def overtaken(*arguments: Any) -> CacheFile:

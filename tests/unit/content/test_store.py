@@ -116,9 +116,8 @@ def test_what_was_saved_here_is_not_fetched(make_store: MakeStore, tmp_path: Pat
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
-    item = item_of(
-        told, ns=int(time.time() + 10) * 10**9 + 125_000_000
-    )  # by the server's clock it is not even written yet
+    ahead = int(time.time() + 10) * 10**9 + 125_000_000  # by the server's clock it is not even written yet
+    item = item_of(told, ns=ahead)
     assert store.size(item) == told
     adopt(store, item, tmp_path / "saved", data)
     assert (store.whole(item), store.size(item), store.used()) == (True, len(data), len(data))
@@ -293,9 +292,7 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
         client.wait(lambda: len(client.requests) == client.max_connections - 2)
     client.open_gate()
     eventually(lambda: store._running == 0)
-    assert (len(client.requests), taken[8:]) == (8, [None, None]), (
-        "two jobs, and each asks until nothing is left"
-    )
+    assert (len(client.requests), taken[8:]) == (8, [None, None]), "two jobs, each until nothing is left"
     monkeypatch.setattr("jobfs.content.store._UNDER_WAY", 100_000)
     client.gate, coming = 0, [numbered(number, 100_000) for number in range(10, 13)]
     store.prefetch(take, 1)
@@ -422,12 +419,8 @@ def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: C
     assert read(store, numbered(1, 100_000)) == data
     assert [store.whole(numbered(number, 100_000)) for number in range(2)] == [False, True]
     assert store.refused == ""
-    assert [store.give_way(place, 1) for place in (Path("/proc"), cache / "gone", cache, cache)] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    places = Path("/proc"), cache / "gone", cache, cache
+    assert [store.give_way(place, 1) for place in places] == [False, False, True, False]
     assert store.used() == 0
 
 

@@ -51,9 +51,7 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
     store.remove(list(store.retired))
     assert [path.name for path in store.directory.iterdir()] == [f"{7:016x}.2"]
     third = store.new(7, 3, first.source)
-    assert first.read(0, 9) == third.read(0, 9) == b"first", (
-        "who has it open reads it, and may begin another with it"
-    )
+    assert first.read(0, 9) == third.read(0, 9) == b"first", "who has it open reads it, and may copy it"
     for local in (first, second, third):
         local.release()
 
@@ -149,9 +147,7 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
         store.throw_away(local, "gone")
 
 
-def test_a_failed_write_leaves_nothing_behind_the_end(
-    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_no_bytes(store: LocalBytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
     local, real, left = store.new(7, 1), os.pwrite, [5]
 

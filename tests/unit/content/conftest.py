@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from jobfs.content import Content, ContentStore
-from jobfs.errors import ApiError
 from jobfs.nodes import Item
 
 from .server import FakeClient, item_of, pattern
@@ -67,10 +66,3 @@ def opened(make_store: MakeStore) -> Iterator[Open]:
             return Opened(client, store, item, stack.enter_context(store.open(item)))
 
         yield start
-
-
-def after_a_moment(read: Callable[[], bytes]) -> bytes:
-    """What a read gives that is tried again after a failure: for a moment that answers the kernel's second question too."""
-    while True:
-        with contextlib.suppress(ApiError):
-            return read()

@@ -7,18 +7,21 @@ import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.unit.state.conftest import refusing
 
+from jobfs.api.deadline import within
 from jobfs.content.disk import CacheFile
 from jobfs.content.ranges import CHUNK, KIB, MIB
 from jobfs.errors import UnavailableError
 
-from .conftest import Open, after_a_moment
+from .conftest import Open
 from .server import item_of
 
 
@@ -72,33 +75,49 @@ def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(opened: Open
     assert sum(request.sent for request in file.client.requests) == 32 * MIB
 
 
-def test_fetch_fills_the_gaps_between_ranges_and_proves_the_whole(opened: Open) -> None:
+def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(opened: Open) -> None:
+    file = opened(16 * MIB)
+    client, entry = file.client, file.store.attach(file.handle)
+    assert file.is_right(8 * MIB, CHUNK // 2)
+    client.wait(lambda: client.requests[0].finished)
+    client.errors = [UnavailableError("down")]
+    for _ in range(2):
+        assert file.is_right(8 * MIB + CHUNK // 2, CHUNK // 2)
+        eventually(lambda: entry.failed and not entry.fetches)
+        asked = [(one.start // CHUNK - 32, (one.end or 0) // CHUNK - 32) for one in client.requests]
+        assert asked == [(0, 1), (1, 3)]
+
+
+@pytest.mark.parametrize(("offset", "size"), [(16 * MIB, 4096), (1, 24 * MIB - 1)])
+def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, size: int) -> None:
     file = opened(24 * MIB)
-    assert file.is_right(16 * MIB)
+    assert file.is_right(offset, size)
     assert file.handle.fetch().read_bytes() == file.client.data
     assert file.client.gets == 1, "bytes of several requests are proved to be one version"
     assert file.store.whole(file.item)
 
 
-def test_an_error_before_the_body_is_final_and_a_later_read_asks_again(opened: Open) -> None:
-    """The client has retried by then, within the deadline and as the server asked."""
+def test_an_error_before_the_body_is_final(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client has retried by then. For a moment the error answers the kernel's second question too."""
     file = opened(MIB, errors=[UnavailableError("down", errno=errno.ETIMEDOUT)])
-    with pytest.raises(UnavailableError) as caught:
-        file.handle.read(0, 10)
-    assert (caught.value.errno, len(file.client.requests)) == (errno.ETIMEDOUT, 1)
-    assert after_a_moment(lambda: file.handle.read(0, 10)) == file.client.data[:10]
+    monkeypatch.setattr("jobfs.content.entry._ECHO", 60.0)
+    assert [errno_from(file.handle.read, 0, 10) for _ in range(2)] == [errno.ETIMEDOUT] * 2
+    assert len(file.client.requests) == 1
+    monkeypatch.setattr("jobfs.content.entry._ECHO", 0.0)
+    assert file.is_right(0, 10)
     assert len(file.client.requests) == 2
 
 
-def test_a_server_that_hangs_makes_a_read_fail_in_time(opened: Open) -> None:
+@pytest.mark.parametrize(("timeout", "call"), [(1.0, 60.0), (60.0, 1.0)])
+def test_a_server_that_hangs_makes_a_read_fail_in_time(opened: Open, timeout: float, call: float) -> None:
     """vfs/semantics.md 3: every call has a deadline; no call can hang for ever."""
-    file = opened(MIB, gate=1, timeout=1.0)
+    file, began = opened(MIB, gate=1, timeout=timeout), time.monotonic()
     assert file.is_right(0)
-    with pytest.raises(UnavailableError) as caught:
-        file.handle.read(512 * KIB, 4096)
-    assert caught.value.errno == errno.ETIMEDOUT
-    with pytest.raises(UnavailableError):
-        file.handle.fetch()
+    for ask in (partial(file.handle.read, 512 * KIB, 4096), file.handle.fetch):
+        with within(call), pytest.raises(UnavailableError, match=f"nothing came for {timeout:g} s") as caught:
+            ask()
+        assert caught.value.errno == errno.ETIMEDOUT
+    assert time.monotonic() - began < 30
     file.client.open_gate()
     assert file.is_right(512 * KIB)
 
@@ -120,8 +139,8 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         file.client.wait(lambda: file.client.requests)
         time.sleep(0.05)
         file.store.close()
-        for read in reads:
-            with pytest.raises(UnavailableError):
+        for read, told in zip(reads, (".", "the mount is going away"), strict=True):
+            with pytest.raises(UnavailableError, match=told):
                 read.result(10)
     with pytest.raises(UnavailableError), file.store.open(item_of(MIB, "c" * 24)) as late:
         late.read(0, 10)

@@ -188,10 +188,11 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
     assert file.handle.fetch().read_bytes() == file.client.data
 
 
-def test_a_transfer_gives_its_thread_to_others(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long download does not keep another file's reader from its first byte."""
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_transfer_lets_others_go_first(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool) -> None:
+    """A long download does not keep another file's reader from its first byte, unless it would have to begin anew."""
     monkeypatch.setattr("jobfs.content.entry._TURN", 0.0)
-    file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB])
+    file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB], ranges=ranges)
     client = file.client
     with file.store.open(item_of(16 * MIB, "b" * 24)) as second, ThreadPoolExecutor(1) as threads:
         assert file.is_right(0)
@@ -202,6 +203,12 @@ def test_a_transfer_gives_its_thread_to_others(opened: Open, monkeypatch: pytest
         client.open_gate()
         assert waiting.result(20) == client.data[:4096]
         assert file.is_right(0, 16 * MIB)
+        assert second.fetch().read_bytes() == client.data
+        eventually(lambda: not any(file.store.attach(each).fetches for each in (file.handle, second)))
+        before = len(client.requests)
+        assert ranges or before == 3
+    with file.store.open(item_of(16 * MIB, "c" * 24)) as alone:
+        assert (alone.fetch().read_bytes(), len(client.requests)) == (client.data, before + 1)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

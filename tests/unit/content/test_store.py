@@ -58,19 +58,15 @@ def files(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("ago", "offset", "fraction", "kept"),
+    "case",
     [(5, 0, 0, True), (0.5, 0, 0, False), (3600.5, -3600, 0, False), (0.5, 0, 1, True)],
     ids=["long ago", "just now", "by the server's clock", "its time shows a fraction of a second"],
 )
 def test_how_young_a_version_is_decides_whether_it_is_kept(
-    make_store: MakeStore,
-    monkeypatch: pytest.MonkeyPatch,
-    ago: float,
-    offset: float,
-    fraction: int,
-    kept: bool,
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, case: tuple[float, float, int, bool]
 ) -> None:
     """vfs/semantics.md 3.2; a time that can't be read proves nothing."""
+    ago, offset, fraction, kept = case
     at(monkeypatch, 0)
     store, item = make_store(FakeClient(bytes(9), server_time_offset=offset)), coarse_item(9, seconds_ago=ago)
     item = replace(item, updated_ns=item.updated_ns + fraction)

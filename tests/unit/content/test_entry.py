@@ -123,11 +123,11 @@ def test_a_server_that_hangs_makes_a_read_fail_in_time(opened: Open, timeout: fl
 
 
 def test_a_slow_server_is_given_time_while_bytes_come(opened: Open) -> None:
-    file = opened(MIB, gate=0, chunk=32 * KIB, timeout=1.0)
+    file = opened(MIB, gate=0, chunk=32 * KIB, timeout=3.0)
     with ThreadPoolExecutor(1) as threads:
         whole = threads.submit(file.is_right, 0, MIB)
         while not whole.done():  # 32 chunks, a pause shorter than the deadline before each
-            time.sleep(0.05)
+            time.sleep(0.1)
             file.client.open_gate(1)
         assert whole.result()
 

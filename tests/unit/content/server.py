@@ -105,7 +105,7 @@ class FakeClient:
         elif self.cap is not None:
             end = min(end or len(data), start + self.cap)
         body = data[start:end][: len(data) - self.short]
-        total = len(data) + self.lie if ranged or self.says_length else None
+        total = len(data) + self.lie if self.says_length else None
         try:
             yield Download(
                 start, len(body) if ranged else total, total, lambda: self._chunks(request, body, limit)

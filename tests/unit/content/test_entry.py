@@ -35,23 +35,17 @@ def test_a_file_read_from_its_start_is_one_plain_request(opened: Open) -> None:
     assert file.client.gets == 0
 
 
-def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(opened: Open) -> None:
+def test_a_read_waits_for_the_stream_only_if_it_is_just_ahead_of_it(opened: Open) -> None:
     file = opened(16 * MIB, holds={0: 256 * KIB})
     assert file.is_right(0)
     file.handle.bring()
     assert len(file.client.requests) == 1, "it is on its way"
     assert file.is_right(12 * MIB)
-    assert file.client.requests[1].start == 12 * MIB
-
-
-def test_a_read_just_ahead_of_the_stream_waits_for_it(opened: Open) -> None:
-    file = opened(16 * MIB, gate=4)
-    assert file.is_right(0)
     with ThreadPoolExecutor(1) as threads:
         near = threads.submit(file.is_right, 900 * KIB)
-        file.client.open_gate()
+        file.client.release(0)
         assert near.result(20)
-    assert len(file.client.requests) == 1
+    assert [request.start for request in file.client.requests] == [0, 12 * MIB]
 
 
 def test_a_server_without_ranges_is_remembered_and_its_stream_awaited(opened: Open) -> None:
@@ -148,18 +142,21 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
 
 def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.content.store.LINGER", 0.0)
-    file = opened(16 * MIB, gate=16)
+    file = opened(16 * MIB, gate=1, breaks=[MIB])
     client = file.client
-    assert file.is_right(0, MIB)
+    assert file.is_right(0)
+    client.open_gate(16)
+    client.wait(lambda: len(client.requests) == 2)
     file.handle.close()
     client.open_gate(1)
-    client.wait(lambda: client.requests[0].finished)
-    assert client.requests[0].sent < 2 * MIB
+    client.wait(lambda: client.requests[1].finished)
+    assert client.requests[1].sent < MIB
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
+    assert client.gets == 0, "nobody wants a proof"
     client.open_gate()
     with file.store.open(file.item) as handle:
         assert handle.fetch().read_bytes() == client.data
-    assert (client.requests[1].start, client.requests[1].end) == (0, None)
+    assert (client.requests[2].start, client.requests[2].end) == (0, None)
 
 
 @pytest.mark.parametrize(("size", "linger"), [(MIB, 0.0), (16 * MIB, 20.0)], ids=["nearly done", "just now"])

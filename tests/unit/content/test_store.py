@@ -308,6 +308,18 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
 # -- the bound -------------------------------------------------------------------------------------------
 
 
+def test_a_range_needs_no_room_for_the_rest_of_its_file(make_store: MakeStore) -> None:
+    data = pattern(2 * MIB)
+    store, items = (
+        make_store(FakeClient(data), limit=5 * MIB // 2),
+        [numbered(each, 2 * MIB) for each in range(2)],
+    )
+    read(store, items[0])
+    with store.open(items[1]) as handle:
+        assert handle.read(MIB, 4096) == data[MIB : MIB + 4096]
+    assert store.whole(items[0])
+
+
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:
     data = pattern(100_000)
     store = make_store(FakeClient(data), limit=50_000)

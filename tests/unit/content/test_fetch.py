@@ -6,7 +6,6 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +19,7 @@ from jobfs.api.line import Rank
 from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
+from jobfs.nodes import Item
 
 from .conftest import MakeStore, Open
 from .server import LATER, UPDATED, FakeClient, item_of, pattern
@@ -53,18 +53,17 @@ WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_length_of_the_same_version_is_asked_for_once_more(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+    opened: Open, wrong: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 5.15: look at the item; the same version: once more, from the start."""
     file = opened(MIB, **wrong)
-    download = file.client.download
+    get = file.client.get
 
-    def once(*arguments: Any, **words: Any) -> Any:
-        if file.client.requests:
-            file.client.lie = file.client.short = 0
-        return download(*arguments, **words)
+    def look(item_id: str) -> Item:
+        file.client.lie = file.client.short = 0
+        return get(item_id)
 
-    monkeypatch.setattr(file.client, "download", once)
+    file.client.get = look  # type: ignore[method-assign]
     assert file.is_right(MIB - 4096)
     assert [(request.start, request.end) for request in file.client.requests] == [(0, None)] * 2
     assert file.handle.fetch().read_bytes() == file.client.data
@@ -105,21 +104,12 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
 # -- an answer after the first is served once a look has proved it -----------------------------------------
 
 
-@contextlib.contextmanager
-def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
-    """The look whether the item is unchanged is answered when the event is set."""
-    client.looking = looking = threading.Event()
-    try:
-        yield looking
-    finally:
-        looking.set()
-
-
 def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(opened: Open) -> None:
     """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
-    with ThreadPoolExecutor(2) as threads, looked_at_by_hand(client) as looking:
+    client.looking = looking = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
         assert file.is_right(0)
         client.wait(lambda: client.requests[0].sent == MIB)
         jumped = threads.submit(file.is_right, 12 * MIB)
@@ -138,7 +128,8 @@ def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, cha
     """vfs/semantics.md 3.13: else ESTALE for bytes that were not read; who opens it once it is shown again begins anew."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
-    with ThreadPoolExecutor(1) as threads, looked_at_by_hand(client) as looking:
+    client.looking = looking = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
         assert file.is_right(0)
         client.wait(lambda: client.requests[0].sent == MIB)
         jumped = threads.submit(file.is_right, 12 * MIB)
@@ -164,16 +155,16 @@ def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> N
     """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
     file = opened(MIB, ranges=False, says_length=False, breaks=[300_000], chunk=64_000, gate=5)
     client, data = file.client, file.client.data
-    with looked_at_by_hand(client) as looking:
-        assert file.is_right(0, 300_000)
-        client.data, client.updated_at = pattern(MIB, seed=9), LATER
-        client.open_gate()
-        client.wait(lambda: len(client.requests) == 2 and client.requests[1].finished)
-        assert file.handle.read(0, 300_000) == data[:300_000]
-        looking.set()
-        with pytest.raises(StaleVersionError):
-            file.handle.read(0, MIB)
-        assert file.handle.read(0, 300_000) == data[:300_000]
+    client.looking = looking = threading.Event()
+    assert file.is_right(0, 300_000)
+    client.data, client.updated_at = pattern(MIB, seed=9), LATER
+    client.open_gate()
+    client.wait(lambda: len(client.requests) == 2 and client.requests[1].finished)
+    assert file.handle.read(0, 300_000) == data[:300_000]
+    looking.set()
+    with pytest.raises(StaleVersionError):
+        file.handle.read(0, MIB)
+    assert file.handle.read(0, 300_000) == data[:300_000]
 
 
 def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opened: Open) -> None:
@@ -242,11 +233,7 @@ def test_a_transfer_lets_others_go_first(opened: Open, monkeypatch: pytest.Monke
     handles=st.integers(1, 3),
 )
 def test_every_read_gives_the_real_bytes_whatever_breaks(
-    tmp_path_factory: pytest.TempPathFactory,
-    client: FakeClient,
-    known: bool,
-    wanted: list[tuple[int, int]],
-    handles: int,
+    tmp_path_factory: pytest.TempPathFactory, client: FakeClient, known: bool, wanted: list[Any], handles: int
 ) -> None:
     """vfs/semantics.md 3.5: random reads by several handles under random breakage give what the server has."""
     home = tmp_path_factory.mktemp("home")

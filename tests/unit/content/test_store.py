@@ -25,6 +25,7 @@ from jobfs.nodes import Item
 from .conftest import MakeStore, Open
 from .server import LATER, FakeClient, item_of, pattern
 
+Fill = Callable[..., None]
 COARSE = "2024-05-01T12:00:00Z"
 
 
@@ -310,14 +311,11 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
 
 def test_a_range_needs_no_room_for_the_rest_of_its_file(make_store: MakeStore) -> None:
     data = pattern(2 * MIB)
-    store, items = (
-        make_store(FakeClient(data), limit=5 * MIB // 2),
-        [numbered(each, 2 * MIB) for each in range(2)],
-    )
-    read(store, items[0])
-    with store.open(items[1]) as handle:
+    store, kept = make_store(FakeClient(data), limit=5 * MIB // 2), numbered(0, 2 * MIB)
+    read(store, kept)
+    with store.open(numbered(1, 2 * MIB)) as handle:
         assert handle.read(MIB, 4096) == data[MIB : MIB + 4096]
-    assert store.whole(items[0])
+    assert store.whole(kept)
 
 
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:
@@ -358,7 +356,7 @@ def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(opened: O
 
 
 @pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Fill:
     """Once the cache's files have so many bytes in all, every write to them fails with ENOSPC, or the next few."""
 
     def fill(room: int, failures: int = 1 << 30) -> None:
@@ -384,11 +382,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("room", [0, 5 * MIB])
 def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
-    make_store: MakeStore,
-    full_disk: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-    ranges: bool,
-    room: int,
+    make_store: MakeStore, full_disk: Fill, caplog: pytest.LogCaptureFixture, ranges: bool, room: int
 ) -> None:
     """vfs/semantics.md 3.12: a larger one is EIO, and the status says why."""
     data = pattern(16 * MIB)
@@ -418,7 +412,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     assert handles[3].read(0, 100) == data[:100]
 
 
-def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: Callable[..., None]) -> None:
+def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: Fill) -> None:
     """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))

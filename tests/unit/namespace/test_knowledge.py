@@ -15,7 +15,7 @@ from jobfs import names
 from jobfs.namespace.knowledge import NEVER, Change, Knowledge, keep
 from jobfs.namespace.news import Happened
 from jobfs.namespace.tree import Tree
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 
 from .test_news import Look, looks
 from .world import Clock, Server, hidden, item
@@ -343,19 +343,16 @@ def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -
     assert known.changed(ticket) == set()
 
 
+REMOVED = Change(9, {"1"}, {"d"}, whole=True, deleted=True)
+
+
 @pytest.mark.parametrize(
     ("change", "old", "new", "kept", "doubts"),
     [
         (Change(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
         (Change(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
-        (
-            Change(9, {"1"}, {"d"}, whole=True, deleted=True),
-            [],
-            [item("d", "1"), item("d/x", "2")],
-            ["d/x"],
-            {"d"},
-        ),
-        (Change(9, {"1"}, {"d"}, whole=True, deleted=True), [], [item(hidden("d/e"), "2")], [], set()),
+        (REMOVED, [], [item("d", "1"), item("d/x", "2")], ["d/x"], {"d"}),
+        (REMOVED, [], [item(hidden("d/e"), "2")], [], set()),
     ],
     ids=["renamed", "taken", "new in a removed directory", "hidden in a removed directory"],
 )
@@ -402,6 +399,14 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
     known.land(early)
     assert told(known) == []
     assert landed(known, new) == []
+
+
+def test_a_move_of_a_directory_leaves_the_news_of_what_is_elsewhere() -> None:
+    folder = item("d", "1", kind=Kind.DIRECTORY)
+    known = listed(folder, item("d/x", "2"), item("y", "3"))
+    known.listed(known.takeoff(), 1.0, Tree.of([folder, item("d/x", "4"), item("y", "5")]))
+    known.publish(replace(folder, path="e"))
+    assert told(known) == ["changed y"]
 
 
 def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:

@@ -238,19 +238,9 @@ orders: list[Callable[[Item], Any]] = [
 
 
 @settings(max_examples=120, deadline=None)
-@given(
-    count=st.integers(0, 40),
-    cap=st.integers(2, 12),
-    order=st.sampled_from(orders),
-    known_before=st.booleans(),
-    drift=drifts,
-)
+@given(st.integers(0, 40), st.integers(2, 12), st.sampled_from(orders), st.booleans(), drifts)
 def test_an_item_that_existed_throughout_is_never_lost(
-    count: int,
-    cap: int,
-    order: Callable[[Item], Any],
-    known_before: bool,
-    drift: list[tuple[int, str, int, str]],
+    count: int, cap: int, order: Callable[[Item], Any], known_before: bool, drift: list[Any]
 ) -> None:
     """vfs/semantics.md 1.3: it must never lose an item that existed throughout, nor show one that never was there."""
     reading = Reading()

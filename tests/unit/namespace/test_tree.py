@@ -39,9 +39,7 @@ items = st.builds(
     updated_at=st.just(""),
 )
 changes = st.one_of(
-    st.tuples(st.just("put"), items),
-    st.tuples(st.just("drop"), items),
-    st.tuples(st.just("settle"), items),
+    st.tuples(st.just("put"), items), st.tuples(st.just("drop"), items), st.tuples(st.just("settle"), items)
 )
 
 

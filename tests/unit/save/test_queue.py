@@ -33,7 +33,7 @@ class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
     def __init__(self, world: World) -> None:
-        self.state, self._health = world.state, world.client.health
+        self.world, self.state, self._health = world, world.state, world.client.health
         verb = cast(Any, self)
         self.queue = Queue(world.context, verb, verb, verb, delay=NEVER)
         self.ran: list[int] = []
@@ -298,10 +298,12 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, 
 
 
 def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
-    work = runner.put()
+    asked, work = list[object](), runner.put()
+    runner.world.client.reach = asked.append  # type: ignore[method-assign]
     runner.queue.add(work, NEVER)
-    runner.queue.commit(work)
-    assert work.settled
+    for _ in range(2):
+        runner.queue.commit(work)
+        assert (work.settled, asked) == (True, ["file"]), "not even a server out of reach is asked twice"
     other = going(runner, runner.put())
     thread = waiting(lambda: runner.queue.commit(other))
     runner.gate.set()
@@ -326,6 +328,10 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) ->
         runner.queue.commit(away)
     assert not away.running
     assert away.attempts, "it is tried on"
+    unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
+    cancelled(runner.state, "4", asides=[unsure])
+    with deadline.within(0.3), pytest.raises(OutOfTimeError, match="4 is being saved"):
+        runner.queue.commit(runner.put("4"))
 
 
 def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(runner: Runner) -> None:
@@ -334,7 +340,7 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(r
     run = work.deadline
     assert run is not None
     assert not run.waited
-    waits = threading.Event()
+    waits, runner.world.context.timeout = threading.Event(), 0.0  # the call has a time of its own
 
     def commit() -> None:
         with deadline.within(1.0):
@@ -427,7 +433,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     eventually(lambda: going_on.settled and unlinked.settled)
     runner.queue.commit(committed)
     assert committed.settled
-    with deadline.within(0.05), pytest.raises(OutOfTimeError):
+    with deadline.within(0.05), pytest.raises(OutOfTimeError, match="3 is being saved"):
         runner.queue.commit(third)
     assert third.seq not in runner.ran, "fsync waits too"
     for aside in asides:

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from tests.support.files import errno_from
 
-from jobfs import names
+from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.state import Change, File, edit
@@ -208,6 +208,17 @@ def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
     assert contents(world) == {"file": NEW}
 
 
+def test_a_save_that_gets_nowhere_is_left_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobfs.save.replace._ROUNDS", 1)
+    change = world.write_back.queue.save(world.closed("file", NEW))
+    assert change is not None
+    gone, taken = "what is made for file keeps vanishing", "file is taken again and again"
+    for answer, told in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
+        world.client.before["update"] = [partial(away, answer("no"))] * 4
+        with pytest.raises(UnavailableError, match=told):
+            world.write_back.replace.run(change)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_directory_that_is_missing_under_a_save_is_made(world: World, there: bool) -> None:
     """vfs/semantics.md 4.22: the save brings it back; not if it is there again."""
@@ -277,3 +288,6 @@ def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(wo
     assert [(row.mode, row.item_id, row.version) for row in world.state.journal.load(File)] == [
         (0o700, "d", job.updated_at)
     ]
+    world.state.write(edit(world.state.new(Kind.DIRECTORY, "other"), mode=0o700))
+    world.client.put("f", "other", NEW)
+    assert world.write_back.replace.make("other").is_dir, "a file of the job makes room"

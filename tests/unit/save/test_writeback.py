@@ -55,8 +55,16 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
-    file = world.closed("file", NEW)
+def test_a_close_writes_what_it_could_not_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.closed("file", OLD)
+    with monkeypatch.context() as patch:
+        full(world, patch, spent=True)
+        assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
+    assert world.state.unclosed == {file}
+    world.write_back.seal(file)
+    assert (world.state.unclosed, file.refused) == (set(), "")
     seen: list[str] = []
     watch(world.state.journal, seen.append)
     world.write_back.seal(file)

@@ -52,9 +52,7 @@ WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_length_of_the_same_version_is_asked_for_once_more(
-    opened: Open, wrong: dict[str, Any]
-) -> None:
+def test_a_wrong_length_of_this_version_is_asked_for_once_more(opened: Open, wrong: dict[str, Any]) -> None:
     """vfs/semantics.md 5.15: look at the item; the same version: once more, from the start."""
     file = opened(MIB, **wrong)
     get = file.client.get

@@ -235,9 +235,7 @@ class Races(RuleBasedStateMachine):
     def read_part(self, part: int) -> None:
         assert self.listing is not None
         if part not in self.listing.parts:
-            self.listing.parts[part] = [
-                one for one in self.server.items.values() if int(one.id) % PARTS == part
-            ]
+            self.listing.parts[part] = [it for it in self.server.items.values() if int(it.id) % PARTS == part]
 
     @precondition(lambda self: self.listing is not None)
     @rule()
@@ -300,9 +298,7 @@ class Races(RuleBasedStateMachine):
             return
         best = shown[0]
         seen = [(max(time, began), state[best.id]) for time, state in window if best.id in state]
-        assert any(path in (one.path, self._carried(time, one)) for time, one in seen), (
-            f"{best} never was there"
-        )
+        assert any(path in (one.path, self._carried(time, one)) for time, one in seen), f"{best} is invented"
         assert any(one.updated_at == best.updated_at for _, one in seen), f"{best} is an old version"
 
     @invariant()

@@ -101,9 +101,7 @@ def test_one_listing_serves_all_removed_directories(
     [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("h", hidden("x"))]}, True), ({}, False)],
     ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
-def test_an_item_being_made_is_explained(
-    world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
-) -> None:
+def test_a_new_item_is_explained(world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
     world.client.put("h", hidden("x"), b"content")
     other = world.client.put("other", hidden("x", mount="f" * 12), b"of another mount")

@@ -131,9 +131,7 @@ def test_an_aside_taken_away_while_its_bytes_are_read_is_left_alone(checked: Che
 
 
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_nothing_is_asked_while_a_request_may_be_carried_out(
-    checked: Checked, of: tuple[Verb, Stage]
-) -> None:
+def test_nothing_is_asked_while_a_request_may_be_alive(checked: Checked, of: tuple[Verb, Stage]) -> None:
     """save/protocol.md R7: first wait until `--request-lifetime` has passed, then look, then delete."""
     asked = ["get", "find", "update", "delete"]
     checked.client.before = {endpoint: [lambda: pytest.fail("asked")] for endpoint in asked}

@@ -299,7 +299,7 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, 
 
 def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     asked, work = list[object](), runner.put()
-    runner.world.client.reach = asked.append  # type: ignore[method-assign]
+    runner.world.client.reach = asked.append  # type: ignore[assignment]
     runner.queue.add(work, NEVER)
     for _ in range(2):
         runner.queue.commit(work)
@@ -328,6 +328,10 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) ->
         runner.queue.commit(away)
     assert not away.running
     assert away.attempts, "it is tried on"
+    surprised = runner.put("5")
+    runner.failures[surprised.seq] = [RuntimeError("a surprise")]
+    with pytest.raises(FsError, match="internal error: RuntimeError"):
+        runner.queue.commit(surprised)
     unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
     cancelled(runner.state, "4", asides=[unsure])
     with deadline.within(0.3), pytest.raises(OutOfTimeError, match="4 is being saved"):

@@ -31,7 +31,7 @@ def remount(world: World, tmp_path: Path) -> Iterator[Remount]:
 
     def remount() -> World:
         made.append(World(tmp_path, world.client))
-        restore(made[-1].write_back)
+        made[-1].write_back.taken_up = restore(made[-1].write_back)
         return made[-1]
 
     yield remount
@@ -73,18 +73,15 @@ def test_bytes_that_the_power_may_have_taken_are_not_shown(world: World, remount
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
-def test_a_rename_of_a_directory_counts_if_it_was_carried_out(
-    world: World, remount: Remount, path: str
-) -> None:
+def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Remount, path: str) -> None:
     """save/protocol.md, Recovery: what is below it goes along."""
     world.client.put("d", path, None)
     world.closed("old/file", NEW)
-    change = world.state.change(
-        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
-    )
-    world.state.write(edit(change))
+    move = world.state.change(Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True)
+    world.state.write(edit(move))
     again = remount()
     assert [file.path for file in again.state.left().files] == [f"{path}/file"]
+    assert again.write_back.taken_up == ["new: begun, and not finished", f"{path}/file: was not sent yet"]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -55,9 +56,7 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_a_close_writes_what_it_could_not_and_nothing_else(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_writes_what_it_could_not_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.closed("file", OLD)
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
@@ -71,6 +70,18 @@ def test_a_close_writes_what_it_could_not_and_nothing_else(
     assert seen == []
 
 
+def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    looks = [
+        world.context.beside.submit(lambda: [ended.wait(20), threading.Event().wait(0.3)]) for _ in range(3)
+    ]
+    looks[2].add_done_callback(lambda look: ended.set())
+    with monkeypatch.context() as patch:
+        patch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
+        world.write_back.stop()
+    assert [(look.done(), look.cancelled()) for look in looks] == [(True, False)] * 2 + [(True, True)]
+
+
 @pytest.mark.parametrize("writing", [True, False])
 def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
     """vfs/semantics.md 4: the upload starts after --write-back-delay; coalesces rewrites."""
@@ -80,7 +91,7 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     due = file.change.due
     assert (due > time.monotonic() + WHILE_OPEN / 2) is writing
     world.write_back.queue.save(file)
-    assert not writing or file.change.due == pytest.approx(due, abs=1e-3), "another close does not put it off"
+    assert file.change.due == due, "another close does not put it off"
     later = world.write_back.queue.save(file, WHILE_OPEN)
     assert later is file.change
     assert world.client.done == []

@@ -321,9 +321,7 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
 
 
 @pytest.mark.parametrize("failing", ["", "write", "sync"])
-def test_a_sync_covers_all_and_then_removes(
-    state: State, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3. The next sync does
     the work of a failed one: a full disk gets the room of bytes that nobody needs, and bytes on the disk are known to be there.
     """
@@ -373,9 +371,7 @@ def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.
 # -- what is remembered of items
 
 
-def test_attributes_survive_a_remount_and_go_with_their_item(
-    state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
     state.write(edit(state.open(ITEM), mode=0o755))
     state.touch(ITEM, content=True)

@@ -77,7 +77,8 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     keep(disk, *VERSIONS)
     assert disk.pin(VERSIONS[0]) == 100, "the one used last"
     disk.unpin(VERSIONS[0])
-    disk.pin(VERSIONS[2])
+    for change in (disk.pin, disk.pin, disk.unpin):
+        change(VERSIONS[2])
     keep(disk, VERSIONS[5])
     part = disk.part()
     part.bytes = 50

@@ -80,7 +80,8 @@ def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Re
     move = world.state.change(Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True)
     world.state.write(edit(move))
     again = remount()
-    assert [file.path for file in again.state.left().files] == [f"{path}/file"]
+    (file,) = again.state.left().files
+    assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
     assert again.write_back.taken_up == ["new: begun, and not finished", f"{path}/file: was not sent yet"]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
 

@@ -76,6 +76,8 @@ def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(sta
     assert (state.at("dir/b"), state.at("dir/c")) == (None, file)
     state.apply(file, local=None)
     assert (state.at("dir/c"), bool(state)) == (None, False), "the namespace has the word"
+    state.drop(written(state, "dir/d"))
+    assert (state.at("dir/d"), bool(state)) == (None, False)
 
 
 def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:

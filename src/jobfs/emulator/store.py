@@ -118,9 +118,13 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))
 
     def now_us(self) -> int:
-        """The server's clock in microseconds since the epoch; never the same twice."""
+        """The server's clock in microseconds since the epoch; never the same twice.
+
+        Never the first millisecond of a second: a driver takes a whole second for the stamp of a server that knows no finer ones.
+        """
         now = int((time.time() + self.behaviour.clock_skew) * 1_000_000)
-        self._last_us = now if now > self._last_us or now < self._last_us - 1_000_000 else self._last_us + 1
+        now = now if now > self._last_us or now < self._last_us - 1_000_000 else self._last_us + 1
+        self._last_us = now if now % 1_000_000 >= 1000 else now + 1000
         return self._last_us
 
     def commit(self, job_id: str, puts: Iterable[StoredItem], drops: Iterable[StoredItem]) -> None:

@@ -22,13 +22,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    forks = ForkServer(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
-
-
 @pytest.fixture
 def mount(server: Server, tmp_path: Path, forks: ForkServer) -> Iterator[Callable[..., MountedJob]]:
     """Mounts the server's job; called again, a second mount with a home of its own."""

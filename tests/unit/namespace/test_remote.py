@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.errors import FsError
+from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
 from .world import KERNEL, TTL, World, hidden, nothing
@@ -396,10 +396,15 @@ def test_a_listing_serves_removals_of_the_next_second(world: World, seconds: flo
     assert world.server.asked() == [("list", 0)]
 
 
-@pytest.mark.parametrize("operation", ["find", "list"])
-def test_concurrent_callers_of_one_path_or_directory_share_one_request(world: World, operation: str) -> None:
-    """vfs/semantics.md 1.10: of one path, and of directories."""
-    world.listed(3)
+@pytest.mark.parametrize(
+    ("operation", "error"), [("find", None), ("list", None), ("list", UnavailableError("no connection"))]
+)
+def test_concurrent_callers_of_one_path_or_directory_share_one_request(
+    world: World, operation: str, error: ApiError | None
+) -> None:
+    """vfs/semantics.md 1.10: of one path, and of directories; its failure too, where nothing is known yet."""
+    if error is None:
+        world.listed(3)
     gate, waiting = Gate(operation), threading.Barrier(9)
     world.server.before = gate
     find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
@@ -412,9 +417,10 @@ def test_concurrent_callers_of_one_path_or_directory_share_one_request(world: Wo
         asking = [pool.submit(ask) for _ in range(8)]
         waiting.wait(20)
         gate.await_request()
+        world.server.errors = {operation: error} if error else {}
         gate.open.set()
-        found = [each.result(20) for each in asking]
-    assert found == [found[0]] * 8
+        found = [each.exception(20) or each.result() for each in asking]
+    assert {str(each) for each in found} == {str(error or found[0])}
     assert world.server.operations() == [operation]
 
 

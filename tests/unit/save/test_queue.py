@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from tests.support.waiting import eventually
@@ -266,6 +267,8 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
+    waits = Mock(wraps=runner.state.lock.wait)
+    monkeypatch.setattr(runner.state.lock, "wait", waits)
     runner.away = True
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)
@@ -273,6 +276,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     before = world.client.health.requests
     time.sleep(1.0)
     assert world.client.health.requests - before <= 6
+    assert min(wait.args[0] for wait in waits.call_args_list) > 0, "it looks again without a pause"
     monkeypatch.setattr(module, "_BACKOFF", 0.5)
     monkeypatch.setattr(module, "_MOST", NEVER)
     runner.away = False

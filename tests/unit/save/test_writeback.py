@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from tests.support.boundaries import watch
 from tests.support.files import errno_from
+from tests.support.waiting import eventually
 
 from jobfs import names
 from jobfs.errors import FsError, UnauthorizedError
 from jobfs.nodes import Kind
 from jobfs.save import Victim
+from jobfs.save import writeback as module
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Handle, Stage
@@ -56,14 +58,20 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_a_close_writes_what_it_could_not_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_close_is_on_the_disk_soon_also_what_it_could_not_write_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4: a loss of power is covered within a second."""
     file = world.closed("file", OLD)
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
-    assert world.state.unclosed == {file}
-    world.write_back.seal(file)
-    assert (world.state.unclosed, file.refused) == (set(), "")
+    assert (world.state.unclosed, world.state.unsynced) == ({file}, True)
+    monkeypatch.setattr(module, "_SYNC_EVERY", 0.02)
+    world.write_back.start()
+    eventually(lambda: (world.state.unclosed, world.state.unsynced, file.refused) == (set(), False, ""))
+    monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
+    world.write_back.stop()
     seen: list[str] = []
     watch(world.state.journal, seen.append)
     world.write_back.seal(file)

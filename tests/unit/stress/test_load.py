@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,6 @@ def test_what_the_server_has_in_the_end_is_compared_with_what_was_written(
     expected.put_all(TREE)
     found = {path: states for path, states in ({p: [s] for p, s in TREE.items()} | there).items() if states}
     assert (len(expected.differences(found)), len(expected.lost(found))) == (differ, lost)
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    forks = ForkServer(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
 
 
 @pytest.fixture

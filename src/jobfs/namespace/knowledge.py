@@ -155,9 +155,15 @@ class Knowledge:
                 self._doubt(path, self._next())
         old, self.tree = self.tree, tree
         if self.snapshots:
-            for directory in tree.changed(old):
-                self.note_names(directory, time.time_ns())
-            self._untold = differing(old, tree) | self._untold
+            apart = differing(old, tree)
+            names_differ = (
+                path for path, was in apart.items() if (was is None) is not (tree.at(path) is None)
+            )
+            for directory in set(map(names.parent, names_differ)):
+                # Of a new directory the item has the time, if it has one.
+                if old.at(directory) or ((there := tree.at(directory)) and there.implicit):
+                    self.note_names(directory, time.time_ns())
+            self._untold = apart | self._untold
         self.snapshots += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()

@@ -145,13 +145,6 @@ class Tree:
             if item is not self.at(path)
         ]
 
-    def changed(self, before: Tree) -> list[str]:
-        """The directories that have other names in them than in `before`, except new ones that an item stands for."""
-        mine, others = self._children, before._children
-        differ = (path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path))
-        there = ((path, self.at(path)) for path in differ)
-        return [path for path, now in there if now is not None and (now.implicit or before.at(path))]
-
     def differing(self, before: Tree) -> set[str]:
         """The paths at which another item, or another version, may be shown than in `before`."""
         others = before._best.get

@@ -65,33 +65,6 @@ class Files(Shared):
             self._view.may_change(path)
         self._may_open()
         for tries_left in range(REOPENS, -1, -1):
-            fh, handle, opened = self._open_at(path, flags, pid)
-            item, file = handle.item, handle.file
-            if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
-                return opened
-            # The job has made the file anew: the handle is to be one of that item's File.
-            self.release(fh)
-        raise AssertionError
-
-    def _open_at(self, path: str, flags: int, pid: int) -> tuple[int, Handle, OpenResult]:
-        """A number and a handle on what is shown at `path`, or on what the server has there by now."""
-        handle, node = self._open(path, flags)
-        handle.process = self._state.readers.process(pid)
-        fh = self._number(handle)
-        try:
-            if flags & CHANGES:
-                empty = bool(flags & os.O_TRUNC)
-                return fh, handle, self._opened_to_write(fh, handle, path, node, empty=empty)
-            opened = self._opened_to_read(fh, handle, path, node)
-            self._pins.shown(handle)
-            return fh, handle, opened
-        except BaseException:
-            self.release(fh)
-            raise
-
-    def _open(self, path: str, flags: int) -> tuple[Handle, Node]:
-        """A handle on what is at `path`."""
-        for tries_left in range(REOPENS, -1, -1):
             node = self._view.get(path)
             if node.kind is Kind.DIRECTORY:
                 raise FsError(errno.EISDIR)
@@ -99,11 +72,28 @@ class Files(Shared):
                 self._view.may_write(node)
             node = self._view.measured(path, node)
             handle = self._attach(path, node, flags)
-            if not tries_left or self._still_shows(path, node):
-                return handle, node
-            # Its save has ended, or it was written to, since it was looked up.
-            self._detach(handle)
+            if tries_left and not self._still_shows(path, node):
+                self._detach(handle)  # its save has ended, or it was written to, since it was looked up
+                continue
+            handle.process = self._state.readers.process(pid)
+            opened = self._opened(self._number(handle), handle, path, node, flags)
+            item, file = handle.item, handle.file
+            if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
+                return opened
+            self.release(opened.fh)  # the job has made the file anew: the handle is to be one of that item's File
         raise AssertionError
+
+    def _opened(self, fh: int, handle: Handle, path: str, node: Node, flags: int) -> OpenResult:
+        """Of what is shown at `path`, or of what the server has there by now."""
+        try:
+            if flags & CHANGES:
+                return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
+            opened = self._opened_to_read(fh, handle, path, node)
+            self._pins.shown(handle)
+            return opened
+        except BaseException:
+            self.release(fh)
+            raise
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)

@@ -227,6 +227,7 @@ class Cleanup:
                 self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
+        self._context.keep_parent(change.target)
         # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))

@@ -16,7 +16,7 @@ from jobfs.api.deadline import steady
 from jobfs.content import ContentStore
 from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, shows_fraction
+from jobfs.nodes import Item, implicit_directory, shows_fraction
 from jobfs.state import Change, State, edit
 from jobfs.state.records import Base, Process
 from jobfs.state.server import KnownServer
@@ -113,6 +113,14 @@ class Context:
             self.state.apply(file, mtime_ns=now, ctime_ns=now)
         elif (item := self.namespace.peek(path)) is not None and item.is_dir:
             self.namespace.note_names(path, self.state.touch(item, content=True))
+
+    def keep_parent(self, path: str) -> None:
+        """A directory that no item stands for goes on being shown after its last child was removed here."""
+        above = names.parent(path)
+        if above and self.state.at(above) is None and self.namespace.peek(above) is None:
+            file, now = self.state.open(implicit_directory(above)), time.time_ns()
+            self.state.apply(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
+            self.keep_parent(above)
 
     def base_of(
         self, item: Item | None, *, young: bool | None = None, process: Process | None = None

@@ -221,6 +221,7 @@ class Rename:
             self._state.end(change)
             self._namespace.touch(change.target)
             raise
+        self._context.keep_parent(change.target)
         self._state.end(change)
 
 

@@ -80,7 +80,8 @@ class Files(Shared):
             item, file = handle.item, handle.file
             if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
                 return opened
-            self.release(opened.fh)  # the job has made the file anew: the handle is to be one of that item's File
+            # The job has made the file anew: the handle is to be one of that item's File.
+            self.release(opened.fh)
         raise AssertionError
 
     def _opened(self, fh: int, handle: Handle, path: str, node: Node, flags: int) -> OpenResult:

@@ -31,6 +31,7 @@ class View:
         self.namespace = write_back.namespace
         self.content = write_back.content
         self.touch_directory = write_back.context.touch_directory
+        self.keep_parent = write_back.context.keep_parent
         self._started = time.time_ns()
 
     def find(self, path: str, max_age: float | None = None) -> Node | None:
@@ -133,15 +134,6 @@ class View:
             if last is None:
                 raise
             return last
-
-    def keep_parent(self, path: str) -> None:
-        """A directory that no item stands for goes on being shown after its last child was removed here."""
-        above = names.parent(path)
-        if above and self.state.at(above) is None and self.namespace.peek(above) is None:
-            file = self.state.open(implicit_directory(above))
-            now = time.time_ns()
-            self.state.apply(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
-            self.keep_parent(above)
 
     # -- attributes (vfs/semantics.md 2)
 

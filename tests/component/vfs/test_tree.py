@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
@@ -14,17 +16,20 @@ from jobfs.emulator import Server
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     server: Server, work: Workspace
 ) -> None:
-    """vfs/semantics.md 1.19: an operation that needs the real item creates it."""
-    server.store.seed({"dir/file": "x", "other/file": "x"}, directories=False, age=60)
-    for directory in ("dir", "other"):
-        number = work.vfs.getattr(directory).ino
-        work.vfs.unlink(f"{directory}/file")
-        assert work.names(directory) == []
-        assert work.vfs.getattr(directory).ino == number
+    """vfs/semantics.md 1.19: also if the item goes later. An operation that needs the real item creates it."""
+    files = {"dir/file": "x", "read/file": bytes(9 << 20), "kept/file": "x"}
+    server.store.seed(files, directories=False, age=60)
+    numbers = {directory: work.vfs.getattr(directory).ino for directory in ("dir", "kept", "read")}
+    work.vfs.unlink("dir/file")
+    with work.opening("read/file", os.O_RDONLY):
+        work.vfs.unlink("read/file")
+    work.vfs.rename("kept/file", "kept/file~")
+    eventually(lambda: list(server.store.tree()) == [])
+    assert {name: attr.ino for name, attr in work.vfs.listdir("")} == numbers
+    assert (work.names("dir"), work.names("read"), work.names("kept")) == ([], [], ["file~"])
     work.vfs.rmdir("dir")
-    assert not work.exists("dir")
-    work.vfs.rename("other", "moved")
-    assert work.names() == ["moved"]
+    work.vfs.rename("read", "moved")
+    assert work.names() == ["kept", "moved"]
     assert list(server.store.tree()) == ["moved"]
 
 

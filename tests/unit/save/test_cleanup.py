@@ -164,19 +164,20 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
 
 @pytest.mark.parametrize(
     ("staged_id", "place", "content", "goes"),
-    [("", STAGED, NEW, True), ("new", STAGED, NEW, True), ("new", "file", NEW, True), ("new", "file", b"job", False)],
+    [("", "", NEW, True), ("new", "", NEW, True), ("new", "dir/file", NEW, True), ("new", "dir/file", b"job", False)],
     ids=["unseen", "staged", "placed unseen", "written to since"],
 )  # fmt: skip
 def test_a_cancelled_save_is_taken_back(
     world: World, cleanup: Cleanup, staged_id: str, place: str, content: bytes, goes: bool
 ) -> None:
     """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
-    opened = world.opened(world.client.put("new", place, content))
-    change = world.state.change(Verb.PUT, "file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
+    opened = world.opened(world.client.put("new", place or hidden("dir/file", names.Role.STAGED), content))
+    change = world.state.change(Verb.PUT, "dir/file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
     world.state.write(edit(change, stage=Stage.CANCELLED))
     cleanup.finish(change)
     assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
     assert opened.fetched == bool(staged_id)
+    assert world.state.at("dir") is not None, "its directory is shown though no item stands for it"
 
 
 def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:

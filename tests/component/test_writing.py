@@ -43,17 +43,6 @@ def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
     eventually(again)
 
 
-def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.18: stage, set aside, promote; the delete is off the critical path."""
-    server.store.seed({"file": "old"}, age=60)
-    assert work.read("file") == b"old"
-    server.log.clear()
-    work.write("file", b"new", fsync=True)
-    assert server.store.read("file") == b"new"
-    settled(work)
-    assert changes(server) == ["create", "update", "update", "delete"]
-
-
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
     work = start(write_back_delay=30)
@@ -138,7 +127,7 @@ def rounds(server: Server) -> int:
 def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, move_touches: str
 ) -> None:
-    """save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
+    """vfs/semantics.md 4.18; save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
     server.set(move_touches=move_touches, latency=40)
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
@@ -161,6 +150,8 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
         ]
     assert syncs.count(threading.get_ident()) == 1, "one for the save; others are the background's"
     work.vfs.release(fh)
+    settled(work, {"file": b"new"})
+    assert changes(server) == ["create", "update", "update", "delete"]
 
 
 def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_closed_meanwhile(

@@ -55,9 +55,7 @@ def test_a_replaced_content_goes_but_a_reader_keeps_it(store: Store) -> None:
     assert contents(store.directory) == 1
 
 
-def test_the_clock_never_says_the_same_twice_and_no_whole_second(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_time_comes_twice_and_no_whole_second(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 999.9999)
     moments = [store.now_us() for _ in range(2000)]
     assert moments == sorted(set(moments))

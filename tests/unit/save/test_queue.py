@@ -267,8 +267,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
-    waits = Mock(wraps=runner.state.lock.wait)
-    monkeypatch.setattr(runner.state.lock, "wait", waits)
+    monkeypatch.setattr(runner.state.lock, "wait", waits := Mock(wraps=runner.state.lock.wait))
     runner.away = True
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)

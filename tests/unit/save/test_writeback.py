@@ -58,9 +58,7 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 # -- close
 
 
-def test_a_close_is_on_the_disk_soon_also_what_it_could_not_write_and_no_more(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.4: a loss of power is covered within a second."""
     file = world.closed("file", OLD)
     with monkeypatch.context() as patch:

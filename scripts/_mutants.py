@@ -18,8 +18,7 @@ from mutmut import __main__ as mutmut
 from mutmut.core import MutmutCallStack
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
-from mutmut.workers import timeout
-from mutmut.workers.isolation import ForkRunner
+from mutmut.workers import isolation, timeout
 
 _ROOT = Path(__file__).parents[1]
 #: Where the copy is; it is kept, so that a second run goes on with what it knows of the tests.
@@ -72,8 +71,14 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
     patch.setattr(tool, "collect_source_file_mutation_data", sampled)
     patch.setattr(PytestRunner, "_pytest_args_regular_run", quickest)
     # The tests have passed just before, while it was counted which of them come to which line.
-    patch.setattr(ForkRunner, "run_clean_tests", lambda runner, tests: 0)
+    patch.setattr(isolation.ForkRunner, "run_clean_tests", lambda runner, tests: 0)
     patch.setattr(timeout, "os", SimpleNamespace(kill=_stop, getpid=os.getpid))
+
+    def bounded(*, pid: int, timeout_s: float) -> None:
+        # mutmut allows for all tests that come to a line, and a mutant that waits for ever would wait as long.
+        timeout.register_timeout(pid, min(timeout_s, 10 * seconds))
+
+    patch.setattr(isolation, "register_timeout", bounded)
     # Contexts of threads that go on beside a test make this end in a segmentation fault; it is needed for what was imported only.
     for name, answer in (("get", (None, 0)), ("set", None), ("reset", None)):
         patch.setattr(MutmutCallStack, name, lambda *_, answer=answer: answer)

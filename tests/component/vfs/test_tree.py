@@ -29,7 +29,7 @@ def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     assert (work.names("dir"), work.names("read"), work.names("kept")) == ([], [], ["file~"])
     work.vfs.rmdir("dir")
     work.vfs.rename("read", "moved")
-    assert (work.names(), list(server.store.tree())) == (["kept", "moved"], ["moved"])
+    assert (work.exists("dir"), work.names(), [*server.store.tree()]) == (False, ["kept", "moved"], ["moved"])
 
 
 # -- scratch names

@@ -22,7 +22,7 @@ from jobfs.content.disk import CacheFile, DiskCache, write_all
 from jobfs.content.link import Link, StaleVersionError
 from jobfs.content.ranges import CHUNK, NEAR, IntervalSet, Run
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
-from jobfs.nodes import Item
+from jobfs.nodes import Item, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
@@ -219,10 +219,13 @@ class Entry:
         return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
 
     def serves_more(self) -> bool:
-        """True if a handle that is opened now may share these bytes with those that have them open."""
+        """True if a handle that is opened now may share these bytes. Those that are open at once must, if the version has a time
+        of its own: they share the kernel's pages, and what comes now may be of a version that the listing does not show yet.
+        """
         if self.young:
-            # Not if a download that begins now would serve later handles too.
-            return self.pins > 0 and not self.link.lasting(self._updated_ns, steady())
+            # A whole second may name other bytes by now: not if a download that begins now would serve later handles too.
+            named = shows_fraction(self._updated_ns) or not self.link.lasting(self._updated_ns, steady())
+            return named and self.pins > 0
         return self.pins > 0 or (self.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------

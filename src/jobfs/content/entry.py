@@ -219,13 +219,12 @@ class Entry:
         return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
 
     def serves_more(self) -> bool:
-        """True if a handle that is opened now may share these bytes. Those that are open at once must, if the version has a time
-        of its own: they share the kernel's pages, and what comes now may be of a version that the listing does not show yet.
+        """True if a handle that is opened now may share these bytes. All that are open at once share the kernel's pages, and must,
+        unless the time of their version is a whole second, which may name other bytes by now.
         """
-        if self.young:
-            # A whole second may name other bytes by now: not if a download that begins now would serve later handles too.
+        if self.young:  # not if a download that begins now would serve later handles too
             named = shows_fraction(self._updated_ns) or not self.link.lasting(self._updated_ns, steady())
-            return named and self.pins > 0
+            return self.pins > 0 and named
         return self.pins > 0 or (self.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------
@@ -283,8 +282,7 @@ class Entry:
             return
         if fetch is not None:
             fetch.stop = True
-        told = f"download: nothing came for {self.link.timeout:g} s"
-        raise UnavailableError(told, errno=errno.ETIMEDOUT)
+        raise UnavailableError(f"download: nothing came for {self.link.timeout:g} s", errno=errno.ETIMEDOUT)
 
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
         """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.

@@ -219,8 +219,8 @@ class Entry:
         return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
 
     def serves_more(self) -> bool:
-        """True if a handle that is opened now may share these bytes. All that are open at once share the kernel's pages, and must,
-        unless the time of their version is a whole second, which may name other bytes by now.
+        """True if a handle that is opened now may share these bytes. All that are open at once must, as the kernel has one set of
+        pages for them, unless the time of their version is a whole second, which may name other bytes by now.
         """
         if self.young:  # not if a download that begins now would serve later handles too
             named = shows_fraction(self._updated_ns) or not self.link.lasting(self._updated_ns, steady())

@@ -207,6 +207,12 @@ class Knowledge:
         self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if kept:
             self._untold[item.path] = None
+        if whole and old is not None:
+            # What is below it is as well known as at its old path, not as what was at the new one.
+            for below in [path for path in self._stamps if names.under(path, item.path)]:
+                self._stamps.pop(below, None)
+            if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
+                self.touch(item.path)
         if beside and (known is None or old is not None):
             # An item can hardly come to a path that is still taken: what is known of this path is old.
             self.touch(item.path)

@@ -114,12 +114,8 @@ class Races(RuleBasedStateMachine):
     @initialize(there=st.sets(paths))
     def first_listing(self, there: set[str]) -> None:
         for path in sorted(there):
-            make = (
-                self.server.directory
-                if any(names.under(other, path) for other in PATHS)
-                else self.server.file
-            )
-            make(path)
+            is_dir = any(names.under(other, path) for other in PATHS)
+            (self.server.directory if is_dir else self.server.file)(path)
         self._note()
         self.start_listing()
         self.land_listing()
@@ -397,12 +393,18 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
     assert landed(known, new) == []
 
 
-def test_a_move_of_a_directory_leaves_the_news_of_what_is_elsewhere() -> None:
+def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
+    """vfs/semantics.md 1.4, 7.2: it is no news, and as fresh as before, not as what was at the new path; a doubt moves too."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
     known = listed(folder, item("d/x", "2"), item("y", "3"))
     known.listed(known.takeoff(), 1.0, Tree.of([folder, item("d/x", "4"), item("y", "5")]))
+    known.found(known.takeoff(), 2.0, "e/x", [])
     known.publish(replace(folder, path="e"))
     assert told(known) == ["changed y"]
+    assert [known.fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]
+    known.touch("e/x")
+    known.publish(folder)
+    assert not known.fresh("d/x")
 
 
 def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:

@@ -27,7 +27,7 @@ from jobfs.save import queue as save_queue
 from jobfs.state.journal import Journal
 
 from .serverside import hidden
-from .waiting import eventually
+from .waiting import PATIENCE, eventually
 from .workspaces import Workspace, check_tree
 
 R = TypeVar("R")
@@ -161,7 +161,7 @@ class Mortal(Workspace):
             "write_back_delay": 0.0,
             "request_lifetime": 0.02,
             "ttl": 0.1,
-            "timeout": 5.0,
+            "timeout": PATIENCE,  # a machine may stand still for seconds
         }
         super().__init__(server, home, **{**quick, **options})
         self.boundaries = boundaries

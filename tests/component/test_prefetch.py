@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
@@ -72,15 +72,12 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
     work.read(order[0])
     server.faults.next("hang", on="download", path="d00/*", times=100)
-    results: list[object] = []
-    read = carried(lambda: results.append(errno_from(work.vfs.open, order[1], os.O_RDONLY)))
-    reader = threading.Thread(target=read)
-    reader.start()
     ahead = work.settings.max_connections - 2
-    eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
-    assert work.read("elsewhere/sub/b") == b"bb"
-    assert work.read("elsewhere/a") == b"aa"
-    assert not results, "all others were still under way"
-    work.stop()
-    reader.join()
-    assert results
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(carried(errno_from), work.vfs.open, order[1], os.O_RDONLY)
+        eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
+        assert work.read("elsewhere/sub/b") == b"bb"
+        assert work.read("elsewhere/a") == b"aa"
+        assert not reader.done(), "all others were still under way"
+        work.stop()
+        assert reader.result()

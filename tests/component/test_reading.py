@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support.files import errno_from
@@ -73,7 +73,6 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
-    opened: list[int] = []
     content = work.vfs._write_back.content
     fh = work.vfs.open("log", os.O_RDONLY).fh
     assert work.vfs.read(fh, 100, 0) == b"one\n"
@@ -81,12 +80,11 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     monkeypatch.setattr(remote, "_PATIENCE", 60.0)
     server.faults.rate("slow", 1.0, on="read", delay=1.5)
     asked = server.log.count("list") + server.log.count("find")
-    reading = threading.Thread(target=lambda: opened.append(errno_from(work.vfs.read, fh, 100, 4)))
-    reading.start()
-    eventually(lambda: server.log.count("list") + server.log.count("find") > asked)
-    work.vfs.release(fh)
-    reading.join()
-    assert opened == [errno.EBADF]
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(errno_from, work.vfs.read, fh, 100, 4)
+        eventually(lambda: server.log.count("list") + server.log.count("find") > asked)
+        work.vfs.release(fh)
+        assert reading.result() == errno.EBADF
     assert [entry.version for entry in content._entries.values() if entry.pins] == []
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -159,32 +160,23 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
 ) -> None:
     """vfs/semantics.md 4: fsync returns when the server has what was written before it."""
     fh = work.opened("file")
-    synced: list[bytes] = []
+    file = work.vfs.handle(fh).file
 
-    def sync() -> threading.Thread:
-        """An fsync of what was written until now; returns when that is in the journal."""
-
-        def run() -> None:
-            work.vfs.fsync(fh)
-            synced.append(server.store.read("file"))
-
-        file = work.vfs.handle(fh).file
-        thread = threading.Thread(target=run)
-        thread.start()
-        eventually(lambda: not file.written)
-        return thread
+    def synced() -> bytes:
+        work.vfs.fsync(fh)
+        return server.store.read("file")
 
     server.faults.next("slow", on="create", times=2, delay=1.0)
-    work.vfs.write(fh, b"1", 0)
-    threads = [sync()]
-    eventually(lambda: server.log.count("create"), "the first save is under way")
-    work.vfs.write(fh, b"12", 0)
-    threads.append(sync())
-    work.vfs.write(fh, b"123", 0)
-    work.vfs.flush(fh)
-    for thread in threads:
-        thread.join(20)
-    assert sorted(synced, key=len) in ([b"1", b"12"], [b"1", b"123"])
+    with ThreadPoolExecutor(2) as threads:
+        work.vfs.write(fh, b"1", 0)
+        first = threads.submit(synced)
+        eventually(lambda: not file.written and server.log.count("create"), "the first save is under way")
+        work.vfs.write(fh, b"12", 0)
+        second = threads.submit(synced)
+        eventually(lambda: not file.written, "the second fsync is of what was written until now")
+        work.vfs.write(fh, b"123", 0)
+        work.vfs.flush(fh)
+        assert sorted([first.result(20), second.result(20)]) in ([b"1", b"12"], [b"1", b"123"])
     work.vfs.release(fh)
 
 

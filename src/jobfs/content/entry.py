@@ -268,7 +268,7 @@ class Entry:
                 self._sleep(deadline, fetch)
         finally:
             fetch.waiters -= 1
-        if fetch.error is not None and self.have.covered_until(missing) == missing:
+        if fetch.error is not None and not fetch.background and self.have.covered_until(missing) == missing:
             raise again(fetch.error)
 
     def _sleep(self, deadline: Deadline, fetch: Fetch | None = None) -> None:

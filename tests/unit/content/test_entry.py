@@ -91,6 +91,19 @@ def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, si
     assert file.store.whole(file.item)
 
 
+def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: Open) -> None:
+    """vfs/semantics.md 3: the error is of a request that nobody waited for; the reader asks itself."""
+    file = opened(MIB, holds={0: 64 * KIB})
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(file.handle.bring)
+        file.client.wait(lambda: file.client.requests and file.client.requests[0].sent)
+        reader, (ahead,) = threads.submit(file.is_right, MIB // 2), file.store.attach(file.handle).fetches
+        eventually(lambda: ahead.waiters)
+        file.client.errors.append(UnavailableError("the second request of what is fetched ahead"))
+        file.client.break_off()
+        assert reader.result(20)
+
+
 def test_an_error_before_the_body_is_final(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client has retried by then. For a moment the error answers the kernel's second question too."""
     file = opened(MIB, errors=[UnavailableError("down", errno=errno.ETIMEDOUT)])

@@ -268,7 +268,7 @@ class Entry:
                 self._sleep(deadline, fetch)
         finally:
             fetch.waiters -= 1
-        if fetch.error is not None and not fetch.background and self.have.covered_until(missing) == missing:
+        if fetch.error is not None and self.have.covered_until(missing) == missing:
             raise again(fetch.error)
 
     def _sleep(self, deadline: Deadline, fetch: Fetch | None = None) -> None:
@@ -366,10 +366,9 @@ class Entry:
         if isinstance(error, ContractError) and not self.whole:
             self.reset()  # before a reader hears of it
         with self.cond:
-            fetch.error = error
             self.fetches.remove(fetch)
             if error is not None and not fetch.background:
-                self.failed = (error, time.monotonic())
+                fetch.error, self.failed = error, (error, time.monotonic())
             if isinstance(error, StaleVersionError):
                 self.stale = again(error)
             self.cond.notify_all()

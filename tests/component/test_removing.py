@@ -53,21 +53,26 @@ def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     eventually(lambda: "kept" in work.names())
 
 
-def test_a_removed_directory_goes_back_below_the_new_name_of_its_parent(
-    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("back", ["other/sub/new", "top/dir/sub/new"])
+def test_a_removed_directory_goes_back_to_its_place(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, back: str
 ) -> None:
-    """save/protocol.md R12: files that the job put into the directory meanwhile are seen."""
-    server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
+    """save/protocol.md R12: with the job's file, if its parent is renamed meanwhile, and if those above it are removed too."""
+    server.store.seed({"top/dir/sub": None}, age=60)
     work = mortal(Boundaries())
-    assert work.names("dir/sub") == []
     with monkeypatch.context() as patch:
         patch.setattr(work.write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
-        work.vfs.rmdir("dir/sub")
-        (moved,) = hidden(server)
-        server.store.seed({f"{moved}/new": b"the job's"})
-        work.vfs.rename("dir", "other")
-    eventually(lambda: visible(server).get("other/sub/new") == b"the job's", lambda: hidden(server))
-    assert hidden(server) == []
+        work.vfs.rmdir("top/dir/sub")
+        if back.startswith("other"):
+            work.vfs.rename("top/dir", "other")
+        else:
+            work.vfs.rmdir("top/dir")
+            work.vfs.rmdir("top")
+        (sub,) = (path for path in hidden(server) if path.endswith("-sub"))
+        server.store.seed({f"{sub}/new": b"the job's"})
+    eventually(
+        lambda: (visible(server).get(back), hidden(server)) == (b"the job's", []), lambda: hidden(server)
+    )
 
 
 def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(

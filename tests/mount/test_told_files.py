@@ -53,10 +53,7 @@ def test_a_mapped_file_keeps_its_length_when_the_job_shortens_and_removes_it(
     server.store.seed({"a/long": "x" * 50_000}, age=60)
     command = [sys.executable, "-c", MAPPING, str(mounted.path / "a/long")]
     pipe = subprocess.PIPE
-    with (
-        events(mounted) as watcher,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as reader,
-    ):
+    with events(mounted) as watcher, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "mapped\n"
         server.store.write("a/long", "short")

@@ -169,19 +169,18 @@ class Cleanup:
         self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
-        # Its directory may have been renamed meanwhile. A removed directory may be hidden elsewhere than beside its name.
-        here = names.join(names.parent(item.path), names.basename(target))
-        where = target if back else here
+        # Its directory may have been renamed meanwhile. A removed one at the top may come from elsewhere (`remove_directory`).
+        where = names.join(above, names.basename(target)) if (above := names.parent(item.path)) else target
         beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
-        for path in [where, *beside] if back else beside:
+        for path in [*dict.fromkeys((target, where)), *beside] if back else beside:
             try:
                 answer = self._context.content.update(item, seen=True, path=path)
             except PathExistsError:
                 continue
             except NoDirectoryError:
-                if where == here:
+                if path != target or where == target:
                     raise
-                return self.keep(aside, item, here, label, back=True)
+                continue
             except NotFoundError:
                 return True
             except AnswerLostError:
@@ -190,7 +189,7 @@ class Cleanup:
                 if aside.is_at(answer):
                     return False
             self._context.renamed(item.id, answer.path)
-            self._context.namespace.publish(answer, kept=answer.path != where)
+            self._context.namespace.publish(answer, kept=answer.path not in (target, where))
             self._context.touch_directory(names.parent(answer.path))
             log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True
@@ -215,9 +214,7 @@ class Cleanup:
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
         if change.verb in (Verb.PUT, Verb.MKDIR):
-            spare(self._context, change.staged_id)
-            for item in self._staged(change):
-                self._remove(item)
+            self.remove_staged(change)
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(own)
         if change.verb is Verb.PUT and change.base.id:
@@ -231,6 +228,12 @@ class Cleanup:
         # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
+
+    def remove_staged(self, change: Change) -> None:
+        """Delete what it has staged (R10). Raises ApiError."""
+        spare(self._context, change.staged_id)
+        for item in self._staged(change):
+            self._remove(item)
 
     def _staged(self, change: Change) -> list[Item]:
         """The item that it staged: at its hidden name; or placed unseen, and not written to by the job since."""

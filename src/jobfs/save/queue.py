@@ -215,6 +215,9 @@ class Queue:
                 self._replace.run(change)
         except JobfsError as failure:
             error = failure
+            if change.verb is Verb.REMOVE and failure.errno == errno.ENOENT:
+                # What goes back was removed with the directories above it: these are made again.
+                self._replace.make_directory(names.parent(change.target))
             raise
         except Exception as failure:
             log.exception("%s: a save failed in an unexpected way", change.target)

@@ -257,7 +257,7 @@ class Replace:
                 raise PathExistsError(f"{there.path} is a file there")
             if change.file is None:
                 raise FsError(errno.EEXIST)
-            # The staged directory goes when a later listing shows it: its transaction is a tombstone.
+            self._cleanup.remove_staged(change)
         self._placed(change, there, adopted=False)
         return True
 

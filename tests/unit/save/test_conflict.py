@@ -160,15 +160,14 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
     assert checked.kept
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_an_item_whose_directory_is_gone_gets_its_name_where_it_is_hidden(world: World, taken: bool) -> None:
-    """save/protocol.md R12: a removed directory that has something in it, hidden at the top of the workspace."""
+def test_an_item_whose_directory_was_renamed_gets_its_name_in_that(world: World) -> None:
+    """save/protocol.md R12: a removed directory that has something in it, beside its name in a directory that was renamed."""
     checked = Checked(world, content=None)
-    world.client.put("a", names.basename(hidden(TARGET)), None, updated_at="moved")
-    world.client.put("b", f"{names.basename(hidden(TARGET))}/x")
-    world.client.before["update"] = [partial(away, NoDirectoryError("none")), *[exists] * taken]
+    world.client.put("a", there := f"renamed/{names.basename(hidden(TARGET))}", None, updated_at="moved")
+    world.client.put("b", f"{there}/x")
+    world.client.before["update"] = [partial(away, NoDirectoryError("none"))]
     assert checked.settle(of=REMOVED)
-    assert world.client.paths["a"].startswith("file.conflict-" if taken else "file.txt")
+    assert world.client.paths["a"] == "renamed/file.txt"
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -283,6 +283,7 @@ def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(wo
     world.write_back.queue.commit(change)
     world.clean_up()
     assert (world.state.of(job), file.change, world.state.changes) == (file, None, {})
+    assert world.client.paths == {"d": "dir"}, "what was staged is gone"
     (row,) = world.state.journal.load(File)
     assert (row.mode, row.item_id, row.version, row.base) == (0o700, "d", job.updated_at, Base())
     world.state.write(edit(world.state.new(Kind.DIRECTORY, "other"), mode=0o700))

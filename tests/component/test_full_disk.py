@@ -94,9 +94,6 @@ def test_an_operation_on_a_full_disk_ends_right_once_there_is_space(
     assert at > 1, "no write was refused"
 
 
-# -- names of this machine, and backups
-
-
 def nothing(work: Workspace) -> None:
     pass
 

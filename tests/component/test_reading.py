@@ -191,8 +191,6 @@ def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Wo
     assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
 
 
-# -- what was seen, and is replaced
-
 JOBS, OURS = b"the job's change", b"the user's own"
 
 

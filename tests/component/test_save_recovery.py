@@ -136,9 +136,6 @@ def newest(left: Left) -> None:
     assert contents(left.server) in ([NEW], sorted([NEW, OLD]))
 
 
-# -- nothing was begun
-
-
 def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,9 +153,6 @@ def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server
     assert visible(server) == {"dir": None}
 
 
-# -- staging
-
-
 @pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
 def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
     left.with_bytes()
@@ -166,9 +160,6 @@ def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) ->
     if there is not None:
         left.server.store.seed({path: there})
     newest(left)
-
-
-# -- staged
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
@@ -191,9 +182,6 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 
 
-# -- cancelled
-
-
 def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) -> None:
     """save/protocol.md R10: T's item if it is base or our own bytes."""
     left.with_bytes()
@@ -201,9 +189,6 @@ def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) ->
     left.change.stage, left.change.base = Stage.CANCELLED, Base()
     left.records.remove(left.file)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-# -- straight at the target
 
 
 @pytest.mark.parametrize("there", [None, NEW, b"the job's"])
@@ -220,9 +205,6 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
     assert beside == ([there] if there == b"the job's" else [])
     if there == NEW:
         assert [entry.operation for entry in left.server.log.changes()] == [], "it was there already"
-
-
-# -- other verbs
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])

@@ -225,9 +225,6 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(server: Server, star
     assert work.read("file") == b"save 4"
 
 
-# -- answers that are lost
-
-
 def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
     server: Server, start: Start
 ) -> None:

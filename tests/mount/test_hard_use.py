@@ -19,8 +19,6 @@ from tests.support.waiting import PATIENCE, eventually, eventually_equal, readab
 
 from jobfs.emulator import Server
 
-# -- many
-
 MANY = 20
 
 
@@ -51,9 +49,6 @@ def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> 
         job.ended()
     expected = {name: name.encode() for name in names}
     assert visible(server) == {"shared": b"of the job", **expected}
-
-
-# -- stopped
 
 
 def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server, mount: Mount) -> None:

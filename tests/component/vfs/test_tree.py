@@ -81,9 +81,6 @@ def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
         assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o751, 77, 88, 5, 6)
 
 
-# -- links
-
-
 @pytest.fixture
 def linked(server: Server, tmp_path: Path) -> Iterator[Workspace]:
     with workspace(server, tmp_path / "home", local_symlinks=True) as work:

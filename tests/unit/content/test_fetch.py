@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.files import errno_from
 from tests.support.waiting import eventually
 
 from jobfs.api.deadline import within
@@ -88,15 +89,15 @@ def test_a_length_that_stays_wrong_is_eio_and_leaves_nothing(opened: Open, wrong
 
 @pytest.mark.parametrize(
     ("told", "size", "offset"),
-    [(False, 8 * MIB - 1, 0), (False, 8 * MIB + 1, 0), (True, 8 * MIB - 3, 0), (True, 8 * MIB - 3, 5 * MIB)],
+    [(False, 2 * MIB - 1, 0), (False, 8 * MIB + 1, 0), (True, 8 * MIB - 3, 0), (True, 8 * MIB - 3, 5 * MIB)],
 )
 def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
     make_store: MakeStore, told: bool, size: int, offset: int
 ) -> None:
     client = FakeClient(pattern(8 * MIB), says_length=told, ranges=told)
-    with make_store(client).open(item_of(size)) as handle, pytest.raises(StaleVersionError) as caught:
-        handle.read(offset, size)
-    assert caught.value.errno == errno.ESTALE
+    with make_store(client).open(item_of(size)) as handle:
+        assert errno_from(handle.read, offset, size) == errno.ESTALE
+        assert (handle.stale, client.requests[0].sent < size + client.chunk) == (True, True)
 
 
 # -- an answer after the first is served once a look has proved it -----------------------------------------
@@ -140,8 +141,8 @@ def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, cha
     for offset in (12 * MIB, 128 * KIB):
         with pytest.raises(StaleVersionError):
             file.handle.read(offset, 4096)
-    with pytest.raises(StaleVersionError):
-        file.handle.meet()
+    with pytest.raises(StaleVersionError), file.store.open(file.item) as beside:
+        beside.meet()
     assert file.is_right(0)
     file.handle.close()
     client.updated_at, client.shown_size, client.gone = UPDATED, None, False
@@ -180,10 +181,11 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
     assert file.handle.fetch().read_bytes() == file.client.data
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_transfer_lets_others_go_first(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool) -> None:
+@pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])
+def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool, turn: int) -> None:
     """A long download does not keep another file's reader from its first byte, unless it would have to begin anew."""
-    monkeypatch.setattr("jobfs.content.entry._TURN", 0.0)
+    monkeypatch.setattr("jobfs.content.entry._TURN", turn)
+    turns = ranges and not turn
     file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB], ranges=ranges)
     client = file.client
     with file.store.open(item_of(16 * MIB, "b" * 24)) as second, ThreadPoolExecutor(1) as threads:
@@ -199,16 +201,18 @@ def test_a_transfer_lets_others_go_first(opened: Open, monkeypatch: pytest.Monke
         assert second.fetch().read_bytes() == client.data
         eventually(lambda: not any(file.store.attach(each).fetches for each in (file.handle, second)))
         before = len(client.requests)
-        assert ranges or before == 3
-    asked, client.gate = list[int](), 1
-    monkeypatch.setattr(client.line, "wanted", lambda before: asked.append(before))
-    with file.store.open(item_of(16 * MIB, "c" * 24)) as alone:
-        with within(60):
-            alone.read(0, 4096)
-        client.open_gate()
-        client.wait(lambda: client.requests[-1].finished)
-        assert {*asked} == ({Rank.LARGE + 1} if ranges else set()), "a program began it"
-        assert (alone.fetch().read_bytes(), len(client.requests)) == (client.data, before + 1)
+        assert turns or before == 3
+    for call, rank in (within(60), Rank.LARGE), (contextlib.nullcontext(), Rank.BACKGROUND_LARGE):
+        asked, client.gate = set[int](), 16
+        monkeypatch.setattr(client.line, "wanted", lambda before, asked=asked: asked.add(before))
+        with file.store.open(item_of(16 * MIB, f"{rank:024d}")) as alone:
+            with call:
+                alone.read(0, MIB)
+            client.open_gate()
+            client.wait(lambda: client.requests[-1].finished)
+            assert asked == ({rank + 1} if turns else set()), "whether a program began it decides"
+            assert alone.fetch().read_bytes() == client.data
+    assert len(client.requests) == before + 2
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -224,9 +228,7 @@ def test_a_transfer_lets_others_go_first(opened: Open, monkeypatch: pytest.Monke
     ),
     known=st.booleans(),
     wanted=st.lists(
-        st.tuples(st.integers(0, 3 * MIB) | st.just(1 << 40), st.integers(0, 300_000)),
-        min_size=1,
-        max_size=12,
+        st.tuples(st.integers(0, 3 * MIB) | st.just(2**40), st.integers(0, 300000)), min_size=1, max_size=12
     ),
     handles=st.integers(1, 3),
 )

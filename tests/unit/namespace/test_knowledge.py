@@ -321,13 +321,16 @@ TestRaces.settings = settings(max_examples=200, stateful_step_count=40, deadline
 
 def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:
     """vfs/semantics.md 1: a listing may lose the content of a directory that was renamed, which need not be known."""
-    server, known = Server(), Knowledge(1e9, Clock())
+    server, known = Server(), Knowledge(60.0, clock := Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
     known.listed(known.takeoff(), 1.0, Tree.of(server.items.values()))
     known.forget(server.file("before"))
     ticket = known.takeoff()
     known.found(known.takeoff(), 2.0, "theirs", [server.file("theirs")])
     assert known.changed(ticket) == set()
+    for remembered in (True, False):
+        assert known.fresh("theirs", 2.0) is remembered
+        clock.advance(61.0)
     known.forget(gone)
     known.publish(server.move(changed, "elsewhere"))
     assert known.changed(ticket) == {gone.id, changed.id}
@@ -357,6 +360,11 @@ def test_what_an_older_listing_keeps_of_our_change(
     assert [one.path for one in tree.items()] == kept
 
 
+def test_an_older_answer_about_what_is_below_a_changed_path_is_refused_if_all_of_that_was_changed() -> None:
+    for change, refused in ((REMOVED, [True, False]), (REMOVED._replace(whole=False), [False, False])):
+        assert [change.concerns(path, {"2"}) for path in ("d/x", "e")] == refused
+
+
 def told(known: Knowledge) -> list[str]:
     """What is told of: what has happened, the path, the old path."""
     return [" ".join((one.happened, one.path, *filter(None, [one.old]))) for one in known.news()]
@@ -373,7 +381,7 @@ def landed(known: Knowledge, *items: Item) -> list[str]:
 def listed(*items: Item) -> Knowledge:
     """What is known after a first listing, of which there are no news."""
     known = Knowledge(60.0, Clock())
-    assert landed(known, *items) == []
+    assert (landed(known, *items), known.complete("", 1.0)) == ([], True)
     return known
 
 
@@ -391,6 +399,9 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
     known.land(early)
     assert told(known) == []
     assert landed(known, new) == []
+    known.takeoff()
+    known.publish(new)
+    assert landed(known, replace(new, size=5)) == ["changed x"], "a listing that began after it is newer"
 
 
 def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
@@ -399,6 +410,7 @@ def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
     known = listed(folder, item("d/x", "2"), item("y", "3"))
     known.listed(known.takeoff(), 1.0, Tree.of([folder, item("d/x", "4"), item("y", "5")]))
     known.found(known.takeoff(), 2.0, "e/x", [])
+    known.touch("y")
     known.publish(replace(folder, path="e"))
     assert told(known) == ["changed y"]
     assert [known.fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]

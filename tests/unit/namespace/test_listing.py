@@ -17,7 +17,7 @@ from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
-from jobfs.namespace.listing import Lister
+from jobfs.namespace.listing import Lister, Pass
 from jobfs.nodes import Item
 
 from .world import Server, item
@@ -54,7 +54,7 @@ PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298,
 
 
 @pytest.mark.parametrize("expected", [0, 101, 200, 5000])
-@pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 2), (60, 7), (60, 50)])
+@pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 2), (60, 7), (60, 50), (250, 50)])
 def test_every_item_is_there_whatever_pages_were_expected(count: int, cap: int, expected: int) -> None:
     """vfs/semantics.md 1.2: all pages are one snapshot of the whole tree."""
     reading = Reading(expected=expected)
@@ -65,6 +65,9 @@ def test_every_item_is_there_whatever_pages_were_expected(count: int, cap: int, 
     ahead = reading.server.max_connections if expected else 0
     assert len(asked) <= len(set(asked)) + ahead
     assert len(set(asked)) <= 2 + count // max(1, cap - 1) + ahead
+    if not expected:
+        reading.read()
+        assert set(reading.server.asked()) == set(asked), "what is expected then is there"
 
 
 @pytest.mark.parametrize("expected", [0, 350])
@@ -85,7 +88,7 @@ def test_later_pages_are_fetched_in_parallel_and_expected_pages_with_the_first(e
         assert reading.server.operations() == ["list"] * 8
 
 
-def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
+def test_a_list_that_never_holds_still_is_reconciled(
     reading: Reading, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 1.3: read again at most twice, then reconciled item by item."""
@@ -203,6 +206,15 @@ def test_items_of_unknown_types_cost_a_second_pass_at_most(reading: Reading, unk
     assert len(asked) <= 2 * len(set(asked))
 
 
+def test_a_page_shows_where_it_goes_on_and_whether_it_has_anything_new() -> None:
+    """vfs/semantics.md 1: of items of unknown types nobody knows the order."""
+    this = Pass(Page([], 2, 100, ("a",)))
+    this.keep(Page([], 2, 100, ("b",)))
+    assert (this.count, this.moved) == (2, True)
+    a, b = item("a"), item("b")
+    assert [this._take_in(Page(items, 2, 100)) for items in ([a], [b, a], [a, b])] == [True, True, False]
+
+
 def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
     """vfs/semantics.md 1: a network failure never looks like an empty directory."""
     reading.fill(1000)
@@ -218,23 +230,12 @@ def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
 
 
 #: The request at which an item is changed, how, which, and by whom: the job, or this mount.
-drifts = st.lists(
-    st.tuples(
-        st.integers(0, 12),
-        st.sampled_from(["create", "delete", "move", "rewrite"]),
-        st.integers(0, 10**6),
-        st.sampled_from(["job", "ours"]),
-    ),
-    max_size=12,
-)
+how, who = st.sampled_from(["create", "delete", "move", "rewrite"]), st.sampled_from(["job", "ours"])
+drifts = st.lists(st.tuples(st.integers(0, 12), how, st.integers(0, 10**6), who), max_size=12)
 
 
-orders: list[Callable[[Item], Any]] = [
-    lambda one: one.id,
-    lambda one: one.path,
-    lambda one: one.updated_ns,
-    lambda one: -one.updated_ns,
-]
+orders: list[Callable[[Item], Any]] = [lambda one: one.id, lambda one: one.path, lambda one: one.updated_ns]
+orders += [lambda one: -one.updated_ns]
 
 
 @settings(max_examples=120, deadline=None)

@@ -17,30 +17,14 @@ from .world import hidden, item
 
 HIDDEN = str(HiddenName("0" * 12, "1" * 16, Role.ASIDE, "x.txt"))
 PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(("a", "b"), repeat=depth)]
-PATHS += [
-    HIDDEN,
-    f"a/{HIDDEN}",
-    f"a/{HIDDEN}/b",
-    f"a/{HIDDEN}//b",
-    f"b/a/{HIDDEN}",
-    ".jobfs",
-    ".jobfs/x",
-    "a/../b",
-    "a//b",
-]
+PATHS += [HIDDEN, f"a/{HIDDEN}", f"a/{HIDDEN}/b", f"a/{HIDDEN}//b", f"b/a/{HIDDEN}"]
+PATHS += [".jobfs", ".jobfs/x", "a/../b", "a//b"]
 
 items = st.builds(
-    Item,
-    id=st.sampled_from("123456"),
-    kind=st.sampled_from(Kind),
-    path=st.sampled_from(PATHS),
-    lifecycle=st.sampled_from(Lifecycle),
-    updated_ns=st.integers(0, 2),
-    updated_at=st.just(""),
-)
-changes = st.one_of(
-    st.tuples(st.just("put"), items), st.tuples(st.just("drop"), items), st.tuples(st.just("settle"), items)
-)
+    Item, id=st.sampled_from("123456"), kind=st.sampled_from(Kind), path=st.sampled_from(PATHS),
+    lifecycle=st.sampled_from(Lifecycle), updated_ns=st.integers(0, 2), updated_at=st.just(""),
+)  # fmt: skip
+changes = st.tuples(st.sampled_from(("put", "drop", "settle")), items)
 
 
 def by_definition(everything: list[Item], path: str) -> Item | None:
@@ -112,6 +96,12 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     tree.drop("2")
     assert tree.at("x") == file
     assert tree.shadowed() == []
+
+
+def test_what_is_in_a_directory_goes_along_even_to_a_place_below_it() -> None:
+    tree = Tree.of([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
+    tree.arrive(item("d/e", "1", kind=Kind.DIRECTORY))
+    assert {one.path for one in tree.items()} == {"d/e", "d/e/x"}
 
 
 HOSTILE = ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]

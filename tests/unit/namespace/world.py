@@ -74,12 +74,9 @@ class Server:
             if self.shuffle is not None:
                 self.shuffle.shuffle(everything)
             part = everything[skip : skip + min(take, self.cap)]
-            page = Page(
-                [entry for entry in part if isinstance(entry, Item)],
-                self.told_total(len(everything)),
-                take,
-                tuple(entry for entry in part if isinstance(entry, str)),
-            )
+            items = [entry for entry in part if isinstance(entry, Item)]
+            unknown = tuple(entry for entry in part if isinstance(entry, str))
+            page = Page(items, self.told_total(len(everything)), take, unknown)
         self.after("list", skip)
         return page
 
@@ -168,19 +165,13 @@ class Server:
 class World:
     """Server, clock and namespace together; a pause is noted, and runs `meanwhile` instead of waiting."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self) -> None:
         self.server = Server()
         self.clock = Clock()
         self.pauses: list[float] = []
         self.meanwhile: Callable[[], object] = lambda: None
-        given = {
-            "clock": self.clock,
-            "ttl": TTL,
-            "kernel_timeout": KERNEL,
-            "stale_if_error": STALE,
-            **settings,
-        }
-        self.namespace = Namespace(cast(Client, self.server), pause=self._pause, **given)
+        given: dict[str, Any] = {"ttl": TTL, "kernel_timeout": KERNEL, "stale_if_error": STALE}
+        self.namespace = Namespace(cast(Client, self.server), clock=self.clock, pause=self._pause, **given)
 
     def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -16,6 +16,8 @@ from jobfs.state.records import Base, Process, Verb
 
 from .world import World, hidden, sha
 
+CONTENT = b"content"
+
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> None:
     context, before = world.context, time.monotonic()
@@ -73,9 +75,6 @@ def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -
         world.context.touch_directory(path)
     assert before <= new.mtime_ns == new.ctime_ns <= time.time_ns()
     assert world.namespace.told == ["names of dir"]
-
-
-CONTENT = b"content"
 
 
 def item(world: World, seconds: float = 60.0) -> Item:
@@ -152,7 +151,6 @@ def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were
     assert sha256_of(client, "a", None) == sha(CONTENT)
     assert with_bytes(client, version, sha(CONTENT)) == version
     assert with_bytes(client, version, sha(b"other")) is None
-    world.client.after_download = lambda: world.client.touched("a")
-    assert with_bytes(client, version, sha(CONTENT)) is None
-    world.client.after_download = world.client.items.clear
-    assert with_bytes(client, version, sha(CONTENT)) is None
+    for act in (lambda: world.client.touched("a"), world.client.items.clear):
+        world.client.after_download = act
+        assert with_bytes(client, version, sha(CONTENT)) is None

@@ -57,19 +57,23 @@ def finish(world: World) -> dict[str, bytes]:
     return {item.path: world.client.contents[item.id] for item in world.client.items.values()}
 
 
-def test_bytes_that_the_power_may_have_taken_are_not_shown(world: World, remount: Remount) -> None:
-    """vfs/semantics.md 4.4: they come back beside the name, and a read of the name shows the server's version."""
+@pytest.mark.parametrize("begun", [False, True])
+def test_bytes_that_power_may_have_taken_are_not_shown(world: World, remount: Remount, begun: bool) -> None:
+    """vfs/semantics.md 4.4: they come back beside the name, and a read of it shows the server's version: if begun, their save."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
     world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))
+    if begun:
+        world.client.put("h", STAGED, NEW)
+        values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "h", "generation": file.generation}
+        world.state.write(edit(world.state.change(Verb.PUT, "file", file, base=Base.of(item), **values)))
     again = remount()
     opened = again.state.open(item)
     assert (opened.generation, opened.size, opened.local) == (0, 0, None)
     assert [file.change.due <= time.monotonic() for file in again.state.left().files if file.change] == [True]
     found = finish(again)
-    assert found.pop("file") == OLD
-    ((path, content),) = found.items()
-    assert (names.kept_beside(path) is not None, content) == (True, NEW)
+    assert found.pop("file") == (NEW if begun else OLD)
+    assert [(names.kept_beside(path), found[path]) for path in found] == [(("recovered", "file"), NEW)]
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
@@ -91,9 +95,11 @@ BEGUN = {
     "mkdir": {},  # nobody was told of it
     "rmdir": {},
     "unlink": {},
+    "save of what was unlinked": {},
     "save": {"file": NEW},
     "rename over": {"file": JOBS},
     "rename over unsent bytes": {"file": JOBS},
+    "rename over unsent bytes, and newer ones": {"file": NEW, "conflict": JOBS},
     "placed over what the job wrote": {"file": NEW, "conflict": JOBS},
 }
 
@@ -107,13 +113,16 @@ def begin(world: World, what: str) -> Change:
             return change(Verb.MKDIR, "dir", **staged)
         return change(Verb.REMOVE, "dir", asides=[Aside("h", item.path, kind=item.kind, moved=True)])
     if what == "placed over what the job wrote":
-        world.client.put("h", "file", NEW)
+        newer = world.closed("file", NEW, world.client.put("h", "file", b"first"))
         aside = Aside("o", world.client.put("o", hidden("file"), JOBS).path, moved=True, size=len(JOBS))
         change = partial(change, base=Base("o", "", 3), asides=[aside])
-        return change(Verb.PUT, "file", **staged | {"stage": Stage.PLACED})
+        return change(Verb.PUT, "file", newer, **staged | {"stage": Stage.PLACED})
     over = world.client.put("o", "file", OLD)
     if what == "unlink":
         return change(Verb.REMOVE, "file", base=Base.of(over), item=over)
+    if what == "save of what was unlinked":
+        world.client.put("h", STAGED, NEW)
+        return change(Verb.PUT, "file", base=Base.of(over), **staged | {"stage": Stage.CANCELLED})
     file = None if what == "rename over" else world.closed("file", b"first", over)
     if what == "save" and file is not None:
         world.client.put("h", STAGED, b"first")
@@ -133,12 +142,18 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
     for aside in (aside for taken_up in again.state.changes.values() for aside in taken_up.asides):
         until = min(aside.unsure_until, again.context.unsure_until(aside.id))
         assert until > time.monotonic() + 20, "any request may still be carried out"
+    assert all(taken_up.due <= time.monotonic() for taken_up in again.state.changes.values())
+    assert again.state.hidden("file") is ("unlink" in what), "else it is shown"
+    tidied = "file: to be tidied up on the server" in again.write_back.taken_up
+    assert tidied is (what == "save of what was unlinked")
+    if what.endswith("newer ones"):
+        again.closed("file", NEW, of=again.state.at("file"))
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}
     assert found == BEGUN[what]
     assert (again.state.left().files, again.state.at("file"), again.state.at("dir")) == ([], None, None)
 
 
-def test_bytes_that_are_not_whole_are_dropped(world: World, remount: Remount) -> None:
+def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytest.LogCaptureFixture) -> None:
     """save/protocol.md, Recovery: the disk has lost them; a save of them that was begun is undone."""
     begun = begin(world, "save")
     del world.client.items["h"]
@@ -147,6 +162,7 @@ def test_bytes_that_are_not_whole_are_dropped(world: World, remount: Remount) ->
         path.write_bytes(b"")
     again = remount()
     assert (again.state.at("file"), again.state.journal.load(File)) == (None, [])
+    assert "file: its local bytes are not whole, it is dropped" in caplog.messages
     with pytest.raises(FsError, match="the local bytes of file are not whole"):
         again.write_back.queue.commit(again.state.changes[begun.seq])
     assert finish(again) == {"file": OLD}

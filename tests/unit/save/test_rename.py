@@ -11,7 +11,7 @@ from tests.support.files import errno_from
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.errors import AnswerLostError, BadRequestError, NoDirectoryError, UnavailableError
+from jobfs.errors import AnswerLostError, BadRequestError, NoDirectoryError, NotFoundError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
 from jobfs.save.rename import Rename
 from jobfs.state import Change, edit
@@ -47,8 +47,10 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
     item = world.client.put("a", "file")
     updates = endpoint == "update"
     call = partial(rename.update, item, path="dir/new") if updates else partial(rename.delete, item)
-    world.client.before[endpoint] = [away, away, away]
-    with deadline.within(0.01), pytest.raises(UnavailableError, match="nobody there"):
+    busy = UnavailableError("busy")
+    busy.wait = 5.0
+    world.client.before[endpoint] = [partial(away, busy), away, away]
+    with deadline.within(5.0), pytest.raises(UnavailableError, match="busy"):
         call()
     with monkeypatch.context() as patch:
         patch.setattr("jobfs.save.rename._LOOKS", 1)
@@ -81,8 +83,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: Wo
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
     moved = rename.update(item, path="new")
-    file = world.state.of(moved)
-    assert file is not None
+    assert (file := world.state.of(moved)) is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
     for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
         world.client.lose = 1
@@ -163,6 +164,7 @@ def test_open_handles_get_their_bytes_first(world: World, rename: Rename) -> Non
     """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
     content = world.opened(item, UnavailableError("not now"))
+    world.opened(item, NotFoundError("its bytes are gone"))
     assert errno_from(rename.delete, item) == errno.EIO
     assert world.client.paths == {"a": "file"}
     content.error = None
@@ -187,21 +189,22 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: W
     assert (unsynced, world.client.items) == ([False], {})
 
 
-@pytest.mark.parametrize("act", ["write", "rename", "replace"])
+@pytest.mark.parametrize("act", ["write", "rename", "replace", "refuse"])
 def test_a_change_of_the_job_since_the_unlink_stays(world: World, rename: Rename, act: str) -> None:
-    """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
+    """vfs/semantics.md 4, Unlink: the item is looked at: what the job has written since stays, and so does what may not go."""
     item = world.client.put("a", "file", b"content")
     base = Base.of(item)
     if act == "rename":
         world.client.items["a"] = replace(item, path="other")
+    elif act == "refuse":
+        world.client.before["delete"] = [partial(away, BadRequestError("no"))]
     else:
         del world.client.items["a"]
         world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
     change = unlinked(world, base)
-    rename.run(change)
-    assert world.client.paths == there
-    assert change.stage is Stage.DONE
+    assert errno_from(rename.run, change) == (errno.EIO if act == "refuse" else 0)
+    assert (world.client.paths, change.stage) == (there, Stage.DONE)
 
 
 def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, rename: Rename) -> None:
@@ -227,19 +230,16 @@ def test_a_directory_with_something_in_it_stays(world: World, rename: Rename, in
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_removed_directory_is_recorded_before_it_is_moved(world: World, rename: Rename, deep: bool) -> None:
     """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
-    item = world.client.put("d", "a/dir", None)
-    file = world.state.open(item)
-    world.state.write(edit(file, mode=0o700))
+    item, _beside = world.client.put("d", "a/dir", None), world.client.put("x", "a/dirt")
+    world.state.write(edit(world.state.open(item), mode=0o700))
     world.state.change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
     if deep:
         world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
-    seen: list[list[str]] = []
-    look = lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])  # noqa: E731
-    world.client.before["update"] = [look]
+    seen: list[Change] = []
+    world.client.before["update"] = [lambda: seen.extend(world.state.journal.load(Change))]
     rename.remove_directory(item)
-    assert seen == [["d"]]
-    parts = names.parse_hidden(names.basename(world.client.paths["d"]))
-    assert parts is not None
+    assert [aside.id for change in seen for aside in change.asides] == ["d"]
+    assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
     assert world.state.of(item) is None, "its attributes are forgotten"
 

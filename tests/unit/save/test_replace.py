@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from functools import partial
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.waiting import eventually
 
 from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
@@ -37,21 +39,14 @@ def contents(world: World) -> dict[str, bytes]:
 
 def steps(world: World) -> list[str]:
     """The changing requests, with the role of hidden names in place of them."""
-    said = []
-    for step in world.changes():
-        verb, _, what = step.partition(" ")
-        parts = names.parse_hidden(names.basename(what))
-        said.append(f"{verb} {parts.role if parts is not None else what}")
-    return said
-
-
-# -- a save
+    return [re.sub(r"\S*\.jobfs-\w+-\w+-(\w+)-\S+", r"\1", step) for step in world.changes()]
 
 
 def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.closed("dir/file.txt", NEW, old(world))
-    file.wish = Permission.READ_ONLY
+    file.wish, before = Permission.READ_ONLY, world.client.before
+    before |= {"find": [lambda: None], "create": [lambda: eventually(lambda: not before["find"])]}
     world.write_back.commit(file)
     assert file.item is not None
     assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
@@ -98,6 +93,7 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
     ((unsynced, (row,)),) = seen
     (aside,) = row.asides
     assert (unsynced, aside.id, aside.path) == (False, "o", world.client.paths["o"])
+    assert world.state.journal.tombstone(aside.path.split("-")[2]), "of a known transaction"
     assert (aside.kind, aside.size, aside.updated_at) == (item.kind, item.size, item.updated_at)
     assert [a.unsure_until for c in world.state.changes.values() for a in c.asides] == [until]
 
@@ -181,6 +177,7 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
     world.client.carried_out = carried_out
     world.write_back.commit(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
+    assert world.context.unsure_until(file.item_id) > time.monotonic(), "it may be carried out late (R7)"
     assert (handle.content, handle.item) == (local, file.item), "bytes that were sent serve who has it open"
 
 
@@ -228,6 +225,10 @@ def test_a_directory_that_is_missing_under_a_save_is_made(world: World, there: b
     made = [] if there else ["create staged", "move dir"]
     assert steps(world) == ["create staged", "move aside", *made, "move aside", "move dir/file.txt"]
     assert contents(world)["dir/file.txt"] == NEW
+    world.context.server.learn(rejects={Kind.FILE: True})
+    world.client.before["create"] = [partial(away, NoDirectoryError("no directory"))]
+    world.save("new/file", NEW)
+    assert steps(world)[-4:] == ["create new/file", "create staged", "move new", "create new/file"]
 
 
 @pytest.mark.parametrize("touch", [False, True])
@@ -235,7 +236,7 @@ def test_a_set_aside_shows_whether_moves_keep_the_time(world: World, touch: bool
     """save/protocol.md R1: of the server one fact is kept."""
     world.client.moves_touch = touch
     world.save("dir/file.txt", NEW, old(world))
-    assert world.context.server.facts.moves_keep_updated_at is not touch
+    assert world.context.server.facts.moves_keep_updated_at is (not touch)
 
 
 @pytest.mark.parametrize("job", [b"", b"jobs", b"longer than ours"], ids=["nothing", "its own", "longer"])
@@ -284,6 +285,7 @@ def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(wo
     world.clean_up()
     assert (world.state.of(job), file.change, world.state.changes) == (file, None, {})
     assert world.client.paths == {"d": "dir"}, "what was staged is gone"
+    assert steps(world) == ["create staged", "move dir", "delete made 1"], "what the job made is left alone"
     (row,) = world.state.journal.load(File)
     assert (row.mode, row.item_id, row.version, row.base) == (0o700, "d", job.updated_at, Base())
     world.state.write(edit(world.state.new(Kind.DIRECTORY, "other"), mode=0o700))

@@ -12,7 +12,6 @@ from tests.support.waiting import eventually
 from jobfs import names
 from jobfs.errors import AnswerLostError
 from jobfs.nodes import Kind, Permission
-from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Base, Verb
 from jobfs.state.server import KnownServer, ServerFacts
@@ -21,11 +20,6 @@ from jobfs.trial.questions import TELLTALE
 from .world import TID, World, hidden, sha
 
 STAGED = hidden("dir/file", names.Role.STAGED)
-
-
-@pytest.fixture
-def upload(world: World) -> Upload:
-    return world.write_back.upload
 
 
 def put(world: World, content: bytes = b"content", **values: object) -> Change:
@@ -39,29 +33,25 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
-def test_the_users_permission_comes_only_at_the_target(
-    world: World, upload: Upload, wish: Permission | None
-) -> None:
+def test_the_users_permission_comes_only_at_the_target(world: World, wish: Permission | None) -> None:
     """A server may refuse to move what is readOnly."""
-    change = put(world)
+    change, upload = put(world), world.write_back.upload
     assert change.file is not None
     change.file.wish = wish
     assert upload.create(change, STAGED).permission is Permission.READ_WRITE
     assert upload.create(change, change.target).permission is (wish or Permission.READ_WRITE)
 
 
-# -- R9
-
-
-def test_the_server_is_asked_once_after_a_few_new_files(world: World, upload: Upload, tmp_path: Path) -> None:
-    """save/protocol.md R9: what the server does is asked once and kept."""
+def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """save/protocol.md R9: after a few that are new, what the server does is asked once and kept."""
+    upload, made = world.write_back.upload, world.client.put("d", "dir", None)
+    monkeypatch.setattr(upload, "make_directory", lambda path: made)
     for _ in range(3):
         upload.count_new("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
-    upload.count_new("dir/file")
-    eventually(
-        lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True) and world.client.items == {}
-    )
+    world.write_back.make_directory("dir")
+    eventually(lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True))
+    eventually(lambda: world.client.items == {"d": made})
     asked = len(world.client.done)
     for _ in range(100):
         upload.count_new("dir/file")
@@ -70,7 +60,7 @@ def test_the_server_is_asked_once_after_a_few_new_files(world: World, upload: Up
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
-def test_an_item_made_for_a_question_is_in_the_journal_before(world: World, upload: Upload) -> None:
+def test_an_item_made_for_a_question_is_in_the_journal_before(world: World) -> None:
     """save/protocol.md R9: the transaction of a mount's question is a tombstone."""
     seen: list[bool] = []
 
@@ -82,13 +72,13 @@ def test_an_item_made_for_a_question_is_in_the_journal_before(world: World, uplo
     world.client.before["create"] = [look]
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
-        upload.ask("dir/file")
+        world.write_back.upload.ask("dir/file")
     assert seen == [True]
     assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert world.context.server.facts.rejects == {}
 
 
-def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: World, upload: Upload) -> None:
+def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: World) -> None:
     """save/protocol.md R9: else the second create would be the first, and the server be taken for one that allows two."""
     explained: list[bool] = []
 
@@ -99,25 +89,25 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
     kinds: list[Kind] = []
     world.client.before["create"] = [listed] * 4
     world.client.before["delete"] = [lambda: kinds.extend(i.kind for i in world.client.items.values())] * 2
-    upload.ask("dir/file")
+    world.write_back.upload.ask("dir/file")
     assert kinds == list(Kind)
     assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
     assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
 
 
 @pytest.mark.parametrize("why", [{}, {"base": Base("a")}, {"staged_id": "h"}, {"verb": Verb.MKDIR}])
-def test_only_a_new_file_is_created_at_its_target(world: World, upload: Upload, why: dict[str, Any]) -> None:
+def test_only_a_new_file_is_created_at_its_target(world: World, why: dict[str, Any]) -> None:
     """save/protocol.md R9: new files."""
-    upload.ask("dir/file")
+    world.write_back.upload.ask("dir/file")
     change = put(world)
     world.state.apply(change, **why)
-    assert upload.may_be_direct(change) is (not why)
+    assert world.write_back.upload.may_be_direct(change) is (not why)
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_directory_without_an_answer_is_looked_for(world: World, upload: Upload, carried_out: bool) -> None:
+def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: bool) -> None:
     """save/protocol.md R9: if it is not there, it is made the hidden way."""
     world.context.server.learn(rejects={Kind.DIRECTORY: True})
     world.client.lose, world.client.carried_out = 1, carried_out
-    made = upload.make_directory("dir")
+    made = world.write_back.upload.make_directory("dir")
     assert made == (next(iter(world.client.items.values())) if carried_out else None)

@@ -17,13 +17,13 @@ from tests.support.files import errno_from
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.errors import FsError, UnauthorizedError
+from jobfs.errors import FsError, OutOfTimeError, UnauthorizedError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import Victim
 from jobfs.save import writeback as module
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Aside, Base, Handle, Stage
+from jobfs.state.records import Aside, Base, Handle, Process, Stage, Verb
 
 from .world import TID, World, away, hidden, sha
 
@@ -55,22 +55,26 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
     return file
 
 
-# -- close
-
-
 def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4.4: a loss of power is covered within a second."""
-    file = world.closed("file", OLD)
+    """vfs/semantics.md 4.4: a loss of power is covered within a second; a listing leaves young transactions known (R4)."""
+    file, seen, listings = world.closed("file", OLD), list[str](), list[int]()
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
     assert (world.state.unclosed, world.state.unsynced) == ({file}, True)
-    monkeypatch.setattr(module, "_SYNC_EVERY", 0.02)
+    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
+        monkeypatch.setattr(module, every, 0.02)
+    monkeypatch.setattr("jobfs.process.give_back", lambda: listings.append(world.namespace.refreshed))
+    monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
+    world.state.write(used=TID)
     world.write_back.start()
+    daemons = {thread.name for thread in threading.enumerate() if thread.daemon}
     eventually(lambda: (world.state.unclosed, world.state.unsynced, file.refused) == (set(), False, ""))
+    eventually(lambda: len(listings) > 2)
+    assert (set(listings), world.state.journal.tombstone(TID)) == ({0}, True), "no listing is due yet"
     monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
     world.write_back.stop()
-    seen: list[str] = []
+    assert {"jobfs-sync", "jobfs-tidy"} <= daemons
     watch(world.state.journal, seen.append)
     world.write_back.seal(file)
     assert seen == []
@@ -78,10 +82,11 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
 
 def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
-    looks = [
-        world.context.beside.submit(lambda: [ended.wait(20), threading.Event().wait(0.3)]) for _ in range(3)
-    ]
+    submit = world.context.beside.submit
+    looks = [submit(lambda: [ended.wait(20), threading.Event().wait(0.3)]) for _ in range(3)]
     looks[2].add_done_callback(lambda look: ended.set())
+    world.context.server.learn(moves_keep_updated_at=True)  # else bytes are read, beside the save too
+    assert world.save("file", NEW, world.client.put("o", "file", OLD)).item, "no save waits for these"
     with monkeypatch.context() as patch:
         patch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
         world.write_back.stop()
@@ -103,12 +108,22 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     assert world.client.done == []
 
 
-def test_an_fsync_waits_for_what_was_closed_before_it(world: World) -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_an_fsync_waits_for_what_was_closed_before_it(world: World, direct: bool) -> None:
     """vfs/semantics.md 4: bytes that were closed since are for another call."""
+    world.context.server.learn(rejects={Kind.FILE: direct})
     file = world.closed("file", OLD)
-    world.client.before["update"] = [lambda: world.closed("file", NEW, of=file)]
+    world.client.before["create" if direct else "update"] = [lambda: world.closed("file", NEW, of=file)]
     world.write_back.commit(file)
     assert (list(world.client.contents.values()), file.unsaved) == ([OLD], True)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun, world.client.before["create"] = True, [away]
+    with pytest.raises(UnavailableError):
+        world.write_back.replace.run(change)
+    world.closed("file", b"newest", of=file)
+    world.write_back.commit(file)
+    assert (world.client.contents[file.item_id], file.unsaved) == (b"newest", False), "not of older ones only"
 
 
 def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
@@ -132,25 +147,23 @@ def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: W
     assert [row.stage for row in world.state.journal.load(Change)] == [Stage.CANCELLED]
 
 
-@pytest.mark.parametrize("unreachable", [True, False])
-def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, unreachable: bool) -> None:
-    """vfs/semantics.md 4: what it was to replace stays."""
+@pytest.mark.parametrize(("out", "late"), [(True, False), (False, False), (False, True)])
+def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, out: bool, late: bool) -> None:
+    """vfs/semantics.md 4: what it was to replace stays. `out`: the server is unreachable; `late`: there is no time to wait."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
     change = world.write_back.queue.save(file)
     assert change is not None
-    change.begun, world.namespace.unreachable = True, unreachable
+    change.begun, world.namespace.unreachable = True, out
     sent = {"tid": TID, "generation": file.generation, "size": len(NEW)}
     world.state.write(edit(change, base=Base.of(item), **sent))
+    world.client.before["find"], anew = [partial(away, OutOfTimeError("late"))] * late, out or late
     world.write_back.bring_to_rest(file)
-    assert (change.stage is Stage.CANCELLED, file.unsaved) == (unreachable, unreachable)
+    assert (change.stage is Stage.CANCELLED, file.unsaved) == (anew, anew)
     world.clean_up()
     assert [path for path in world.client.paths.values() if path == "file"] == ["file"]
-    assert ("o" in world.client.items) is unreachable
+    assert ("o" in world.client.items) is anew
     assert file.change is not change
-
-
-# -- who makes room
 
 
 def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
@@ -159,6 +172,9 @@ def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
     item = world.client.put("o", "file", OLD)
     assert victim("none", None) == Victim()
     assert victim("file", item) == Victim(Base.of(item), item)
+    reader, read = Process(None), world.client.touched("o")
+    world.state.readers.read(reader, "file", read)
+    assert victim("file", item, reader) == Victim(Base.of(read, young=True), item), "to who has read that"
     file = world.closed("file", NEW, item)
     assert victim("file", file) == Victim(file.base, item, file)
     assert victim("a~", scratch(world, "a~")) == Victim(), "no item is replaced"
@@ -199,9 +215,6 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     assert (file.change.target, change in (None, file.change)) == ("file", True)
 
 
-# -- moving an item over another
-
-
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     victim, other = world.write_back.victim("file", over), world.closed("other", NEW)
@@ -222,20 +235,21 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told
     file, inos = world.closed("file", NEW, over), list[int]()
+    world.written(file, NEW)
 
     def noted() -> None:
         inos.extend(change.ino for change in world.state.journal.load(Change))
+        assert world.state.meanwhile("file") == over, "until it is done, what was there is shown"
         raise UnauthorizedError("no")
 
     world.client.before["update"] = [noted]
     with pytest.raises(UnauthorizedError):
         world.write_back.move_over(source, "file", world.write_back.victim("file", file))
-    assert (file.unsaved, inos) == (True, [file.ino])
+    assert (file.unsaved, inos, world.state.unclosed) == (True, [file.ino], {file})
     assert file.change is not None, "its bytes are sent after all"
     assert file.change.due > 0
-
-
-# -- what was refused, or is given up
+    world.write_back.stay(file, "file", "a~", {}, None)
+    assert [row.verb for row in world.state.journal.load(Change)] == [Verb.REMOVE], "of its item"
 
 
 def refused(world: World, path: str = "file") -> File:

@@ -55,10 +55,9 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
     assert one.path == state / JOB / one.mount_id
     for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    started = one.record.started
-    assert places.look(one.path).record == Record(
-        one.mount_id, JOB, "/mnt/a", URL, os.getpid(), started, False
-    )
+    assert stat.S_IMODE((one.path / "lock").stat().st_mode) == 0o600
+    told = Record(one.mount_id, JOB, "/mnt/a", URL, os.getpid(), one.record.started, False)
+    assert places.look(one.path).record == told
 
 
 @pytest.mark.parametrize(
@@ -77,9 +76,7 @@ def test_a_mount_takes_its_own_place_or_the_last(take: Take, left: list[bool], a
     assert (one.mount_id, one.record.directory) == (places_left[taken].mount_id, at)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda record: "{", lambda record: re.sub("[0-9a-f]{12}", "f" * 12, record)]
-)
+@pytest.mark.parametrize("damage", [lambda _: "{", lambda text: re.sub("[0-9a-f]{12}", "f" * 12, text)])
 def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Callable[[str], str]) -> None:
     """It has none, or that of another place."""
     lost = ended(take())
@@ -90,8 +87,9 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     assert lost.record.started <= again.record.started <= time.time()
     with pytest.raises(UsageError, match=f"^{lost.path} is in use by process {os.getpid()}$"):
         places.reopen(places.look(lost.path), URL)
+    own = ended(take("/mnt/own"), journal=False)
     again.close()
-    assert take().mount_id == lost.mount_id
+    assert (take("/mnt/own").mount_id, take().mount_id) == (own.mount_id, lost.mount_id)
 
 
 def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Path) -> None:
@@ -102,6 +100,7 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
     told = {at.path: at.record and at.record.clean for at in places.others(state, JOB, first.mount_id)}
     assert told == {second.path: False, fourth.path: True}
     assert [found.path for found in places.running(state)] == [first.path]
+    assert places.in_use(places.look(Path("/dev/null"))), "where that can't be told, it is left alone"
 
 
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])

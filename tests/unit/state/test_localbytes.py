@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import threading
@@ -30,6 +31,7 @@ def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> P
 
 
 def test_written_bytes_are_read(store: LocalBytes) -> None:
+    store.path(7, 1).write_bytes(b"left by a mount that was killed")
     local = store.new(7, 1)
     assert (local.write(b"hello", 0), local.write(memoryview(b"!"), 9)) == (5, 1)
     read = local.read(0, 100), local.read(3, 2), local.read(10, 5)
@@ -99,17 +101,24 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
 def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):
         sealed(store, generation)
+    assert store.give(7, 0, 8).size == 7
     assert store.waiting
-    assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
+    assert sorted(store.sync()) == [*((7, generation) for generation in range(count)), (8, 0)]
     assert (store.waiting, store.sync()) == (False, [])
 
 
-def test_the_next_sync_makes_up_for_a_failed_one(store: LocalBytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    sealed(store, 1)
+@pytest.mark.parametrize("count", [1, 17])
+def test_a_failed_sync_is_made_up_for(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    for generation in range(count):
+        sealed(store, generation)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        assert (errno_from(store.sync), store.waiting) == (errno.EIO, True)
-    assert store.sync() == [(7, 1)]
+        patch.setattr("jobfs.state.localbytes._libc.syncfs", lambda handle: -os.fstat(handle).st_nlink)
+        ctypes.set_errno(errno.EIO)
+        with pytest.raises(FsError, match=r"^local bytes can't be synced: Input/output error$") as caught:
+            store.sync()
+        assert (caught.value.errno, store.waiting) == (errno.EIO, True)
+    assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
     sealed(store, 2).unlink()
     assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
 
@@ -120,7 +129,7 @@ def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None
         store.open(7, 2)
 
 
-def test_bytes_that_the_disk_does_not_delete_keep_no_others(store: LocalBytes) -> None:
+def test_bytes_that_stay_keep_no_others(store: LocalBytes, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the next sync has it on the disk all the same."""
     store.path(7, 1).mkdir()
     gone = sealed(store, 2)
@@ -128,6 +137,7 @@ def test_bytes_that_the_disk_does_not_delete_keep_no_others(store: LocalBytes) -
         store.retire(7, number)
     store.remove(list(store.retired))
     assert (store.waiting, gone.exists(), store.path(7, 1).exists()) == (False, False, True)
+    assert caplog.messages == [f"{store.path(7, 1)} can't be removed: Is a directory"]
 
 
 def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: LocalBytes) -> None:

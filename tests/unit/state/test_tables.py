@@ -22,7 +22,7 @@ from jobfs.api import deadline
 from jobfs.errors import FsError, OutOfTimeError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import BOOT
+from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import TRANSITIONS, UNSET, Aside, Handle, Stage, Verb
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
@@ -90,7 +90,7 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
     state.end(other)
     assert state.hidden("dir/a")
     state.end(change)
-    assert (state.hidden("dir/a"), bool(state)) == (False, False)
+    assert (state.hidden("dir/a"), state.meanwhile("dir/a"), bool(state)) == (False, None, False)
 
 
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
@@ -108,6 +108,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
     for step in (
         lambda: written(state, "a"),
         lambda: state.apply(state.at("a") or File(0), mode=0o600),
+        lambda: state.apply(state.at("a") or File(0), path="c"),
         lambda: state.change(Verb.MOVE, "a", shows={"b": None}),
         lambda: state.end(*state.changes.values()),
         lambda: state.touch(ITEM),
@@ -137,7 +138,7 @@ def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state
     """vfs/semantics.md 1: two files never have one number."""
     file = state.open(ITEM)
     renamed = replace(ITEM, path="new/a")
-    assert state.of(renamed) is file, "nothing was written to it"
+    assert (state.of(renamed), state.open(renamed).path) == (file, "new/a"), "nothing was written to it"
     written(state, "dir/a", item=ITEM)
     assert (state.of(ITEM), state.of(renamed)) == (file, None)
     assert state.number(renamed) != file.ino
@@ -145,18 +146,18 @@ def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state
 
 def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
-    items = {
-        name: replace(ITEM, id=name, path=name) for name in ("handle", "row", "change", "nothing", "bytes")
-    }
+    kinds = ("handle", "row", "change", "nothing", "bytes", "here")
+    items = {name: replace(ITEM, id=name, path=name) for name in kinds}
     needed = {name: state.open(item) for name, item in items.items()}
     written(state, "bytes", item=items["bytes"])
+    state.apply(needed["here"], stays=True)
     opens(needed["handle"])
     state.write(edit(needed["row"], mode=0o600))
     state.change(Verb.PUT, "change", needed["change"])
     for file in needed.values():
         state.let_go(file)
     known = {name for name, file in needed.items() if state.file(file.ino) is file}
-    assert (known, state.of(items["nothing"])) == ({"handle", "row", "change", "bytes"}, None)
+    assert (known, state.of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
 
 
 # -- steps
@@ -240,15 +241,15 @@ def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: State, sent: bool) -> None:
     """save/protocol.md, Vocabulary: the bytes that it sends stay while it runs, newer ones after it."""
-    file = written(state, "a")
+    file, gone = written(state, "a"), written(state, "gone")
     older = [state.bytes.path(file.ino, file.generation)]
     change = state.change(Verb.PUT, "a", file, generation=file.generation if sent else 0, begun=True)
     local = state.bytes.new(file.ino, state.journal.next_number())
     state.close(file, local)
     local.release()
     assert state.bytes.retired == ([] if sent else older)
-    state.cancel(change, size=3)
-    assert state.bytes.retired == older
+    state.cancel(change, gone=[gone], size=3)
+    assert (state.bytes.retired, gone.recorded) == (older, False)
     assert (change.stage, change.size, change.file, file.change) == (Stage.CANCELLED, 3, None, None)
     (found,) = state.journal.load(Change)
     assert held(found) == held(change)
@@ -294,12 +295,13 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
     local = file.local.acquire()
     opens(file)
     state.write(edit(file, item_id="one", boot="this boot", refused="why", ctime_ns=7, mode=0o600))
+    state.change(Verb.PUT, "a", file)
     was = {**held(file), "path": None, "item_id": "", "generation": 0, "size": 0, "boot": "", "refused": ""}
     state.unname(file)
     state.sync()
     assert held(file) == {**was, "ctime_ns": file.ctime_ns}
     assert time.time_ns() - 60e9 < file.ctime_ns
-    assert (state.at("a"), state.of(ITEM), file.recorded) == (None, None, False)
+    assert (state.at("a"), state.of(ITEM), file.recorded, state.changes) == (None, None, False, {})
     assert (file.local, local.read(0, 9)) == (local, b"content")
     assert list(state.bytes.directory.iterdir()) == [local.path]
     assert again(state).files() == []
@@ -312,11 +314,12 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
     """save/protocol.md, Recovery: of what was written and not closed before a kill."""
     file, kept = state.new(Kind.FILE, "a"), state.new(Kind.FILE, "b")
     state.write(edit(file, draft=9, **known))
+    state.unclosed.add(file)
     for edits in ([], [edit(kept, size=7)]):
         state.end_draft(file, *edits)
     rows = {found.ino: (found.draft, found.size) for found in again(state).files()}
     assert rows == {kept.ino: (0, 7), **({file.ino: (0, 0)} if known else {})}
-    assert (file.draft, file.recorded) == (0, bool(known))
+    assert (file.draft, file.recorded, state.left().files) == (0, bool(known), [file])
 
 
 # -- sync
@@ -436,6 +439,14 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal
         state.end(change)
 
 
+def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
+    """save/protocol.md R1: bytes that were placed just now."""
+    handle = Handle(File(1), ITEM, os.O_RDONLY)
+    assert (handle.readable, handle.writable, handle.served, handle.process) == (True, False, False, None)
+    handle.go_on(saved := replace(ITEM, updated_at="2"), Local(threading.Condition(), Path(), 1, 1))
+    assert (handle.item, handle.seen, handle.young) == (saved, saved, True)
+
+
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
     """save/protocol.md R6: by the last component of its path."""
     tid, other = "0123456789abcdef", "f" * 16
@@ -462,14 +473,8 @@ def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
 #: Names beside a reserved `dir`: if an operation waits for it, and if a change of the server may begin.
 @pytest.mark.parametrize(
     ("name", "waits", "free"),
-    [
-        ("dir", True, False),
-        ("dir/a", True, False),
-        ("", True, True),
-        ("dirt", False, True),
-        ("b", False, True),
-    ],
-)
+    [("dir", True, False), ("dir/a", True, False), ("", True, True), ("dirt", False, True), ("b", False, True)],
+)  # fmt: skip
 def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bool, free: bool) -> None:
     """design.md, Things to know: operations reserve names and all below; vfs/semantics.md 4: a rename sees nothing half saved."""
 

@@ -319,7 +319,7 @@ class Entry:
     def _range(self, start: int, end: int) -> tuple[int, int]:
         """A range in whole pieces. It never starts at the file's beginning: from there it would be the whole file."""
         first, last = start // CHUNK * CHUNK, -(-end // CHUNK) * CHUNK
-        return first or start, max(min(last, self.size), start + 1)
+        return first or start, min(last, self.size)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
         """Begin to bring what a run will ask for next: it has come to `end` by reads of `asked` bytes."""

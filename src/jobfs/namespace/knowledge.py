@@ -194,26 +194,28 @@ class Knowledge:
 
     # our own changes
 
-    def publish(self, item: Item, *, kept: bool = False) -> None:
+    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
         """Our own change: `item` now is at its path, with everything that was below it.
 
+        `was`: the path that we moved it from; a listing may show it here, and not all below it, before this answer comes.
         `kept`: it is a second version that is kept beside its file; that alone is news.
         """
         known = self.tree.get(item.id)
-        old = known.path if known is not None and known.path != item.path else None
+        moved = known is not None and known.path != item.path
+        old = known.path if known is not None and moved else was or item.path
         beside = self.tree.candidates(item.path)
-        self.tree.arrive(item)
-        whole = old is not None and item.is_dir
-        self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
+        self.tree.arrive(item, old)
+        whole = item.is_dir and old != item.path
+        self._record(Change(0, {item.id}, {item.path, old}, whole))
         if kept:
             self._untold[item.path] = None
-        if whole and old is not None:
+        if whole:
             # What is below it is as well known as at its old path, not as what was at the new one.
             for below in [path for path in self._stamps if names.under(path, item.path)]:
                 self._stamps.pop(below, None)
             if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
                 self.touch(item.path)
-        if beside and (known is None or old is not None):
+        if beside and (known is None or moved):
             # An item can hardly come to a path that is still taken: what is known of this path is old.
             self.touch(item.path)
         # Should the server fall silent, our own change counts as an answer.
@@ -221,7 +223,7 @@ class Knowledge:
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
 
     def forget(self, item: Item) -> None:
-        """Our own delete, or a 404: the item is gone, a directory with everything below it."""
+        """Our own delete, or a 404: the item is gone, a directory with everything below it; `item`: as it was before."""
         known = self.tree.get(item.id) or item
         path = known.path
         self.tree.drop(known.id)
@@ -231,7 +233,7 @@ class Knowledge:
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record(Change(0, {known.id}, {path}, whole=known.is_dir, deleted=True))
+        self._record(Change(0, {known.id}, {path, item.path}, whole=known.is_dir, deleted=True))
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""

@@ -312,10 +312,13 @@ class Namespace:
 
     # our own changes
 
-    def publish(self, item: Item, *, kept: bool = False) -> None:
-        """The answer to our own create or update: the item now is at its path, with all below it; `kept`: as a second version."""
+    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
+        """The answer to our own create or update: the item now is at its path, with all that was below it at `was`.
+
+        `kept`: as a second version.
+        """
         with self._lock:
-            self._known.publish(item, kept=kept)
+            self._known.publish(item, was, kept=kept)
             self._breaker.succeeded(self._clock())
 
     def forget(self, item: Item) -> None:

@@ -206,15 +206,14 @@ class Tree:
             del self._veiled[base]
             self._unlink(base)
 
-    def arrive(self, item: Item) -> None:
-        """`item` now is at its path: a directory known elsewhere brings along what lies below it."""
-        known = self._by_id.get(item.id)
+    def arrive(self, item: Item, old: str) -> None:
+        """`item` now is at its path: a directory brings along what lies below its `old` one."""
         self.put(item)
-        if known is not None and item.is_dir and known.path != item.path:
-            for other in self.below(known.path):
+        if item.is_dir and old != item.path:
+            for other in self.below(old):
                 # The new path may even lie below the old one.
                 if other.path != item.path and not names.under(other.path, item.path):
-                    self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
+                    self.put(replace(other, path=names.moved(other.path, old, item.path)))
 
     def settle(self, path: str, items: Iterable[Item]) -> None:
         """Exactly `items` are at `path`; what lies below them stays where it is."""

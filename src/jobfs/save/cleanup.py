@@ -189,7 +189,7 @@ class Cleanup:
                 if aside.is_at(answer):
                     return False
             self._context.renamed(item.id, answer.path)
-            self._context.namespace.publish(answer, kept=answer.path not in (target, where))
+            self._context.namespace.publish(answer, item.path, kept=answer.path not in (target, where))
             self._context.touch_directory(names.parent(answer.path))
             log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True

@@ -215,7 +215,7 @@ class Queue:
                 self._replace.run(change)
         except JobfsError as failure:
             error = failure
-            if change.verb is Verb.REMOVE and failure.errno == errno.ENOENT:
+            if change.over and failure.errno == errno.ENOENT:
                 # What goes back was removed with the directories above it: these are made again.
                 self._replace.make_directory(names.parent(change.target))
             raise

@@ -66,19 +66,19 @@ class Rename:
             else:
                 if not lost:  # else the job may have written to it between the request and the look (R2)
                     self._context.touched(item, answer)
-                return self._publish(answer, **wanted)
+                return self._publish(answer, item.path, **wanted)
             answer = self._client.get(item.id)
             if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
-                return self._publish(answer, **wanted)
+                return self._publish(answer, item.path, **wanted)
             self._context.check_form(answer, wanted.get("path", answer.path), item.path)
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job")
         raise failed
 
-    def _publish(self, item: Item, path: str = "", **_: object) -> Item:
+    def _publish(self, item: Item, was: str, path: str = "", **_: object) -> Item:
         if path:
             self._context.renamed(item.id, item.path)
-        self._namespace.publish(item)
+        self._namespace.publish(item, was)
         return item
 
     def _pause(self, error: UnavailableError, attempt: int) -> None:
@@ -142,9 +142,9 @@ class Rename:
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
         """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
         try:
-            aside.seen(moved := self.update(item, path=aside.path))
+            aside.seen(self.update(item, path=aside.path))
             # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
-            self._namespace.forget(moved)
+            self._namespace.forget(item)
         except ApiError:
             self._namespace.touch(item.path)
             raise

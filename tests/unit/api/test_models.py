@@ -21,10 +21,6 @@ def item_body(**fields: Any) -> bytes:
     return json.dumps({"data": {"workspaceItem": wire_item(**fields)}}).encode()
 
 
-def items_of(body: bytes) -> list[Item]:
-    return parse_page(body, 100, 0)[0].items
-
-
 def test_every_field_of_an_item_is_read() -> None:
     item, _ = parse_item(item_body(path="dir/a.txt", lifecycle="application", permission="readOnly"))
     assert item == Item(
@@ -41,7 +37,8 @@ def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
     fields = {**wire_item(), **dict.fromkeys(optional, odd), "size": "big"}
     bare = {"type": "file", "id": "a" * 24, "path": "/x/"}
     first = Item(id="item00000000000000000001", kind=Kind.FILE, path="a.txt")
-    assert items_of(page_body(fields, bare)) == [first, Item(id="a" * 24, kind=Kind.FILE, path="x")]
+    page, _ = parse_page(page_body(fields, bare), 100, 0)
+    assert page.items == [first, Item(id="a" * 24, kind=Kind.FILE, path="x")]
 
 
 SIZES = [

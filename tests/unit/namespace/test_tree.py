@@ -100,7 +100,7 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
 
 def test_what_is_in_a_directory_goes_along_even_to_a_place_below_it() -> None:
     tree = Tree.of([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
-    tree.arrive(item("d/e", "1", kind=Kind.DIRECTORY))
+    tree.arrive(item("d/e", "1", kind=Kind.DIRECTORY), "d")
     assert {one.path for one in tree.items()} == {"d/e", "d/e/x"}
 
 

@@ -76,7 +76,7 @@ def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(checked: Checke
     if requests is None:
         assert checked.kept
         assert what != "another size" or "download a" not in checked.client.done
-        assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
+        assert checked.world.namespace.told == [f"publish {checked.client.paths['a']} from {hidden(TARGET)}"]
     else:
         assert (checked.client.done, checked.world.namespace.told) == (requests, ["forget a"])
 

@@ -32,7 +32,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
     world.client.lose = lose
     assert rename.update(item, path="new").path == "new"
     assert world.client.done == ["move new"]
-    assert world.namespace.told == ["publish new"]
+    assert world.namespace.told == ["publish new from file"]
     elsewhere = [world.context.is_elsewhere("a", path) for path in ("file", "new")]
     assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
 
@@ -241,6 +241,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(world: World, rename
     assert [aside.id for change in seen for aside in change.asides] == ["d"]
     assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
+    assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
     assert world.state.of(item) is None, "its attributes are forgotten"
 
 

@@ -188,11 +188,11 @@ class FakeNamespace:
         self.unreachable = False
         self.recent = 1.0
 
-    def publish(self, item: Item, *, kept: bool = False) -> None:
-        self.told.append(f"publish {item.path}")
+    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
+        self.told.append(f"publish {item.path}" + f" from {was}" * bool(was))
 
     def forget(self, item: Item) -> None:
-        self.told.append(f"forget {item.id}")
+        self.told.append(f"forget {item.id}" + f" at {item.path}" * item.is_dir)
 
     def touch(self, path: str) -> None:
         self.told.append(f"touch {path}")

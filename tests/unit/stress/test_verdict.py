@@ -63,10 +63,6 @@ class Round:
         return verdict.Verdict(self.ledger, *trees, self.conditions).violations()
 
 
-def swaps(one: Round) -> None:
-    one.server |= {"alone": one.old["other"].data, "other": one.old["alone"].data}
-
-
 def flips(one: Round) -> None:
     """A delete and a move are carried out late: each name shows what it once was."""
     one.server |= {"renamed": one.server.pop("target"), "gone": one.old["gone"].data}
@@ -86,7 +82,8 @@ FAULTS: dict[str, tuple[Callable[[Round], object], str]] = {
     "half of a second version": (
         lambda one: one.server.update({f"saved.conflict-{SECOND}": one.new.data[:70]}), ": TORN: 70 bytes"),
     "an empty file": (lambda one: one.server.update(saved=b""), "saved: TORN: empty"),
-    "two files have changed their names": (swaps, "alone: other #"),
+    "two files have changed their names": (
+        lambda one: one.server.update(alone=one.old["other"].data, other=one.old["alone"].data), "alone: other #"),
     "what was never there stands at a name that was worked on": (
         lambda one: one.server.update(gone=one.old["other"].data), "gone: other #"),
     "the mount shows other bytes than the server has": (

@@ -201,11 +201,10 @@ class Knowledge:
         `kept`: it is a second version that is kept beside its file; that alone is news.
         """
         known = self.tree.get(item.id)
-        moved = known is not None and known.path != item.path
-        old = known.path if known is not None and moved else was or item.path
-        beside = self.tree.candidates(item.path)
-        self.tree.arrive(item, old)
+        old = known.path if known is not None and known.path != item.path else was or item.path
         whole = item.is_dir and old != item.path
+        beside = any(other.id != item.id for other in self.tree.candidates(item.path))
+        self.tree.arrive(item, old)
         self._record(Change(0, {item.id}, {item.path, old}, whole))
         if kept:
             self._untold[item.path] = None
@@ -215,8 +214,8 @@ class Knowledge:
                 self._stamps.pop(below, None)
             if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
                 self.touch(item.path)
-        if beside and (known is None or moved):
-            # An item can hardly come to a path that is still taken: what is known of this path is old.
+        if beside:
+            # An item can hardly be at a path that is still taken: what is known of this path is old.
             self.touch(item.path)
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())

@@ -37,8 +37,7 @@ def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
     fields = {**wire_item(), **dict.fromkeys(optional, odd), "size": "big"}
     bare = {"type": "file", "id": "a" * 24, "path": "/x/"}
     first = Item(id="item00000000000000000001", kind=Kind.FILE, path="a.txt")
-    page, _ = parse_page(page_body(fields, bare), 100, 0)
-    assert page.items == [first, Item(id="a" * 24, kind=Kind.FILE, path="x")]
+    assert parse_page(page_body(fields, bare), 100, 0)[0].items == [first, Item("a" * 24, Kind.FILE, "x")]
 
 
 SIZES = [

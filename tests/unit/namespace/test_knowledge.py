@@ -102,13 +102,6 @@ class Races(RuleBasedStateMachine):
             if mine is not None and (mine.path == path or names.under(mine.path, path)):
                 del self.ours[item_id]
 
-    def _mistaken(self, known: Item | None, one: Item) -> None:
-        """We changed a directory that we did not know there: what moved along, or stayed, we only guess, and do not promise."""
-        if known is None or known.path != one.path:
-            self._job_touched(one.path)
-            if known is not None:
-                self._job_touched(known.path)
-
     @initialize(there=st.sets(paths))
     def first_listing(self, there: set[str]) -> None:
         for path in sorted(there):
@@ -155,7 +148,10 @@ class Races(RuleBasedStateMachine):
             self.land_listing()  # it shows some of the change before the answer comes
         old, new = known.path if known else one.path, now.path if now else None
         self.own.append(Own(self.clock.now, one.id, old, new, one.is_dir))
-        self._mistaken(known, one)
+        if known is None or old != one.path:
+            # What moved along with it, or stayed, we can only guess, and do not promise.
+            self._job_touched(one.path)
+            self._job_touched(old)
         for item_id, mine in list(self.ours.items()):
             if mine is not None and names.under(mine.path, one.path):
                 del self.ours[item_id]
@@ -416,6 +412,13 @@ def test_a_removed_directory_is_not_shown_for_what_is_hidden_in_it(ahead: bool) 
     for step in [landing, *steps] if ahead else [*steps, landing]:
         step()
     assert known.tree.at("d") is None
+
+
+def test_a_path_at_which_a_listing_shows_another_item_beside_ours_is_asked_for() -> None:
+    """vfs/semantics.md 1.6: it has read the other item before that went, and ours before the answer about it came."""
+    known = listed(item("x", "1"), moved := item("x", "2"))
+    known.publish(moved, "y")
+    assert not known.fresh("x")
 
 
 def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:

@@ -122,8 +122,7 @@ def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> N
     world.server.file("x/y")
     world.namespace.refresh()
     world.server.asked()
-    made = world.server.directory("d")
-    world.namespace.publish(made)
+    world.namespace.publish(made := world.server.directory("d"))
     moved = world.server.move(a, "d/a")
     world.namespace.publish(moved)
     assert world.namespace.lookup("a") is None
@@ -238,7 +237,6 @@ def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World
     # Nobody has asked yet: that both are there is not said.
     assert world.namespace.status().shadowed == []
     assert world.namespace.lookup("x") == world.server.items[mine.id]
-    assert world.namespace.status().shadowed == []
 
 
 def changed(world: World, path: str) -> int:

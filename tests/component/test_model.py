@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
             self.older[path] = [None]  # made by the job meanwhile: it stays
 
     def rename(self, old: str, new: str) -> None:
-        """vfs/semantics.md 4.27, 4.34, 4.42."""
+        """vfs/semantics.md 4.27, 4.34, 4.42; 4.3: a new file in which nothing was ever written does not come back."""
         self.look_again(old, parent(new))
         if old == new or (self.leaving and SCRATCH in (old, new)):
             return
@@ -395,7 +395,7 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(there, bytes)
             local = Local(there, there, None)
         elif local is not None and (local.base is None or old == SCRATCH):
-            local.base, local.closed = base, local.data
+            local.base, local.closed = base, local.data if local.data or local.closed is not None else None
             if old in self.there:
                 self.older[old] = [None]
         else:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
-from tests.support.mounts import MountedJob, environment
+from tests.support.mounts import MountedJob, environment, run
 from tests.support.serverside import untimed, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually
@@ -183,6 +184,21 @@ def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     with _edited(mounted, tmp_path):
         pass
     assert {name: len(versions) for name, versions in _after(server).items()} == dict.fromkeys(PROGRAMS, 1)
+
+
+def test_programs_that_save_one_after_another_make_no_second_version(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.44: who has read bytes that are not sent yet has read what they replace."""
+    saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")
+    pairs = {f"file{number}": pair for number, pair in enumerate(product(saves, repeat=2))}
+    server.store.seed(dict.fromkeys(pairs, OLD), age=60)
+    server.faults.rate("unavailable", 1.0, on="create")
+    for file, (one, other) in pairs.items():
+        run(mounted.path, "sh", "-c", f"{one} {file}; {other} {file}")
+    server.faults.clear()
+    mounted.settled()
+    assert visible(server).keys() == pairs.keys()
 
 
 def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(

@@ -88,7 +88,7 @@ class Workspace:
     @contextmanager
     def opening(self, path: str, flags: int = os.O_RDWR) -> Iterator[int]:
         """A handle of a file that is there, closed afterwards."""
-        with self.closing(self.vfs.open(path, flags).fh) as fh:
+        with self.closing(self.vfs.open(path, flags, CALLER.pid).fh) as fh:
             yield fh
 
     @contextmanager

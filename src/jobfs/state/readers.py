@@ -87,14 +87,18 @@ class Readers:
 
     # -- notes
 
-    def read(self, process: Process | None, path: str, item: Item | None) -> None:
-        """A process opens a file for reading. `item` is the version shown, None for bytes that are not sent yet."""
-        self._note(process, path, item, wrote=item is None, read=True)
+    def read(self, process: Process | None, path: str, item: Item) -> None:
+        """A process opens a version of the server for reading."""
+        self._note(process, path, item, wrote=False, read=True)
 
-    def wrote(self, process: Process | None, path: str, over: Item | None = None, base: Base = _NONE) -> None:
-        """A process gives a file new content: it knows what this mount will place there, and `over` if that is the `base`."""
+    def wrote(
+        self, process: Process | None, path: str, over: Item | None, base: Base, *, read: bool = False
+    ) -> None:
+        """A process writes bytes that are not sent yet, or opens them to `read`: it knows what this mount will place there, and
+        `over` if that is the `base`, the version that they replace.
+        """
         replaces = over is not None and base.is_version(over)
-        self._note(process, path, over if replaces else None, wrote=True, read=False)
+        self._note(process, path, over if replaces else None, wrote=True, read=read)
 
     def _note(
         self, process: Process | None, path: str, item: Item | None, *, wrote: bool, read: bool

@@ -327,7 +327,7 @@ class Files(Shared):
                 yield local
                 _touch(file)
                 if file.path is not None and file.shared:
-                    self._state.readers.wrote(handle.process, file.path)
+                    self._state.readers.wrote(handle.process, file.path, file.item, file.base)
                 self._state.edition += 1
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")

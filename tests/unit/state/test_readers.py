@@ -14,9 +14,9 @@ from jobfs.state.records import Base, Process
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
-VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD, "unsent": None}
+VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD}
 #: A version that this mount has placed.
-PLACED = {number: Base.of(item, sha256="0" * 64, young=True) for number, item in VERSIONS.items() if item}
+PLACED = {number: Base.of(item, sha256="0" * 64, young=True) for number, item in VERSIONS.items()}
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
@@ -50,7 +50,7 @@ class Proc:
         assert found is not None
         return found
 
-    def read(self, number: int, item: Item | None, path: str = "dir/f") -> None:
+    def read(self, number: int, item: Item, path: str = "dir/f") -> None:
         self.readers.read(self.process(number), path, item)
 
     def happens(self, step: str) -> None:
@@ -62,9 +62,9 @@ class Proc:
         process = self.process(NAMES[who])
         if what == "reads":
             self.readers.read(process, "dir/f", VERSIONS[more[0]])
-        elif what == "writes":
-            over, base = more or ("unsent", "")
-            self.readers.wrote(process, "dir/f", VERSIONS[over], PLACED.get(base, Base()))
+        elif what in ("writes", "sees"):
+            over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
+            self.readers.wrote(process, "dir/f", over, base, read=what == "sees")
         else:
             assert what == "makes"
             self.readers.backs_up(process, more[0])
@@ -93,8 +93,8 @@ def test_a_thread_counts_as_its_process_and_a_number_that_is_used_again_as_anoth
     assert proc.process(22) is not first
 
 
-#: What has happened (of `writes 2 1`: over version 2, based on 1); who saves, and which version is shown; what that replaces,
-#: if it is not the version that is shown.
+#: What has happened (of `writes 2 1`: over version 2, based on 1; `sees`: reads such bytes); who saves, and which version is
+#: shown; what that replaces, if it is not the version that is shown.
 KNOWN = [
     # The version that was read is replaced, and not the one that is shown.
     ("cat reads 1", "cat 2", FIRST), ("cat reads 1", "cat 1", None),
@@ -111,7 +111,9 @@ KNOWN = [
     # Who has written what was given up, or has read that again, still knows what it had read.
     ("cat reads 1, cat writes", "cat 1", None), ("cat reads 1, cat writes", "cat 2", FIRST),
     ("cat reads 1, cat writes, placed 2", "cat 3", PLACED["2"]),
-    ("cat reads 1, cat writes, cat reads unsent", "cat 1", None), ("cat reads 1, cat writes, cat reads unsent", "cat 2", FIRST),
+    ("cat reads 1, cat writes, cat sees", "cat 1", None), ("cat reads 1, cat writes, cat sees", "cat 2", FIRST),
+    # Who has seen bytes that are not sent yet knows the version that they replace.
+    ("cat sees 1 1", "cat 1", None), ("cat sees 1 1", "make 2", FIRST), ("cat sees 2 1", "cat 2", Base()),
     # An append, or new content for a file that nobody has read: the next save keeps nothing of that, unless it is kept beside.
     ("cat writes 1 1, cat writes", "cat 1", None), ("cat writes 2 1", "cat 2", Base()),
     # A write tells the others nothing unless one of them has read (4.44): else each `cp` over a file would make a copy.
@@ -130,7 +132,7 @@ def test_what_a_save_replaces(proc: Proc, past: str, save: str, replaces: Item |
     for step in past.split(", "):
         proc.happens(step)
     who, shown = save.split()
-    assert proc.replaced(NAMES[who], VERSIONS[shown] or FIRST) == replaces
+    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
 
 
 def test_a_reader_that_has_ended_still_counts(proc: Proc) -> None:
@@ -168,7 +170,7 @@ def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
 
 def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_nothing(proc: Proc) -> None:
     """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
-    for step in ("cat writes", "make reads 1", "make reads unsent", "placed 1"):
+    for step in ("cat writes", "make reads 1", "make sees", "placed 1"):
         proc.happens(step)
     proc.readers.carry(replace(THIRD, path="dir/g"), THIRD)
     assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"

@@ -1,7 +1,8 @@
 """A model of the mount: dictionaries beside a real Vfs, a job that changes the same files, and a server that fails.
 
 The model is exact, but for what stands under "what is allowed to differ". No two writes have the same bytes. It was found to be
-right where it is silent: what is not modelled (a directory that the job deletes while a file in it is open) is left out.
+right where it is silent: what is not modelled (a directory that the job deletes while a file in it is open, writing to a file
+whose directory is gone) is left out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from jobfs.save import writeback
 #: What is at a path: the bytes of a file, a directory, or nothing.
 Value = bytes | Literal["directory"] | None
 DIRECTORY: Literal["directory"] = "directory"
+OTHER: Any = "what comes after it is another item"
 FILES, DIRECTORIES, SCRATCH = ("a", "b", "d/a", "e/a"), ("d", "e"), "a~"
 SECOND = re.compile(r"\.(conflict|recovered)-").search
 
@@ -218,8 +220,14 @@ class Machine(RuleBasedStateMachine):
         """A look has shown this. Once it has shown the present, the past is not shown again."""
         assert self.may_show(path, seen), f"{path}: {seen!r}, not {self.now(path)!r}"
         if seen == self.now(path):
-            self.older.pop(path, None)
+            self.know(path)
         return seen
+
+    def know(self, *paths: str) -> None:
+        """The mount has seen the job's changes. What is open is not what the name stands for, if that is another item."""
+        for path in paths or [*self.older]:
+            if OTHER in self.older.pop(path, []) and path not in self.here:
+                self.nodes.pop(path, None)
 
     def look_again(self, *paths: str) -> None:
         """The next look at one of these is a new one, if the job has changed something there."""
@@ -250,7 +258,7 @@ class Machine(RuleBasedStateMachine):
 
     def opened(self, path: str, flags: int) -> Handle | None:
         """Opens what is there and reads it; None if that fails, as it must."""
-        failed, opened = tried(self.vfs.open, path, flags)
+        failed, opened = tried(self.vfs.open, path, flags, CALLER.pid)
         if not failed:
             failed, value = tried(self.vfs.read, opened.fh, 1 << 20, 0)
         if failed:
@@ -284,7 +292,7 @@ class Machine(RuleBasedStateMachine):
         if not handle.writable or (self.down and node.local is None):
             return
         if node.local is None and path is not None:
-            if path in self.here or self.nodes.get(path, node) is not node:
+            if path in self.here or self.nodes.get(path, node) is not node or not self.has_parent(path):
                 return  # the job has put another file there, and that is open or written to
             self.here[path] = Local(handle.value, None, handle.value)
             self.nodes[path] = node
@@ -361,7 +369,7 @@ class Machine(RuleBasedStateMachine):
     def unlink(self, path: str) -> None:
         """vfs/semantics.md 4.32, 4.33: what stood there a second ago."""
         self.pass_time(100.0 if parent(path) in self.older else 2.0)
-        self.older.pop(path, None)
+        self.know(path)
         gone = self.now(path) is None
         assert tried(self.vfs.unlink, path)[0] == (errno.ENOENT if gone else 0)
         if gone:
@@ -374,12 +382,12 @@ class Machine(RuleBasedStateMachine):
             self.older[path] = [None]  # made by the job meanwhile: it stays
 
     def rename(self, old: str, new: str) -> None:
-        """vfs/semantics.md 4.27, 4.34, 4.42; 4.3: a new file in which nothing was ever written does not come back."""
+        """vfs/semantics.md 4.27, 4.34, 4.42; 4.3: what was not closed comes back under its name if it has replaced a file."""
         self.look_again(old, parent(new))
         if old == new or (self.leaving and SCRATCH in (old, new)):
             return
         there, possible = self.now(old), self.now(old) is not None and self.has_parent(new)
-        replaced = self.shown(new) if possible and new != SCRATCH else None
+        replaced = self.shown(old if new == SCRATCH else new) if possible else None
         assert tried(self.vfs.rename, old, new)[0] == (0 if possible else errno.ENOENT)
         if not possible:
             return
@@ -395,7 +403,8 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(there, bytes)
             local = Local(there, there, None)
         elif local is not None and (local.base is None or old == SCRATCH):
-            local.base, local.closed = base, local.data if local.data or local.closed is not None else None
+            local.base = base
+            local.closed = local.data if over is not None or base is not None else local.closed
             if old in self.there:
                 self.older[old] = [None]
         else:
@@ -471,7 +480,9 @@ class Machine(RuleBasedStateMachine):
 
     def job_changed(self, path: str, value: Value) -> None:
         self.older.setdefault(path, []).append(self.there.pop(path, None))
-        if value is not None:
+        if value is None:
+            self.older[path].append(OTHER)
+        else:
             self.there[path] = value
 
     def job_may_write(self, path: str) -> bool:
@@ -480,6 +491,7 @@ class Machine(RuleBasedStateMachine):
 
     def another(self, path: str) -> None:
         """What is open there is not what the name stands for any more, unless it is written to."""
+        self.older[path].append(OTHER)
         if path not in self.here and self.at(path):
             self.nodes.pop(path, None)
             self.look_again(path)
@@ -532,7 +544,7 @@ class Machine(RuleBasedStateMachine):
         for path, stamp in list(known._stamps.items()):
             known._stamps[path] = stamp._replace(began=stamp.began - seconds)
         if seconds > 60.0:
-            self.older.clear()
+            self.know()
 
     def lose_an_answer(self) -> None:
         """vfs/semantics.md 5.9: the next change is carried out or not, and its answer does not come."""
@@ -546,7 +558,7 @@ class Machine(RuleBasedStateMachine):
         self.vfs.refresh()
         if self.down:
             self.server.faults.rate("unavailable", 1.0)
-        self.older.clear()
+        self.know()
 
     def settle(self) -> None:
         """vfs/semantics.md 4.8: the server has everything, once; nothing is hidden, nothing is unsent."""
@@ -567,7 +579,7 @@ class Machine(RuleBasedStateMachine):
         for path in copies:
             self.server.store.delete(path)
         self.kept.clear()
-        self.older.clear()
+        self.know()
         self.unanswered = False
         self.vfs.refresh()
         for path in (*FILES, SCRATCH):

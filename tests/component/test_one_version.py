@@ -13,6 +13,7 @@ from tests.support.workspaces import Start, Workspace
 from jobfs.emulator import Server
 
 SIZE = 4 << 20
+LOG = b"".join(b"line %d\n" % number for number in range(2000))
 OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
 END, MIDDLE = SIZE - 4096, SIZE // 2
 
@@ -22,9 +23,6 @@ def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
     fh = work.vfs.open(path, flags).fh
     assert work.vfs.read(fh, 4096, END) == OLD[END:]
     return fh
-
-
-LOG = b"".join(b"line %d\n" % number for number in range(2000))
 
 
 @pytest.mark.parametrize(

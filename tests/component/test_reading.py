@@ -17,6 +17,7 @@ from jobfs.emulator import Server
 from jobfs.namespace import remote
 
 BIG = os.urandom(3_000_000)
+JOBS, OURS = b"the job's change", b"the user's own"
 
 
 def test_a_version_is_downloaded_once_across_restarts_too(server: Server, start: Start) -> None:
@@ -189,9 +190,6 @@ def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Wo
     work.vfs.release(fh)
     assert errno_from(work.vfs.open, "gone", flags) == errno.ENOENT
     assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
-
-
-JOBS, OURS = b"the job's change", b"the user's own"
 
 
 def by_truncating(work: Workspace) -> None:

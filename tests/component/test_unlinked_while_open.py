@@ -16,8 +16,8 @@ from tests.support.workspaces import settled
 from jobfs.emulator import Server
 
 OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
-
-
+ALL = {"dir": None, "dir/inner": OLD}
+LARGE = os.urandom(24 << 20)
 Start = Callable[..., Mortal]
 
 
@@ -46,13 +46,7 @@ def close(work: Mortal, fh: int) -> None:
     work.vfs.release(fh)
 
 
-ALL = {"dir": None, "dir/inner": OLD}
-
-
 # -- unlinked
-
-
-LARGE = os.urandom(24 << 20)
 
 
 def reading(server: Server, work: Mortal) -> int:

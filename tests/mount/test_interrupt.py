@@ -16,6 +16,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
+_REQUESTS = {"read": ("list", "find"), "change": ("create",), "download": ("download",)}
 #: Ways to wait, and the requests that hang meanwhile. The last call of each takes the time.
 WAITS = {
     "stat": ("os.stat('d/file')", "read"),
@@ -48,9 +49,6 @@ def program(cwd: Path, code: str, *words: str) -> Iterator[subprocess.Popen[str]
             yield running
         finally:
             running.kill()
-
-
-_REQUESTS = {"read": ("list", "find"), "change": ("create",), "download": ("download",)}
 
 
 def go(program: subprocess.Popen[str]) -> None:

@@ -37,8 +37,6 @@ _REQUESTS = {
     "find": True, "get": True, "create_file": True, "create_directory": True, "update": True, "delete": True,
     "download": False,
 }  # fmt: skip
-
-
 _CHANGING = ("create_file", "create_directory", "update", "delete")
 
 

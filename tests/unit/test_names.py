@@ -22,6 +22,8 @@ paths = (
     .filter(lambda path: names.path_length(path) < names.PATH_MAX)
 )
 
+HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
+
 
 @given(paths, st.sampled_from(Role))
 @example("/".join(["d" * 200] * 5) + "/file", Role.STAGED)
@@ -81,9 +83,6 @@ def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
     assert all(map(names.is_scratch, editors))
     assert names.is_scratch("a.tmp", ("*.tmp",))
     assert not any(names.is_scratch(name, ("*.tmp",)) for name in ("A.TMP", "49130", "a.txt"))
-
-
-HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
 
 
 @pytest.mark.parametrize(

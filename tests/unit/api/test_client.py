@@ -20,6 +20,7 @@ from jobfs.nodes import Item, Lifecycle, Permission
 from .conftest import ID, Chunks, Make, Script, failure, many, one, wire_item
 
 RW = Permission.READ_WRITE
+OTHER = "other0000000000000000001"
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make: Make) -> None:
@@ -382,9 +383,6 @@ def test_leaving_a_download_closes_it(make: Make) -> None:
         next(download.chunks())
         assert not stream.closed
     assert stream.closed
-
-
-OTHER = "other0000000000000000001"
 
 
 @pytest.mark.parametrize("status", [400, 409])

@@ -13,6 +13,7 @@ from jobfs.api.failures import Call
 from .conftest import KEY
 
 READ = Call("looking up", "GET", "/x", "a.txt")
+GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]
 CHANGE = Call("uploading", "POST", "/x", "a.txt", changing=True)
 
 
@@ -62,9 +63,6 @@ def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reas
     )
     for page in (b"<html>no</html>", body("x" * 70_000)):
         assert str(from_answer(READ, 502, {}, page)).endswith("502 Bad Gateway")
-
-
-GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]
 
 
 @pytest.mark.parametrize("page", GATEWAYS)

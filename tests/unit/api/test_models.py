@@ -11,6 +11,8 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 from .conftest import wire_item
 
+TOTALS = ("many", -1, None, 2**62, [3])
+
 
 def page_body(*items: Any, **more: Any) -> bytes:
     meta = {"meta": {"total": len(items), "take": 100, "skip": 0}}
@@ -104,9 +106,6 @@ PATHS = {
 @pytest.mark.parametrize("raw", PATHS)
 def test_a_path_loses_one_slash_at_each_end_and_nothing_else(raw: str) -> None:
     assert parse_item(item_body(path=raw))[0].path == PATHS[raw]
-
-
-TOTALS = ("many", -1, None, 2**62, [3])
 
 
 @pytest.mark.parametrize("meta", [None, {}, *({"total": total} for total in TOTALS)], ids=range(7))

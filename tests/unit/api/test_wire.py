@@ -27,6 +27,7 @@ from jobfs.nodes import Item, Permission
 from .conftest import ID, JOB, KEY, ROOT, Chunks, Make, Script, failure, many, one, wire_item
 
 RW = Permission.READ_WRITE
+HERE = "https://api.example.test"
 
 UNSENT = [
     httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("busy"),
@@ -173,9 +174,6 @@ def test_closing_ends_the_wait_for_a_retry(make: Make) -> None:
         assert asked.wait(10)
         client.close()
         assert isinstance(waiting.exception(10), errors.UnavailableError)
-
-
-HERE = "https://api.example.test"
 
 
 def redirect(location: str, status: int = 307) -> httpx.Response:

@@ -19,6 +19,9 @@ from jobfs.settings import Settings, load
 
 from .conftest import JOB
 
+CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -68,9 +71,6 @@ def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: st
     assert list(place.iterdir()) == []
 
 
-CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
-
-
 @pytest.mark.parametrize(("number", "remedy"), [
     (errno.ENOENT, "on a desktop, sudo modprobe fuse"),
     (errno.EACCES, "this user may not: on a desktop, sudo chmod 666 /dev/fuse; or mount as a user who may"),
@@ -96,9 +96,6 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
             preflight.check_library()
         monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
-
-
-ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
 
 
 @pytest.mark.parametrize(("user", "helper", "may", "alone", "words"), [

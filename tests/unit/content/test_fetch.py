@@ -25,6 +25,8 @@ from jobfs.nodes import Item
 from .conftest import MakeStore, Open
 from .server import LATER, UPDATED, FakeClient, item_of, pattern
 
+WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short": 100}]
+
 
 def test_a_broken_download_resumes_by_range_where_it_broke(opened: Open) -> None:
     """vfs/semantics.md 3.5: a broken download resumes by range."""
@@ -47,9 +49,6 @@ def test_a_download_that_always_breaks_at_one_place_is_given_up(opened: Open, ra
         file.handle.fetch()
     assert time.monotonic() - began < 1.0 + 5
     assert len(file.client.requests) < 14, "with longer and longer pauses"
-
-
-WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short": 100}]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

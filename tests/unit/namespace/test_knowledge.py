@@ -22,6 +22,7 @@ from .test_news import Look, looks
 from .world import Clock, Server, hidden, item
 
 PARTS = 3
+REMOVED = Change(9, {"1"}, {"d"}, whole=True, deleted=True)
 #: Few, so that most changes and answers meet.
 PATHS = ["a", "b", "a/a", "a/b", "b/a", "a/a/a"]
 
@@ -335,9 +336,6 @@ def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -
     assert known.changed(ticket) == {gone.id, changed.id}
     known.publish(server.move(folder, "e"))
     assert known.changed(ticket) == set()
-
-
-REMOVED = Change(9, {"1"}, {"d"}, whole=True, deleted=True)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from jobfs.nodes import Item
 
 from .world import Server, item
 
+PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000)]
+
 
 class Reading:
     """A lister of a server, the ids known from before, and those that this mount changes while it reads."""
@@ -48,9 +50,6 @@ def as_set(read: tuple[list[Item], int]) -> set[Item]:
     items, _ = read
     assert len({one.id for one in items}) == len(items)
     return set(items)
-
-
-PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000)]
 
 
 @pytest.mark.parametrize("expected", [0, 101, 200, 5000])

@@ -29,6 +29,8 @@ contents = st.builds(
 one_of_a_kind = st.one_of(contents, contents, contents, items).map(
     lambda one: replace(one, id=one.id + one.kind)
 )
+
+FOLDER = item("d", kind=Kind.DIRECTORY)
 several = st.lists(one_of_a_kind, max_size=4)
 trees = several.map(Tree.of)
 
@@ -110,9 +112,6 @@ def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, st
     """What is told of two sets of items: what has happened, the path, the old path."""
     first, second = Tree.of(before), Tree.of(now)
     return [(one.happened, one.path, one.old) for one in difference(differing(first, second), second.at)]
-
-
-FOLDER = item("d", kind=Kind.DIRECTORY)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from jobfs.namespace import remote
 
 from .world import STALE, World
 
+NO_END = ContractError("listing the workspace: the list has no end")
+
 FAILURES = [
     UnavailableError("no connection"),
     UnavailableError("too late", errno=errno.ETIMEDOUT),
@@ -133,9 +135,6 @@ def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> No
     world.server.errors = {}
     assert world.namespace.lookup("a.txt") == a
     assert not world.namespace.unreachable
-
-
-NO_END = ContractError("listing the workspace: the list has no end")
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])

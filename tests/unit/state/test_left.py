@@ -17,6 +17,8 @@ from jobfs.state.left import Left, left_in, left_of
 from jobfs.state.localbytes import Local, path_of
 from jobfs.state.records import Change, File, Stage, Verb
 
+REFUSED = PathExistsError("there already")
+
 #: Of a file that was written and not closed.
 OPEN = {"state": "dirty", "reason": "open and changed", "age": None}
 
@@ -48,9 +50,6 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
     ]  # fmt: skip
     journal.close()
     assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
-
-
-REFUSED = PathExistsError("there already")
 
 
 @pytest.mark.parametrize(

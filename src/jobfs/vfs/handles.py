@@ -261,7 +261,7 @@ class Pins:
                 handle.seen, handle.young = item, self._view.write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
-        if not opening:
+        if not opening and handle.seen is item:
             self.shown(handle)
         if old is not None:
             old.close()

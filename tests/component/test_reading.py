@@ -206,7 +206,7 @@ def by_renaming_over(work: Workspace) -> None:
 def test_an_unknown_program_that_saves_a_closed_file_replaces_the_version_that_is_shown(
     server: Server, start: Start, save: Callable[[Workspace], None], shown: bool
 ) -> None:
-    """vfs/semantics.md 4.43, of a program that can't be told from others; editors compare the time of change, which differs."""
+    """vfs/semantics.md 4.43: it may not have read that; but editors compare the time of change, which differs."""
     server.store.seed({"file": b"what was read"}, age=60)
     work = start(ttl=600)  # it looks again only when it is told to
     assert work.read("file") == b"what was read"

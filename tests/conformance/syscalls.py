@@ -31,6 +31,8 @@ USERS: dict[str, tuple[int, int, list[int]]] = {
 NUMBERS = {"NOBODY": 65534, "OTHER": 65533, "GROUP": 65532, "GROUP2": 65531}
 _COARSE = 5  # CLOCK_REALTIME_COARSE: what file systems stamp with
 _NOREPLACE, _EXCHANGE = 1, 2
+#: True if a new file is brought to the server (fsync) before the next step.
+SETTLE = False
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -393,10 +395,6 @@ def _run(case: dict[str, Any]) -> list[str]:
         calls.close()
         os.chdir("/")
         os.umask(0)
-
-
-#: True if a new file is brought to the server (fsync) before the next step.
-SETTLE = False
 
 
 def _read_only(directory: str) -> None:

@@ -186,19 +186,31 @@ def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     assert {name: len(versions) for name, versions in _after(server).items()} == dict.fromkeys(PROGRAMS, 1)
 
 
-def test_programs_that_save_one_after_another_make_no_second_version(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_programs_that_save_in_turn_make_no_second_version(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.44: who has read bytes that are not sent yet has read what they replace."""
     saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")
     pairs = {f"file{number}": pair for number, pair in enumerate(product(saves, repeat=2))}
     server.store.seed(dict.fromkeys(pairs, OLD), age=60)
     server.faults.rate("unavailable", 1.0, on="create")
     for file, (one, other) in pairs.items():
-        run(mounted.path, "sh", "-c", f"{one} {file}; {other} {file}")
+        run(mounted.path, "sh", "-c", f"{one} {file}; {other} {file}; mv {file} {file}~; echo new > {file}")
     server.faults.clear()
     mounted.settled()
     assert visible(server).keys() == pairs.keys()
+
+
+def test_who_is_near_a_reader_keeps_what_the_job_wrote(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.43, 4.44."""
+    server.store.seed({"file": OLD}, age=60)
+    server.faults.rate("unavailable", 1.0, on="create")
+    run(mounted.path, "sh", "-c", "echo mine > file; cat file")
+    server.faults.clear()
+    mounted.settled()
+    server.store.write("file", JOB)
+    eventually(partial(_shows, mounted.path / "file", JOB))
+    run(mounted.path, "sh", "-c", "echo new > file")
+    mounted.settled()
+    assert untimed(visible(server)) == {"file": b"new\n", "file.conflict": JOB}
 
 
 def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(

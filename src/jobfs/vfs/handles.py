@@ -145,12 +145,12 @@ class Pins:
         self._view, self._pages = view, pages
 
     def shown(self, handle: Handle) -> None:
-        """Note that the program of a handle may read what its saves are based on (section 4.42)."""
+        """Note that the program of a handle may read the version that the handle shows (section 4.42)."""
         file = handle.file
         if handle.readable and file.shared and file.path is not None:
             readers = self._view.state.readers
-            if file.local is None and handle.seen is not None:
-                readers.read(handle.process, file.path, handle.seen)
+            if file.local is None and handle.item is not None:
+                readers.read(handle.process, file.path, handle.item)
             else:
                 readers.wrote(handle.process, file.path, file.item, file.base, read=True)
 

@@ -31,6 +31,7 @@ _PIECES = 2 << 20
 _FIRST = 5.0
 #: --timeout of the mount in seconds: so long a request that was sent to a silent server waits for it still.
 _TIMEOUT = 5
+_MB = 1 << 20
 
 
 def outage(
@@ -127,9 +128,6 @@ def _write(stage: Stage, path: str, data: bytes) -> None:
         stage.expected.doubt(path, b"")
     else:
         stage.expected.put(path, data)
-
-
-_MB = 1 << 20
 
 
 def full_disk(stage: Stage, end: End, cache: str, files: int, disk: int, latency: float) -> None:

@@ -24,6 +24,10 @@ from .stage import Stage
 
 #: Directories at the least, and files of each at the most: so many paths fit on a command line.
 _DIRECTORIES, _FILES = 8, 100
+#: Tombstones are kept for twenty times so many seconds, and the bound is for those of the latest saves.
+_SHORT = 0.25
+#: The share of downloads that break off early, in the middle and late.
+_CUT = 0.1
 
 
 def source(number: int) -> bytes:
@@ -50,10 +54,6 @@ def put_on_disk(directory: Path, tree: Mapping[str, State]) -> Path:
         if isinstance(content, bytes):
             place.write_bytes(content)
     return directory
-
-
-#: Tombstones are kept for twenty times so many seconds, and the bound is for those of the latest saves.
-_SHORT = 0.25
 
 
 def sed(stage: Stage, files: int, latency: float) -> None:
@@ -89,10 +89,6 @@ def day(stage: Stage, saves: int, latency: float, files: int = 20, at_once: int 
         at_most("MB that memory grows by after the first fifth of the saves", grown / 1e6, MEMORY / 3e6)
     )
     stage.finish(Bounds(), within=15)
-
-
-#: The share of downloads that break off early, in the middle and late.
-_CUT = 0.1
 
 
 def rewritten(stage: Stage, files: int, size: int, writes: int, latency: float, readers: int = 6) -> None:

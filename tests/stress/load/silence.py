@@ -27,6 +27,9 @@ _MARGIN = 5.0
 _AT_ONCE = 1.0
 
 KINDS = ("rename", "fsync", "mkdir", "unlink", "rmdir", "rename over")
+#: Beside bulk transfers a call may take so many times what it takes on a quiet line, and so many latencies more. Of these,
+#: ten are what pieces of sixteen uploads stand for in the server's own queue.
+_TIMES, _LATENCIES = 3, 20
 
 
 def silent(stage: Stage, timeout: float, at_once: int, latency: float, on: str = "POST+DELETE") -> None:
@@ -141,11 +144,6 @@ def _hold(
     took = time.monotonic() - began
     told = f"{late} of {len(threads)} not within {took:.1f}" if late else ""
     stage.check(in_time(f"seconds of {what}", took, within, told))
-
-
-#: Beside bulk transfers a call may take so many times what it takes on a quiet line, and so many latencies more. Of these,
-#: ten are what pieces of sixteen uploads stand for in the server's own queue.
-_TIMES, _LATENCIES = 3, 20
 
 
 def room(stage: Stage, files: int, size: int, bandwidth: int, latency: float, rounds: int) -> None:

@@ -105,9 +105,6 @@ def repository(stage: Stage, commits: int, files: int, latency: float) -> None:
     stage.check(equal("git fsck of the server's copy", f"{found.returncode} {found.stderr}".strip(), "0"))
 
 
-_WHO = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost", "-c", "safe.directory=*")
-
-
 def _origin(stage: Stage, commits: int, files: int) -> Path:
     """A repository on the local disk."""
     chance = random.Random(commits)
@@ -129,6 +126,7 @@ def _origin(stage: Stage, commits: int, files: int) -> Path:
 _WAIT = 0.2
 #: Files that the job makes in one second, so that one listing shows many of them.
 _AT_ONCE = 32
+_WHO = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost", "-c", "safe.directory=*")
 
 
 def watched(stage: Stage, files: int, directories: int, latency: float) -> None:

@@ -151,7 +151,7 @@ def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, cha
 
 def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> None:
     """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
-    file = opened(MIB, ranges=False, says_length=False, breaks=[300_000], chunk=64_000, gate=5)
+    file = opened(MIB, ranges=False, says_length=False, breaks=[320_000], chunk=64_000, gate=5)
     client, data = file.client, file.client.data
     client.looking = looking = threading.Event()
     assert file.is_right(0, 300_000)

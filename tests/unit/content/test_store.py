@@ -196,9 +196,10 @@ def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: 
 
 
 def test_bytes_mixed_of_two_versions_are_not_kept_for_a_later_handle(opened: Open, cache: Path) -> None:
-    file = opened(300 * KIB, breaks=[100 * KIB], holds={1: 64 * KIB})
+    file = opened(300 * KIB, breaks=[128 * KIB], holds={0: 128 * KIB, 1: 64 * KIB})
     client = file.client
     assert file.is_right(0)
+    client.release(0)
     client.wait(lambda: len(client.requests) > 1)
     file.handle.close()
     client.updated_at = LATER

@@ -10,7 +10,7 @@ import pytest
 from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 
@@ -70,9 +70,9 @@ def test_a_removed_directory_goes_back_to_its_place(
             work.vfs.rmdir("top")
         (sub,) = (path for path in hidden(server) if path.endswith("-sub"))
         server.store.seed({f"{sub}/new": b"the job's"})
-    eventually(
-        lambda: (visible(server).get(back), hidden(server)) == (b"the job's", []), lambda: hidden(server)
-    )
+        for change in work.state.changes.values():
+            change.since = time.monotonic()  # no listing before this has shown that it is empty
+    eventually_equal(lambda: (visible(server).get(back), hidden(server)), (b"the job's", []))
 
 
 def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(

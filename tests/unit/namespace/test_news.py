@@ -29,10 +29,9 @@ contents = st.builds(
 one_of_a_kind = st.one_of(contents, contents, contents, items).map(
     lambda one: replace(one, id=one.id + one.kind)
 )
-
-FOLDER = item("d", kind=Kind.DIRECTORY)
 several = st.lists(one_of_a_kind, max_size=4)
 trees = several.map(Tree.of)
+FOLDER = item("d", kind=Kind.DIRECTORY)
 
 
 def look(shown: Item) -> Look:

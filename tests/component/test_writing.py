@@ -129,7 +129,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, move_touches: str
 ) -> None:
     """vfs/semantics.md 4.18; save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
-    work = start(request_lifetime=60)  # the listing that looks for an earlier mount's requests is not due meanwhile
+    work = start(request_lifetime=60)  # no listing is due for an earlier mount's requests
     server.set(move_touches=move_touches, latency=40)
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
@@ -148,7 +148,8 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
         work.vfs.write(fh, b"new", 0)
         work.vfs.fsync(fh)
         assert server.store.read("file") == b"new"
-        assert rounds(server) <= 3, [(entry.operation, entry.time, entry.ms) for entry in server.log.entries()]
+        asked = [(entry.operation, entry.time, entry.ms) for entry in server.log.entries()]
+        assert rounds(server) <= 3, asked
     assert syncs.count(threading.get_ident()) == 1, "one for the save; others are the background's"
     work.vfs.release(fh)
     settled(work, {"file": b"new"})

@@ -73,7 +73,6 @@ def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole_where_item
     """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
     server.set(sizes=sizes, updated_resolution="seconds")
     content, more = b"0" * 10, b"the job's"
-    server.store.seed({"file": content})
 
     def answer(asked: Asked) -> Reply | None:
         now = server.store.read("file")
@@ -82,9 +81,11 @@ def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole_where_item
 
     before.answer = answer
     work = start()
+    server.store.seed({"file": content})
     assert work.vfs.getattr("file").size == len(content)
     server.store.append("file", more)
     opened = work.vfs.open("file", flags)
     assert opened.size == len(content + more)
+    assert sum(asked.download for asked in before.asked) <= 3 + bool(flags), "two measure, one is in vain"
     assert work.vfs.read(opened.fh, 100, len(content)) == more
     work.vfs.release(opened.fh)

@@ -506,7 +506,7 @@ class Fetch:
             try:
                 broken = self._request(start)
             except ContractError as wrong:
-                self._link.forget(entry.version)
+                self._link.forget(entry.version, entry.size)
                 shown = self._link.client.get(entry.version.item_id)
                 if entry.version.size is None or not entry.shows(shown):
                     raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
@@ -545,10 +545,8 @@ class Fetch:
             except UnavailableError as broken:
                 return broken
         end = size if self.end is None else min(size, self.end)
-        short = self.pos < end and (self.pos == start or body.start == 0)
-        if complete and (short or self.pos > size):
-            came = f"{self.pos} bytes" if short else "more"
-            raise ContractError(f"download: {came} came instead of the {size} promised")
+        if complete and self.pos < end and (self.pos == start or body.start == 0):
+            raise ContractError(f"download: {self.pos} bytes came instead of the {size} promised")
         return None
 
     def _accept(self, start: int, body: Download) -> bool:
@@ -575,13 +573,12 @@ class Fetch:
         return True
 
     def _receive(self, body: Download, began: float) -> bool:
-        """Take in the body; False if it was left before its end."""
+        """Take in the body; False if it was left before its end. Raises ContractError if too much comes."""
         for chunk in body.chunks():
             if not chunk:
                 continue
             if self.pos + len(chunk) > self._entry.size:
-                self.pos += len(chunk)
-                return True  # too many bytes: the error is raised once the connection is given back
+                raise ContractError(f"download: more came instead of the {self._entry.size} promised")
             self._entry.put(self.pos, chunk)
             self.pos += len(chunk)
             now = time.monotonic()

@@ -81,10 +81,11 @@ class Link:
         with self.lock:
             self.sizes[version] = size
 
-    def forget(self, version: Version) -> None:
-        """Forget the size that was noted: it was that of other bytes."""
+    def forget(self, version: Version, size: int) -> None:
+        """Forget this size: it is that of other bytes. One that was noted since stays."""
         with self.lock:
-            self.sizes.pop(version, None)
+            if self.sizes.get(version) == size:
+                del self.sizes[version]
 
     def _run(self, transfer: Callable[[], None]) -> None:
         try:

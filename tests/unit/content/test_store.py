@@ -138,11 +138,9 @@ def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says
     store, item = make_store(client), item_of(None)
     assert [store.measure(item) for _ in range(2)] == [size] * 2
     with store.open(item) as handle:
-        assert handle.size == size
-        assert handle.fetch().read_bytes() == data
+        assert (handle.size, handle.fetch().read_bytes()) == (size, data)
     assert len(client.requests) == (1 if size <= MIB else 2)
-    if size > MIB and says_length:
-        assert client.requests[0].sent == 0
+    assert client.requests[0].sent == (0 if size > MIB and says_length else size)
 
 
 def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) -> None:
@@ -160,9 +158,10 @@ def test_a_download_of_another_length_than_was_learned_is_another_version(make_s
     client.data = b"hello again"
     with store.open(item) as handle, pytest.raises(StaleVersionError):
         handle.meet()
+    assert store.measure(item) == 11
+    store._link.forget(item.version, 5)  # by another transfer of the old bytes, which ends later
     with store.open(item) as handle:
-        assert handle.read(0, 100) == b"hello again"
-        assert handle.size == 11
+        assert (handle.size, handle.read(0, 100)) == (11, b"hello again")
 
 
 def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp_path: Path) -> None:

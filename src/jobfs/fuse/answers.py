@@ -103,8 +103,9 @@ class Answers:
             self._add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
-            if error.value == -errno.ENOENT:
-                if opcode == Opcode.GETATTR and not desk.flags.value:
+            # EBADF: the handle that was found for a getattr has been closed meanwhile.
+            if error.value in (-errno.ENOENT, -errno.EBADF):
+                if opcode == Opcode.GETATTR and (not desk.flags.value or error.value == -errno.EBADF):
                     desk.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
                     if desk.handle:
                         return 0

@@ -194,7 +194,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             while desk.parting:
                 self._plus.part(desk, length)
                 process(session, address, length, answering)
-            if desk.handle:
+            while desk.handle:
                 desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
                 process(session, address, length, answering)
             desk.turn += 1

@@ -22,9 +22,8 @@ from .conftest import JOB, URL, Make
 def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
     one = answering("/mnt/a")
     assert [found.path for found in mounts(None)] == [one.slot.path]
-    assert mount_of("/mnt/a", None)[1] == ""
-    assert mount_of("/mnt/a/", None)[1] == ""
-    assert mount_of("/mnt/a/b/c.txt", None)[1] == "b/c.txt"
+    for path, rest in (("/mnt/a", ""), ("/mnt/a/", ""), ("/mnt/a/b/c.txt", "b/c.txt")):
+        assert mount_of(path, None)[1] == rest
     inner = answering("/mnt/a/b")
     assert mount_of("/mnt/a/b/c", None) == (slot.look(inner.slot.path), "c")
     assert mount_of("/mnt/a/bc", None)[1] == "bc"

@@ -53,6 +53,7 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     ({"log": "journal"}, "journalctl _PID=42"),
     ({"snapshot_age": 40.0}, "listing   40 s old, read again when it is needed\n"),
     ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
+    ({"conflicts": [CONFLICT]}, "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n"),  # and no command
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
 ])  # fmt: skip
 def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
@@ -79,13 +80,6 @@ def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) 
     assert (done.code, done.out.count("big")) == (1, 1)
     assert "unsent    2 files, 12B, the oldest 1 s old; 1 of them failed\n" in done.out
     assert "unsent (2): not on the server\n  big: 9B, 1 s old, Too large, failed\n  a.txt: " in done.out
-
-
-def test_a_conflict_whose_file_is_gone_has_no_command(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
-    out = run("status", "/mnt/a").out
-    assert "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n" in out
-    assert out.count("a second version was kept") == 1
 
 
 def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> None:

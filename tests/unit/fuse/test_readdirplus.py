@@ -1,4 +1,4 @@
-"""Listings with attributes, on a libfuse that is played here (fuse.answers)."""
+"""What is added to the answers of a libfuse that is played here (fuse.answers)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.answers import ReadDirPlus
+from jobfs.fuse.answers import Answers, ReadDirPlus
 from jobfs.fuse.interrupt import AtWork, Desk, Opcode
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
@@ -34,8 +34,7 @@ class Libfuse:
     def __init__(self) -> None:
         self.names = [b".", b"..", b"plain", b"unknown", b"last"]
         self.nodes = {b"plain": 11, b"last": 12}
-        self.error, self.size = 0, 100
-        self.flags = BIG_WRITES
+        self.error, self.size, self.flags = 0, 100, BIG_WRITES
         self.asked: list[Opcode] = []
         self.forgotten: list[tuple[int, int]] = []
         self.unlinked: list[bytes] = []
@@ -76,7 +75,7 @@ class Libfuse:
             else:
                 self.send(struct.pack("=Q40xQ", found, self.size).ljust(FOUND, b"\1"))
 
-    def send(self, data: bytes = b"", error: int = 0) -> None:
+    def send(self, data: bytes = b"", error: int = 0, on: Answers | None = None) -> None:
         head = struct.pack("=IiQ", 16 + len(data), -error, UNIQUE)
         pieces = [head] if error else [head, data]
         kept = [ctypes.create_string_buffer(piece, len(piece)) for piece in pieces]
@@ -84,7 +83,7 @@ class Libfuse:
             "=" + "QQ" * len(kept), *(n for one in kept for n in (ctypes.addressof(one), len(one)))
         )
         iovec = ctypes.create_string_buffer(vector, len(vector))
-        assert self.plus.operations.send(0, ctypes.addressof(iovec), len(kept)) == 0
+        assert (on or self.plus).operations.send(0, ctypes.addressof(iovec), len(kept)) == 0
 
     def request(self, opcode: Opcode, body: bytes) -> int:
         """A request of the kernel on the desk; its length."""
@@ -111,9 +110,8 @@ class Libfuse:
         while data:
             (node,) = struct.unpack_from("=Q", data)
             _, offset, length, _ = struct.unpack_from("=QQII", data, FOUND)
-            start = FOUND + 24
-            found.append((data[start : start + length], node, offset))
-            data = data[start + length + -length % 8 :]
+            found.append((data[FOUND + 24 :][:length], node, offset))
+            data = data[FOUND + 24 + length + -length % 8 :]
         return found
 
 
@@ -130,8 +128,7 @@ def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
     ]  # fmt: skip
     assert libfuse.listing == [True] * 3, "nothing is asked of the server meanwhile"
-    assert not libfuse.desk.listing
-    assert not libfuse.forgotten
+    assert (libfuse.desk.listing, libfuse.forgotten) == (False, [])
 
 
 def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
@@ -173,6 +170,19 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
     libfuse.plus.part(libfuse.desk, libfuse.request(Opcode.LOOKUP, b"plain\0"))
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])
     assert not libfuse.desk.parting
+
+
+def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
+    """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
+    nodes = {3: DIRECTORY, 4: DIRECTORY}
+    answers = Answers(libfuse.device.fileno(), libfuse.here, {}, nodes)
+    libfuse.request(Opcode.GETATTR, bytes(16))
+    for handle, error in ((3, errno.ENOENT), (4, errno.EBADF), (0, errno.EBADF)):
+        libfuse.send(error=error, on=answers)
+        assert libfuse.desk.handle == handle
+        nodes.pop(handle, None)
+        libfuse.desk.handle, libfuse.desk.flags.value = 0, 1
+    assert libfuse.answered() == (-errno.ESTALE, b"")
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])

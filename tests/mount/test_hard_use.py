@@ -44,8 +44,7 @@ def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> 
     assert ended.returncode == 0, ended.stderr
     for job in jobs:
         job.ended()
-    expected = {name: name.encode() for name in names}
-    assert visible(server) == {"shared": b"of the job", **expected}
+    assert visible(server) == {"shared": b"of the job", **{name: name.encode() for name in names}}
 
 
 def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server, mount: Mount) -> None:

@@ -225,7 +225,6 @@ LATE, LIFETIME = 0.4, 1.4
 #: All but what needs two mounts (tests/component/test_save_unanswered.py).
 REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]
 
-
 #: Those of one mount with a file at T.
 PLAYABLE = [each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"]
 
@@ -340,6 +339,7 @@ class Play:
         last = self.lives[-1]
         last.cues = deque(cue._replace(nth=2) if cue.boundary == never else cue for cue in last.cues)
         self.never = [cue for cue in last.cues if cue.boundary == never]
+        self.patience = 3 if never else 1
         self._fh: int | None = None
         self._renaming = self._refusing = False
         self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
@@ -360,7 +360,7 @@ class Play:
             last = number == len(self.lives) - 1
             script = Script(life, self)
             # The job's changes are seen when the schedule says so, not because a machine is slow; nor is a late request later.
-            lifetime = 3 * LIFETIME if self.never else LIFETIME
+            lifetime = self.patience * LIFETIME
             work = self.work = Mortal(self.server, self.home, script, request_lifetime=lifetime, ttl=60)
             script.arm()
             work.start()
@@ -421,7 +421,7 @@ class Play:
             self._job(rest)
         elif first == "fault":
             kind, on = rest.split()
-            delay = LATE if kind == "late" else 0.2
+            delay = self.patience * LATE if kind == "late" else 0.2
             self.server.faults.next(kind, on=on, delay=delay)  # type: ignore[arg-type]
         elif what == "fate gives the rename up":
             self._refuses(self._renaming)

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import tokenize
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -69,17 +69,17 @@ def _headings(page: str) -> dict[str, list[str]]:
     return found
 
 
-def _numbers(page: str) -> set[str]:
-    """Of its sections and rules, which are headings, and of its statements."""
+def _numbers(page: str) -> list[str]:
+    """The numbers of a page's sections and rules, which are headings, and of its statements."""
     found = re.findall(r"^## (\d)\. |^### (R\d+)$|^[-|] \*\*(\d\.\d+)\*\*", _PAGES[page], re.MULTILINE)
-    return {number for each in found for number in each if number}
+    return [number for each in found for number in each if number]
 
 
 def _wrong(citation: re.Match[str]) -> str:
     """What a citation names and the page does not have; "" if all is there."""
     page, heading = citation["page"], citation["heading"]
     numbers = re.findall(_NUMBER, citation["numbers"] or "")
-    if missing := set(numbers) - _numbers(page):
+    if missing := set(numbers).difference(_numbers(page)):
         return f"{page} has no {', '.join(sorted(missing))}"
     if heading is None or re.match(rf"(?:and |R\d|`?(?:{'|'.join(map(re.escape, _PAGES))}))", heading):
         return ""
@@ -100,6 +100,14 @@ def test_each_citation_of_a_page_leads_to_an_existing_place(top: str) -> None:
         if told
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", [_SEMANTICS, _PROTOCOL])
+def test_no_two_statements_of_a_page_have_one_number(page: str) -> None:
+    """Otherwise a test that cites the number may prove either."""
+    counted = Counter(_numbers(page))
+    assert len(counted) > 10
+    assert [number for number, count in counted.items() if count > 1] == []
 
 
 def _is_read(path: Path) -> bool:
@@ -133,6 +141,55 @@ def test_each_function_and_class_that_a_page_names_is_there() -> None:
     words = {word for text in code for word in re.findall(r"\w+", text)}.union(dir(os))
     named = [each for each in _spans() if re.fullmatch(r"[A-Z]\w+\.\w+|[A-Z][a-z]\w*|\w*_\w*", each[1])]
     assert [f"{page}: {span}" for page, span in named if not words.issuperset(span.split("."))] == []
+
+
+@cache
+def _classes() -> dict[str, list[ast.ClassDef]]:
+    """The product's classes by name, of which there may be several."""
+    found = defaultdict(list)
+    for path in _PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(node)
+    return found
+
+
+def _members(name: str) -> Iterator[str]:
+    """The attributes that classes of this name and their bases define: in their bodies, or by `self.attribute = …`."""
+    for node in _classes().get(name, ()):
+        for base in node.bases:
+            yield from _members(ast.unparse(base))
+        for statement in node.body:
+            yield from _defined(statement)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                yield part.attr if ast.unparse(part.value) == "self" else ""
+
+
+def _defined(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of a class's body defines."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.AnnAssign):
+        yield ast.unparse(statement.target)
+    elif isinstance(statement, ast.Assign):
+        yield from map(ast.unparse, statement.targets)
+
+
+def test_each_attribute_that_a_page_names_is_defined_by_its_class() -> None:
+    """`Link.pool` was once in a page: there was a Link, and there was a pool, in another class."""
+    cited = [(page, re.match(r"([A-Z]\w*)\.(\w+)(?:\(.*\))?$", span)) for page, span in _spans()]
+    found = [(page, match) for page, match in cited if match]
+    assert ("design.md", "Entry.read") in {(page, match[0]) for page, match in found}
+    assert [f"{page}: {match[0]}" for page, match in found if match[2] not in set(_members(match[1]))] == []
+
+
+def test_the_design_names_each_kind_of_background_thread() -> None:
+    code = (path.read_text(encoding="utf-8") for path in _PACKAGE.rglob("*.py"))
+    made = re.compile(r"Thread(?:PoolExecutor)?\([^\n]*\"(jobfs-[a-z]+)\"")
+    threads = {name for text in code for name in made.findall(text)}
+    assert {"jobfs-queue", "jobfs-save", "jobfs-listing"} <= threads
+    assert sorted(name for name in threads if f'"{name}"' not in _PAGES["design.md"]) == []
 
 
 def _anchors(text: str) -> set[str]:

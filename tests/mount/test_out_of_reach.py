@@ -85,7 +85,7 @@ def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is
 def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 5.15: a connection that was never established is tried again for 2 s."""
+    """vfs/semantics.md 5.16: a connection that was never established is tried again for 2 s."""
     at = mounted.path
     calls: list[Callable[[], object]] = [
         lambda: os.rename(at / "a", at / "a2"),

@@ -72,7 +72,7 @@ def test_a_refusal_is_not_repeated(make: Make, status: int) -> None:
 def test_a_changing_request_is_retried_where_nothing_can_have_happened(
     make: Make, tmp_path: Path, trouble: httpx.Response | Exception
 ) -> None:
-    """vfs/semantics.md 5.6, 5.15: 429, 503 with Retry-After, a connection that was never established."""
+    """vfs/semantics.md 5.6, 5.16: 429, 503 with Retry-After, a connection that was never established."""
     (tmp_path / "x").write_bytes(b"hello")
     script = Script(trouble, one())
     make(script).create_file("a.txt", tmp_path / "x", 5, RW)

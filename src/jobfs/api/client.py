@@ -44,6 +44,8 @@ _Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
 #: Seconds between two requests that find out whether the server answers again, and how long a caller waits for one.
 _ASK_EVERY, _MOMENT = 1.0, 0.5
 
+#: How messages name an update with a path.
+_RENAMING = "renaming an item to"
 #: Characters that have another meaning in patterns of paths.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
 #: Statuses with a reason that may be "exists" or "no directory".
@@ -200,7 +202,7 @@ class Client(AbstractContextManager["Client"]):
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
-        doing = ("changing item", item_id) if path is None else ("renaming an item to", path)
+        doing = ("changing item", item_id) if path is None else (_RENAMING, path)
         call = Call(doing[0], "POST", self._items + item_id, doing[1], changing=True)
 
         def send(**styled: str) -> Item:
@@ -299,8 +301,7 @@ class Client(AbstractContextManager["Client"]):
         for name, value in asked.items():
             shown = getattr(item, name)
             if None not in (value, shown) and shown != value:
-                told = MismatchError(f"{name} is {str(shown)!a}, not {str(value)!a}")
-                raise self._wire.explain(call, told)
+                raise self._wire.explain(call, _mismatch(call, name, str(shown), str(value)))
         return item
 
     def _undo(self, call: Call, item: Item, error: WrongAnswerError) -> NoReturn:
@@ -373,6 +374,17 @@ class Client(AbstractContextManager["Client"]):
         if deadline is not None and deadline.waited:
             self.reach(call)
         return self._wire.request(call, send, once=once)
+
+
+def _mismatch(call: Call, name: str, shown: str, asked: str) -> MismatchError | WrongAnswerError:
+    """The error for an answer that shows another value of this field than was asked for.
+
+    Messages show a hidden path as the path of its file. So two paths that differ only in that would read the same.
+    """
+    if name == "path" and names.plain(shown) == names.plain(asked):
+        done = "did not move it" if call.doing == _RENAMING else "gave it another name"
+        return WrongAnswerError(f"{call}: the server answered, but {done}", status=200)
+    return MismatchError(f"{name} is {shown!a}, not {asked!a}")
 
 
 def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:

@@ -27,6 +27,7 @@ from jobfs.errors import (
     HeldBackError,
     OutOfTimeError,
     UnavailableError,
+    WrongAnswerError,
 )
 
 logger = logging.getLogger("jobfs.api")
@@ -156,7 +157,7 @@ class Wire:
                     raise
                 attempt += 1
 
-    def explain(self, call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
+    def explain(self, call: Call, exc: httpx.HTTPError | MismatchError | WrongAnswerError) -> ApiError:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
         return self._learn(call, exc, self._key())
 
@@ -258,7 +259,7 @@ class Wire:
 
     def _learn(self, call: Call, exc: httpx.HTTPError | MismatchError | ApiError, key: str) -> ApiError:
         """The error for what went wrong, noted and logged."""
-        odd = isinstance(exc, (MismatchError, ContractError))
+        odd = isinstance(exc, (MismatchError, ContractError, WrongAnswerError))
         error = exc if isinstance(exc, ApiError) else from_exception(call, exc)
         error.args = (names.plain(scrub(str(error), key)),)
         self.health.learn(call, error)

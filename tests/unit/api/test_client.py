@@ -108,6 +108,21 @@ def test_no_message_has_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixtu
     assert ".jobfs-" not in caplog.text + str(Call("uploading", "POST", "/x", hidden))
 
 
+HIDDEN_F4 = hidden_path("f4.txt", "1" * 12, "2" * 16, Role.STAGED)
+
+
+@pytest.mark.parametrize("asked", ["f4.txt", HIDDEN_F4.replace("2" * 16, "3" * 16)])
+def test_a_move_that_was_answered_and_not_done_is_named_as_such(
+    make: Make, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    """Hidden names are shown as their file's: "path is 'f4.txt', not 'f4.txt'" would explain nothing."""
+    with pytest.raises(errors.WrongAnswerError) as caught:
+        make(Script(one(HIDDEN_F4))).update(ID, path=asked)
+    told = "renaming an item to f4.txt: the server answered, but did not move it"
+    assert (str(caught.value), caught.value.errno) == (told, errno.EIO)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [told]
+
+
 def test_an_update_speaks_the_style_of_the_servers_own_items(make: Make) -> None:
     """How paths are written in answers is a matter of style."""
     script = Script(one("/a"), one("/b/", size=None))
@@ -279,7 +294,7 @@ def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away
     """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
     script = Script(one(shown, type="directory"), httpx.Response(204))
     error = errors.BadRequestError if kept else errors.WrongAnswerError
-    told = f"the server keeps the name {kept}" if kept else "path is"
+    told = f"the server keeps the name {kept}" if kept else "path is|the server answered, but gave it another name"
     with pytest.raises(error, match=told) as caught:
         make(script).create_directory(asked, RW)
     assert caught.value.errno == errno.EIO

@@ -65,9 +65,9 @@ class Behaviour:
         422, "Status that answers a create in the form that is not accepted."
     )
     path_style: Literal["relative", "slash"] = _switch("relative", "Paths in answers: a/b or /a/b.")
-    name_form: Literal["as_sent", "nfc", "lower", "trimmed"] = _switch(
+    name_form: Literal["as_sent", "nfc", "nfd", "lower", "trimmed"] = _switch(
         "as_sent",
-        "How names are kept: as they are sent, composed (NFC), in lower case, or without blanks at their end.",
+        "How names are kept: as they are sent, composed (NFC), decomposed (NFD), in lower case, or without blanks at their end.",
     )
     type_spelling: Literal["long", "short"] = _switch(
         "long", "Types in answers: workspaceItemFile/workspaceItemDirectory or file/directory."

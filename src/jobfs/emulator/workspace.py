@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _KEPT: dict[str, Callable[[str], str]] = {
     "as_sent": lambda path: path,
     "nfc": lambda path: unicodedata.normalize("NFC", path),
+    "nfd": lambda path: unicodedata.normalize("NFD", path),
     "lower": str.lower,
     "trimmed": lambda path: "/".join(name.rstrip() for name in path.split("/")),
 }

@@ -32,12 +32,14 @@ from jobfs.namespace.listing import Lister
 from jobfs.nodes import Item, Kind, Permission
 
 #: A name that a server keeps only if it keeps all names; else another name would stand at the target (save/protocol.md R6).
-TELLTALE = "A\N{COMBINING DIAERESIS} "
-#: Names that a server may keep in another form, by their description.
+TELLTALE = "A\N{COMBINING DIAERESIS}\N{LATIN SMALL LETTER O WITH DIAERESIS} "
+#: The forms in which a server may keep names, and for each a name in another form.
+_COMPOSED, _DECOMPOSED = "composed (Unicode NFC; Macs write NFD)", "decomposed (Unicode NFD)"
 _FORMS = {
-    "as a Mac writes them (NFD)": "u\N{COMBINING DIAERESIS}ber",
-    "with capitals": "Capitals",
-    "with a blank at their end": "blank ",
+    _COMPOSED: "u\N{COMBINING DIAERESIS}ber",
+    _DECOMPOSED: "\N{LATIN SMALL LETTER O WITH DIAERESIS}l",
+    "without capitals": "Capitals",
+    "without a blank at the end": "blank ",
 }
 #: The bytes that are sent, and compared with those that come back.
 _CONTENT = random.Random(1).randbytes(3000)
@@ -206,15 +208,17 @@ def _creates(trial: Trial) -> Findings:
 
 
 def _names(trial: Trial) -> Findings:
-    changed = []
-    for words, name in _FORMS.items():
+    kept = []
+    for form, name in _FORMS.items():
         try:
             trial.file(name)
         except (WrongAnswerError, BadRequestError, InvalidRequestError):
-            changed.append(words)
-    if changed:
-        told = f"names {' or '.join(changed)} are not taken as they are: what has one fails (EIO)"
-        yield Mark.WARN, f"{told}, its bytes stay on this machine: use other names"
+            kept.append(form)
+    if {_COMPOSED, _DECOMPOSED} <= {*kept}:
+        kept[:2] = ["in ASCII"]
+    if kept:
+        told = f"the server keeps names only {' and '.join(kept)}: a file with another name fails (EIO)"
+        yield Mark.WARN, f"{told}, and its bytes stay on this machine: use such names"
 
 
 def _moves(trial: Trial) -> Findings:

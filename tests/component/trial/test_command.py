@@ -21,7 +21,7 @@ from jobfs.api.client import Client
 from jobfs.cli import preflight
 from jobfs.emulator import Server
 from jobfs.emulator.exchange import FileAnswer
-from jobfs.emulator.workspace import Workspace
+from jobfs.emulator.workspace import _KEPT, Workspace
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission
 from jobfs.state.server import KnownServer, ServerFacts
@@ -69,10 +69,16 @@ TWO = "what is new takes two requests (a create does not refuse a name that is t
 TWO_BY_NAME = "what is new takes two requests (names are not taken as they are)"
 READ = "a save reads what it replaces (a move changes its updatedAt)"
 JUMP = "a jump into a large file waits for what is before it (Range is ignored)"
-NAMES = "WARN    names: names {} are not taken as they are: what has one fails (EIO), its bytes stay on this machine: {}"
-NFD, CAPITALS, BLANK = (
-    NAMES.format(form, "use other names")
-    for form in ("as a Mac writes them (NFD)", "with capitals", "with a blank at their end")
+NFC, NFD, ASCII, LOWER, TRIMMED = (
+    f"WARN    names: the server keeps names only {form}: "
+    "a file with another name fails (EIO), and its bytes stay on this machine: use such names"
+    for form in (
+        "composed (Unicode NFC; Macs write NFD)",
+        "decomposed (Unicode NFD)",
+        "in ASCII",
+        "without capitals",
+        "without a blank at the end",
+    )
 )
 EXDEV = (
     "WARN    moves: a directory with something in it can't be renamed (EXDEV), for what is in it would stay: "
@@ -93,12 +99,14 @@ ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
     ({"ranges": False, "move_touches": "no"}, [], 6, [JUMP], ServerFacts(rejects=ALL, moves_keep_updated_at=True, ranges=False)),
     ({"move_carries": False, "read_only": "enforced"}, [EXDEV, READ_ONLY], 5, [READ],
      ServerFacts(rejects=ALL, moves_carry=False)),
-    ({"name_form": "lower"}, [CAPITALS], 4, [TWO_BY_NAME, READ], ServerFacts()),
-    ({"name_form": "trimmed"}, [BLANK], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "nfc"}, [NFC], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "nfd"}, [NFD], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "lower"}, [LOWER], 4, [TWO_BY_NAME, READ], ServerFacts()),
+    ({"name_form": "trimmed"}, [TRIMMED], 4, [TWO_BY_NAME, READ], ServerFacts()),
     ({"create_existing": "duplicate", "updated_resolution": "seconds", "page_cap": 7, "sizes": "omitted", "ranges": False,
       "list_order": "unstable", "move_carries": False, "move_touches": "tree", "read_only": "enforced", "name_form": "nfc",
       "create_encodings": "json"},
-     [NFD, EXDEV, READ_ONLY], 1, [JSON, SIZES, TWO_BY_NAME, READ, JUMP], ServerFacts(moves_carry=False, ranges=False)),
+     [NFC, EXDEV, READ_ONLY], 1, [JSON, SIZES, TWO_BY_NAME, READ, JUMP], ServerFacts(moves_carry=False, ranges=False)),
 ])  # fmt: skip
 def test_all_that_is_printed_of_a_server_is_true(
     run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -121,6 +129,15 @@ def test_all_that_is_printed_of_a_server_is_true(
     known = {"moves_carry": True, "ranges": True, **facts.model_dump(exclude_unset=True)}
     assert KnownServer(tmp_path / "state", server.url).facts == ServerFacts(**known)
     assert server.store.tree() == before
+
+
+def test_a_server_that_changes_both_forms_of_unicode_is_said_to_keep_ascii(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 6.13: one question about names, one answer."""
+    monkeypatch.setitem(_KEPT, "nfc", lambda path: path.encode("ascii", "ignore").decode())
+    server.set(name_form="nfc")
+    assert [line for line in run(server.job, "--try", "--yes")[1].splitlines() if "WARN" in line] == [ASCII]
 
 
 def lying(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:

@@ -16,7 +16,7 @@ SCHEMA = 5
 #: What is said of files that failed.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
 
-#: Statuses of a job that it does not leave any more (API reference, GET workspace_instance/).
+#: Statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it, with another status.
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
 
 
@@ -24,7 +24,7 @@ class Job(TypedDict):
     """The job as the server described it last."""
 
     status: Annotated[str | None, "as the server says"]
-    ended: Annotated[bool | None, "true once the job has come to its end, whichever"]
+    ended: Annotated[bool | None, "true while the job is at an end, whichever; false again if its owner continues it"]
     current_step: Annotated[int | None, "as the server says"]
     total_steps: Annotated[int | None, "as the server says"]
     model: Annotated[str | None, "as the server says"]
@@ -151,7 +151,8 @@ class Change(TypedDict):
     mount: Annotated[str, "where it is mounted"]
     what: Annotated[
         str,
-        "created, changed, deleted, renamed: by the job; job: its status or step is another, or is told first; conflict: a "
+        "created, changed, deleted, renamed: by the job; job: its status or step is another, or is told first (reason: "
+        "continued, if it had ended); conflict: a "
         "second version was kept; failed: a save was refused; server: the workspace can't be listed any more, or can again; "
         "missed: changes came faster than they were read, and some are not told",
     ]
@@ -183,10 +184,12 @@ def change(
 
 def changes(before: Status | None, now: Status) -> Iterator[Change]:
     """What is another in a status than `before`, and concerns who watches. Of the first one only the job is told."""
-    if before is None or _stage(before["job"]) != _stage(now["job"]):
-        yield change(now, "job", job=now["job"])
     if before is None:
+        yield change(now, "job", job=now["job"])
         return
+    if _stage(before["job"]) != _stage(now["job"]):
+        continued = before["job"]["ended"] and now["job"]["ended"] is False
+        yield change(now, "job", job=now["job"], reason="continued" if continued else None)
     if bool(before["listing_error"]) is not bool(now["listing_error"]):
         yield change(now, "server", reason=now["listing_error"] or "answers again")
     known = {entry["path"] for entry in before["conflicts"]}

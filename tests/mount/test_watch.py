@@ -88,6 +88,25 @@ def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mo
         assert len(every.told) == len(steps)
 
 
+def test_a_job_that_ends_and_is_continued_is_watched_all_the_time(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 6.6, 7.8."""
+    job = server.job_side(server.job)
+    with watching(mounted, mounted.path) as watch:
+
+        def watched(words: str, status: str) -> None:
+            eventually(lambda: any(words in line for line in watch.lines), lambda: watch.lines)
+            eventually(lambda: f"{server.job} {status}, step" in mounted.jobfs("status").stdout)
+
+        job.set_job(status="completed", current_step=7)
+        watched("job       completed, has ended, step 7 of", "completed, has ended")
+        job.set_job(status="processing", current_step=8)
+        watched("job       continued  processing, step 8 of", "processing")
+        server.store.write("new", "written after the job was continued")
+        eventually(lambda: watch.lines[-1].endswith("created   new  35B"), lambda: watch.lines)
+        job.set_job(status="failed", current_step=9)
+        watched("job       failed, has ended, step 9 of", "failed, has ended")
+
+
 def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.8."""
     server.store.seed({"a": "old"}, age=60)

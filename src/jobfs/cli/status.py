@@ -24,6 +24,8 @@ WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 
 #: Seconds in which a mount answers, or is not well.
 _PATIENCE = 10.0
+#: Seconds after which the server's last word on the job is old: it has not answered since.
+_OLD = 15.0
 #: Seconds between two looks of `--watch`.
 _EVERY = 1.0
 
@@ -154,7 +156,7 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
 
 
 def job_in_words(job: Job) -> str:
-    """The job's status and step, its model and what it has used."""
+    """The job's status and step, its model and what it has used; how long ago, if the server has not answered since."""
     if job["status"] is None:
         return "(not known yet)"
     steps = None if job["current_step"] is None else f"step {job['current_step']:,}"
@@ -162,7 +164,9 @@ def job_in_words(job: Job) -> str:
         steps += f" of {job['total_steps']:,}"
     tokens = None if job["tokens"] is None else f"{job['tokens']:,} tokens"
     ended = "has ended" if job["ended"] else None
-    return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens)))
+    age = job["age"] or 0.0
+    old = f"as of {_span(age)} ago" if age >= _OLD else None
+    return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens, old)))
 
 
 def _server(report: Status) -> str:

@@ -90,9 +90,10 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
         assert work.vfs.status()["cleaning"] == [], "how the server takes creates is no save"
 
 
-def test_the_job_is_told_until_its_end(
+def test_the_job_is_shown_as_ended_until_it_is_continued(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """vfs/semantics.md 6.6: its owner may continue a job that has ended."""
     monkeypatch.setattr(report, "_INSTANCE_AGE", 0.0)  # asked for anew each time
     server.job_side(server.job).set_job(current_step=3)
     job = work.vfs.status()["job"]
@@ -103,6 +104,9 @@ def test_the_job_is_told_until_its_end(
         server.job_side(server.job).set_job(status=state)
         job = work.vfs.status()["job"]
         assert (job["status"], job["ended"]) == (state, True)
+        server.job_side(server.job).set_job(status="queued")
+        job = work.vfs.status()["job"]
+        assert (job["status"], job["ended"]) == ("queued", False)
 
 
 def test_an_item_that_is_being_deleted_is_in_the_status(server: Server, work: Workspace) -> None:

@@ -47,6 +47,7 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
 
 @pytest.mark.parametrize(("changed", "words"), [
     ({"job": {**JOB_TOLD, "status": "completed", "ended": True}}, "completed, has ended, step 3"),
+    ({"job": {**JOB_TOLD, "status": "completed", "ended": True, "age": 300.0}}, " tokens, as of 5 min ago\n"),
     ({"read_only": True}, "(process 42, read-only)"),
     ({"watching": {"programs": 2, "told": 3, "requests": 11}},
      "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n"),
@@ -57,6 +58,7 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
 ])  # fmt: skip
 def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
+    """vfs/semantics.md 6.6: what the server said of the job long ago is not said of the present."""
     answering("/mnt/a", status=a_status(**changed))
     out = run("status", "/mnt/a").out
     assert (words in out, out.count("a second version was kept")) == (True, "conflicts" in changed), out

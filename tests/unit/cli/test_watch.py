@@ -46,10 +46,17 @@ def test_of_several_mounts_each_is_named_and_one_that_ends_ends_no_other(run: Ru
     assert run("watch", "/mnt/none").code == 2
 
 
+ENDED = {"job": {**a_status()["job"], "status": "completed", "ended": True}}
+
+
 @pytest.mark.parametrize(("before", "now", "told"), [
     (None, {"failed": [unsent()], "conflicts": [CONFLICT], "listing_error": "down"}, [("job", None)]),
     ({}, {"job": {**a_status()["job"], "tokens": 5, "age": 4.0}, "items": 58}, []),
     ({}, {"job": {**a_status()["job"], "current_step": 4}}, [("job", None)]),
+    (ENDED, {}, [("job", "continued")]),
+    ({}, ENDED, [("job", None)]),
+    (ENDED, {"job": {**ENDED["job"], "status": "failed"}}, [("job", None)]),
+    (ENDED, {"job": {**ENDED["job"], "status": None, "ended": None}}, [("job", None)]),
     ({}, {"listing_error": "down"}, [("server", "down")]),
     ({"listing_error": "down"}, {"listing_error": "slow"}, []),
     ({"listing_error": "down"}, {}, [("server", "answers again")]),

@@ -48,6 +48,22 @@ class Figure(NamedTuple):
     counted: list[str]
 
 
+class Measured(NamedTuple):
+    """What was found by running a tree, and a sentence on what was not."""
+
+    crossings: Mapping[str, Any]
+    cpu: Mapping[str, float]
+    missing: str = ""
+
+
+class _NotRunError(click.ClickException):
+    """A program of the tree failed; `stderr` is what it wrote there."""
+
+    def __init__(self, message: str, stderr: str) -> None:
+        super().__init__(message)
+        self.stderr = stderr
+
+
 @click.command()
 @click.option("--of", "revision", metavar="REV", help="Take them from another revision of this repository.")
 @click.option("--list", "listed", is_flag=True, help="Name everything that was counted.")
@@ -59,8 +75,11 @@ class Figure(NamedTuple):
 )
 def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) -> None:
     """Count how much a reader of the core has to hold, beside what it was before and what it is to be."""
+    measured = Measured({}, {})
     with _tree(revision) as tree:
-        rows = list(_rows(tree, {} if only_static else _crossings(tree), _cpu(tree) if cpu else {}))
+        if not only_static or cpu:
+            measured = _measured(tree, revision, crossings=not only_static, cpu=cpu)
+        rows = list(_rows(tree, measured.crossings, measured.cpu))
     console = Console()
     table = Table(
         "", "before", "goal", "now", title=f"figures of {revision or 'this tree'}", title_justify="left"
@@ -68,12 +87,26 @@ def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) ->
     for row in rows:
         table.add_row(row.title, row.before, row.goal, row.now)
     console.print(table)
+    if measured.missing:
+        console.print(measured.missing, highlight=False, markup=False, soft_wrap=True)
     if not cpu:
         console.print(f"CPU: {_CPU}, or --cpu; it wants a machine with nothing else to do.", highlight=False)
     for row in rows if listed else ():
         console.print(f"\n{row.title}: {row.now}", highlight=False)
         for line in row.counted:
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _measured(tree: Path, revision: str | None, *, crossings: bool, cpu: bool) -> Measured:
+    """Run a tree and measure it. Raises ClickException if this tree does not run; of another revision that is one sentence."""
+    try:
+        return Measured(_crossings(tree) if crossings else {}, _cpu(tree) if cpu else {})
+    except _NotRunError as error:
+        if revision is None:
+            print(error.stderr, file=sys.stderr)
+            raise
+        why = (error.stderr.strip() or error.message).splitlines()[-1]
+        return Measured({}, {}, f"Only what is read off the source: {revision} does not run here ({why}).")
 
 
 @contextmanager
@@ -167,27 +200,25 @@ def _cpu(tree: Path) -> dict[str, float]:
     for key in ("open", "getattr"):
         systems = rows.get(key, {})
         if not {"jobfs", "floor"} <= systems.keys():
-            raise click.ClickException(
-                f"the bench did not measure {key} of jobfs and of the empty file system; run {_CPU}"
-            )
+            told = f"the bench did not measure {key} of jobfs and of the empty file system; run {_CPU}"
+            raise _NotRunError(told, "")
         ratios[key] = systems["jobfs"]["median"] / systems["floor"]["median"]
     return ratios
 
 
 def _python(tree: Path, *arguments: str, scripts: Path) -> str:
-    """What Python prints in that tree; ClickException if it fails."""
+    """What Python prints in that tree. Raises _NotRunError if it fails."""
     path = os.pathsep.join(map(str, (tree / "src", tree, scripts)))
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise click.ClickException(
-            f"python {' '.join(arguments)} failed; see above, or leave it out with --static"
-        )
+        told = f"python {' '.join(arguments)} failed; see above, or leave it out with --static"
+        raise _NotRunError(told, done.stderr)
     return done.stdout
 
 

@@ -23,6 +23,13 @@ def main() -> int:
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     _prepare_streams()
     try:
+        return _run()
+    finally:
+        _drop_unwritten()
+
+
+def _run() -> int:
+    try:
         from jobfs.cli import jobfs
 
         result = jobfs.main(prog_name="jobfs", standalone_mode=False)
@@ -50,10 +57,20 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
 
+def _drop_unwritten() -> None:
+    """Discard buffered output that can't be written: its reader is gone, or a disk is full.
+
+    When the interpreter ends it would fail again, and the exit code would be 120.
+    """
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def _unexpected(error: Exception) -> int:
-    # Buffered output must not fail again when the interpreter ends: its reader is gone, or a disk is full.
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
@@ -64,7 +81,8 @@ def _unexpected(error: Exception) -> int:
 def _tell(message: str, code: int) -> int:
     from jobfs.cli.screen import tell
 
-    tell(f"jobfs: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(OSError):  # the exit code still says what came of it
+        tell(f"jobfs: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -72,7 +72,8 @@ def run(
     a call that nobody can wait for is still in flight.
     """
     stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    # SIGPIPE too: libfuse's teardown restores its default, and the next write to a closed pipe would kill the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping | {signal.SIGPIPE})
     mount = Mount(settings, slot, say, stopping)
     mount.start(build)
     try:

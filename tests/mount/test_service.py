@@ -88,9 +88,13 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
 
 
 def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone."""
+    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone.
+
+    What it could not write is in a buffer until the process ends, if Python buffers.
+    """
     mounted = mount(start=False, timeout=2)
     env = environment(mounted.home, mounted.key)
+    env.pop("PYTHONUNBUFFERED", None)
     with subprocess.Popen(
         mounted.command(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:

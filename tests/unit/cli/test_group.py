@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,6 @@ def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
     def fail(**words: Any) -> None:
         raise error
 
-    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)  # stdout stays
     monkeypatch.setattr(cli.jobfs, "main", fail)
     done = run("status")
     told, details, log = done.err.partition("details are in ")
@@ -123,6 +123,18 @@ def test_a_full_disk_is_a_sentence_too() -> None:
         )
     assert (done.returncode, len(done.stderr.splitlines())) == (70, 1), done.stderr
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_the_exit_code_holds_though_stderr_can_not_be_written(unbuffered: dict[str, str]) -> None:
+    """Otherwise the interpreter, which flushes stderr once more at its end, makes it 120."""
+    read, closed = os.pipe()
+    os.close(read)
+    with os.fdopen(closed, "wb") as pipe, open("/dev/full", "wb") as full:
+        for stderr in (pipe, full):
+            command = [sys.executable, "-m", "jobfs", "no-such-command"]
+            done = subprocess.run(command, env={**os.environ, **unbuffered}, stderr=stderr)
+            assert done.returncode == 2
 
 
 @pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])

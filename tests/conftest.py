@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from tests.support.forks import ForkServer
+from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out, why_no_mount
 
 #: Tests of programs with a terminal and a pace of their own. Where a run repeats what failed (`.ci/run`), it repeats these only:
 #: a race that shows once in twenty runs must fail one of them.
@@ -30,6 +32,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem not in _REPEATED:
             item.add_marker(pytest.mark.flaky(reruns=0))
+        if reason := why_left_out(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say first that no mount is possible, or fail because of it; in the process that prints."""
+    reason, printer = why_no_mount(), session.config.pluginmanager.get_plugin("terminalreporter")
+    if not reason or hasattr(session.config, "workerinput"):
+        return
+    if must_mount():
+        raise pytest.UsageError(f"{reason}, and JOBFS_TEST_NEEDS_FUSE is set")
+    if printer is not None:
+        printer.ensure_newline()
+        printer.write_line(f"{reason}; the tests that mount are left out")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last how many tests were left out, and why."""
+    printer = config.pluginmanager.get_plugin("terminalreporter")
+    if printer is None or hasattr(config, "workerinput"):
+        return
+    reasons = [_reason(report) for report in printer.stats.get("skipped", [])]
+    for kind, number in Counter(_kind(reason) for reason in reasons).items():
+        if kind:
+            printer.write_line(f"left out: {number} {'test' if number == 1 else 'tests'}: {kind}")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the reason with which a test was skipped."""
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+
+
+def _kind(reason: str) -> str:
+    """Return what is counted under one line; "" for other reasons."""
+    if reason.startswith(NEEDS_ROOT):
+        return NEEDS_ROOT
+    return reason if reason.startswith(NO_MOUNT) else ""
 
 
 @pytest.fixture(scope="session")

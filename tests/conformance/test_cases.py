@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def read_only(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Both(here, there, make=False)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of the disk read-only")
+@pytest.mark.needs_root("only root can make a directory of the disk read-only")
 @pytest.mark.parametrize("case", READ_ONLY, ids=lambda case: case.title)
 def test_a_read_only_mount_answers_as_a_read_only_disk(read_only: Both, server: Server, case: Case) -> None:
     """vfs/semantics.md 4.40: read-only mounts refuse everything that writes with EROFS, and make no changing request."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable
     held(rewriting.rewritten, files=4, size=2_000_000, writes=60, latency=10)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
+@pytest.mark.needs_root("only root can mount a disk of its own for this")
 @pytest.mark.parametrize(("end", "cache"), [("back", "same"), ("recover", "elsewhere")])
 def test_bytes_acknowledged_on_a_full_disk_are_sent(held: Callable[..., None], end: str, cache: str) -> None:
     held(outages.full_disk, end=end, cache=cache, files=12, disk=10, latency=20)

@@ -18,7 +18,7 @@ from jobfs.emulator import Server
 
 SIZE = 12 << 20
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
+pytestmark = pytest.mark.needs_root("only root can mount a disk of its own for this")
 
 
 class Disk:

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+pytestmark = pytest.mark.needs_root("only root can act as another user")
 
 OTHER = 65534
 AS_OTHER = ("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups")

@@ -13,7 +13,7 @@ from jobfs.errors import UsageError
 from jobfs.private import own_directory, user_name
 
 OTHER = 65534
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+pytestmark = pytest.mark.needs_root("only root can give files to another user")
 
 
 def take(path: Path) -> int:

@@ -19,7 +19,7 @@ from jobfs.nodes import Version
 
 #: A user that is not this one.
 OTHER = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+AS_ROOT = pytest.mark.needs_root("only root can give files to another user")
 
 VERSIONS = [Version(f"{number:024d}", "now", 100) for number in range(6)]
 

@@ -1,0 +1,60 @@
+"""What a machine does not allow is left out, said at the start and counted in the last line (tests/support/machine.py)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.recipes import ROOT
+
+#: A test that mounts through a fixture, and one that needs nothing.
+_SELECTION = (
+    "tests/mount/test_view.py",
+    "tests/unit/test_nodes.py",
+)
+
+
+def pytest_run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run some tests in another pytest; its output is captured."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
+        env={**os.environ, **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.parametrize("workers", [(), ("--numprocesses", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [("missing", "No such file or directory"), ("", "Is a directory")],
+    ids=["missing", "closed"],
+)
+def test_without_the_device_the_tests_that_mount_are_left_out_and_counted(
+    tmp_path: Path, device: str, why: str, workers: tuple[str, ...]
+) -> None:
+    path = tmp_path / device
+    done = pytest_run(*_SELECTION, *workers, JOBFS_TEST_FUSE_DEVICE=str(path))
+    lines = done.stdout.splitlines()
+    reason = f"no mount is possible here: {path} can't be opened ({why})"
+    assert done.returncode == 0, done.stdout
+    assert lines[0] == f"{reason}; the tests that mount are left out"
+    *_, summed, last = lines
+    left_out = int(last.removeprefix("left out: ").partition(" ")[0])
+    assert last == f"left out: {left_out} tests: {reason}"
+    assert left_out > 1
+    assert f" passed, {left_out} skipped in " in summed
+
+
+def test_a_run_that_must_mount_fails_at_once_without_the_device(tmp_path: Path) -> None:
+    done = pytest_run(*_SELECTION, JOBFS_TEST_FUSE_DEVICE=str(tmp_path), JOBFS_TEST_NEEDS_FUSE="1")
+    assert done.returncode != 0
+    assert (
+        f"no mount is possible here: {tmp_path} can't be opened (Is a directory)" in done.stdout + done.stderr
+    )
+    assert "passed" not in done.stdout

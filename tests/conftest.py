@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from tests.support.environment import shed
 from tests.support.forks import ForkServer
 from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out, why_no_mount
 
@@ -16,9 +16,7 @@ from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out
 #: a race that shows once in twenty runs must fail one of them.
 _REPEATED = {"test_bench", "test_editors", "test_recipes", "test_service", "test_terminal"}
 
-for _name in list(os.environ):
-    if _name.startswith(("JOBFS_", "PERSTACK_")) and not _name.startswith("JOBFS_TEST_"):
-        del os.environ[_name]
+shed()
 
 # In a shell's background Ctrl-C is ignored, and by what the tests start too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

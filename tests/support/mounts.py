@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, TypeVar
 from jobfs import control
 from jobfs.emulator import Server
 
+from .environment import fresh
 from .machine import require_mount
 from .serverside import hidden
 from .waiting import eventually, readable
@@ -55,16 +56,9 @@ def detach(directory: Path) -> None:
 
 
 def environment(home: Path, key: str | None) -> dict[str, str]:
-    """The environment of a jobfs command: a home of its own, and nothing that a developer has set."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("JOBFS_", "PERSTACK_", "XDG_", "GIT_", "PYTEST"))
-    }
-    (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept |= {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
-    kept |= {"PYTHONPATH": str(_ROOT / "src"), "GIT_CONFIG_NOSYSTEM": "1"}
-    return kept if key is None else {**kept, "PERSTACK_API_KEY": key}
+    """The environment of a jobfs command: a fresh one (`environment.py`), in which the tree's jobfs is found."""
+    made = {**fresh(home), "PYTHONPATH": str(_ROOT / "src")}
+    return made if key is None else {**made, "PERSTACK_API_KEY": key}
 
 
 def jobfs(
@@ -228,7 +222,7 @@ def run(
     """Runs a program with this working directory; its stdout. AssertionError with its stderr if it fails."""
     done = subprocess.run(
         ["env", "-C", str(cwd), *map(str, command)],
-        env=environment(home, None) if home else {**os.environ, "LC_ALL": "C.UTF-8"},
+        env=environment(home, None) if home else None,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

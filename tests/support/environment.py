@@ -1,0 +1,46 @@
+"""The one environment of the tests: this process has it, and every program that it starts; nothing else of the caller's.
+
+So no variable that a developer or a machine has set makes a test pass or fail.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+#: Of the caller: where programs and temporary files are, and the mark by which `scripts/test` finds what the tests leave running.
+_KEPT = ("PATH", "TMPDIR", "TESTS_RUN_IN")
+#: What is for the tests and their runner, and not for the programs that they start with a home of their own.
+_FOR_TESTS = ("JOBFS_TEST_", "PYTEST_")
+
+
+def fresh(home: Path) -> dict[str, str]:
+    """Return a new environment with this home directory, which is made if it is missing."""
+    (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    return {
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
+        "HOME": str(home),
+        "USER": user,
+        "LOGNAME": user,
+        "LANG": "C.UTF-8",
+        "TERM": "xterm",
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+
+
+def shed() -> None:
+    """Replace this process's environment by a fresh one, with an empty home that lasts as long as the process."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_FOR_TESTS)}
+    home = Path(tempfile.mkdtemp(prefix="jobfs-home-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    new = fresh(home) | kept
+    os.environ.clear()
+    os.environ.update(new)
+    time.tzset()

@@ -1,0 +1,75 @@
+"""No variable of the caller has a part in a test (tests/support/environment.py)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support.mounts import environment, run
+from tests.support.recipes import ROOT
+
+#: What developers and machines set, by which a program behaves otherwise.
+HOSTILE = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONPATH": "/nowhere",
+    "LC_ALL": "POSIX",
+    "LANG": "POSIX",
+    "TZ": "Pacific/Chatham",
+    "TERM": "dumb",
+    "http_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "EDITOR": "false",
+    "PAGER": "false",
+    "GIT_DIR": "/nowhere",
+    "GIT_EDITOR": "false",
+    "XDG_STATE_HOME": "/nowhere",
+    "XDG_CACHE_HOME": "/nowhere",
+    "JOBFS_TTL": "3000",
+    "PERSTACK_API_KEY": "wrong",
+    "NOTIFY_SOCKET": "/nowhere",
+    "HOME": "/nowhere",
+}
+#: What a caller may set for the tests, and what each environment has.
+_NAMES = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "XDG_RUNTIME_DIR", "GIT_CONFIG_NOSYSTEM"}
+_MARKS = {"TMPDIR", "TESTS_RUN_IN"}
+#: Tests whose programs ask for a time zone, a language, an editor, a proxy, git's directories or directories of the user.
+_SENSITIVE = (
+    "tests/unit/test_environment.py::test_this_process_and_its_programs_have_a_fresh_environment",
+    "tests/unit/cli/test_screen.py",
+    "tests/unit/cli/test_logs.py",
+    "tests/unit/cli/test_status.py",
+    "tests/unit/api/test_access.py",
+    "tests/component/vfs/test_report.py",
+)
+_MOUNTING = (
+    "tests/mount/test_service.py::test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more",
+    "tests/mount/test_view.py",
+)
+
+
+def test_this_process_and_its_programs_have_a_fresh_environment(tmp_path: Path) -> None:
+    here = {name for name in os.environ if not name.startswith(("PYTEST_", "JOBFS_TEST_"))}
+    assert here - _MARKS == _NAMES
+    assert set(environment(tmp_path, None)) - _MARKS == _NAMES | {"PYTHONPATH"}
+    assert os.environ["LANG"] == environment(tmp_path, None)["LANG"] == "C.UTF-8"
+    assert os.listdir(os.environ["HOME"]) == ["run"]
+    assert time.localtime(0).tm_gmtoff == time.localtime(0).tm_hour * 3600
+    printed = run(tmp_path, "env", home=tmp_path)
+    names = {line.partition("=")[0] for line in printed.splitlines()}
+    assert names - _MARKS == _NAMES | {"PYTHONPATH"}
+
+
+def test_tests_pass_whatever_the_caller_has_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *_SENSITIVE, *_MOUNTING],
+        env={**os.environ, **HOSTILE},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

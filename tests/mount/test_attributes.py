@@ -85,7 +85,7 @@ def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
 ) -> None:
     """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
     server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
-    names = f"export GIT_DIR={mounted.home}/job.git GIT_WORK_TREE={mounted.path}"  # as in the recipe
+    names = f"export GIT_DIR={mounted.home}/job.git GIT_WORK_TREE={mounted.path}"
 
     def git(*words: str) -> str:
         return run(mounted.home, "sh", "-ec", "; git ".join((names, *words)), home=mounted.home)

@@ -9,6 +9,8 @@ A command must end with 0, or as it says at its end: `# exit code 1`. A block ru
 JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files; ~ is empty at first, and shown as
 /home/you; what is shown in /tmp is in a directory of the run. `…` stands for any text, as a line of its own for any lines.
 Ids, hashes, numbers with a unit or a fraction or two digits, and white space are not compared.
+
+    <!-- script: NAME -->           before a bash block: a program that the user saves as NAME. Blocks find it in PATH.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ PAGES = ("README.md", "src/jobfs/using.md")
 OTHER_JOB = "other1234567890123456789".ljust(24, "0")
 
 _BLOCK = re.compile(r"^<!-- runs: ([\w-]+) -->\n```console\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
+_SCRIPT = re.compile(r"^<!-- script: ([\w-]+) -->\n```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"# exit code (\d+)")
 
 #: What differs from run to run, in order.
@@ -69,6 +72,15 @@ def blocks(text: str) -> dict[str, list[Step]]:
         name: [_step(part) for part in re.split(r"^\$ ", body, flags=re.M)[1:]]
         for name, body in found.items()
     }
+
+
+def install_scripts(directory: Path) -> None:
+    """Save the scripts of all pages, executable, in a new directory."""
+    directory.mkdir()
+    for page in PAGES:
+        for name, text in _SCRIPT.findall((ROOT / page).read_text()):
+            (directory / name).write_text(text)
+            (directory / name).chmod(0o755)
 
 
 def _step(text: str) -> Step:
@@ -135,7 +147,8 @@ printf '\\037%d' $code
 @contextmanager
 def sandbox(place: Path) -> Iterator[Sandbox]:
     """A sandbox in an empty directory, with a server; what was mounted or started there is gone afterwards."""
-    home, tmp = place / "home", place / "tmp"
+    home, tmp, programs = place / "home", place / "tmp", place / "programs"
+    install_scripts(programs)
     tmp.mkdir()
     home.mkdir()
     (home / ".gitconfig").write_text("[user]\nname = you\nemail = you@localhost\n")
@@ -148,7 +161,7 @@ def sandbox(place: Path) -> Iterator[Sandbox]:
             tmp,
             environment(home, server.key)
             | {
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PATH": f"{Path(sys.executable).parent}:{programs}:{os.environ['PATH']}",
                 "PERSTACK_BASE_URL": server.url,
                 "TMPDIR": str(tmp),
                 "COLUMNS": "100",

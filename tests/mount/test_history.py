@@ -1,0 +1,329 @@
+"""The script `job-history` of using.md records what a mount shows, and nothing that the job has put there runs or misleads it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.files import saved
+from tests.support.mounts import Mount, MountedJob, environment, run
+from tests.support.recipes import install_scripts
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+#: Bytes that would be others if git changed line ends, expanded keywords or took them for text.
+BYTES = b"one\r\ntwo\n$Id$\r\n"
+#: What the job can put into .gitattributes to hide or to alter what is recorded, or to have a driver of the user run.
+ATTRIBUTES = (
+    "* -diff\n* text eol=lf\n* ident filter=upper working-tree-encoding=UTF-16 diff=own\n[attr]text -diff\n"
+)
+ODD = [
+    "-n", "--help", "new\nline", "tab\there", "it's \"quoted\"", "back\\slash", "$(touch RAN)", "; touch RAN", "*", " ",
+    "dünn/雪", "e\u0301", "esc\x1b[2J", "~", "!!", "-d/-f", "HEAD", "{a,b}", ":(top)x", ".gitmodules",
+]  # fmt: skip
+
+
+class History:
+    """A repository beside a mount, and the script that records in it."""
+
+    def __init__(self, mounted: MountedJob) -> None:
+        self.directory, self.home = mounted.path, mounted.home
+        self.repository = mounted.home / "job.git"
+        self.script = mounted.home / "programs/job-history"
+        install_scripts(self.script.parent)
+
+    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[bytes]:
+        env = environment(self.home, None)
+        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=90)
+
+    def record(self) -> tuple[int, str]:
+        """Run the script once: its exit code, and what it prints on either stream."""
+        done = self._run(self.script, self.directory, self.repository)
+        return done.returncode, os.fsdecode(done.stdout + done.stderr)
+
+    def recorded(self) -> None:
+        """Run the script once: it says nothing, and ends with 0."""
+        assert self.record() == (0, "")
+
+    def blob(self, name: str) -> bytes:
+        """The bytes that are recorded under a name of git's; AssertionError if there is none."""
+        done = self._run("git", "-C", self.repository, "cat-file", "blob", name)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def git(self, *words: str) -> str:
+        """What git prints of the repository, as a user calls it."""
+        return run(self.home, "git", "-C", self.repository, *words, home=self.home)
+
+    def commits(self) -> int:
+        """How many commits there are."""
+        return int(self.git("rev-list", "--count", "HEAD"))
+
+    def files(self) -> dict[str, bytes]:
+        """Path to bytes of the last commit; AssertionError for an entry that is no plain file."""
+        found = {}
+        for line in filter(None, self.git("ls-tree", "-rz", "HEAD").split("\0")):
+            kind, _, path = line.partition("\t")
+            mode, _, number = kind.split(" ")
+            assert mode in ("100644", "100755"), line
+            found[path] = self.blob(number)
+        return found
+
+
+@pytest.fixture
+def history(mounted: MountedJob) -> History:
+    return History(mounted)
+
+
+def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str, bytes]:
+    """The files of a repository whose configuration has a command run by git wherever it can, which makes `ran`."""
+    command = f"touch {ran}; false"
+    directory.mkdir()
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+    run(directory, "git", "init", "-q")
+    (directory / "file").write_text("inner\n")
+    for _ in range(commits):
+        run(directory, "git", "add", "file")
+        run(directory, "git", *who, "commit", "-qm", "one")
+    for key in ("core.fsmonitor", "core.pager", "diff.external", "filter.upper.clean", "diff.own.textconv"):
+        run(directory, "git", "config", key, command)
+    (directory / ".gitattributes").write_text(ATTRIBUTES)
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_a_hostile_repository_in_the_workspace_runs_nothing(
+    server: Server, history: History, tmp_path: Path
+) -> None:
+    """Neither when it is recorded nor by the commands of the page; its files are recorded as any others."""
+    ran = tmp_path / "RAN"
+    inner = hostile_repository(tmp_path / "made", ran, commits=1)
+    run(tmp_path / "made", "git", "status")
+    assert ran.exists(), "plain git runs it"
+    ran.unlink()
+    server.store.seed({f"evil/{path}": content for path, content in inner.items()} | {"notes.md": "a\n"})
+    server.store.seed({".git/config": inner[".git/config"], ".git/HEAD": "ref: refs/heads/main\n"})
+    history.recorded()
+    assert history.files() == {
+        "evil/file": b"inner\n", "evil/.gitattributes": ATTRIBUTES.encode(), "notes.md": b"a\n",
+    }  # fmt: skip
+    saved(history.directory / "notes.md", b"a\nb\n")
+    saved(history.directory / "evil/file", b"other\n")
+    history.recorded()
+    assert "2 files changed" in history.git("log", "-1", "--since=yesterday", "--stat")
+    assert "+b\n" in history.git("diff", "HEAD~1", "HEAD", "--", "notes.md")
+    assert "+other\n" in history.git("diff", "HEAD~1", "HEAD")
+    assert history.git("show", "HEAD~1:notes.md") == "a\n"
+    assert not ran.exists()
+
+
+def test_a_file_that_becomes_a_repository_is_recorded_as_its_files(
+    server: Server, history: History, tmp_path: Path
+) -> None:
+    ran = tmp_path / "RAN"
+    inner = hostile_repository(tmp_path / "made", ran, commits=1)
+    server.store.seed({"turns": "a file"})
+    history.recorded()
+    server.store.delete("turns")
+    server.store.seed({f"turns/{path}": content for path, content in inner.items()})
+    eventually((history.directory / "turns/file").exists)
+    history.recorded()
+    assert history.files().keys() == {"turns/file", "turns/.gitattributes"}
+    server.store.delete("turns")
+    server.store.seed({"turns": "a file again"})
+    eventually((history.directory / "turns").is_file)
+    history.recorded()
+    assert history.files() == {"turns": b"a file again"}
+    assert not ran.exists()
+
+
+def test_a_repository_without_a_commit_hinders_nothing(
+    server: Server, history: History, tmp_path: Path
+) -> None:
+    inner = hostile_repository(tmp_path / "made", tmp_path / "RAN", commits=0)
+    server.store.seed({f"young/{path}": content for path, content in inner.items()} | {"beside": "b"})
+    history.recorded()
+    assert history.files().keys() == {"young/file", "young/.gitattributes", "beside"}
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_gitattributes_of_the_job_neither_alter_nor_hide_what_is_recorded(
+    server: Server, history: History, tmp_path: Path
+) -> None:
+    ran = tmp_path / "RAN"
+    for key in ("filter.upper.clean", "diff.own.textconv", "core.autocrlf"):
+        run(
+            history.home,
+            "git",
+            "config",
+            "--global",
+            key,
+            "input" if "crlf" in key else f"touch {ran}; cat",
+            home=history.home,
+        )
+    server.store.seed({".gitattributes": ATTRIBUTES, "sub/.gitattributes": ATTRIBUTES, "sub/crlf.txt": BYTES})
+    history.recorded()
+    assert history.files()["sub/crlf.txt"] == BYTES
+    saved(history.directory / "sub/crlf.txt", BYTES + b"three\n")
+    history.recorded()
+    assert "\n+three\n" in history.git("diff", "HEAD~1", "HEAD", "--", "sub/crlf.txt")
+    assert "1 insertion(+)" in history.git("log", "-1", "--stat")
+    assert not ran.exists()
+
+
+def test_odd_names_are_recorded_and_run_nothing(server: Server, history: History) -> None:
+    tree = {name: f"of {name}".encode() for name in ODD}
+    server.store.seed(tree)
+    history.recorded()
+    assert history.files() == tree
+    for name in ODD[:-4]:
+        server.store.delete(name)
+    eventually(lambda: not (history.directory / ODD[0]).exists())
+    history.recorded()
+    assert history.files().keys() == set(ODD[-4:])
+    assert not list(history.home.rglob("RAN"))
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_named(server: Server, history: History) -> None:
+    """What was recorded of it stays; files of more than 32 KiB, which git maps by default, are among them."""
+    large = 100_000
+    server.store.seed({"small": b"s", "large": b"l" * large, "it's": b"q", "known": b"before", "other": b"o"})
+    server.faults.rate("error", 1.0, on="download", status=403, path="[sli]*")
+    code, said = history.record()
+    assert (code, "Bus error" in said) == (0, False)
+    for quoted in ("'small'", "'large'", r"'it'\''s'"):
+        assert f"left out: {quoted}\n" in said
+    assert history.files() == {"known": b"before", "other": b"o"}
+    server.faults.rate("error", 1.0, on="download", status=403, path="known")
+    server.store.write("known", b"and after")
+    server.store.write("other", b"new")
+    eventually(lambda: (history.directory / "known").stat().st_size == 9)
+    assert "left out: 'known'\n" in history.record()[1]
+    assert history.files() == {"known": b"before", "other": b"new"}
+    server.faults.clear()
+    history.recorded()
+    assert history.files() == {
+        "small": b"s", "large": b"l" * large, "it's": b"q", "known": b"and after", "other": b"new",
+    }  # fmt: skip
+
+
+def test_a_file_whose_download_breaks_off_is_left_out_and_named(server: Server, history: History) -> None:
+    """By default git maps a file of over 32 KiB, and dies of SIGBUS at such a one, with its lock left behind."""
+    server.store.seed({"breaks": bytes(3_000_000), "beside": b"b"})
+    server.faults.next("cut", on="download", path="breaks", at=0.3)
+    server.faults.rate("error", 1.0, on="download", path="breaks", status=403)
+    code, said = history.record()
+    assert (code, said.endswith("left out: 'breaks'\n"), "Bus error" in said) == (0, True, False), said
+    assert history.files() == {"beside": b"b"}
+    server.faults.clear()
+    history.recorded()
+    assert history.files().keys() == {"beside", "breaks"}
+
+
+def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> None:
+    limit = 20 << 20
+    server.store.seed({"huge": bytes(30_000_000), "grows": b"small", "just": bytes(limit), "beside": b"b"})
+    history.recorded()
+    assert history.git("ls-tree", "-r", "--name-only", "HEAD").split() == ["beside", "grows", "just"]
+    server.store.write("grows", bytes(limit + 1))
+    eventually(lambda: (history.directory / "grows").stat().st_size > limit)
+    history.recorded()
+    assert history.blob("HEAD:grows") == b"small", "what was recorded of it stays"
+    huge = server.store.item("huge").id
+    assert not [entry for entry in server.log.entries("download") if huge in entry.path]
+
+
+def test_second_versions_and_read_only_items_are_recorded(server: Server, history: History) -> None:
+    second = {
+        "notes.conflict-20260101T000000Z.md": b"the job's", "notes.recovered-20260101T000000Z.md": b"not finished",
+    }  # fmt: skip
+    server.store.seed({"notes.md": b"mine", **second})
+    server.store.seed({"brief.md": b"read me"}, permission="readOnly")
+    history.recorded()
+    assert history.files() == {"notes.md": b"mine", "brief.md": b"read me", **second}
+
+
+def test_where_no_job_is_mounted_nothing_is_recorded(
+    server: Server, mounted: MountedJob, history: History
+) -> None:
+    """Neither of an unmounted DIR, empty or not, nor of a directory in the mount."""
+    server.store.seed({"notes.md": b"a", "dir/b": b"b"})
+    history.recorded()
+    history.directory /= "dir"
+    assert history.record()[0] == 1
+    history.directory = history.directory.parent
+    mounted.umount()
+    for _ in "empty", "not empty":
+        assert history.record() == (1, f"no job is mounted at {history.directory}\n")
+        (history.directory / "stray").touch()
+    assert history.commits() == 2
+    assert history.files() == {"notes.md": b"a", "dir/b": b"b"}
+
+
+def test_a_dead_mount_is_no_empty_directory(server: Server, mounted: MountedJob, history: History) -> None:
+    server.store.seed({"notes.md": b"a"})
+    history.recorded()
+    mounted.kill_only()
+    assert history.record()[0] == 1
+    assert history.files() == {"notes.md": b"a"}
+
+
+@pytest.mark.parametrize("kind", ["hang", "error"])
+def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: Mount, kind: str) -> None:
+    mounted = mount(timeout=1, stale_if_error=0)
+    history = History(mounted)
+    server.store.seed({f"d{number}/{name}": name.encode() for number in range(3) for name in "abc"})
+    history.recorded()
+    before = history.files()
+    assert len(before) == 9
+    server.faults.rate(kind, 1.0)
+    eventually(lambda: history.record()[0] == 1)
+    assert history.record()[1].endswith(f"not everything in {mounted.path} can be listed\n")
+    assert (history.commits(), history.files()) == (2, before)
+    server.faults.clear()
+
+
+def test_nothing_new_makes_no_commit_and_downloads_nothing(server: Server, history: History) -> None:
+    server.store.seed({name: name.encode() for name in "abc"}, age=60)
+    history.recorded()
+    before = server.log.count("download")
+    history.recorded()
+    assert (history.commits(), server.log.count("download")) == (2, before)
+
+
+def test_a_repository_in_the_workspace_is_refused(history: History) -> None:
+    history.repository = history.directory / "job.git"
+    said = f"{history.repository} is in {history.directory}, where the job can write\n"
+    assert history.record() == (2, said)
+    assert list(history.directory.iterdir()) == []
+
+
+def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Server, mount: Mount) -> None:
+    """The page's way for somebody who trusts the job: the job sees nothing of the repository."""
+    mounted = mount(local_only=".git")
+    server.store.seed({"notes.md": "a\n"})
+    git = "git -c user.name=A -c user.email=a@example.invalid"
+    work = f"git init -q --separate-git-dir ~/job.git . && {git} add -A && {git} commit -qm one && echo b >> notes.md"
+    run(mounted.path, "sh", "-ec", work, home=mounted.home)
+    assert run(mounted.path, "git", "status", "--short", home=mounted.home) == " M notes.md\n"
+    mounted.settled()
+    assert server.store.tree() == {"notes.md": b"a\nb\n"}
+
+
+def test_with_seconds_it_records_until_it_is_ended(server: Server, history: History) -> None:
+    history.recorded()
+    with subprocess.Popen(
+        [history.script, history.directory, history.repository, "0.1"],
+        env=environment(history.home, None), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as recording:  # fmt: skip
+        try:
+            for name in "one", "two":
+                server.store.seed({name: name})
+                eventually(lambda name=name: name in history.files())
+        finally:
+            os.killpg(recording.pid, signal.SIGTERM)

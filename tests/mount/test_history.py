@@ -79,8 +79,8 @@ def history(mounted: MountedJob) -> History:
     return History(mounted)
 
 
-def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str, bytes]:
-    """The files of a repository whose configuration has a command run by git wherever it can, which makes `ran`."""
+def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str, bytes | None]:
+    """The tree of a repository whose configuration has git run a command wherever it can, which makes `ran`."""
     command = f"touch {ran}; false"
     directory.mkdir()
     who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
@@ -93,7 +93,8 @@ def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str,
         run(directory, "git", "config", key, command)
     (directory / ".gitattributes").write_text(ATTRIBUTES)
     return {
-        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+        str(path.relative_to(directory)): None if path.is_dir() else path.read_bytes()
+        for path in directory.rglob("*")
     }
 
 
@@ -103,11 +104,11 @@ def test_a_hostile_repository_in_the_workspace_runs_nothing(
     """Neither when it is recorded nor by the commands of the page; its files are recorded as any others."""
     ran = tmp_path / "RAN"
     inner = hostile_repository(tmp_path / "made", ran, commits=1)
-    run(tmp_path / "made", "git", "status")
-    assert ran.exists(), "plain git runs it"
-    ran.unlink()
     server.store.seed({f"evil/{path}": content for path, content in inner.items()} | {"notes.md": "a\n"})
     server.store.seed({".git/config": inner[".git/config"], ".git/HEAD": "ref: refs/heads/main\n"})
+    run(history.directory / "evil", "git", "status")
+    assert ran.exists(), "plain git runs it"
+    ran.unlink()
     history.recorded()
     assert history.files() == {
         "evil/file": b"inner\n", "evil/.gitattributes": ATTRIBUTES.encode(), "notes.md": b"a\n",
@@ -171,7 +172,9 @@ def test_gitattributes_of_the_job_neither_alter_nor_hide_what_is_recorded(
     assert history.files()["sub/crlf.txt"] == BYTES
     saved(history.directory / "sub/crlf.txt", BYTES + b"three\n")
     history.recorded()
-    assert "\n+three\n" in history.git("diff", "HEAD~1", "HEAD", "--", "sub/crlf.txt")
+    # Some versions of git take the attributes of a bare repository from its last commit.
+    for where in (), ("-c", "attr.tree=HEAD"):
+        assert "\n+three\n" in history.git(*where, "diff", "HEAD~1", "HEAD", "--", "sub/crlf.txt")
     assert "1 insertion(+)" in history.git("log", "-1", "--stat")
     assert not ran.exists()
 

@@ -26,6 +26,7 @@ from jobfs.control import Conversation, Handler, Server
 from jobfs.document import Unsent, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
+from jobfs.names import quoted
 from jobfs.nodes import Sent
 from jobfs.process import tell_manager
 from jobfs.settings import Settings
@@ -310,7 +311,7 @@ class Mount:
             if time.monotonic() >= patient_until:
                 raise BusyError(
                     f"{self._directory} is in use by {self._users()}: close what is open there, "
-                    f"or detach it with jobfs umount --lazy {self._directory}"
+                    f"or detach it with jobfs umount --lazy {quoted(self._directory)}"
                 )
             time.sleep(0.05)
 

@@ -6,6 +6,7 @@ Paths inside jobfs are relative to the workspace, `/`-separated, with no leading
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import secrets
 import unicodedata
@@ -36,6 +37,12 @@ _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # fmt: skip
+
+
+#: A word that means itself in every shell: zsh expands `=ls`, and fish `%self`.
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@+:,./-]+")
+#: In `$'…'`: what needs no escape.
+_NO_ESCAPE = re.compile(r"[A-Za-z0-9_@%+:,./= -]")
 
 
 class Role(StrEnum):
@@ -210,6 +217,34 @@ def shown(text: object, keep: str = "") -> str:
     return _UNSAFE.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"),
         str(text),
+    )
+
+
+def quoted(word: object) -> str:
+    """Quote one word of a command that a person will paste into a shell: bash, zsh, dash or fish.
+
+    The result is one line without any character that `shown` escapes; for those it needs `$'…'`, which fish refuses.
+    """
+    text = str(word)
+    if _UNSAFE.search(text):
+        return "$'" + "".join(map(_escaped, text)) + "'"
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    # Not by shlex.quote: between single quotes fish reads `\'` as a quote, so a name could end its word and begin a command.
+    parts = re.findall(r"['\\]+|[^'\\]+", text) or [""]
+    return "".join(f"'{part}'" if part[:1] not in "'\\" else _between_double_quotes(part) for part in parts)
+
+
+def _between_double_quotes(part: str) -> str:
+    """Quote what consists of single quotes and backslashes."""
+    return '"' + part.replace("\\", "\\\\") + '"'
+
+
+def _escaped(character: str) -> str:
+    return (
+        character
+        if _NO_ESCAPE.match(character)
+        else "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
     )
 
 

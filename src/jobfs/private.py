@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
             )
         if writable:
             raise UsageError(
-                f"{named}: other users may write in {place}: chmod go-w {place}, or give another with {option}"
+                f"{named}: other users may write in {place}: chmod go-w {shlex.quote(str(place))}, or give another with {option}"
             )
 
     given = path.absolute()

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import Mount, MountedJob
 from tests.support.terminal import on_terminal
@@ -47,6 +48,26 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
         assert status[name] == []
     assert lasting(status) == lasting(json.loads((mounted.path / ".jobfs/status.json").read_bytes()))
     assert Path(status["log"]).read_text() == mounted.log
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_command_of_a_conflict_runs_nothing_that_is_in_its_names(
+    server: Server, mounted: MountedJob, tmp_path: Path, shell: str
+) -> None:
+    """vfs/semantics.md 6.16: as it is printed for a person, on one line."""
+    named = ["-", "$(touch RAN)", "'; touch RAN; '", "\\'\";touch RAN;#", "new\nline", "\x1b[2J"]
+    for name in named:
+        server.store.seed({f"{name}/n.md": "one\n", f"{name}/n.conflict-20260101T000000Z.md": "two\n"})
+    out = mounted.jobfs("status", mounted.path).stdout
+    commands = [line.strip() for line in out.splitlines() if line.startswith("    diff -u ")]
+    assert len(commands) == len(named), out
+    for command in commands:
+        done = subprocess.run(
+            [shell, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=20
+        )
+        unknown = shell == "fish" and "$'" in command
+        assert unknown or done.stdout.endswith("-one\n+two\n"), (command, done.stderr)
+    assert not list(tmp_path.glob("RAN"))
 
 
 def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mounted: MountedJob) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -136,3 +140,46 @@ def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: s
 )  # fmt: skip
 def test_only_a_name_of_a_kept_copy_is_a_second_version(path: str, told: tuple[str, str] | None) -> None:
     assert names.kept_beside(path) == told
+
+
+#: Names by which a job could try to have a command run where a person pastes what jobfs prints, in one shell or another.
+PASTED = [
+    "plain/name-1.txt", "", " ", "-n", "~", "=ls", "*", "?", "[a]", "{a,b}", "#", "!!", "!ls", "%self", "a b", "$HOME", "dünn 雪",
+    "$(touch RAN)", "`touch RAN`", "; touch RAN", "| touch RAN", "& touch RAN;", "'; touch RAN; '", '"; touch RAN; "',
+    "it's", "\\", "\\\\", "x\\", "\\'", "\\'\";touch RAN;#", "\\\\'; touch RAN; '", "'\\''; touch RAN #", "(touch RAN)", "a\\nb",
+]  # fmt: skip
+#: The same with what a terminal or a shell obeys by itself.
+STEERING = [
+    "new\nline", "\ntouch RAN\n", "tab\t", "\x1b[201~\ntouch RAN\n", "'\n;touch RAN;'", "\\'\n!!", "right\u202eleft", "\x7f",
+    "dünn\n雪", "\x85", "\r7", "$'\n'",
+]  # fmt: skip
+
+
+def words_of(shell: str, arguments: list[str], place: Path) -> list[str]:
+    """The words that a shell makes of what is pasted after a command."""
+    script = place / "script"
+    script.write_text(f"printf '%s\\0' {' '.join(arguments)}\n")
+    done = subprocess.run([shell, script], cwd=place, capture_output=True, timeout=30)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "dash", "fish"])
+def test_what_is_pasted_into_a_shell_is_one_word(shell: str, tmp_path: Path) -> None:
+    """vfs/semantics.md 6.16: whatever names are in a command, it runs nothing else, and it is one line."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    steering = list(map(names.quoted, STEERING))
+    assert "".join(steering) == names.shown("".join(steering)), "nothing that a terminal obeys"
+    assert words_of(shell, list(map(names.quoted, PASTED)), tmp_path) == PASTED
+    if shell in ("bash", "zsh"):
+        assert words_of(shell, steering, tmp_path) == STEERING
+    for word in steering:
+        words_of(shell, [word], tmp_path)
+    assert not (tmp_path / "RAN").exists()
+
+
+@given(components)
+def test_a_quoted_name_is_that_name(name: str) -> None:
+    assert names.quoted(name) == names.shown(names.quoted(name))
+    if names.shown(name) == name:
+        assert shlex.split(names.quoted(name)) == [name]

@@ -24,12 +24,13 @@ def take(path: Path) -> int:
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_directory_that_others_change_or_rename_is_refused(tmp_path: Path, mode: int) -> None:
-    above = tmp_path / "above"
+    above = tmp_path / "a b"
     (above / "between").mkdir(parents=True)
     new = above / "between" / "new"
     above.chmod(mode)
     os.chown(above, -1, OTHER)
-    with pytest.raises(UsageError, match=f"new: other users may write in {above}: chmod go-w {above}.*--cache-dir"):  # fmt: skip
+    remedy = f"new: other users may write in {above}: chmod go-w '{above}',.*--cache-dir"
+    with pytest.raises(UsageError, match=remedy):
         take(new)
     assert os.listdir(new.parent) == []
     above.chmod(mode | 0o1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import types
@@ -19,6 +18,7 @@ from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import parse_rule
 from jobfs.emulator.keys import find_key, keep_key
 from jobfs.errors import UsageError
+from jobfs.names import quoted
 
 if TYPE_CHECKING:
     from jobfs.emulator.runner import Server
@@ -122,6 +122,6 @@ def _runner() -> types.ModuleType:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the local server needs {error.name}, which is not installed: in a clone of jobfs, "
-            f"{shlex.quote(sys.executable)} -m pip install '.[emulator]'"
+            f"{quoted(sys.executable)} -m pip install '.[emulator]'"
         ) from None
     return runner

@@ -23,6 +23,7 @@ from jobfs.cli import LINKS
 from jobfs.cli.options import not_empty, setting_options
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
+from jobfs.names import quoted
 from jobfs.settings import OPTIONS, Settings, flag, load
 
 SHELLS = ("bash", "zsh", "fish")
@@ -83,7 +84,7 @@ def install_helper(remove: bool) -> int:
     """
     target = program()
     if not os.access(_PLACE, os.W_OK):
-        command = f"sudo {target} install-helper{' --remove' * remove}"
+        command = f"sudo {quoted(target)} install-helper{' --remove' * remove}"
         raise UsageError(f"only root can write in {_PLACE}: {command}")
     links = [_PLACE / name for name in LINKS]
     for link in links:

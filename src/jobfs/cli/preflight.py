@@ -19,6 +19,7 @@ from jobfs.cli.running import gone
 from jobfs.cli.screen import size, tell
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
+from jobfs.names import quoted
 from jobfs.private import own_directory
 from jobfs.settings import Settings
 
@@ -80,7 +81,7 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
         say(f"{gone(path)}: its dead mount was taken away")
     elif there is not None and there.kind == "fuse.jobfs":
         raise UsageError(
-            f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
+            f"a job is mounted at {path} already: jobfs umount {quoted(path)}, or give another directory"
         )
     try:
         if os.listdir(path):
@@ -203,7 +204,7 @@ def find_key(settings: Settings) -> KeySource:
     info = path.stat()
     # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-        tell(f"jobfs: others can read the API key in {path}: chmod 600 {path}", err=True)
+        tell(f"jobfs: others can read the API key in {path}: chmod 600 {quoted(path)}", err=True)
     source = FileKey(path)
     source()
     return source

@@ -14,7 +14,7 @@ from jobfs.cli.screen import tell
 from jobfs.document import kept
 from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
-from jobfs.names import CONTROL_DIR
+from jobfs.names import CONTROL_DIR, quoted
 from jobfs.private import user_name
 from jobfs.settings import load
 from jobfs.state import directory as slot
@@ -69,7 +69,7 @@ def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
         raise UsageError(known[0].told if known else _remedy(point))
     raise UsageError(
         f"the process that serves {point} can't be found: give the --state-dir it was mounted with, "
-        f"or end it with fusermount -u {point}; it sends what is left"
+        f"or end it with fusermount -u {quoted(point)}; it sends what is left"
     )
 
 
@@ -167,4 +167,4 @@ def gone(directory: str) -> str:
 
 
 def _remedy(directory: str) -> str:
-    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+    return f"{gone(directory)}: mount the job there again, or jobfs umount {quoted(directory)}"

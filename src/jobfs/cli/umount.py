@@ -17,6 +17,7 @@ from jobfs.control import NoMountError
 from jobfs.document import describe, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
+from jobfs.names import quoted
 from jobfs.state.directory import Found, in_use
 
 #: Seconds that a mount which has answered takes to end.
@@ -147,6 +148,8 @@ def _take_away(there: MountInfo, state_dir: str | None) -> int:
     # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
     left = known[0] if known else "what is not known here"
-    becomes = f"; it has left {left}: mount the job again, or jobfs recover {there.source}" if left else ""
+    becomes = (
+        f"; it has left {left}: mount the job again, or jobfs recover {quoted(there.source)}" if left else ""
+    )
     tell(f"jobfs: {gone(there.point)}: its dead mount was taken away{becomes}", err=True)
     return 1 if left else 0

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jobfs.errors import UsageError
-from jobfs.names import is_mount_id, new_mount_id
+from jobfs.names import is_mount_id, new_mount_id, quoted
 from jobfs.private import own_directory
 from jobfs.state.journal import free_for_start
 
@@ -101,7 +101,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             if found.record and found.record.directory == directory and in_use(found):
                 raise UsageError(
                     f"an earlier mount of job {job} at {directory} still runs (process {found.record.pid}), perhaps sending "
-                    f"its last files: see `jobfs status {directory}`, or wait until it ends"
+                    f"its last files: see `jobfs status {quoted(directory)}`, or wait until it ends"
                 )
 
         def order(found: Found) -> tuple[bool, bool, float]:

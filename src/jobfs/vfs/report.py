@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -147,7 +146,7 @@ class Report:
 
     def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
         there = self._view.find_known(origin) is not None
-        both = (shlex.quote(f"{self._slot.record.directory}/{name}") for name in (origin, path))
+        both = (names.quoted(f"{self._slot.record.directory}/{name}") for name in (origin, path))
         first, second = _KEPT[label]
         return {
             "path": path,

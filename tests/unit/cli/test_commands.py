@@ -84,7 +84,7 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     unmounted: list[str] = []
-    there = MountInfo("1", "0:1", str(tmp_path), kind, os.geteuid())
+    there = MountInfo("1", "0:1", str(tmp_path), kind, os.geteuid(), "a;b")
     for module in (umounting, running):
         monkeypatch.setattr(module, "mount_at", lambda path: there if path == str(tmp_path) else None)
         monkeypatch.setattr(module, "is_dead", lambda path: True)
@@ -92,7 +92,11 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     done = run("umount", tmp_path)
     ours = kind == "fuse.jobfs"
     assert (done.code, unmounted) == ((1, [str(tmp_path)]) if ours else (2, [])), done.err
-    assert ("it has left what is not known here" if ours else "no job is mounted") in done.err
+    assert (
+        "it has left what is not known here: mount the job again, or jobfs recover 'a;b'\n"
+        if ours
+        else "no job is mounted"
+    ) in done.err
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [

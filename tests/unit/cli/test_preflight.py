@@ -48,12 +48,13 @@ def test_a_machine_that_can_mount_gives_the_path(settings: Settings, place: Path
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
+    place = place.rename(place.with_name("my mount"))
     said: list[str] = []
     gone: list[str] = []
     monkeypatch.setattr(preflight, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
     monkeypatch.setattr(preflight, "is_dead", lambda path: dead)
     monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
-    with nullcontext() if dead else pytest.raises(UsageError, match="already: jobfs umount"):
+    with nullcontext() if dead else pytest.raises(UsageError, match=f"already: jobfs umount '{place}',"):
         assert check_mount_point(str(place), said.append) == str(place)
     assert gone == [str(place)] * dead
     assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * dead
@@ -132,12 +133,12 @@ def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_named(
     """api/wire.md: PERSTACK_API_KEY."""
     monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
     assert find_key(load({}))() == "sk-env"
-    path = tmp_path / "key"
+    path = tmp_path / "my key"
     path.write_text("sk-file\n")
     path.chmod(mode)
     settings = load({"api_key_file": str(path)})
     assert find_key(settings)() == "sk-file"
-    said = f"jobfs: others can read the API key in {path}: chmod 600 {path}\n"
+    said = f"jobfs: others can read the API key in {path}: chmod 600 '{path}'\n"
     assert capsys.readouterr().err == ("" if mode == 0o600 else said)
     for given in ("sk-given-by-mistake", str(tmp_path)):
         with pytest.raises(UsageError, match="--api-key-file is not a file"):

@@ -73,12 +73,14 @@ def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
 
 
 def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 6.16: the remedies can be pasted."""
+    tmp_path /= "a b"
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
         mount_of(str(tmp_path), None)
     for user, stale, words in (
-        (0, True, f"process that served {tmp_path} is gone: .*jobfs umount {tmp_path}"),
+        (0, True, f"process that served {tmp_path} is gone: .*jobfs umount '{tmp_path}'"),
         (54321, False, "was mounted by user 54321"),
-        (os.geteuid(), False, "--state-dir"),
+        (os.geteuid(), False, f"--state-dir it was mounted with, or end it with fusermount -u '{tmp_path}';"),
     ):
         there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
         monkeypatch.setattr(

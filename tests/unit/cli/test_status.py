@@ -149,17 +149,18 @@ def test_a_dead_mount_is_named_beside_those_that_run(
 ) -> None:
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
-    place = slot.acquire(tmp_path / "c", JOB, "/mnt/c", URL)
+    place = slot.acquire(tmp_path / "c", JOB, "/mnt/c d", URL)
     place.close()
     dead = running.Ended(slot.look(place.path), True, "")
     monkeypatch.setattr(running, "ended", lambda state_dir: [dead])
     done = run(*words)
     assert done.code == 1
-    assert done.err.endswith("is gone: mount the job there again, or jobfs umount /mnt/c\n")
+    assert done.err.endswith("is gone: mount the job there again, or jobfs umount '/mnt/c d'\n")
 
 
 def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status={"directory": "/mnt/a", "unsent": []})
-    done = run("status", "/mnt/a")
+    """vfs/semantics.md 6.16: the remedy can be pasted."""
+    answering("/mnt/a b", status={"directory": "/mnt/a b", "unsent": []})
+    done = run("status", "/mnt/a b")
     assert (done.code, done.out) == (2, "")
-    assert "another version of jobfs: jobfs umount /mnt/a" in done.err
+    assert "another version of jobfs: jobfs umount '/mnt/a b', then" in done.err

@@ -124,6 +124,7 @@ def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.Monk
 
 def test_a_single_mount_of_several_that_start_at_once_has_the_directory(take: Take) -> None:
     with ThreadPoolExecutor(8) as pool:
-        refused = [made.exception() for made in [pool.submit(take) for _ in range(8)]]
+        refused = [made.exception() for made in [pool.submit(take, "/mnt/a b") for _ in range(8)]]
     assert sum(not error for error in refused) == 1
-    assert sum(f"/mnt/a still runs (process {os.getpid()})" in str(error) for error in refused) == 7
+    said = f"/mnt/a b still runs (process {os.getpid()}), perhaps sending its last files: see `jobfs status '/mnt/a b'`"
+    assert sum(said in str(error) for error in refused) == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -185,3 +186,25 @@ def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
             typing.type(begun)
             typing.keys("Tab")
             typing.shows(f"{prompt} {line}")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completed_name_of_the_job_runs_nothing(tmp_path: Path, shell: str) -> None:
+    """The shell quotes what it completes; then the command is run."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a;touch RAN;$(touch RAN)`touch RAN`'\\\"").touch()
+    script = tmp_path / "completion"
+    script.write_text(install.script(shell))
+    start = "autoload -Uz compinit; compinit; " * (shell == "zsh") + f"source {script}"
+    plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    with terminal(tmp_path, work, "env", path, shell, *plain) as typing:
+        typing.lines(start + "; echo rea''dy")
+        typing.shows("ready")
+        typing.type("jobfs info a")
+        typing.keys("Tab")
+        typing.shows(re.compile("jobfs info a.*touch"))
+        typing.keys("Enter")
+        typing.shows("no job is mounted at a;touch RAN;$(touch RAN)`touch RAN`'\\\"")
+    assert not list(tmp_path.rglob("RAN"))

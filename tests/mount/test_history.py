@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.recipes import install_scripts
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
+from jobfs.emulator.faults import Kind
 
 #: Bytes that would be others if git changed line ends, expanded keywords or took them for text.
 BYTES = b"one\r\ntwo\n$Id$\r\n"
@@ -277,7 +279,7 @@ def test_a_dead_mount_is_no_empty_directory(server: Server, mounted: MountedJob,
 
 
 @pytest.mark.parametrize("kind", ["hang", "error"])
-def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: Mount, kind: str) -> None:
+def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: Mount, kind: Kind) -> None:
     mounted = mount(timeout=1, stale_if_error=0)
     history = History(mounted)
     server.store.seed({f"d{number}/{name}": name.encode() for number in range(3) for name in "abc"})
@@ -319,6 +321,9 @@ def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Ser
 
 
 def test_with_seconds_it_records_until_it_is_ended(server: Server, history: History) -> None:
+    def recorded(name: str) -> bool:
+        return name in history.files()
+
     history.recorded()
     with subprocess.Popen(
         [history.script, history.directory, history.repository, "0.1"],
@@ -327,6 +332,6 @@ def test_with_seconds_it_records_until_it_is_ended(server: Server, history: Hist
         try:
             for name in "one", "two":
                 server.store.seed({name: name})
-                eventually(lambda name=name: name in history.files())
+                eventually(partial(recorded, name))
         finally:
             os.killpg(recording.pid, signal.SIGTERM)

@@ -86,13 +86,14 @@ def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str,
     command = f"touch {ran}; false"
     directory.mkdir()
     who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
-    run(directory, "git", "init", "-q")
+    git = partial(run, directory, "git", home=directory.parent)
+    git("init", "-q")
     (directory / "file").write_text("inner\n")
     for _ in range(commits):
-        run(directory, "git", "add", "file")
-        run(directory, "git", *who, "commit", "-qm", "one")
+        git("add", "file")
+        git(*who, "commit", "-qm", "one")
     for key in ("core.fsmonitor", "core.pager", "diff.external", "filter.upper.clean", "diff.own.textconv"):
-        run(directory, "git", "config", key, command)
+        git("config", key, command)
     (directory / ".gitattributes").write_text(ATTRIBUTES)
     return {
         str(path.relative_to(directory)): None if path.is_dir() else path.read_bytes()
@@ -108,7 +109,7 @@ def test_a_hostile_repository_in_the_workspace_runs_nothing(
     inner = hostile_repository(tmp_path / "made", ran, commits=1)
     server.store.seed({f"evil/{path}": content for path, content in inner.items()} | {"notes.md": "a\n"})
     server.store.seed({".git/config": inner[".git/config"], ".git/HEAD": "ref: refs/heads/main\n"})
-    run(history.directory / "evil", "git", "status")
+    run(history.directory / "evil", "git", "status", home=history.home)
     assert ran.exists(), "plain git runs it"
     ran.unlink()
     history.recorded()

@@ -40,7 +40,9 @@ class History:
 
     def _run(self, *command: str | Path) -> subprocess.CompletedProcess[bytes]:
         env = environment(self.home, None)
-        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=90)
+        return subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=90, cwd=self.home
+        )
 
     def record(self) -> tuple[int, str]:
         """Run the script once: its exit code, and what it prints on either stream."""
@@ -307,6 +309,14 @@ def test_a_repository_in_the_workspace_is_refused(history: History) -> None:
     said = f"{history.repository} is in {history.directory}, where the job can write\n"
     assert history.record() == (2, said)
     assert list(history.directory.iterdir()) == []
+
+
+def test_a_repository_where_no_directory_is_makes_nothing_elsewhere(history: History) -> None:
+    history.repository = history.home / "missing/job.git"
+    before = sorted(history.home.iterdir())
+    code, said = history.record()
+    assert (code, "missing" in said) == (2, True)
+    assert sorted(history.home.iterdir()) == before
 
 
 def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Server, mount: Mount) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import struct
 from collections.abc import Callable, Iterator
 
@@ -52,10 +53,17 @@ _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
 SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
 
-#: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
-_OFFERED = 1 << 13 | 1 << 14
+#: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes; and a reply may set
+#: the number of pages that one request carries at most, 32 without it (FUSE_MAX_PAGES, since Linux 4.20).
+_LISTINGS, _MAX_PAGES = 1 << 13 | 1 << 14, 1 << 22
 #: Where they are: in `fuse_init_in` after the header of the request, and in `fuse_init_out` after that of the answer.
 _IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
+#: The longest write in bytes where the kernel offers _MAX_PAGES, and the buffer that holds such a request with its headers.
+MAX_WRITE = 1 << 20
+REQUEST_SIZE = MAX_WRITE + 4096
+#: Where the answer has `max_write`; and how long it is with all fields up to `max_pages`, of which libfuse knows no more than
+#: that one. Between the two is `time_gran`.
+_MAX_WRITE_AT, _WITH_PAGES = 36, 48
 #: `fuse_read_in` after the header: how many bytes the kernel takes.
 _ROOM = struct.Struct("=56xI")
 #: `fuse_in_header`: its length and opcode, which differ from request to request; and where it has the node.
@@ -161,13 +169,13 @@ class ReadDirPlus:
         self._device, self._process, self._here, self._sizes = device, process, here, sizes
 
     def accept(self, desk: Desk, length: int) -> None:
-        """Answer INIT, the kernel's first request: as libfuse does, and with the listings that libfuse does not know of."""
+        """Answer INIT, the kernel's first request: as libfuse does, and with the features that libfuse does not know of."""
         request = ctypes.string_at(desk.address, length)
-        answer = bytearray(self.ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :]))
+        answer = self.ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
         if len(answer) >= _IN_ANSWER.size:
-            (offered,), (accepted,) = _IN_REQUEST.unpack_from(request), _IN_ANSWER.unpack_from(answer)
-            struct.pack_into("=I", answer, _IN_ANSWER.size - 4, accepted | offered & _OFFERED)
-        write(self._device, bytes(answer), len(answer))
+            (offered,) = _IN_REQUEST.unpack_from(request)
+            answer = _extended(answer, offered)
+        write(self._device, answer, len(answer))
 
     def part(self, desk: Desk, length: int) -> None:
         """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
@@ -241,6 +249,21 @@ class ReadDirPlus:
         pieces = _pieces(vector, count) if vector else []
         self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
+
+
+def _extended(answer: bytes, offered: int) -> bytes:
+    """Add to libfuse's answer to INIT what the kernel offers and libfuse lacks; `offered`: the kernel's flags.
+
+    A kernel whose own limit of pages is lower (`fs.fuse.max_pages_limit`) sends shorter requests by itself.
+    """
+    (accepted,) = _IN_ANSWER.unpack_from(answer)
+    longer = bytearray(answer)
+    if offered & _MAX_PAGES:
+        longer = longer.ljust(_WITH_PAGES, b"\0")
+        struct.pack_into("=I", longer, 0, len(longer))
+        struct.pack_into("=I4xH", longer, _MAX_WRITE_AT, MAX_WRITE, MAX_WRITE // mmap.PAGESIZE)
+    struct.pack_into("=I", longer, _IN_ANSWER.size - 4, accepted | offered & (_LISTINGS | _MAX_PAGES))
+    return bytes(longer)
 
 
 def _named(listing: bytes) -> Iterator[tuple[bytes, bytes]]:

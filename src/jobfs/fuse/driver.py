@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.fuse.driver")
 
-#: The size that programs take for their buffers: the most that one read or write request carries.
+#: The size that programs take for their buffers, in bytes: the most that one read request carries (`max_read`). A longer one
+#: would have whoever wants the first line of a file read more of it.
 BLOCK_SIZE = 128 * 1024
 
 #: Answers that are kept at most.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import mmap
 import os
 import signal
 import struct
@@ -86,7 +87,9 @@ class Desk:
     """
 
     def __init__(self, size: int) -> None:
-        self.buffer = ctypes.create_string_buffer(size)
+        # Only the pages of a mapping that were written take memory; `create_string_buffer` writes all of them.
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.buffer = (ctypes.c_char * size).from_buffer(memory)
         self.address = ctypes.addressof(self.buffer)
         #: The flags of an open or a getattr; they follow the header.
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)

@@ -28,7 +28,14 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import ANSWERED_HERE, Answers, ChannelOperations, ReadDirPlus, write
+from jobfs.fuse.answers import (
+    ANSWERED_HERE,
+    REQUEST_SIZE,
+    Answers,
+    ChannelOperations,
+    ReadDirPlus,
+    write,
+)
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
 from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Interrupter, Opcode
 from jobfs.fuse.telling import HelperAnswers
@@ -125,11 +132,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
         self._teller = driver.teller
         self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.told)
-        # With the size of the kernel's channel: INIT is answered on this one, which agrees upon the length of writes.
-        self.request_size = int(_fuse_chan_bufsize(self._channel))
-        self._caught = _fuse_chan_new(
-            ctypes.byref(self._plus.operations), self.device, self.request_size, None
-        )
+        # With the size of the kernel's channel: INIT is answered on this one, and libfuse takes the longest write from it.
+        size = int(_fuse_chan_bufsize(self._channel))
+        self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
+        #: Bytes of the longest request. The kernel reads none into a shorter buffer.
+        self.request_size = max(size, REQUEST_SIZE)
         #: True: requests that are read from now on are not carried out; their programs get an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.

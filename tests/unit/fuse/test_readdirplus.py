@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -61,7 +62,7 @@ class Libfuse:
         if opcode == Opcode.UNLINK:
             self.unlinked.append(request[40:])
         elif opcode == Opcode.INIT:
-            self.send(struct.pack("=IIII", 7, 19, 0, self.flags) + bytes(8))
+            self.send(b"" if self.error else LIBFUSE.pack(7, 19, 131072, self.flags, 12, 9, MAX_WRITE), self.error)
         elif opcode == Opcode.READDIR and self.error:
             self.send(error=self.error)
         elif opcode == Opcode.READDIR:
@@ -190,4 +191,39 @@ def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: 
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.accept(libfuse.desk, length)
     error, data = libfuse.answered()
-    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, ours | BIG_WRITES))
+    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 131072, ours | BIG_WRITES))
+
+
+MAX_PAGES = 1 << 22
+#: libfuse 2.9's answer to INIT ends with `max_write`.
+LIBFUSE, MAX_WRITE = struct.Struct("=IIIIHHI"), 128 << 10
+
+
+def negotiated(libfuse: Libfuse, offered: int) -> bytes:
+    """The kernel gets this answer, without its header, when it offers these flags."""
+    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered | BIG_WRITES) + bytes(48))
+    libfuse.plus.accept(libfuse.desk, length)
+    error, data = libfuse.answered()
+    assert error == 0
+    return data
+
+
+def test_a_kernel_that_offers_longer_requests_gets_a_mebibyte_in_pages(libfuse: Libfuse) -> None:
+    """fuse/notes.md, Files: a write of 1 MiB is one request; all else in libfuse's answer stays."""
+    answer = negotiated(libfuse, MAX_PAGES)
+    assert LIBFUSE.unpack_from(answer) == (7, 19, 131072, MAX_PAGES | BIG_WRITES, 12, 9, 1 << 20)
+    time_gran, pages, alignment = struct.unpack("=IHH", answer[LIBFUSE.size :])
+    assert (time_gran, pages * mmap.PAGESIZE, alignment) == (0, 1 << 20, 0)
+
+
+def test_a_kernel_that_offers_none_gets_what_libfuse_says(libfuse: Libfuse) -> None:
+    """fuse/notes.md, Files: before Linux 4.20 the longest write is 128 KiB."""
+    assert negotiated(libfuse, 0) == LIBFUSE.pack(7, 19, 131072, BIG_WRITES, 12, 9, MAX_WRITE)
+
+
+def test_an_answer_to_init_without_flags_is_passed_on(libfuse: Libfuse) -> None:
+    """libfuse refuses a kernel that is too old, or asks it to try again with its own version."""
+    libfuse.error = errno.EPROTO
+    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, MAX_PAGES) + bytes(48))
+    libfuse.plus.accept(libfuse.desk, length)
+    assert libfuse.answered() == (-errno.EPROTO, b"")

@@ -48,6 +48,12 @@ _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
 _LOOK = 0.1
 #: Seconds in which threads end that nothing holds up.
 _INSTANT = 0.5
+#: Seconds without an answer of the server after which who waits for it is told.
+_SILENCE = 3.0
+
+
+#: Of a drain that has not begun, or has no files.
+_NOTHING = Sent(0, 0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Mount:
         self._detaching = threading.Lock()
         #: When everything has to be over, as its unmounting was told (monotonic time).
         self._end: float | None = None
-        self._sent = Sent(0, 0)
+        self._sent = _NOTHING
         # Programs that are started from here on do not get the variable: they are not the service.
         self._manager = os.environ.pop("NOTIFY_SOCKET", None)
         self._finished = threading.Event()
@@ -329,12 +335,13 @@ class Mount:
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
+        waiting = Waiting(self._mounted.vfs, conversation)
         if args.get("lazy"):
             self._detach(lazy=True)
         elif self._attached():
             # Before the drain, which may take long.
             self._refuse_while(lambda: bool(programs_in(self._here)))
-            self._drain(timeout, conversation.progress, conversation.gone)
+            self._drain(timeout, waiting, conversation.gone)
             if conversation.gone():
                 return {}
             self._refuse_while(lambda: self._busy(end))
@@ -344,16 +351,15 @@ class Mount:
             conversation.say(
                 f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._users()}"
             )
-        return self._answer_when_over(end, conversation)
+        return self._answer_when_over(end, conversation, waiting)
 
-    def _answer_when_over(self, end: float | None, conversation: Conversation) -> dict[str, Any]:
-        told = self._sent
+    def _answer_when_over(
+        self, end: float | None, conversation: Conversation, waiting: Waiting
+    ) -> dict[str, Any]:
         while not self._finished.wait(_LOOK):
             if conversation.gone():
                 return {}
-            if self._sent != told:
-                told = self._sent
-                conversation.progress(told)
+            waiting(self._sent)
             if end is not None and time.monotonic() > end + _INSTANT:
                 programs = programs_in(self._here)
                 return {
@@ -388,7 +394,8 @@ class Mount:
         with within(self._settings.timeout):
             if path:
                 self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
-        left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, path)
+        waiting = Waiting(self._mounted.vfs, conversation, path)
+        left = self._drain(args.get("timeout"), waiting, conversation.gone, path)
         return {"left": left}
 
     def _answer_watch(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
@@ -399,6 +406,33 @@ class Mount:
                 self._mounted.vfs.getattr(top)  # it may be misspelled
         self._live.follow(top, conversation.tell, lambda: self._finished.is_set() or conversation.gone())
         return {}
+
+
+class Waiting:
+    """Reports the progress of a drain at or below `path` to a caller; says once that the server is silent (semantics.md 6.16)."""
+
+    def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
+        self._vfs, self._conversation, self._path = vfs, conversation, path
+        self._sent, self._since, self._said = _NOTHING, time.monotonic(), False
+
+    def __call__(self, sent: Sent) -> None:
+        """Pass on the progress if there was some; it is looked at several times a second."""
+        if sent not in (self._sent, _NOTHING):
+            self._sent, self._since = sent, time.monotonic()
+            self._conversation.progress(sent)
+        if self._said or time.monotonic() - self._since < _SILENCE:
+            return
+        if why := self._vfs.silence(time.monotonic() - _SILENCE):
+            self._said = True
+            self._conversation.say(
+                f"waiting for the server, which {why}: {self._unsent()}; Ctrl-C ends the waiting"
+            )
+
+    def _unsent(self) -> str:
+        count = len(self._vfs.unsent(self._path))
+        if not count:
+            return "all is sent, but what saves have set aside is not deleted there"
+        return f"{count} file{'s are' if count > 1 else ' is'} unsent"
 
 
 def drain(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.mount.memory_vfs import MemoryVfs
 
+from jobfs import mount
 from jobfs.document import describe, kept
 from jobfs.mount import drain, mount_options
 from jobfs.nodes import Sent
@@ -101,3 +102,61 @@ def test_a_drain_goes_on_as_long_as_it_gets_on(how_far: Callable[[int], Sent], l
 def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
     assert describe(left) == line
     assert kept(left) == (f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else "")
+
+
+class Caller:
+    """Who waits for a drain."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.seen: list[Sent] = []
+        self.say, self.progress = self.said.append, self.seen.append
+
+
+class SilentVfs(MemoryVfs):
+    """Three files are unsent below "dir", and the server answers nothing since `heard`."""
+
+    heard = 0.0
+
+    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+        return [{"path": f"dir/{number}"} for number in range(3 if under == "dir" else 1)]
+
+    def silence(self, since: float) -> str:
+        return "" if self.heard > since else "does not answer"
+
+
+def test_a_caller_is_told_once_of_a_silent_server_and_not_while_something_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vfs/semantics.md 6.16: three seconds without an answer and without progress."""
+    now = 100.0
+    monkeypatch.setattr(mount.time, "monotonic", lambda: now)
+    vfs: Any = SilentVfs()
+    vfs.heard = 99.0
+    caller: Any = Caller()
+    waiting = mount.Waiting(vfs, caller, "dir")
+    for now, sent in ((102.0, 0), (104.0, 1), (106.5, 1)):
+        waiting(Sent(sent, 3))
+        assert caller.said == []
+    for now in (108.0, 120.0):
+        waiting(Sent(1, 3))
+        (told,) = caller.said
+    assert told == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
+    assert caller.seen == [Sent(0, 3), Sent(1, 3)]
+
+
+def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 6.16: it may refuse for a while, or have much to clean up."""
+    now = 100.0
+    monkeypatch.setattr(mount.time, "monotonic", lambda: now)
+    vfs: Any = SilentVfs()
+    caller: Any = Caller()
+    waiting = mount.Waiting(vfs, caller)
+    for now in (104.0, 109.0, 120.0):
+        vfs.heard = now - 1
+        waiting(Sent(0, 1))
+    assert caller.said == []
+    vfs.heard, vfs.unsent = 0.0, lambda under: []
+    waiting(Sent(0, 1))
+    (told,) = caller.said
+    assert "all is sent, but what saves have set aside is not deleted" in told

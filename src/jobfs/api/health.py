@@ -97,6 +97,12 @@ class Health:
                 f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
             )
 
+    def silence(self, since: float) -> str:
+        """Complete the sentence "the server …" while no request is answered; "" if an answer has come after `since` (monotonic)."""
+        if self.away is not None:
+            return "can't be reached"
+        return "" if self._heard > since else "does not answer"
+
     def _failing(self, changing: bool) -> bool:
         """True if one request a second finds out whether reads, or changes, succeed again."""
         return self.away is not None or self._failures[changing] >= _OUTAGE

@@ -12,7 +12,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import files, mounted, not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
-from jobfs.cli.screen import confirmed, sending, tell
+from jobfs.cli.screen import confirmed, say, sending, tell
 from jobfs.document import describe
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
@@ -32,7 +32,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     for found, inside in mounts_of(path, state_dir):
         with sending(f"sending {directory_of(found)}") as progress, _about(path):
             args = {"path": inside or None, "timeout": timeout}
-            answers.append(asked(found, "flush", args, progress=progress))
+            answers.append(asked(found, "flush", args, progress=progress, say=say))
     left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
         tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)

@@ -19,6 +19,11 @@ def tell(text: object, *, err: bool = False) -> None:
     click.echo(shown(text), err=err)
 
 
+def say(sentence: str) -> None:
+    """Print on stderr a sentence that comes from a mount."""
+    tell(f"jobfs: {sentence}", err=True)
+
+
 def confirmed(question: str) -> bool:
     """The answer to a question, asked on stderr. Raises UsageError where nobody can be asked."""
     if not sys.stdin.isatty():

@@ -12,7 +12,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import mounted, not_empty, state_dir_option
 from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
-from jobfs.cli.screen import confirmed, sending, tell
+from jobfs.cli.screen import confirmed, say, sending, tell
 from jobfs.control import NoMountError
 from jobfs.document import describe, kept
 from jobfs.errors import JobfsError, UsageError
@@ -104,11 +104,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         with sending(f"sending {directory_of(found)}") as progress:
             answer: dict[str, Any] = control.call(
-                found.path,
-                "umount",
-                {"timeout": timeout, "lazy": lazy},
-                progress=progress,
-                say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
+                found.path, "umount", {"timeout": timeout, "lazy": lazy}, progress=progress, say=say
             )
     except NoMountError:
         return _code_after_the_end(found, state_dir)

@@ -67,6 +67,8 @@ class Vfs(Attributes, Tree, Files):
         self._directory = directory
         self._stopped = threading.Event()
         self.status, self.unsent, self.refresh = self._report.status, self._report.unsent, namespace.refresh
+        #: See `Health.silence`.
+        self.silence = client.health.silence
         #: To be called once everything is on the server: copies of bytes that were given up are no longer kept.
         self.empty_trash = self._state.bytes.empty_trash
         self.retry, self.discard = self._write_back.retry, self._write_back.discard

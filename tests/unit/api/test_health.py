@@ -280,3 +280,17 @@ def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(mak
         client.get(ID)
     hung.set()
     eventually(lambda: client.health.away is None)
+
+
+def test_a_server_is_silent_if_it_is_out_of_reach_or_nothing_was_heard_of_it(clock: Clock) -> None:
+    """vfs/semantics.md 6.16: an answer of any kind counts, an error too."""
+    health = Health(timeout=10)
+    health.heard(formatdate(usegmt=True), 0.0, 0.0)
+    assert health.silence(clock.now - 1) == ""
+    clock.now += 5
+    assert (health.silence(clock.now - 6), health.silence(clock.now - 3)) == ("", "does not answer")
+    clock.now += 10
+    health.unanswered(10, "no answer")
+    assert health.silence(clock.now - 60) == "can't be reached"
+    health.heard(formatdate(usegmt=True), 0.0, 0.0)
+    assert health.silence(clock.now - 3) == ""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypedDict
 
+from jobfs.settings import command
+
 SCHEMA = 5
 
 #: What is said of files that failed.
@@ -206,8 +208,8 @@ def _stage(job: Job) -> tuple[str | None, int | None, int | None]:
     return job["status"], job["current_step"], job["total_steps"]
 
 
-def problems(status: Status) -> list[str]:
-    """One sentence for each thing in a status that does not go away without a person."""
+def problems(status: Status, recovery: str) -> list[str]:
+    """One sentence for each thing in a status that does not go away without a person; `recovery`: the command for ended mounts."""
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
     if server["key_refused"]:
@@ -220,12 +222,13 @@ def problems(status: Status) -> list[str]:
         why = status["cache"]["refused"]
         found.append(f"the disk of the content cache takes no bytes ({why}): files over 16 MiB can't be read")
     if failed:
-        found.append(f"{failed} failed: {REFUSED}")
+        retry = command("retry", status["directory"])
+        found.append(f"{failed} failed: refused by the server: {retry}, or jobfs discard FILE")
     if conflicts:
         told = "a second version was kept: compare, and delete what is not wanted"
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {told}")
     return found + [
-        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: jobfs recover {status['job_id']}"
+        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: {recovery}"
         for slot in status["other_slots"]
     ]
 

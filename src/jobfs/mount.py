@@ -26,10 +26,9 @@ from jobfs.control import Conversation, Handler, Server
 from jobfs.document import Unsent, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
-from jobfs.names import quoted
 from jobfs.nodes import Sent
 from jobfs.process import tell_manager
-from jobfs.settings import Settings
+from jobfs.settings import Settings, command
 from jobfs.state.directory import StateDirectory
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class Mount:
             if time.monotonic() >= patient_until:
                 raise BusyError(
                     f"{self._directory} is in use by {self._users()}: close what is open there, "
-                    f"or detach it with jobfs umount --lazy {quoted(self._directory)}"
+                    f"or detach it with {command('umount', '--lazy', self._directory)}"
                 )
             time.sleep(0.05)
 
@@ -409,7 +408,7 @@ class Mount:
 
 
 class Waiting:
-    """Reports the progress of a drain at or below `path` to a caller; says once that the server is silent (semantics.md 6.16)."""
+    """Reports the progress of a drain at or below `path` to a caller; says once that the server is silent (semantics.md 6.17)."""
 
     def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
         self._vfs, self._conversation, self._path = vfs, conversation, path

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Ty
 from pydantic_core import PydanticUndefined
 
 from jobfs.errors import UsageError
+from jobfs.names import quoted
 
 #: Options of fstab and mount(8) that mean nothing here, or go without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
@@ -157,6 +158,13 @@ class Settings(BaseModel):
         return min(1.0, self.ttl / 5)
 
 
+    def recovery(self, job: str) -> str:
+        """The command that sends what ended mounts of a job with these settings have left."""
+        return command(
+            "recover", job, base_url=self.base_url, state_dir=self.state_dir, api_key_file=self.api_key_file
+        )
+
+
 #: Every setting by its name.
 OPTIONS = Settings.model_fields
 
@@ -169,6 +177,26 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """The environment variable of a setting, `JOBFS_WRITE_BACK_DELAY`."""
     return "JOBFS_" + name.upper()
+
+
+def command(*words: str, **settings: object) -> str:
+    """A `jobfs` command to be pasted into a shell: quoted, with every setting that is not the default (vfs/semantics.md 6.18)."""
+    options = (
+        word
+        for name, value in settings.items()
+        if value and str(value) != str(_default(name))
+        for word in (flag(name), str(value))
+    )
+    return " ".join(map(quoted, ("jobfs", *words, *options)))
+
+
+def _default(name: str) -> object:
+    """The default of a setting, None if there is none on this machine."""
+    try:
+        default = OPTIONS[name].get_default(call_default_factory=True)
+    except RuntimeError:  # this user has no home directory
+        return None
+    return _absolute(default) if isinstance(default, Path) else default
 
 
 def is_switch(name: str) -> bool:

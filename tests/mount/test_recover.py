@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.support.files import errno_from, saved
-from tests.support.mounts import Mount, MountedJob
+from tests.support.mounts import Mount, MountedJob, environment
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -201,3 +203,25 @@ def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
     place.rename(place.with_name("moved away"))
     mounted.mount()
     saved(mounted.path / "goes on", b"x")
+
+
+def test_the_command_that_status_tells_sends_what_is_left_as_it_stands(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 6.18: of a mount with an address, a state directory and a key file of its own."""
+    key = tmp_path / "my key"
+    key.write_text(server.key)
+    key.chmod(0o600)
+    mounted = mount(start=False, state_dir=tmp_path / "my state", api_key_file=key, write_back_delay=30)
+    mounted.key = None
+    mounted.mount()
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    told = mounted.jobfs("status", "--state-dir", tmp_path / "my state").stderr
+    hint = re.search(r"jobfs recover .*", told)
+    assert hint is not None
+    shell = f'jobfs() {{ "{sys.executable}" -m jobfs "$@"; }}; {hint[0]}'
+    env = environment(mounted.home, None) | {"JOBFS_REQUEST_LIFETIME": "0.2"}
+    done = subprocess.run(["sh", "-c", shell], env=env, capture_output=True, text=True, timeout=40)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert visible(server) == {"made": b"made here"}

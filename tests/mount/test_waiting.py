@@ -1,4 +1,4 @@
-"""What `jobfs flush` and `jobfs umount` say while they wait for a server that does not answer (vfs/semantics.md 6.16)."""
+"""What `jobfs flush` and `jobfs umount` say while they wait for a server that does not answer (vfs/semantics.md 6.17)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mounted(server: Server, mount: Mount) -> MountedJob:
 def test_who_waits_for_a_silent_server_is_told_once(
     server: Server, mounted: MountedJob, command: str, fault: str, why: str
 ) -> None:
-    """vfs/semantics.md 6.16: one line, with what is unsent; then what is left."""
+    """vfs/semantics.md 6.17: one line, with what is unsent; then what is left."""
     with server.down() if fault == "down" else hanging(server):
         done = mounted.jobfs(command, "--timeout", TIMEOUT, mounted.path)
     told, *more = done.stderr.splitlines()
@@ -54,7 +54,7 @@ def test_who_waits_for_a_silent_server_is_told_once(
 
 @pytest.mark.parametrize("command", ["flush", "umount"])
 def test_a_server_that_answers_is_not_mentioned(server: Server, mounted: MountedJob, command: str) -> None:
-    """vfs/semantics.md 6.16: slow answers too, as long as they come."""
+    """vfs/semantics.md 6.17: slow answers too, as long as they come."""
     server.faults.rate("slow", 1.0, on="change", delay=0.5)
     done = mounted.jobfs(command, mounted.path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,7 +64,7 @@ def test_a_server_that_answers_is_not_mentioned(server: Server, mounted: Mounted
 def test_the_line_stays_on_a_terminal_and_control_c_ends_the_waiting(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 6.16: beside the bar; the files are sent afterwards."""
+    """vfs/semantics.md 6.17: beside the bar; the files are sent afterwards."""
     with server.down(), on_terminal(mounted.home, "umount", str(mounted.path)) as terminal:
         terminal.shows("waiting for the server, which can't be reached: 3 files are unsent; Ctrl-C ends")
         terminal.keys("C-c")

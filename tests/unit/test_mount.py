@@ -128,7 +128,7 @@ class SilentVfs(MemoryVfs):
 def test_a_caller_is_told_once_of_a_silent_server_and_not_while_something_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """vfs/semantics.md 6.16: three seconds without an answer and without progress."""
+    """vfs/semantics.md 6.17: three seconds without an answer and without progress."""
     now = 100.0
     monkeypatch.setattr(mount.time, "monotonic", lambda: now)
     vfs: Any = SilentVfs()
@@ -146,7 +146,7 @@ def test_a_caller_is_told_once_of_a_silent_server_and_not_while_something_is_sen
 
 
 def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 6.16: it may refuse for a while, or have much to clean up."""
+    """vfs/semantics.md 6.17: it may refuse for a while, or have much to clean up."""
     now = 100.0
     monkeypatch.setattr(mount.time, "monotonic", lambda: now)
     vfs: Any = SilentVfs()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.settings import OPTIONS, is_switch, load, parse_mount_options, parse_size, size, unknown_variables
+from jobfs.settings import (
+    OPTIONS,
+    command,
+    is_switch,
+    load,
+    parse_mount_options,
+    parse_size,
+    size,
+    unknown_variables,
+)
 
 
 def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,3 +131,19 @@ def test_paths_are_absolute_and_users_have_names(monkeypatch: pytest.MonkeyPatch
     assert found == (tmp_path / "cache", tmp_path / "state", tmp_path / "key")
     settings = load({"uid": "root", "gid": "root"})
     assert (settings.uid, settings.gid) == (0, 0)
+
+
+def test_a_command_in_a_message_has_the_settings_that_are_not_the_defaults() -> None:
+    """vfs/semantics.md 6.18: and nothing else; a shell reads it as it was meant."""
+    assert load({}).recovery("job") == "jobfs recover job"
+    given = {"base_url": "http://127.0.0.1:1", "state_dir": "/a b/$(c)", "api_key_file": "/it's/key", "ttl": 1}
+    assert shlex.split(load(given).recovery("job")) == [
+        "jobfs", "recover", "job", "--base-url", "http://127.0.0.1:1", "--state-dir", "/a b/$(c)", "--api-key-file", "/it's/key",
+    ]  # fmt: skip
+    assert command("umount", "/a b", state_dir=load({}).state_dir) == "jobfs umount '/a b'"
+
+
+def test_a_default_of_which_this_machine_has_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 6.18: without a home directory every --state-dir is needed."""
+    monkeypatch.setattr(OPTIONS["state_dir"], "default_factory", Mock(side_effect=RuntimeError))
+    assert command("recover", "job", state_dir="/s") == "jobfs recover job --state-dir /s"

@@ -89,7 +89,7 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     gc.set_threshold(*_CYCLES)
     process.keep_little()
     ask_for_more_descriptors()
-    place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
+    place = slot.acquire(settings.state_dir, job, directory, settings.base_url, settings.api_key_file)
     try:
         return mounting.run(
             settings,

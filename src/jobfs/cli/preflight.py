@@ -21,7 +21,7 @@ from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedE
 from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
 from jobfs.names import quoted
 from jobfs.private import own_directory
-from jobfs.settings import Settings
+from jobfs.settings import Settings, command
 
 if TYPE_CHECKING:
     from jobfs.api.client import Client
@@ -81,7 +81,7 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
         say(f"{gone(path)}: its dead mount was taken away")
     elif there is not None and there.kind == "fuse.jobfs":
         raise UsageError(
-            f"a job is mounted at {path} already: jobfs umount {quoted(path)}, or give another directory"
+            f"a job is mounted at {path} already: {command('umount', path)}, or give another directory"
         )
     try:
         if os.listdir(path):

@@ -103,7 +103,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         )
     if (settings.state_dir / job / mount / "journal.db").exists():
         raise UsageError(
-            f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
+            f"the state of mount {mount} is on this machine: {settings.recovery(job)}, without --of, loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # This has a state directory of its own: it leaves alone what other mounts have left on this machine.

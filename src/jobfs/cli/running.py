@@ -16,7 +16,7 @@ from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
 from jobfs.names import CONTROL_DIR, quoted
 from jobfs.private import user_name
-from jobfs.settings import load
+from jobfs.settings import command, load
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
 
@@ -119,9 +119,17 @@ class Ended(NamedTuple):
     def told(self) -> str:
         """A sentence with the remedy."""
         if self.dead:
-            return _remedy(self.directory) + (f"; it has left {self.left}" if self.left else "")
-        where, job = self.directory or self.found.path, self.found.path.parent.name
-        return f"the mount that ended at {where} has left {self.left}: mount the job again, or jobfs recover {job}"
+            remedy = _remedy(self.directory, self.found.path.parents[1])
+            return remedy + (f"; it has left {self.left}" if self.left else "")
+        where = self.directory or self.found.path
+        return f"the mount that ended at {where} has left {self.left}: mount the job again, or {self.recovery}"
+
+    @property
+    def recovery(self) -> str:
+        """The command that sends what it has left."""
+        home, state_dir = self.found.path.parents[:2]
+        base_url, key_file = (each.base_url, each.api_key_file) if (each := self.found.record) else ("", "")
+        return command("recover", home.name, base_url=base_url, state_dir=state_dir, api_key_file=key_file)
 
 
 def ended(state_dir: str | None) -> list[Ended]:
@@ -166,5 +174,6 @@ def gone(directory: str) -> str:
     return f"the process that served {directory} is gone"
 
 
-def _remedy(directory: str) -> str:
-    return f"{gone(directory)}: mount the job there again, or jobfs umount {quoted(directory)}"
+def _remedy(directory: str, state_dir: Path | None = None) -> str:
+    unmounting = command("umount", directory, state_dir=state_dir)
+    return f"{gone(directory)}: mount the job there again, or {unmounting}"

@@ -17,7 +17,8 @@ from jobfs.cli.running import asked, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import UsageError
-from jobfs.names import plain, quoted
+from jobfs.names import plain
+from jobfs.settings import command
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
@@ -64,7 +65,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
             if not reports:
                 raise UsageError("no mount answers")
             for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
-                remedy = f"jobfs umount {quoted(where)}, then mount it again"
+                remedy = f"{command('umount', str(where))}, then mount it again"
                 raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
         except UsageError:
             if as_json:

@@ -17,7 +17,7 @@ from jobfs.control import NoMountError
 from jobfs.document import describe, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
-from jobfs.names import quoted
+from jobfs.settings import command
 from jobfs.state.directory import Found, in_use
 
 #: Seconds that a mount which has answered takes to end.
@@ -140,12 +140,11 @@ def _told(left: str) -> int:
 
 def _take_away(there: MountInfo, state_dir: str | None) -> int:
     """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
-    known = [each.left for each in ended(state_dir) if each.dead and each.directory == there.point]
+    known = [each for each in ended(state_dir) if each.dead and each.directory == there.point]
     # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
-    left = known[0] if known else "what is not known here"
-    becomes = (
-        f"; it has left {left}: mount the job again, or jobfs recover {quoted(there.source)}" if left else ""
-    )
+    left = known[0].left if known else "what is not known here"
+    recovery = known[0].recovery if known else command("recover", there.source)
+    becomes = f"; it has left {left}: mount the job again, or {recovery}" if left else ""
     tell(f"jobfs: {gone(there.point)}: its dead mount was taken away{becomes}", err=True)
     return 1 if left else 0

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jobfs.errors import UsageError
-from jobfs.names import is_mount_id, new_mount_id, quoted
+from jobfs.names import is_mount_id, new_mount_id
 from jobfs.private import own_directory
+from jobfs.settings import command
 from jobfs.state.journal import free_for_start
 
 #: Seconds to try again for a lock: a process that only looks whether it is free holds it for an instant.
@@ -36,6 +37,7 @@ class Record:
     pid: int
     started: float
     clean: bool = False
+    api_key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ class StateDirectory:
             self._lock = -1
 
 
-def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDirectory:
+def acquire(
+    state_dir: Path, job: str, directory: str, base_url: str, key_file: Path | None = None
+) -> StateDirectory:
     """Take the place last used for this job and `directory`, else a free one of this job, else a new one.
 
     Raises UsageError if a running mount has this job at this directory, if the place belongs to another user
@@ -101,7 +105,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             if found.record and found.record.directory == directory and in_use(found):
                 raise UsageError(
                     f"an earlier mount of job {job} at {directory} still runs (process {found.record.pid}), perhaps sending "
-                    f"its last files: see `jobfs status {quoted(directory)}`, or wait until it ends"
+                    f"its last files: see `{command('status', directory)}`, or wait until it ends"
                 )
 
         def order(found: Found) -> tuple[bool, bool, float]:
@@ -115,7 +119,8 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             if (lock := _locked_in(_private(path))) >= 0:
                 break
         _private(path / "bytes")
-        record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
+        named = str(key_file or "")
+        record = Record(path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=named)
         place = StateDirectory(path, lock, record)
         place.write_record()
         return place

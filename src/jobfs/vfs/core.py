@@ -150,9 +150,10 @@ class Vfs(Attributes, Tree, Files):
     @property
     def warnings(self) -> list[str]:
         """What the user has to be told when the mount starts, a sentence each."""
+        recovery = self._settings.recovery(self._directory.record.job)
         waiting = (
             f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
-            f"job without --read-only, or jobfs recover {self._directory.record.job}"
+            f"job without --read-only, or {recovery}"
         )
         return self._write_back.warnings + [waiting] * bool(self.left_alone)
 

@@ -100,7 +100,7 @@ class Report:
             "foreign_hidden": list(self._foreign()),
             "other_slots": list(self._other_slots()),
         }
-        status["problems"] = document.problems(status)
+        status["problems"] = document.problems(status, self._settings.recovery(record.job))
         return status
 
     def _look(self) -> None:

@@ -283,7 +283,7 @@ def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(mak
 
 
 def test_a_server_is_silent_if_it_is_out_of_reach_or_nothing_was_heard_of_it(clock: Clock) -> None:
-    """vfs/semantics.md 6.16: an answer of any kind counts, an error too."""
+    """vfs/semantics.md 6.17: an answer of any kind counts, an error too."""
     health = Health(timeout=10)
     health.heard(formatdate(usegmt=True), 0.0, 0.0)
     assert health.silence(clock.now - 1) == ""

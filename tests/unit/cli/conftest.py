@@ -17,6 +17,8 @@ from jobfs.state import directory as slot
 
 JOB = "j" * 24
 URL = "https://api.example.com"
+#: What a status says to somebody who has an ended mount.
+RECOVERY = f"jobfs recover {JOB} --base-url {URL}"
 
 
 def a_status(**changed: Any) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         "foreign_hidden": [], "other_slots": [],
         **changed,
     }  # fmt: skip
-    return {**status, "problems": document.problems(status)}
+    return {**status, "problems": document.problems(status, RECOVERY)}
 
 
 def unsent(**changed: Any) -> dict[str, Any]:

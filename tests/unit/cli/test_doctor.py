@@ -15,7 +15,7 @@ from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, URL, Make, Outcome, Run
+from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_unsent_files_of_ended_mounts_are_a_warning_and_no_failure(doctor: Run, 
     assert done.code == 0
     assert [line for line in done.out.splitlines() if line.startswith("WARN")] == [
         "WARN    mounts: the mount that ended at /mnt/full has left 2 unsent: kept for the next mount of this job: a, gone: "
-        f"mount the job again, or jobfs recover {JOB}"
+        f"mount the job again, or {RECOVERY}"
     ]
 
 

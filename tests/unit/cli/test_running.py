@@ -14,6 +14,7 @@ from jobfs.cli import running
 from jobfs.cli.running import mount_of, mounts
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
+from jobfs.settings import load
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Make
@@ -90,3 +91,19 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
                 mount_of(str(path), None)
+
+
+def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_path: Path) -> None:
+    """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
+    state, point = tmp_path / "st ate", "/mnt/a b"
+    slot.acquire(state, JOB, point, URL, Path("/keys/$mine")).close()
+    (found,) = slot._slots(state / JOB)
+    one = running.Ended(found, False, "1 unsent")
+    where = f"--state-dir '{state}'"
+    assert one.told.endswith(f", or jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'")
+    assert f", or jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).told
+    (found.path / "mount.json").unlink()
+    lost = running.Ended(slot.look(found.path), False, "1 unsent")
+    assert lost.told.endswith(f", or jobfs recover {JOB} {where}")
+    usual = slot.Found(load({}).state_dir / JOB / ("0" * 12), None)
+    assert running.Ended(usual, False, "x").recovery == f"jobfs recover {JOB}"

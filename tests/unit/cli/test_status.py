@@ -13,7 +13,7 @@ from jobfs.cli import running
 from jobfs.names import Role, hidden_path
 from jobfs.state import directory as slot
 
-from .conftest import JOB, URL, Make, Outcome, Run, a_status, unsent
+from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
 
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
 CONFLICT = {
@@ -96,12 +96,12 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 
 
 @pytest.mark.parametrize(("changed", "words"), [
-    ({"failed": [unsent(state="failed")]}, "1 failed: refused by the server: jobfs retry, or jobfs discard"),
+    ({"failed": [unsent(state="failed")]}, "1 failed: refused by the server: jobfs retry /mnt/a, or jobfs discard FILE"),
     ({"conflicts": [CONFLICT]}, "1 conflict:"),
     ({"server": {**SERVER_TOLD, "key_refused": True}}, "the API key is refused"),
     ({"server": {**SERVER_TOLD, "answering": False, "last_error": "down"}}, "does not answer: down"),
     ({"cache": {"bytes": 0, "refused": "No space left"}}, "cache takes no bytes (No space left"),
-    ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
+    ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: {RECOVERY}"),
 ])  # fmt: skip
 def test_the_exit_code_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
@@ -155,7 +155,8 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     monkeypatch.setattr(running, "ended", lambda state_dir: [dead])
     done = run(*words)
     assert done.code == 1
-    assert done.err.endswith("is gone: mount the job there again, or jobfs umount '/mnt/c d'\n")
+    remedy = f"mount the job there again, or jobfs umount '/mnt/c d' --state-dir {tmp_path}/c"
+    assert done.err.endswith(f"is gone: {remedy}\n")
 
 
 def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering: Make) -> None:

@@ -209,7 +209,7 @@ def _stage(job: Job) -> tuple[str | None, int | None, int | None]:
 
 
 def problems(status: Status, recovery: str) -> list[str]:
-    """One sentence for each thing in a status that does not go away without a person; `recovery`: the command for ended mounts."""
+    """One sentence for each thing in a status that needs a person; `recovery`: the command for what ended mounts have left."""
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
     if server["key_refused"]:

@@ -408,7 +408,7 @@ class Mount:
 
 
 class Waiting:
-    """Reports the progress of a drain at or below `path` to a caller; says once that the server is silent (semantics.md 6.17)."""
+    """Reports the progress of a drain at or below `path`; says once that the server is silent (vfs/semantics.md 6.17)."""
 
     def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
         self._vfs, self._conversation, self._path = vfs, conversation, path

@@ -157,7 +157,6 @@ class Settings(BaseModel):
         """Seconds the kernel may remember names and attributes: a part of the TTL, which includes it."""
         return min(1.0, self.ttl / 5)
 
-
     def recovery(self, job: str) -> str:
         """The command that sends what ended mounts of a job with these settings have left."""
         return command(

@@ -157,4 +157,6 @@ def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: 
     after = mounted.jobfs("status", "--state-dir", mounted.state)
     assert (after.returncode, after.stdout) == (2, "")
     assert f"the mount that ended at {mounted.path} has left 2 unsent: kept for the" in after.stderr
-    assert after.stderr.endswith(f": mount the job again, or jobfs recover {server.job} --base-url {server.url}\n")
+    assert after.stderr.endswith(
+        f": mount the job again, or jobfs recover {server.job} --base-url {server.url}\n"
+    )

@@ -104,6 +104,13 @@ def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> N
     assert kept(left) == (f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else "")
 
 
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 class Caller:
     """Who waits for a drain."""
 
@@ -129,31 +136,33 @@ def test_a_caller_is_told_once_of_a_silent_server_and_not_while_something_is_sen
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """vfs/semantics.md 6.17: three seconds without an answer and without progress."""
-    now = 100.0
-    monkeypatch.setattr(mount.time, "monotonic", lambda: now)
+    clock = Clock()
+    monkeypatch.setattr(mount, "time", clock)
     vfs: Any = SilentVfs()
     vfs.heard = 99.0
     caller: Any = Caller()
     waiting = mount.Waiting(vfs, caller, "dir")
-    for now, sent in ((102.0, 0), (104.0, 1), (106.5, 1)):
+    for clock.now, sent in ((102.0, 0), (104.0, 1), (106.5, 1)):
         waiting(Sent(sent, 3))
         assert caller.said == []
-    for now in (108.0, 120.0):
+    for clock.now in (108.0, 120.0):
         waiting(Sent(1, 3))
         (told,) = caller.said
-    assert told == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
+    assert (
+        told == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
+    )
     assert caller.seen == [Sent(0, 3), Sent(1, 3)]
 
 
 def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.17: it may refuse for a while, or have much to clean up."""
-    now = 100.0
-    monkeypatch.setattr(mount.time, "monotonic", lambda: now)
+    clock = Clock()
+    monkeypatch.setattr(mount, "time", clock)
     vfs: Any = SilentVfs()
     caller: Any = Caller()
     waiting = mount.Waiting(vfs, caller)
-    for now in (104.0, 109.0, 120.0):
-        vfs.heard = now - 1
+    for clock.now in (104.0, 109.0, 120.0):
+        vfs.heard = clock.now - 1
         waiting(Sent(0, 1))
     assert caller.said == []
     vfs.heard, vfs.unsent = 0.0, lambda under: []

@@ -136,7 +136,12 @@ def test_paths_are_absolute_and_users_have_names(monkeypatch: pytest.MonkeyPatch
 def test_a_command_in_a_message_has_the_settings_that_are_not_the_defaults() -> None:
     """vfs/semantics.md 6.18: and nothing else; a shell reads it as it was meant."""
     assert load({}).recovery("job") == "jobfs recover job"
-    given = {"base_url": "http://127.0.0.1:1", "state_dir": "/a b/$(c)", "api_key_file": "/it's/key", "ttl": 1}
+    given = {
+        "base_url": "http://127.0.0.1:1",
+        "state_dir": "/a b/$(c)",
+        "api_key_file": "/it's/key",
+        "ttl": 1,
+    }
     assert shlex.split(load(given).recovery("job")) == [
         "jobfs", "recover", "job", "--base-url", "http://127.0.0.1:1", "--state-dir", "/a b/$(c)", "--api-key-file", "/it's/key",
     ]  # fmt: skip

@@ -98,7 +98,7 @@ class Health:
             )
 
     def silence(self, since: float) -> str:
-        """Complete the sentence "the server …" while no request is answered; "" if an answer has come after `since` (monotonic)."""
+        """Complete the sentence "the server …" while none of its answers has come since `since` (monotonic time); else ""."""
         if self.away is not None:
             return "can't be reached"
         return "" if self._heard > since else "does not answer"

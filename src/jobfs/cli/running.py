@@ -122,7 +122,9 @@ class Ended(NamedTuple):
             remedy = _remedy(self.directory, self.found.path.parents[1])
             return remedy + (f"; it has left {self.left}" if self.left else "")
         where = self.directory or self.found.path
-        return f"the mount that ended at {where} has left {self.left}: mount the job again, or {self.recovery}"
+        return (
+            f"the mount that ended at {where} has left {self.left}: mount the job again, or {self.recovery}"
+        )
 
     @property
     def recovery(self) -> str:

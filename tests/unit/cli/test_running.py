@@ -100,7 +100,9 @@ def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_pa
     (found,) = slot._slots(state / JOB)
     one = running.Ended(found, False, "1 unsent")
     where = f"--state-dir '{state}'"
-    assert one.told.endswith(f", or jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'")
+    assert one.told.endswith(
+        f", or jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'"
+    )
     assert f", or jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).told
     (found.path / "mount.json").unlink()
     lost = running.Ended(slot.look(found.path), False, "1 unsent")

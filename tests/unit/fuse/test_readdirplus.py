@@ -62,7 +62,9 @@ class Libfuse:
         if opcode == Opcode.UNLINK:
             self.unlinked.append(request[40:])
         elif opcode == Opcode.INIT:
-            self.send(b"" if self.error else LIBFUSE.pack(7, 19, 131072, self.flags, 12, 9, MAX_WRITE), self.error)
+            self.send(
+                b"" if self.error else LIBFUSE.pack(7, 19, 131072, self.flags, 12, 9, MAX_WRITE), self.error
+            )
         elif opcode == Opcode.READDIR and self.error:
             self.send(error=self.error)
         elif opcode == Opcode.READDIR:

@@ -241,10 +241,12 @@ def _between_double_quotes(part: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    return (
-        character
-        if _NO_ESCAPE.match(character)
-        else "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+    if _NO_ESCAPE.match(character):
+        return character
+    # A byte that is not UTF-8 is a surrogate in a name of this machine; a server may send others, which no file has.
+    byte = "\udc80" <= character <= "\udcff"
+    return "".join(
+        f"\\{each:03o}" for each in character.encode(errors="surrogateescape" if byte else "surrogatepass")
     )
 
 

@@ -1,4 +1,7 @@
-"""Commands in messages, which people paste into a shell, quote the names that are in them (vfs/semantics.md 6.16)."""
+"""Commands in messages, which people paste into a shell, quote the names that are in them (vfs/semantics.md 6.16).
+
+Most are built by `settings.command`, which quotes; this looks at the others.
+"""
 
 from __future__ import annotations
 
@@ -20,5 +23,5 @@ def test_each_name_in_a_printed_command_is_quoted() -> None:
         for path in sorted(_PACKAGE.rglob("*.py"))
         for command in _COMMAND.finditer(path.read_text(encoding="utf-8"))
     ]
-    assert len(found) > 10
+    assert len(found) > 5
     assert [f"{file}: {text}" for file, text, field in found if not _SAFE.match(field)] == []

@@ -178,6 +178,16 @@ def test_what_is_pasted_into_a_shell_is_one_word(shell: str, tmp_path: Path) -> 
     assert not (tmp_path / "RAN").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "pasted"),
+    [("a\udcff", "$'a\\377'"), ("a\ud83d", "$'a\\355\\240\\275'")],
+    ids=["a byte", "half a pair"],
+)
+def test_a_name_that_is_not_utf_8_is_quoted_too(name: str, pasted: str) -> None:
+    """vfs/semantics.md 6.16: a byte of a path on this machine, and what a server may send."""
+    assert names.quoted(name) == pasted
+
+
 @given(components)
 def test_a_quoted_name_is_that_name(name: str) -> None:
     assert names.quoted(name) == names.shown(names.quoted(name))

@@ -6,7 +6,6 @@ Paths inside jobfs are relative to the workspace, `/`-separated, with no leading
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 import secrets
 import unicodedata

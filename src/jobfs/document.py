@@ -26,7 +26,9 @@ class Job(TypedDict):
     """The job as the server described it last."""
 
     status: Annotated[str | None, "as the server says"]
-    ended: Annotated[bool | None, "true while the job is at an end, whichever; false again if its owner continues it"]
+    ended: Annotated[
+        bool | None, "true while the job is at an end, whichever; false again if its owner continues it"
+    ]
     current_step: Annotated[int | None, "as the server says"]
     total_steps: Annotated[int | None, "as the server says"]
     model: Annotated[str | None, "as the server says"]
@@ -186,12 +188,9 @@ def change(
 
 def changes(before: Status | None, now: Status) -> Iterator[Change]:
     """What is another in a status than `before`, and concerns who watches. Of the first one only the job is told."""
+    yield from _job_changes(before, now)
     if before is None:
-        yield change(now, "job", job=now["job"])
         return
-    if _stage(before["job"]) != _stage(now["job"]):
-        continued = before["job"]["ended"] and now["job"]["ended"] is False
-        yield change(now, "job", job=now["job"], reason="continued" if continued else None)
     if bool(before["listing_error"]) is not bool(now["listing_error"]):
         yield change(now, "server", reason=now["listing_error"] or "answers again")
     known = {entry["path"] for entry in before["conflicts"]}
@@ -202,6 +201,13 @@ def changes(before: Status | None, now: Status) -> Iterator[Change]:
     for save in now["failed"]:
         if save["path"] not in failed:
             yield change(now, "failed", save["path"], size=save["size"], reason=save["reason"])
+
+
+def _job_changes(before: Status | None, now: Status) -> Iterator[Change]:
+    job, earlier = now["job"], before["job"] if before is not None else None
+    if earlier is None or _stage(earlier) != _stage(job):
+        continued = earlier is not None and earlier["ended"] and job["ended"] is False
+        yield change(now, "job", job=job, reason="continued" if continued else None)
 
 
 def _stage(job: Job) -> tuple[str | None, int | None, int | None]:

@@ -88,7 +88,9 @@ def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mo
         assert len(every.told) == len(steps)
 
 
-def test_a_job_that_ends_and_is_continued_is_watched_all_the_time(server: Server, mounted: MountedJob) -> None:
+def test_a_job_that_ends_and_is_continued_is_watched_all_the_time(
+    server: Server, mounted: MountedJob
+) -> None:
     """vfs/semantics.md 6.6, 7.8."""
     job = server.job_side(server.job)
     with watching(mounted, mounted.path) as watch:

@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from _figures import __main__ as figures
 from click.testing import CliRunner
 from tests.support.recipes import ROOT
+
+from _figures import __main__ as figures
 
 
 @pytest.fixture

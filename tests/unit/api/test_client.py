@@ -294,7 +294,11 @@ def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away
     """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
     script = Script(one(shown, type="directory"), httpx.Response(204))
     error = errors.BadRequestError if kept else errors.WrongAnswerError
-    told = f"the server keeps the name {kept}" if kept else "path is|the server answered, but gave it another name"
+    told = (
+        f"the server keeps the name {kept}"
+        if kept
+        else "path is|the server answered, but gave it another name"
+    )
     with pytest.raises(error, match=told) as caught:
         make(script).create_directory(asked, RW)
     assert caught.value.errno == errno.EIO

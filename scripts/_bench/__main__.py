@@ -7,18 +7,20 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
-from .lab import Lab, NotMeasured
+from .lab import ENDING, Lab, NotMeasured
 from .measure import Outcome
 from .peers import PEERS
 from .readme import write as write_readme
 from .session import Wish, measure
-from .table import show, write_json
+from .table import line, show, write_json
 from .trial import Plan
 from .workloads import WORKLOADS
 
@@ -40,12 +42,18 @@ def _peers(context: click.Context, parameter: click.Parameter, value: str) -> li
     return names
 
 
+def _workloads(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        raise click.UsageError(f"there is no workload {unknown[0]!r}; known: {', '.join(WORKLOADS)}")
+    return names or tuple(WORKLOADS)
+
+
 @click.command(
     help=f"""Measure jobfs, its peers and the empty file system on the same tree, through the same slow line.
 
 Workloads: {", ".join(WORKLOADS)}."""
 )
-@click.argument("workloads", nargs=-1, metavar="[WORKLOAD]…")
+@click.argument("workloads", nargs=-1, callback=_workloads, metavar="[WORKLOAD]…")
 @click.option("--all", "everything", is_flag=True, help="All workloads, which is the default.")
 @click.option(
     "--rtt",
@@ -83,56 +91,88 @@ def bench(
     workloads: tuple[str, ...], everything: bool, rtts: list[float], runs: int, peers: list[str],
     json_file: Path | None, quick: bool, readme: bool, profile: bool,
 ) -> None:  # fmt: skip
-    """Exit code: 0, even where a target is missed; 1 if something of jobfs could not be measured or was wrong."""
-    if unknown := [name for name in workloads if name not in WORKLOADS]:
-        raise click.UsageError(f"there is no workload {unknown[0]!r}; known: {', '.join(WORKLOADS)}")
-    names = list(WORKLOADS) if everything or not workloads else list(workloads)
-    console, errors = Console(width=None if sys.stdout.isatty() else 220), Console(stderr=True)
-    # A signal that only ends Python would leave what was mounted.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(130))
-    began, interrupted = time.time(), False
-    outcomes: list[Outcome] = []
+    """Exit code: 0, even where a target is missed; 1 if something of jobfs could not be measured or was wrong.
+
+    128 and its number after a signal, once the table of what was measured until then is printed.
+    """
+    names = tuple(WORKLOADS) if everything else workloads
+    console = Console() if sys.stdout.isatty() else Console(width=220)
+    began, outcomes = time.time(), list[Outcome]()
+    _take_signals()
+    with Lab() as lab:
+        wish = Wish(names, rtts, 1 if quick else runs, peers, Plan(quick))
+        if profile:
+            wish = replace(wish, runs=1, peers=(), profile=lab.fresh("profile"))
+        stopped = _measure(wish, lab, console, outcomes)
+        if not stopped:
+            _show_profile(wish.profile)
+        show(outcomes, console)
+    _warn_if_busy(console)
+    if json_file is not None:
+        write_json(outcomes, json_file, _facts(wish, began))
+    if readme and not stopped:
+        write_readme(outcomes, sys.argv[1:])
+    sys.exit(128 + stopped if stopped else _failed(outcomes))
+
+
+def _failed(outcomes: Iterable[Outcome]) -> bool:
+    return any({"jobfs", "floor"} & set(outcome.failures) for outcome in outcomes)
+
+
+class _StoppedError(BaseException):
+    """A signal that asks the bench to end; one that only ended Python would leave what was mounted."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _take_signals() -> None:
+    """Raise _StoppedError in the main thread for each signal that asks the bench to end."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise _StoppedError(number)
+
+    for number in ENDING:
+        signal.signal(number, stop)
+
+
+def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) -> int:
+    """Measure, and print each row once it is measured; the number of the signal that ended this, 0 if none did."""
+    errors, began = Console(stderr=True), time.monotonic()
 
     def say(text: str) -> None:
-        errors.print(f"{time.time() - began:4.0f} s  {text}", style="dim", highlight=False)
+        errors.print(f"{time.monotonic() - began:4.0f} s  {text}", style="dim", highlight=False)
 
-    with Lab() as lab:
-        wish = Wish(
-            names, rtts, 1 if quick or profile else runs, [] if profile else peers, Plan(quick),
-            lab.fresh("profile") if profile else None,
-        )  # fmt: skip
-        try:
-            measure(wish, lab, say, outcomes)
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted; this is what there is so far")
-        if wish.profile:
-            _show_profile(wish.profile)
-    show(outcomes, console)
+    try:
+        for rows in measure(wish, lab, say, outcomes):
+            for text in filter(None, map(line, rows)):
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
+    except _StoppedError as stopped:
+        say(f"{signal.Signals(stopped.number).name}: this is what there is so far")
+        return stopped.number
+    return 0
+
+
+def _facts(wish: Wish, began: float) -> dict[str, Any]:
+    """The circumstances of the run; `began` in seconds since the epoch."""
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
+    seconds = time.time() - began
+    return {"began": began, "seconds": seconds, "runs": wish.runs, "quick": wish.plan.quick, **machine}
+
+
+def _warn_if_busy(console: Console) -> None:
     load, cpus = os.getloadavg()[1], os.cpu_count() or 1
     if load > 2 * cpus:
         console.print(
             f"The machine was busy (load {load:.1f} on {cpus} CPUs): seconds are too long, most of all ours."
         )
-    if json_file is not None:
-        facts: dict[str, Any] = {
-            "began": began,
-            "seconds": time.time() - began,
-            "runs": wish.runs,
-            "quick": quick,
-        }
-        write_json(
-            outcomes, json_file, {**facts, "python": platform.python_version(), "cpus": os.cpu_count()}
-        )
-    if interrupted:
-        sys.exit(130)
-    if readme:
-        write_readme(outcomes, sys.argv[1:])
-    sys.exit(any({"jobfs", "floor"} & set(outcome.failures) for outcome in outcomes))
 
 
-def _show_profile(directory: Path) -> None:
+def _show_profile(directory: Path | None) -> None:
+    """Print what cProfile has left in `directory`, if the run was under it."""
+    if directory is None:
+        return
     import pstats
 
     files = [str(file) for file in directory.iterdir()]
@@ -149,5 +189,5 @@ if __name__ == "__main__":
     except NotMeasured as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except _StoppedError as stopped:  # before or after what is measured
+        sys.exit(128 + stopped.number)

@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 #: Seconds after which a program is taken to have given up.
 PATIENCE = 150.0
 
+#: Signals that ask the bench to end.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -86,12 +89,13 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A second Ctrl-C must not end the putting away of what the first one interrupted.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second signal must not end the putting away of what the first one interrupted.
+        previous = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
         try:
             self._stack.close()
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def keep(self, context: contextlib.AbstractContextManager[Any]) -> Any:
         """Enters `context`, which ends with the lab."""

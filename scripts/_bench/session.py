@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,13 @@ class Wish:
         return [workload for name, workload in WORKLOADS.items() if name in self.names]
 
 
-def measure(wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]) -> None:
-    """Adds everything that was wished for to `outcomes`, as it comes; what could not be measured is in failures."""
+def measure(
+    wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]
+) -> Iterator[list[Outcome]]:
+    """Add everything that was wished for to `outcomes` as it comes, and yield the rows of each workload once it is measured.
+
+    What could not be measured is in failures.
+    """
     ordinary = [workload for workload in wish.workloads if not workload.huge]
     if ordinary:
         systems = _systems(wish, lab, say)
@@ -52,11 +57,13 @@ def measure(wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Out
             for workload in ordinary:
                 outcomes += (new := _blank(workload, rtt))
                 _all_systems(workload, systems, wish, lab, say, new)
+                yield new
     for workload in wish.workloads:
         if workload.huge:
             say("seeding 100,000 items")
             outcomes += (new := _blank(workload, HUGE_RTT))
             _all_systems(workload, [Huge(lab)], wish, lab, say, new)
+            yield new
 
 
 def _blank(workload: Workload, rtt: float) -> list[Outcome]:

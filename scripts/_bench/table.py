@@ -50,6 +50,16 @@ def _cells(outcome: Outcome) -> list[str]:
     ]
 
 
+def line(outcome: Outcome) -> str:
+    """A row of the table as a line of its own, for who can't wait for the table; "" if jobfs has no part in it."""
+    if outcome.median("jobfs") is None:
+        reason = outcome.failures.get("jobfs")
+        return f"{_name(outcome)}: not measured: {reason}" if reason else ""
+    _, *cells = _cells(outcome)
+    facts = (f"{name} {cell}" for name, cell in zip(_COLUMNS[1:], cells, strict=True) if cell)
+    return f"{_name(outcome)}: {', '.join(facts)}"
+
+
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
     """Prints the table, then what misses its target, then what could not be measured."""
     table = Table(title="jobfs bench", title_justify="left", pad_edge=False)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+
+import pytest
 
 _ROOT = Path(__file__).parents[2]
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "_bench", *words]
+
+
+def _environment(lab: Path) -> dict[str, str]:
+    """What the bench runs with; its temporary files are in `lab`."""
+    return {**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT / 'scripts'}", "TMPDIR": str(lab)}
 
 
 def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -17,8 +31,8 @@ def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_beh
     lab.mkdir()
     words = ["--rtt", "1", "--runs", "2", "--peers", "none", "--json", str(out), "git"]
     done = subprocess.run(
-        [sys.executable, "-m", "_bench", *words],
-        env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT / 'scripts'}", "TMPDIR": str(lab)},
+        _command(*words),
+        env=_environment(lab),
         capture_output=True,
         text=True,
         timeout=80,
@@ -27,5 +41,27 @@ def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_beh
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["row"]: row["systems"] for row in json.loads(out.read_text())["rows"]}
     assert [run["requests"] > 200 for run in rows["git"]["jobfs"]["runs"]] == [True, True]
+    assert not list(lab.iterdir())
+    assert str(lab) not in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_bench_that_is_ended_has_printed_each_row_and_prints_the_table(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    lab, rtts = tmp_path / "lab", ",".join(map(str, range(1, 31)))  # more than it gets to
+    lab.mkdir()
+    words = ["ls", "--quick", "--peers", "none", "--rtt", rtts]
+    with subprocess.Popen(
+        _command(*words), env=_environment(lab), stdout=PIPE, stderr=PIPE, text=True
+    ) as bench:
+        assert bench.stdout is not None
+        first = bench.stdout.readline()
+        bench.send_signal(number)
+        rest, errors = bench.communicate(timeout=80)
+    assert bench.returncode == 128 + number, rest + errors
+    assert re.match(r"ls -lR, cold at 1 ms: jobfs .*, req \d+, ", first), first + errors
+    table = [row.split("│")[1:3] for row in rest.partition("jobfs bench")[2].splitlines() if "│" in row]
+    assert ["ls -lR, cold", "1"] in [[cell.strip() for cell in row] for row in table], rest
     assert not list(lab.iterdir())
     assert str(lab) not in Path("/proc/self/mountinfo").read_text()

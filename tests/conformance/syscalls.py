@@ -24,6 +24,7 @@ from typing import Any
 
 #: Who makes a call: uid, gid, further groups.
 USERS: dict[str, tuple[int, int, list[int]]] = {
+    "root": (0, 0, []),
     "nobody": (65534, 65534, []),
     "other": (65533, 65533, []),
     "member": (65534, 65532, [65532, 65531]),
@@ -200,8 +201,9 @@ class Calls:
             return _digest(data)
 
     def _mapped(self, name: str, offset: str, size: str) -> slice:
-        """What of a stretch the file has."""
-        there = os.fstat(self._handle(name)).st_size
+        """Return what of a stretch the file has; of a directory, which has a size of its own on each file system, nothing."""
+        found = os.fstat(self._handle(name))
+        there = found.st_size if stat.S_ISREG(found.st_mode) else 0
         return slice(min(int(offset), there), min(int(offset) + int(size), there))
 
     def mapsum(self, name: str, offset: str, size: str) -> str:

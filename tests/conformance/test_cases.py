@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conformance.cases import Case, cases
@@ -19,11 +20,18 @@ _TEXTS = {
 _GROUPS = {group: cases(group, text) for group, text in sorted(_TEXTS.items())}
 ALL = [case for group in _GROUPS.values() for case in group]
 
+
+def marked(group: list[Case]) -> list[Any]:
+    """The cases as parameters, those that need root with the marker."""
+    needs_root = pytest.mark.needs_root("only root can give files away and act as other users")
+    return [pytest.param(case, marks=[needs_root] if case.needs_root else []) for case in group]
+
+
 #: Groups that want a mount of their own.
 LINKS, READ_ONLY = _GROUPS.pop("links"), _GROUPS.pop("read-only")
 
 
-@pytest.mark.parametrize("case", [*itertools.chain(*_GROUPS.values())], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", marked([*itertools.chain(*_GROUPS.values())]), ids=lambda case: case.name)
 def test_calls_answer_as_on_a_disk(both: Both, case: Case) -> None:
     """vfs/semantics.md 2.8, 2.12, 2.13, 2.16: owners are remembered; links, devices, pipes and attributes are refused."""
     both.compare(case)
@@ -38,7 +46,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MountedJo
         yield made
 
 
-@pytest.mark.parametrize("case", LINKS, ids=lambda case: case.title)
+@pytest.mark.parametrize("case", marked(LINKS), ids=lambda case: case.title)
 def test_links_behave_as_on_a_disk(linked: tuple[MountedJob, Both], case: Case) -> None:
     """vfs/semantics.md 2.12: with --local-symlinks a link is kept on this machine only."""
     linked[1].compare(case)

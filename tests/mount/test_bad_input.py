@@ -122,6 +122,7 @@ def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_
         fails(server, tmp_path, "127.0.0.1", said, "check the URL", url=url)
 
 
+@pytest.mark.needs_root("only root has a mount namespace, in which the device is missing")
 def test_a_missing_dev_fuse_is_named(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     script = f'{LET_GO}mount -t tmpfs none /dev && : > /dev/null && exec "$@"'

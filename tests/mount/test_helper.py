@@ -16,6 +16,9 @@ PROGRAM = Path(sys.executable).parent / "jobfs"
 LINKS = ("/sbin/mount.fuse.jobfs", "/sbin/mount.jobfs", "/sbin/umount.fuse.jobfs")
 
 
+pytestmark = pytest.mark.needs_root("only root has a mount namespace, in which it installs the helper")
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Namespace]:
     with namespace(tmp_path / "home") as machine:

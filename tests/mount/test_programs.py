@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -139,7 +140,8 @@ def test_sqlite_counts_right_from_two_processes(
     """vfs/semantics.md 2.14, 2.15: locks work among processes of this machine; mmap, shared-writable, works."""
     make = f"PRAGMA journal_mode={mode}; CREATE TABLE t (n); INSERT INTO t VALUES (0);"
     run(mounted.path, "sqlite3", "data.db", make)
-    both = f"{sys.executable} -c '{_COUNTER}' {mode} & {sys.executable} -c '{_COUNTER}' {mode}; wait $!"
+    count = f"{shlex.quote(sys.executable)} -c '{_COUNTER}' {mode}"
+    both = f"{count} & {count}; wait $!"
     run(mounted.path, "bash", "-e", "-c", both, timeout=80)
     ask = ("sqlite3", "data.db", "SELECT n FROM t; PRAGMA integrity_check;")
     assert run(mounted.path, *ask) == "20\nok\n"

@@ -65,6 +65,10 @@ def sent_by_the_next(server: Server, mounted: MountedJob, expected: dict[str, by
     assert visible(server) == expected
 
 
+#: Tests with another file system at the mount's directory.
+ANOTHER = pytest.mark.needs_root("only root can mount another file system there")
+
+
 @contextmanager
 def another_on(directory: Path) -> Iterator[None]:
     """Another file system, mounted at the same directory."""
@@ -116,6 +120,7 @@ def test_a_mount_whose_directory_has_another_name_by_now_is_unmounted_there(
     assert visible(server) == {"notes.md": b"notes"}
 
 
+@ANOTHER
 def test_umount_refuses_below_another_mount_but_not_for_a_program_that_the_mount_covers(
     server: Server, mount: Mount
 ) -> None:
@@ -227,6 +232,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
+@ANOTHER
 def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
     """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
     mounted = mount(timeout=1)

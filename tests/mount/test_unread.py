@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ PROGRAMS = {
     "jq and mv": _shell("jq '\"mine\"' $f > $f.new; WAIT; mv $f.new $f"),
     "cp and back": _shell("cp $f $t; echo mine > $t; WAIT; cp $t $f"),
     "one command after another": _shell("bash -c 'cat $f'; WAIT; setsid bash -c 'echo mine > $f'; sleep 0.1"),
-    "sponge": _shell(f"{{ cat $f; WAIT; }} | {sys.executable} -c '{_SPONGE}' $f"),
+    "sponge": _shell(f"{{ cat $f; WAIT; }} | {shlex.quote(sys.executable)} -c '{_SPONGE}' $f"),
     "sed -i": _shell("sed -i -e '1e WAIT' -e s/old/mine/ $f"),
     "perl -pi": _shell("perl -pi -e 'system(q(WAIT)); s/old/mine/' $f"),
     "sort -o": _shell("mkfifo $t; { WAIT; echo mine; } > $t & sort -o $f $f $t; wait"),

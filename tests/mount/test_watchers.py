@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -115,7 +116,8 @@ def test_watchers_see_what_the_job_does(server: Server, mount: Mount, tmp_path: 
 SAVES = (
     "printf 'in place\n' > in-place.txt",
     "printf 'more\n' >> in-place.txt",
-    f'{sys.executable} -c \'import os; f = open("synced.txt", "wb"); f.write(b"s"); f.flush(); os.fsync(f.fileno())\'',
+    f"{shlex.quote(sys.executable)} -c "
+    '\'import os; f = open("synced.txt", "wb"); f.write(b"s"); f.flush(); os.fsync(f.fileno())\'',
     "printf 'whole\n' > .over.tmp && mv .over.tmp over.txt",
     "cp over.txt copy.txt && mv copy.txt dir/copy.txt && rm dir/copy.txt",
     "mkdir made",

@@ -36,11 +36,12 @@ def fresh(home: Path) -> dict[str, str]:
 
 
 def shed() -> None:
-    """Replace this process's environment by a fresh one, with an empty home that lasts as long as the process."""
+    """Replace this process's environment by a fresh one, with an empty home that lasts as long as the process; its umask, too."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(_FOR_TESTS)}
     home = Path(tempfile.mkdtemp(prefix="jobfs-home-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     new = fresh(home) | kept
+    os.umask(0o022)
     os.environ.clear()
     os.environ.update(new)
     time.tzset()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,33 @@ def saved(path: Path, content: bytes) -> None:
 
 def on_disk(root: Path) -> dict[str, bytes | None]:
     """The same picture of a local directory as `serverside.visible` gives of the server: no symbolic links."""
-    return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if not path.is_symlink()
-    }
+    found: dict[str, bytes | None] = {}
+    with _readable(root, 0o500):
+        for path in sorted(root.iterdir()):
+            if path.is_symlink():
+                continue
+            if path.is_dir():
+                found |= {path.name: None} | {
+                    f"{path.name}/{name}": data for name, data in on_disk(path).items()
+                }
+            else:
+                with _readable(path, 0o400):
+                    found[path.name] = path.read_bytes()
+    return found
+
+
+@contextmanager
+def _readable(path: Path, bits: int) -> Iterator[None]:
+    """Give the owner these rights, without which they could not read it; its mode is put back."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & bits == bits:
+        yield
+        return
+    path.chmod(mode | bits)
+    try:
+        yield
+    finally:
+        path.chmod(mode)
 
 
 def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:

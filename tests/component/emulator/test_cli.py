@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -100,5 +101,5 @@ def test_a_missing_extra_names_the_remedy(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, err = ended(capsys, "--dir", str(tmp_path))
-    remedy = f"in a clone of jobfs, {sys.executable} -m pip install '.[emulator]'\n"
+    remedy = f"in a clone of jobfs, {shlex.quote(sys.executable)} -m pip install '.[emulator]'\n"
     assert (code, err) == (2, f"jobfs: the local server needs uvicorn, which is not installed: {remedy}")

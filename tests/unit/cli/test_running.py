@@ -79,7 +79,7 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
         mount_of(str(tmp_path), None)
     for user, stale, words in (
-        (0, True, f"process that served {tmp_path} is gone: .*jobfs umount '{tmp_path}'"),
+        (os.geteuid(), True, f"process that served {tmp_path} is gone: .*jobfs umount '{tmp_path}'"),
         (54321, False, "was mounted by user 54321"),
         (os.geteuid(), False, f"--state-dir it was mounted with, or end it with fusermount -u '{tmp_path}';"),
     ):

@@ -22,7 +22,7 @@ _FOR_TESTS = ("JOBFS_TEST_", "PYTEST_")
 def fresh(home: Path) -> dict[str, str]:
     """Return a new environment with this home directory, which is made if it is missing."""
     (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user = _user()
     return {
         **{name: os.environ[name] for name in _KEPT if name in os.environ},
         "HOME": str(home),
@@ -33,6 +33,13 @@ def fresh(home: Path) -> dict[str, str]:
         "XDG_RUNTIME_DIR": str(home / "run"),
         "GIT_CONFIG_NOSYSTEM": "1",
     }
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return str(os.getuid())
 
 
 def shed() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.machine import why_left_out
 from tests.support.recipes import ROOT
 
 #: A test that mounts through a fixture, and one that needs nothing.
@@ -49,6 +50,16 @@ def test_without_the_device_the_tests_that_mount_are_left_out_and_counted(
     assert last == f"left out: {left_out} tests: {reason}"
     assert left_out > 1
     assert f" passed, {left_out} skipped in " in summed
+
+
+def test_a_test_that_needs_root_is_left_out_for_an_ordinary_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item: pytest.Item = request.node
+    item.add_marker(pytest.mark.needs_root("only root may"))
+    for user, reason in ((0, ""), (1000, "needs root: only root may")):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert why_left_out(item) == reason
 
 
 def test_a_run_that_must_mount_fails_at_once_without_the_device(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.support.forks import ForkServer
 
 from jobfs.emulator import Rule
 
+pytestmark = pytest.mark.needs_fuse
+
 _OUTAGE = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
 
 WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [

@@ -86,6 +86,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.needs_fuse
 @pytest.mark.parametrize(("changed", "words"), BAD)
 def test_a_wrong_option_or_directory_is_named(
     server: Server, tmp_path: Path, changed: dict[str, Any], words: str
@@ -99,6 +100,7 @@ def test_a_wrong_option_or_directory_is_named(
     fails(server, tmp_path, *words.split(), **changed)
 
 
+@pytest.mark.needs_fuse
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_in_time(
     server: Server, tmp_path: Path, silent: bool

@@ -25,6 +25,7 @@ def _environment(lab: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT / 'scripts'}", "TMPDIR": str(lab)}
 
 
+@pytest.mark.needs_fuse
 def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_behind(tmp_path: Path) -> None:
     """The index that `git status` has written would spare the next run the reading of all files."""
     lab, out = tmp_path / "lab", tmp_path / "out.json"

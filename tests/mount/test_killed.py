@@ -38,6 +38,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     lane.close()
 
 
+@pytest.mark.needs_fuse
 @pytest.mark.parametrize("conditions", CONDITIONS.values(), ids=CONDITIONS)
 def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
     lane: Lane, conditions: Conditions

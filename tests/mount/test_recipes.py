@@ -10,6 +10,7 @@ from tests.support.recipes import PAGES, ROOT, blocks, check, sandbox
 BLOCKS = blocks("\n".join((ROOT / page).read_text() for page in PAGES))
 
 
+@pytest.mark.needs_fuse
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_does_what_it_shows(name: str, tmp_path: Path) -> None:
     with sandbox(tmp_path) as box:

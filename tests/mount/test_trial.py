@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.support.mounts import MountedJob, environment
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -37,6 +38,7 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.needs_fuse
 def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()

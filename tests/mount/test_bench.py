@@ -46,6 +46,7 @@ def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_beh
     assert str(lab) not in Path("/proc/self/mountinfo").read_text()
 
 
+@pytest.mark.needs_fuse
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_bench_that_is_ended_has_printed_each_row_and_prints_the_table(
     tmp_path: Path, number: signal.Signals

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tests.support.mounts import MountedJob, gone_afterwards
 from tests.support.serverside import visible
 
@@ -19,11 +18,11 @@ from jobfs.emulator import Server
 KIB, MIB = 1 << 10, 1 << 20
 #: The mount notes the length of each request to read or write.
 _NOTED = """
-import json, os, sys
+import json, sys
 from jobfs.fuse.driver import FuseDriver
 read, write = FuseDriver.read, FuseDriver.write
 def note(what, size):
-    with open(os.environ["NOTES"], "a") as notes:
+    with open(notes_at, "a") as notes:
         print(json.dumps([what, size]), file=notes)
 def noted_read(self, path, size, offset, fi):
     note("read", size)
@@ -33,7 +32,7 @@ def noted_write(self, path, data, offset, fi):
     return write(self, path, data, offset, fi)
 FuseDriver.read, FuseDriver.write = noted_read, noted_write
 from jobfs.__main__ import main
-sys.argv = ["jobfs", *sys.argv[1:]]
+notes_at, sys.argv = sys.argv[1], ["jobfs", *sys.argv[2:]]
 sys.exit(main())
 """
 
@@ -42,7 +41,7 @@ class NotingMount(MountedJob):
     """A mount that notes its requests."""
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", _NOTED, *super().command()[3:]]
+        return [sys.executable, "-c", _NOTED, str(self.home / "notes"), *super().command()[3:]]
 
     def noted(self, what: str) -> list[int]:
         """The lengths of the requests of a kind, in order."""
@@ -59,14 +58,10 @@ def longest() -> int:
     return min(pages * mmap.PAGESIZE, MIB)
 
 
-def test_a_write_of_a_mebibyte_is_one_request(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_of_a_mebibyte_is_one_request(server: Server, tmp_path: Path) -> None:
     """fuse/notes.md, Files: where the kernel offers it; and what is not a multiple arrives as it was written."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("NOTES", str(home / "notes"))
     text = os.urandom(3 * MIB + 5)
-    with gone_afterwards(NotingMount(server, home)) as mounted:
+    with gone_afterwards(NotingMount(server, tmp_path / "home")) as mounted:
         with (mounted.path / "file").open("wb", buffering=0) as file:
             assert file.write(text) == len(text)
         whole, rest = divmod(len(text), longest())

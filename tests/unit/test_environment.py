@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from tests.support.mounts import environment, run
-from tests.support.recipes import ROOT
+from tests.support.nested import run_tests
 
 #: What developers and machines set, by which a program behaves otherwise.
 HOSTILE = {
@@ -62,13 +60,6 @@ def test_this_process_and_its_programs_have_a_fresh_environment(tmp_path: Path) 
     assert names - _MARKS == _NAMES | {"PYTHONPATH"}
 
 
-def test_tests_pass_whatever_the_caller_has_set() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *_SENSITIVE, *_MOUNTING],
-        env={**os.environ, **HOSTILE},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+def test_tests_pass_whatever_the_caller_has_set(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, *_SENSITIVE, *_MOUNTING, **HOSTILE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.support.machine import why_left_out
-from tests.support.recipes import ROOT
+from tests.support.nested import run_tests
 
-#: A test that mounts through a fixture, and one that needs nothing.
+#: Tests that mount, and tests that need nothing.
 _SELECTION = (
     "tests/mount/test_view.py",
     "tests/unit/test_nodes.py",
 )
-
-
-def pytest_run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run some tests in another pytest; its output is captured."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
-        env={**os.environ, **variables},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
 
 
 @pytest.mark.parametrize("workers", [(), ("--numprocesses", "2")], ids=["alone", "workers"])
@@ -39,8 +25,8 @@ def pytest_run(*words: str, **variables: str) -> subprocess.CompletedProcess[str
 def test_without_the_device_the_tests_that_mount_are_left_out_and_counted(
     tmp_path: Path, device: str, why: str, workers: tuple[str, ...]
 ) -> None:
-    path = tmp_path / device
-    done = pytest_run(*_SELECTION, *workers, JOBFS_TEST_FUSE_DEVICE=str(path))
+    path = tmp_path / device  # a directory can't be opened, not even by root
+    done = run_tests(tmp_path / "home", *_SELECTION, *workers, JOBFS_TEST_FUSE_DEVICE=str(path))
     lines = done.stdout.splitlines()
     reason = f"no mount is possible here: {path} can't be opened ({why})"
     assert done.returncode == 0, done.stdout
@@ -63,7 +49,9 @@ def test_a_test_that_needs_root_is_left_out_for_an_ordinary_user(
 
 
 def test_a_run_that_must_mount_fails_at_once_without_the_device(tmp_path: Path) -> None:
-    done = pytest_run(*_SELECTION, JOBFS_TEST_FUSE_DEVICE=str(tmp_path), JOBFS_TEST_NEEDS_FUSE="1")
+    done = run_tests(
+        tmp_path / "home", *_SELECTION, JOBFS_TEST_FUSE_DEVICE=str(tmp_path), JOBFS_TEST_NEEDS_FUSE="1"
+    )
     assert done.returncode != 0
     assert (
         f"no mount is possible here: {tmp_path} can't be opened (Is a directory)" in done.stdout + done.stderr

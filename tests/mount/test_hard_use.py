@@ -85,14 +85,14 @@ def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server
 
 #: The clock of the program is as many seconds off as a file says; that of the kernel, which other programs have, is not.
 _OFF = """
-import os, sys, time
+import sys, time
+off_by, sys.argv = sys.argv[1], ["jobfs", *sys.argv[2:]]
 real, real_ns = time.time, time.time_ns
 def off() -> int:
-    with open(os.environ["OFF_BY"]) as file:
+    with open(off_by) as file:
         return int(file.read() or 0)
 time.time, time.time_ns = lambda: real() + off(), lambda: real_ns() + off() * 10**9
 from jobfs.__main__ import main
-sys.argv = ["jobfs", *sys.argv[1:]]
 sys.exit(main())
 """
 
@@ -101,13 +101,12 @@ class OffMount(MountedJob):
     """A mount whose clock can be set."""
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", _OFF, *super().command()[3:]]
+        return [sys.executable, "-c", _OFF, str(self.home.parent / "clock"), *super().command()[3:]]
 
 
 @pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clock(tmp_path: Path) -> Path:
     """Says how many seconds the clock of such a mount is off."""
-    monkeypatch.setenv("OFF_BY", str(tmp_path / "clock"))
     (tmp_path / "clock").write_text("0")
     return tmp_path / "clock"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.machine import require_descriptors
 from tests.support.serverside import visible
 from tests.support.workspaces import CALLER, Start, Workspace, settled
 
@@ -36,7 +37,9 @@ def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Wo
     assert visible(server) == {f"f{number}": b"%d" % number for number in range(300)}
 
 
-def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, work: Workspace) -> None:
+def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, start: Start) -> None:
+    require_descriptors(1024)
+    work = start()
     server.store.seed({f"f{number}": b"old" for number in range(150)}, age=60)
     work.names()
     before = _descriptors()

@@ -11,6 +11,7 @@ from tests.stress.load import bounds, outages, rewriting, silence, trees, weathe
 from tests.stress.load.bounds import Bounds
 from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
+from tests.support.machine import require_descriptors
 
 from jobfs.emulator import Rule
 
@@ -33,6 +34,7 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
 
 @pytest.fixture(scope="session")
 def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    require_descriptors(DESCRIPTORS)
     forks = ForkServer(tmp_path_factory.mktemp("forks"), DESCRIPTORS)
     yield forks
     forks.close()

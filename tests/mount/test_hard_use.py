@@ -98,7 +98,10 @@ sys.exit(main())
 
 
 class OffMount(MountedJob):
-    """A mount whose clock can be set."""
+    """A mount whose clock can be set, in the file `clock` beside its home."""
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "OFF_BY": str(self.home.with_name("clock"))}
 
     def command(self) -> list[str]:
         return [sys.executable, "-c", _OFF, str(self.home.parent / "clock"), *super().command()[3:]]

@@ -21,33 +21,43 @@ LARGE = os.urandom(3 << 20)
 
 
 @pytest.fixture
-def front(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    """The server over TLS, with an authority that is trusted from here on; and no proxy."""
-    for name in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+def variables() -> dict[str, str]:
+    """The variables by which a mount finds the way."""
+    return {}
+
+
+@pytest.fixture
+def front(server: Server, tmp_path: Path, variables: dict[str, str]) -> Iterator[Gateway]:
+    """The server over TLS, with an authority that mounts trust."""
     authority, tls = certified(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    variables["SSL_CERT_FILE"] = str(authority)
     with gateway(server, tls) as made:
         yield made
 
 
 @pytest.fixture
-def proxy(front: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(front: Gateway, variables: dict[str, str]) -> Iterator[Proxy]:
     """The way through a proxy, to a name that only the proxy knows."""
     with proxying(front.server_address[1], "me:hunter 2@") as made:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter%202%40@127.0.0.1:{made.server_address[1]}")
+        variables["HTTPS_PROXY"] = f"http://me:hunter%202%40@127.0.0.1:{made.server_address[1]}"
         yield made
 
 
 @pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
 def test_a_job_is_read_and_saved_over_tls(
-    server: Server, mount: Mount, front: Gateway, proxied: bool, request: pytest.FixtureRequest
+    server: Server,
+    mount: Mount,
+    front: Gateway,
+    variables: dict[str, str],
+    proxied: bool,
+    request: pytest.FixtureRequest,
 ) -> None:
     """vfs/semantics.md 6.9, 6.10: also after idle connections were closed, and after an outage; the key is never in the clear."""
     server.store.seed({"large": LARGE, "note": "text", "other": "text"}, age=60)
     proxy: Proxy | None = request.getfixturevalue("proxy") if proxied else None
-    mounted = mount(base_url=f"https://{NAME}" if proxied else front.url)
+    mounted = mount(start=False, base_url=f"https://{NAME}" if proxied else front.url)
+    mounted.variables = variables
+    mounted.mount()
     at = mounted.path
     assert (at / "large").read_bytes() == LARGE
     saved(at / "large", LARGE[::-1])
@@ -87,17 +97,17 @@ def refusal(job: MountedJob) -> str:
 
 
 def test_a_wrong_password_and_an_authority_that_is_not_trusted_are_told(
-    mount: Mount, front: Gateway, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    mount: Mount, front: Gateway, proxy: Proxy, variables: dict[str, str]
 ) -> None:
     """vfs/semantics.md 6.3, 6.10: one clear sentence with the remedy; without a certificate that is trusted nothing is sent."""
     job = mount(start=False, base_url=f"https://{NAME}")
-    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hunter3@127.0.0.1:{proxy.server_address[1]}")
+    job.variables = {**variables, "HTTPS_PROXY": f"http://me:hunter3@127.0.0.1:{proxy.server_address[1]}"}
     told = refusal(job)
     assert (
         "the proxy refuses to connect: 407 Proxy Authentication Required: correct user and password" in told
     )
     assert ("hunter" in told, proxy.opened, proxy.refused > 0) == (False, 0, True)
-    monkeypatch.delenv("SSL_CERT_FILE")
+    del job.variables["SSL_CERT_FILE"]
     job.options["base_url"] = front.url
     told = refusal(job)
     assert "the server's certificate is not trusted: " in told

@@ -15,8 +15,9 @@ from pathlib import Path
 
 #: Of the caller: where programs and temporary files are, and the mark by which `scripts/test` finds what the tests leave running.
 _KEPT = ("PATH", "TMPDIR", "TESTS_RUN_IN")
-#: What is for the tests and their runner, and not for the programs that they start with a home of their own.
-_FOR_TESTS = ("JOBFS_TEST_", "PYTEST_")
+#: How variables of a caller begin that are for the tests themselves. jobfs would name them as settings that it does not know, so
+#: they have another name in this process.
+_ASKED, _ASKED_HERE = "JOBFS_TEST_", "TESTS_"
 
 
 def fresh(home: Path) -> dict[str, str]:
@@ -35,6 +36,11 @@ def fresh(home: Path) -> dict[str, str]:
     }
 
 
+def asked(name: str) -> str:
+    """Return the value of `JOBFS_TEST_<name>` as the caller of the tests has set it, or ""."""
+    return os.environ.get(_ASKED_HERE + name, "")
+
+
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -44,7 +50,10 @@ def _user() -> str:
 
 def shed() -> None:
     """Replace this process's environment by a fresh one, with an empty home that lasts as long as the process; its umask, too."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(_FOR_TESTS)}
+    kept = {name: value for name, value in os.environ.items() if name.startswith((_ASKED_HERE, "PYTEST_"))}
+    for name, value in os.environ.items():
+        if name.startswith(_ASKED):
+            kept[_ASKED_HERE + name.removeprefix(_ASKED)] = value
     home = Path(tempfile.mkdtemp(prefix="jobfs-home-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     new = fresh(home) | kept

@@ -94,9 +94,7 @@ class ForkedMount(MountedJob):
         read, write = os.pipe()
         err = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            process = self._forks.run(
-                self.command()[3:], environment(self.home, self.key), self.home, write, err
-            )
+            process = self._forks.run(self.command()[3:], self.environment(), self.home, write, err)
         finally:
             os.close(write)
             os.close(err)
@@ -107,8 +105,7 @@ class ForkedMount(MountedJob):
         """Runs another jobfs command with this mount's environment, forked too."""
         words = list(map(str, arguments))
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            env = environment(self.home, self.key)
-            process = self._forks.run(words, env, self.home, out.fileno(), err.fileno())
+            process = self._forks.run(words, self.environment(), self.home, out.fileno(), err.fileno())
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import os
+import resource
 from functools import cache
 
 import pytest
+
+from .environment import asked
 
 #: How the reasons begin with which tests are left out: the summary counts them by this.
 NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
@@ -18,7 +21,7 @@ NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
 @cache
 def why_no_mount() -> str:
     """Return in a sentence why no mount is possible here, or "" if one is."""
-    device = os.environ.get("JOBFS_TEST_FUSE_DEVICE", "/dev/fuse")
+    device = asked("FUSE_DEVICE") or "/dev/fuse"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -28,13 +31,22 @@ def why_no_mount() -> str:
 
 def must_mount() -> bool:
     """Return True if a run without mounts is a failure."""
-    return os.environ.get("JOBFS_TEST_NEEDS_FUSE", "") not in ("", "0")
+    return asked("NEEDS_FUSE") not in ("", "0")
 
 
 def require_mount() -> None:
     """Leave the running test out if no mount is possible here."""
     if reason := why_no_mount():
         pytest.skip(reason)
+
+
+def require_descriptors(number: int) -> None:
+    """Let this process have so many files open; leave the running test out if the machine forbids that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        pytest.skip(f"at most {hard} files may be open here, and this needs {number}")
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 def why_left_out(item: pytest.Item) -> str:

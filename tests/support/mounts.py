@@ -62,12 +62,12 @@ def environment(home: Path, key: str | None) -> dict[str, str]:
 
 
 def jobfs(
-    *arguments: str | Path, home: Path, key: str | None = None, timeout: float = 40
+    *arguments: str | Path, home: Path, env: dict[str, str] | None = None, timeout: float = 40
 ) -> subprocess.CompletedProcess[str]:
     """Runs one jobfs command to its end; its outputs are captured."""
     return subprocess.run(
         [sys.executable, "-m", "jobfs", *map(str, arguments)],
-        env=environment(home, key),
+        env=env or environment(home, None),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -99,6 +99,8 @@ class MountedJob:
         self.state = home / ".local/state/jobfs"
         self.options = options
         self.key: str | None = server.key
+        #: Of its programs, beside those of `environment`.
+        self.variables: dict[str, str] = {}
         self.process: Process | None = None
         self._stderr = home / "stderr"
         home.mkdir(parents=True, exist_ok=True)
@@ -129,12 +131,16 @@ class MountedJob:
         line = self.process.stdout.readline()
         assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
 
+    def environment(self) -> dict[str, str]:
+        """The environment of its programs."""
+        return {**environment(self.home, self.key), **self.variables}
+
     def launch(self) -> Process:
         """Starts the mount's process and does not wait until it answers."""
         with self._stderr.open("ab") as stderr:
             return subprocess.Popen(
                 self.command(),
-                env=environment(self.home, self.key),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -145,7 +151,7 @@ class MountedJob:
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
         """Runs another jobfs command with this mount's environment."""
-        return jobfs(*arguments, home=self.home, key=self.key, timeout=timeout)
+        return jobfs(*arguments, home=self.home, env=self.environment(), timeout=timeout)
 
     def umount(self) -> None:
         """`jobfs umount`: all that was unsent is on the server, the process has ended with 0."""

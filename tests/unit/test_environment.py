@@ -27,6 +27,7 @@ HOSTILE = {
     "XDG_STATE_HOME": "/nowhere",
     "XDG_CACHE_HOME": "/nowhere",
     "JOBFS_TTL": "3000",
+    "JOBFS_TEST_NEEDS_FUSE": "0",
     "PERSTACK_API_KEY": "wrong",
     "NOTIFY_SOCKET": "/nowhere",
     "HOME": "/nowhere",
@@ -41,6 +42,7 @@ _SENSITIVE = (
     "tests/unit/cli/test_logs.py",
     "tests/unit/cli/test_status.py",
     "tests/unit/api/test_access.py",
+    "tests/unit/test_settings.py",
     "tests/component/vfs/test_report.py",
 )
 _MOUNTING = (
@@ -50,7 +52,7 @@ _MOUNTING = (
 
 
 def test_this_process_and_its_programs_have_a_fresh_environment(tmp_path: Path) -> None:
-    here = {name for name in os.environ if not name.startswith(("PYTEST_", "JOBFS_TEST_"))}
+    here = {name for name in os.environ if not name.startswith(("PYTEST_", "TESTS_"))}
     assert here - _MARKS == _NAMES
     assert set(environment(tmp_path, None)) - _MARKS == _NAMES | {"PYTHONPATH"}
     assert os.environ["LANG"] == environment(tmp_path, None)["LANG"] == "C.UTF-8"

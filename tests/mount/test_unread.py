@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from tests.support.mounts import MountedJob, environment, run
+from tests.support.mounts import MountedJob, environment, gone_afterwards, run
 from tests.support.serverside import untimed, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually
@@ -232,3 +232,123 @@ def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(
         nano.ends()
     mounted.settled()
     assert untimed(visible(server)) == {"file": b"mine" + OLD, "file.conflict": JOB}
+
+
+@contextmanager
+def _run(mounted: MountedJob, desk: Path, command: list[str]) -> Iterator[None]:
+    """A program that does one half of its work before the block and the other half after it; then all is sent."""
+    ready, go = desk / "ready", desk / "go"
+    environ = environment(mounted.home, None) | {"ready": str(ready), "go": str(go), "d": str(desk)}
+    with subprocess.Popen(command, env=environ, cwd=mounted.path, stdin=subprocess.DEVNULL) as program:
+        try:
+            eventually(ready.exists, f"{command} to wait", timeout=60)
+            yield
+            go.touch()
+            assert program.wait(60) == 0
+        finally:
+            program.kill()
+    mounted.settled()
+
+
+def _edits(*lines: str) -> list[str]:
+    """An editor reads `file`, waits, and saves it after these lines."""
+    return [sys.executable, "-c", _PYTHON + "\n".join(("read(); wait()", *lines, "save()")), "file"]
+
+
+def _job_writes(mounted: MountedJob, text: bytes = JOB) -> None:
+    """The job writes `file`, and the mount shows it."""
+    mounted.server.store.write("file", text)
+    eventually(partial(_shows, mounted.path / "file", text))
+
+
+@pytest.mark.parametrize("others", [101, 1200])
+def test_short_programs_that_read_a_file_do_not_make_an_editor_replace_it(
+    server: Server, mounted: MountedJob, tmp_path: Path, others: int
+) -> None:
+    """vfs/semantics.md 4.43, 4.46: the reads of other programs never evict what the editor has read."""
+    server.store.seed({"file": OLD}, age=60)
+    with _run(mounted, tmp_path, _edits()):
+        _job_writes(mounted)
+        run(mounted.path, "sh", "-c", f"for i in $(seq {others}); do cat file; done >/dev/null")
+    assert untimed(visible(server)) == {"file": b"mine", "file.conflict": JOB}
+
+
+def test_an_editor_keeps_what_only_its_child_has_read(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.43: what a program has read itself counts before what its children have read since."""
+    server.store.seed({"file": OLD}, age=60)
+    search = "subprocess.run(['cat', name], stdout=subprocess.DEVNULL, check=True)"
+    with _run(mounted, tmp_path, _edits(search)):
+        _job_writes(mounted)
+    assert untimed(visible(server)) == {"file": b"mine", "file.conflict": JOB}
+
+
+def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.43: a program that has only written a file knows what its children have read since."""
+    turns = 4
+    server.store.seed({"file": OLD}, age=60)
+    turn = 'x=$(cat file); echo "$x s" >file; touch $d/done$i; until [ -e $d/go$i ]; do sleep 0.02; done'
+    script = f"touch $ready; for i in $(seq {turns}); do {turn}; done"
+    with _run(mounted, tmp_path, ["bash", "-c", script]):
+        for number in range(1, turns + 1):
+            eventually((tmp_path / f"done{number}").exists, f"turn {number}")
+            mounted.settled()
+            _job_writes(mounted, JOB * number)
+            (tmp_path / f"go{number}").touch()
+    assert visible(server) == {"file": JOB * turns}
+
+
+def test_a_program_below_many_others_reads(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.43: its ancestors are looked up, whatever their number; each knows what it has read."""
+    server.store.seed({"file": OLD}, age=60)
+    nested = tmp_path / "nested"
+    nested.write_text("if [ $1 = 0 ]; then cat file >$0.out; else sh $0 $(($1 - 1)); fi; exit\n")
+    with _run(mounted, tmp_path, ["sh", "-c", f"sh {nested} 600; {_WAIT}; echo mine >file"]):
+        _job_writes(mounted)
+    assert (tmp_path / "nested.out").read_bytes() == OLD
+    assert untimed(visible(server)) == {"file": b"mine\n", "file.conflict": JOB}
+
+
+def test_a_program_that_forks_twice_between_its_read_and_its_save(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.48: it knows what was read last below process 1; here, what it has read itself."""
+    server.store.seed({"file": OLD}, age=60)
+    daemon = """
+read()
+for _ in range(2):
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+while os.getppid() == parent:
+    time.sleep(0.02)
+wait()
+save()
+open(os.environ["d"] + "/saved", "w").close()
+"""
+    with _run(mounted, tmp_path, [sys.executable, "-c", _PYTHON + daemon, "file"]):
+        _job_writes(mounted)
+    eventually((tmp_path / "saved").exists, "the daemon to save")
+    mounted.settled()
+    assert untimed(visible(server)) == {"file": b"mine", "file.conflict": JOB}
+
+
+class _Apart(MountedJob):
+    """A mount in a process-id namespace of its own, whose `/proc` is that of all."""
+
+    def command(self) -> list[str]:
+        return ["unshare", "--pid", "--fork", "--kill-child", *super().command()]
+
+
+@pytest.mark.needs_fuse
+@pytest.mark.needs_root("only root has a process-id namespace")
+def test_a_mount_that_sees_no_programs_replaces_what_it_shows(server: Server, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.47: a mount in a process-id namespace of its own has no notes of programs outside of it."""
+    server.store.seed({"file": OLD}, age=60)
+    with gone_afterwards(_Apart(server, tmp_path / "home")) as mounted, _run(mounted, tmp_path, _edits()):
+        _job_writes(mounted)
+    assert visible(server) == {"file": b"mine"}

@@ -18,7 +18,8 @@ from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableEr
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, implicit_directory, shows_fraction
 from jobfs.state import Change, State, edit
-from jobfs.state.records import Base, Process
+from jobfs.state.processes import Process
+from jobfs.state.records import Base
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")

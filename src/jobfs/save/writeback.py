@@ -25,7 +25,8 @@ from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import Base, Process, Record, Stage, Verb
+from jobfs.state.processes import Process
+from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")

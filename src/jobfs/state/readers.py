@@ -1,32 +1,31 @@
 """Which version of a file a program has read: a save replaces that one (vfs/semantics.md 4.42).
 
-A note is made at each open for reading, and at each write: process and path, and the version that was shown. A process is its
-thread group with the time at which it began, so a number that is used again is another process. Its parents are looked up once,
-at its first open: a reader that has ended by the time of the save still counts. Notes are in memory only, and bounded.
+A note is made at each open for reading, and at each write: process and path, and the version that was shown. A reader that has
+ended by the time of the save still counts: its notes move to its parent's `ended`, which stands for all ended processes below
+that parent. This changes no answer, because no running process is nearer to the one than to the other; and a path has at most
+two notes for each known process. Notes are in memory only, and bounded.
 """
 
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Condition
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.nodes import Item
-from jobfs.state.records import Base, Process
+from jobfs.state.processes import Process, Processes
+from jobfs.state.records import Base
 
 _NONE = Base()
-#: Most notes, most of them on one path, and most paths at which a version of this mount is known.
-_NOTES, _READERS, _PLACED = 10_000, 100, 10_000
-#: Seconds for which the process of a thread is known, and most threads.
-_RECENT, _THREADS = 1.0, 4096
-#: Where `/proc/<process>/stat` has the parent and the start, counted from behind the name of the program.
-_PARENT, _START = 1, 19
+#: Most notes; how many a process may have before its own are evicted first; most paths at which a version of this mount is known.
+_NOTES, _OWN, _PLACED = 10_000, 1_000, 10_000
+#: Most notes of an ended process that are moved while the lock is held.
+_MOVED = 64
 
 
 class _Note:
@@ -48,42 +47,130 @@ class _Note:
         return self.item is not None and self.item.version == item.version
 
 
+#: In place of a note that was evicted: some version was read, and nobody knows which.
+_FORGOTTEN = _Note(None, 0, None, wrote=False, read=True)
+
+
+class _Notes:
+    """The notes, indexed by path and by process. The caller holds the lock."""
+
+    def __init__(self) -> None:
+        self.by_path: dict[str, dict[Process, _Note]] = {}
+        #: The process that has been idle longest comes first, and of each its oldest note. `_ended`: what stands for ended ones.
+        self._running: OrderedDict[Process, OrderedDict[str, _Note]] = OrderedDict()
+        self._ended: OrderedDict[Process, OrderedDict[str, _Note]] = OrderedDict()
+        #: Processes with more than `_OWN` notes.
+        self._large: set[Process] = set()
+        self.count = 0
+
+    def at(self, path: str) -> dict[Process, _Note]:
+        """Return the notes of a path by process; not to be changed."""
+        return self.by_path.get(path, {})
+
+    def paths_of(self, process: Process) -> Mapping[str, _Note]:
+        """Return the notes of a process by path; not to be changed."""
+        return self._table(process).get(process, {})
+
+    def put(self, process: Process, path: str, note: _Note) -> None:
+        """Make a note the newest one of its process, in place of the one that it has at this path."""
+        table = self._table(process)
+        own, there = table.setdefault(process, OrderedDict()), self.by_path.setdefault(path, {})
+        self.count += process not in there
+        there[process] = own[path] = note
+        own.move_to_end(path)
+        table.move_to_end(process)
+        self._measure(process, len(own))
+
+    def pop(self, process: Process, path: str) -> _Note:
+        """Take a note away. Raises KeyError."""
+        table = self._table(process)
+        own, there = table[process], self.by_path[path]
+        note = there.pop(process)
+        del own[path]
+        self.count -= 1
+        if not there:
+            del self.by_path[path]
+        if not own:
+            del table[process]
+        self._measure(process, len(own))
+        return note
+
+    def largest(self, process: Process) -> Process | None:
+        """Return the process that has most notes, if that is more than `_OWN`: this one before all others."""
+        if process in self._large:
+            return process
+        return max(self._large, key=lambda large: len(self._running[large]), default=None)
+
+    def least_active(self) -> Process:
+        """Return the process that has been idle longest; what stands for ended ones comes first. There must be a note."""
+        return next(iter(self._ended or self._running))
+
+    def _table(self, process: Process) -> OrderedDict[Process, OrderedDict[str, _Note]]:
+        return self._ended if process.stands_for_ended else self._running
+
+    def _measure(self, process: Process, count: int) -> None:
+        if count > _OWN and not process.stands_for_ended:
+            self._large.add(process)
+        else:
+            self._large.discard(process)
+
+
 class Readers:
     """Notes of what was read. One for a mount; every method may be called from any thread, and raises nothing."""
 
     def __init__(self, lock: Condition, proc: Path = Path("/proc")) -> None:
         """`lock`: the state's."""
-        self._lock, self._proc = lock, proc
-        self._threads: TTLCache[int, Process | None] = TTLCache(_THREADS, _RECENT)
-        self._processes: weakref.WeakValueDictionary[tuple[str, str], Process] = weakref.WeakValueDictionary()
+        self._lock = lock
+        self._processes = Processes(lock, proc)
         self._numbers = itertools.count(1)
-        self._notes: OrderedDict[str, dict[Process, _Note]] = OrderedDict()
-        self._count = 0
+        self._notes = _Notes()
+        #: Processes with a smaller `serial` were known when a note was evicted last that was not one too many of its process.
+        self._evicted = 0
         self._placed: LRUCache[str, Base] = LRUCache(_PLACED)
 
     # -- processes
 
     def process(self, thread: int) -> Process | None:
-        """The process of a thread that makes a call; None if it can't be told: of a namespace that is not seen from here."""
-        with self._lock:
-            try:
-                return self._threads[thread]
-            except KeyError:
-                found = self._threads[thread] = self._look_up(thread) if thread > 0 else None
-                return found
+        """Return the process of a thread that makes a call; None if it can't be seen from here (vfs/semantics.md 4.47)."""
+        process = self._processes.of(thread)
+        for ended in self._processes.ended():
+            self._bequeath(ended)
+        return process
 
-    def _look_up(self, thread: int) -> Process | None:
-        try:
-            status = (self._proc / str(thread) / "status").read_text(errors="replace")
-            number = status.partition("\nTgid:")[2].split(None, 1)[0]
-            fields = (self._proc / number / "stat").read_text(errors="replace").rpartition(") ")[2].split()
-            key, parent = (number, fields[_START]), int(fields[_PARENT])
-        except (OSError, IndexError, ValueError):
-            return None
-        known = self._processes.get(key)
-        if known is None:
-            known = self._processes[key] = Process(self.process(parent))
-        return known
+    def _bequeath(self, process: Process) -> None:
+        """Move notes of a process that has ended to its parent, a few at a time; forget the process once all have moved."""
+        with self._lock:
+            if process.uses:
+                return
+            for holder in process.holders:
+                for path in [*itertools.islice(self._notes.paths_of(holder), _MOVED)]:
+                    note = self._notes.pop(holder, path)
+                    if process.parent is not None:
+                        self._inherit(process.parent.ended, path, note)
+            if any(self._notes.paths_of(holder) for holder in process.holders):
+                self._processes.check_next(process)
+            else:
+                self._processes.forget(process)
+
+    def _inherit(self, heir: Process, path: str, note: _Note) -> None:
+        """Keep the newer of a note and the one that `heir` has; of the older only counts that it was a read."""
+        other = self._notes.at(path).get(heir, note)
+        newest = max(note, other, key=lambda each: each.number)
+        newest.read, newest.before = note.read or other.read, None
+        self._notes.put(heir, path, newest)
+
+    def opened(self, process: Process | None) -> None:
+        """Keep what a process has read apart while a file that it has opened is open: another may get its descriptor."""
+        if process is not None:
+            with self._lock:
+                self._processes.keep(process)
+                process.uses += 1
+
+    def closed(self, process: Process | None) -> None:
+        """Undo one `opened`."""
+        if process is not None:
+            with self._lock:
+                process.uses -= 1
 
     # -- notes
 
@@ -106,35 +193,41 @@ class Readers:
         if process is None:
             return
         with self._lock:
-            notes = self._notes.setdefault(path, {})
-            self._notes.move_to_end(path)
-            known, number = notes.get(process), next(self._numbers)
-            if known is not None:
-                # It has still read what it had read before it wrote, or read what was written here.
-                item, read = item or known.item, read or known.read
-            if known is not None and (known.item, known.wrote) == (item, wrote):
-                known.number, known.before, known.read = number, None, read
-                return
-            if known is None:
-                self._count += 1
-                if len(notes) >= _READERS:
-                    del notes[min(notes, key=lambda other: notes[other].number)]
-                    self._count -= 1
-            else:
-                known.before = None  # one step back is enough
-            notes[process] = _Note(item, number, known, wrote=wrote, read=read)
-            while self._count > _NOTES:
-                self._count -= len(self._notes.popitem(last=False)[1])
+            self._processes.keep(process)
+            self._put(process, path, item, wrote=wrote, read=read)
+
+    def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
+        known, number = self._notes.at(path).get(process), next(self._numbers)
+        if known is not None:
+            # It has still read what it had read before it wrote, or read what was written here.
+            item, read = item or known.item, read or known.read
+            known.before = None  # one step back is enough
+        if known is not None and (known.item, known.wrote) == (item, wrote):
+            known.number, known.read = number, read
+            self._notes.put(process, path, known)
+            return
+        self._notes.put(process, path, _Note(item, number, known, wrote=wrote, read=read))
+        if self._notes.count > _NOTES:
+            self._evict(process)
+
+    def _evict(self, process: Process) -> None:
+        """Evict a note after `process` has got one (vfs/semantics.md 4.46)."""
+        loser = self._notes.largest(process)
+        if loser is None:
+            loser = self._notes.least_active()
+            self._evicted = self._processes.next_serial
+        loser.forgot = True
+        self._notes.pop(loser, next(iter(self._notes.paths_of(loser))))
 
     def backs_up(self, process: Process | None, path: str) -> None:
         """A process makes a file: the read just before the making of a backup is not counted (section 4.45)."""
         name = names.basename(path)
         original = name.removesuffix("~") if name.endswith("~") else name.removeprefix(".~")
         with self._lock:
-            notes = self._notes.get(names.join(names.parent(path), original), {}) if original != name else {}
-            note = notes.get(process) if process is not None else None
+            path = names.join(names.parent(path), original)
+            note = self._notes.at(path).get(process) if process is not None and original != name else None
             if process is not None and note is not None and note.before is not None and not note.wrote:
-                notes[process] = note.before
+                self._notes.put(process, path, note.before)
 
     def placed(self, path: str, base: Base) -> None:
         """This mount has placed a version: no program of this machine has to read it before it replaces it."""
@@ -147,67 +240,112 @@ class Readers:
             base = self._placed.get(before.path)
             ours = base is not None and base.is_version(before)
             if after.path != before.path:
-                # Another file was there, of which nobody who has written it knows what is there now.
-                self._placed.pop(after.path, None)
-                self._drop(after.path, lambda note: note.item is None)
-                for note in self._notes.get(after.path, {}).values():
-                    note.wrote = False
+                self._replace(after.path)
             if base is not None and ours:
                 self._placed[after.path] = Base.of(after, sha256=base.sha256, young=base.young)
-            notes = self._notes.get(before.path, {})
+            notes = self._notes.at(before.path)
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
-                shows = note.shows(before)
-                if after.path != before.path and (shows or (ours and note.wrote)):
-                    self._note(
-                        process, after.path, after if shows else None, wrote=note.wrote, read=note.read
-                    )
-                elif shows:
-                    note.item = after
+                self._carry(process, note, before, after, ours=ours)
+
+    def _replace(self, path: str) -> None:
+        """Another file gets a path: nobody who has written the one that was there knows what is there now."""
+        self._placed.pop(path, None)
+        self._drop(path, lambda note: note.item is None)
+        for note in self._notes.at(path).values():
+            note.wrote = False
+
+    def _carry(self, process: Process, note: _Note, before: Item, after: Item, *, ours: bool) -> None:
+        shows = note.shows(before)
+        if after.path != before.path and (shows or (ours and note.wrote)):
+            self._put(process, after.path, after if shows else None, wrote=note.wrote, read=note.read)
+        elif shows:
+            note.item = after
 
     def renamed_directory(self, old: str, new: str) -> None:
         """This mount has renamed a directory: what is known of the files in it goes along."""
         with self._lock:
-            for path in [path for path in {**self._notes, **self._placed} if names.under(path, new)]:
-                self._placed.pop(path, None)
-                self._drop(path, lambda note: True)
-            for path in [path for path in self._notes if names.under(path, old)]:
-                self._notes[names.moved(path, old, new)] = self._notes.pop(path)
-            for path in [path for path in self._placed if names.under(path, old)]:
-                self._placed[names.moved(path, old, new)] = self._placed.pop(path)
+            paths = {**self._notes.by_path, **self._placed}
+            for path in paths:
+                if names.under(path, new):
+                    self._placed.pop(path, None)
+                    self._drop(path, lambda note: True)
+            for path in paths:
+                if names.under(path, old):
+                    self._move(path, names.moved(path, old, new))
+
+    def _move(self, old: str, new: str) -> None:
+        for process in [*self._notes.at(old)]:
+            self._notes.put(process, new, self._notes.pop(process, old))
+        if old in self._placed:
+            self._placed[new] = self._placed.pop(old)
 
     def _drop(self, path: str, which: Callable[[_Note], bool]) -> None:
-        notes = self._notes.get(path, {})
-        for process in [process for process, note in notes.items() if which(note)]:
-            del notes[process]
-            self._count -= 1
+        for process in [process for process, note in self._notes.at(path).items() if which(note)]:
+            self._notes.pop(process, path)
 
     # -- what a save replaces
 
     def replaced(self, process: Process | None, item: Item) -> Item | Base | None:
         """The version that a save of this process replaces, where that is not the item which is shown; else None.
 
-        An empty Base: the process knows only what it has written itself, and none of that is on the server.
-        The process's own note counts first. Else it knows what was read last by the processes that it has started; then by its
-        parent and all that were started by that; and so on upwards.
+        An empty Base: the process knows only what it has written itself, and none of that is on the server; or what it had read
+        was evicted.
         """
         with self._lock:
             placed = self._placed.get(item.path)
             if process is None or (placed is not None and placed.is_version(item)):
                 return None
-            note = self._nearest(process, self._notes.get(item.path, {}))
+            note = self._nearest(process, self._notes.at(item.path))
             if note is None or note.shows(item):
                 return None
             return (placed if note.wrote else None) or note.item or _NONE
 
-    @staticmethod
-    def _nearest(process: Process, notes: dict[Process, _Note]) -> _Note | None:
-        if process in notes:
-            return notes[process]
-        above: Process | None = process
-        while above is not None and notes:
-            family = [note for other, note in notes.items() if other.descends(above)]
-            # A program that has only written tells nothing of what those that started it have seen.
-            if any(note.read for note in family):
-                return max(family, key=lambda note: note.number)
-            above = above.parent
-        return None
+    def _nearest(self, process: Process, notes: Mapping[Process, _Note]) -> _Note | None:
+        """Return what a process knows of a path (vfs/semantics.md 4.43)."""
+        own = notes.get(process)
+        if own is not None and own.read:
+            return own
+        if own is None and process.forgot:
+            return _FORGOTTEN
+        common, newest = _nearest_family(process, notes)
+        if common is process:
+            return newest  # read by processes below it, since it has written itself
+        if own is not None:
+            return own
+        return _FORGOTTEN if process.serial < self._evicted else newest
+
+
+def _nearest_family(process: Process, notes: Mapping[Process, _Note]) -> tuple[Process | None, _Note | None]:
+    """Return the process itself, or its nearest ancestor, below which one has read; and the newest note there.
+
+    A program that has only written tells nothing of what those that started it have seen.
+    """
+    lineage = [*process.lineage()] if notes else []
+    newest, read = _by_distance(lineage, notes)
+    if not read:
+        return None, None
+    nearest = min(read)
+    family = (note for distance, note in newest.items() if distance <= nearest)
+    return lineage[nearest], max(family, key=lambda note: note.number)
+
+
+def _by_distance(lineage: list[Process], notes: Mapping[Process, _Note]) -> tuple[dict[int, _Note], set[int]]:
+    """Return the newest note at each distance, and the distances at which one has read.
+
+    A distance is the number of steps up the `lineage` to the first common ancestor.
+    """
+    distances = {ancestor: distance for distance, ancestor in enumerate(lineage)}
+    newest: dict[int, _Note] = {}
+    read = set[int]()
+    for other, note in notes.items():
+        common: Process | None = other
+        while common is not None and common not in distances:
+            common = common.parent
+        if common is None:
+            continue
+        distance = distances[common]
+        if distance not in newest or newest[distance].number < note.number:
+            newest[distance] = note
+        if note.read:
+            read.add(distance)
+    return newest, read

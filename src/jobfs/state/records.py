@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobfs.api.deadline import Deadline
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
+    from jobfs.state.processes import Process
 
 #: Flags of an open that may change the file.
 CHANGES = os.O_ACCMODE | os.O_TRUNC
@@ -129,22 +130,6 @@ class Readable(Protocol):
 
     def close(self) -> None:
         """No longer needed."""
-
-
-class Process:
-    """A thread group that has opened a file here, or a process above one that has; `parent` is None at the top."""
-
-    __slots__ = ("__weakref__", "parent")
-
-    def __init__(self, parent: Process | None) -> None:
-        self.parent = parent
-
-    def descends(self, other: Process) -> bool:
-        """True if this process is the other one, or was started by it or by a process below it."""
-        process: Process | None = self
-        while process is not None and process is not other:
-            process = process.parent
-        return process is not None
 
 
 class Handle:

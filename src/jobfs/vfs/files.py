@@ -75,7 +75,7 @@ class Files(Shared):
             if tries_left and not self._still_shows(path, node):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
-            handle.process = self._state.readers.process(pid)
+            self._opened_by(handle, pid)
             opened = self._opened(self._number(handle), handle, path, node, flags)
             item, file = handle.item, handle.file
             if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
@@ -169,6 +169,7 @@ class Files(Shared):
             was_open, local = handle in file.handles, file.local
             if was_open:
                 file.handles.remove(handle)
+                self._state.readers.closed(handle.process)
             if was_open and not file.handles:
                 if local is not None:
                     local.release()
@@ -199,7 +200,8 @@ class Files(Shared):
                     raise
                 # It was unlinked just now.
         handle = Handle(file, None, flags)
-        handle.writable, handle.process = True, self._state.readers.process(caller.pid)
+        handle.writable = True
+        self._opened_by(handle, caller.pid)
         file.handles.append(handle)
         fh = self._number(handle)
         self._pages.opened(handle, path, None)
@@ -239,6 +241,10 @@ class Files(Shared):
         if len(self._handles) >= self._most_open:
             told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
             raise FsError(errno.ENFILE, told)
+
+    def _opened_by(self, handle: Handle, pid: int) -> None:
+        handle.process = self._state.readers.process(pid)
+        self._state.readers.opened(handle.process)
 
     def _number(self, handle: Handle) -> int:
         fh = next(self._numbers)

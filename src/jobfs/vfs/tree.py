@@ -19,7 +19,8 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.records import Handle, Process, Verb
+from jobfs.state.processes import Process
+from jobfs.state.records import Handle, Verb
 from jobfs.vfs.handles import REOPENS, Caller, Shared
 from jobfs.vfs.view import Node, check_new_name, is_dir
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
+from jobfs.vfs import Caller
 
 
 def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
@@ -70,3 +73,53 @@ def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, wo
         work.vfs.release(opened.fh)
     assert kept == [False, True], "what the first one has to read, the second one finds"
     assert work.read("file") == b"content"
+
+
+def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(
+    server: Server, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.42: another program has it, as after a fork; what others have read since stays beside."""
+    server.store.seed({"file": b"first"}, age=60)
+    with workspace(server, tmp_path / "home", ttl=0.2, write_back_delay=60) as work:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as opener:
+            fh = work.vfs.open("file", os.O_RDWR, opener.pid).fh
+            assert work.vfs.read(fh, 100, 0) == b"first"
+        server.store.write("file", b"the second")
+        eventually(lambda: work.read("file") == b"the second")
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as reader:
+            work.vfs.release(work.vfs.open("file", os.O_RDONLY, reader.pid).fh)
+        _find_ended(work)
+        work.vfs.ftruncate(fh, 0)
+        work.vfs.write(fh, b"mine", 0)
+        work.vfs.fsync(fh)
+        process = work.vfs.handle(fh).process
+        assert process is not None
+        assert process.uses == 1
+        work.vfs.release(fh)
+        assert not process.uses
+        both = {"file": b"mine", "file.conflict": b"the second"}
+        eventually(lambda: untimed(visible(server)) == both)
+
+
+def _find_ended(work: Workspace) -> None:
+    """The mount checks all processes for their end, as it does bit by bit when programs open files."""
+    for stranger in range(2**30, 2**30 + 100):
+        work.vfs._state.readers.process(stranger)
+
+
+def test_each_way_to_open_and_close_a_file_leaves_no_use_of_its_process(work: Workspace) -> None:
+    """vfs/semantics.md 6.15: else no process that has ended would be forgotten."""
+    caller = Caller(os.getuid(), os.getgid(), os.getpid())
+    process = work.vfs._state.readers.process(os.getpid())
+    assert process is not None
+    before = process.uses
+    work.vfs.release(work.vfs.create("file", 0o644, os.O_RDWR, caller).fh)
+    work.vfs.truncate("file", 3, caller.pid)
+    for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
+        opened = [work.vfs.open("file", flags, caller.pid).fh for _ in range(2)]
+        assert process.uses == before + 2
+        for fh in opened:
+            work.vfs.release(fh)
+    for path in ("file/none", "none"):
+        assert errno_from(work.vfs.open, path, os.O_RDONLY, caller.pid)
+    assert process.uses == before

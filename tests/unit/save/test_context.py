@@ -12,7 +12,8 @@ from jobfs.api.client import Client
 from jobfs.nodes import Item, Kind
 from jobfs.save.context import sha256_of, with_bytes
 from jobfs.state import edit
-from jobfs.state.records import Base, Process, Verb
+from jobfs.state.processes import Process
+from jobfs.state.records import Base, Verb
 
 from .world import World, hidden, sha
 

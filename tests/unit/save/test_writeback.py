@@ -23,7 +23,8 @@ from jobfs.save import Victim
 from jobfs.save import writeback as module
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Aside, Base, Handle, Process, Stage, Verb
+from jobfs.state.processes import Process
+from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 
 from .world import TID, World, away, hidden, sha
 

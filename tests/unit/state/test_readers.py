@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from threading import Condition
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobfs.nodes import Item, Kind
+from jobfs.state.processes import Process
 from jobfs.state.readers import Readers
-from jobfs.state.records import Base, Process
+from jobfs.state.records import Base
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
@@ -34,15 +45,50 @@ class Proc:
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
             self.add(number, group, parent)
         self.readers = Readers(Condition(), directory)
+        self._strangers = itertools.count(10_000_000)
 
     def add(self, number: int, group: int, parent: int, start: int = 7) -> None:
         """A thread appears."""
-        there = self.directory / str(number)
-        there.mkdir()
+        there = f"{self.directory}/{number}"
+        os.mkdir(there)
         stat = f"{number} (a b) \xe9) S {parent} " + "0 " * 17 + f"{start} 0\n"
         status = f"Name:\ta b) \xe9\nTgid:\t{group}\nNgid:\t0\nPid:\t{number}\n"
         for name, text in (("status", status), ("stat", stat)):
-            (there / name).write_text(text, encoding="latin-1")
+            with open(f"{there}/{name}", "w", encoding="latin-1") as file:
+                file.write(text)
+
+    def end(self, number: int) -> None:
+        """A process ends. Its children, if any, keep it as their parent if they have been seen."""
+        directory = str(self.directory / str(number))
+        for name in ("status", "stat"):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+
+    def ends(self, number: int) -> None:
+        """A process ends, and this is found out."""
+        self.end(number)
+        self.settle()
+
+    def settle(self) -> None:
+        """All processes have been checked for their end."""
+        for _ in range(40):
+            self.readers.process(next(self._strangers))
+
+    def short(self, number: int, item: Item, path: str = "dir/f", parent: int = SHELL) -> None:
+        """A process starts, reads, and ends."""
+        self.add(number, number, parent)
+        self.read(number, item, path)
+        self.end(number)
+
+    @property
+    def count(self) -> int:
+        """How many notes there are."""
+        return self.readers._notes.count
+
+    def has(self, number: int, prefix: str) -> list[int]:
+        """The files `prefix<number>` of which a process has a note."""
+        paths = self.readers._notes.paths_of(self.process(number))
+        return sorted(int(path.removeprefix(prefix)) for path in paths if path.startswith(prefix))
 
     def process(self, number: int) -> Process:
         """A process that is there."""
@@ -80,6 +126,7 @@ def proc(tmp_path: Path) -> Proc:
 
 @pytest.mark.parametrize("number", [0, -1, 99])
 def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: int) -> None:
+    """vfs/semantics.md 4.47: as all processes outside of the mount's own namespace, which the kernel calls 0."""
     assert proc.readers.process(number) is None
     proc.readers.read(None, "dir/f", FIRST)
     assert proc.readers.replaced(None, SECOND) is None
@@ -104,6 +151,11 @@ KNOWN = [
     # The nearest note counts, its own before that of a search that it has started; of equally near ones the newest.
     ("cc reads 1, other reads 2", "make 2", FIRST), ("make reads 1, cc reads 2", "make 2", FIRST),
     ("cc reads 1, cat reads 2", "shell 3", SECOND), ("cc reads 1, cat reads 2, cc reads 3", "shell 3", None),
+    # Who has only written knows what its children have read since; who has read itself, only that.
+    ("cat writes 1 1, cc reads 1, make writes 1 1, placed 1, cc reads 2", "make 2", None),
+    ("make writes 1 1, cc reads 2", "make 3", SECOND), ("cc reads 2, make writes 2 2", "make 3", SECOND),
+    ("make reads 1, make writes 1 1, cc reads 2", "make 2", FIRST), ("make sees 1 1, cc reads 2", "make 2", FIRST),
+    ("make writes 1 1, cc writes 2 2", "make 2", FIRST), ("make writes 1 1, shell reads 2", "make 2", FIRST),
     # A version of this mount needs no reader, if it is known which one it is.
     ("cat reads 1, placed 2", "cat 2", None), ("cat reads 1, placed 2", "cat 3", FIRST), ("cc reads 1, placed 0", "cc 0", FIRST),
     # Who has written knows what was placed: before that nothing, and what is there is not its own.
@@ -116,6 +168,7 @@ KNOWN = [
     ("cat sees 1 1", "cat 1", None), ("cat sees 1 1", "make 2", FIRST), ("cat sees 2 1", "cat 2", Base()),
     # An append, or new content for a file that nobody has read: the next save keeps nothing of that, unless it is kept beside.
     ("cat writes 1 1, cat writes", "cat 1", None), ("cat writes 2 1", "cat 2", Base()),
+    ("cat reads 1, cc writes 2 2", "make 3", SECOND),
     # A write tells the others nothing unless one of them has read (4.44): else each `cp` over a file would make a copy.
     ("cat writes, placed 1", "make 2", None), ("cat writes, placed 1, cat writes 1 1", "make 2", None),
     ("cat writes, placed 1, shell reads 1, cat writes", "make 2", PLACED["1"]), ("cat reads 1, cat writes", "make 2", FIRST),
@@ -135,11 +188,156 @@ def test_what_a_save_replaces(proc: Proc, past: str, save: str, replaces: Item |
     assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
 
 
-def test_a_reader_that_has_ended_still_counts(proc: Proc) -> None:
+@pytest.mark.parametrize("forgotten", [False, True], ids=["just now", "a while ago"])
+def test_a_reader_that_has_ended_still_counts(proc: Proc, forgotten: bool) -> None:
+    """vfs/semantics.md 4.43: what it has read is known to its nearest ancestor, and to no other process in a nearer way."""
     proc.read(CC, FIRST)
-    for name in ("status", "stat"):
-        (proc.directory / str(CC) / name).unlink()
-    assert proc.replaced(SHELL, SECOND) == FIRST
+    make = proc.process(MAKE)
+    proc.read(CAT, SECOND)
+    for number in (CC, MAKE):
+        proc.end(number)
+    if forgotten:
+        proc.settle()
+        assert not make.uses
+    assert proc.replaced(OTHER, THIRD) == SECOND
+    assert proc.replaced(SHELL, THIRD) == SECOND
+    proc.happens("shell writes 3 3")
+    assert proc.replaced(SHELL, FIRST) == THIRD
+
+
+@pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
+def test_what_a_save_replaces_once_its_readers_have_ended(
+    proc: Proc, past: str, save: str, replaces: Item | Base | None
+) -> None:
+    """vfs/semantics.md 4.43: nothing is another for a program that runs because a relative of it has ended."""
+    for step in past.split(", "):
+        proc.happens(step)
+    who, shown = save.split()
+    saver = proc.process(NAMES[who])
+    for number in sorted(
+        {*NAMES.values(), 1} - {process.key[0] for process in saver.lineage()}, reverse=True
+    ):
+        if str(number) not in [process.key[0] for process in saver.lineage()]:
+            proc.end(number)
+    proc.settle()
+    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
+
+
+class Twice(Proc):
+    """The notes of ended processes pass to others here, and stay where they are in `kept`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.passed, self.kept = self.readers, Readers(Condition(), directory)
+        self.kept._processes.ended = list  # type: ignore[method-assign]
+        self.numbers = itertools.count(100)
+        self.running = [1, *NAMES.values()]
+        for number in self.running:
+            self.of(number)
+
+    def of(self, number: int) -> tuple[Process, Process]:
+        passed, kept = self.passed.process(number), self.kept.process(number)
+        assert passed is not None
+        assert kept is not None
+        return passed, kept
+
+    def act(self, what: str, which: int, version: str) -> None:
+        number = self.running[which % len(self.running)]
+        if what == "starts":
+            child = next(self.numbers)
+            self.add(child, child, number)
+            self.running.append(child)
+            if version != "0":
+                self.of(child)
+        elif what == "ends" and number != 1:
+            self.end(number)
+            self.running.remove(number)
+            for child in self.running:
+                self.adopt(child, number)
+        elif what != "ends":
+            for readers, process in zip((self.passed, self.kept), self.of(number), strict=True):
+                if what == "reads":
+                    readers.read(process, "dir/f", VERSIONS[version])
+                else:
+                    readers.wrote(process, "dir/f", VERSIONS[version], PLACED[version], read=what == "sees")
+
+    def adopt(self, child: int, parent: int) -> None:
+        """A child of a process that has ended is one of process 1."""
+        stat = self.directory / str(child) / "stat"
+        text = stat.read_text(encoding="latin-1")
+        stat.write_text(text.replace(f" S {parent} ", " S 1 "), encoding="latin-1")
+
+    def compare(self) -> None:
+        for number, (version, item) in product(self.running, VERSIONS.items()):
+            passed, kept = self.of(number)
+            assert self.passed.replaced(passed, item) == self.kept.replaced(kept, item), (number, version)
+
+
+WHAT = st.sampled_from(("starts", "ends", "ends", "reads", "reads", "writes", "sees"))
+
+
+@given(acts=st.lists(st.tuples(WHAT, st.integers(0, 99), st.sampled_from([*VERSIONS])), max_size=40))
+def test_what_a_running_process_knows_does_not_change_when_others_end(
+    acts: list[tuple[str, int, str]],
+) -> None:
+    """vfs/semantics.md 4.43: as if each note stayed with its process for ever."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        both = Twice(Path(directory))
+        for act in acts:
+            both.act(*act)
+            both.readers.process(next(both._strangers))
+        both.settle()
+        both.compare()
+        assert both.count <= 2 * len(both.passed._processes)
+
+
+def test_an_ended_process_counts_as_one_while_what_it_has_opened_is_open(proc: Proc) -> None:
+    """vfs/semantics.md 4.42: a descriptor that it has handed on still replaces what it has read."""
+    proc.read(CC, FIRST)
+    cc = proc.process(CC)
+    proc.readers.opened(cc)
+    proc.ends(CC)
+    proc.readers._bequeath(cc)  # as if it had opened the file after it was checked
+    proc.read(MAKE, SECOND)
+    assert proc.readers.replaced(cc, SECOND) == FIRST
+    proc.readers.closed(cc)
+    proc.settle()
+    assert proc.count == 2, "of make, and of what it has started"
+    assert proc.replaced(MAKE, THIRD) == SECOND
+
+
+def test_what_an_ended_process_is_noted_to_have_read_later_passes_on_too(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: a program that was killed may end before its call does."""
+    cc = proc.process(CC)
+    proc.ends(CC)
+    proc.readers.read(cc, "dir/f", FIRST)
+    proc.settle()
+    proc.read(MAKE, SECOND)
+    proc.ends(MAKE)
+    assert proc.count == 1
+    assert proc.replaced(SHELL, THIRD) == SECOND
+
+
+def test_an_ended_process_is_known_while_one_below_it_runs(proc: Proc) -> None:
+    """vfs/semantics.md 4.43: a child that opened something before its parent ended knows what that has read."""
+    proc.read(MAKE, FIRST)
+    proc.process(CC)
+    proc.ends(MAKE)
+    proc.read(CAT, SECOND)
+    assert proc.replaced(CC, SECOND) == FIRST
+    proc.ends(CC)
+    assert proc.replaced(SHELL, THIRD) == SECOND
+    assert proc.count == 2
+
+
+def test_a_double_fork_hides_its_ancestors_from_a_program(proc: Proc) -> None:
+    """vfs/semantics.md 4.48: it knows what was read last below process 1, which has become its parent."""
+    proc.read(CAT, FIRST)
+    proc.add(50, 50, 1)  # started by a child of cat that has ended
+    assert proc.replaced(50, SECOND) == FIRST
+    proc.read(OTHER, SECOND)
+    assert proc.replaced(50, SECOND) is None
+    assert proc.replaced(50, THIRD) == SECOND
 
 
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
@@ -194,23 +392,175 @@ def test_notes_go_along_with_a_directory(proc: Proc) -> None:
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
-def test_notes_are_bounded_and_the_oldest_go(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4.46: the last notes are kept; those that were forgotten don't count."""
-    monkeypatch.setattr("jobfs.state.readers._NOTES", 3)
-    monkeypatch.setattr("jobfs.state.readers._READERS", 2)
-    for number in (CAT, MAKE, CC):
+def test_a_note_that_is_inherited_keeps_that_somebody_has_read(proc: Proc) -> None:
+    """vfs/semantics.md 4.43, 4.44: the newest note counts, though its program has only written."""
+    proc.happens("cc reads 1")
+    proc.happens("make writes")
+    for number in (CC, MAKE):
+        proc.ends(number)
+    assert proc.count == 1
+    assert proc.replaced(CAT, SECOND) == Base()
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A directory in memory: thousands of processes start and end there."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Path(directory)
+
+
+def test_programs_that_read_and_end_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.43, 4.46: an editor still keeps the job's version; notes, processes and memory are bounded."""
+    monkeypatch.setattr("jobfs.state.processes._THREADS", 16)
+    proc = Proc(in_memory)
+    proc.read(OTHER, FIRST)
+    for number in range(1000, 12_000):
+        proc.short(number, SECOND)
+    tracemalloc.start()
+    try:
+        for number in range(12_000, 13_000):
+            proc.short(number, SECOND)
+        here = tracemalloc.Filter(True, "*/jobfs/state/*")
+        grown = tracemalloc.take_snapshot().filter_traces([here]).statistics("filename")
+    finally:
+        tracemalloc.stop()
+    assert sum(each.size for each in grown) < 20_000
+    assert proc.replaced(OTHER, SECOND) == FIRST
+    assert proc.replaced(SHELL, THIRD) == SECOND
+    assert proc.count < 20
+    assert len(proc.readers._processes) < 30
+
+
+def test_a_process_evicts_its_own_notes_and_then_keeps_both(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.46: a program that has read very many files; of others nothing is evicted, nor do they notice."""
+    _bounds(monkeypatch, notes=6, own=2)
+    proc.read(OTHER, FIRST)
+    proc.short(60, FIRST, path="short", parent=OTHER)
+    for number in (*range(6), 3, 6, 7):
+        proc.read(MAKE, FIRST, path=f"file{number}")
+    assert proc.count == 6
+    assert proc.has(MAKE, "file") == [3, 5, 6, 7], "those that it has read last"
+    assert proc.replaced(MAKE, replace(SECOND, path="file4")) == Base(), "it has read some version"
+    assert proc.replaced(MAKE, replace(SECOND, path="file5")) == FIRST
+    assert proc.replaced(OTHER, SECOND) == FIRST
+    assert proc.replaced(OTHER, replace(SECOND, path="short")) == FIRST
+    assert proc.replaced(OTHER, replace(SECOND, path="none")) is None
+    # One that has not had its share takes the place of one that has had more.
+    for number in range(2):
+        proc.read(CC, FIRST, path=f"other{number}")
+    assert proc.replaced(CC, replace(SECOND, path="other0")) == FIRST
+    assert proc.replaced(OTHER, SECOND) == FIRST
+    assert proc.has(MAKE, "file") == [6, 7]
+
+
+def test_a_process_keeps_its_share_whatever_others_read(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.46: who has more loses its own note; if nobody has, the one that has been idle longest."""
+    _bounds(monkeypatch, notes=10, own=2)
+    proc.read(OTHER, FIRST, path="other0")
+    for number in range(6):
+        proc.read(MAKE, FIRST, path=f"make{number}")
+    for number in range(20):
+        proc.read(CAT, FIRST, path=f"cat{number}")
+    assert proc.has(MAKE, "make") == [0, 1, 2, 3, 4, 5]
+    assert proc.has(CAT, "cat") == [17, 18, 19]
+    for who, number in ((1, 0), (CC, 0), (SHELL, 0), (1, 1), (CC, 1)):
+        proc.read(who, FIRST, path=f"{who}-{number}")
+    assert (proc.has(MAKE, "make"), proc.has(CAT, "cat")) == ([4, 5], [18, 19])
+    assert proc.has(OTHER, "other") == [0]
+    proc.read(SHELL, FIRST, path="last")
+    assert (proc.has(MAKE, "make"), proc.has(CAT, "cat")) == ([4, 5], [18, 19])
+    assert proc.has(OTHER, "other") == [], "there is no room for all shares"
+    assert proc.count == 10
+
+
+@pytest.mark.parametrize("own", [1, 3])
+def test_the_notes_of_ended_processes_are_evicted_before_those_of_running_ones(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch, own: int
+) -> None:
+    """vfs/semantics.md 4.46: who was there before, and knows of no read of its own or of its children, keeps both."""
+    _bounds(monkeypatch, notes=3, own=own)
+    proc.read(OTHER, FIRST)
+    proc.process(CAT)
+    for number in range(60, 65):
+        proc.short(number, FIRST, path=f"file{number}")
+        proc.settle()
+    assert proc.count == 3
+    assert proc.replaced(OTHER, SECOND) == FIRST, "its own note stays"
+    proc.add(70, 70, 1)
+    shown = [replace(SECOND, path=f"file{file}") for file in range(60, 65)]
+    kept = [FIRST, FIRST]
+    assert [proc.replaced(SHELL, item) for item in shown] == [Base()] * 3 + kept
+    assert [proc.replaced(70, item) for item in shown] == [None] * 3 + kept, "it has begun since"
+    assert proc.replaced(CAT, shown[-1]) == Base(), "a note of its own may have been evicted"
+    proc.happens("cat writes 1 1")
+    assert proc.replaced(CAT, SECOND) == FIRST, "of what it has written it knows that it has not read it"
+
+
+def test_of_running_processes_the_least_active_loses_a_note(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.46: it keeps both from then on, even where its children have read since."""
+    _bounds(monkeypatch, notes=3, own=3)
+    for number in (MAKE, CAT, OTHER, MAKE, CC):
         proc.read(number, FIRST)
-    assert proc.replaced(CAT, SECOND) == FIRST, "by its neighbours: its own note is the oldest of three"
+    assert proc.count == 3
+    assert proc.replaced(MAKE, SECOND) == FIRST
+    assert proc.replaced(CAT, FIRST) == Base()
+    proc.add(70, 70, CAT)
+    proc.read(70, SECOND)
+    assert proc.replaced(CAT, SECOND) == Base(), "it had read itself"
+    proc.read(CAT, SECOND)
+    assert proc.replaced(CAT, SECOND) is None
 
-    def kept() -> list[int]:
-        paths = (f"other{number}" for number in range(6))
-        return [n for n, path in enumerate(paths) if proc.replaced(OTHER, replace(SECOND, path=path))]
 
-    for number in range(3):
+def test_the_bounds_on_notes(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: ten thousand in all, of which a thousand are safe for each process."""
+    for number in range(1000):
         proc.read(OTHER, FIRST, path=f"other{number}")
-    assert (proc.replaced(CAT, SECOND), kept()) == (None, [0, 1, 2])
-    proc.readers.renamed_directory("none", "")
-    assert kept() == []
-    for number in range(5):
-        proc.read(OTHER, FIRST, path=f"other{number}")
-    assert kept() == [2, 3, 4]
+    for number in range(12_000):
+        proc.read(MAKE, FIRST, path=f"file{number}")
+    assert proc.count == 10_000
+    shown = replace(SECOND, path="other0")
+    assert proc.replaced(OTHER, shown) == FIRST
+
+
+def test_threads_that_note_while_processes_start_and_end(
+    in_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.46, 6.15: notes and processes stay in step, and within their bounds."""
+    _bounds(monkeypatch, notes=100, own=10)
+    proc, numbers = Proc(in_memory), itertools.count(1000)
+
+    def work(seed: int) -> None:
+        chance, mine = random.Random(seed), [SHELL]
+        for _ in range(300):
+            child = next(numbers)
+            proc.add(child, child, chance.choice(mine))
+            mine.append(child)
+            process, path = proc.process(chance.choice(mine)), f"dir/{chance.randrange(40)}"
+            proc.readers.opened(process)
+            proc.readers.read(process, path, chance.choice([FIRST, SECOND]))
+            proc.readers.replaced(process, replace(THIRD, path=path))
+            proc.readers.carry(replace(FIRST, path=path), replace(FIRST, path=f"dir/{chance.randrange(40)}"))
+            proc.readers.closed(process)
+            if len(mine) > 6:
+                proc.end(mine.pop(chance.randrange(1, len(mine))))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, seed) for seed in range(4)]:
+            done.result()
+    notes, known = proc.readers._notes, [*proc.readers._processes._known.values()]
+    assert notes.count == sum(map(len, notes.by_path.values())) <= 100
+    holders = {holder for process in known for holder in process.holders}
+    assert {holder for there in notes.by_path.values() for holder in there} <= holders
+    assert {id(each): each.uses for each in known} == {
+        id(each): sum(other.parent is each for other in known) for each in known
+    }
+    assert len(known) < 200
+
+
+def _bounds(monkeypatch: pytest.MonkeyPatch, *, notes: int, own: int) -> None:
+    monkeypatch.setattr("jobfs.state.readers._NOTES", notes)
+    monkeypatch.setattr("jobfs.state.readers._OWN", own)

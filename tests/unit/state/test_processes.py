@@ -1,0 +1,229 @@
+"""The processes that open files: identity, ancestors and end (vfs/semantics.md 4.43)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Condition
+
+import pytest
+
+from jobfs.state.processes import Process, Processes
+
+
+class Proc:
+    """A `/proc` in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.lock = Condition()
+        self.processes = Processes(self.lock, directory)
+        self._strangers = itertools.count(10_000_000)
+
+    def add(self, number: int, parent: int, start: int = 7) -> None:
+        """A process of one thread starts, or gets another parent."""
+        there = self.directory / str(number)
+        there.mkdir(exist_ok=True)
+        (there / "stat").write_text(f"{number} (a) b) S {parent} " + "0 " * 17 + f"{start} 0\n")
+        (there / "status").write_text(f"Name:\ta\nTgid:\t{number}\nPid:\t{number}\n")
+
+    def end(self, number: int) -> None:
+        shutil.rmtree(self.directory / str(number))
+
+    def of(self, number: int) -> Process:
+        process = self.processes.of(number)
+        assert process is not None
+        return process
+
+    def numbers(self, number: int) -> list[int]:
+        """The numbers of a process and of its ancestors."""
+        return [int(process.key[0]) for process in self.of(number).lineage()]
+
+    def ended(self) -> list[int]:
+        """The processes that are found to have ended once all were checked, and are then forgotten."""
+        found = list[int]()
+        for _ in range(40):
+            self.processes.of(next(self._strangers))
+            for process in self.processes.ended():
+                found.append(int(process.key[0]))
+                with self.lock:
+                    self.processes.forget(process)
+        return found
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Proc:
+    proc = Proc(tmp_path)
+    for number, parent in {1: 0, 10: 1, 20: 10, 30: 20}.items():
+        proc.add(number, parent)
+    return proc
+
+
+def test_ancestors_are_those_of_the_first_look(proc: Proc) -> None:
+    """vfs/semantics.md 4.43: also where a parent has ended since."""
+    assert proc.numbers(30) == [30, 20, 10, 1]
+    proc.end(20)
+    proc.add(30, 1)
+    proc.add(31, 30)
+    assert proc.numbers(31) == [31, 30, 20, 10, 1]
+
+
+def test_a_parent_that_ends_during_the_look_is_replaced_by_the_new_one(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Processes._read
+
+    def ends(processes: Processes, number: str) -> object:
+        if number == "20" and (proc.directory / "20").exists():
+            proc.end(20)
+            proc.add(30, 1)
+        return read(processes, number)
+
+    monkeypatch.setattr(Processes, "_read", ends)
+    assert proc.numbers(30) == [30, 1]
+
+
+def test_a_parent_that_can_not_be_seen_is_the_end_of_the_look(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another user where /proc is mounted with hidepid."""
+    (proc.directory / "10" / "stat").unlink()
+    read, count = Processes._read, itertools.count()
+    monkeypatch.setattr(Processes, "_read", lambda *arguments: (next(count), read(*arguments))[1])
+    assert proc.numbers(30) == [30, 20]
+    assert next(count) < 10
+
+
+def test_a_process_that_ends_during_the_look_is_none(proc: Proc) -> None:
+    (proc.directory / "30" / "stat").unlink()
+    assert proc.processes.of(30) is None
+
+
+def test_a_deep_tree_is_read_by_a_loop_and_to_a_bound(proc: Proc) -> None:
+    """vfs/semantics.md 4.43: ancestors, 1,000 at most, are looked up."""
+    for number in range(100, 2100):
+        proc.add(number, number - 1 if number > 100 else 1)
+    assert proc.numbers(2099) == [*range(2099, 1099, -1)]
+    assert proc.numbers(1098) == [*range(1098, 99, -1), 1]
+    assert proc.numbers(1099)[:2] == [1099, 1098], "from there on all are known"
+
+
+def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads use the state while /proc is read: of each process, of its ancestors, and to find those that have ended."""
+    free = list[bool]()
+
+    def take() -> None:
+        free.append(proc.lock.acquire(blocking=False))
+        if free[-1]:
+            proc.lock.release()
+
+    def checked(name: str) -> None:
+        whole = getattr(Processes, name)
+
+        def call(*arguments: object) -> object:
+            other = threading.Thread(target=take)
+            other.start()
+            other.join()
+            return whole(*arguments)
+
+        monkeypatch.setattr(Processes, name, call)
+
+    for name in ("_text", "_runs"):
+        checked(name)
+    proc.of(30)
+    assert len(free) == 5
+    proc.processes.ended()
+    assert len(free) > 5
+    assert all(free)
+
+
+def test_ended_processes_are_found_and_the_rest_stays(proc: Proc) -> None:
+    proc.of(30)
+    proc.add(21, 10)
+    proc.of(21)
+    assert proc.ended() == []
+    proc.end(20)
+    assert proc.ended() == [], "a known process descends from it"
+    proc.end(30)
+    proc.end(21)
+    assert sorted(proc.ended()) == [20, 21, 30]
+    assert len(proc.processes) == 2
+
+
+def test_a_parent_that_was_kept_for_an_ended_child_is_checked_next(proc: Proc) -> None:
+    for number in range(100, 200):
+        proc.add(number, 10)
+        proc.of(number)
+    thirty = proc.of(30)
+    for number in (30, 20):
+        proc.end(number)
+    with proc.lock:
+        proc.processes.forget(thirty)
+    assert proc.processes.ended() == [thirty.parent]
+
+
+def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of an open does not grow with the number of processes."""
+    for number in range(100, 600):
+        proc.add(number, 10)
+        proc.of(number)
+    checked = list[Process]()
+
+    def runs(_: Processes, process: Process) -> bool:
+        checked.append(process)
+        return True
+
+    monkeypatch.setattr(Processes, "_runs", runs)
+    for number in (9_000_000, 9_000_001):
+        proc.processes.of(number)
+        proc.processes.ended()
+    assert 0 < len(checked) <= 16
+
+
+def test_a_process_that_had_been_forgotten_can_be_kept_again(proc: Proc) -> None:
+    thirty = proc.of(30)
+    for number in (30, 20):
+        proc.end(number)
+    assert sorted(proc.ended()) == [20, 30]
+    with proc.lock:
+        proc.processes.keep(thirty)
+    assert proc.ended() == [30, 20]
+    assert len(proc.processes) == 2
+
+
+def test_the_proc_of_another_namespace_is_not_used(proc: Proc) -> None:
+    """vfs/semantics.md 4.47: its numbers are those of other processes."""
+    (proc.directory / "self").symlink_to("1")
+    assert Processes(proc.lock, proc.directory).of(30) is None
+    (proc.directory / "self").unlink()
+    (proc.directory / "self").symlink_to(str(os.getpid()))
+    assert Processes(proc.lock, proc.directory).of(30) is not None
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        yield child
+
+
+def test_the_processes_of_this_machine(child: subprocess.Popen[bytes]) -> None:
+    """What the kernel says: a thread counts as its process, a child is below its parent, and an end is found."""
+    lock = Condition()
+    processes = Processes(lock, Path("/proc"))
+    found = processes.of(child.pid)
+    assert found is not None
+    assert found.parent is processes.of(threading.get_native_id())
+    assert found.parent is processes.of(os.getpid())
+    child.communicate()
+    ended = list[Process]()
+    for stranger in range(2**30, 2**30 + 100):
+        processes.of(stranger)
+        ended += processes.ended()
+    assert found in ended
+    assert found.parent not in ended

@@ -198,7 +198,9 @@ def test_the_switches_cover_every_value() -> None:
             continue
         if field.annotation is bool or get_origin(field.annotation) is Literal:
             values = {True, False} if field.annotation is bool else set(get_args(field.annotation))
-            values.discard("nfd")  # the names of the calls are composed, and a server that decomposes refuses them
+            values.discard(
+                "nfd"
+            )  # the names of the calls are composed, and a server that decomposes refuses them
             assert {getattr(one, name) for one in used} == values, name
 
 

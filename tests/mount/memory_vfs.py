@@ -13,7 +13,7 @@ from typing import Any
 
 from jobfs.errors import FsError
 from jobfs.nodes import Attr, Sent
-from jobfs.vfs import Caller, OpenResult
+from jobfs.vfs import Caller, KernelFile, OpenResult
 
 
 @dataclass
@@ -32,8 +32,8 @@ class MemoryVfs:
         self.open_files: dict[int, Node] = {}
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
-        #: True: what is opened is a version of the server, not written here.
-        self.of_the_server = False
+        #: What the last open was told of the kernel.
+        self.kernel: KernelFile | None = None
 
     def put(self, path: str, data: bytes = b"", mode: int = stat.S_IFREG | 0o644) -> Node:
         node = Node(mode, next(self._inodes), bytearray(data), time.time_ns())
@@ -74,7 +74,8 @@ class MemoryVfs:
     def others(self, path: str) -> list[Any]:
         return []
 
-    def open(self, path: str, flags: int, pid: int = 0) -> OpenResult:
+    def open(self, path: str, flags: int, pid: int = 0, kernel: KernelFile | None = None) -> OpenResult:
+        self.kernel = kernel
         self._call("open", path)
         return self._opened(self._node(path))
 
@@ -85,7 +86,10 @@ class MemoryVfs:
     def _opened(self, node: Node) -> OpenResult:
         fh = next(self._handles)
         self.open_files[fh] = node
-        return OpenResult(fh, False, False, len(node.data) if self.of_the_server else -1)
+        return OpenResult(fh)
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        return bytes(self.open_files[fh].data[offset : offset + size])
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         self.open_files[fh].data[offset : offset + len(data)] = data

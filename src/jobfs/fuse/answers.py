@@ -15,10 +15,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import os
 import struct
 from collections.abc import Callable, Iterator
 
 from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Opcode
+from jobfs.fuse.sizes import KernelSizes
 from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name; after ESTALE it looks up the name and asks again.
@@ -27,9 +29,8 @@ _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 _TOLD = 1000
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
-#: Files whose sizes are remembered at most.
-_SIZES = 200_000
-
+#: `FUSE_NOTIFY_INVAL_INODE`, in the place of an answer's error; and its node, offset and length, -1: the attributes alone.
+_INVALIDATE_INODE, _EXPIRED = 2, struct.Struct("=Qqq")
 #: A flag of the kernel since 5.16; an older one asks as before.
 _NO_FLUSH = 1 << 5
 
@@ -51,7 +52,7 @@ _ATTR = 104
 #: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 #: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
-SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48}
+SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48, Opcode.CREATE: 48}
 
 #: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes; and a reply may set
 #: the number of pages that one request carries at most, 32 without it (FUSE_MAX_PAGES, since Linux 4.20).
@@ -82,21 +83,14 @@ class ChannelOperations(ctypes.Structure):
     _fields_ = (("receive", _pointer), ("send", _send_prototype), ("destroy", _pointer))
 
 
-def tell(told: dict[int, int], node: int, size: int) -> None:
-    """The kernel is about to hear of the size of a node."""
-    if len(told) >= _SIZES:
-        told.clear()
-    told[node] = size
-
-
 class Answers:
     """Sends libfuse's answers to the kernel, by `operations` of a channel.
 
-    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `sizes` has the sizes
-    that the kernel was told, by node, and `nodes` the node of each open file, by the number of its handle.
+    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `nodes` has the node of each
+    open file, by the number of its handle.
     """
 
-    def __init__(self, device: int, here: AtWork, sizes: dict[int, int], nodes: dict[int, int]) -> None:
+    def __init__(self, device: int, here: AtWork, sizes: KernelSizes, nodes: dict[int, int]) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._send))
         self._device, self._here, self._sizes, self._nodes = device, here, sizes, nodes
         self._told: dict[int, int] = {}  # the node, by the thread that is to look it up again
@@ -108,20 +102,36 @@ class Answers:
             desk.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
             return 0
         if count > 1:
-            self._add(desk, opcode, node, _pieces(vector, 2)[1][0])
+            node = self._add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
-            # EBADF: the handle that was found for a getattr has been closed meanwhile.
-            if error.value in (-errno.ENOENT, -errno.EBADF):
-                if opcode == Opcode.GETATTR and (not desk.flags.value or error.value == -errno.EBADF):
-                    desk.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
-                    if desk.handle:
-                        return 0
-                self._look_again(desk.thread, node, error)
+            if self._is_repeated(desk, opcode, node, error):
+                return 0
         if _writev(self._device, vector, count) < 0:
-            # The program was told to end, which libfuse is to know; or the mount is over.
-            return -ctypes.get_errno()
+            # The program was told to end, which libfuse has to know; or the mount is over.
+            error_number = ctypes.get_errno()
+            self._sizes.forget(node)
+            return -error_number
         return 0
+
+    def _is_repeated(self, desk: Desk, opcode: int, node: int, error: ctypes.c_int32) -> bool:
+        """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
+        if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
+            self._expire(node)
+        # EBADF: the handle that was found for a getattr has been closed since.
+        if error.value not in (-errno.ENOENT, -errno.EBADF):
+            return False
+        if opcode == Opcode.GETATTR and (not desk.flags.value or error.value == -errno.EBADF):
+            desk.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
+        if not desk.handle:
+            self._look_again(desk.thread, node, error)
+        return bool(desk.handle)
+
+    def _expire(self, node: int) -> None:
+        """Have the kernel ask for the attributes of a node before it opens it again: by `/proc/self/fd` it looks up no name."""
+        body = _EXPIRED.pack(node, -1, 0)
+        message = ANSWER.pack(ANSWER.size + len(body), _INVALIDATE_INODE, 0) + body
+        write(self._device, message, len(message))
 
     def _look_again(self, thread: int, node: int, error: ctypes.c_int32) -> None:
         if self._told.pop(thread, None) != node:
@@ -130,23 +140,36 @@ class Answers:
                 self._told.clear()
             self._told[thread] = node
 
-    def _add(self, desk: Desk, opcode: int, node: int, answer: int) -> None:
+    def _add(self, desk: Desk, opcode: int, node: int, answer: int) -> int:
+        """Complete an answer, and note what the kernel learns by it; return the node that it is about."""
         number = ctypes.c_uint64.from_address
+        if opcode == Opcode.OPEN:
+            self._add_opened(desk, node, answer)
+            return node
+        node = number(answer).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
+        self._sizes.sent(node, number(answer + SIZE[Opcode(opcode)]).value, desk.began)
         if opcode == Opcode.CREATE:
-            self._nodes[number(answer + _FOUND).value] = number(answer).value
-        elif opcode == Opcode.OPEN:
-            self._nodes[number(answer).value] = node
-            if not desk.flags.value & CHANGES:
-                ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
-        else:
-            node = number(answer).value if opcode == Opcode.LOOKUP else node
-            tell(self._sizes, node, number(answer + SIZE[Opcode(opcode)]).value)
-            if desk.brief:
-                seconds, nanoseconds = _VALID[Opcode(opcode)]
-                ctypes.memset(answer + seconds, 0, 8)
-                ctypes.memset(answer + nanoseconds, 0, 4)
-            elif desk.keeping is not None and opcode == Opcode.GETATTR:
-                desk.keeping[node] = ctypes.string_at(answer, _ATTR)
+            self._nodes[number(answer + _FOUND).value] = node
+        elif desk.brief:
+            seconds, nanoseconds = _VALID[Opcode(opcode)]
+            ctypes.memset(answer + seconds, 0, 8)
+            ctypes.memset(answer + nanoseconds, 0, 4)
+        elif desk.keeping is not None and opcode == Opcode.GETATTR:
+            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
+        return node
+
+    def _add_opened(self, desk: Desk, node: int, answer: int) -> None:
+        self._nodes[ctypes.c_uint64.from_address(answer).value] = node
+        flags = desk.flags.value
+        if not flags & CHANGES:
+            ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
+        if flags & os.O_TRUNC:
+            self._sizes.sent(node, 0, desk.began)
+
+
+def size_in(attributes: bytes) -> int:
+    """Return the size that a `fuse_attr_out` shows."""
+    return int(_NUMBER.unpack_from(attributes, SIZE[Opcode.GETATTR])[0])
 
 
 def _pieces(vector: int, count: int) -> list[tuple[int, int]]:
@@ -159,11 +182,11 @@ class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    `here`: the desk of the thread that asks. `sizes`: as for `Answers`.
+    `here`: the desk of the thread that asks.
     """
 
     def __init__(
-        self, device: int, process: Callable[[int, int], None], here: AtWork, sizes: dict[int, int]
+        self, device: int, process: Callable[[int, int], None], here: AtWork, sizes: KernelSizes
     ) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
         self._device, self._process, self._here, self._sizes = device, process, here, sizes
@@ -207,6 +230,7 @@ class ReadDirPlus:
             # The program was told to end: the kernel has heard of none of these nodes.
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
+                    self._sizes.forget(*_NUMBER.unpack(node))
                     self._forget(request, node)
 
     def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
@@ -231,10 +255,10 @@ class ReadDirPlus:
         if not found:
             return _WITHOUT
         (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, SIZE[Opcode.LOOKUP])
-        if self._sizes.get(node, size) != size:
+        if self._sizes.may_differ(node, size):
             self._forget(request, found[: _NUMBER.size])
             return _WITHOUT
-        tell(self._sizes, node, size)
+        self._sizes.sent(node, size, self._here.desk.began)
         return found
 
     def ask(self, opcode: Opcode, rest: bytes) -> bytes:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError, UsageError
+from jobfs.fuse.sizes import KernelSizes
 from jobfs.fuse.telling import Teller
 from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
-from jobfs.vfs import Caller
+from jobfs.vfs import Caller, KernelFile
 
 if TYPE_CHECKING:
     from jobfs.vfs import OpenResult, Vfs
@@ -34,6 +35,8 @@ BLOCK_SIZE = 128 * 1024
 
 #: Answers that are kept at most.
 _ANSWERS = 200_000
+#: Threads that are remembered at most because they open a file again.
+_REOPENING = 1000
 #: Errors of a disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Errors that a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
@@ -115,9 +118,10 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.vfs = vfs
         self._on_ready = on_ready
         self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
-        #: The sizes of files as the kernel believes them, by node; the node of each open file, by the number of its handle; and
-        #: the node that this thread's request is about.
-        self.told: dict[int, int] = {}
+        self.kernel_sizes = KernelSizes()
+        #: The path that a thread has been made to look up and open again, by thread.
+        self._reopening: dict[int, str] = {}
+        #: The node of each open file, by the number of its handle; and the node that this thread's request is about.
         self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
         #: Has the calls made that watchers hear of.
@@ -204,26 +208,33 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        result = self.vfs.open(relative(path), fi.flags, _caller().pid)
-        # The kernel reads no further than the size that it was told last, and asks again only when its attributes have expired.
-        stale = result.size >= 0 and self.told.get(self.node(), result.size) != result.size
-        self._opened(fi, result, stale=stale)
+        thread = _caller().pid
+        known = KernelFile(self.kernel_sizes.get(self.node()), self._reopening.pop(thread, None) == path)
+        try:
+            self._opened(fi, self.vfs.open(relative(path), fi.flags, thread, known))
+        except JobfsError as error:
+            if error.errno == errno.ESTALE and not known.is_retry:
+                if len(self._reopening) >= _REOPENING:
+                    self._reopening.clear()
+                self._reopening[thread] = path
+            raise
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        self._opened(fi, self.vfs.create(relative(path), mode, fi.flags, _caller()), stale=False)
+        self._opened(fi, self.vfs.create(relative(path), mode, fi.flags, _caller()))
 
-    def _opened(self, fi: Any, result: OpenResult, *, stale: bool) -> None:
-        fi.fh = result.fh
-        fi.direct_io = result.direct_io or stale
-        fi.keep_cache = result.keep_cache and not stale
+    def _opened(self, fi: Any, result: OpenResult) -> None:
+        fi.fh, fi.direct_io, fi.keep_cache = result
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
-        return self.vfs.read(fi.fh, size, offset)
+        data = self.vfs.read(fi.fh, size, offset)
+        if len(data) < size:
+            self.kernel_sizes.read_to(self.node(), offset + len(data))
+        return data
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
-        # While a file is written, the kernel knows its size better than we do.
-        self.told.pop(self.node(), None)
-        return self.vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
+        written = self.vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
+        self.kernel_sizes.grew(self.node(), offset + written)
+        return written
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:

@@ -110,6 +110,8 @@ class Desk:
         #: What libfuse has answered to a request of ours.
         self.answer = b""
         self.turn = 0
+        #: `KernelSizes.now` when the request was read.
+        self.began = 0
         #: The last turn whose request was answered early.
         self.answered = -1
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.

@@ -34,6 +34,7 @@ from jobfs.fuse.answers import (
     Answers,
     ChannelOperations,
     ReadDirPlus,
+    size_in,
     write,
 )
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
@@ -127,11 +128,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
         driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
-        self._sending = Answers(self.device, self._here, driver.told, driver.nodes)
+        self._sending = Answers(self.device, self._here, driver.kernel_sizes, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.told)
+        self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.kernel_sizes)
         self._teller = driver.teller
-        self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.told)
+        self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.kernel_sizes)
         # With the size of the kernel's channel: INIT is answered on this one, and libfuse takes the longest write from it.
         size = int(_fuse_chan_bufsize(self._channel))
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
@@ -170,7 +171,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         process, session, address = _fuse_session_process, self._session, desk.address
         answering, others = self._answering, self._channel
         ours = {Opcode.INIT: self._plus.accept, Opcode.READDIRPLUS: self._plus.answer}
-        helpers = self._teller.helpers
+        helpers, sizes = self._teller.helpers, self.operations.kernel_sizes
         self._here.desk = desk
         while desk.reads or readers.joined(desk):
             try:
@@ -182,6 +183,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                     raise
                 continue
             desk.turn += 1
+            desk.began = sizes.now
             # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
             if self.closed:
                 desk.turn += 1
@@ -213,10 +215,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         known = None if desk.flags.value else answers.get(node)  # not of an open file
         desk.keeping = None if desk.flags.value else answers
         if known is not None:
+            self.operations.kernel_sizes.sent(node, size_in(known), desk.began)
             answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-            write(
-                self.device, answer, len(answer)
-            )  # it fails if the program was told to end, which has its answer then
+            if write(self.device, answer, len(answer)) < 0:
+                self.operations.kernel_sizes.forget(node)  # its program was told to end, and has its answer
         return known is not None
 
     def _answered_helper(self, desk: Desk, opcode: int, length: int) -> bool:

@@ -22,8 +22,9 @@ from typing import NamedTuple
 from jobfs import names
 from jobfs.errors import FsError
 from jobfs.fuse import calls
-from jobfs.fuse.answers import SIZE, tell, write
+from jobfs.fuse.answers import write
 from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, Desk, Opcode
+from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
 
 _log = logging.getLogger("jobfs.fuse.telling")
@@ -179,11 +180,11 @@ _REQUESTS: dict[str, tuple[Opcode, ...]] = {
 class HelperAnswers:
     """Answers the requests of helpers.
 
-    `ask` gives libfuse's answer to a request, of which it gets the opcode and all behind that; `sizes` as for `Answers`.
+    `ask` gives libfuse's answer to a request, of which it gets the opcode and all behind that.
     """
 
     def __init__(
-        self, device: int, ask: Callable[[Opcode, bytes], bytes], teller: Teller, sizes: dict[int, int]
+        self, device: int, ask: Callable[[Opcode, bytes], bytes], teller: Teller, sizes: KernelSizes
     ) -> None:
         self._device, self._ask, self._teller, self._sizes = device, ask, teller, sizes
 
@@ -235,5 +236,6 @@ class HelperAnswers:
             body[_VALID[opcode]] = bytes(len(body[_VALID[opcode]]))
             if opcode == Opcode.LOOKUP:
                 (node,) = _NUMBER.unpack_from(body)
-            tell(self._sizes, node, _NUMBER.unpack_from(body, SIZE[opcode])[0])
+            # The kernel asks again before it goes by this size.
+            self._sizes.forget(node)
         return -ANSWER.unpack_from(answer)[1], bytes(body)

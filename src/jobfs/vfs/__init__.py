@@ -6,6 +6,6 @@ To be read in this order: `view` (what a path shows), `handles` (which version a
 
 from jobfs.state.records import CHANGES
 from jobfs.vfs.core import Vfs
-from jobfs.vfs.handles import Caller, OpenResult
+from jobfs.vfs.handles import Caller, KernelFile, OpenResult
 
-__all__ = ["CHANGES", "Caller", "OpenResult", "Vfs"]
+__all__ = ["CHANGES", "Caller", "KernelFile", "OpenResult", "Vfs"]

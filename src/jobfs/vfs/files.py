@@ -20,7 +20,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.state.records import CHANGES, Handle, Readable, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, OpenResult, Pins, Shared
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelFile, OpenResult, Pins, Shared
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -57,8 +57,12 @@ class Files(Shared):
 
     # -- open and create
 
-    def open(self, path: str, flags: int, pid: int = 0) -> OpenResult:
-        """Open a file; `pid` is the calling thread, 0 if not known. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
+    def open(self, path: str, flags: int, pid: int = 0, kernel: KernelFile | None = None) -> OpenResult:
+        """Open a file; `pid` is the calling thread, 0 if not known; `kernel` is None if it is not the kernel that opens it.
+
+        Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError; FsError(ESTALE) if the kernel has another size
+        (vfs/semantics.md 3.17).
+        """
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._open_control(name, flags)
         if flags & CHANGES:
@@ -76,7 +80,7 @@ class Files(Shared):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             self._opened_by(handle, pid)
-            opened = self._opened(self._number(handle), handle, path, node, flags)
+            opened = self._opened(self._number(handle), handle, path, node, flags, kernel)
             item, file = handle.item, handle.file
             if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
                 return opened
@@ -84,17 +88,32 @@ class Files(Shared):
             self.release(opened.fh)
         raise AssertionError
 
-    def _opened(self, fh: int, handle: Handle, path: str, node: Node, flags: int) -> OpenResult:
-        """Of what is shown at `path`, or of what the server has there by now."""
+    def _opened(
+        self, fh: int, handle: Handle, path: str, node: Node, flags: int, kernel: KernelFile | None
+    ) -> OpenResult:
+        """Finish opening `node`, or its replacement if the job has replaced it. After an error there is no handle."""
         try:
-            if flags & CHANGES:
-                return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
-            opened = self._opened_to_read(fh, handle, path, node)
+            if flags & os.O_TRUNC:
+                return self._opened_empty(fh, handle, path)
+            prepare = self._opened_to_write if flags & CHANGES else self._opened_to_read
+            opened = prepare(fh, handle, path, node)
+            if kernel is not None and isinstance(node, Item) and self._known_size(handle) != kernel.size:
+                self._check_retry(handle, kernel)
+                opened = opened._replace(direct_io=True, keep_cache=False)
             self._pins.shown(handle)
             return opened
         except BaseException:
+            # The kernel keeps the pages that it had before.
+            self._pages.unsure(handle.at)
             self.release(fh)
             raise
+
+    @staticmethod
+    def _check_retry(handle: Handle, kernel: KernelFile) -> None:
+        """Raise FsError(ESTALE) unless a handle is usable although the kernel has another size after it has looked again."""
+        goes_by_size = handle.writable and not handle.append
+        if goes_by_size or not kernel.is_retry:
+            raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
@@ -145,18 +164,19 @@ class Files(Shared):
         past = self._past_the_pages(handle)
         if shown is None:  # bytes of this machine; of an item: since the look-up
             return OpenResult(fh, isinstance(node, Item) or past)
-        return OpenResult(fh, past, kept and not past, self._known_size(handle))
+        return OpenResult(fh, past, kept and not past)
 
-    def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
+    def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         self._pages.opened(handle, path, None)
         self._state.readers.backs_up(handle.process, path)
-        if empty:
-            self.ftruncate(fh, 0)
-        else:
-            self._pins.secure(handle)
-            self._pins.shown(handle)
-        size = self._known_size(handle) if isinstance(node, Item) and not empty else -1
-        return OpenResult(fh, self._past_the_pages(handle), size=size)
+        self._pins.secure(handle)
+        return OpenResult(fh, self._past_the_pages(handle))
+
+    def _opened_empty(self, fh: int, handle: Handle, path: str) -> OpenResult:
+        self._pages.opened(handle, path, None)
+        self._state.readers.backs_up(handle.process, path)
+        self.ftruncate(fh, 0)
+        return OpenResult(fh, self._past_the_pages(handle))
 
     def _past_the_pages(self, handle: Handle) -> bool:
         """True if another version is open at the same node: the kernel has one set of pages for both."""

@@ -33,15 +33,21 @@ _MOST = 16_384
 
 
 class OpenResult(NamedTuple):
-    """What the kernel is told of an open: the handle's number, and how to cache.
-
-    `size` in bytes: that of the server's version that is opened; -1 if the file is written here, or its size is not known.
-    """
+    """The number of a new handle, and how the kernel caches its bytes."""
 
     fh: int
     direct_io: bool = False
     keep_cache: bool = False
-    size: int = -1
+
+
+class KernelFile(NamedTuple):
+    """What the kernel has of a file that it opens: its size in bytes, None if that is unknown.
+
+    `is_retry`: an open has just failed with ESTALE, and this one comes after the kernel has looked the name up again.
+    """
+
+    size: int | None
+    is_retry: bool = False
 
 
 class Caller(NamedTuple):

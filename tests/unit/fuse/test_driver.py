@@ -18,6 +18,7 @@ from jobfs import errors  # noqa: E402
 from jobfs.errors import FsError  # noqa: E402
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
+from jobfs.vfs import KernelFile  # noqa: E402
 
 
 @pytest.fixture
@@ -127,25 +128,45 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
     assert asked("file") == 3, "nobody knows for how long"
 
 
-def test_a_version_of_another_size_is_read_past_the_kernels_cache(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
-    vfs.of_the_server, driver.node = True, lambda: 11
+def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    """vfs/semantics.md 3.17: after ESTALE, the same thread's next open of that path is the kernel's second."""
 
-    def past_the_cache() -> bool:
-        opened = handle(flags=os.O_RDONLY)
-        driver.open("/file", opened)
-        return bool(opened.direct_io)
+    def opened(path: str = "/file") -> int:
+        try:
+            driver("open", path, handle())
+        except fuse.FuseOSError as error:
+            return int(error.errno)
+        return 0
 
-    assert not past_the_cache(), "it has heard of none"
-    driver.told[11] = len(b"content")
-    assert not past_the_cache()
-    vfs.put("file", b"content, and what the job has added")
-    assert past_the_cache()
-    writer = handle(flags=os.O_RDWR)
-    driver.open("/file", writer)
-    driver.write("/file", memoryview(b"longer, by this mount's own hand: the kernel knows that"), 0, writer)
-    driver.flush("/file", writer)
-    driver.release("/file", writer)
-    assert not past_the_cache()
-    driver.node = lambda: 12
-    assert not past_the_cache(), "that is another node"
+    def stale(path: str) -> None:
+        raise FsError(errno.ESTALE)
+
+    driver.node = lambda: 11
+    assert (opened(), vfs.kernel) == (0, KernelFile(None))
+    driver.kernel_sizes.sent(11, 7, 0)
+    assert (opened(), vfs.kernel) == (0, KernelFile(7))
+    vfs.hooks["open"] = stale
+    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7))
+    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7, is_retry=True))
+    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7)), "the program has opened it once more"
+    assert (opened("/dir"), vfs.kernel) == (errno.ESTALE, KernelFile(7)), "another path"
+    del vfs.hooks["open"]
+    assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7, is_retry=True))
+    assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7))
+
+
+def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    """vfs/semantics.md 3.17."""
+    driver.node = lambda: 11
+    driver.kernel_sizes.sent(11, len(b"content"), 0)
+    fi = handle()
+    driver.open("/file", fi)
+    assert driver.write("/file", memoryview(b"more"), 6, fi) == 4
+    assert driver.kernel_sizes.get(11) == 10
+    assert driver.read("/file", 100, 0, fi) == b"contenmore"
+    assert driver.kernel_sizes.get(11) == 10
+    del vfs.nodes["file"].data[5:]
+    assert driver.read("/file", 5, 0, fi) == b"conte"
+    assert driver.kernel_sizes.get(11) == 10
+    assert driver.read("/file", 6, 0, fi) == b"conte"
+    assert driver.kernel_sizes.get(11) is None

@@ -16,6 +16,7 @@ pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse.answers import Answers, ReadDirPlus
 from jobfs.fuse.interrupt import AtWork, Desk, Opcode
+from jobfs.fuse.sizes import KernelSizes
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
 DO_READDIRPLUS, READDIRPLUS_AUTO, BIG_WRITES = 1 << 13, 1 << 14, 1 << 5
@@ -43,8 +44,9 @@ class Libfuse:
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.here = here = AtWork()
         here.desk = self.desk = Desk(4096)
-        self.told: dict[int, int] = {}
-        self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.told)
+        self.sizes = KernelSizes()
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.sizes)
+        self.answers = Answers(self.device.fileno(), here, self.sizes, {})
 
     def close(self) -> None:
         self.device.close()
@@ -78,7 +80,7 @@ class Libfuse:
             else:
                 self.send(struct.pack("=Q40xQ", found, self.size).ljust(FOUND, b"\1"))
 
-    def send(self, data: bytes = b"", error: int = 0, on: Answers | None = None) -> None:
+    def send(self, data: bytes = b"", error: int = 0, on: Answers | None = None, result: int = 0) -> None:
         head = struct.pack("=IiQ", 16 + len(data), -error, UNIQUE)
         pieces = [head] if error else [head, data]
         kept = [ctypes.create_string_buffer(piece, len(piece)) for piece in pieces]
@@ -86,7 +88,7 @@ class Libfuse:
             "=" + "QQ" * len(kept), *(n for one in kept for n in (ctypes.addressof(one), len(one)))
         )
         iovec = ctypes.create_string_buffer(vector, len(vector))
-        assert (on or self.plus).operations.send(0, ctypes.addressof(iovec), len(kept)) == 0
+        assert (on or self.plus).operations.send(0, ctypes.addressof(iovec), len(kept)) == result
 
     def request(self, opcode: Opcode, body: bytes) -> int:
         """A request of the kernel on the desk; its length."""
@@ -136,11 +138,11 @@ def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None
 
 def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
     """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
-    libfuse.told[11] = 99
+    libfuse.sizes.sent(11, 99, 0)
     libfuse.read_directory()
     assert [node for _, node, _ in libfuse.entries()] == [0, 0, 0, 0, 12]
     assert libfuse.forgotten == [(11, 1)]
-    assert libfuse.told == {11: 99, 12: 100}
+    assert (libfuse.sizes.get(11), libfuse.sizes.get(12)) == (99, 100)
 
 
 def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) -> None:
@@ -161,10 +163,11 @@ def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfu
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
-    libfuse.plus = ReadDirPlus(write, libfuse.process, libfuse.here, {})
+    libfuse.plus = ReadDirPlus(write, libfuse.process, libfuse.here, libfuse.sizes)
     libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]
+    assert libfuse.sizes.may_differ(11, libfuse.size)
 
 
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
@@ -178,13 +181,61 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
 def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
     """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
     nodes = {3: DIRECTORY, 4: DIRECTORY}
-    answers = Answers(libfuse.device.fileno(), libfuse.here, {}, nodes)
+    answers = Answers(libfuse.device.fileno(), libfuse.here, libfuse.sizes, nodes)
     libfuse.request(Opcode.GETATTR, bytes(16))
     for handle, error in ((3, errno.ENOENT), (4, errno.EBADF), (0, errno.EBADF)):
         libfuse.send(error=error, on=answers)
         assert libfuse.desk.handle == handle
         nodes.pop(handle, None)
         libfuse.desk.handle, libfuse.desk.flags.value = 0, 1
+    assert libfuse.answered() == (-errno.ESTALE, b"")
+
+
+#: Answers that show a size of 100, and the node that each is about: where the request named one, or where the answer does.
+SHOWING = {
+    Opcode.LOOKUP: (11, struct.pack("=Q40xQ", 11, 100).ljust(FOUND)),
+    Opcode.CREATE: (11, struct.pack("=Q40xQ", 11, 100).ljust(FOUND) + bytes(16)),
+    Opcode.GETATTR: (DIRECTORY, struct.pack("=24xQ", 100).ljust(104)),
+    Opcode.SETATTR: (DIRECTORY, struct.pack("=24xQ", 100).ljust(104)),
+}
+
+
+@pytest.mark.parametrize("opcode", SHOWING)
+def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcode) -> None:
+    """vfs/semantics.md 3.17: which size the kernel has; none if the answer overlaps with another, or does not arrive."""
+    node, answer = SHOWING[opcode]
+    libfuse.request(opcode, bytes(64))
+    libfuse.send(answer, on=libfuse.answers)
+    assert libfuse.sizes.get(node) == 100
+    libfuse.desk.began = libfuse.sizes.now
+    libfuse.sizes.sent(node, 50, libfuse.sizes.now)
+    libfuse.send(answer, on=libfuse.answers)
+    assert libfuse.sizes.get(node) is None
+    libfuse.sizes.sent(node, 50, libfuse.sizes.now)
+    libfuse.desk.began = libfuse.sizes.now
+    read, write = os.pipe()
+    os.close(read)
+    refused = Answers(write, libfuse.here, libfuse.sizes, {})
+    libfuse.send(answer, on=refused, result=-errno.EPIPE)
+    os.close(write)
+    assert libfuse.sizes.get(node) is None
+
+
+@pytest.mark.parametrize(("flags", "size"), [(os.O_RDWR, 50), (os.O_WRONLY | os.O_TRUNC, 0)])
+def test_a_file_that_is_opened_empty_has_no_size_left(libfuse: Libfuse, flags: int, size: int) -> None:
+    """vfs/semantics.md 3.17: the kernel sets it to 0 without an answer that says so."""
+    libfuse.sizes.sent(DIRECTORY, 50, 0)
+    libfuse.desk.began = libfuse.sizes.now
+    libfuse.request(Opcode.OPEN, struct.pack("=II", flags, 0))
+    libfuse.send(bytes(16), on=libfuse.answers)
+    assert libfuse.sizes.get(DIRECTORY) == size
+
+
+def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfuse) -> None:
+    """vfs/semantics.md 3.17: an open by /proc/self/fd looks up no name."""
+    libfuse.request(Opcode.OPEN, struct.pack("=II", os.O_RDWR, 0))
+    libfuse.send(error=errno.ESTALE, on=libfuse.answers)
+    assert libfuse.kernel.recv(100) == struct.pack("=IiQQqq", 40, 2, 0, DIRECTORY, -1, 0)
     assert libfuse.answered() == (-errno.ESTALE, b"")
 
 

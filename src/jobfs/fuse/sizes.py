@@ -1,0 +1,63 @@
+"""KernelSizes: the size of each file in the kernel, as far as this process can know it (fuse/notes.md, What the kernel keeps)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+#: Nodes whose sizes are remembered, at most; those that were first heard of longest ago are forgotten.
+_MOST = 200_000
+
+
+class KernelSizes:
+    """Sizes in bytes by node. Thread-safe.
+
+    The kernel drops an answer if another one about the same node was applied since it asked. This process can't see which of two
+    overlapping answers was applied: if their sizes differ, the size is unknown.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        #: How many answers were sent: the time that an answer's request began, for `sent`.
+        self.now = 0
+        self._most = most
+        self._lock = threading.Lock()
+        #: Size, None if it is unknown, and when it last changed or was confirmed.
+        self._sizes: OrderedDict[int, tuple[int | None, int]] = OrderedDict()
+
+    def get(self, node: int) -> int | None:
+        """Return the size that the kernel has for a node, None if that is unknown."""
+        return self._sizes.get(node, (None, 0))[0]
+
+    def may_differ(self, node: int, size: int) -> bool:
+        """Return whether the kernel may have another size: not if it has never been sent one."""
+        return self._sizes.get(node, (size, 0))[0] != size
+
+    def sent(self, node: int, size: int, began: int) -> None:
+        """An answer with the size of a node is about to be sent; its request was read when `now` was `began`."""
+        with self._lock:
+            known, changed = self._sizes.get(node, (size, 0))
+            self._set(node, size if known == size or changed <= began else None)
+
+    def grew(self, node: int, end: int) -> None:
+        """The kernel has had bytes written up to `end`."""
+        with self._lock:
+            known, _ = self._sizes.get(node, (None, 0))
+            self._set(node, None if known is None else max(known, end))
+
+    def read_to(self, node: int, end: int) -> None:
+        """A read came to the end of the file: the kernel may cut its size to that."""
+        known = self.get(node)
+        if known is not None and known > end:
+            self.forget(node)
+
+    def forget(self, node: int) -> None:
+        """The size of a node is unknown: an answer did not arrive."""
+        with self._lock:
+            self._set(node, None)
+
+    def _set(self, node: int, size: int | None) -> None:
+        """Call with the lock held."""
+        self.now += 1
+        self._sizes[node] = size, self.now
+        if len(self._sizes) > self._most:
+            self._sizes.popitem(last=False)

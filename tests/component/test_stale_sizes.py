@@ -1,0 +1,152 @@
+"""Files opened while the kernel has another size of them (vfs/semantics.md 3.17)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import untimed, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, Start, Workspace
+
+from jobfs.emulator import Server
+from jobfs.vfs import KernelFile, OpenResult
+
+OLD = b"an old line\n" * 20
+NEW, MINE = OLD + b"the job's new line\n", b"mine\n"
+LARGE = 2 << 20
+FLAGS = {
+    "read": os.O_RDONLY, "append": os.O_WRONLY | os.O_APPEND, "write": os.O_WRONLY, "read and write": os.O_RDWR,
+}  # fmt: skip
+
+
+@pytest.fixture
+def grown(server: Server, start: Start) -> Workspace:
+    """A workspace that has shown a file which the job has replaced since, long enough ago for the cache (3.2)."""
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=60)
+    assert work.vfs.getattr("file").size == len(OLD)
+    server.store.delete("file")
+    server.store.seed({"file": NEW}, age=30)
+    return work
+
+
+def opened(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> OpenResult:
+    return work.vfs.open("file", flags, CALLER.pid, KernelFile(size, is_retry))
+
+
+def refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> bool:
+    """True if an open fails with ESTALE, and no handle is left of it."""
+    failed = errno_from(opened, work, flags, size, is_retry=is_retry)
+    assert failed in (0, errno.ESTALE)
+    return bool(failed) and not work.vfs._handles and not work.vfs._state.opened
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_the_kernel_has_the_size_of_the_version_that_is_opened(
+    server: Server, grown: Workspace, flags: int
+) -> None:
+    """vfs/semantics.md 3.17: an open that would give another one fails, and a look-up shows the new size without a request."""
+    assert refused(grown, flags, len(OLD))
+    requests = server.log.count()
+    assert grown.vfs.getattr("file").size == len(NEW)
+    assert server.log.count() == requests
+    result = opened(grown, flags, len(NEW), is_retry=True)
+    assert (result.direct_io, result.keep_cache) == (False, False)
+    assert grown.vfs.fgetattr(result.fh).size == len(NEW)
+    grown.vfs.release(result.fh)
+    assert server.log.count("download") <= 2, "once in vain for the old version, once for the new one"
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_no_kept_answer_shows_the_old_size_once_an_open_has_failed(
+    server: Server, start: Start, flags: int, sizes: Any
+) -> None:
+    """vfs/semantics.md 3.17: also where neither a size nor a time tells two versions apart."""
+    server.set(sizes=sizes, updated_resolution="seconds")
+    server.store.seed({"file": OLD})
+    work = start(ttl=60)
+    work.vfs.refresh()
+    assert work.vfs.getattr("file").size == len(OLD)
+    edition = work.vfs.edition()
+    server.store.write("file", NEW)
+    assert refused(work, flags, len(OLD))
+    assert work.vfs.edition() != edition
+    assert work.vfs.getattr("file").size == len(NEW)
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_a_size_that_may_not_have_arrived_is_another(grown: Workspace, flags: int) -> None:
+    """vfs/semantics.md 3.17."""
+    assert refused(grown, flags, None)
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_only_a_writer_in_place_is_refused_where_the_size_keeps_changing(
+    server: Server, grown: Workspace, flags: int
+) -> None:
+    """vfs/semantics.md 3.17, 5.15: who reads or appends gets it past the kernel's cache; nothing has changed."""
+    if flags in (FLAGS["write"], FLAGS["read and write"]):
+        assert refused(grown, flags, len(OLD), is_retry=True)
+    else:
+        result = opened(grown, flags, len(OLD), is_retry=True)
+        assert (result.direct_io, result.keep_cache) == (True, False)
+        grown.vfs.release(result.fh)
+    assert (visible(server), server.log.changes()) == ({"file": NEW}, [])
+
+
+def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Workspace) -> None:
+    """vfs/semantics.md 3.17."""
+    result = opened(grown, os.O_WRONLY | os.O_TRUNC, None)
+    grown.vfs.write(result.fh, MINE, 0)
+    grown.vfs.release(result.fh)
+    grown.drain()
+    assert server.store.read("file") == MINE
+
+
+def test_an_open_that_fails_is_no_read(server: Server, grown: Workspace) -> None:
+    """vfs/semantics.md 3.17, 4.42: a save keeps the version that its program was not given."""
+    grown.server.store.write("file", OLD)
+    grown.vfs.refresh()
+    grown.vfs.release(opened(grown, os.O_RDONLY, len(OLD)).fh)
+    server.store.write("file", NEW)
+    grown.vfs.refresh()
+    assert refused(grown, os.O_RDONLY, len(OLD))
+    result = opened(grown, os.O_WRONLY | os.O_TRUNC, len(NEW))
+    grown.vfs.write(result.fh, MINE, 0)
+    grown.vfs.release(result.fh)
+    grown.drain()
+    eventually(lambda: untimed(visible(server)) == {"file": MINE, "file.conflict": NEW})
+
+
+def test_the_kernel_keeps_no_pages_for_an_open_that_failed(grown: Workspace) -> None:
+    """vfs/semantics.md 3.13: it has those of the version before still, and drops them at the next open."""
+    grown.vfs.refresh()
+    assert refused(grown, os.O_RDONLY, len(OLD))
+    item = grown.vfs._namespace.peek("file")
+    assert item is not None
+    eventually(lambda: grown.vfs._content.whole(item))
+    for kept in (False, True):
+        result = opened(grown, os.O_RDONLY, len(NEW), is_retry=True)
+        assert result.keep_cache == kept
+        grown.vfs.release(result.fh)
+
+
+def test_an_open_of_the_size_that_the_kernel_has_makes_no_further_request(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 3.17: a file that nobody has changed is opened with the same requests."""
+    work = start(ttl=60)
+    for flags in FLAGS.values():
+        made = list[list[str]]()
+        for kernel in (None, KernelFile(len(OLD))):
+            server.store.seed({"file": OLD}, age=60)
+            work.vfs.refresh()
+            before = server.log.count()
+            work.vfs.release(work.vfs.open("file", flags, CALLER.pid, kernel).fh)
+            made.append([entry.operation for entry in server.log.entries()[before:]])
+        assert made[0] == made[1]

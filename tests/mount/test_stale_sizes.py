@@ -1,0 +1,128 @@
+"""Programs that go by a file's size, opened while the kernel has an older one (vfs/semantics.md 3, Open files are pinned)."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from tests.support.mounts import Mount, MountedJob, run
+from tests.support.serverside import untimed, visible
+
+#: A script that shows itself, so that it can be executed as well as read.
+OLD = b'#!/bin/sh\ncat "$0"; exit\n' + b"an old line\n" * 20
+ADDED, MINE = b"the job's new lines\n" * 3, b"mine\n"
+
+
+def _python(*lines: str) -> list[str]:
+    return [sys.executable, "-c", "\n".join(["import mmap, os, sys", "name = sys.argv[1]", *lines]), "$f"]
+
+
+def _shell(script: str) -> list[str]:
+    return ["bash", "-ec", script, "$f"]
+
+
+_WRITE_AT_END = "os.pwrite(fd, b'mine\\n', os.fstat(fd).st_size)"
+#: Each opens its file to write in place, and writes `MINE` at the end.
+WRITERS = {
+    "r+, seek to the end": _python("file = open(name, 'r+b')", "file.seek(0, 2)", "file.write(b'mine\\n')"),
+    "O_WRONLY, lseek": _python("fd = os.open(name, os.O_WRONLY)", "os.lseek(fd, 0, 2)", "os.write(fd, b'mine\\n')"),
+    "O_WRONLY, fstat": _python("fd = os.open(name, os.O_WRONLY)", _WRITE_AT_END),
+    "O_RDWR, fstat": _python("fd = os.open(name, os.O_RDWR)", _WRITE_AT_END),
+    "O_RDWR and O_CREAT": _python("fd = os.open(name, os.O_RDWR | os.O_CREAT)", _WRITE_AT_END),
+    "ftruncate, longer": _python(
+        "fd = os.open(name, os.O_RDWR)", "size = os.fstat(fd).st_size", "os.ftruncate(fd, size + 5)",
+        "os.pwrite(fd, b'mine\\n', size)",
+    ),
+    "ftruncate, to what was written": _python(
+        "fd = os.open(name, os.O_WRONLY)", "size = os.lseek(fd, 0, 2)", "os.write(fd, b'mine\\n')",
+        "os.ftruncate(fd, size + 5)",
+    ),
+    "a shared mapping": _python(
+        "fd = os.open(name, os.O_RDWR)", "size = os.fstat(fd).st_size", "os.ftruncate(fd, size + 5)",
+        "pages = mmap.mmap(fd, 0)", "pages[size:] = b'mine\\n'", "pages.flush()",
+    ),
+    "by /proc/self/fd": _python(
+        "path = os.open(name, os.O_PATH)", "fd = os.open(f'/proc/self/fd/{path}', os.O_RDWR)", _WRITE_AT_END
+    ),
+    "two programs at once": _python(
+        "import threading", "fds = []",
+        "threads = [threading.Thread(target=lambda: fds.append(os.open(name, os.O_RDWR))) for _ in range(2)]",
+        "[thread.start() for thread in threads]", "[thread.join() for thread in threads]", "fd = fds[1]", _WRITE_AT_END,
+    ),
+    "dd seek=": _shell('dd if=<(echo mine) of="$0" bs=1 seek=$(wc -c <"$0") conv=notrunc status=none'),
+    "dd oflag=append": _shell('dd if=<(echo mine) of="$0" oflag=append conv=notrunc status=none'),
+    "truncate -s +5": _shell('truncate -s +5 "$0"; size=$(stat -c %s "$0")\n'
+                            'dd if=<(echo mine) of="$0" bs=1 seek=$((size - 5)) conv=notrunc status=none'),
+    "a+": _python("file = open(name, 'a+b')", "file.write(b'mine\\n')"),
+    ">>": _shell('echo mine >>"$0"'),
+    "<>": _shell(f'exec 3<>"$0"; {sys.executable} -c "import os; os.lseek(3, 0, 2)"; echo mine >&3'),
+}  # fmt: skip
+
+#: Each shows the whole of its file.
+READERS = {
+    "fstat and read": _python("fd = os.open(name, os.O_RDONLY)", "os.write(1, os.read(fd, os.fstat(fd).st_size))"),
+    "lseek and pread": _python("fd = os.open(name, os.O_RDONLY)", "os.write(1, os.pread(fd, os.lseek(fd, 0, 2), 0))"),
+    "a mapping": _python("os.write(1, mmap.mmap(os.open(name, os.O_RDONLY), 0, prot=mmap.PROT_READ)[:])"),
+    "sendfile": _python(
+        "fd = os.open(name, os.O_RDONLY)", "os.sendfile(1, fd, 0, os.fstat(fd).st_size)",
+    ),
+    "by /proc/self/fd": _python(
+        "path = os.open(name, os.O_PATH)", "fd = os.open(f'/proc/self/fd/{path}', os.O_RDONLY)",
+        "os.write(1, os.read(fd, os.fstat(fd).st_size))",
+    ),
+    "rsync": _shell('rsync "$0" /dev/shm/$$; cat /dev/shm/$$; rm /dev/shm/$$'),
+    "cp": _shell('cp "$0" /dev/shm/$$; cat /dev/shm/$$; rm /dev/shm/$$'),
+    "tar": _shell('tar -cf - -C "$(dirname "$0")" "$(basename "$0")" | tar -xOf -'),
+    "cat": _shell('cat "$0"'),
+    "exec": _shell('exec "$0"'),
+}  # fmt: skip
+
+
+def seeded(mounted: MountedJob, table: dict[str, list[str]]) -> dict[str, str]:
+    """The file of each program of a table, executable."""
+    files = {name: f"file{number}" for number, name in enumerate(table)}
+    mounted.server.store.seed(dict.fromkeys(files.values(), OLD), age=60)
+    for file in files.values():
+        (mounted.path / file).chmod(0o755)
+    return files
+
+
+def look(mounted: MountedJob, file: str) -> None:
+    """The kernel learns the old size of a file, or has it still."""
+    assert (mounted.path / file).stat().st_size == len(OLD)
+
+
+def run_on(mounted: MountedJob, words: list[str], file: str) -> bytes:
+    """What a program of a table prints."""
+    path = str(mounted.path / file)
+    return run(mounted.path, *(word.replace("$f", path) for word in words), check=False).encode()
+
+
+@pytest.mark.parametrize("ttl", [60, 1])
+def test_what_the_job_appended_survives_a_write_at_the_end(mount: Mount, ttl: float) -> None:
+    """vfs/semantics.md 3.17: the end that a writer finds is that of the version which it opened."""
+    mounted = mount(ttl=ttl)
+    files = seeded(mounted, WRITERS)
+    for name, file in files.items():
+        look(mounted, file)
+        mounted.server.store.write(file, OLD + ADDED)
+        run_on(mounted, WRITERS[name], file)
+    mounted.settled()
+    tree = untimed(visible(mounted.server))
+    found = {name: (tree[file] or b"")[len(OLD) :] for name, file in files.items()}
+    assert {name: data for name, data in found.items() if data != ADDED + MINE} == {}
+    assert tree.keys() == {*files.values()}
+
+
+def test_a_reader_that_goes_by_the_size_has_a_whole_version(mount: Mount) -> None:
+    """vfs/semantics.md 3.17: never a piece of a longer one."""
+    mounted, new = mount(ttl=60), OLD.replace(b"old", b"new") + ADDED
+    files = seeded(mounted, READERS)
+    for file in files.values():
+        look(mounted, file)
+        mounted.server.store.write(file, new)
+    shown = dict[str, bytes]()
+    for name, file in files.items():
+        look(mounted, file)
+        shown[name] = run_on(mounted, READERS[name], file)
+    assert {name: said[-30:] for name, said in shown.items() if said != new} == {}

@@ -150,3 +150,28 @@ def test_an_open_of_the_size_that_the_kernel_has_makes_no_further_request(
             work.vfs.release(work.vfs.open("file", flags, CALLER.pid, kernel).fh)
             made.append([entry.operation for entry in server.log.entries()[before:]])
         assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("flags", "kept"), [
+    (os.O_WRONLY, True), (os.O_RDWR, True), (os.O_WRONLY | os.O_APPEND, False),
+])  # fmt: skip
+def test_a_writer_that_knows_the_size_of_a_lost_version_replaces_only_that(
+    server: Server, start: Start, flags: int, kept: bool
+) -> None:
+    """vfs/semantics.md 4.42: a large file is fetched after its open; a program that appends goes to the end of any version."""
+    old, new = os.urandom(LARGE), os.urandom(LARGE)
+    server.store.seed({"file": old}, age=60)
+    work = start(ttl=60)
+    assert work.vfs.getattr("file").size == LARGE
+    server.faults.rate("unavailable", 1.0, on="download")
+    fh = opened(work, flags, LARGE).fh
+    server.store.write("file", new + NEW)
+    server.faults.clear()
+    eventually(lambda: not errno_from(work.vfs.write, fh, MINE, LARGE))
+    work.vfs.release(fh)
+    work.drain()
+    tree = untimed(visible(server))
+    if kept:
+        eventually(lambda: untimed(visible(server)).get("file.conflict") == new + NEW)
+    else:
+        assert tree == {"file": new + NEW + MINE}

@@ -260,10 +260,10 @@ class Pins:
             if handle not in handle.file.handles:
                 content.close()
                 raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
+            unseen = opening or self._is_unseen(handle, item)
             old, handle.content = handle.content, content
             handle.item, handle.ends, handle.asked = item, 0, 0
-            if opening or not (handle.readable and handle.writable):
-                # Else its saves are based on the version that it was shown, of which the kernel may have kept a part.
+            if unseen:
                 handle.seen, handle.young = item, self._view.write_back.context.young(item)
             if handle.file.local is None:
                 handle.file.item = item
@@ -271,6 +271,17 @@ class Pins:
             self.shown(handle)
         if old is not None:
             old.close()
+
+    def _is_unseen(self, handle: Handle, item: Item) -> bool:
+        """Return whether `item` may become the base of a handle's saves: its program goes by nothing of the version before.
+
+        A reader does not save. Who writes may have read, from pages of the kernel too; and goes by the size, unless it appends.
+        """
+        if not handle.writable:
+            return True
+        before = handle.item
+        same_size = before is not None and self._view.size(before) == self._view.size(item)
+        return not handle.readable and (handle.append or same_size)
 
     def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""

@@ -29,7 +29,7 @@ from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 from jobfs.names import basename, moved, parent, under, within
 from jobfs.save import writeback
-from jobfs.vfs import Caller
+from jobfs.vfs import Caller, KernelFile
 
 #: What is at a path: the bytes of a file, a directory, or nothing.
 Value = bytes | Literal["directory"] | None
@@ -43,7 +43,7 @@ NAMES, ANY = st.sampled_from(FILES), st.sampled_from((*FILES, SCRATCH))
 NUMBERS, LENGTHS = st.integers(0, 23), st.integers(1, 3)
 WRITE = st.tuples(
     st.just("write"), NUMBERS, st.sampled_from((0, 1, 5, 12)), LENGTHS,
-    st.sampled_from(("write", "append", "cut", "empty")),
+    st.sampled_from(("write", "append", "end", "cut", "empty")),
 )  # fmt: skip
 OPEN = st.tuples(st.just("open"), NUMBERS, st.sampled_from((os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_APPEND)))
 RENAME = st.tuples(st.just("rename"), NUMBERS, ANY)
@@ -54,7 +54,7 @@ FATES = (*("pass_time", "lose_an_answer", "settle") * 2, "go_down", "remount", "
 #: What may come next, with its arguments; what finds most comes most often.
 ACTS = st.one_of(
     OPEN, OPEN, WRITE, WRITE, WRITE, RENAME, RENAME, JOB_WRITES, JOB_WRITES, JOB_WRITES,
-    *(st.tuples(st.just(call), NUMBERS) for call in ("read", "close", "fsync", "unlink")),
+    *(st.tuples(st.just(call), NUMBERS) for call in ("read", "close", "fsync", "unlink", "stat")),
     st.tuples(st.just("put"), ANY, LENGTHS),
     st.tuples(st.just("look"), NUMBERS, st.sampled_from((0, 0, 0o600, 0o755))),
     st.tuples(
@@ -72,7 +72,7 @@ ONLINE = (
 )  # fmt: skip
 #: What begins with a number of a handle that is open, or of a name.
 OF_A_HANDLE = ("write", "read", "close", "fsync")
-OF_A_NAME = ("open", "look", "unlink", "rename", "job_writes", "job_deletes", "job_moves")
+OF_A_NAME = ("open", "look", "stat", "unlink", "rename", "job_writes", "job_deletes", "job_moves")
 
 
 @dataclass(eq=False)
@@ -94,12 +94,13 @@ class Node:
 
 @dataclass(eq=False)
 class Handle:
-    """An open file; `value` is the version that it shows where nothing was written."""
+    """An open file; `value` is the version that it shows where nothing was written; `end`, where its program found the end."""
 
     fh: int
     node: Node
     value: bytes
     writable: bool
+    end: int
 
 
 def tried(call: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
@@ -127,6 +128,8 @@ class Machine(RuleBasedStateMachine):
         #: What must be kept as a second version; all that ever was.
         self.kept: list[bytes] = []
         self.made: set[bytes] = set()
+        #: The sizes that the kernel has, by path.
+        self.sizes: dict[str, int] = {}
         self.unanswered = self.down = False
         self.handles: list[Handle] = []
         self.nodes: dict[str, Node] = {}
@@ -140,6 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.work = Mortal(self.server, self.home, Boundaries(), **options)
         self.work.start()
         self.vfs = self.work.vfs
+        self.sizes.clear()
 
     def teardown(self) -> None:
         try:
@@ -252,7 +256,7 @@ class Machine(RuleBasedStateMachine):
         self.leaving.pop(path, None)
         for handle in self.handles:
             if handle.node.local is local:
-                handle.value = local.data
+                handle.value, handle.end = local.data, len(local.data)
         for handle in self.at(path):
             handle.node.local = None
 
@@ -260,7 +264,7 @@ class Machine(RuleBasedStateMachine):
 
     def opened(self, path: str, flags: int) -> Handle | None:
         """Opens what is there and reads it; None if that fails, as it must."""
-        failed, opened = tried(self.vfs.open, path, flags)
+        failed, opened = self.opened_by_size(path, flags)
         if not failed:
             failed, value = tried(self.vfs.read, opened.fh, 1 << 20, 0)
         if failed:
@@ -268,8 +272,25 @@ class Machine(RuleBasedStateMachine):
             return None
         self.saw(path, value)
         node = self.nodes.setdefault(path, Node(path, self.here.get(path)))
-        self.handles.append(Handle(opened.fh, node, value, flags != os.O_RDONLY))
+        assert len(value) == self.sizes[path]
+        self.handles.append(Handle(opened.fh, node, value, flags != os.O_RDONLY, self.sizes[path]))
         return self.handles[-1]
+
+    def opened_by_size(self, path: str, flags: int) -> tuple[int, Any]:
+        """vfs/semantics.md 3.17: as the kernel opens a file, by the size that it has; after ESTALE, by that which a look-up shows."""
+        if path not in self.sizes and (failed := self.looked_up(path)):
+            return failed, None
+        failed, opened = tried(self.vfs.open, path, flags, 0, KernelFile(self.sizes[path]))
+        if failed == errno.ESTALE and not (failed := self.looked_up(path)):
+            failed, opened = tried(self.vfs.open, path, flags, 0, KernelFile(self.sizes[path], is_retry=True))
+        return failed, opened
+
+    def looked_up(self, path: str) -> int:
+        """The kernel looks a name up; the errno."""
+        failed, attr = tried(self.vfs.getattr, path)
+        if not failed:
+            self.sizes[path] = attr.size
+        return failed
 
     def created(self, path: str) -> Handle | None:
         self.look_again(parent(path))
@@ -282,7 +303,8 @@ class Machine(RuleBasedStateMachine):
         self.saw(path, None)
         local = self.here[path] = Local(b"", None, self.leaving.get(path))
         self.nodes[path] = Node(path, local)
-        self.handles.append(Handle(opened.fh, self.nodes[path], b"", True))
+        self.sizes.pop(path, None)
+        self.handles.append(Handle(opened.fh, self.nodes[path], b"", True, 0))
         return self.handles[-1]
 
     def open(self, path: str, flags: int) -> None:
@@ -298,18 +320,20 @@ class Machine(RuleBasedStateMachine):
                 return  # the job has put another file there, and that is open or written to
             self.here[path] = Local(handle.value, None, handle.value)
             self.nodes[path] = node
+        end = handle.end if node.local is None else len(node.local.data)
         local = node.local = node.local or (
             Local(handle.value, None, None) if path is None else self.here[path]
         )
+        self.sizes.pop(path or "", None)
         if kind in ("cut", "empty"):
             size = min(offset, len(local.data)) if kind == "cut" else 0
             self.vfs.ftruncate(handle.fh, size)
             local.data = local.data[:size]
         if kind != "cut":
             text, size = self.text(length), len(local.data)
-            place = (
-                size if self.vfs.handle(handle.fh).append or kind == "append" else offset * (kind == "write")
-            )
+            place = {"write": offset, "append": size, "end": end}.get(kind, 0)
+            place = size if self.vfs.handle(handle.fh).append else place
+            assert kind != "end" or place == size, "it would write over what it does not know of"
             assert self.vfs.write(handle.fh, text, place) == len(text)
             local.data = local.data.ljust(place, b"\0")[:place] + text + local.data[place + len(text) :]
         self.made.add(local.data)
@@ -323,7 +347,8 @@ class Machine(RuleBasedStateMachine):
         data = self.vfs.read(handle.fh, 2, 0) + rest
         log = not handle.writable and local is None and data.startswith(handle.value)
         assert data == (local.data if local else handle.value) or (log and data in self.made)
-        handle.value = handle.value if local else data
+        if not local:
+            handle.value, handle.end = data, len(data)
 
     def close(self, handle: Handle) -> None:
         self.handles.remove(handle)
@@ -368,6 +393,12 @@ class Machine(RuleBasedStateMachine):
         assert tried(self.vfs.chmod, path, mode)[0] == (errno.ENOENT if self.now(path) is None else 0)
         assert self.now(path) is None or self.vfs.getattr(path).mode & 0o777 == mode
 
+    def stat(self, path: str) -> None:
+        """Shows the size of what is there, and reads nothing of it."""
+        self.look_again(path)
+        failed = self.looked_up(path)
+        assert failed in (0, errno.ENOENT) or self.may_fail(failed)
+
     def unlink(self, path: str) -> None:
         """vfs/semantics.md 4.32, 4.33: what stood there a second ago."""
         self.pass_time(100.0 if parent(path) in self.older else 2.0)
@@ -378,6 +409,8 @@ class Machine(RuleBasedStateMachine):
             return
         self.lose(path)
         local = self.here.pop(path, None)
+        for known in (self.sizes, self.leaving):
+            known.pop(path, None)
         if local is None or (local.base is not None and self.there.get(path) == local.base):
             self.there.pop(path, None)
         elif path in self.there:
@@ -393,6 +426,7 @@ class Machine(RuleBasedStateMachine):
         assert tried(self.vfs.rename, old, new)[0] == (0 if possible else errno.ENOENT)
         if not possible:
             return
+        self.sizes.pop(old, None), self.sizes.pop(new, None)
         over, local, node = self.here.pop(new, None), self.here.pop(old, None), self.nodes.get(old)
         base = self.leaving.get(new, over.base if over is not None else replaced)
         if new == SCRATCH:
@@ -458,6 +492,7 @@ class Machine(RuleBasedStateMachine):
             errno.ENOENT if not there else errno.ENOTEMPTY if full else 0
         )
         if there and not full:
+            self.sizes.clear()
             trees: tuple[dict[str, Any], ...] = (self.there, self.here, self.nodes)
             for tree in trees:
                 for path in [path for path in tree if within(path, old)]:
@@ -540,6 +575,7 @@ class Machine(RuleBasedStateMachine):
 
     def pass_time(self, seconds: float = 100.0) -> None:
         """As if so much time had passed in which nobody looked."""
+        self.sizes.clear()
         known = self.vfs._namespace._known
         eventually(lambda: not known._airborne)
         known.snapshot = known.snapshot._replace(began=known.snapshot.began - seconds)
@@ -619,7 +655,7 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(3600)
 def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 3.13, 3.14, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.43, 5.9.
+    """vfs/semantics.md 3.13, 3.14, 3.17, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.43, 5.9.
 
     If JOBFS_TEST_MODEL is set: so many runs, drawn anew, and a failure is made small.
     """

@@ -118,6 +118,7 @@ class Answers:
         """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
             self._expire(node)
+            self._look_again(desk.thread, node, error)
         # EBADF: the handle that was found for a getattr has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
             return False

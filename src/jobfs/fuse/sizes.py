@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 #: Nodes whose sizes are remembered, at most; those that were first heard of longest ago are forgotten.
-_MOST = 200_000
+_MOST = 100_000
 
 
 class KernelSizes:
@@ -35,8 +35,9 @@ class KernelSizes:
     def sent(self, node: int, size: int, began: int) -> None:
         """An answer with the size of a node is about to be sent; its request was read when `now` was `began`."""
         with self._lock:
-            known, changed = self._sizes.get(node, (size, 0))
-            self._set(node, size if known == size or changed <= began else None)
+            last = self._sizes.get(node)
+            overlaps = last is not None and last[1] > began and last[0] != size
+            self._set(node, None if overlaps else size)
 
     def grew(self, node: int, end: int) -> None:
         """The kernel has had bytes written up to `end`."""
@@ -57,7 +58,7 @@ class KernelSizes:
 
     def _set(self, node: int, size: int | None) -> None:
         """Call with the lock held."""
-        self.now += 1
-        self._sizes[node] = size, self.now
+        self.now = now = self.now + 1
+        self._sizes[node] = size, now
         if len(self._sizes) > self._most:
             self._sizes.popitem(last=False)

@@ -237,6 +237,8 @@ def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfu
     libfuse.send(error=errno.ESTALE, on=libfuse.answers)
     assert libfuse.kernel.recv(100) == struct.pack("=IiQQqq", 40, 2, 0, DIRECTORY, -1, 0)
     assert libfuse.answered() == (-errno.ESTALE, b"")
+    libfuse.send(error=errno.ENOENT, on=libfuse.answers)
+    assert libfuse.answered() == (-errno.ENOENT, b""), "the kernel looks again only once"
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])

@@ -277,7 +277,7 @@ class Machine(RuleBasedStateMachine):
         return self.handles[-1]
 
     def opened_by_size(self, path: str, flags: int) -> tuple[int, Any]:
-        """vfs/semantics.md 3.17: as the kernel opens a file, by the size that it has; after ESTALE, by that which a look-up shows."""
+        """vfs/semantics.md 3.17: as the kernel opens a file, by the size that it has; after ESTALE, by the one looked up."""
         if path not in self.sizes and (failed := self.looked_up(path)):
             return failed, None
         failed, opened = tried(self.vfs.open, path, flags, 0, KernelFile(self.sizes[path]))

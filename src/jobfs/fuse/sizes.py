@@ -17,11 +17,11 @@ class KernelSizes:
     """
 
     def __init__(self, most: int = _MOST) -> None:
-        #: How many answers were sent: the time that an answer's request began, for `sent`.
+        #: The time, counted in changes: when a request is read, it is noted for `sent`.
         self.now = 0
         self._most = most
         self._lock = threading.Lock()
-        #: Size, None if it is unknown, and when it last changed or was confirmed.
+        #: The size, None if it is unknown; and the time at which it was last sent or changed.
         self._sizes: OrderedDict[int, tuple[int | None, int]] = OrderedDict()
 
     def get(self, node: int) -> int | None:
@@ -33,31 +33,34 @@ class KernelSizes:
         return self._sizes.get(node, (size, 0))[0] != size
 
     def sent(self, node: int, size: int, began: int) -> None:
-        """An answer with the size of a node is about to be sent; its request was read when `now` was `began`."""
-        with self._lock:
+        """Note that an answer with the size of a node is about to be sent; its request was read when `now` was `began`."""
+        with self._lock:  # without another call: this is the busiest method of a mount
+            self.now = now = self.now + 1
             last = self._sizes.get(node)
             overlaps = last is not None and last[1] > began and last[0] != size
-            self._set(node, None if overlaps else size)
+            self._sizes[node] = None if overlaps else size, now
+            if last is None and len(self._sizes) > self._most:
+                self._sizes.popitem(last=False)
 
     def grew(self, node: int, end: int) -> None:
-        """The kernel has had bytes written up to `end`."""
+        """Note that the kernel has written bytes up to `end`."""
         with self._lock:
             known, _ = self._sizes.get(node, (None, 0))
             self._set(node, None if known is None else max(known, end))
 
     def read_to(self, node: int, end: int) -> None:
-        """A read came to the end of the file: the kernel may cut its size to that."""
+        """Note that a read met the end of the file at `end`: the kernel may lower its size to that."""
         known = self.get(node)
         if known is not None and known > end:
             self.forget(node)
 
     def forget(self, node: int) -> None:
-        """The size of a node is unknown: an answer did not arrive."""
+        """Note that the size of a node is unknown, for example because an answer did not arrive."""
         with self._lock:
             self._set(node, None)
 
     def _set(self, node: int, size: int | None) -> None:
-        """Call with the lock held."""
+        """Set a size. Call with the lock held."""
         self.now = now = self.now + 1
         self._sizes[node] = size, now
         if len(self._sizes) > self._most:

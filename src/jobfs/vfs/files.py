@@ -69,24 +69,31 @@ class Files(Shared):
             self._view.may_change(path)
         self._may_open()
         for tries_left in range(REOPENS, -1, -1):
-            node = self._view.get(path)
-            if node.kind is Kind.DIRECTORY:
-                raise FsError(errno.EISDIR)
-            if flags & CHANGES:
-                self._view.may_write(node)
-            node = self._view.measured(path, node)
+            node = self._find_to_open(path, flags)
             handle = self._attach(path, node, flags)
             if tries_left and not self._still_shows(path, node):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             self._opened_by(handle, pid)
             opened = self._opened(self._number(handle), handle, path, node, flags, kernel)
-            item, file = handle.item, handle.file
-            if not tries_left or item is None or file.local is not None or self._state.of(item) is file:
+            if not (tries_left and self._belongs_to_another(handle)):
                 return opened
-            # The job has made the file anew: the handle is to be one of that item's File.
             self.release(opened.fh)
         raise AssertionError
+
+    def _find_to_open(self, path: str, flags: int) -> Node:
+        """Return what is at `path`, with a size. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
+        node = self._view.get(path)
+        if node.kind is Kind.DIRECTORY:
+            raise FsError(errno.EISDIR)
+        if flags & CHANGES:
+            self._view.may_write(node)
+        return self._view.measured(path, node)
+
+    def _belongs_to_another(self, handle: Handle) -> bool:
+        """Return whether the job has replaced the file by a new item, which has a File of its own."""
+        item, file = handle.item, handle.file
+        return item is not None and file.local is None and self._state.of(item) is not file
 
     def _opened(
         self, fh: int, handle: Handle, path: str, node: Node, flags: int, kernel: KernelFile | None

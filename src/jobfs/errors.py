@@ -107,6 +107,10 @@ class WrongAnswerError(AnswerLostError):
     """A changing request succeeded, but its answer shows something else than was asked for: a look tells what was done."""
 
 
+class ItemChangedError(UnavailableError, errno=_errno.ESTALE):
+    """Nothing was sent: the item is no longer where, or what, it was when it was looked at (save/protocol.md R8)."""
+
+
 class OutOfTimeError(UnavailableError, errno=_errno.ETIMEDOUT):
     """The call had no time left, and the server was not asked. That says nothing of the server."""
 

@@ -213,7 +213,7 @@ class Mortal(Workspace):
         write_back.queue.stop()
         for thread in write_back._threads:
             thread.join()
-        write_back.context.beside.shutdown(wait=True, cancel_futures=True)
+        write_back.context.stop()
         self.state.journal.close()
         self._graph.close()
         self._slot.close()

@@ -22,7 +22,7 @@ from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.line import LARGE
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
-from jobfs.api.wire import PLAIN, Answer, Send, Wire
+from jobfs.api.wire import PLAIN, Answer, Send, Turn, Wire
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -141,6 +141,14 @@ class Client(AbstractContextManager["Client"]):
             self.answers()
             self.health.check(what)
 
+    def turn(self, what: object) -> AbstractContextManager[Turn]:
+        """Wait for a connection, and hold it for the requests that are given the turn (save/protocol.md R8).
+
+        Each of these has one attempt: it raises UnavailableError where another would have to wait before it tries again.
+        """
+        self._reach_for_call(what)
+        return self._wire.turn(what)
+
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
         return self._ask(Call("asking for the job", "GET", self._root), parse_instance)
@@ -150,23 +158,24 @@ class Client(AbstractContextManager["Client"]):
         call = Call("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
         return self._ask(call, partial(parse_page, take=take, skip=skip))
 
-    def find(self, path: str) -> list[Item]:
+    def find(self, path: str, *, turn: Turn | None = None) -> list[Item]:
         """Every item at exactly `path`, which may be more than one (GET items/find)."""
         if not path:
             return []
         asked = self._slash or ""
-        items = self._find(asked + path, path)
+        items = self._find(asked + path, path, turn)
         if not items and self._slash != asked:
             # No item had shown this server's style yet, and "not there" must not be a matter of style.
-            items = self._find("/" + path, path)
+            items = self._find("/" + path, path, turn)
         if not items and _SPECIAL.search(path):
             # Where find takes patterns, `[id].txt` does not match itself.
-            items = self._find((self._slash or "") + _SPECIAL.sub("?", path), path)
+            items = self._find((self._slash or "") + _SPECIAL.sub("?", path), path, turn)
         return items
 
-    def get(self, item_id: str) -> Item:
+    def get(self, item_id: str, *, turn: Turn | None = None) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
-        return self._ask(Call("looking at item", "GET", self._items + item_id, item_id), parse_item)
+        call = Call("looking at item", "GET", self._items + item_id, item_id)
+        return self._ask(call, parse_item, turn=turn)
 
     def create_file(
         self,
@@ -194,11 +203,11 @@ class Client(AbstractContextManager["Client"]):
         permission: Permission | None = None,
         lifecycle: Lifecycle | None = None,
         kind: Kind | None = None,
-        once: bool = False,
+        turn: Turn | None = None,
     ) -> Item:
         """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
 
-        `kind`: the item's kind, if it is known: the answer has to show it. `once`: as for `delete` (save/protocol.md R8).
+        `kind`: the item's kind, if it is known: the answer has to show it.
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -207,18 +216,15 @@ class Client(AbstractContextManager["Client"]):
 
         def send(**styled: str) -> Item:
             body = json_body({name: str(value) for name, value in (asked | styled).items()})
-            item = self._ask(call, parse_item, Send(body), once=once)
+            item = self._ask(call, parse_item, Send(body), turn=turn)
             return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
 
-        return send() if path is None else self._put(path, lambda to: send(path=to), item_id)
+        return send() if path is None else self._put(path, lambda to: send(path=to), item_id, turn)
 
-    def delete(self, item_id: str, *, once: bool = False) -> None:
-        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
-
-        `once`: raises UnavailableError where it would have to wait before it tries again (save/protocol.md R7).
-        """
+    def delete(self, item_id: str, *, turn: Turn | None = None) -> None:
+        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
         call = Call("deleting item", "DELETE", self._items + item_id, item_id, changing=True)
-        self._request(call, once=once)
+        self._request(call, turn=turn)
 
     @contextmanager
     def download(
@@ -319,7 +325,9 @@ class Client(AbstractContextManager["Client"]):
             raise AnswerLostError(f"{error}: {failure}") from None
         raise BadRequestError(changed, status=error.status)
 
-    def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
+    def _put(
+        self, path: str, send: Callable[[str], Item], item_id: str = "", turn: Turn | None = None
+    ) -> Item:
         """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn.
 
         If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
@@ -335,16 +343,16 @@ class Client(AbstractContextManager["Client"]):
             return send("/" + path)
         except BadRequestError as refusal:
             if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
-                raise self._meaning(path, item_id)(str(refusal), status=refusal.status) from None
+                raise self._meaning(path, item_id, turn)(str(refusal), status=refusal.status) from None
             raise
 
-    def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:
+    def _meaning(self, path: str, item_id: str, turn: Turn | None) -> type[BadRequestError]:
         above = names.parent(path)
         try:
-            there = self.find(path)
+            there = self.find(path, turn=turn)
             if any(item.id != item_id for item in there):
                 return PathExistsError
-            if not there and above and not any(item.is_dir for item in self.find(above)):
+            if not there and above and not any(item.is_dir for item in self.find(above, turn=turn)):
                 return NoDirectoryError
         except UnavailableError:
             raise
@@ -352,15 +360,17 @@ class Client(AbstractContextManager["Client"]):
             pass
         return BadRequestError
 
-    def _find(self, argument: str, path: str) -> list[Item]:
+    def _find(self, argument: str, path: str, turn: Turn | None) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")
         call = Call("looking up", "GET", f"{self._items}find?path={quoted}", path)
-        page = self._ask(call, partial(parse_page, take=0, skip=0))
+        page = self._ask(call, partial(parse_page, take=0, skip=0), turn=turn)
         return [item for item in page.items if item.path == path]
 
-    def _ask(self, call: Call, parse: _Parse[_Parsed], send: Send = PLAIN, *, once: bool = False) -> _Parsed:
+    def _ask(
+        self, call: Call, parse: _Parse[_Parsed], send: Send = PLAIN, *, turn: Turn | None = None
+    ) -> _Parsed:
         """The parsed answer to a call; the server's spelling is learned from it."""
-        body = self._request(call, send, once=once).body
+        body = self._request(call, send, turn=turn).body
         try:
             parsed, spelling = parse(body)
         except MismatchError as exc:
@@ -369,11 +379,16 @@ class Client(AbstractContextManager["Client"]):
             self._slash, self._forms.long_type = spelling
         return parsed
 
-    def _request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:
+    def _request(self, call: Call, send: Send = PLAIN, *, turn: Turn | None = None) -> Answer:
+        if turn is None:
+            self._reach_for_call(call)
+        return self._wire.request(call, send, turn=turn)
+
+    def _reach_for_call(self, what: object) -> None:
+        """As `reach`, where a program waits for `what`: the background finds out by its own requests."""
         deadline = current()
         if deadline is not None and deadline.waited:
-            self.reach(call)
-        return self._wire.request(call, send, once=once)
+            self.reach(what)
 
 
 def _mismatch(call: Call, name: str, shown: str, asked: str) -> MismatchError | WrongAnswerError:

@@ -5,6 +5,7 @@ Redirects are followed by hand: on the same origin only, so that the key never g
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -99,6 +100,16 @@ class Answer(NamedTuple):
     stream: Stream | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A connection that one thread holds for several small requests, one after another; each is sent once.
+
+    Nothing in between may wait for another connection: with one connection, that would never become free.
+    """
+
+    rank: Rank
+
+
 class Wire:
     """Sends requests to one server over one connection pool; safe for many threads at once."""
 
@@ -134,25 +145,34 @@ class Wire:
             _bound(stream)
             self.line.opened(stream.get_extra_info("socket"))
 
-    def request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:
+    @contextlib.contextmanager
+    def turn(self, what: object) -> Iterator[Turn]:
+        """Wait for a connection, and hold it for `what` in this block. Raises as `Line.take`."""
+        rank = self.line.take(Deadline(self._timeout, current(), waited=False), what)
+        try:
+            yield Turn(rank)
+        finally:
+            self.line.release(rank)
+
+    def request(self, call: Call, send: Send = PLAIN, *, turn: Turn | None = None) -> Answer:
         """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 
-        All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. `once`:
-        only one attempt, for a request that needs another look before it is sent again.
+        All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. With a
+        `turn` there is one attempt, on the connection that is held: a second one would need another look before it.
         """
         deadline = Deadline(self._timeout, current(), waited=False)
         attempt = 0
         last: UnavailableError | None = None
         while True:
             try:
-                return self._attempt(call, send, self._key(), deadline)
+                return self._attempt(call, send, self._key(), deadline, turn)
             except (OutOfTimeError, HeldBackError) as error:
                 # This attempt was not made: the error of the one before says more.
                 raise last or error from None
             except UnavailableError as error:
                 last, pause = error, backoff(attempt, error)
                 held = self.health.away if deadline.waited else self.health.wait(changing=call.changing)
-                final = once or type(error) is not UnavailableError
+                final = turn is not None or type(error) is not UnavailableError
                 if final or held or pause >= deadline.left() or self.line.closed.wait(pause):
                     raise
                 attempt += 1
@@ -161,27 +181,33 @@ class Wire:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
         return self._learn(call, exc, self._key())
 
-    def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> Answer:
-        """One attempt, once it is its turn; raises ApiError."""
+    def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline, turn: Turn | None) -> Answer:
+        """Make one attempt on the connection that is held, or on the next that is free; raises ApiError."""
+        if turn is not None:
+            return self._admitted(call, send, key, deadline, turn.rank)
         large = send.large or (send.body is not None and send.body.length > LARGE)
         rank = self.line.take(deadline, call, large=large)
         answer: Answer | None = None
         try:
-            if deadline.left() <= 0:
-                raise out_of_time(str(call))
-            patience = self.health.admit(call, waited=deadline.waited)
-            if patience < deadline.left():
-                deadline = Deadline(patience, current(), waited=False)
-            if send.body is not None:
-                send.body.moved = functools.partial(self._moved, deadline)
-            try:
-                answer = self._exchange(call, send, key, deadline, rank)
-            except (httpx.HTTPError, MismatchError, ApiError) as exc:
-                raise self._learn(call, exc, key) from None
+            answer = self._admitted(call, send, key, deadline, rank)
             return answer
         finally:
             if answer is None or answer.stream is None:
                 self.line.release(rank)
+
+    def _admitted(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
+        """Make one attempt if there is time for it and the server may be asked; raises ApiError."""
+        if deadline.left() <= 0:
+            raise out_of_time(str(call))
+        patience = self.health.admit(call, waited=deadline.waited)
+        if patience < deadline.left():
+            deadline = Deadline(patience, current(), waited=False)
+        if send.body is not None:
+            send.body.moved = functools.partial(self._moved, deadline)
+        try:
+            return self._exchange(call, send, key, deadline, rank)
+        except (httpx.HTTPError, MismatchError, ApiError) as exc:
+            raise self._learn(call, exc, key) from None
 
     def _exchange(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
         """Send a request and take in its answer; raises httpx's errors, MismatchError, ApiError."""

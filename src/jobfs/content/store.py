@@ -13,10 +13,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
@@ -25,7 +24,7 @@ from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link
 from jobfs.content.ranges import NEAR, Run
-from jobfs.errors import ApiError, ContractError, FsError, JobfsError, UnavailableError, again
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError, again
 from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
@@ -128,6 +127,25 @@ class Content:
         return self._entry or self._store.attach(self)
 
 
+class Readers:
+    """The unfinished downloads, with open handles, of one version of an item that this mount changes; false if there are none."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def carry_over(self, before: Item, after: Item) -> None:
+        """Let the `updatedAt` of `after`, the answer to our change, stand for the same version as that of `before`.
+
+        `before` is the item as it was just before the change: else a write of the job would be hidden from readers.
+        """
+        for entry in self._entries:
+            if entry.shows(before):
+                entry.stamps.add(after.updated_at)
+
+
 class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
@@ -154,6 +172,8 @@ class ContentStore:
         self._most = max(1, client.max_connections - 2)
         self._ahead = ThreadPoolExecutor(self._most, "jobfs-ahead")
         self._running = self._bytes = 0  # jobs and bytes that are fetched ahead now
+        # Large downloads of the background get a quarter of the connections (api/line.py).
+        self._edited = ThreadPoolExecutor(max(1, client.max_connections // 4), "jobfs-edited")
         #: An entry lives as long as somebody has it open, or a transfer brings it.
         self._entries: WeakValueDictionary[Version, Entry] = WeakValueDictionary()
         self._ahead.submit(self._tidy)
@@ -204,11 +224,11 @@ class ContentStore:
 
     # -- changed by this mount ----------------------------------------------------------------------------
 
-    def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
-        """Change an item as `Client.update` does; to readers its new `updatedAt` still is the same version.
+    @contextlib.contextmanager
+    def changing(self, item: Item) -> Iterator[Readers]:
+        """In this block the caller changes `item`, and no reader asks whether the server still shows its version.
 
-        That would hide an earlier write by the job. So where somebody reads, the item is looked at first, unless it was `seen`
-        just now. Raises ApiError.
+        Enter it before a connection is held: a reader that is asking may be waiting for one.
         """
         with contextlib.ExitStack() as stack:
             with self._lock:
@@ -216,17 +236,7 @@ class ContentStore:
             reading = [entry for entry in same if entry.pins and not entry.whole and entry.shows(item)]
             for entry in reading:
                 stack.enter_context(entry.asking())
-            shown: Item | None = item
-            if reading and not seen:
-                try:
-                    shown = self._link.client.get(item.id)
-                except ApiError:
-                    shown = None
-            answer = self._link.client.update(item.id, kind=item.kind, **wanted)
-            for entry in reading:
-                if shown is not None and entry.shows(shown):
-                    entry.stamps.add(answer.updated_at)
-        return answer
+            yield Readers(reading)
 
     # -- fetched ahead ------------------------------------------------------------------------------------
 
@@ -255,6 +265,11 @@ class ContentStore:
                 self._bytes -= size
         with self._lock:
             self._running -= 1
+
+    def fetch_in_background(self, content: Content) -> None:
+        """Fetch everything of a version that is about to be edited, behind readers and saves; errors are left to readers."""
+        with contextlib.suppress(RuntimeError):  # the store is closed
+            self._edited.submit(content.bring)
 
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
@@ -361,7 +376,8 @@ class ContentStore:
             for entry in self._entries.values():
                 entry.cond.notify_all()
         self._link.close()
-        self._ahead.shutdown(cancel_futures=True)
+        for pool in (self._ahead, self._edited):
+            pool.shutdown(cancel_futures=True)
         self._disk.close()
 
     def _tidy(self) -> None:

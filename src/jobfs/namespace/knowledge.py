@@ -272,6 +272,12 @@ class Knowledge:
         """When `path` was last known to be as it is, in seconds of the clock."""
         return max(stamp.confirmed for stamp in self._told(path))
 
+    def seen_at(self, item: Item) -> float:
+        """When this item was last known to be at its path, in seconds of the clock; NEVER if that is in doubt."""
+        known = self.tree.get(item.id)
+        there = known is not None and known.path == item.path and self.fresh(item.path)
+        return self.confirmed(item.path) if there else NEVER
+
     def _told(self, path: str) -> tuple[Stamp, ...]:
         """The stamps that count for a path: the snapshot's, and its own."""
         stamp = self._stamps.get(path)

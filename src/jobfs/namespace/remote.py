@@ -268,6 +268,11 @@ class Namespace:
         with self._lock:
             return self._known.tree.get(item_id)
 
+    def seen_at(self, item: Item) -> float:
+        """When this item was last known to be at its path, in seconds of the clock; -inf if that is in doubt."""
+        with self._lock:
+            return self._known.seen_at(item)
+
     def listed_since(self, moment: float) -> bool:
         """True if the snapshot began after `moment`, in seconds of the clock."""
         return self._known.snapshot.began > moment
@@ -276,6 +281,11 @@ class Namespace:
     def recent(self) -> float:
         """How old a snapshot that shows a directory empty may be, in seconds since its listing began (R12)."""
         return self._usual + max(_RECENT, self._usual)
+
+    @property
+    def shown_for(self) -> float:
+        """Seconds for which a lookup shows an answer without another request."""
+        return self._bound
 
     @property
     def snapshot_number(self) -> int:

@@ -12,10 +12,18 @@ import time
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import REFUSALS, AnswerLostError, ApiError, NoDirectoryError, NotFoundError, PathExistsError
+from jobfs.errors import (
+    REFUSALS,
+    AnswerLostError,
+    ApiError,
+    ItemChangedError,
+    NoDirectoryError,
+    NotFoundError,
+    PathExistsError,
+)
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
-from jobfs.save.context import Context, sha256_of, with_bytes
+from jobfs.save.context import Context, Look, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -76,21 +84,27 @@ class Cleanup:
         try:
             # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
             digest = self._digest(aside, change) if judged else ""
-            item = self._client.get(aside.id)
+            look = self._look_at(aside.id)
         except NotFoundError:
             return True
+        item = look.item
         if not aside.is_at(item):
             return True  # someone gave it another name: it is theirs now
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.seen(item)
             return False  # touched meanwhile: its bytes are read again
         if change.verb is Verb.REMOVE:
-            return self._delete_empty(aside, item, change)
+            return self._delete_empty(aside, look, change)
         ours = judged and (digest or change.base.proves(item))
         # An item that a late request may have brought here belongs to another path.
         if ours and not self._context.is_elsewhere(item.id, change.target):
-            return self._delete(aside, item)
-        return self.keep(aside, item, change.target, back=change.gives_back)
+            return self._delete(aside, look)
+        return self.keep(aside, look, change.target, back=change.gives_back)
+
+    def _look_at(self, item_id: str) -> Look:
+        """The item as it is now, to decide over this version of it. Raises NotFoundError, ApiError."""
+        item = self._client.get(item_id)
+        return Look(item, time.monotonic(), exact=True)
 
     def _digest(self, aside: Aside, change: Change) -> str:
         """The hash of an item's bytes if they are the base's, or those that the change sends (R1); else "". Raises ApiError."""
@@ -100,19 +114,21 @@ class Cleanup:
         digest = sha256_of(self._client, aside.id, aside.size)
         return digest if digest in known else ""
 
-    def _delete(self, aside: Aside, item: Item) -> bool:
+    def _delete(self, aside: Aside, look: Look) -> bool:
         """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
         try:
-            self._remove(item)
+            self._remove(look)
         except AnswerLostError:
             aside.unsure_until = self._context.may_come_until()
             return False
+        except ItemChangedError:
+            return False
         return True
 
-    def _remove(self, item: Item) -> None:
+    def _remove(self, look: Look) -> None:
         with contextlib.suppress(NotFoundError):
-            self._client.delete(item.id, once=True)
-        forget(self._context, item)
+            self._context.delete(look)
+        forget(self._context, look.item)
 
     def _listed_since(self, moment: float) -> bool:
         """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
@@ -127,21 +143,21 @@ class Cleanup:
             self._list_at = time.monotonic() + _LIST_EVERY
         return True
 
-    def _delete_empty(self, aside: Aside, item: Item, change: Change) -> bool:
+    def _delete_empty(self, aside: Aside, look: Look, change: Change) -> bool:
         """Delete a removed directory that a later listing shows empty; else give it back its name."""
-        known = self._context.namespace.known(item.id)
+        known = self._context.namespace.known(look.item.id)
         if known is None or not aside.moved:
             # It was forgotten together with a directory above it; or the job may have reached it until now, since an answer
             # was lost. Another listing has to tell.
-            aside.seen(item)
+            aside.seen(look.item)
             change.since = time.monotonic()
             return False
         inside = self._inside(known.path)
         if not all(map(self._leaves, inside)):
-            return self.keep(aside, item, change.target, back=True)
+            return self.keep(aside, look, change.target, back=True)
         # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
         roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
-        return roles <= {names.Role.REMOVED} and self._delete(aside, item)
+        return roles <= {names.Role.REMOVED} and self._delete(aside, look)
 
     def holds(self, directory: str) -> bool:
         """True if the last listing shows something in a directory that stays there. Raises ApiError."""
@@ -166,15 +182,16 @@ class Cleanup:
         return False
 
     def keep(
-        self, aside: Aside, item: Item, target: str, label: str = "conflict", *, back: bool = False
+        self, aside: Aside, look: Look, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
+        item = look.item
         # Its directory may have been renamed meanwhile. A removed one at the top may come from elsewhere (`remove_directory`).
         where = names.join(above, names.basename(target)) if (above := names.parent(item.path)) else target
         beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
         for path in [*dict.fromkeys((target, where)), *beside] if back else beside:
             try:
-                answer = self._context.content.update(item, seen=True, path=path)
+                answer = self._context.update(look, path=path)
             except PathExistsError:
                 continue
             except NoDirectoryError:
@@ -183,6 +200,8 @@ class Cleanup:
                 continue
             except NotFoundError:
                 return True
+            except ItemChangedError:
+                return False
             except AnswerLostError:
                 aside.unsure_until = self._context.may_come_until()
                 answer = self._client.get(item.id)
@@ -216,12 +235,12 @@ class Cleanup:
         if change.verb in (Verb.PUT, Verb.MKDIR):
             self.remove_staged(change)
         if change.direct and (own := self._upload.find_direct(change)) is not None:
-            self._remove(own)
+            self._remove(Look(own, time.monotonic(), exact=True))
         if change.verb is Verb.PUT and change.base.id:
             spare(self._context, change.base.id)
-            there = shown(self._client.find(change.target))
+            there, answered = shown(self._client.find(change.target)), time.monotonic()
             if there is not None and is_base(self._context, there, change.base):
-                self._remove(there)
+                self._remove(Look(there, answered, exact=True))
         for taken in change.taken:
             self._context.namespace.forget(taken)
         self._context.keep_parent(change.target)
@@ -232,18 +251,20 @@ class Cleanup:
     def remove_staged(self, change: Change) -> None:
         """Delete what it has staged (R10). Raises ApiError."""
         spare(self._context, change.staged_id)
-        for item in self._staged(change):
-            self._remove(item)
+        for look in self._staged(change):
+            self._remove(look)
 
-    def _staged(self, change: Change) -> list[Item]:
+    def _staged(self, change: Change) -> list[Look]:
         """The item that it staged: at its hidden name; or placed unseen, and not written to by the job since."""
         if not change.staged_id:
-            return self._client.find(change.hidden(self._context.mount)) if change.tid else []
+            found = self._client.find(change.hidden(self._context.mount)) if change.tid else []
+            return [Look(item, time.monotonic(), exact=True) for item in found]
         with contextlib.suppress(NotFoundError):
-            item = self._client.get(change.staged_id)
+            look = self._look_at(change.staged_id)
             # A directory may hold what the job put there.
-            if change.is_staged(item) or (change.sha256 and with_bytes(self._client, item, change.sha256)):
-                return [item]
+            own = change.is_staged(look.item)
+            if own or (change.sha256 and with_bytes(self._client, look.item, change.sha256)):
+                return [look]
         return []
 
     # -- hidden items that no record explains (R4)
@@ -267,18 +288,19 @@ class Cleanup:
         if parts is None or (not anyway and explained(self._context, item)):
             return ""
         try:
-            item = self._client.get(item.id)
+            look = self._look_at(item.id)
         except NotFoundError:
             forget(self._context, item)
             return ""
+        item = look.item
         if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
             return ""
         staged = parts.role is names.Role.STAGED
         if staged and self._state.journal.tombstone(parts.transaction):
-            self._remove(item)
+            self._remove(look)
             return ""
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
-        if self.keep(Aside(item.id, item.path), item, target, label, back=not staged):
+        if self.keep(Aside(item.id, item.path), look, target, label, back=not staged):
             return f"{target}: shown again, under this name or with .{label}- in it"
         return ""
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.api.client import Client
 from jobfs.api.deadline import steady
+from jobfs.api.wire import Turn
 from jobfs.content import ContentStore
-from jobfs.errors import ApiError, BadRequestError, NotFoundError, UnavailableError
+from jobfs.errors import ApiError, BadRequestError, ItemChangedError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, implicit_directory, shows_fraction
 from jobfs.state import Change, State, edit
@@ -28,21 +32,39 @@ log = logging.getLogger("jobfs.save")
 _REMEMBERED = 2048
 #: Seconds after its `updatedAt` in which a version may be written to again without another `updatedAt` (R1).
 YOUNG = 2.0
+#: Seconds for which a look is fresh, at least (R8).
+_FRESH = 0.05
+#: Seconds for which what a program names is good once it was seen, at least (R8).
+_NAMED = 1.0
+
+
+class Look(NamedTuple):
+    """What justifies a changing request: an item, and when the server showed it (monotonic seconds, R8).
+
+    It is good for `lasts` seconds, and for a usual round trip at least. `exact`: for this version of the item only.
+    """
+
+    item: Item
+    at: float
+    lasts: float = 0.0
+    exact: bool = False
 
 
 @dataclass(eq=False)
 class Context:
     """One for a mount. Every method may be called from any thread.
 
-    `beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `lifetime`: seconds that a
-    request may be carried out after its connection died (R7). `timeout` in seconds, `cache_limit` in bytes.
+    `io_pool` runs small requests beside an upload; `body_pool` reads bodies, and has a thread for each save that may wait for
+    one. `mount`: the id in hidden names. `lifetime`: seconds that a request may be carried out after its connection died (R7).
+    `timeout` in seconds, `cache_limit` in bytes.
     """
 
     client: Client
     namespace: Namespace
     content: ContentStore
     state: State
-    beside: ThreadPoolExecutor
+    io_pool: ThreadPoolExecutor
+    body_pool: ThreadPoolExecutor
     mount: str
     lifetime: float
     timeout: float
@@ -54,6 +76,51 @@ class Context:
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By item id: until when a request on the item may still be carried out.
     _unsure: dict[str, float] = field(default_factory=dict)
+
+    # -- requests that a look justifies (R8)
+
+    @contextlib.contextmanager
+    def turn(self, look: Look) -> Iterator[tuple[Turn, Item]]:
+        """Hold a connection for a request that `look` justifies; yields the item as it was seen last.
+
+        A look that has grown too old in the queue is repeated on the connection that is held. Raises ItemChangedError if it
+        shows something else, NotFoundError if the item is gone, ApiError.
+        """
+        with self.client.turn(look.item.path) as turn:
+            item = look.item
+            if time.monotonic() - look.at > max(_FRESH, self.client.health.latency or 0.0, look.lasts):
+                item = self.client.get(item.id, turn=turn)
+                if item.path != look.item.path or (look.exact and item.version != look.item.version):
+                    self.namespace.touch(look.item.path)
+                    raise ItemChangedError(
+                        f"{look.item.path} was changed on the server since it was looked at"
+                    )
+            yield turn, item
+
+    def update(self, look: Look, **wanted: Any) -> Item:
+        """Change an item that was looked at, with one request; returns the answer. Raises as `turn`.
+
+        To readers, the item's new `updatedAt` still is the same version. That would hide an earlier write by the job: where
+        somebody reads, no look is good for longer than a usual round trip.
+        """
+        with self.content.changing(look.item) as readers:
+            with self.turn(look._replace(lasts=0.0) if readers else look) as (turn, item):
+                answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
+            readers.carry_over(item, answer)
+        return answer
+
+    def delete(self, look: Look) -> None:
+        """Delete an item that was looked at, with one request. Raises as `turn`."""
+        with self.turn(look) as (turn, item):
+            self.client.delete(item.id, turn=turn)
+
+    def named(self, item: Item, lasts: float | None = None) -> Look:
+        """The look that justifies what a program does to the item of a name (R8): good for as long as what a lookup shows.
+
+        `lasts`: seconds for which it is good instead; a second at least.
+        """
+        good = self.namespace.shown_for if lasts is None else lasts
+        return Look(item, self.namespace.seen_at(item), max(_NAMED, good))
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request that may still be carried out may take it back."""
@@ -87,8 +154,13 @@ class Context:
         Raises BadRequestError then, ApiError if it can't go back.
         """
         if told := names.other_form(asked, item.path):
-            self.client.update(item.id, path=back)
+            self.update(Look(item, time.monotonic()), path=back)
             raise BadRequestError(told)
+
+    def stop(self) -> None:
+        """End the threads, after the saves that they work for."""
+        for pool in (self.io_pool, self.body_pool):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def may_come_until(self) -> float:
         """Until when a request that goes unanswered now may be carried out (monotonic s, R7)."""

@@ -35,7 +35,7 @@ _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds between looks whether the server may be asked again.
 _LOOK = 0.25
 #: Most saves that have hidden items in the workspace.
-_HIDING = 32
+MOST_HIDING = 32
 #: Changes that are due within so many seconds begin at once if more than so many of them wait.
 _EARLY, _CROWD = 0.5, 32
 #: Seconds that a closed file may wait to be sent while a program still has it open to write to it.
@@ -196,7 +196,7 @@ class Queue:
     def _has_room(self) -> bool:
         """True if the hidden items of one more save may stand in the workspace."""
         self._out = {seq: change for seq, change in self._out.items() if seq in self._state.changes}
-        return sum(map(_hides, self._out.values())) < _HIDING
+        return sum(map(_hides, self._out.values())) < MOST_HIDING
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         change.begun = True

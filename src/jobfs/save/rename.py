@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobfs.errors import (
     ApiError,
     FsError,
     HeldBackError,
+    ItemChangedError,
     JobfsError,
     NoDirectoryError,
     NotFoundError,
@@ -23,7 +25,7 @@ from jobfs.errors import (
 )
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup, forget, is_base, spare
-from jobfs.save.context import Context
+from jobfs.save.context import Context, Look
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -50,16 +52,19 @@ class Rename:
 
     def update(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
+        look = self._context.named(item)
         lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
-                answer = self._context.content.update(item, once=True, **wanted)
+                answer = self._context.update(look, **wanted)
             except AnswerLostError as error:
                 self._context.unanswered(item.id)
                 lost, failed = True, error
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
+            except ItemChangedError as error:
+                failed = error
             except UnavailableError as error:
                 failed = error
                 self._pause(error, attempt)
@@ -68,6 +73,7 @@ class Rename:
                     self._context.touched(item, answer)
                 return self._publish(answer, item.path, **wanted)
             answer = self._client.get(item.id)
+            look = look._replace(at=time.monotonic())
             if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
                 return self._publish(answer, item.path, **wanted)
             self._context.check_form(answer, wanted.get("path", answer.path), item.path)
@@ -156,54 +162,58 @@ class Rename:
     def delete(self, item: Item) -> None:
         """Delete the item that was seen at its path at most 1 s ago, or another one that has its path (R10). Raises ApiError."""
 
-        def another(item: Item, lost: bool) -> Item | None:
+        def another(item: Item, lost: bool) -> Look | None:
             there = self._namespace.lookup(item.path, max_age=0.0)
             if there is None or there.is_dir or (lost and there.id != item.id):
                 return None
-            return there
+            return self._context.named(there, 0.0)
 
         spare(self._context, item.id)
-        self._delete(item, another)
+        self._delete(self._context.named(item, 0.0), another)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version that was shown here (R7). Raises ApiError, FsError."""
         if not base.id:
             return
         spare(self._context, base.id)
-        item = self._still_there(path, base)
-        if item is not None:
-            self._delete(item, lambda item, lost: self._still_there(path, base))
+        look = self._still_there(path, base)
+        if look is not None:
+            self._delete(look, lambda item, lost: self._still_there(path, base))
         else:
             self._namespace.touch(path)
 
-    def _delete(self, item: Item, look: Callable[[Item, bool], Item | None]) -> None:
-        """Delete an item that was just looked at; no request is sent again without another `look`. Raises ApiError.
+    def _delete(self, look: Look, look_again: Callable[[Item, bool], Look | None]) -> None:
+        """Delete an item that was looked at; no request is sent again without another look. Raises ApiError.
 
-        That gets the item and whether an answer was lost, and tells which item is to be deleted now.
+        `look_again` gets the item and whether an answer was lost, and returns what is to be deleted now.
         """
         lost = False
         for attempt in range(_LOOKS):
+            item = look.item
             try:
-                self._client.delete(item.id, once=True)
+                self._context.delete(look)
                 return forget(self._context, item)
             except AnswerLostError:
                 lost = True
             except NotFoundError:
                 forget(self._context, item)
+            except ItemChangedError:
+                pass
             except UnavailableError as error:
                 self._pause(error, attempt)
-            there = look(item, lost)
-            if there is None:
+            again = look_again(item, lost)
+            if again is None:
                 return self._namespace.touch(item.path)
-            item = there
-        raise UnavailableError(f"{item.path} can't be deleted: no answer")
+            look = again
+        raise UnavailableError(f"{look.item.path} can't be deleted: no answer")
 
-    def _still_there(self, path: str, base: Base) -> Item | None:
+    def _still_there(self, path: str, base: Base) -> Look | None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
+            look = Look(item, time.monotonic(), exact=True)
             if item.path == path:
                 if is_base(self._context, item, base):
-                    return item
+                    return look
                 log.warning("%s: the job has written to it since it was shown here: it stays", path)
         return None
 

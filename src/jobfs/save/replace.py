@@ -37,9 +37,11 @@ from jobfs.api import deadline
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
+    ApiError,
     BadRequestError,
     ContractError,
     FsError,
+    ItemChangedError,
     NoDirectoryError,
     NotFoundError,
     PathExistsError,
@@ -49,7 +51,7 @@ from jobfs.errors import (
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Context
+from jobfs.save.context import Context, Look
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -60,8 +62,6 @@ log = logging.getLogger("jobfs.save")
 _ROUNDS = 8
 #: Most times in one run that an item is made again, because the create ended without an item, or the item vanished.
 _CREATES = 4
-#: An answer to find is fresh for at least this long, in seconds (R8).
-_FRESH = 0.05
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
@@ -69,7 +69,7 @@ class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
 
 
 #: What stands at a path, and when that was answered (monotonic seconds).
-Look = tuple[Item | None, float]
+Finding = tuple[Item | None, float]
 
 
 def check(change: Change) -> None:
@@ -136,7 +136,7 @@ class Replace:
         if change.verb is Verb.PUT and not change.recorded:
             self._plan(change)
         staged = self._upload.find(change) if change.tid else None
-        look: Future[Look] | None = None
+        look: Future[Finding] | None = None
         if staged is None:
             if change.verb is Verb.PUT and self._upload.whole(change) is None:
                 told = f"the local bytes of {change.target} are not whole"
@@ -146,7 +146,7 @@ class Replace:
                 return
             self._attempt(change)
             if change.base.id:
-                look = self._context.beside.submit(deadline.carried(self._look), change.target)
+                look = self._context.io_pool.submit(deadline.carried(self._look), change.target)
             staged = self._create(change)
         change.item = staged
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=self._upload.digest(change))
@@ -225,10 +225,10 @@ class Replace:
                 change.unsure = True
         return self._upload.find_direct(change) if change.unsure else None
 
-    def _look(self, path: str) -> Look:
+    def _look(self, path: str) -> Finding:
         return shown(self._client.find(path)), time.monotonic()
 
-    def _place(self, change: Change, look: Look | None) -> None:
+    def _place(self, change: Change, look: Finding | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
         if change.unsure and not self._look_at_staged(change):
             return
@@ -236,7 +236,7 @@ class Replace:
             (there, answered), look = look or self._look(change.target), None
             if self._is_there(change, there):
                 return
-            if there is None or self._make_room(change, there, answered):
+            if there is None or self._make_room(change, Look(there, answered)):
                 if self._move(change):
                     return
                 time.sleep(deadline.backoff(turn, first=0.02))
@@ -278,33 +278,28 @@ class Replace:
         self._state.sync()
         return aside
 
-    def _make_room(self, change: Change, there: Item, answered: float) -> bool:
+    def _make_room(self, change: Change, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        if self._context.needs_bytes(change.base, there):
+        if self._context.needs_bytes(change.base, look.item):
             # On another thread: a body that hangs would hold this thread for longer than its call may take.
-            learning = self._context.beside.submit(deadline.carried(self._context.learn_bytes), change, there)
+            learn = deadline.carried(self._context.learn_bytes)
+            learning = self._context.body_pool.submit(learn, change, look.item)
             deadline.result(learning, f"reading {change.target}")
-        aside = self.plan_aside(change, there)
-        # What is too old is not acted on (R8).
-        if time.monotonic() - answered > max(_FRESH, self._client.health.latency or 0.0):
-            again, _ = self._look(change.target)
-            if again is None or again.id != there.id:
-                return False
-            there = again
-        return self._set_aside(change, aside, there)
+        return self._set_aside(change, self.plan_aside(change, look.item), look)
 
-    def _set_aside(self, change: Change, aside: Aside, there: Item) -> bool:
-        """Move `there` to its hidden name; False: look at the target again."""
+    def _set_aside(self, change: Change, aside: Aside, look: Look) -> bool:
+        """Move the item at the target to its hidden name; False: look at the target again."""
         check(change)
+        there = look.item
         try:
-            answer = self._context.content.update(there, seen=True, path=aside.path, once=True)
+            answer = self._context.update(look, path=aside.path)
         except AnswerLostError as error:
             aside.unsure_until = self._context.unanswered(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
             moved, change.unsure = self._has_moved(aside), unsure
             if isinstance(error, WrongAnswerError) and not moved:
                 raise
-        except (NotFoundError, BadRequestError) as error:
+        except (NotFoundError, BadRequestError, ItemChangedError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
@@ -318,8 +313,10 @@ class Replace:
             change.taken += (there,)
         return moved
 
-    def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
+    def _drop_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
         """The item was not set aside: it is elsewhere, or gone. Raises `error` if the move is refused."""
+        if isinstance(error, ItemChangedError) and aside.unsure_until:
+            return  # an earlier request may still bring it to its hidden name
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_directory(names.parent(change.target))
@@ -339,18 +336,15 @@ class Replace:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
         assert change.item is not None
-        lifecycle, permission = taken_over(change, change.item)
         try:
-            answer = self._context.content.update(
-                change.item, path=change.target, lifecycle=lifecycle, permission=permission
-            )
+            answer = self._promote(change, change.item)
         except PathExistsError:
             return False
         except NoDirectoryError:
             self.make_directory(names.parent(change.target))
             return False
-        except NotFoundError:
-            self._staged_gone(change)
+        except (NotFoundError, ItemChangedError) as error:
+            self._staged_gone(change, elsewhere=isinstance(error, ItemChangedError))
             return True
         except AnswerLostError as error:
             self._context.unanswered(change.staged_id)
@@ -362,6 +356,15 @@ class Replace:
             return False
         self._placed(change, answer, adopted=not change.unsure)
         return True
+
+    def _promote(self, change: Change, item: Item) -> Item:
+        """Send the move to the target. Raises ApiError."""
+        lifecycle, permission = taken_over(change, item)
+        wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
+        if change.verb is Verb.MOVE:
+            return self._context.update(self._context.named(item), **wanted)
+        # Only this mount knows its hidden name: no look is needed.
+        return self._client.update(item.id, kind=item.kind, **wanted)
 
     def _look_at_staged(self, change: Change) -> bool:
         """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""
@@ -380,10 +383,13 @@ class Replace:
         self._placed(change, item, adopted=False)
         return False
 
-    def _staged_gone(self, change: Change) -> None:
-        """The staged item vanished: make it again from the local bytes; a rename's source has none."""
+    def _staged_gone(self, change: Change, *, elsewhere: bool = False) -> None:
+        """The staged item vanished: make it again from the local bytes; a rename's source has none.
+
+        `elsewhere`: somebody has given a rename's source another name.
+        """
         if change.verb is Verb.MOVE:
-            if change.item is not None:
+            if change.item is not None and not elsewhere:
                 self._context.namespace.forget(change.item)
             self._cleanup.undo(change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more")

@@ -95,7 +95,7 @@ class Upload:
         """Count something new at this path, made or about to be sent: now and then the server is asked how it takes creates."""
         due = next(self._new) % _AGAIN == _WORTH
         if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
-            self._context.beside.submit(self.ask, path)
+            self._context.io_pool.submit(self.ask, path)
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError, OSError."""

@@ -19,7 +19,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
-from jobfs.save.queue import WHILE_OPEN, Queue
+from jobfs.save.queue import MOST_HIDING, WHILE_OPEN, Queue
 from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
@@ -69,9 +69,10 @@ class WriteBack:
         self.content = content
         self.state = State(directory)
         # A save's own thread makes requests beside each of these: half as many threads as connections use them all.
-        beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
+        io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
+        body_pool = ThreadPoolExecutor(MOST_HIDING, "jobfs-bodies")
         self.context = Context(
-            client, namespace, content, self.state, beside, mount=mount, lifetime=settings.request_lifetime,
+            client, namespace, content, self.state, io_pool, body_pool, mount=mount, lifetime=settings.request_lifetime,
             timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
         self.upload = Upload(self.context, directory)
@@ -102,7 +103,7 @@ class WriteBack:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        self.context.beside.shutdown(wait=True, cancel_futures=True)
+        self.context.stop()
         try:
             self.state.sync()  # the next mount may remove an item whose bytes are here
         except FsError as error:

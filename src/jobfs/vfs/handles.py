@@ -182,7 +182,7 @@ class Pins:
         if not isinstance(content, Content) or content.whole:
             return
         if (content.size or 0) > _AT_ONCE:
-            self._view.write_back.context.beside.submit(content.bring)
+            self._view.content.fetch_in_background(content)
         else:
             self.whole(handle, opening=True)
 

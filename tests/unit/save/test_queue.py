@@ -426,7 +426,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other; 4: an
     unlink hides nothing, and it makes room on a full server."""
-    monkeypatch.setattr(module, "_HIDING", 2)
+    monkeypatch.setattr(module, "MOST_HIDING", 2)
     runner.clean.clear()
     until = unsure and time.monotonic() + unsure
     asides = [Aside(name, name, moved=True, unsure_until=until) for name in "ab"]
@@ -450,7 +450,7 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
 
 def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
-    monkeypatch.setattr(module, "_HIDING", 1)
+    monkeypatch.setattr(module, "MOST_HIDING", 1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
     runner.queue.add(kept, 0.0)

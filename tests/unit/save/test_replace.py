@@ -104,19 +104,22 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
 @pytest.mark.parametrize("job", ["has a fresh look", "does nothing", "moves it", "makes another"])
 def test_an_old_find_is_redone_before_a_move(world: World, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     """save/protocol.md R8: older than a usual round trip, T is looked at again; an item that was renamed is not ours to move."""
-    monkeypatch.setattr("jobfs.save.replace._FRESH", 0.0)
+    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
     fresh, moves = job == "has a fresh look", job in ("moves it", "makes another")
     monkeypatch.setattr(world.client.health, "latency", 60.0 if fresh else 0.0)
 
+    changed: list[int] = []
+
     def act() -> None:
+        changed.append(len(world.client.done))
         if moves:
             old(world, "elsewhere")
         if job == "makes another":
             world.client.put("b", "dir/file.txt", OLD)
 
-    world.client.before["find"] = [lambda: None, act]
+    world.client.before["get"] = [act]
     world.save("dir/file.txt", NEW, old(world))
-    assert len(world.client.before["find"]) == fresh
+    assert (changed[:1] == [1]) is not fresh, "looked at again after the create, before anything was moved"
     assert contents(world) == {"dir/file.txt": NEW} | ({"elsewhere": OLD} if moves else {})
     assert steps(world) == ["create staged", *["move aside"] * (job != "moves it"), "move dir/file.txt"]
 

@@ -83,7 +83,7 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
 
 def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
-    submit = world.context.beside.submit
+    submit = world.context.io_pool.submit
     looks = [submit(lambda: [ended.wait(20), threading.Event().wait(0.3)]) for _ in range(3)]
     looks[2].add_done_callback(lambda look: ended.set())
     world.context.server.learn(moves_keep_updated_at=True)  # else bytes are read, beside the save too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
+from jobfs.content.store import Readers
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
@@ -107,7 +109,12 @@ class FakeClient:
             change()
         raise self.lost("lost")
 
-    def get(self, item_id: str) -> Item:
+    @contextmanager
+    def turn(self, what: object) -> Iterator[object]:
+        self._asked("turn")
+        yield "a connection"
+
+    def get(self, item_id: str, *, turn: object = None) -> Item:
         self._asked("get")
         if item_id not in self.items:
             raise NotFoundError("gone")
@@ -129,8 +136,8 @@ class FakeClient:
 
         return body()
 
-    def delete(self, item_id: str, *, once: bool = False) -> None:
-        self.done.append(f"delete {item_id}" if once else f"delete {item_id} again and again")
+    def delete(self, item_id: str, *, turn: object = None) -> None:
+        self.done.append(f"delete {item_id}" if turn else f"delete {item_id} again and again")
         self._asked("delete")
 
         def change() -> None:
@@ -140,7 +147,7 @@ class FakeClient:
 
         self._answer(change)
 
-    def update(self, item_id: str, *, once: bool = False, **wanted: Any) -> Item:
+    def update(self, item_id: str, *, turn: object = None, **wanted: Any) -> Item:
         path = wanted.get("path")
         self.done.append(f"move {path}")
         self._asked("update")
@@ -186,7 +193,9 @@ class FakeNamespace:
         self.refreshed = 0
         self.listed = 0.0
         self.unreachable = False
-        self.recent = 1.0
+        self.recent = self.shown_for = 1.0
+        #: Items that may be elsewhere by now.
+        self.doubted: set[str] = set()
 
     def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
         self.told.append(f"publish {item.path}" + f" from {was}" * bool(was))
@@ -209,6 +218,9 @@ class FakeNamespace:
 
     def listed_since(self, moment: float) -> bool:
         return self.listed > moment
+
+    def seen_at(self, item: Item) -> float:
+        return -math.inf if item.id in self.doubted else time.monotonic()
 
     def known(self, item_id: str) -> Item | None:
         return self._client.items.get(item_id)
@@ -238,9 +250,11 @@ class FakeContent:
         self._client = client
         self.cached: set[str] = set()
         self.adopted: list[tuple[str, bytes]] = []
+        self.readers = Readers([])
 
-    def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
-        return self._client.update(item.id, **wanted)
+    @contextmanager
+    def changing(self, item: Item) -> Iterator[Readers]:
+        yield self.readers
 
     def whole(self, item: Item) -> bool:
         return item.id in self.cached
@@ -295,7 +309,7 @@ class World:
         self.state, self.context = self.write_back.state, self.write_back.context
 
     def close(self) -> None:
-        self.write_back.context.beside.shutdown()
+        self.context.stop()
         self.state.journal.close()
 
     def changes(self) -> list[str]:

@@ -1,0 +1,40 @@
+"""A line whose connections are all taken, so that a request has to wait for one while the world goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobfs.api.client import Client
+from jobfs.api.deadline import UNBOUNDED, Deadline
+
+from .waiting import eventually
+
+
+class Crowd:
+    """Holds every connection of a client until it is dispersed."""
+
+    def __init__(self, client: Client) -> None:
+        self._line = client.line
+        self._ranks = [
+            self._line.take(Deadline(UNBOUNDED), "the crowd") for _ in range(client.max_connections)
+        ]
+
+    def delays(self) -> None:
+        """Wait until a request is waiting for its connection."""
+        eventually(lambda: self._line._waiting, "a request waits")
+
+    def disperse(self) -> None:
+        """Give all connections back."""
+        while self._ranks:
+            self._line.release(self._ranks.pop())
+
+
+@contextmanager
+def crowd(client: Client) -> Iterator[Crowd]:
+    """All connections are taken in this block, or until they are given back."""
+    found = Crowd(client)
+    try:
+        yield found
+    finally:
+        found.disperse()

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from jobfs import errors
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
 from jobfs.api.deadline import within
+from jobfs.api.line import Rank
 from jobfs.nodes import Item, Permission
 
 from .conftest import ID, JOB, KEY, ROOT, Chunks, Make, Script, failure, many, one, wire_item
@@ -93,6 +94,38 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
     assert len(script.requests) == 1
     slow = isinstance(trouble, httpx.TimeoutException)
     assert caught.value.errno == (errno.ETIMEDOUT if slow else errno.EIO)
+
+
+@pytest.mark.parametrize("refusal", [None, failure(400, "Bad path")])
+def test_all_requests_of_a_turn_go_over_the_connection_that_is_held(
+    make: Make, refusal: httpx.Response | None
+) -> None:
+    """save/protocol.md R8: also those that find out what a refusal means; with one connection nothing else could be sent."""
+    script = Script(one(), *([refusal, many(), many(wire_item(path="d", type="directory"))] if refusal else [one()]))
+    client = make(script, max_connections=1)
+    with client.turn("x") as turn:
+        assert client.line.wanted(before=len(Rank)) is False
+        assert client.get(ID, turn=turn).path == "a.txt"
+        with pytest.raises(errors.BadRequestError) if refusal else nullcontext():
+            client.update(ID, path="d/a.txt" if refusal else "a.txt", turn=turn)
+    with client.turn("x") as turn:
+        client.delete(ID, turn=turn)
+    assert client.line._used == dict.fromkeys(Rank, 0), "given back"
+
+
+@pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
+def test_a_request_of_a_turn_is_sent_once(make: Make, trouble: httpx.Response | Exception) -> None:
+    """save/protocol.md R8: another attempt would need another look."""
+    for change in (
+        lambda client, turn: client.get(ID, turn=turn),
+        lambda client, turn: client.update(ID, permission=RW, turn=turn),
+        lambda client, turn: client.delete(ID, turn=turn),
+    ):
+        script = Script(trouble, one())
+        client = make(script)
+        with client.turn("x") as turn, pytest.raises(errors.UnavailableError):
+            change(client, turn)
+        assert len(script.requests) == 1
 
 
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(503), httpx.ReadTimeout("slow")])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jobfs.errors import FsError, UnavailableError
+from jobfs.namespace.knowledge import NEVER
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
 from .world import KERNEL, TTL, World, hidden, nothing
@@ -490,3 +491,24 @@ def test_an_unknown_name_after_expiry_costs_a_listing_where_a_find_may_not_see_i
         assert other.namespace.lookup(path) is not None
     assert other.namespace.lookup("nothing") is None
     assert set(other.server.operations()) == {"list"}
+
+
+def test_an_item_was_seen_when_an_answer_or_our_own_change_last_showed_it_at_its_path(world: World) -> None:
+    """save/protocol.md R8: that is the time of a look; what is in doubt, or elsewhere, was never seen."""
+    a = world.server.file("a.txt")
+    world.namespace.refresh()
+    listed = world.clock.now
+    assert world.namespace.seen_at(a) == listed
+    world.clock.advance(2.0)
+    assert world.namespace.seen_at(a) == listed
+    world.server.after = lambda *_: world.clock.advance(0.5)
+    world.namespace.lookup("a.txt", max_age=1.0)
+    assert world.namespace.seen_at(a) == listed + 2.5, "when the answer came"
+    world.clock.advance(1.0)
+    world.namespace.publish(moved := world.server.move(a, "b.txt"), "a.txt")
+    assert (world.namespace.seen_at(moved), world.namespace.seen_at(a)) == (world.clock.now, NEVER)
+    world.namespace.touch("b.txt")
+    assert world.namespace.seen_at(moved) == NEVER
+    world.namespace.forget(moved)
+    assert world.namespace.seen_at(moved) == NEVER
+    assert world.namespace.shown_for == TTL - KERNEL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from dataclasses import replace
 from typing import Any, cast
@@ -9,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from jobfs.api.client import Client
+from jobfs.errors import ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind
-from jobfs.save.context import sha256_of, with_bytes
+from jobfs.save.context import Look, sha256_of, with_bytes
 from jobfs.state import edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Verb
@@ -30,6 +33,78 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
     context.unanswered("a")
     context.unanswered("b")
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
+
+
+class Readers:
+    """Somebody reads the item; notes what is carried over to its next version."""
+
+    def __init__(self) -> None:
+        self.carried: list[tuple[Item, Item]] = []
+
+    def carry_over(self, before: Item, after: Item) -> None:
+        self.carried.append((before, after))
+
+
+@pytest.mark.parametrize(("age", "lasts", "latency", "asked"), [
+    (0.0, 0.0, 0.0, False), (0.04, 0.0, 0.0, False), (0.1, 0.0, 0.0, True), (0.1, 0.0, 0.5, False), (0.6, 0.0, 0.5, True),
+    (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
+])  # fmt: skip
+def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_round_trip(
+    world: World, monkeypatch: pytest.MonkeyPatch, age: float, lasts: float, latency: float, asked: bool
+) -> None:
+    """save/protocol.md R8: checked when the request has its connection."""
+    item, now = world.client.put("a", "file"), [1000.0]
+    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(world.client.health, "latency", latency)
+    gets: list[str] = []
+    world.client.before["get"] = [lambda: gets.append("asked")]
+    world.client.before["turn"] = [lambda: now.append(now.pop(0) + age)]
+    with world.context.turn(Look(item, 1000.0, lasts)) as (turn, found):
+        assert (turn, found) == ("a connection", item)
+    assert bool(gets) is asked
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("job", ["nothing", "writes", "renames", "deletes"])
+def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
+    world: World, job: str, exact: bool
+) -> None:
+    """save/protocol.md R8."""
+    look = Look(world.client.put("a", "file", CONTENT), -math.inf, exact=exact)
+    if job == "writes":
+        world.client.touched("a")
+    elif job == "renames":
+        world.client.put("a", "elsewhere", CONTENT)
+    elif job == "deletes":
+        del world.client.items["a"]
+    error = {"renames": ItemChangedError, "deletes": NotFoundError}.get(job)
+    if job == "writes" and exact:
+        error = ItemChangedError
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        world.context.delete(look)
+    assert world.client.done == ([] if error else ["delete a"])
+    assert world.namespace.told == (["touch file"] if error is ItemChangedError else [])
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_change_of_an_item_that_a_program_reads_needs_a_look_of_just_now(world: World, read: bool) -> None:
+    """save/protocol.md R8, vfs/semantics.md 3.13: else the answer's `updatedAt` would hide a write of the job."""
+    item, readers = world.client.put("a", "file", CONTENT), Readers()
+    written = world.client.touched("a")
+    if read:
+        world.content.readers = cast(Any, readers)
+    answer = world.context.update(Look(item, time.monotonic() - 1.0, lasts=60.0), path="new")
+    assert (answer.path, readers.carried) == ("new", [(written, answer)] if read else [])
+
+
+def test_what_a_program_names_is_good_for_as_long_as_a_lookup_shows_it_and_a_second(world: World) -> None:
+    """save/protocol.md R8."""
+    item = world.client.put("a", "file", CONTENT)
+    for shown, lasts, expected in ((4.0, None, 4.0), (0.0, None, 1.0), (4.0, 0.0, 1.0)):
+        world.namespace.shown_for = shown
+        assert world.context.named(item, lasts).lasts == expected
+    world.namespace.doubted.add("a")
+    assert world.context.named(item).at == -math.inf
 
 
 def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(world: World) -> None:

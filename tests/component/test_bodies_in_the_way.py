@@ -1,0 +1,66 @@
+"""Saves beside large downloads that take for ever: nothing that a save waits for shares a pool with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from tests.support.serverside import visible
+from tests.support.waiting import PATIENCE, eventually
+from tests.support.workspaces import Start, Workspace
+
+from jobfs.api.deadline import within
+from jobfs.emulator import Server
+
+OLD, NEW = b"the old content", b"what the user wrote"
+MANY, LARGE = 20, b"-" * (2 << 20)
+
+
+@pytest.fixture
+def work(server: Server, start: Start) -> Workspace:
+    large = {f"large{number}": LARGE for number in range(MANY)}
+    server.store.seed({"file": OLD, **large}, age=60)
+    return start(timeout=3 * PATIENCE)
+
+
+@contextmanager
+def hanging(server: Server) -> Iterator[None]:
+    """No body of a large file comes."""
+    server.faults.rate("slow", 1.0, on="download", path="large*", delay=600)
+    yield
+    server.faults.clear()
+
+
+def overwrite(work: Workspace, path: str, *, fsync: bool = False) -> None:
+    """Writes a file anew that nobody has read: before it is set aside, its old bytes are learned."""
+    with within(PATIENCE):
+        work.write(path, NEW, fsync=fsync, flags=os.O_WRONLY | os.O_TRUNC)
+
+
+def saves_unread(server: Server, work: Workspace) -> None:
+    before = server.log.count("download")
+    overwrite(work, "file", fsync=True)
+    assert visible(server)["file"] == NEW
+    assert server.log.count("download") > before, "it had to read what it replaces"
+
+
+def test_fsync_waits_for_no_large_file_that_is_open_to_be_edited(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 4.13: nor do downloads, however many of them hang."""
+    with ExitStack() as opened, hanging(server):
+        for number in range(MANY):
+            opened.enter_context(work.opening(f"large{number}", os.O_RDWR))
+        eventually(lambda: server.faults.struck, "they are on their way")
+        saves_unread(server, work)
+
+
+def test_fsync_waits_for_no_large_file_that_is_overwritten_unread(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 4.13: the bytes of a base are read on a thread that no other save waits for."""
+    with hanging(server):
+        for number in range(MANY):
+            overwrite(work, f"large{number}")
+        queue = work.vfs._write_back.queue
+        eventually(lambda: server.faults.struck and queue._busy == queue._most, "as many as may run are on their way")
+        saves_unread(server, work)
+        work.vfs._write_back.client.break_off()

@@ -61,6 +61,8 @@ def test_fsync_waits_for_no_large_file_that_is_overwritten_unread(server: Server
         for number in range(MANY):
             overwrite(work, f"large{number}")
         queue = work.vfs._write_back.queue
-        eventually(lambda: server.faults.struck and queue._busy == queue._most, "as many as may run are on their way")
+        eventually(
+            lambda: server.faults.struck and queue._busy == queue._most, "as many as may run are on their way"
+        )
         saves_unread(server, work)
         work.vfs._write_back.client.break_off()

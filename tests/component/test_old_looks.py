@@ -89,9 +89,7 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
     settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
 
 
-def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(
-    server: Server, work: Workspace
-) -> None:
+def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
     replace = work.vfs._write_back.replace
     with waiting(work, replace, "_set_aside", server.log.clear) as call:

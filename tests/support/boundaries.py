@@ -47,8 +47,8 @@ class Death(BaseException):
 class Boundaries:
     """Counts boundaries while it is armed; at number `at` calls `act` once, or the process dies if there is none."""
 
-    #: True if a request that fails ends in a boundary too.
-    failures = False
+    #: True if a request that fails ends in a boundary too, and if one that a look justifies has one before its connection.
+    failures = turns = False
 
     def __init__(self, at: int = 0, act: Callable[[], object] | None = None, *, journal: bool = True) -> None:
         """`journal`: around journal writes too."""
@@ -133,7 +133,13 @@ def _watched(boundaries: Boundaries) -> type[Client]:
 
         return call
 
-    return type("Watched", (Client,), {name: around(name, after) for name, after in _REQUESTS.items()})
+    def turn(self: Client, what: object) -> Any:
+        if boundaries.turns:
+            boundaries.reach("before turn")
+        return Client.turn(self, what)
+
+    watched = {name: around(name, after) for name, after in _REQUESTS.items()}
+    return type("Watched", (Client,), {**watched, "turn": turn})
 
 
 def watch(journal: Journal, tell: Callable[[str], object]) -> None:

@@ -33,8 +33,8 @@ class Fate(StrEnum):
 #: Switches of save/protocol.md, The rules: without one a mount does what a simpler program would do. Where a rule says two
 #: things, each has a switch of its own.
 Rule = Literal[
-    "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r8", "r9", "r10", "r10_ours",
-    "r11", "r12", "",
+    "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r7_sent", "r8", "r8_sent",
+    "r9", "r10", "r10_ours", "r11", "r12", "",
 ]  # fmt: skip
 
 
@@ -116,6 +116,8 @@ class Tx(NamedTuple):
     #: The item whose set-aside was not answered.
     asking: int = 0
     undoing: tuple[int, ...] | None = None
+    #: The request that `finding` justifies has waited for its connection, and has it.
+    connected: bool = False
     #: `placed` or `cancelled` is on the disk.
     safe: bool = False
     #: Of a cancelled save: how far taking back has come.
@@ -148,7 +150,7 @@ class Mount(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`, `slow`, `refusals`: what may still happen."""
+    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`, `slow`, `queues`, `refusals`: what may still happen."""
 
     items: tuple[Item, ...]
     mounts: tuple[Mount, ...]
@@ -160,6 +162,7 @@ class World(NamedTuple):
     losses: int = 0
     wipes: int = 0
     slow: int = 0
+    queues: int = 0
     refusals: int = 0
     owed: frozenset[str] = frozenset()
     #: Contents that the job has given another name: saving over T does not end that they are owed.
@@ -210,6 +213,8 @@ class Scenario:
     wipes: int = 0
     #: Uploads so long that a find answered before them is old.
     slow: int = 0
+    #: How many requests that a look justifies may have to wait for their connection for so long that the look is old.
+    queues: int = 0
     #: Times that the server refuses a rename, and all that would undo it.
     refusals: int = 0
     #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
@@ -233,6 +238,7 @@ class Scenario:
             losses=self.losses,
             wipes=self.wipes,
             slow=self.slow,
+            queues=self.queues,
             refusals=self.refusals,
             owed=frozenset(item.content for item in items),
             expected=next((item.content for item in items if item.name == TARGET), ""),
@@ -367,6 +373,9 @@ _BY_NAME = {
     "a state directory is lost for good": scenario(["open, save u1"], kills=1, wipes=1),
     "a directory is made where the job creates one": scenario(["mkdir d"], "create", there=(), kills=1),
     "an open file is removed while the job replaces it": scenario(["remove"], "overwrite, create", kills=1),
+    "an open file is removed, and its delete waits for a connection": scenario(
+        ["remove"], "overwrite, create", queues=1
+    ),
     "a rename over is refused, and so is all that would undo it": scenario(
         ["open, rename"], "create, overwrite", there=BOTH, kills=1, refusals=1
     ),
@@ -384,6 +393,9 @@ _BY_NAME = {
     ),
     "the job moves the target away during a long upload": scenario(
         ["open, save u1"], "create, rename", slow=1
+    ),
+    "the job moves the target away while its set-aside waits for a connection": scenario(
+        ["open, save u1"], "create, rename", queues=1
     ),
     "truncated without a read, on a server where moves change updatedAt": scenario(
         ["truncate, save u1"], "overwrite, create", kills=1, moves_touch=True

@@ -121,6 +121,13 @@ class Actor:
         order = [aside.id for aside in tx.asides]
         return tx._replace(undoing=tuple(reversed(order)) if self._keeps("r11") else tuple(order))
 
+    def _queue(self, tx: Tx, finding: Finding) -> Steps:
+        """R8: the request that a look justifies may have to wait for its connection, until the look is old."""
+        if self._world.queues and not tx.connected:
+            waited = tx._replace(finding=finding._replace(fresh=False), connected=True)
+            world = self._with(self._world, waited)._replace(queues=self._world.queues - 1)
+            yield Step("fate", f"makes a request of {self._who} wait"), world
+
     # -- the first half of a save (save/protocol.md, The steps): staging
 
     def _staging(self, tx: Tx) -> Steps:
@@ -229,12 +236,21 @@ class Actor:
             yield Step(self._who, "sees H at T"), self._promoted(self._world, tx)
         elif tx.finding.id and tx.verb is Verb.MKDIR:
             yield self._local("gives up: T exists", self._become(tx, Stage.CANCELLED))
-        elif tx.finding.id and self._keeps("r8") and not tx.finding.fresh:
-            yield self._local("knows that what it found is old", tx._replace(finding=None))
+        elif tx.finding.id and not tx.finding.fresh and self._keeps("r8_sent" if tx.connected else "r8"):
+            yield self._look_again(tx, tx.finding)
         elif tx.finding.id:
+            yield from self._queue(tx, tx.finding)
             yield from self._set_aside(tx, tx.finding)
         else:
             yield from self._promote(tx)
+
+    def _look_again(self, tx: Tx, finding: Finding) -> tuple[Step, World]:
+        """R8: an old look at an item is repeated on the connection that is held, and its request follows there."""
+        item = self._world.item(finding.id)
+        if item is None or item.name != TARGET:
+            return self._local("sees that it is elsewhere", tx._replace(finding=None, connected=False))
+        again = Finding(item.id, item.version)
+        return self._local("sees that it is still there", tx._replace(finding=again, connected=True))
 
     def _look_at_staged(self, tx: Tx) -> tuple[Step, World]:
         """R6: a lost promote is judged by getting H."""
@@ -269,12 +285,12 @@ class Actor:
 
         def answered(world: World, answer: Item | str) -> World:
             if isinstance(answer, Item):
-                return self._with(world, tx._replace(finding=Finding(0)))
+                return self._with(world, tx._replace(finding=Finding(0), connected=False))
             left = tuple(other for other in tx.asides if other.id != finding.id)
-            return self._with(world, tx._replace(finding=None, asides=left))
+            return self._with(world, tx._replace(finding=None, asides=left, connected=False))
 
         def lost(world: World) -> World:
-            return self._with(world, tx._replace(asking=finding.id, finding=None))
+            return self._with(world, tx._replace(asking=finding.id, finding=None, connected=False))
 
         yield from self._send("sets aside", Request("move", finding.id, aside.name), before, answered, lost)
 

@@ -95,7 +95,7 @@ def _on_its_way(world: World, item_id: int) -> bool:
 
 def _about_to_go(world: World, item_id: int) -> bool:
     return any(
-        tx.verb is Verb.REMOVE and tx.finding is not None and tx.finding.id == item_id
+        tx.verb is Verb.REMOVE and tx.finding is not None and tx.finding.id == item_id and tx.finding.fresh
         for mount in world.mounts
         for tx in mount.txs
     )
@@ -277,6 +277,13 @@ class _Mounted(Actor):
                 self._become(tx, Stage.DONE)
                 yield self._local("leaves T alone", None)
             return
+        if tx.finding is not None:
+            yield from self._queue(tx, tx.finding)
+            if not tx.finding.fresh and self._keeps("r7_sent"):
+                yield self._local(
+                    "knows that its look is old, with its connection", tx._replace(finding=None)
+                )
+                return
         yield from self._send(
             "deletes T",
             Request("delete", tx.base.id),

@@ -28,7 +28,11 @@ RULES: dict[str, tuple[Rule, str]] = {
     "R7: look again before a delete": ("r7_look", "an open file is removed while the job replaces it"),
     "R7: wait for requests that went unanswered": (
         "r7_wait", "a promote is carried out late, the job deletes and overwrites"),
+    "R7: a delete that had to wait for its connection needs another look": (
+        "r7_sent", "an open file is removed, and its delete waits for a connection"),
     "R8: the find that names A is fresh": ("r8", "the job moves the target away during a long upload"),
+    "R8: it is fresh when the set-aside is sent": (
+        "r8_sent", "the job moves the target away while its set-aside waits for a connection"),
     "R9: new files are created hidden": ("r9", "a new file that the job creates too"),
     "R10: unlink is recorded before it returns": ("r10", "unlinked while it is saved"),
     "R10: a cancelled save takes back only what is its own": ("r10_ours", "unlinked while it is saved"),

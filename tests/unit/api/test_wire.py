@@ -101,7 +101,9 @@ def test_all_requests_of_a_turn_go_over_the_connection_that_is_held(
     make: Make, refusal: httpx.Response | None
 ) -> None:
     """save/protocol.md R8: also those that find out what a refusal means; with one connection nothing else could be sent."""
-    script = Script(one(), *([refusal, many(), many(wire_item(path="d", type="directory"))] if refusal else [one()]))
+    script = Script(
+        one(), *([refusal, many(), many(wire_item(path="d", type="directory"))] if refusal else [one()])
+    )
     client = make(script, max_connections=1)
     with client.turn("x") as turn:
         assert client.line.wanted(before=len(Rank)) is False

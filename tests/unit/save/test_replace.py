@@ -105,7 +105,9 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
 def test_an_old_find_is_redone_before_a_move(world: World, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     """save/protocol.md R8: older than a usual round trip, T is looked at again; an item that was renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
-    world.context.server.learn(moves_keep_updated_at=True)  # else the base's bytes are read, with a look of their own
+    world.context.server.learn(
+        moves_keep_updated_at=True
+    )  # else the base's bytes are read, with a look of their own
     fresh, moves = job == "has a fresh look", job in ("moves it", "makes another")
     monkeypatch.setattr(world.client.health, "latency", 60.0 if fresh else 0.0)
 

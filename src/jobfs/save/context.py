@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,10 +102,12 @@ class Context:
         """Change an item that was looked at, with one request; returns the answer. Raises as `turn`.
 
         To readers, the item's new `updatedAt` still is the same version. That would hide an earlier write by the job: where
-        somebody reads, no look is good for longer than a usual round trip.
+        somebody reads, what a program names is always looked at first.
         """
         with self.content.changing(look.item) as readers:
-            with self.turn(look._replace(lasts=0.0) if readers else look) as (turn, item):
+            if readers and look.lasts:
+                look = look._replace(at=-math.inf)
+            with self.turn(look) as (turn, item):
                 answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
             readers.carry_over(item, answer)
         return answer

@@ -87,13 +87,13 @@ def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_a_change_of_an_item_that_a_program_reads_needs_a_look_of_just_now(world: World, read: bool) -> None:
+def test_an_item_that_a_program_reads_is_looked_at_before_it_is_changed(world: World, read: bool) -> None:
     """save/protocol.md R8, vfs/semantics.md 3.13: else the answer's `updatedAt` would hide a write of the job."""
     item, readers = world.client.put("a", "file", CONTENT), Readers()
     written = world.client.touched("a")
     if read:
         world.content.readers = cast(Any, readers)
-    answer = world.context.update(Look(item, time.monotonic() - 1.0, lasts=60.0), path="new")
+    answer = world.context.update(Look(item, time.monotonic(), lasts=60.0), path="new")
     assert (answer.path, readers.carried) == ("new", [(written, answer)] if read else [])
 
 

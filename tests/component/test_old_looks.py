@@ -28,10 +28,11 @@ NAMED = 1.1
 @contextmanager
 def waiting(
     work: Workspace, part: object, method: str, job: Callable[[], object], wait: float = 0.0
-) -> Iterator[Callable[[Callable[[], object]], object]]:
-    """Runs a call whose `method` of `part` has looked, and then waits for a connection until the job has acted."""
+) -> Iterator[None]:
+    """In this block, `method` of `part` finds no free connection after its look until the job has acted, `wait` seconds later."""
     client = work.vfs._write_back.client
-    real, called = getattr(part, method), []
+    called: list[str] = []
+    real = getattr(part, method)
 
     def crowded(*arguments: Any, **more: Any) -> Any:
         if called:
@@ -55,7 +56,7 @@ def waiting(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(part, method, crowded)
-        yield lambda call: call()
+        yield
         eventually(lambda: called, f"{method} was called")
 
 
@@ -84,16 +85,16 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the look is fresh."""
     replace = work.vfs._write_back.replace
-    with waiting(work, replace, "_set_aside", rename_away(server)) as call:
-        call(lambda: edit(work))
+    with waiting(work, replace, "_set_aside", rename_away(server)):
+        edit(work)
     settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
 
 
 def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
     replace = work.vfs._write_back.replace
-    with waiting(work, replace, "_set_aside", server.log.clear) as call:
-        call(lambda: edit(work))
+    with waiting(work, replace, "_set_aside", server.log.clear):
+        edit(work)
     settled(work, {"file": NEW, "other": NEW})
     sent = [entry.operation for entry in server.log.entries() if entry.operation != "list"]
     assert sent[:3] == ["get", "update", "update"]
@@ -101,8 +102,8 @@ def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Ser
 
 def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, work: Workspace) -> None:
     """save/protocol.md R10, vfs/semantics.md 4.32: the id that stood at the path a second before the delete is sent."""
-    with waiting(work, work.vfs._write_back.rename, "_delete", rename_away(server), NAMED) as call:
-        call(lambda: work.vfs.unlink("file"))
+    with waiting(work, work.vfs._write_back.rename, "_delete", rename_away(server), NAMED):
+        work.vfs.unlink("file")
     settled(work, {"elsewhere": OLD, "other": NEW})
     assert not work.exists("file")
 
@@ -111,10 +112,8 @@ def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Serve
     """save/protocol.md R8: what was decided about a version is decided again."""
     work.vfs._write_back.queue.delay = 30.0
     work.write("file", NEW, flags=os.O_RDWR)
-    with waiting(
-        work, work.vfs._write_back.rename, "_delete", lambda: server.store.write("file", JOBS)
-    ) as call:
-        call(lambda: work.vfs.unlink("file"))
+    with waiting(work, work.vfs._write_back.rename, "_delete", lambda: server.store.write("file", JOBS)):
+        work.vfs.unlink("file")
     settled(work, {"file": JOBS, "other": NEW})
 
 
@@ -128,8 +127,8 @@ def test_bytes_written_to_an_aside_while_its_delete_waits_are_kept(
         (aside,) = hidden(server)
         server.store.write(aside, content)
 
-    with waiting(work, work.vfs._write_back.cleanup, "_delete", overwrite) as call:
-        call(lambda: edit(work))
+    with waiting(work, work.vfs._write_back.cleanup, "_delete", overwrite):
+        edit(work)
         settled(work)
     found = sorted(data for data in visible(server).values() if data is not None)
     assert found == sorted([NEW, NEW, *([JOBS] if content == JOBS else [])])
@@ -144,9 +143,12 @@ def test_a_file_renamed_while_a_change_of_it_waits_is_left_alone(
         "rename": lambda: work.vfs.rename("file", "new"),
         "chmod": lambda: work.vfs.chmod("file", 0o444),
     }
-    with waiting(work, work.vfs._write_back.rename, "update", rename_away(server), NAMED) as call:
-        with pytest.raises(JobfsError) as caught:
-            call(calls[change])
+    rename = work.vfs._write_back.rename
+    with (
+        waiting(work, rename, "update", rename_away(server), NAMED),
+        pytest.raises(JobfsError) as caught,
+    ):
+        calls[change]()
     assert caught.value.errno == errno.ENOENT
     settled(work, {"elsewhere": OLD, "other": NEW})
     (item,) = (item for item in server.store.items() if item.path == "elsewhere")
@@ -158,9 +160,11 @@ def test_a_source_renamed_while_its_rename_over_a_file_waits_is_left_alone(
 ) -> None:
     """save/protocol.md R8: what was set aside for it goes back."""
     moved = lambda: server.store.move("other", "elsewhere")  # noqa: E731
-    with waiting(work, work.vfs._write_back.replace, "_move", moved, NAMED) as call:
-        with pytest.raises(JobfsError) as caught:
-            call(lambda: work.vfs.rename("other", "file"))
+    with (
+        waiting(work, work.vfs._write_back.replace, "_move", moved, NAMED),
+        pytest.raises(JobfsError) as caught,
+    ):
+        work.vfs.rename("other", "file")
     assert caught.value.errno == errno.ENOENT
     settled(work, {"file": OLD, "elsewhere": NEW})
 
@@ -170,8 +174,10 @@ def test_a_directory_renamed_while_its_removal_waits_is_left_alone(server: Serve
     server.store.seed({"dir": None}, age=60)
     eventually(lambda: work.exists("dir"))
     moved = lambda: server.store.move("dir", "kept")  # noqa: E731
-    with waiting(work, work.vfs._write_back.rename, "update", moved, NAMED) as call:
-        with pytest.raises(JobfsError) as caught:
-            call(lambda: work.vfs.rmdir("dir"))
+    with (
+        waiting(work, work.vfs._write_back.rename, "update", moved, NAMED),
+        pytest.raises(JobfsError) as caught,
+    ):
+        work.vfs.rmdir("dir")
     assert caught.value.errno == errno.ENOENT
     settled(work, {"file": OLD, "other": NEW, "kept": None})

@@ -24,9 +24,10 @@ from jobfs.vfs.report import Report
 DOUBLES: list[tuple[type, type, str]] = [
     (Server, Client, "list_page find get"),
     (Transfers, Client, "get update download"),
-    (FakeClient, Client, "get find download delete update create_file create_directory"),
-    (FakeNamespace, Namespace, "publish forget touch note_names peek refresh listed_since known lookup subtree children hidden"),
-    (FakeContent, ContentStore, "update whole open take drop remember adopt"),
+    (FakeClient, Client, "turn get find download delete update create_file create_directory"),
+    (FakeNamespace, Namespace, "publish forget touch note_names peek refresh listed_since seen_at known lookup"),
+    (FakeNamespace, Namespace, "subtree children hidden"),
+    (FakeContent, ContentStore, "changing whole open take drop remember adopt"),
     (Runner, Replace, "run"),
     (Runner, Cleanup, "finish"),
     (MemoryVfs, Vfs, "edition getattr looked_up known others open create write flush release flush_all"),

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Iterator
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
@@ -79,8 +80,7 @@ class Cleanup:
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
         spare(self._context, aside.id)
-        replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.gives_back)
-        judged = replaced and aside.kind is Kind.FILE
+        judged = _is_judged(aside, change)
         try:
             # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
             digest = self._digest(aside, change) if judged else ""
@@ -93,11 +93,14 @@ class Cleanup:
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.seen(item)
             return False  # touched meanwhile: its bytes are read again
+        return self._carry_out(aside, change, look, ours=judged and bool(digest or change.base.proves(item)))
+
+    def _carry_out(self, aside: Aside, change: Change, look: Look, *, ours: bool) -> bool:
+        """Delete an item whose bytes are `ours` to replace, else keep it or give it back. As `decide`."""
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, look, change)
-        ours = judged and (digest or change.base.proves(item))
         # An item that a late request may have brought here belongs to another path.
-        if ours and not self._context.is_elsewhere(item.id, change.target):
+        if ours and not self._context.is_elsewhere(look.item.id, change.target):
             return self._delete(aside, look)
         return self.keep(aside, look, change.target, back=change.gives_back)
 
@@ -185,11 +188,8 @@ class Cleanup:
         self, aside: Aside, look: Look, target: str, label: str = "conflict", *, back: bool = False
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
-        item = look.item
-        # Its directory may have been renamed meanwhile. A removed one at the top may come from elsewhere (`remove_directory`).
-        where = names.join(above, names.basename(target)) if (above := names.parent(item.path)) else target
-        beside = (names.beside(where, label, attempt=attempt) for attempt in range(_NAMES))
-        for path in [*dict.fromkeys((target, where)), *beside] if back else beside:
+        item, where = look.item, _place_of(look.item, target)
+        for path in _names_for(target, where, label, back=back):
             try:
                 answer = self._context.update(look, path=path)
             except PathExistsError:
@@ -207,12 +207,16 @@ class Cleanup:
                 answer = self._client.get(item.id)
                 if aside.is_at(answer):
                     return False
-            self._context.renamed(item.id, answer.path)
-            self._context.namespace.publish(answer, item.path, kept=answer.path not in (target, where))
-            self._context.touch_directory(names.parent(answer.path))
+            self._publish(item, answer, kept=answer.path not in (target, where))
             log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True
         return False
+
+    def _publish(self, item: Item, answer: Item, *, kept: bool) -> None:
+        """Show an item that had a hidden name under the name that it has in `answer`; `kept`: as a second version."""
+        self._context.renamed(item.id, answer.path)
+        self._context.namespace.publish(answer, item.path, kept=kept)
+        self._context.touch_directory(names.parent(answer.path))
 
     def undo(self, change: Change, reason: str, code: int) -> None:
         """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
@@ -292,9 +296,15 @@ class Cleanup:
         except NotFoundError:
             forget(self._context, item)
             return ""
-        item = look.item
-        if names.basename(item.path) != str(parts) or (not anyway and explained(self._context, item)):
+        if names.basename(look.item.path) != str(parts) or (
+            not anyway and explained(self._context, look.item)
+        ):
             return ""
+        return self._expose(look, parts)
+
+    def _expose(self, look: Look, parts: names.HiddenName) -> str:
+        """Delete a hidden item that a late create has made, give any other a name. As `expose`."""
+        item = look.item
         staged = parts.role is names.Role.STAGED
         if staged and self._state.journal.tombstone(parts.transaction):
             self._remove(look)
@@ -308,6 +318,29 @@ class Cleanup:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
         self._state.drop(*(f for f in self._state.files() if f.unneeded and known(f.item_id) is None))
+
+
+def _is_judged(aside: Aside, change: Change) -> bool:
+    """True if the bytes of an aside decide what becomes of it (R1)."""
+    replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.gives_back)
+    return replaced and aside.kind is Kind.FILE
+
+
+def _place_of(item: Item, target: str) -> str:
+    """The path of the target's name in the directory where its aside is: that may have another name since.
+
+    The aside of a removed directory that is at the top may come from elsewhere (`Rename.remove_directory`).
+    """
+    above = names.parent(item.path)
+    return names.join(above, names.basename(target)) if above else target
+
+
+def _names_for(target: str, where: str, label: str, *, back: bool) -> Iterator[str]:
+    """The paths to try for a second version; `back`: those of the first version before them."""
+    if back:
+        yield from dict.fromkeys((target, where))
+    for attempt in range(_NAMES):
+        yield names.beside(where, label, attempt=attempt)
 
 
 def explained(context: Context, item: Item) -> bool:

@@ -241,6 +241,11 @@ class Context:
             return False  # its timestamp tells
         return (there.size or 0) <= self.cache_limit
 
+    def learn_of_move(self, before: Item, after: Item) -> None:
+        """Note that this server's moves keep `updatedAt`, if one did so: only an old item proves it (R1)."""
+        if before.updated_at == after.updated_at != "" and not self.young(before):
+            self.server.learn(moves_keep_updated_at=True)
+
     def learn_bytes(self, change: Change, there: Item) -> None:
         """Fetch the bytes of the base. Raises UnavailableError."""
         try:

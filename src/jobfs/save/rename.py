@@ -63,8 +63,6 @@ class Rename:
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
-            except ItemChangedError as error:
-                failed = error
             except UnavailableError as error:
                 failed = error
                 self._pause(error, attempt)
@@ -89,6 +87,8 @@ class Rename:
 
     def _pause(self, error: UnavailableError, attempt: int) -> None:
         """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
+        if isinstance(error, ItemChangedError):
+            return  # it was not sent: only another look is needed
         if isinstance(error, HeldBackError):
             raise error
         deadline.pause(
@@ -197,8 +197,6 @@ class Rename:
                 lost = True
             except NotFoundError:
                 forget(self._context, item)
-            except ItemChangedError:
-                pass
             except UnavailableError as error:
                 self._pause(error, attempt)
             again = look_again(item, lost)

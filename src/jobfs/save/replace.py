@@ -305,8 +305,7 @@ class Replace:
             if not moved:
                 self._drop_aside(change, aside, error)
         else:
-            if there.updated_at == answer.updated_at != "" and not self._context.young(there):
-                self._context.server.learn(moves_keep_updated_at=True)  # only an old item proves it (R1)
+            self._context.learn_of_move(there, answer)
             aside.seen(answer)
             moved = True
         if moved:

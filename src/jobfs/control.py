@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jobfs.background import Background
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Sent
 
@@ -81,19 +82,19 @@ class Server:
         self._handlers = handlers
         self._listener = socket.socket(socket.AF_UNIX)
         self._busy: set[threading.Thread] = set()
-        self._closed = False
         with contextlib.suppress(FileNotFoundError):
             (directory / SOCKET).unlink()
         with _address(directory) as address:
             self._listener.bind(address)
         (directory / SOCKET).chmod(0o600)
         self._listener.listen(16)
-        self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._accepting = Background("control", self._accept, retry=_SHORTAGE)
         self._accepting.start()
 
     def close(self, timeout: float = 2.0) -> None:
         """Take no more calls, and let those being answered end within `timeout` seconds."""
-        end, self._closed = time.monotonic() + timeout, True
+        end = time.monotonic() + timeout
+        self._accepting.stop()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join(timeout)
@@ -103,14 +104,11 @@ class Server:
         for thread in list(self._busy):
             thread.join(max(end - time.monotonic(), 0.0))
 
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
-            except (OSError, RuntimeError) as error:
-                _log.info("a control call could not be answered: %s", error)
-                time.sleep(_SHORTAGE)
+    def _accept(self) -> float:
+        """Answer the next call, on a thread of its own. Raises OSError, RuntimeError where descriptors or threads are short."""
+        connection, _ = self._listener.accept()
+        threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+        return 0.0
 
     def _converse(self, connection: socket.socket) -> None:
         self._busy.add(threading.current_thread())

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import queue
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobfs import names, watchers
 from jobfs.api.deadline import within
+from jobfs.background import Background
 from jobfs.document import Change, Status, change, changes
 from jobfs.errors import JobfsError
 from jobfs.fuse.telling import Call, Teller
@@ -26,8 +25,6 @@ from jobfs.nodes import Attr
 
 if TYPE_CHECKING:
     from jobfs.vfs import Vfs
-
-_log = logging.getLogger("jobfs.live")
 
 #: Seconds between looks while somebody watches, and while nobody does; they take at most this part of the time, but for one each
 #: so many seconds.
@@ -53,10 +50,10 @@ class Live:
     def __init__(self, vfs: Vfs, teller: Teller, *, events: bool, timeout: float) -> None:
         self._vfs, self._teller, self._events, self._timeout = vfs, teller, events, timeout
         _, self._device = teller.place
-        self._stopping = threading.Event()
         self._listeners: list[queue.Queue[News]] = []
         self._watched: dict[int, set[int]] = {}
-        self._thread = threading.Thread(target=self._run, name="jobfs-live", daemon=True)
+        self._thread = Background("jobfs-live", self._look, first=_SELDOM, retry=_SELDOM)
+        self._stopping = self._thread.stopping
 
     def start(self) -> None:
         """Begin to look."""
@@ -64,7 +61,7 @@ class Live:
 
     def stop(self) -> None:
         """Look no more, and tell nobody anything. Does not wait for a listing that is under way."""
-        self._stopping.set()
+        self._thread.stop()
         self._teller.close()
 
     def follow(self, top: str, tell: Callable[[Change], None], over: Callable[[], bool]) -> None:
@@ -114,14 +111,6 @@ class Live:
     def _read(self) -> None:
         with contextlib.suppress(JobfsError), within(self._timeout):
             self._vfs.look()
-
-    def _run(self) -> None:
-        pause = _SELDOM
-        while not self._stopping.wait(pause):
-            try:
-                pause = self._look()
-            except Exception:
-                _log.exception("watchers are not told of a change")
 
     def _look(self) -> float:
         """One look; returns the seconds until the next."""

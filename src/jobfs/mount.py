@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobfs.api.deadline import within
+from jobfs.background import Background
 from jobfs.control import Conversation, Handler, Server
 from jobfs.document import Unsent, kept
 from jobfs.errors import JobfsError, UsageError
@@ -116,7 +117,7 @@ class Mount:
         self._manager = os.environ.pop("NOTIFY_SOCKET", None)
         self._finished = threading.Event()
         self._left: list[Unsent] = []
-        threading.Thread(target=self._take_signals, name="signals", daemon=True).start()
+        Background("signals", self._take_signal, retry=_LOOK).start()
 
     @property
     def _directory(self) -> str:
@@ -226,14 +227,14 @@ class Mount:
 
     # Signals
 
-    def _take_signals(self) -> None:
-        """Signals are blocked everywhere and waited for here. Before anything is mounted, a signal just ends the process."""
-        while True:
-            number = signal.sigwait(self._stopping)
-            if not self._serving:
-                os._exit(128 + number)
-            self._signals += 1
-            self._reasons.put(signal.Signals(number).name)
+    def _take_signal(self) -> float:
+        """Wait for a signal: all are blocked in every thread. Before anything is mounted, a signal ends the process."""
+        number = signal.sigwait(self._stopping)
+        if not self._serving:
+            os._exit(128 + number)
+        self._signals += 1
+        self._reasons.put(signal.Signals(number).name)
+        return 0.0
 
     def _interrupted(self) -> Callable[[], bool]:
         """A function that tells whether a signal came after this call."""

@@ -215,7 +215,8 @@ class Mortal(Workspace):
         assert self.boundaries.dead
         self.running = False
         write_back = self.write_back
-        write_back._stopping.set()
+        for thread in write_back._threads:
+            thread.stop()
         write_back.queue.stop()
         for thread in write_back._threads:
             thread.join()

@@ -49,6 +49,20 @@ def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: p
     assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
+def test_the_control_socket_survives_any_error(
+    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, accept = [ValueError("a fault"), RuntimeError("can't start new thread")], socket.socket.accept
+
+    def fails(listener: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", fails)
+    assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
+
+
 def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_and_answered(
     serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

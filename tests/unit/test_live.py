@@ -136,6 +136,24 @@ class Played:
         return self.helper.calls
 
 
+def test_live_survives_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 7.1: a look that fails is made again."""
+    monkeypatch.setattr(live, "_SELDOM", 0.01)
+    failures, looked = [ValueError("a fault"), OSError(errno.EMFILE, "short")], threading.Event()
+
+    def fails(device: int) -> dict[int, set[int]]:
+        if failures:
+            raise failures.pop()
+        looked.set()
+        return {}
+
+    monkeypatch.setattr(watchers, "watched", fails)
+    made = Live(Shown([], set()), Helper(), events=True, timeout=1.0)
+    made.start()
+    assert looked.wait(20)
+    made.stop()
+
+
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     return Played(monkeypatch)

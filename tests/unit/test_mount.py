@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.mount.memory_vfs import MemoryVfs
 
 from jobfs import mount
 from jobfs.document import describe, kept
-from jobfs.mount import drain, mount_options
+from jobfs.mount import Mount, drain, mount_options
 from jobfs.nodes import Sent
 from jobfs.settings import load
 
@@ -37,6 +40,27 @@ def test_the_user_option_of_fstab_implies_noexec() -> None:
     """mount(8): user implies noexec, unless exec comes after it."""
     for given in (["ro,user,noexec,nosuid,nodev,_netdev"], ["user,noexec", "exec"], ["rw,_netdev"]):
         assert ("noexec" in mount_options(load({}, given), JOB)) is (given[0][:2] == "ro")
+
+
+def test_signals_are_taken_whatever_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 6.5."""
+    coming: list[Any] = [OSError(errno.EIO, "once"), ValueError("a fault"), signal.SIGTERM]
+
+    def sent() -> signal.Signals:
+        if not coming:
+            threading.Event().wait()  # for good: its thread lives as long as the process
+        if isinstance(error := coming.pop(0), Exception):
+            raise error
+        return signal.SIGTERM
+
+    mount = Mount.__new__(Mount)
+    # Before the thread runs: a signal that comes earlier ends the process.
+    monkeypatch.setattr(
+        Mount, "_serving", property(lambda mount: True, lambda mount, value: None), raising=False
+    )
+    monkeypatch.setattr(signal, "sigwait", Mock(side_effect=lambda numbers: sent()))
+    mount.__init__(load({}), Mock(), print, frozenset({signal.SIGTERM}))  # type: ignore[misc]
+    assert mount._reasons.get(timeout=20) == "SIGTERM"
 
 
 class DrainedVfs(MemoryVfs):

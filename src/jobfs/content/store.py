@@ -252,19 +252,27 @@ class ContentStore:
                 self._ahead.submit(self._fetch_ahead, take)
 
     def _fetch_ahead(self, take: Callable[[], Item | None]) -> None:
-        while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
-            size = self.size(item) or 0
+        try:
+            while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
+                self._fetch_one(item)
+        except Exception:
+            _log.exception("fetching ahead ends until the next read")
+        finally:
             with self._lock:
-                self._bytes += size
-            try:
-                with self.open(item) as content:
-                    content.bring()
-            except Exception as error:
-                _log.info("%s: not fetched ahead: %s", item.path, error)
+                self._running -= 1
+
+    def _fetch_one(self, item: Item) -> None:
+        size = self.size(item) or 0
+        with self._lock:
+            self._bytes += size
+        try:
+            with self.open(item) as content:
+                content.bring()
+        except JobfsError as error:
+            _log.info("%s: not fetched ahead: %s", item.path, error)
+        finally:
             with self._lock:
                 self._bytes -= size
-        with self._lock:
-            self._running -= 1
 
     def fetch_in_background(self, content: Content) -> None:
         """Fetch everything of a version that is about to be edited, behind readers and saves; errors are left to readers."""

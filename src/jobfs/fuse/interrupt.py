@@ -21,6 +21,8 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
+from jobfs.background import Background
+
 _log = logging.getLogger("jobfs.fuse.interrupt")
 
 
@@ -160,8 +162,7 @@ class Interrupter:
 
     def __init__(self, device: int, desks: Sequence[Desk], relieve: Callable[[list[Desk]], None]) -> None:
         self._device, self._desks, self._relieve = device, desks, relieve
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
+        self._thread = Background("interrupter", self.look, first=_LOOK, retry=_LOOK)
 
     def start(self) -> None:
         """Begin to look."""
@@ -169,21 +170,18 @@ class Interrupter:
 
     def stop(self) -> None:
         """Look no more, before the descriptor is closed."""
-        self._stopping.set()
+        self._thread.stop()
         self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK):
-            self.look()
-
-    def look(self) -> None:
-        """One look at all desks."""
+    def look(self) -> float:
+        """Look at all desks once; return the seconds until the next look."""
         found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting()) is not None]
         self._relieve([desk for desk, _ in found])
         for desk, request in found:
             if self._is_answered_early(desk, request) and told_to_end(request.thread):
                 desk.answered = request.turn
                 self._answer(request)
+        return _LOOK
 
     def _is_answered_early(self, desk: Desk, request: Request) -> bool:
         """True if the request has no answer yet, and its program may get EINTR."""

@@ -131,6 +131,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._sending = Answers(self.device, self._here, driver.kernel_sizes, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.kernel_sizes)
+        self._ours: dict[int, Callable[[Desk, int], None]] = {
+            Opcode.INIT: self._plus.accept,
+            Opcode.READDIRPLUS: self._plus.answer,
+        }
         self._teller = driver.teller
         self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.kernel_sizes)
         # With the size of the kernel's channel: INIT is answered on this one, and libfuse takes the longest write from it.
@@ -166,12 +170,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
         Called by many threads, each with its desk. Raises OSError if requests can't be read.
         """
-        timeout = self.operations.timeout
         read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
-        process, session, address = _fuse_session_process, self._session, desk.address
-        answering, others = self._answering, self._channel
-        ours = {Opcode.INIT: self._plus.accept, Opcode.READDIRPLUS: self._plus.answer}
-        helpers, sizes = self._teller.helpers, self.operations.kernel_sizes
+        sizes = self.operations.kernel_sizes
         self._here.desk = desk
         while desk.reads or readers.joined(desk):
             try:
@@ -189,25 +189,34 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 desk.turn += 1
                 return True
             opcode, unique, node = head(desk.buffer)
-            if helpers and self._answered_helper(desk, opcode, length):
-                desk.turn += 1
-                continue
-            if opcode == Opcode.GETATTR and self._answered(desk, unique, node):
-                desk.turn += 1
-                continue
-            begin(timeout)
-            if opcode in ours:
-                ours[opcode](desk, length)
-            else:
-                process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-            while desk.parting:
-                self._plus.part(desk, length)
-                process(session, address, length, answering)
-            while desk.handle:
-                desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-                process(session, address, length, answering)
+            try:
+                self._carry_out(desk, length, opcode, unique, node)
+            except Exception:
+                _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
+                desk.parting, desk.handle = False, 0
+                # The kernel refuses a second answer: only a program that still waits gets this one.
+                write(device, ANSWER.pack(ANSWER.size, -errno.EIO, unique), ANSWER.size)
             desk.turn += 1
         return False
+
+    def _carry_out(self, desk: Desk, length: int, opcode: int, unique: int, node: int) -> None:
+        """Answer one request."""
+        if self._teller.helpers and self._answered_helper(desk, opcode, length):
+            return
+        if opcode == Opcode.GETATTR and self._answered(desk, unique, node):
+            return
+        begin(self.operations.timeout)
+        process, session, address = _fuse_session_process, self._session, desk.address
+        if opcode in self._ours:
+            self._ours[opcode](desk, length)
+        else:
+            process(session, address, length, self._answering if opcode in ANSWERED_HERE else self._channel)
+        while desk.parting:
+            self._plus.part(desk, length)
+            process(session, address, length, self._answering)
+        while desk.handle:
+            desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
+            process(session, address, length, self._answering)
 
     def _answered(self, desk: Desk, unique: int, node: int) -> bool:
         """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""

@@ -12,13 +12,13 @@ import errno
 import heapq
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from jobfs import names
 from jobfs.api import deadline
+from jobfs.background import Background
 from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
@@ -66,9 +66,8 @@ class Queue:
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
         #: How many of these threads have a Change.
         self._busy = 0
-        self._thread = threading.Thread(target=self._dispatch, name="jobfs-queue", daemon=True)
+        self._thread = Background("jobfs-queue", self._dispatch, retry=_LOOK)
         self._health = context.client.health
-        self._stop = threading.Event()
 
     def start(self) -> None:
         """Begin to run Changes that are due."""
@@ -76,10 +75,9 @@ class Queue:
 
     def stop(self) -> None:
         """Run nothing more; returns when all runs have ended."""
-        self._stop.set()
+        self._thread.stop()
         self.wake()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         self._pool.shutdown()
 
     def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
@@ -119,12 +117,14 @@ class Queue:
         heap = self._new if _needs_room(change) else self._begun
         heapq.heappush(heap, (due, change.seq, change))
 
-    def _dispatch(self) -> None:
-        while (change := self._take()) is not None:
+    def _dispatch(self) -> float:
+        """Hand the next Change that may run to a thread of the pool."""
+        if (change := self._take()) is not None:
             try:
                 self._pool.submit(self._work, change)
             except RuntimeError as error:
                 log.warning("no thread for another save: %s", error)  # another thread takes it
+        return 0.0
 
     def _work(self, change: Change) -> None:
         try:
@@ -140,7 +140,7 @@ class Queue:
     def _take(self) -> Change | None:
         """Wait for a Change that may run, and claim it; None at the end."""
         with self._lock:
-            while not self._stop.is_set():
+            while not self._thread.stopping.is_set():
                 now = time.monotonic()
                 self._take_up(now)
                 change = self._choose(now)

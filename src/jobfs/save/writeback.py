@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jobfs import names, process
 from jobfs.api.client import Client
+from jobfs.background import Background
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -84,10 +84,13 @@ class WriteBack:
         #: What was taken up from the journal at the start, a line each, and what the user has to be told of it.
         self.taken_up: list[str] = []
         self.warnings: list[str] = []
-        self._stopping = threading.Event()
+        #: When free memory was returned, and when the listing was made or read last (monotonic seconds).
+        self._given_back = self._listed = time.monotonic()
+        #: The snapshot that `_tidy` has seen; before the first listing nothing is known to be gone.
+        self._snapshot = 0
         self._threads = [
-            threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True),
-            threading.Thread(target=self._tidy_loop, name="jobfs-tidy", daemon=True),
+            Background("jobfs-sync", self._sync, first=_SYNC_EVERY, retry=_SYNC_EVERY),
+            Background("jobfs-tidy", self._tidy, first=_TIDY_EVERY, retry=_TIDY_EVERY),
         ]
 
     def start(self) -> None:
@@ -98,11 +101,11 @@ class WriteBack:
 
     def stop(self) -> None:
         """End background work, if it was begun; what is not on the server stays in the journal."""
-        self._stopping.set()
+        for thread in self._threads:
+            thread.stop()
         self.queue.stop()
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+            thread.join()
         self.context.stop()
         try:
             self.state.sync()  # the next mount may remove an item whose bytes are here
@@ -110,40 +113,34 @@ class WriteBack:
             log.error("%s", error)
         self.state.journal.close()
 
-    def _sync_loop(self) -> None:
-        while not self._stopping.wait(_SYNC_EVERY):
-            try:
-                if self.state.unsynced:
-                    self.state.sync()
-                if self.state.journal.spare.restore():
-                    for file in list(self.state.unclosed):
-                        self.seal(file)
-                        self.queue.save(file)
-            except FsError as error:
-                log.error("%s", error)
+    def _sync(self) -> float:
+        """Bring what was closed to the disk, and repeat closes that found it full. Raises FsError(ENOSPC, EIO)."""
+        if self.state.unsynced:
+            self.state.sync()
+        if self.state.journal.spare.restore():
+            for file in list(self.state.unclosed):
+                self.seal(file)
+                self.queue.save(file)
+        return _SYNC_EVERY
 
-    def _tidy_loop(self) -> None:
-        seen = 0  # before the first listing nothing is known to be gone
-        given_back = listed = time.monotonic()
-        while not self._stopping.wait(_TIDY_EVERY):
-            now, number = time.monotonic(), self.namespace.snapshot_number
-            if now - given_back > _GIVE_BACK_EVERY:
-                process.give_back()
-                given_back = now
-            again = self.context.look_again
-            try:
-                if number != seen:
-                    listed = now
-                    self.cleanup.expose_orphans()
-                    self.cleanup.forget_vanished()
-                    self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
-                    seen = number
-                elif now > (again if listed < again else listed + _LIST_EVERY):
-                    listed = now
-                    if self.state.journal.has_tombstones:
-                        self.namespace.refresh()
-            except Exception as error:
-                log.info("what the listing has shown is looked at again later: %s", error)
+    def _tidy(self) -> float:
+        """Return free memory, and look at what the last listing has shown. Raises ApiError, FsError(EIO)."""
+        now, number = time.monotonic(), self.namespace.snapshot_number
+        if now - self._given_back > _GIVE_BACK_EVERY:
+            self._given_back = now
+            process.give_back()
+        again = self.context.look_again
+        if number != self._snapshot:
+            self._listed = now
+            self.cleanup.expose_orphans()
+            self.cleanup.forget_vanished()
+            self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
+            self._snapshot = number
+        elif now > (again if self._listed < again else self._listed + _LIST_EVERY):
+            self._listed = now
+            if self.state.journal.has_tombstones:
+                self.namespace.refresh()
+        return _TIDY_EVERY
 
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 

@@ -228,9 +228,11 @@ class LocalBytes:
                 with contextlib.suppress(FileNotFoundError), self.path(*key).open("rb") as file:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)
-        except OSError as error:
+        except BaseException as error:
             self.unsure(batch)
-            raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
+            raise
         return list(batch)
 
     def unsure(self, batch: Iterable[tuple[int, int]]) -> None:

@@ -528,7 +528,7 @@ class State:
                 closed = [file for file, generation in there if file and file.generation == generation]
                 try:
                     self.write(*(edit(file, boot="") for file in closed))
-                except FsError:
+                except BaseException:
                     self.bytes.unsure(safe)
                     raise
             self.journal.sync()

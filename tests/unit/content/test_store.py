@@ -318,6 +318,21 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
     store.prefetch(take, 1)
 
 
+def test_fetching_ahead_survives_any_error(make_store: MakeStore) -> None:
+    """vfs/semantics.md 3.7: a walk that fails takes nothing from those that come later."""
+    store = make_store(FakeClient(pattern(9)))
+
+    def fails() -> Item | None:
+        raise ValueError("a fault")
+
+    for _ in range(3):
+        store.prefetch(fails, 9)
+        eventually(lambda: store._running == 0)
+    coming = [item_of(9)]
+    store.prefetch(lambda: coming.pop() if coming else None, 1)
+    eventually(lambda: store.whole(item_of(9)))
+
+
 # -- the bound -------------------------------------------------------------------------------------------
 
 

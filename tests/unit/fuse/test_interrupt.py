@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support.waiting import eventually_equal
 
 from jobfs.fuse import interrupt
 from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
@@ -99,6 +100,22 @@ def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch:
     assert lab.desk.waiting() is None
     monkeypatch.setattr(interrupt, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
     assert lab.desk.waiting() is None
+
+
+def test_the_interrupter_survives_any_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 3.16: whatever failed at an earlier look."""
+    failures, told = [ValueError("a fault"), OSError(errno.EMFILE, "short")], interrupt.told_to_end
+
+    def fails(thread: int) -> bool:
+        if failures:
+            raise failures.pop()
+        return told(thread)
+
+    monkeypatch.setattr(interrupt, "told_to_end", fails)
+    lab.request(Opcode.LOOKUP, 2)
+    lab.interrupter.start()
+    eventually_equal(lambda: [unique for _, _, unique in lab.sent()], [2])
+    lab.interrupter.stop()
 
 
 def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:

@@ -471,10 +471,26 @@ def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> N
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
+def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.10: an upload that fails is tried again, and so is the choice of it."""
+    wait, failures = runner.world.client.health.wait, [ValueError("a fault")]
+
+    def fails(**how: bool) -> float:
+        if failures:
+            raise failures.pop()
+        return wait(**how)
+
+    monkeypatch.setattr(runner.world.client.health, "wait", fails)
+    saved = runner.put("1")
+    runner.add(saved)
+    eventually(lambda: saved.settled)
+    assert failures == []
+
+
 def test_stop_waits_for_running_changes_and_begins_no_more(runner: Runner) -> None:
     running, waits = going(runner, runner.put("1")), runner.put("2")
     thread = waiting(runner.queue.stop)
-    eventually(runner.queue._stop.is_set)
+    eventually(runner.queue._thread.stopping.is_set)
     runner.queue.add(waits, 0.0)
     runner.gate.set()
     thread.join(20)

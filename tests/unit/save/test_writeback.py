@@ -16,7 +16,7 @@ from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
 
-from jobfs import names
+from jobfs import names, process
 from jobfs.errors import FsError, OutOfTimeError, UnauthorizedError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import Victim
@@ -79,6 +79,35 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     watch(world.state.journal, seen.append)
     world.write_back.seal(file)
     assert seen == []
+
+
+@pytest.mark.parametrize("failing", ["spare", "sync", "memory", "listing"])
+def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """vfs/semantics.md 4.4: a loss of power is covered within a second, whatever failed before."""
+    state = world.state
+    place, name = {
+        "spare": (type(state.journal.spare), "restore"), "sync": (type(state), "sync"),
+        "memory": (process, "give_back"), "listing": (world.write_back.cleanup, "expose_orphans"),
+    }[failing]  # fmt: skip
+    real, failures = getattr(place, name), [OSError(errno.EIO, "once"), ValueError("a fault")]
+
+    def fails(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
+        monkeypatch.setattr(module, every, 0.02)
+    for thread in world.write_back._threads:
+        thread._retry = 0.02
+    monkeypatch.setattr(place, name, fails)
+    monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
+    world.write_back.start()
+    world.closed("file", NEW)
+    eventually(lambda: not (failures or state.unsynced))
+    eventually(lambda: world.write_back._snapshot == 1)
+    monkeypatch.setattr(state.journal, "close", lambda: None)  # that is the world's
+    world.write_back.stop()
 
 
 def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,53 @@
+"""The threads that serve requests: a fault in one request is that request's error, and no other's."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fuse", exc_type=ImportError)
+
+from jobfs.fuse.interrupt import AtWork, Desk, Opcode
+from jobfs.fuse.loop import Readers, Session
+
+
+def request(opcode: int, unique: int) -> bytes:
+    return struct.pack("=IIQQIIII", 40, opcode, unique, 1, 0, 0, 7, 0)
+
+
+def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the_next(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vfs/semantics.md 3.15: no call waits forever."""
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, device:
+        session = Session.__new__(Session)
+        session.device, session.closed, session._here = device.fileno(), False, AtWork()
+        session._teller = SimpleNamespace(helpers={})  # type: ignore[assignment]
+        served: list[int] = []
+
+        def answered(desk: Desk, unique: int, node: int) -> bool:
+            served.append(unique)
+            if len(served) == 1:
+                desk.parting = True
+                raise ValueError("a fault")
+            session.closed = True
+            return True
+
+        monkeypatch.setattr(session, "_answered", answered)
+        for unique in (2, 4, 6):
+            kernel.send(request(Opcode.GETATTR, unique))
+        desk, readers = Desk(4096), Readers(lambda: None)
+        assert session.loop(desk, readers)
+        kernel.setblocking(False)
+        answer: Any = struct.unpack("=IiQ", kernel.recv(100))
+        assert (served, answer) == ([2, 4], (16, -errno.EIO, 2))
+        with pytest.raises(BlockingIOError):
+            kernel.recv(100)
+        assert (desk.turn % 2, desk.parting) == (0, False)
+    assert "request 2 (opcode 3) failed unexpectedly" in caplog.text

@@ -21,7 +21,7 @@ from jobfs.document import Change, Status, change, changes
 from jobfs.errors import JobfsError
 from jobfs.fuse.telling import Call, Teller
 from jobfs.namespace.news import Happened, News
-from jobfs.nodes import Attr
+from jobfs.nodes import Attr, Item
 
 if TYPE_CHECKING:
     from jobfs.vfs import Vfs
@@ -185,24 +185,32 @@ class Live:
 
     def _make(self, news: News) -> bool:
         """Make the events of a change; False if the helper hangs."""
-        with contextlib.suppress(JobfsError):
-            there = news.happened is Happened.DELETED and self._vfs.known(news.path)
-            if there and stat.S_ISDIR(there.mode) is news.item.is_dir:
-                return True  # it is back
+        if news.happened is Happened.DELETED and self._is_there(news.path, news.item):
+            return True  # it is back
         if news.item.size is None and not news.item.is_dir:
             with contextlib.suppress(JobfsError), within(self._timeout):
                 self._vfs.getattr(news.path)
-        code = 0
-        for call in self._calls(news):
-            code = code or self._teller.tell(call)
+        code = self._tell_all(self._calls(news))
+        if code == errno.EBUSY and news.old:
+            code = self._tell_all(self._calls(news, apart=True))  # a program has made a file at the old name
         if code not in (0, errno.ETIMEDOUT):
             changed = news.path if news.happened is Happened.CHANGED else names.parent(news.path)
             code = self._teller.tell(Call("attributes", changed))
         self._vfs.watching["told"] += 1
         return code != errno.ETIMEDOUT
 
-    def _calls(self, news: News) -> list[Call]:
-        """The calls that have the events of a change."""
+    def _tell_all(self, calls: Sequence[Call]) -> int:
+        """Have calls made until one fails; its errno, 0 if all were made."""
+        return next((code for call in calls if (code := self._teller.tell(call))), 0)
+
+    def _is_there(self, path: str, item: Item) -> bool:
+        """True if a path shows something of the item's kind."""
+        with contextlib.suppress(JobfsError):
+            return stat.S_ISDIR(self._vfs.known(path).mode) is item.is_dir
+        return False
+
+    def _calls(self, news: News, *, apart: bool = False) -> list[Call]:
+        """The calls that have the events of a change; `apart`: a renamed file is deleted and created."""
         path, item, attr = news.path, news.item, self._vfs.attr_of(news.item)
         # A program could not be run while it is open to be written.
         closing = [] if attr.mode & _EXECUTABLE else [Call("close", path)]
@@ -210,16 +218,17 @@ class Live:
             # Of another directory at a path the kernel has the number of the first until its attributes are told.
             return [Call("attributes", path)] if item.is_dir else [Call("modify", path), *closing]
         is_open = any(map(self._vfs.is_open, filter(None, (path, news.old))))
-        if news.old and not is_open:
+        if news.old and not (is_open or apart):
             return [Call("rename", news.old, path)]
         if news.happened is Happened.DELETED and item.is_dir and is_open:
             # libfuse waits for reads below before it takes a directory away, and the kernel holds the one above meanwhile.
             return [Call("attributes", names.parent(path))]
         gone = Call("rmdir" if item.is_dir else "unlink", news.old or path)
         come = [Call("mkdir", path)] if item.is_dir else [Call("create", path), *closing]
-        return [gone] * (news.happened is not Happened.CREATED) + come * (
-            news.happened is not Happened.DELETED
-        )
+        if news.happened is Happened.DELETED:
+            return [gone]
+        left = bool(news.old) and not self._is_there(news.old, item)
+        return [gone] * left + come
 
 
 def _described(status: Status, news: News) -> Change:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
+import termios
 from contextlib import AbstractContextManager
 
 import pytest
@@ -28,6 +31,50 @@ with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.AC
 def events(mounted: MountedJob, directory: str = "a") -> AbstractContextManager[Watcher]:
     """A program that says the events of a directory, from now on."""
     return watching(mounted.home / "events", mounted.path, *INOTIFYWAIT, mounted.path / directory)
+
+
+def helper_of(mounted: MountedJob) -> int:
+    """The process that makes the calls of the events."""
+    assert mounted.process is not None
+    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"]
+    (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
+    return helper
+
+
+def unread(process: int) -> int:
+    """How many bytes wait for a process at its standard input."""
+    with open(f"/proc/{process}/fd/0", "rb") as pipe:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_a_file_made_at_the_old_name_before_the_rename_is_told_stays_that_file(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 7.3."""
+    server.store.seed({"a/old": "theirs", "a/first": "1"}, age=60)
+    old, new = mounted.path / "a/old", mounted.path / "a/new"
+    assert old.read_text() == "theirs"
+    with events(mounted) as watcher:
+        server.store.write("a/first", "2")
+        eventually(lambda: "MODIFY a/first" in watcher.lines)
+        helper = helper_of(mounted)
+        os.kill(helper, signal.SIGSTOP)
+        try:
+            server.store.move("a/old", "a/new")
+            eventually(lambda: unread(helper), "the rename is about to be told")
+            mine = os.open(old, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        finally:
+            os.kill(helper, signal.SIGCONT)
+        try:
+            eventually(lambda: {"CREATE a/new", "MOVED_TO a/new"} & {*watcher.lines})
+            os.fchmod(mine, 0o600)
+            os.write(mine, b"mine")
+        finally:
+            os.close(mine)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (old, new)}
+        assert modes == {"old": 0o600, "new": 0o644}
+        assert (old.read_text(), new.read_text()) == ("mine", "theirs")
+        assert "DELETE a/old" not in watcher.lines
 
 
 def test_a_file_that_the_job_wrote_and_renamed_shows_its_new_bytes(
@@ -89,9 +136,7 @@ def test_a_killed_mount_leaves_no_helper_even_if_that_was_stopped(
     with events(mounted) as watcher:
         server.store.seed({"a/second": "1"})
         eventually(lambda: "CREATE a/second" in watcher.lines)
-    assert mounted.process is not None
-    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"]
-    (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
+    helper = helper_of(mounted)
     with os.fdopen(os.pidfd_open(helper)) as ended:
         os.kill(helper, signal.SIGSTOP)
         mounted.kill()

@@ -179,6 +179,10 @@ TOLD: list[tuple[str, str, str, dict[str, Any]]] = [
     # 7.3: a file that is open, under either name, is not renamed but deleted and created.
     ("renamed x y", "y", "unlink x, create y, close y", {"opened": "x"}),
     ("renamed x y", "y", "unlink x, create y, close y", {"opened": "y"}),
+    # 7.3: a program has made a file at the old name since: what is back is not deleted.
+    ("renamed x y", "x y", "rename x y, create y, close y", {"fails": "rename x y", "code": errno.EBUSY}),
+    ("renamed x y", "y", "rename x y, unlink x, create y, close y", {"fails": "rename x y", "code": errno.EBUSY}),
+    ("renamed x y", "x y", "create y, close y", {"opened": "x"}),
     # fuse/notes.md: libfuse would wait for a read in a directory that goes, while the kernel holds the one above.
     ("deleted d/", "", "attributes", {"opened": "d"}),
     # 7.4: where the kernel refuses a call, attributes are told, and it goes on.

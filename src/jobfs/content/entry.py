@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs.api.client import Download
-from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current, steady
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current, steady, wait
 from jobfs.api.line import Rank
 from jobfs.content.disk import CacheFile, DiskCache, write_all
 from jobfs.content.link import Link, StaleVersionError
@@ -435,13 +435,13 @@ class Entry:
     def asking(self) -> Iterator[Deadline]:
         """In this block no other thread asks whether the server shows this version still, or makes it show another `updatedAt`.
 
-        Others wait; their deadlines join the one of this block.
+        Others wait within their own deadlines, which join the one of this block. Raises OutOfTimeError(ETIMEDOUT).
         """
         asking = Deadline(UNBOUNDED, current(), waited=False)
         with self.cond:
             while self.asked is not None:
                 with self.asked.joined(current()):
-                    self.cond.wait()
+                    wait(self.cond, "download: asking whether the item was written")
             self.asked = asking
         try:
             yield asking

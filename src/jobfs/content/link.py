@@ -38,7 +38,7 @@ class Link:
         self.ranges = ranges
         self.closed = False
         #: The sizes in bytes of versions whose items do not tell them.
-        self.sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
+        self._sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
         # One connection is left for requests about names.
         self._most = max(1, client.max_connections - 1)
         self._threads = ThreadPoolExecutor(self._most, "jobfs-content")
@@ -79,13 +79,18 @@ class Link:
     def remember(self, version: Version, size: int) -> None:
         """Note the size of a version whose item does not tell it."""
         with self.lock:
-            self.sizes[version] = size
+            self._sizes[version] = size
+
+    def size(self, version: Version) -> int | None:
+        """The size that was noted for a version; None if none is."""
+        with self.lock:
+            return self._sizes.get(version)
 
     def forget(self, version: Version, size: int) -> None:
         """Forget this size: it is that of other bytes. One that was noted since stays."""
         with self.lock:
-            if self.sizes.get(version) == size:
-                del self.sizes[version]
+            if self._sizes.get(version) == size:
+                del self._sizes[version]
 
     def _run(self, transfer: Callable[[], None]) -> None:
         try:

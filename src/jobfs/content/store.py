@@ -354,7 +354,7 @@ class ContentStore:
         """The size of a version in bytes: what the item tells, or else what is remembered; None if it is to be measured."""
         if item.size is not None:
             return item.size
-        size = self._link.sizes.get(item.version)
+        size = self._link.size(item.version)
         return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:

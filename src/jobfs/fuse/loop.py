@@ -298,10 +298,18 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def rename(self, old: bytes, new: bytes) -> int:
         if self._here.desk.told:
-            # libfuse gives the node its new name, and the kernel keeps the pages that it has of it.
-            self.operations.vfs.moved(relative(old.decode()), relative(new.decode()), directory=False)
-            return 0
+            return self._renamed_by_helper(relative(old.decode()), relative(new.decode()))
         return int(super().rename(old, new) or 0)
+
+    def _renamed_by_helper(self, old: str, new: str) -> int:
+        """Have libfuse give the node its new name, with the pages that the kernel has of it; EBUSY if a program has another
+        file there by now. The kernel holds the directories: no other call changes their names meanwhile.
+        """
+        vfs = self.operations.vfs
+        if vfs.is_open(old) or vfs.is_open(new) or not self._teller.moves(old, new):
+            return -errno.EBUSY
+        vfs.moved(old, new, directory=False)
+        return 0
 
     def readdir(
         self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int

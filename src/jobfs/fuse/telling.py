@@ -156,6 +156,18 @@ class Teller:
                 return self.before[path]
         return self._known(path)
 
+    def moves(self, old: str, new: str) -> bool:
+        """True if the renamed file is what is at `new`, and nothing is at `old`: a program may have made a file at either since.
+
+        Then libfuse must not rename its node, which is that program's file.
+        """
+        with suppress(FsError):
+            self._known(old)
+            return False
+        with suppress(FsError):
+            return old in self.before and self._known(new).ino == self.before[old].ino
+        return False
+
     def answers(self, opcode: int) -> bool:
         """True if the call under way is one that makes such a request."""
         return self._call is not None and opcode in _REQUESTS.get(self._call.name, ())

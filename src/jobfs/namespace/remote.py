@@ -235,7 +235,8 @@ class Namespace:
 
     def names_changed(self, directory: Item) -> int:
         """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
-        return self._known.names_changed(directory)
+        with self._lock:
+            return self._known.names_changed(directory)
 
     def note_names(self, path: str, now: int) -> None:
         """This mount has changed the names in a directory, at `now` in ns since the epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,10 +17,10 @@ from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.unit.state.conftest import refusing
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import before_waits, within
 from jobfs.content.disk import CacheFile
 from jobfs.content.ranges import CHUNK, KIB, MIB
-from jobfs.errors import UnavailableError
+from jobfs.errors import OutOfTimeError, UnavailableError
 
 from .conftest import Open
 from .server import item_of
@@ -220,3 +221,19 @@ def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pyt
     monkeypatch.setattr(entry, "_written", overtaken)
     entry.put(0, b"x" * 100)
     assert not entry.have
+
+
+def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
+    """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
+    file, handed_over = opened(9), threading.Event()
+    entry = file.handle._attached()
+
+    def call() -> None:
+        before_waits(handed_over.set)
+        with within(0.01), entry.asking():
+            pytest.fail("another one asks")
+
+    with ThreadPoolExecutor(1) as pool, entry.asking():
+        error = pool.submit(call).exception(20)
+    assert isinstance(error, OutOfTimeError)
+    assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cachetools import FIFOCache
 from tests.support.files import errno_from
 from tests.support.waiting import eventually, eventually_equal
 
@@ -21,7 +22,7 @@ from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, FsError, UnavailableError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Version
 
 from .conftest import MakeStore, Open
 from .server import LATER, UPDATED, FakeClient, item_of, pattern
@@ -278,6 +279,20 @@ def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore
         assert handle.read(0, 10) == b"54321"
         assert store.attach(handle).young
     assert read(store, item) == b"12345"
+
+
+def test_a_noted_size_is_looked_up_under_the_lock(make_store: MakeStore) -> None:
+    """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
+    store = make_store(FakeClient(b""))
+
+    class Watched(FIFOCache[Version, int]):
+        def __contains__(self, key: object) -> bool:
+            assert store._lock._is_owned()  # type: ignore[attr-defined]
+            return super().__contains__(key)
+
+    store._link._sizes = Watched(10)
+    store.remember(item_of(None), 7)
+    assert store.size(item_of(None)) == 7
 
 
 # -- fetched ahead ---------------------------------------------------------------------------------------

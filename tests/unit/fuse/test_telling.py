@@ -240,6 +240,24 @@ def test_the_release_of_a_file_that_a_helper_had_open_is_told_from_others() -> N
         assert answered.answered() == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("there", "moves"),
+    [({"new": 1}, True), ({"new": 1, "old": 2}, False), ({"new": 2}, False), ({}, False), ({"new": 1, "old": 1}, False)],
+)  # fmt: skip
+def test_a_node_moves_only_if_it_still_is_the_renamed_file(there: dict[str, int], moves: bool) -> None:
+    """vfs/semantics.md 7.3: a program may have made a file at either name since."""
+
+    def known(path: str) -> Attr:
+        if path not in there:
+            raise FsError(errno.ENOENT)
+        return ATTR._replace(ino=there[path])
+
+    teller = Teller(known)
+    assert not teller.moves("old", "new"), "nothing is known of what was there"
+    teller.before = {"old": ATTR}
+    assert teller.moves("old", "new") is moves
+
+
 def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
     """fuse/telling.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
     gone = ATTR._replace(size=7)

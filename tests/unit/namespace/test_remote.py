@@ -57,6 +57,20 @@ def test_a_single_stat_after_expiry_costs_one_find_that_counts_from_its_start(wo
     assert world.server.asked() == [("find", "a.txt")], "with our own change it is as young as it was"
 
 
+def test_when_names_changed_is_looked_up_under_the_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
+    held: list[bool] = []
+
+    def looked_up(directory: Item) -> int:
+        held.append(world.namespace._lock.locked())
+        return 7
+
+    monkeypatch.setattr(world.namespace._known, "names_changed", looked_up)
+    assert (world.namespace.names_changed(implicit_directory("a")), held) == (7, [True])
+
+
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
     """vfs/semantics.md 1: an implicit directory can't be seen by find."""
     folder = world.server.directory("x")

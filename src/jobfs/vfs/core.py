@@ -217,7 +217,7 @@ class Vfs(Attributes, Tree, Files):
 
     def is_open(self, path: str) -> bool:
         """True if a program has a file at a path or below it open."""
-        return any(names.within(handle.at, path) for handle in [*self._pages.handles.values()] if handle.at)
+        return self._pages.any_within(path)
 
     def look(self) -> None:
         """Read the listing if it is older than the effective TTL, for who watches. Raises ApiError."""
@@ -227,11 +227,11 @@ class Vfs(Attributes, Tree, Files):
         # With those that others have made meanwhile: it need not be exact.
         self.watching["requests"] += health.requests - before
 
-    def others(self, path: str) -> list[Handle]:
+    def others(self, path: str) -> Sequence[Handle]:
         """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
         there = self._pages.at(path)
         node = self._view.find_known(path) if there else None
-        return there if isinstance(node, Item) and not self._pages.only(path, node.version) else []
+        return there if isinstance(node, Item) and not self._pages.only(path, node.version) else ()
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import logging
 import os
 import resource
@@ -43,7 +42,6 @@ class Files(Shared):
         super().__init__(view)
         self._report = report
         self._most_open = _most_open()
-        self._numbers = itertools.count(1)
         self._handles = self._pages.handles
         self._pins = Pins(view, self._pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
@@ -75,7 +73,7 @@ class Files(Shared):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             self._opened_by(handle, pid)
-            opened = self._opened(self._number(handle), handle, path, node, flags, kernel)
+            opened = self._opened(self._pages.add(handle), handle, path, node, flags, kernel)
             if not (tries_left and self._belongs_to_another(handle)):
                 return opened
             self.release(opened.fh)
@@ -125,7 +123,7 @@ class Files(Shared):
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
         handle.content = Fixed(name, self._report.content(name, flags))
-        return OpenResult(self._number(handle), direct_io=True)
+        return OpenResult(self._pages.add(handle), direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -230,7 +228,7 @@ class Files(Shared):
         handle.writable = True
         self._opened_by(handle, caller.pid)
         file.handles.append(handle)
-        fh = self._number(handle)
+        fh = self._pages.add(handle)
         self._pages.opened(handle, path, None)
         return OpenResult(fh)
 
@@ -272,11 +270,6 @@ class Files(Shared):
     def _opened_by(self, handle: Handle, pid: int) -> None:
         handle.process = self._state.readers.process(pid)
         self._state.readers.opened(handle.process)
-
-    def _number(self, handle: Handle) -> int:
-        fh = next(self._numbers)
-        self._handles[fh] = handle
-        return fh
 
     # -- read
 
@@ -468,7 +461,7 @@ class Files(Shared):
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: dirty bytes are committed to the journal, their upload begins after the delay."""
-        handle = self._handles.pop(fh, None)
+        handle = self._pages.remove(fh)
         if handle is None:
             return
         file = handle.file

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -80,15 +81,32 @@ class KernelPages:
     """
 
     def __init__(self) -> None:
-        #: By the number that the kernel has of each.
+        #: By the number that the kernel has of each; changed by `add` and `remove`.
         self.handles: dict[int, Handle] = {}
+        self._numbers = itertools.count(1)
+        #: By the path of the node at which each is open. Tuples, so that `at` needs no lock.
+        self._at: dict[str, tuple[Handle, ...]] = {}
         self._lock = threading.Lock()
         self._held: LRUCache[str, Version] = LRUCache(_MOST)
+
+    def add(self, handle: Handle) -> int:
+        """Number a handle; it is at no path before `opened`."""
+        fh = next(self._numbers)
+        self.handles[fh] = handle
+        return fh
+
+    def remove(self, fh: int) -> Handle | None:
+        """Forget a handle that is closed; None if it was forgotten before."""
+        with self._lock:
+            handle = self.handles.pop(fh, None)
+            if handle is not None:
+                self._put(handle, "")
+            return handle
 
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened; None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
         with self._lock:
-            handle.at = path
+            self._put(handle, path)
             there = self.at(path)
             for each in there if len(there) > 1 else ():
                 each.served = each.readable  # the kernel gives one the pages that it has read for the other
@@ -100,9 +118,13 @@ class KernelPages:
             self._held[path] = version
             return False
 
-    def at(self, path: str) -> list[Handle]:
+    def at(self, path: str) -> tuple[Handle, ...]:
         """The handles that are open at the node of a path."""
-        return [handle for handle in [*self.handles.values()] if handle.at == path] if path else []
+        return self._at.get(path, ())
+
+    def any_within(self, path: str) -> bool:
+        """True if a handle is open at a path or below it."""
+        return path in self._at or any(names.under(at, path) for at in [*self._at])
 
     def only(self, path: str, version: Version | None) -> bool:
         """True if no other version of the server than this is open at a path."""
@@ -115,20 +137,34 @@ class KernelPages:
 
     def part(self, path: str) -> None:
         """The kernel's node at a path has lost the path, with all handles there: another node will be at the path."""
-        self.unsure(path)
-        for handle in self.at(path):
-            handle.at = ""
+        with self._lock:
+            self._held.pop(path, None)
+            for handle in self.at(path):
+                self._put(handle, "")
 
     def moved(self, old: str, new: str, *, directory: bool) -> None:
         """The kernel's node at `old`, and those below a `directory`, have moved to `new`; the node that was there has no path."""
         with self._lock:
             for path in [*self._held] if directory else (old, new):
                 self._held.pop(path, None)
-            for handle in [*self.handles.values()]:
-                if names.within(handle.at, new):
-                    handle.at = ""
-                elif names.within(handle.at, old):
-                    handle.at = names.moved(handle.at, old, new)
+            paths = [*self._at] if directory else [old, new]
+            there = [handle for path in paths if names.within(path, new) for handle in self.at(path)]
+            coming = [handle for path in paths if names.within(path, old) for handle in self.at(path)]
+            for handle in there:
+                self._put(handle, "")
+            for handle in coming:
+                self._put(handle, names.moved(handle.at, old, new))
+
+    def _put(self, handle: Handle, path: str) -> None:
+        """Keep a handle at a path; "" takes it out. Called with the lock held."""
+        left = tuple(other for other in self.at(handle.at) if other is not handle)
+        if left:
+            self._at[handle.at] = left
+        else:
+            self._at.pop(handle.at, None)
+        handle.at = path
+        if path:
+            self._at[path] = (*self.at(path), handle)
 
 
 class Shared:

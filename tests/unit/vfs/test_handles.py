@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -38,14 +39,14 @@ def pages() -> KernelPages:
 
 def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    pages.handles[0] = handle = reader(version)
+    fh = pages.add(handle := reader(version))
     kept = pages.opened(handle, path, version)
-    del pages.handles[0]
+    assert pages.remove(fh) is handle
     return kept
 
 
 def closed(pages: KernelPages, handle: Handle) -> None:
-    del pages.handles[id(handle)]
+    pages.remove(next(fh for fh, each in pages.handles.items() if each is handle))
 
 
 def reader(version: Version | None) -> Handle:
@@ -55,7 +56,7 @@ def reader(version: Version | None) -> Handle:
 
 def opened(pages: KernelPages, path: str, version: Version | None) -> Handle:
     handle = reader(version)
-    pages.handles[id(handle)] = handle
+    pages.add(handle)
     pages.opened(handle, path, version)
     return handle
 
@@ -104,3 +105,35 @@ def test_open_files_go_with_their_directory_to_its_new_name(pages: KernelPages) 
     assert (reader.at, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
     assert not pages.at("dir/x")
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
+
+
+def test_where_handles_are_is_known_without_a_look_at_each(pages: KernelPages) -> None:
+    """vfs/semantics.md 1.6: `ls -l` asks this of each entry, beside any number of open files."""
+    handles = [opened(pages, f"dir/{number}", ONE) for number in range(3)]
+    second = opened(pages, "dir/1", OTHER)
+
+    class Unread(dict[int, Handle]):
+        def values(self) -> Any:
+            raise AssertionError("all handles are looked at")
+
+        __iter__ = items = values
+
+    everything, pages.handles = pages.handles, Unread(pages.handles)
+    assert (pages.at("dir/0"), pages.at("dir/1")) == ((handles[0],), (handles[1], second))
+    assert (pages.at("dir"), pages.at(""), pages.any_within("dir"), pages.any_within("di")) == (
+        (),
+        (),
+        True,
+        False,
+    )
+    pages.moved("dir/0", "dir/1", directory=False)
+    assert (pages.at("dir/0"), pages.at("dir/1"), second.at) == ((), (handles[0],), "")
+    pages.moved("dir", "other", directory=True)
+    assert (pages.at("other/1"), pages.at("other/2")) == ((handles[0],), (handles[2],))
+    pages.part("other/1")
+    assert (handles[0].at, pages.any_within("other/1"), pages.any_within("other")) == ("", False, True)
+    pages.handles = everything
+    for handle in (*handles, second):
+        closed(pages, handle)
+    assert (pages.handles, pages._at) == ({}, {}), "nothing is left of a file that is closed"
+    assert pages.remove(7) is None

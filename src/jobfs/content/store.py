@@ -311,7 +311,8 @@ class ContentStore:
     def adopt(self, item: Item, file: CacheFile) -> None:
         """Make a file from `take` the content of the version that `item` shows: for open handles, and if it is kept, for all.
 
-        This is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
+        This is only a cache: if it can't be done, the bytes are downloaded when somebody reads. `fit` must follow: the cache may
+        be over its limit, and callers hold locks here.
         """
         size, kept = os.fstat(file.fd).st_size, False
         if size == 0 or item.size not in (None, size):
@@ -324,10 +325,16 @@ class ContentStore:
         if entry is not None and entry.size == size and not entry.whole:
             entry.began = entry.began if kept else steady()
             entry.install(file)
+
+    def fit(self) -> None:
+        """Bring the cache under its limit. This may remove thousands of files: call it with no lock held."""
         self._disk.fit()
 
     def give_way(self, directory: Path, size: int) -> bool:
-        """Unsent bytes need `size` bytes on the disk of `directory`: free them. False if the cache has none to give there."""
+        """Unsent bytes need `size` bytes on the disk of `directory`: free them. False if the cache has none to give there.
+
+        This may remove thousands of files: call it with no lock held.
+        """
         try:
             beside = os.stat(directory).st_dev == os.stat(self._disk.directory).st_dev
         except OSError:

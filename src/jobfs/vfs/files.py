@@ -244,7 +244,7 @@ class Files(Shared):
         file.mode, file.uid, file.gid = mode & 0o7777, caller.uid, caller.gid
         _touch(file)
         file.atime_ns = file.mtime_ns
-        local = self._begin(file)
+        local = self._with_room(lambda: self._begin(file))
         if not file.stays:
             victim = write_back.victim(path, None, process)
             file.base, file.item = victim.base, victim.item
@@ -322,19 +322,30 @@ class Files(Shared):
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """Write all of `data`; `mapped`: a page of a mapping, never appended. Raises FsError(EBADF, ENOSPC, EIO), ApiError."""
         handle = self.handle(fh)
-        with self._writing(handle, keep=True) as local:
-            at = local.size if handle.append and not mapped else offset
-            return self._with_room(len(data), lambda: local.write(data, at))
 
-    def _with_room(self, size: int, attempt: Callable[[], T]) -> T:
-        """The result of `attempt`, which takes `size` bytes of the disk: if the disk is full, the cache gives way first."""
+        def attempt() -> int:
+            with self._writing(handle, keep=True) as local:
+                return local.write(data, local.size if handle.append and not mapped else offset)
+
+        return self._with_room(attempt, lambda: len(data) + self._to_copy(handle))
+
+    def _with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
+        """The result of `attempt`; if the disk is full, the cache frees the bytes that it `needs` first.
+
+        Called with no lock held: the cache may have to remove many files.
+        """
         try:
             return attempt()
         except (OSError, FsError) as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or not self._content.give_way(self._state.bytes.directory, size):
+            if not full or not self._content.give_way(self._state.bytes.directory, needs()):
                 raise
             return attempt()
+
+    def _to_copy(self, handle: Handle) -> int:
+        """How many bytes the next write to a file copies first: all, if it begins a generation."""
+        local = handle.file.local
+        return 0 if local is not None and not local.sealed else max(self._known_size(handle), 0)
 
     @contextlib.contextmanager
     def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
@@ -362,26 +373,22 @@ class Files(Shared):
         """The File's local bytes; if they are closed, and so never change any more, the next generation."""
         if not local.sealed:
             return local
-        begun = self._begin(file, local.source if keep else None, local.size if keep else 0)
+        begun = self._begin(file, local.source if keep else None)
         local.release()
         if not file.generation:
             local.path.unlink(missing_ok=True)  # of a file that was unlinked: no record names them
         return begun
 
-    def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
+    def _begin(self, file: File, source: Path | None = None, **values: object) -> Local:
         """New local bytes of a File, as `source` if it is given; `values`: other fields. After FsError nothing was changed."""
         state = self._state
-
-        def attempt() -> Local:
-            local = state.bytes.new(file.ino, state.journal.next_number(), source)
-            try:
-                state.begin(file, local, **values)
-            except FsError:
-                local.discard()
-                raise
-            return local
-
-        return self._with_room(size, attempt)
+        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        try:
+            state.begin(file, local, **values)
+        except FsError:
+            local.discard()
+            raise
+        return local
 
     def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""
@@ -396,7 +403,7 @@ class Files(Shared):
                 self._state.readers.wrote(handle.process, file.path, handle.seen, base)
         if item is not None and file.shared:
             values |= {**self._view.freeze(file), "wish": None}
-        local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
+        local = self._begin(file, source, **values)
         for other in file.handles:
             other.drop_content()  # these bytes are read from now on: one descriptor an open file
         return local
@@ -413,8 +420,13 @@ class Files(Shared):
 
     def ftruncate(self, fh: int, length: int) -> None:
         """Cut or extend an open file. Raises as `write`."""
-        with self._writing(self.handle(fh), keep=length > 0) as local:
-            local.truncate(length)
+        handle = self.handle(fh)
+
+        def attempt() -> None:
+            with self._writing(handle, keep=length > 0) as local:
+                local.truncate(length)
+
+        self._with_room(attempt, lambda: self._to_copy(handle) if length else 0)
 
     def fgetattr(self, fh: int) -> Attr:
         """What `fstat` shows of an open file, unlinked ones too."""
@@ -478,7 +490,7 @@ class Files(Shared):
         if file.stays:
             self._keep(file)
             return
-        self._with_room(0, lambda: self._write_back.seal(file))
+        self._with_room(lambda: self._write_back.seal(file))
         self._write_back.queue.save(file)
 
     def _keep(self, file: File) -> None:

@@ -275,6 +275,9 @@ class FakeContent:
     def remember(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
 
+    def fit(self) -> None:
+        """There is always room here."""
+
     def adopt(self, item: Item, file: bytes) -> None:
         self.adopted.append((item.id, file))
 

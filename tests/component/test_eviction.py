@@ -1,0 +1,84 @@
+"""What the content cache evicts goes while no lock is held: others would wait for the disk to remove thousands of files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from tests.support.workspaces import Start, Workspace
+
+from jobfs.content.disk import DiskCache
+from jobfs.emulator import Server
+from jobfs.state.localbytes import Local, LocalBytes
+
+#: Bytes of each file that is read; as many as these fill the cache.
+SIZE, COUNT = 16 << 10, 64
+
+
+def once(real: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but the disk is full at the first call."""
+    full = [OSError(errno.ENOSPC, "full")]
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if full:
+            raise full.pop()
+        return real(*arguments, **more)
+
+    return call
+
+
+def saved(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+    work.write("mine", bytes(50 * SIZE), fsync=True)
+
+
+def written(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Local, "write", once(Local.write))
+    work.write("mine", bytes(10 * SIZE))
+
+
+def changed(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+    work.write("mine", bytes(50 * SIZE))
+    patch.setattr(LocalBytes, "new", once(LocalBytes.new))
+    with work.opening("mine") as fh:
+        work.vfs.write(fh, b"x", 0)
+
+
+def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+    work.write("mine", bytes(50 * SIZE))
+    patch.setattr(LocalBytes, "new", once(LocalBytes.new))
+    with work.opening("mine", os.O_RDWR) as fh:
+        work.vfs.ftruncate(fh, 10)
+
+
+@pytest.mark.parametrize(("change", "most"), [(saved, 14), (written, 54), (changed, 14), (cut, 14)])
+def test_files_are_evicted_while_no_lock_is_held(
+    server: Server,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Workspace, pytest.MonkeyPatch], None],
+    most: int,
+) -> None:
+    """vfs/semantics.md 3.11, 4.41: the cache gives way to what is saved or written here, by as much as that needs."""
+    server.store.seed({f"{number}": bytes(SIZE) for number in range(COUNT)}, age=60)
+    work = start(cache_size=COUNT * SIZE, write_back_delay=30)
+    for number in range(COUNT):
+        work.read(f"{number}")
+    state, evict = work.vfs._state, DiskCache._remove
+    evicted: list[str] = []
+
+    def watched(disk: DiskCache, names: Iterable[str]) -> None:
+        names = [*names]
+        evicted.extend(names)
+        if names:
+            assert not state.lock._is_owned()  # type: ignore[attr-defined]
+            assert not [file.path for file in state.files() if file.lock._is_owned()]  # type: ignore[attr-defined]
+        evict(disk, names)
+
+    monkeypatch.setattr(DiskCache, "_remove", watched)
+    change(work, monkeypatch)
+    assert evicted
+    assert work.vfs._content.used() <= COUNT * SIZE
+    assert COUNT - len(evicted) <= most

@@ -19,6 +19,7 @@ from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
+from jobfs.state.localbytes import Local, LocalBytes
 
 
 def changes(server: Server) -> list[str]:
@@ -42,6 +43,91 @@ def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
         return "file" in visible(server)
 
     eventually(again)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each new generation was begun with."""
+    made: list[int] = []
+    new = LocalBytes.new
+
+    def counted(store: LocalBytes, *arguments: Any) -> Local:
+        local = new(store, *arguments)
+        made.append(local.size)
+        return local
+
+    monkeypatch.setattr(LocalBytes, "new", counted)
+    return made
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
+    server: Server, start: Start, copies: list[int], reopened: bool
+) -> None:
+    """vfs/semantics.md 4.47: of a build's log, each program of the build closes a descriptor when it ends."""
+    work, written = start(write_back_delay=30), b""
+    with work.closing(work.opened("log")) as shell:
+        for number in range(50):
+            line = b"%d\n" % number
+            fh = work.vfs.open("log", os.O_WRONLY | os.O_APPEND).fh if reopened else shell
+            work.vfs.write(fh, line, len(written))
+            work.vfs.flush(fh)
+            if reopened:
+                work.vfs.release(fh)
+            written += line
+            assert work.vfs._state.left().files[0].size == len(written), "it is closed when `close` returns"
+    assert (copies, len([*work.vfs._state.bytes.directory.iterdir()])) == ([0], 1)
+    assert work.read("log") == written
+    settled(work, {"log": written})
+
+
+@pytest.mark.parametrize("how", ["written over", "cut", "emptied"])
+def test_closed_bytes_that_change_are_copied_once(
+    server: Server, start: Start, copies: list[int], how: str
+) -> None:
+    """save/protocol.md, Vocabulary, local bytes: bytes that were closed never change."""
+    work = start(write_back_delay=30)
+    with work.closing(work.opened("file")) as fh:
+        work.vfs.write(fh, b"closed", 0)
+        work.vfs.flush(fh)
+        if how == "written over":
+            work.vfs.write(fh, b"D", 5)
+        else:
+            work.vfs.ftruncate(fh, 3 if how == "cut" else 0)
+        work.vfs.write(fh, b"more", 6)
+        work.vfs.ftruncate(fh, 8)
+        (closed,) = work.vfs._state.left().files
+        assert work.vfs._state.bytes.path(closed.ino, closed.generation).read_bytes() == b"closed"
+    assert copies == [0, 0 if how == "emptied" else 6]
+    settled(
+        work, {"file": {"written over": b"closeD", "cut": b"clo\0\0\0", "emptied": bytes(6)}[how] + b"mo"}
+    )
+
+
+def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
+    server: Server, start: Start, copies: list[int]
+) -> None:
+    """vfs/semantics.md 4.47; save/protocol.md, Vocabulary, local bytes: what is sent never changes."""
+    work = start(write_back_delay=30)
+    with work.closing(work.opened("log")) as fh:
+        work.vfs.write(fh, b"one ", 0)
+        work.vfs.flush(fh)
+        work.vfs.write(fh, b"two ", 4)
+        server.faults.next("slow", on="create", delay=0.2)
+        with ThreadPoolExecutor(1) as thread:
+            (file,) = work.vfs._state.left().files
+            assert file.change is not None
+            sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
+            eventually(lambda: server.log.count("create"))
+            work.vfs.write(fh, b"three ", 8)
+            sending.result(20)
+        assert (visible(server), work.read("log")) == ({"log": b"one "}, b"one two three ")
+        assert copies == [0, 4], "a copy of what is sent, no other"
+        work.vfs.write(fh, b"O", 0)
+        assert copies == [0, 4], "what was sent has its own bytes"
+    settled(work, {"log": b"One two three "})
+    work.vfs._state.sync()
+    assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
 
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) -> None:

@@ -27,6 +27,7 @@ Tree = dict[str, bytes | None]
 
 OLD, NEW = b"the old content", b"what the user has written instead"
 DRAFT = b"what is renamed over it"
+BEGINNING = NEW[:13]
 OTHERS: Tree = {"dir": None, "dir/other": b"untouched"}
 
 
@@ -159,6 +160,20 @@ def truncate_and_write(work: Mortal, promise: Promise) -> None:
     work.vfs.release(fh)
 
 
+def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
+    """A new file is closed, and again after more was written behind that; `sent`: its save is begun before the second close."""
+    fh = work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, BEGINNING, 0)
+    work.vfs.flush(fh)
+    work.vfs.write(fh, NEW[len(BEGINNING) :], len(BEGINNING))
+    file = work.state.at("dir/file")
+    if sent and file is not None and file.change is not None:
+        work.write_back.queue.commit(file.change)
+    work.vfs.flush(fh)
+    promise.keep(work)
+    work.vfs.release(fh)
+
+
 def renamed(old: str, new: str, unsent: str = "") -> Run:
     """A rename is promised once it returns, and is due then; `unsent`: a file that is written just before."""
 
@@ -264,6 +279,7 @@ def reads_both(work: Mortal) -> None:
 
 FILE: Tree = {"dir/file": OLD}
 EDITED: Tree = {"dir/file": NEW}
+BEGUN: tuple[Tree, ...] = ({}, {"dir/file": BEGINNING})
 CHANGED: Tree = {"dir/file": NEW + OLD[len(NEW) :]}
 BOTH: Tree = {"dir/file": OLD, "dir/draft": NEW}
 UNSENT_BOTH: Tree = {"dir/file": NEW, "dir/draft": DRAFT}
@@ -278,6 +294,8 @@ OPERATIONS = [
         "unlink while it is created at once",
         unlink_while_saved("before create_file", None), {}, ({}, EDITED), prepare=knows_rejection, seed={}, durable=False,
     ),
+    Operation("grow after a close", grow, EDITED, BEGUN, seed={}, durable=False, sends=2),
+    Operation("grow while it is sent", partial(grow, sent=True), EDITED, BEGUN, seed={}, durable=False, sends=5),
     Operation("truncate and write", truncate_and_write, EDITED, durable=False, sends=4),
     Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH, sends=3),
     Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH, sends=3),

@@ -6,6 +6,7 @@ local bytes those that were synced; a file that was not may be gone, empty, full
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,8 @@ class SyncedState:
         self._slot: Path = work._slot.path
         self._copy = self._slot.parent.parent.parent / f"synced-{self._slot.name}"
         self._work = work
-        self._safe: set[str] = set()
+        #: By name: how many bytes of a file are on the disk.
+        self._safe: dict[str, int] = {}
         self._take()
 
         def observe(event: str) -> None:
@@ -51,8 +53,8 @@ class SyncedState:
         for path in state.bytes.directory.iterdir():
             file = state.file(int(path.name.split(".")[0], 16))
             named = file is not None and state.bytes.path(file.ino, file.generation) == path
-            if named and path not in unsynced:
-                self._safe.add(path.name)
+            if file is not None and named and path not in unsynced:
+                self._safe[path.name] = file.size
 
     def lose_power(self, fate: Fate) -> None:
         """Replace the slot's state by what survives; the process is dead already."""
@@ -61,16 +63,12 @@ class SyncedState:
         for path in self._copy.iterdir():
             shutil.copyfile(path, self._slot / path.name)
         for path in (self._slot / "bytes").iterdir():
-            if path.name in self._safe:
-                continue
-            if fate == "gone":
+            safe, size = self._safe.get(path.name), path.stat().st_size
+            if fate == "gone" and safe is None:
                 path.unlink()
-            elif fate != "whole":
-                mode = path.stat().st_mode
-                size = path.stat().st_size
-                path.chmod(0o600)
-                path.write_bytes(b"" if fate == "empty" else bytes(size))
-                path.chmod(mode & 0o777)
+            elif fate != "whole" and size > (safe or 0):
+                os.truncate(path, safe or 0)
+                os.truncate(path, size if fate == "zeros" else safe or 0)
 
 
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

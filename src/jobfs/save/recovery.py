@@ -6,6 +6,7 @@ STAGING or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), one that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -33,6 +34,10 @@ def restore(write_back: WriteBack) -> list[str]:
     write_back.context.look_again = write_back.context.may_come_until()
     told = {True: "to be tidied up on the server", False: "begun, and not finished"}
     found = {names.plain(change.target): told[change.over] for change in changes}
+    for file in files:
+        if file.boot in ("", BOOT):  # else all of it is in doubt
+            with contextlib.suppress(FsError):  # `_take_up` says what it is
+                state.set_apart(file)
     for change in changes:
         if change.verb is Verb.MOVE and change.direct:
             state.apply(change)
@@ -149,11 +154,18 @@ def _clean_up(state: State, change: Change) -> None:
 
 
 def _show(state: State, file: File) -> bool:
-    """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped."""
+    """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped.
+
+    Raises FsError(EIO) if its closed bytes can't be read, or told from others.
+    """
     if file.generation:
         # A file that stays here may have been written to since it was closed.
         sealed = not file.stays or file.boot != ""
         file.local = state.bytes.open(file.ino, file.generation, sealed=sealed)
+        if file.local is not None and not file.stays and file.local.size > file.size:
+            told = f"what was written behind its closed bytes can't be set apart: {file.local.path}"
+            file.local = None
+            raise FsError(errno.EIO, told)
         if file.local is None or not (file.stays or file.local.size == file.size):
             log.warning("%s: its local bytes are not whole, it is dropped", file.path)
             _let_go(file)

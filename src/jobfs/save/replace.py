@@ -158,18 +158,26 @@ class Replace:
             self._place(change, None if change.base.id else (None, time.monotonic()))
 
     def _plan(self, change: Change) -> None:
-        """Decide what the save of a File sends and replaces: its bytes and its base as they are now. Raises Cancelled."""
+        """Decide what the save of a File sends and replaces: its closed bytes and its base as they are now.
+
+        Raises Cancelled; FsError(ENOSPC, EIO) if its closed bytes can't be set apart from those behind them.
+        """
         file = change.file
-        with self._going_on(change):
-            if file is None or not file.unsaved or file.change is not change:
-                self._state.end(change)
-                raise Cancelled
-            assert file.path is not None
-            if change.generation not in (0, file.generation):
-                self._state.bytes.retire(file.ino, change.generation)
-            self._state.apply(
-                change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
-            )  # fmt: skip
+        with file.lock if file is not None else contextlib.nullcontext():
+            if file is not None:
+                self._state.set_apart(file)
+            with self._going_on(change):
+                if file is None or not file.unsaved or file.change is not change:
+                    self._state.end(change)
+                    raise Cancelled
+                assert file.path is not None
+                if change.generation not in (0, file.generation):
+                    self._state.bytes.retire(file.ino, change.generation)
+                if file.local is not None and file.local.generation == file.generation:
+                    file.local.sealed = True
+                self._state.apply(
+                    change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
+                )  # fmt: skip
         if not change.base.id:
             self._upload.count_new(change.target)
 

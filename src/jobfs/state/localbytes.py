@@ -1,8 +1,8 @@
 """Local bytes: one file per generation of a File, in the state directory (save/protocol.md, Vocabulary).
 
-A generation is written until it is sealed, and is immutable from then on; the next write makes the next generation, a copy.
-It is known by its name: a descriptor is open only while somebody reads or writes. The file of a generation that is no longer
-needed goes only after a journal that does not name it is on the disk.
+Bytes of a generation that were closed never change; more may be added behind them until it is sealed, because a save sends it.
+Any other write makes the next generation, a copy. A generation is known by its name: a descriptor is open only while somebody
+reads or writes. The file of a generation that is no longer needed goes only after a journal that does not name it is on the disk.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def sync_directory(directory: Path, *, whole: bool = False) -> None:
 
 @dataclass(slots=True, eq=False)
 class Local:
-    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire`, `release`), counted under the lock."""
+    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire`, `release`), counted under the lock.
+
+    `closed`: the first so many bytes were closed, and never change. `sealed`: none may be added behind them any more.
+    """
 
     lock: threading.Condition = field(repr=False)
     path: Path
@@ -73,6 +76,15 @@ class Local:
     handle: int = -1
     users: int = 0
     sealed: bool = True
+    closed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sealed:
+            self.closed = self.size
+
+    def may_change(self, position: int) -> bool:
+        """True if the bytes from `position` on may be written, added or cut off."""
+        return not self.sealed and position >= self.closed
 
     def acquire(self) -> Local:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
@@ -123,6 +135,15 @@ class Local:
         os.ftruncate(self.handle, length)
         self.size = length
 
+    def sync(self) -> None:
+        """Return when the bytes and their name are on the disk. For users. Raises FsError(EIO)."""
+        about_to_wait()
+        try:
+            os.fdatasync(self.handle)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise FsError(errno.EIO, f"{self.path} can't be synced: {error.strerror}") from error
+
     @property
     def source(self) -> Path:
         """A path to the bytes that is good while somebody uses them, even if the file was removed."""
@@ -157,31 +178,45 @@ class LocalBytes:
         """Where a generation's bytes are."""
         return path_of(self.directory, ino, generation)
 
-    def new(self, ino: int, generation: int, source: Path | None = None) -> Local:
-        """A new generation with one user, empty or with the bytes of `source`. Raises FsError(ENOSPC, EMFILE, EIO)."""
+    def length(self, ino: int, generation: int) -> int:
+        """How many bytes the file of a generation has, unclosed ones too; -1 if it is not there. Raises FsError(EIO)."""
+        path = self.path(ino, generation)
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
+
+    def new(self, ino: int, generation: int, source: Path | None = None, size: int | None = None) -> Local:
+        """A new generation with one user: empty, or with all or the first `size` bytes of `source`.
+
+        Raises FsError(ENOSPC, EMFILE, EIO).
+        """
         path, handle = self.path(ino, generation), -1
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if source is not None:
                 about_to_wait()
                 shutil.copyfile(source, path)
-            size = os.fstat(handle).st_size
+                if size is not None:
+                    os.truncate(path, size)
+            copied = os.fstat(handle).st_size
         except OSError as error:
             if handle >= 0:
                 os.close(handle)
                 path.unlink(missing_ok=True)
             raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
-        return Local(self._lock, path, generation, size, handle, users=1, sealed=False)
+        return Local(self._lock, path, generation, copied, handle, users=1, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
         """A generation that an earlier run left; None if it is not there. Raises FsError(EIO) if it can't be read."""
-        path = self.path(ino, generation)
-        try:
-            return Local(self._lock, path, generation, path.stat().st_size, sealed=sealed)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
+        size = self.length(ino, generation)
+        return (
+            None
+            if size < 0
+            else Local(self._lock, self.path(ino, generation), generation, size, sealed=sealed)
+        )
 
     def give(self, ino: int, generation: int, other: int) -> Local:
         """Give bytes that were never closed to another File, as closed; until a sweep both have them. Raises OSError."""
@@ -234,6 +269,10 @@ class LocalBytes:
                 raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
             raise
         return list(batch)
+
+    def is_synced(self, ino: int, generation: int) -> bool:
+        """True if nothing of a closed generation waits for a sync: more may have been closed while it was synced."""
+        return (ino, generation) not in self._unsynced
 
     def unsure(self, batch: Iterable[tuple[int, int]]) -> None:
         """The next sync covers these again: it is not recorded that they are on the disk."""

@@ -194,9 +194,10 @@ class File:
     """A file, directory or symbolic link of which this machine knows more than the server.
 
     `path`: its name here; None once it is unlinked and only open. `item_id`: its item on the server, "" if only here.
-    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `draft`: a generation that was
-    begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that its next save gives it. `boot`:
-    in which run of this machine the bytes were closed, "" once they were seen on the disk: after another boot they prove nothing.
+    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes: more may stand behind these.
+    `draft`: a generation that was begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that
+    its next save gives it. `boot`: in which run of this machine the bytes were closed, "" once they were seen on the disk: after
+    another boot they prove nothing.
     `sha256`: the hash of the bytes that were last placed. `version`: the `updatedAt` for which that and the times hold. Times in
     nanoseconds since the epoch.
     """
@@ -247,8 +248,11 @@ class File:
 
     @property
     def written(self) -> bool:
-        """True if something was written since it was last closed: a generation that the journal does not have."""
-        return self.local is not None and self.local.generation != self.generation
+        """True if something was written since it was last closed: a generation that the journal does not have, or more bytes."""
+        local = self.local
+        return local is not None and (
+            local.generation != self.generation or (not self.stays and local.size > local.closed)
+        )
 
     @property
     def unmade(self) -> bool:

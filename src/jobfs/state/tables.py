@@ -264,19 +264,44 @@ class State:
         Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         with file.lock, self.lock:
-            before, change, sealed = file.generation, file.change, local.sealed
+            before, change = file.generation, file.change
             self.bytes.cover(file.ino, local)
-            local.sealed = True
             values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
-            try:
-                # The lock is held since the seal: a sync in between would not find the row that it has to mark.
-                self.write(edit(file, **values), *edits, gone=gone, new=new)
-            except FsError:
-                local.sealed = sealed
-                raise
+            # The lock is held since `cover`: a sync in between would not find the row that it has to mark.
+            self.write(edit(file, **values), *edits, gone=gone, new=new)
+            local.closed = local.size
             sending = change is not None and change.begun and change.generation == before
             if before not in (0, local.generation) and not sending:
                 self.bytes.retire(file.ino, before)
+
+    def set_apart(self, file: File) -> None:
+        """Have the closed bytes of a File alone in their generation. If more was written behind them, they are copied to another
+        one, and the mixed one is the draft then, unless a later one was begun.
+
+        The caller has the File's lock, and not the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        mixed, local = file.generation, file.local
+        if not mixed or file.stays or self.bytes.length(file.ino, mixed) <= file.size:
+            return
+        closed = self.bytes.new(
+            file.ino, self.journal.next_number(), self.bytes.path(file.ino, mixed), file.size
+        )
+        try:
+            if not file.boot:
+                closed.sync()  # no loss of power takes what is on the disk already
+            with self.lock:
+                if file.boot:
+                    self.bytes.cover(file.ino, closed)
+                draft = file.draft or mixed
+                self.write(edit(file, generation=closed.generation, draft=draft), new=True)
+                if draft != mixed:
+                    self.bytes.retire(file.ino, mixed)  # the draft began with all of it
+                elif local is not None:
+                    local.closed = 0
+        except FsError:
+            closed.discard()
+            raise
+        closed.release()
 
     def end_draft(self, file: File, *edits: Edit) -> None:
         """The journal forgets what was written to a File and not closed, in one step with `edits`. Raises FsError(EIO)."""
@@ -525,7 +550,11 @@ class State:
             safe = self.bytes.sync()
             with self.lock:
                 there = [(self._by_number.get(ino), generation) for ino, generation in safe]
-                closed = [file for file, generation in there if file and file.generation == generation]
+                closed = [
+                    file
+                    for file, generation in there
+                    if file and file.generation == generation and self.bytes.is_synced(file.ino, generation)
+                ]
                 try:
                     self.write(*(edit(file, boot="") for file in closed))
                 except BaseException:

@@ -322,10 +322,11 @@ class Files(Shared):
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """Write all of `data`; `mapped`: a page of a mapping, never appended. Raises FsError(EBADF, ENOSPC, EIO), ApiError."""
         handle = self.handle(fh)
+        at_end = handle.append and not mapped
 
         def attempt() -> int:
-            with self._writing(handle, keep=True) as local:
-                return local.write(data, local.size if handle.append and not mapped else offset)
+            with self._writing(handle, at=None if at_end else offset) as local:
+                return local.write(data, local.size if at_end else offset)
 
         return self._with_room(attempt, lambda: len(data) + self._to_copy(handle))
 
@@ -343,13 +344,16 @@ class Files(Shared):
             return attempt()
 
     def _to_copy(self, handle: Handle) -> int:
-        """How many bytes the next write to a file copies first: all, if it begins a generation."""
+        """How many bytes a write to a file copies first, at most: all, if it begins a generation."""
         local = handle.file.local
-        return 0 if local is not None and not local.sealed else max(self._known_size(handle), 0)
+        return 0 if local is not None and local.may_change(0) else max(self._known_size(handle), 0)
 
     @contextlib.contextmanager
-    def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
-        """Under the File's lock: local bytes that may be changed; `keep`: they begin with the content that the handle opened."""
+    def _writing(self, handle: Handle, *, at: int | None, keep: bool = True) -> Iterator[Local]:
+        """Under the File's lock: local bytes that may be changed from `at` on, None: behind their end.
+
+        `keep`: they begin with the content that the handle opened.
+        """
         file = handle.file
         for _ in range(REOPENS):
             content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
@@ -360,7 +364,7 @@ class Files(Shared):
                         continue
                     local = self._make_dirty(handle, source)
                 else:
-                    local = self._unsealed(file, file.local, keep=keep)
+                    local = self._changeable(file, file.local, at=at, keep=keep)
                 yield local
                 _touch(file)
                 if file.path is not None and file.shared:
@@ -369,9 +373,9 @@ class Files(Shared):
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _unsealed(self, file: File, local: Local, *, keep: bool) -> Local:
-        """The File's local bytes; if they are closed, and so never change any more, the next generation."""
-        if not local.sealed:
+    def _changeable(self, file: File, local: Local, *, at: int | None, keep: bool) -> Local:
+        """The File's local bytes; the next generation where what was closed, or is being sent, would change."""
+        if local.may_change(local.size if at is None else at):
             return local
         begun = self._begin(file, local.source if keep else None)
         local.release()
@@ -423,7 +427,7 @@ class Files(Shared):
         handle = self.handle(fh)
 
         def attempt() -> None:
-            with self._writing(handle, keep=length > 0) as local:
+            with self._writing(handle, at=length, keep=length > 0) as local:
                 local.truncate(length)
 
         self._with_room(attempt, lambda: self._to_copy(handle) if length else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.state.conftest import refusing
 
 from jobfs import names
 from jobfs.errors import FsError
@@ -151,6 +154,40 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}
     assert found == BEGUN[what]
     assert (again.state.left().files, again.state.at("file"), again.state.at("dir")) == ([], None, None)
+
+
+@pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
+def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
+    world: World, remount: Remount, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """vfs/semantics.md 4.3; save/protocol.md, Recovery: the name has what was closed, and what comes back has both."""
+    item = world.client.put("o", "file", OLD)
+    file = world.closed("file", NEW, item)
+    assert file.local is not None
+    file.local.acquire().write(b" more", len(NEW))
+    file.local.release()
+    if case == "behind, and begun again":
+        draft = world.state.bytes.new(file.ino, world.state.journal.next_number())
+        draft.write(b"another", 0)
+        world.state.begin(file, draft)
+    if case == "on a full disk":
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "truncate", refusing(errno.ENOSPC))
+            failed = remount()
+        assert [(left.path, left.refused != "") for left in failed.state.left().files] == [("file", True)]
+        assert "file is not taken up: what was written behind" in failed.write_back.warnings[0]
+    again = remount()
+    (warning,) = again.write_back.warnings
+    assert "file was written and never closed: what was written is kept as file.recovered-" in warning
+    kept = again.state.at("file")
+    assert kept is not None
+    assert kept.local is not None
+    assert (kept.local.size, kept.size, kept.draft) == (len(NEW), len(NEW), 0)
+    found = finish(again)
+    assert found.pop("file") == NEW
+    assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]
+    again.state.sync()
+    assert [*again.state.bytes.directory.iterdir()] == []
 
 
 def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytest.LogCaptureFixture) -> None:

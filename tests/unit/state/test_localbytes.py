@@ -58,6 +58,26 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
         local.release()
 
 
+def test_closed_bytes_never_change_and_a_sealed_generation_gets_no_more(store: LocalBytes) -> None:
+    """save/protocol.md, Vocabulary, local bytes."""
+    local = store.new(7, 1)
+    local.write(b"content", 0)
+    assert local.may_change(0)
+    local.closed = 4
+    assert [local.may_change(position) for position in (0, 3, 4, 7, 9)] == [False, False, True, True, True]
+    local.sealed = True
+    assert not local.may_change(9)
+    part = store.new(7, 2, local.path, 4)
+    assert (part.size, part.read(0, 9), part.may_change(0), store.length(7, 2), store.length(7, 3)) == (
+        4, b"cont", True, 4, -1,
+    )  # fmt: skip
+    for each in (local, part):
+        each.release()
+    left = store.open(7, 1)
+    assert left is not None
+    assert (left.closed, left.may_change(7)) == (7, False)
+
+
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
 def test_a_copy_that_the_disk_refuses_leaves_nothing(
     store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str

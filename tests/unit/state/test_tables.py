@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.unit.state.conftest import held
+from tests.unit.state.conftest import held, refusing
 
 from jobfs.api import deadline
 from jobfs.errors import FsError, OutOfTimeError
@@ -225,10 +225,10 @@ def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             patch.setattr(state.journal, "write", full)
             assert errno_from(state.close, file, local, gone=[gone]) == errno.ENOSPC
-        assert ((file.generation, file.draft), local.sealed, gone.recorded) == (there, False, True)
+        assert ((file.generation, file.draft), local.closed, gone.recorded) == (there, 0, True)
         state.close(file, local, gone=[gone] if before else [], sha256="ff")
         assert (file.generation, file.draft, file.boot, file.sha256) == (local.generation, 0, BOOT, "ff")
-        assert (local.sealed, gone.recorded) == (True, not before)
+        assert (local.may_change(local.size), gone.recorded) == (True, not before)
         assert held(file) == held(again(state).file(file.ino))
     assert state.bytes.retired == [one.path]
     state.unname(file)
@@ -236,6 +236,100 @@ def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyP
     assert (file.local, file.recorded) == (three, False)
     for local in (one, two, three):
         local.release()
+
+
+def grown(state: State, behind: bytes = b"more") -> tuple[File, Local]:
+    """A file that was closed, and has more behind that; a program has it open."""
+    file = state.new(Kind.FILE, "a")
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    local.write(b"closed", 0)
+    state.begin(file, local)
+    state.close(file, local)
+    local.write(behind, 6)
+    return file, local
+
+
+def on_disk(state: State) -> dict[str, bytes]:
+    return {path.name.partition(".")[2]: path.read_bytes() for path in state.bytes.directory.iterdir()}
+
+
+def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State) -> None:
+    """vfs/semantics.md 4.47; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
+    file, local = grown(state)
+    assert (file.written, file.size, file.generation) == (True, 6, local.generation)
+    state.close(file, local)
+    assert (file.written, file.size, file.generation, local.closed) == (False, 10, local.generation, 10)
+    assert (state.bytes.retired, held(file)) == ([], held(again(state).file(file.ino)))
+    local.release()
+
+
+@pytest.mark.parametrize("synced", [False, True])
+@pytest.mark.parametrize("further", [False, True], ids=["the draft is the same", "a later draft was begun"])
+def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced: bool, further: bool) -> None:
+    """save/protocol.md, Vocabulary, local bytes: what is sent never changes; what is on the disk stays there."""
+    file, local = grown(state)
+    mixed = draft = local.generation
+    if synced:
+        state.sync()
+        assert (file.boot, state.bytes.waiting) == ("", False)
+    if further:
+        later = state.bytes.new(file.ino, state.journal.next_number(), local.path)
+        state.begin(file, later)
+        draft = later.generation
+        local.release()
+        local = later
+    state.set_apart(file)
+    assert (file.size, file.draft, file.local, file.written) == (6, draft, local, True)
+    assert on_disk(state)[str(file.generation)] == b"closed"
+    assert on_disk(state)[str(draft)] == b"closedmore"
+    assert state.bytes.retired == [state.bytes.path(file.ino, mixed)] * further
+    assert (local.may_change(0), state.bytes.is_synced(file.ino, file.generation)) == (True, synced)
+    assert (file.boot, held(file)) == ("" if synced else BOOT, held(again(state).file(file.ino)))
+    before = on_disk(state)
+    state.set_apart(file)
+    assert on_disk(state) == before, "once is enough"
+    state.close(file, local)
+    assert (file.generation, file.size, file.draft) == (draft, 10, 0)
+    local.release()
+
+
+@pytest.mark.parametrize("fault", ["journal", "copy", "sync"])
+def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
+    state: State, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    file, local = grown(state)
+    state.sync()
+    was, there = held(file), on_disk(state)
+    with monkeypatch.context() as patch:
+        if fault == "journal":
+            patch.setattr(state.journal, "write", full)
+        elif fault == "copy":
+            patch.setattr(os, "truncate", refusing(errno.ENOSPC))
+        else:
+            patch.setattr(os, "fdatasync", refusing(errno.EIO))
+        assert errno_from(state.set_apart, file) == (errno.EIO if fault == "sync" else errno.ENOSPC)
+    assert (held(file), on_disk(state), local.closed, state.bytes.retired) == (was, there, 6, [])
+    local.release()
+
+
+def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
+    file, local = grown(state)
+    real = os.fdatasync
+
+    def closes_meanwhile(handle: int) -> None:
+        real(handle)
+        monkeypatch.setattr(os, "fdatasync", real)
+        state.close(file, local)
+
+    monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
+    state.sync()
+    assert (file.size, file.boot, state.unsynced) == (10, BOOT, True)
+    state.sync()
+    assert (file.boot, state.unsynced) == ("", False)
+    local.release()
 
 
 @pytest.mark.parametrize("sent", [True, False])

@@ -104,28 +104,30 @@ def test_closed_bytes_that_change_are_copied_once(
     )
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["after the save was planned", "before, too"])
 def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
-    server: Server, start: Start, copies: list[int]
+    server: Server, start: Start, copies: list[int], begun: bool
 ) -> None:
     """vfs/semantics.md 4.47; save/protocol.md, Vocabulary, local bytes: what is sent never changes."""
     work = start(write_back_delay=30)
     with work.closing(work.opened("log")) as fh:
         work.vfs.write(fh, b"one ", 0)
         work.vfs.flush(fh)
-        work.vfs.write(fh, b"two ", 4)
+        work.vfs.write(fh, b"two " * begun, 4)
         server.faults.next("slow", on="create", delay=0.2)
         with ThreadPoolExecutor(1) as thread:
             (file,) = work.vfs._state.left().files
             assert file.change is not None
             sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
             eventually(lambda: server.log.count("create"))
-            work.vfs.write(fh, b"three ", 8)
+            work.vfs.write(fh, b"three ", 4 + 4 * begun)
             sending.result(20)
-        assert (visible(server), work.read("log")) == ({"log": b"one "}, b"one two three ")
+        shown = b"one " + b"two " * begun + b"three "
+        assert (visible(server), work.read("log")) == ({"log": b"one "}, shown)
         assert copies == [0, 4], "a copy of what is sent, no other"
         work.vfs.write(fh, b"O", 0)
         assert copies == [0, 4], "what was sent has its own bytes"
-    settled(work, {"log": b"One two three "})
+    settled(work, {"log": b"O" + shown[1:]})
     work.vfs._state.sync()
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 

@@ -192,7 +192,7 @@ class Live:
                 self._vfs.getattr(news.path)
         code = self._tell_all(self._calls(news))
         if code == errno.EBUSY and news.old:
-            code = self._tell_all(self._calls(news, apart=True))  # a program has made a file at the old name
+            code = self._tell_all(self._calls_apart(news))  # a program has made a file at the old name
         if code not in (0, errno.ETIMEDOUT):
             changed = news.path if news.happened is Happened.CHANGED else names.parent(news.path)
             code = self._teller.tell(Call("attributes", changed))
@@ -209,26 +209,33 @@ class Live:
             return stat.S_ISDIR(self._vfs.known(path).mode) is item.is_dir
         return False
 
-    def _calls(self, news: News, *, apart: bool = False) -> list[Call]:
-        """The calls that have the events of a change; `apart`: a renamed file is deleted and created."""
-        path, item, attr = news.path, news.item, self._vfs.attr_of(news.item)
-        # A program could not be run while it is open to be written.
-        closing = [] if attr.mode & _EXECUTABLE else [Call("close", path)]
+    def _calls(self, news: News) -> list[Call]:
+        """The calls that have the events of a change."""
+        path, item = news.path, news.item
         if news.happened is Happened.CHANGED:
             # Of another directory at a path the kernel has the number of the first until its attributes are told.
-            return [Call("attributes", path)] if item.is_dir else [Call("modify", path), *closing]
+            return [Call("attributes", path)] if item.is_dir else [Call("modify", path), *self._closing(news)]
         is_open = any(map(self._vfs.is_open, filter(None, (path, news.old))))
-        if news.old and not (is_open or apart):
+        if news.old and not is_open:
             return [Call("rename", news.old, path)]
         if news.happened is Happened.DELETED and item.is_dir and is_open:
             # libfuse waits for reads below before it takes a directory away, and the kernel holds the one above meanwhile.
             return [Call("attributes", names.parent(path))]
-        gone = Call("rmdir" if item.is_dir else "unlink", news.old or path)
-        come = [Call("mkdir", path)] if item.is_dir else [Call("create", path), *closing]
+        return self._calls_apart(news)
+
+    def _calls_apart(self, news: News) -> list[Call]:
+        """The calls that delete and create; what is at the old name again is not deleted."""
+        path, item = news.path, news.item
+        gone = [Call("rmdir" if item.is_dir else "unlink", news.old or path)]
         if news.happened is Happened.DELETED:
-            return [gone]
-        left = bool(news.old) and not self._is_there(news.old, item)
-        return [gone] * left + come
+            return gone
+        come = [Call("mkdir", path)] if item.is_dir else [Call("create", path), *self._closing(news)]
+        return gone + come if news.old and not self._is_there(news.old, item) else come
+
+    def _closing(self, news: News) -> list[Call]:
+        """The call that closes a file; none for a program, which could not be run while it is open to be written."""
+        mode = self._vfs.attr_of(news.item).mode
+        return [] if mode & _EXECUTABLE else [Call("close", news.path)]
 
 
 def _described(status: Status, news: News) -> Change:

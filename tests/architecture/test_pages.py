@@ -186,7 +186,7 @@ def test_each_attribute_that_a_page_names_is_defined_by_its_class() -> None:
 
 def test_the_design_names_each_kind_of_background_thread() -> None:
     code = (path.read_text(encoding="utf-8") for path in _PACKAGE.rglob("*.py"))
-    made = re.compile(r"Thread(?:PoolExecutor)?\([^\n]*\"(jobfs-[a-z]+)\"")
+    made = re.compile(r"(?:Thread(?:PoolExecutor)?|Background)\([^\n]*\"(jobfs-[a-z]+)\"")
     threads = {name for text in code for name in made.findall(text)}
     assert {"jobfs-queue", "jobfs-save", "jobfs-listing"} <= threads
     assert sorted(name for name in threads if f'"{name}"' not in _PAGES["design.md"]) == []

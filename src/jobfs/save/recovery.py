@@ -18,7 +18,7 @@ from jobfs.nodes import Kind
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
-from jobfs.state.localbytes import BOOT
+from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -35,33 +35,53 @@ def restore(write_back: WriteBack) -> list[str]:
     told = {True: "to be tidied up on the server", False: "begun, and not finished"}
     found = {names.plain(change.target): told[change.over] for change in changes}
     for file in files:
-        if file.boot in ("", BOOT):  # else all of it is in doubt
-            with contextlib.suppress(FsError):  # `_take_up` says what it is
-                state.set_apart(file)
-    for change in changes:
-        if change.verb is Verb.MOVE and change.direct:
-            state.apply(change)
-            find_renamed(write_back.context, change)
-    for change in [change for change in changes if change.stage is not Stage.DONE]:
-        _restore(write_back, change)
+        _set_apart(state, file)
+    _restore_changes(write_back, changes)
     for file in files:
-        if file.path is not None and file.draft:
-            _bring_back(write_back, file, "was written and never closed")
-        if file.path and file.generation and not file.stays and file.boot not in ("", BOOT):
-            _doubt(write_back, file)
-        if not file.recorded:
-            state.drop(file)  # it was never closed, or was unlinked
-            continue
-        try:
-            _take_up(write_back, file)
-        except FsError as fault:
-            # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
-            file.refused, file.refused_errno = str(fault), errno.EIO
-            _let_go(file)
-            write_back.warnings.append(f"{file.path} is not taken up: {fault}")
+        _restore_file(write_back, file)
     _sweep(state, changes)
     found |= {file.path or "": "was not sent yet" for file in state.left().files}
     return [f"{path}: {what}" for path, what in found.items()]
+
+
+def _restore_changes(write_back: WriteBack, changes: list[Change]) -> None:
+    """Queue the Changes, once the names are known that renamed directories have. Raises ApiError, FsError(EIO)."""
+    for change in changes:
+        if change.verb is Verb.MOVE and change.direct:
+            write_back.state.apply(change)
+            find_renamed(write_back.context, change)
+    for change in [change for change in changes if change.stage is not Stage.DONE]:
+        _restore(write_back, change)
+
+
+def _is_in_doubt(file: File) -> bool:
+    """True if the power went after bytes were closed, and before they were seen on the disk."""
+    return file.boot not in ("", BOOT)
+
+
+def _set_apart(state: State, file: File) -> None:
+    """Tell the closed bytes of a File from those behind them, before a Change takes them for its own."""
+    if not _is_in_doubt(file):
+        with contextlib.suppress(FsError):  # `_show` finds that it was not done
+            state.set_apart(file)
+
+
+def _restore_file(write_back: WriteBack, file: File) -> None:
+    """Show and queue one File, under the names that its bytes get. Raises FsError(EIO) if the journal fails."""
+    if file.path is not None and file.draft:
+        _bring_back(write_back, file, "was written and never closed")
+    if file.path and file.generation and not file.stays and _is_in_doubt(file):
+        _doubt(write_back, file)
+    if not file.recorded:
+        write_back.state.drop(file)  # it was never closed, or was unlinked
+        return
+    try:
+        _take_up(write_back, file)
+    except FsError as fault:
+        # It has failed. Its row stays: once the disk is mended, the next mount takes it up.
+        file.refused, file.refused_errno = str(fault), errno.EIO
+        _let_go(file)
+        write_back.warnings.append(f"{file.path} is not taken up: {fault}")
 
 
 def _let_go(file: File) -> None:
@@ -159,14 +179,8 @@ def _show(state: State, file: File) -> bool:
     Raises FsError(EIO) if its closed bytes can't be read, or told from others.
     """
     if file.generation:
-        # A file that stays here may have been written to since it was closed.
-        sealed = not file.stays or file.boot != ""
-        file.local = state.bytes.open(file.ino, file.generation, sealed=sealed)
-        if file.local is not None and not file.stays and file.local.size > file.size:
-            told = f"what was written behind its closed bytes can't be set apart: {file.local.path}"
-            file.local = None
-            raise FsError(errno.EIO, told)
-        if file.local is None or not (file.stays or file.local.size == file.size):
+        file.local = _closed_bytes(state, file)
+        if file.local is None:
             log.warning("%s: its local bytes are not whole, it is dropped", file.path)
             _let_go(file)
             state.drop(file)
@@ -176,6 +190,18 @@ def _show(state: State, file: File) -> bool:
         return False
     state.add(file)
     return True
+
+
+def _closed_bytes(state: State, file: File) -> Local | None:
+    """The local bytes of a File, None if they are not whole. Raises FsError(EIO)."""
+    # A file that stays here may have been written to since it was closed.
+    sealed = not file.stays or file.boot != ""
+    local = state.bytes.open(file.ino, file.generation, sealed=sealed)
+    if local is None or file.stays or local.size == file.size:
+        return local
+    if local.size < file.size:
+        return None
+    raise FsError(errno.EIO, f"what was written behind its closed bytes can't be set apart: {local.path}")
 
 
 def _sweep(state: State, changes: list[Change]) -> None:

@@ -170,16 +170,20 @@ class Replace:
                 if file is None or not file.unsaved or file.change is not change:
                     self._state.end(change)
                     raise Cancelled
-                assert file.path is not None
-                if change.generation not in (0, file.generation):
-                    self._state.bytes.retire(file.ino, change.generation)
-                if file.local is not None and file.local.generation == file.generation:
-                    file.local.sealed = True
-                self._state.apply(
-                    change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
-                )  # fmt: skip
+                self._take_closed(change, file)
         if not change.base.id:
             self._upload.count_new(change.target)
+
+    def _take_closed(self, change: Change, file: File) -> None:
+        """Have a save send what is closed of a File now, and seal that. The caller has the File's lock and the state's."""
+        assert file.path is not None
+        if change.generation not in (0, file.generation):
+            self._state.bytes.retire(file.ino, change.generation)
+        if file.local is not None and file.local.generation == file.generation:
+            file.local.sealed = True
+        self._state.apply(
+            change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
+        )  # fmt: skip
 
     def _attempt(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""

@@ -366,12 +366,17 @@ class Files(Shared):
                 else:
                     local = self._changeable(file, file.local, at=at, keep=keep)
                 yield local
-                _touch(file)
-                if file.path is not None and file.shared:
-                    self._state.readers.wrote(handle.process, file.path, file.item, file.base)
-                self._state.edition += 1
+                self._wrote(handle)
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
+
+    def _wrote(self, handle: Handle) -> None:
+        """The local bytes of a handle's File have changed. The caller has the File's lock."""
+        file = handle.file
+        _touch(file)
+        if file.path is not None and file.shared:
+            self._state.readers.wrote(handle.process, file.path, file.item, file.base)
+        self._state.edition += 1
 
     def _changeable(self, file: File, local: Local, *, at: int | None, keep: bool) -> Local:
         """The File's local bytes; the next generation where what was closed, or is being sent, would change."""

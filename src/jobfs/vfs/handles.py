@@ -147,13 +147,16 @@ class KernelPages:
         with self._lock:
             for path in [*self._held] if directory else (old, new):
                 self._held.pop(path, None)
-            paths = [*self._at] if directory else [old, new]
-            there = [handle for path in paths if names.within(path, new) for handle in self.at(path)]
-            coming = [handle for path in paths if names.within(path, old) for handle in self.at(path)]
+            there, coming = self._within(new, directory=directory), self._within(old, directory=directory)
             for handle in there:
                 self._put(handle, "")
             for handle in coming:
                 self._put(handle, names.moved(handle.at, old, new))
+
+    def _within(self, path: str, *, directory: bool) -> list[Handle]:
+        """The handles at a path, and those below a `directory`."""
+        paths = [at for at in self._at if names.within(at, path)] if directory else [path]
+        return [handle for at in paths for handle in self.at(at)]
 
     def _put(self, handle: Handle, path: str) -> None:
         """Keep a handle at a path; "" takes it out. Called with the lock held."""

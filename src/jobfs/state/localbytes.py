@@ -90,9 +90,19 @@ class Local:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
         with self.lock:
             if self.handle < 0:
-                self.handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
+                self.handle = self._opened()
             self.users += 1
         return self
+
+    def _opened(self) -> int:
+        if not self.sealed:
+            try:
+                return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+            self.sealed = True  # the disk has failed: what it has is read, and no more is added
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def release(self) -> None:
         """One user less; the last one closes the file."""

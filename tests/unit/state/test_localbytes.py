@@ -117,6 +117,29 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     assert path.read_bytes() == b"Content"
 
 
+def test_what_was_closed_is_read_from_a_disk_that_takes_no_more(
+    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.41: reading goes on."""
+    path, real = sealed(store, 1), os.open
+    local = store.open(7, 1, sealed=False)
+    assert local is not None
+    code = [errno.EMFILE]
+
+    def refuses(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(code[0], "refused")
+        return real(path, flags, *mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuses)
+        assert errno_from(local.acquire) == errno.EMFILE
+        code[0] = errno.EROFS
+        assert local.acquire().read(0, 9) == path.read_bytes()
+    assert not local.may_change(local.size)
+    local.release()
+
+
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):

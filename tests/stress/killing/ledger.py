@@ -221,6 +221,7 @@ class Ledger:
             assert target is not None
             self.options[path] = {ABSENT}
             self.options[target] = contents
+            self._earlier.setdefault(target, set()).update(contents)
             mode = self.modes.pop(path, None)
             if mode is not None:
                 self.modes[target] = mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +161,17 @@ def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) 
     left = hidden_path("saved", "a" * 12, new_transaction_id(), Role.ASIDE)
     server.store.seed({left: "x"})
     assert verdict.leftovers(server) == [f"{left}: a hidden item is left"]
+
+
+def test_what_the_server_has_may_be_back_after_a_backup_that_was_killed() -> None:
+    """vfs/semantics.md 4.35: it came to its name by a rename over it, and was replaced by another that was not sent yet."""
+    contents = Contents(1)
+    first, second = contents.make("first", 60), contents.make("second", 60)
+    ledger = Ledger({"file": contents.make("old", 60)}, 0.0)
+    for content in (first, second):
+        ledger.keep(ledger.put("draft", content, ABSENT, "save"))
+        ledger.keep(ledger.rename("draft", "file"))
+    ledger.keep(ledger.rename("file", "file~"))
+    assert ledger.at("file") == {ABSENT}
+    ledger.end_of_life(time.monotonic())
+    assert ledger.at("file") == {ABSENT, first, second}

@@ -64,7 +64,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
     server: Server, start: Start, copies: list[int], reopened: bool
 ) -> None:
-    """vfs/semantics.md 4.47: of a build's log, each program of the build closes a descriptor when it ends."""
+    """vfs/semantics.md 4.49: of a build's log, each program of the build closes a descriptor when it ends."""
     work, written = start(write_back_delay=30), b""
     with work.closing(work.opened("log")) as shell:
         for number in range(50):
@@ -108,7 +108,7 @@ def test_closed_bytes_that_change_are_copied_once(
 def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
     server: Server, start: Start, copies: list[int], begun: bool
 ) -> None:
-    """vfs/semantics.md 4.47; save/protocol.md, Vocabulary, local bytes: what is sent never changes."""
+    """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: what is sent never changes."""
     work = start(write_back_delay=30)
     with work.closing(work.opened("log")) as fh:
         work.vfs.write(fh, b"one ", 0)

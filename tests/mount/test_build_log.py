@@ -31,7 +31,7 @@ read -r line
 def test_a_build_log_is_written_in_place_and_a_kill_keeps_what_was_closed(
     server: Server, mount: Callable[..., MountedJob], tmp_path: Path
 ) -> None:
-    """vfs/semantics.md 4.3, 4.47."""
+    """vfs/semantics.md 4.3, 4.49."""
     mounted = mount(write_back_delay=30)
     (local,) = mounted.state.rglob("bytes")
     closed = b"".join(bytes(SIZE) + b"step %d\n" % step for step in range(1, STEPS + 1))

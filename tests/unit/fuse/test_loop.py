@@ -14,6 +14,7 @@ pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse.interrupt import AtWork, Desk, Opcode
 from jobfs.fuse.loop import Readers, Session
+from jobfs.fuse.sizes import KernelSizes
 
 
 def request(opcode: int, unique: int) -> bytes:
@@ -29,6 +30,7 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
         session = Session.__new__(Session)
         session.device, session.closed, session._here = device.fileno(), False, AtWork()
         session._teller = SimpleNamespace(helpers={})  # type: ignore[assignment]
+        session.operations = SimpleNamespace(kernel_sizes=KernelSizes())  # type: ignore[assignment]
         served: list[int] = []
 
         def answered(desk: Desk, unique: int, node: int) -> bool:

@@ -254,7 +254,7 @@ def on_disk(state: State) -> dict[str, bytes]:
 
 
 def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State) -> None:
-    """vfs/semantics.md 4.47; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
+    """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
     file, local = grown(state)
     assert (file.written, file.size, file.generation) == (True, 6, local.generation)
     state.close(file, local)

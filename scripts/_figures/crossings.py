@@ -102,6 +102,7 @@ def _save(driver: FuseDriver, server: Server, path: str, crossings: Crossings) -
     """A file that exists is written anew: from the write over fsync and close to the last DELETE and what follows from it."""
     items, deletes = len(server.store.items()), server.log.count("delete")
     fi = _opened(os.O_RDWR)
+    _look_up(driver, path)
     driver("open", path, fi)
     driver("truncate", path, 0, fi)
     with crossings.counting() as found:
@@ -120,7 +121,7 @@ def _open(driver: FuseDriver, path: str, crossings: Crossings) -> dict[str, list
     with crossings.counting():
         _read(driver, path)
         crossings.await_rest()
-    driver("getattr", path)  # as the kernel does first; what it has asked the server, open need not ask
+    _look_up(driver, path)  # what that has asked the server, open need not ask
     fi = _opened(os.O_RDONLY)
     with crossings.counting() as found:
         driver("open", path, fi)
@@ -129,7 +130,16 @@ def _open(driver: FuseDriver, path: str, crossings: Crossings) -> dict[str, list
     return found
 
 
+def _look_up(driver: FuseDriver, path: str) -> None:
+    """Look a file up as the kernel does before it opens it: from then on the kernel has its size."""
+    driver("getattr", path)
+    sizes = getattr(driver, "kernel_sizes", None)  # trees before it was counted have none
+    if sizes is not None:
+        sizes.sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.now)
+
+
 def _read(driver: FuseDriver, path: str) -> None:
+    _look_up(driver, path)
     fi = _opened(os.O_RDONLY)
     driver("open", path, fi)
     driver("read", None, 4096, 0, fi)

@@ -61,7 +61,7 @@ WRITERS = {
                             'dd if=<(echo mine) of="$0" bs=1 seek=$((size - 5)) conv=notrunc status=none'),
     "a+": _python("file = open(name, 'a+b')", "file.write(b'mine\\n')"),
     ">>": _shell('echo mine >>"$0"'),
-    "<>": _shell(f'exec 3<>"$0"; {sys.executable} -c "import os; os.lseek(3, 0, 2)"; echo mine >&3'),
+    "<>": _shell(f'exec 3<>"$0"; "{sys.executable}" -c "import os; os.lseek(3, 0, 2)"; echo mine >&3'),
 }  # fmt: skip
 
 #: Opens its file until that is new, and writes `MINE` at the end.

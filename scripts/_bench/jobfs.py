@@ -16,6 +16,7 @@ from typing import Any
 from jobfs.emulator.jobside import JobSide
 from jobfs.emulator.records import DIRECTORY, FILE, StoredItem, new_id
 from jobfs.emulator.store import Store
+from jobfs.emulator.workspace import Workspaces
 
 from . import tree
 from .lab import Lab, NotMeasured, Relay, await_that, cpu_seconds, is_mounted
@@ -188,7 +189,7 @@ def _seed(directory: Path, jobs: Mapping[str, tree.Tree]) -> None:
     store = Store(directory)
     try:
         for job, content in jobs.items():
-            JobSide(store.add_job(job)).seed(content, age=3600)
+            JobSide(Workspaces(store).add(job)).seed(content, age=3600)
     finally:
         store.close()
 
@@ -197,7 +198,7 @@ def _seed_huge(directory: Path, job: str) -> None:
     """Rows only: every file has the same content, of which the server keeps one copy."""
     store = Store(directory)
     try:
-        workspace = store.add_job(job)
+        workspace = Workspaces(store).add(job)
         blob = store.new_blob()
         blob.write(b"0123456789")
         blob.close()

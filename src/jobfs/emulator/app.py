@@ -22,7 +22,7 @@ from .records import BadPath, Invalid, Missing, Refused, valid_id
 from .routes import Operations, Route, resolve
 from .store import Store
 from .wire import invalid_json, with_odd_items
-from .workspace import Nowhere
+from .workspace import Nowhere, Workspaces
 
 _STATUS = {"unavailable": 503, "throttled": 429}
 _LOST = ("drop_after", "hang_after", "late")
@@ -32,8 +32,16 @@ _PAGE = b"<html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1
 class App:
     """The local server's application; all state is in the objects it is given."""
 
-    def __init__(self, store: Store, key: str, faults: Faults, log: RequestLog, control: Control) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        workspaces: Workspaces,
+        key: str,
+        faults: Faults,
+        log: RequestLog,
+        control: Control,
+    ) -> None:
+        self._store, self._workspaces = store, workspaces
         self._key = key.encode()
         self._faults = faults
         self._log = log
@@ -168,7 +176,7 @@ class App:
             raise Invalid("params.expertJobId", "expected 24 characters of a-z and 0-9")
         if route.item and not valid_id(route.item):
             raise Invalid("params.workspaceItemId", "expected 24 characters of a-z and 0-9")
-        workspace = self._store.workspaces.get(route.job)
+        workspace = self._workspaces.get(route.job)
         if workspace is None:
             if route.operation == "instance" or exchange.behaviour.unknown_job == 404:
                 raise Missing("Expert job not found")

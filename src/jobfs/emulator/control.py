@@ -39,6 +39,7 @@ from .jobside import JobSide
 from .listener import Listener
 from .log import RequestLog
 from .store import Store
+from .workspace import Workspaces
 
 
 class _Refusal(Exception):  # noqa: N818
@@ -50,8 +51,10 @@ class _Refusal(Exception):  # noqa: N818
 class Control:
     """The ASGI application of the control routes."""
 
-    def __init__(self, store: Store, faults: Faults, log: RequestLog, listener: Listener) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, workspaces: Workspaces, faults: Faults, log: RequestLog, listener: Listener
+    ) -> None:
+        self._store, self._workspaces = store, workspaces
         self._faults = faults
         self._log = log
         self._listener = listener
@@ -134,13 +137,13 @@ class Control:
 
     async def _jobs(self, request: Request) -> Any:
         _method(request, "GET")
-        return [asdict(workspace.job) for workspace in self._store.workspaces.values()]
+        return [asdict(workspace.job) for workspace in self._workspaces.values()]
 
     async def _job(self, request: Request, rest: str) -> Response:
         job_id, _, rest = rest.partition("/")
-        if job_id not in self._store.workspaces:
+        if job_id not in self._workspaces:
             raise _Refusal(404, f"no such job: {job_id}")
-        side = JobSide(self._store.workspaces[job_id])
+        side = JobSide(self._workspaces[job_id])
         if not rest:
             if _method(request, "GET", "POST") == "POST":
                 side.set_job(**await _object(request))

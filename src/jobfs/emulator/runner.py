@@ -18,6 +18,7 @@ from .listener import Listener
 from .log import RequestLog
 from .records import new_id
 from .store import Store
+from .workspace import Workspaces
 
 
 class Server:
@@ -34,7 +35,8 @@ class Server:
         self._state = Store(directory, config.behaviour, config.seed)
         try:
             self.log = RequestLog(config.log)
-            self.jobs = config.jobs or tuple(self._state.workspaces) or (new_id(),)
+            self._workspaces = Workspaces(self._state)
+            self.jobs = config.jobs or tuple(self._workspaces) or (new_id(),)
             sides = [self.job_side(job) for job in self.jobs]
         except BaseException:
             self._state.close()
@@ -42,8 +44,8 @@ class Server:
         self.job, self.store = self.jobs[0], sides[0]
         self.faults = Faults(config.faults, config.seed)
         self._listener = Listener(config.host, config.port)
-        self._control = Control(self._state, self.faults, self.log, self._listener)
-        self._app = App(self._state, config.key, self.faults, self.log, self._control)
+        self._control = Control(self._state, self._workspaces, self.faults, self.log, self._listener)
+        self._app = App(self._state, self._workspaces, config.key, self.faults, self.log, self._control)
         self._control_listener = Listener("127.0.0.1", config.control_port or 0)
 
     @property
@@ -78,7 +80,7 @@ class Server:
 
     def job_side(self, job_id: str) -> JobSide:
         """Direct access to the items of a job, which is made if it is not there."""
-        return JobSide(self._state.add_job(job_id))
+        return JobSide(self._workspaces.add(job_id))
 
     def start(self) -> None:
         """Listens; UsageError if the address can't be had."""

@@ -24,7 +24,6 @@ from jobfs.errors import UsageError
 
 from .behaviour import Behaviour
 from .records import Job, StoredItem, new_id
-from .workspace import Workspace
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL);
@@ -90,7 +89,8 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
-            self.workspaces = self._load()
+            #: The jobs that earlier servers left in the directory, each with its items.
+            self.saved = self._load()
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
                 self._db.close()
@@ -103,15 +103,12 @@ class Store:
             self._db.close()
             os.close(self._lock_fd)
 
-    def add_job(self, job_id: str) -> Workspace:
-        """The workspace of this job, made if it is not there yet."""
-        with self.lock:
-            if job_id not in self.workspaces:
-                now = self.now_us()
-                job = Job(job_id, new_id(), new_id(), new_id(), created_us=now, updated_us=now)
-                self.save_job(job)
-                self.workspaces[job_id] = Workspace(self, job, [])
-            return self.workspaces[job_id]
+    def new_job(self, job_id: str) -> Job:
+        """Save and return a job that has just begun."""
+        now = self.now_us()
+        job = Job(job_id, new_id(), new_id(), new_id(), created_us=now, updated_us=now)
+        self.save_job(job)
+        return job
 
     def save_job(self, job: Job) -> None:
         """Writes the state of a job."""
@@ -160,7 +157,7 @@ class Store:
         """Removes a content that no row names any more."""
         (self._content / name[:2] / name).unlink(missing_ok=True)
 
-    def _load(self) -> dict[str, Workspace]:
+    def _load(self) -> list[tuple[Job, list[StoredItem]]]:
         items: dict[str, list[StoredItem]] = {}
         rows = self._db.execute(f"SELECT job, {_COLUMNS} FROM items ORDER BY created_us, rowid")
         for job_id, *row in rows:
@@ -169,7 +166,7 @@ class Store:
             Job(**json.loads(state)) for (state,) in self._db.execute("SELECT state FROM jobs ORDER BY rowid")
         ]
         self._sweep({item.blob for group in items.values() for item in group})
-        return {job.id: Workspace(self, job, items.get(job.id, [])) for job in jobs}
+        return [(job, items.get(job.id, [])) for job in jobs]
 
     def _sweep(self, known: set[str]) -> None:
         for path in list(self._content.glob("*/*")):

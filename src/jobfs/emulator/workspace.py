@@ -6,7 +6,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .behaviour import Behaviour
 from .index import Index
@@ -22,12 +22,9 @@ from .records import (
     parent,
     units,
 )
+from .store import Store
 from .texts import matcher
 from .wire import item_json, shown_path
-
-if TYPE_CHECKING:
-    from .store import Store
-
 
 #: How names are kept, by the switch `name_form`.
 _KEPT: dict[str, Callable[[str], str]] = {
@@ -233,6 +230,21 @@ class Workspace:
         if behaviour.implicit_directories == "allowed":
             return not self.index.blocked(path)
         return self.index.has_directory(parent(path))
+
+
+class Workspaces(dict[str, Workspace]):
+    """The workspaces of all jobs in a store, by the job's id."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__((job.id, Workspace(store, job, items)) for job, items in store.saved)
+        self._store = store
+
+    def add(self, job_id: str) -> Workspace:
+        """Return the workspace of this job; if there is none, begin the job."""
+        with self._store.lock:
+            if job_id not in self:
+                self[job_id] = Workspace(self._store, self._store.new_job(job_id), [])
+            return self[job_id]
 
 
 class Nowhere(Workspace):

@@ -23,6 +23,7 @@ from tests.support.waiting import readable
 from jobfs.emulator import DEFAULT_JOB, DEFAULT_KEY, JobSide, Rule
 from jobfs.emulator.records import DIRECTORY
 from jobfs.emulator.store import Store
+from jobfs.emulator.workspace import Workspaces
 
 #: Seconds for it to start, and for it to end after SIGTERM.
 _START, _END = 30.0, 10.0
@@ -57,7 +58,7 @@ class ServerProcess:
     def seed(self, tree: Mapping[str, bytes | None]) -> None:
         """Puts files and directories there that are an hour old; only while it does not run."""
         with closing(Store(self._directory)) as store:
-            JobSide(store.add_job(self.job)).seed(tree, age=3600)
+            JobSide(Workspaces(store).add(self.job)).seed(tree, age=3600)
 
     def start(self, **switches: Any) -> None:
         """Starts it with these switches (milliseconds, bytes a second); returns when it listens."""

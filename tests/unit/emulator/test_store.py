@@ -13,6 +13,7 @@ from jobfs.emulator import DEFAULT_JOB, Behaviour, JobSide, StoredItem
 from jobfs.emulator.index import Index
 from jobfs.emulator.keys import find_key, keep_key
 from jobfs.emulator.store import Store
+from jobfs.emulator.workspace import Workspaces
 from jobfs.errors import UsageError
 
 
@@ -29,7 +30,7 @@ def contents(directory: Path) -> int:
 
 def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    side = JobSide(store.add_job(DEFAULT_JOB))
+    side = JobSide(Workspaces(store).add(DEFAULT_JOB))
     side.seed({"a/b.txt": "one", "\ud800 hostile": b"", "n\0ul": b""})
     side.set_job(status="completed", current_step=7)
     before, left = side.items(), store.new_blob()
@@ -38,7 +39,7 @@ def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(t
     store.close()
     assert contents(tmp_path) == 4
     store = Store(tmp_path)
-    side = JobSide(store.workspaces[DEFAULT_JOB])
+    side = JobSide(Workspaces(store)[DEFAULT_JOB])
     assert (side.items(), side.read("a/b.txt")) == (before, b"one")
     assert (side.job().status, side.job().current_step) == ("completed", 7)
     assert contents(tmp_path) == 3
@@ -46,9 +47,10 @@ def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(t
 
 
 def test_a_replaced_content_goes_but_a_reader_keeps_it(store: Store) -> None:
-    side = JobSide(store.add_job(DEFAULT_JOB))
+    workspace = Workspaces(store).add(DEFAULT_JOB)
+    side = JobSide(workspace)
     item = side.write("f", "old")
-    _, fd = store.workspaces[DEFAULT_JOB].open_content(item.id)
+    _, fd = workspace.open_content(item.id)
     side.write("f", "new")
     assert os.read(fd, 10) == b"old"
     os.close(fd)

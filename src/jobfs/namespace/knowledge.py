@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
-from jobfs.namespace.news import News, differ, difference, differing
-from jobfs.namespace.tree import Tree, veil
+from jobfs.namespace.news import News, difference
+from jobfs.namespace.tree import Tree, differ, veil
 from jobfs.nodes import Item, held_ns
 
 
@@ -46,31 +46,49 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
 
     Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
-    places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
-    listed = [
-        item for at in places for item in (*new.candidates(at), *(new.below(at) if change.whole else ()))
-    ]
-    doubts: set[str] = set()
-    others = set()
-    for item in listed:
-        known = old.get(item.id)
-        if known is None and change.whole and change.deleted and veil(item.path) is not None:
-            # It went with the directory that is gone, which would go on being shown for it.
-            new.drop(item.id)
-        elif item.id not in change.ids and (known is None or known.path != item.path):
-            others.add(item.id)
-            doubts |= places
+    places = {*change.paths, *(item.path for item in filter(None, map(new.get, change.ids)))}
+    if change.whole and change.deleted:
+        _drop_hidden_strangers(places, old, new)
+    others = _arrived(_listed_at(places, new, below=change.whole), old) - change.ids
+    unknown = _unknown(change.ids, old)
+    doubts = places if others or (unknown and not change.deleted) else set()
     # An item that `old` shows elsewhere may have been there throughout: it must not be lost.
-    for item_id in others.union(change.ids):
-        there, mine = new.get(item_id), old.get(item_id)
-        if mine is not None:
-            new.put(mine)
-            doubts |= {there.path, mine.path} if there is not None and there.path != mine.path else set()
-        elif item_id in change.ids and change.deleted:
-            new.drop(item_id)
-        elif item_id in change.ids:
-            doubts |= places
+    for item_id in others | change.ids:
+        doubts |= _keep_item(item_id, old, new)
+    for item_id in unknown if change.deleted else ():
+        new.drop(item_id)
     return doubts
+
+
+def _listed_at(places: Collection[str], tree: Tree, *, below: bool) -> list[Item]:
+    """Return the items at these paths, and those below them if `below`."""
+    return [item for at in places for item in (*tree.candidates(at), *(tree.below(at) if below else ()))]
+
+
+def _arrived(items: Collection[Item], old: Tree) -> set[str]:
+    """Return the ids of the items that `old` does not have at their path."""
+    known = ((item, old.get(item.id)) for item in items)
+    return {item.id for item, was in known if was is None or was.path != item.path}
+
+
+def _unknown(ids: Collection[str], tree: Tree) -> set[str]:
+    return {item_id for item_id in ids if tree.get(item_id) is None}
+
+
+def _drop_hidden_strangers(places: Collection[str], old: Tree, new: Tree) -> None:
+    """Drop unknown hidden items below a directory that is gone: they went with it, and would keep it shown."""
+    for item in _listed_at(places, new, below=True):
+        if old.get(item.id) is None and veil(item.path) is not None:
+            new.drop(item.id)
+
+
+def _keep_item(item_id: str, old: Tree, new: Tree) -> set[str]:
+    """Have `new` show an item as `old` does, if `old` has it; return both paths where they differ."""
+    listed, known = new.get(item_id), old.get(item_id)
+    if known is None:
+        return set()
+    new.put(known)
+    return {listed.path, known.path} if listed is not None and listed.path != known.path else set()
 
 
 #: The time of something that was never asked for: older than any bound.
@@ -124,49 +142,69 @@ class Knowledge:
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
         """Take in the answer of a find, unless something newer is known of this path or of these items."""
         ids = {item.id for item in items}
-        newer = (change for _, change in self._changes if change.ticket > ticket)
-        if self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer):
+        if self._is_outdated(ticket, path, ids):
             return
-        directories = [item for item in items if item.is_dir]
-        for item in directories:
-            known = self.tree.get(item.id)
-            if known is None or known.path != path:
-                # Only the server knows what is in this directory.
-                self._doubt(path, ticket)
-                self._doubt(path if known is None else known.path, ticket)
-        # An item leaves the path where it was known, and directories that no item stands for come and go with what is in them.
-        known_at = [known.path for item in items if (known := self.tree.get(item.id)) is not None]
-        before = {above: self.tree.at(above) for at in (path, *known_at) for above in _lineage(at)}
+        self._doubt_arrived_directories(ticket, path, items)
+        before = self._shown_around(path, items)
         self.tree.settle(path, items)
-        for at, was in before.items():
-            if differ(was, self.tree.at(at)):
-                self._untold.setdefault(at, was)
+        self._note_differences(before)
         if (before[path] is None) is not (self.tree.at(path) is None):
             self.note_names(names.parent(path), time.time_ns())
         self._record(Change(ticket, ids, {path}))
-        if directories or not self.tree.inhabited(path):
+        if any(item.is_dir for item in items) or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
+
+    def _shown_around(self, path: str, items: Collection[Item]) -> dict[str, Item | None]:
+        """Return what is shown wherever `items` at `path` may change that.
+
+        An item leaves the path where it was known, and directories that no item stands for come and go with their contents.
+        """
+        known = filter(None, (self.tree.get(item.id) for item in items))
+        paths = (path, *(item.path for item in known))
+        return {above: self.tree.at(above) for at in paths for above in _lineage(at)}
+
+    def _is_outdated(self, ticket: int, path: str, ids: Collection[str]) -> bool:
+        """Return whether something newer is known of `path`, or of these items, than a request with this ticket."""
+        newer = (change for _, change in self._changes if change.ticket > ticket)
+        return self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer)
+
+    def _doubt_arrived_directories(self, ticket: int, path: str, items: Collection[Item]) -> None:
+        """Doubt what is below directories that were not known at `path`: only the server knows what they contain."""
+        for item in items:
+            known = self.tree.get(item.id)
+            if item.is_dir and (known is None or known.path != path):
+                self._doubt(path, ticket)
+                self._doubt(path if known is None else known.path, ticket)
+
+    def _note_differences(self, before: Mapping[str, Item | None]) -> None:
+        """Note for `news` the paths that show something else than `before`."""
+        for path, was in before.items():
+            if differ(was, self.tree.at(path)):
+                self._untold.setdefault(path, was)
 
     def listed(self, ticket: int, began: float, tree: Tree) -> None:
         """Replace the tree by a newer one, except for changes since its listing began."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
-        for _, change in self._changes:
-            for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
+        for change in [change for _, change in self._changes if change.ticket > ticket]:
+            for path in keep(change, self.tree, tree):
                 self._doubt(path, self._next())
         old, self.tree = self.tree, tree
         if self.snapshots:
-            apart = differing(old, tree)
-            names_differ = (
-                path for path, was in apart.items() if (was is None) is not (tree.at(path) is None)
-            )
-            for directory in set(map(names.parent, names_differ)):
-                # Of a new directory the item has the time, if it has one.
-                if old.at(directory) or ((there := tree.at(directory)) and there.implicit):
-                    self.note_names(directory, time.time_ns())
-            self._untold = apart | self._untold
+            self._note_changed_names(old, changed := tree.differing(old))
+            self._untold = changed | self._untold
         self.snapshots += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
+
+    def _note_changed_names(self, old: Tree, changed: Mapping[str, Item | None]) -> None:
+        """Note in which directories names have come or gone; `changed`: paths with what `old` shows there."""
+        came_or_went = (
+            path for path, was in changed.items() if (was is None) is not (self.tree.at(path) is None)
+        )
+        for directory in set(map(names.parent, came_or_went)):
+            # A new directory has the time of its item, if there is one.
+            if old.at(directory) or ((there := self.tree.at(directory)) and there.implicit):
+                self.note_names(directory, time.time_ns())
 
     def news(self) -> list[News]:
         """What others have changed since this was asked last, as far as it was seen by a listing or a find."""
@@ -209,17 +247,20 @@ class Knowledge:
         if kept:
             self._untold[item.path] = None
         if whole:
-            # What is below it is as well known as at its old path, not as what was at the new one.
-            for below in [path for path in self._stamps if names.under(path, item.path)]:
-                self._stamps.pop(below, None)
-            if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
-                self.touch(item.path)
+            self._carry_doubts(old, item.path)
         if beside:
             # An item can hardly be at a path that is still taken: what is known of this path is old.
             self.touch(item.path)
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
+
+    def _carry_doubts(self, old: str, new: str) -> None:
+        """What is below a moved directory is as well known as at its `old` path, not as what was at the `new` one."""
+        for below in [path for path in self._stamps if names.under(path, new)]:
+            self._stamps.pop(below, None)
+        if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
+            self.touch(new)
 
     def forget(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone, a directory with everything below it; `item`: as it was before."""

@@ -113,14 +113,19 @@ class Pass:
         # Totals show our own changes too; but what was there throughout is in pages that overlap.
         return not self.ours and any(page.total != self.count for page in self.pages)
 
-    def same(self, other: Pass) -> bool:
-        """True if both passes saw the same items, and as many as the pages have room for: then it is the total that is wrong.
+    def same(self, other: Pass | None) -> bool:
+        """True if there is another pass, and both saw the same items, and as many as the pages have room for: then it is the total that is wrong.
 
         Where items change places, both passes may lack the same item.
         """
         filled = [_raw(page) for page in self.pages if _raw(page)]
         whole = sum(filled) - max(0, len(filled) - 1) == self.count
-        return whole and self.items.keys() == other.items.keys() and self.unknown == other.unknown
+        return (
+            whole
+            and other is not None
+            and self.items.keys() == other.items.keys()
+            and self.unknown == other.unknown
+        )
 
     def _gaps(self) -> list[int]:
         """The numbers of the pages before which something may be missing."""
@@ -140,6 +145,29 @@ def _raw(page: Page) -> int:
     return len(page.items) + len(page.unknown)
 
 
+def _many(this: Pass, lost: Collection[str]) -> bool:
+    """Return whether `lost` has more items than are asked for by id while another pass may show them."""
+    return len(lost) > max(_FEW, len(this.pages))
+
+
+def _is_last(number: int, this: Pass, lost: Collection[str], *, steady: bool) -> bool:
+    """Return whether what is `lost` after so many passes is asked for by id instead of by another pass."""
+    enough = not _many(this, lost) if steady else number >= _PASSES
+    return enough or number == _MOST
+
+
+def _lost(this: Pass, expected: Collection[str], *, agreed: bool) -> set[str]:
+    """Return the ids of `expected` items that a pass lacks, unless it proves that they are gone.
+
+    A list that did not move is proof if it is one page, or if many are gone and it `agreed` with the pass before.
+    """
+    lost = {*expected} - this.items.keys() - this.unknown - this.ours
+    if this.moved:
+        return lost
+    is_proof = len(this.pages) == 1 or (agreed and _many(this, lost))
+    return set() if is_proof else lost
+
+
 class Lister:
     """Reads snapshots by up to `max_connections` threads; `expected`: how many items there may be."""
 
@@ -157,29 +185,32 @@ class Lister:
         before, or seen in a list that moves, is asked for by id if the last pass lacks it; unless there are many of them and
         two passes agree. One page is a snapshot by itself.
         """
-        seen: set[str] = set()
-        last: Pass | None = None
         pool = ThreadPoolExecutor(self._client.max_connections, thread_name_prefix="jobfs-listing")
         try:
-            for number in range(1, _MOST + 1):
-                this = self._read_pass(pool, ours)
-                agreed = last is not None and this.same(last)
-                steady = agreed or not this.moved
-                seen.update(this.items)
-                lost = {*known, *(() if steady else seen)} - this.items.keys() - this.unknown - this.ours
-                many = len(lost) > max(_FEW, len(this.pages))
-                if not this.moved and (len(this.pages) == 1 or (many and agreed)):
-                    lost, many = set(), False
-                if number == _MOST or (number >= _PASSES if not steady else not many):
-                    found = [item for item in pool.map(carried(self._get), lost) if item is not None]
-                    if steady or this.count + len(found) >= this.pages[-1].total:
-                        break
-                last = this
+            return self._read(pool, known, ours)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        if not steady:
-            log.info("the item list moved while it was read: %d items of it were asked for singly", len(lost))
+
+    def _read(
+        self, pool: ThreadPoolExecutor, known: Collection[str], ours: Callable[[], Set[str]]
+    ) -> tuple[list[Item], int]:
+        seen: set[str] = set()
+        last: Pass | None = None
+        for number in range(1, _MOST + 1):
+            this = self._read_pass(pool, ours)
+            seen.update(this.items)
+            agreed = this.same(last)
+            steady = agreed or not this.moved
+            expected = known if steady else {*known, *seen}
+            lost = _lost(this, expected, agreed=agreed)
+            if _is_last(number, this, lost, steady=steady):
+                found = list(filter(None, pool.map(carried(self._get), lost)))
+                if steady or this.count + len(found) >= this.pages[-1].total:
+                    break
+            last = this
         self._expected = len(this.items) if steady and this.size == TAKE else 0
+        if not steady:
+            log.info("the item list moved while it was read: %d items of it were asked for by id", len(lost))
         return [*this.items.values(), *found], len(this.pages)
 
     def _read_pass(self, pool: ThreadPoolExecutor, ours: Callable[[], Set[str]]) -> Pass:

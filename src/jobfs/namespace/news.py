@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from jobfs import names
-from jobfs.namespace.tree import ROOT, Tree
+from jobfs.namespace.tree import ROOT, differ
 from jobfs.nodes import Item
 
 
@@ -33,21 +33,6 @@ class News(NamedTuple):
     was: Item | None = None
 
 
-def differing(before: Tree, now: Tree) -> dict[str, Item | None]:
-    """The paths at which two trees show different things, each with what the first one shows there."""
-    shown = ((path, before.at(path)) for path in now.differing(before))
-    return {path: was for path, was in shown if differ(was, now.at(path))}
-
-
-def differ(was: Item | None, now: Item | None) -> bool:
-    """True if a program that looks would see a difference. Of directories only which they are is compared."""
-    if was is None or now is None:
-        return was is not now
-    if was.is_dir or now.is_dir:
-        return was.is_dir is not now.is_dir or was.id != now.id
-    return was.id != now.id or was.updated_at != now.updated_at or was.size != now.size
-
-
 def difference(before: Mapping[str, Item | None], at: Callable[[str], Item | None]) -> list[News]:
     """The changes from what was shown `before` to what is shown now, `at` a path, in an order that a disk allows.
 
@@ -56,37 +41,48 @@ def difference(before: Mapping[str, Item | None], at: Callable[[str], Item | Non
     with another name is told as its deletion and creation, and as that of all in it.
     """
     now = {path: at(path) for path in before}
-    arrived = {item.id: path for path, item in now.items() if item is not None and _is_file(item)}
-    gone: list[News] = []
-    come: list[News] = []
-    renamed: list[News] = []
-    changed: list[News] = []
-    renames: set[str] = set()
-    for path, was in before.items():
-        to = arrived.get(was.id, path) if was is not None and _is_file(was) else path
-        if to != path and now[path] is None and before[to] is None and _stays(path, to, before, at):
-            there = now[to]
-            assert there is not None
-            renamed.append(News(Happened.RENAMED, to, there, path))
-            renames |= {path, to}
-    for path, was in before.items():
-        there = now[path]
-        if path in renames or not differ(was, there):
-            continue
-        if was is not None and there is not None and was.is_dir is there.is_dir:
-            changed.append(News(Happened.CHANGED, path, there, was=was))
-            continue
-        if was is not None:
-            gone.append(News(Happened.DELETED, path, was))
-        if there is not None:
-            come.append(News(Happened.CREATED, path, there))
-    gone.sort(key=_order, reverse=True)
-    come.sort(key=_order)
+    renamed = _renames(before, now, at)
+    explained = {path for news in renamed for path in (news.old, news.path)}
+    others: dict[Happened, list[News]] = {happened: [] for happened in Happened}
+    for path in before.keys() - explained:
+        for news in _at_one_path(path, before[path], now[path]):
+            others[news.happened].append(news)
+    gone = sorted(others[Happened.DELETED], key=_order, reverse=True)
+    come = sorted(others[Happened.CREATED], key=_order)
+    changed = sorted(others[Happened.CHANGED], key=_order)
     return [*gone, *come, *renamed, *changed]
 
 
-def _is_file(item: Item) -> bool:
-    return not item.is_dir
+def _renames(
+    before: Mapping[str, Item | None], now: Mapping[str, Item | None], at: Callable[[str], Item | None]
+) -> list[News]:
+    """Return the files whose item is shown at another path than before."""
+    arrived = {item.id: (path, item) for path, item in now.items() if _is_file(item)}
+    renamed = []
+    for path, was in before.items():
+        if was is None or not _is_file(was) or now[path] is not None or was.id not in arrived:
+            continue
+        to, item = arrived[was.id]
+        if before[to] is None and _stays(path, to, before, at):
+            renamed.append(News(Happened.RENAMED, to, item, path))
+    return renamed
+
+
+def _at_one_path(path: str, was: Item | None, now: Item | None) -> Iterator[News]:
+    """Yield what has happened at a path to whatever is not renamed."""
+    if not differ(was, now):
+        return
+    if was is not None and now is not None and was.is_dir is now.is_dir:
+        yield News(Happened.CHANGED, path, now, was=was)
+        return
+    if was is not None:
+        yield News(Happened.DELETED, path, was)
+    if now is not None:
+        yield News(Happened.CREATED, path, now)
+
+
+def _is_file(item: Item | None) -> TypeGuard[Item]:
+    return item is not None and not item.is_dir
 
 
 def _order(news: News) -> tuple[int, str]:

@@ -373,14 +373,19 @@ class Namespace:
         """
         if shown is not None and shown.implicit:
             return True
-        if self._listings.error is not None or not self._known.snapshots:
-            return self._listings.error is None
+        if self._listings.error is not None:
+            return False
+        if not self._known.snapshots:
+            return True
         age = self._clock() - self._known.snapshot.began
         if max_age is not None:
             # A listing that takes longer would be too old at once.
             return self._storm() and age > max_age > _SHARE * self._durations[-1]
-        unseen = shown is None and (self._known.implicit_seen or self._pages == 1)
-        return (unseen or self._storm()) and age > self._effective_ttl()
+        return (self._find_may_miss(shown) or self._storm()) and age > self._effective_ttl()
+
+    def _find_may_miss(self, shown: Item | None) -> bool:
+        """Return whether an unknown name may be that of a directory that no item stands for, which `find` does not see."""
+        return shown is None and (self._known.implicit_seen or self._pages == 1)
 
     def _board(self, path: str | None, mine: Deadline, not_before: float = NEVER, *, insists: bool) -> Flight:
         """The request under way for a path (None: the listing) that began at `not_before` or later, or a new one.
@@ -510,12 +515,15 @@ class Namespace:
             if flight.path is None:
                 self._listings.succeeded(now)
         elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED):
-            alone = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
-            breaker = self._listings if alone else self._breaker
-            # If there is no way to the server, or it stays silent, api/health.py tells of it.
-            if breaker.error is None and not (flight.hasty or error.errno == errno.ENETUNREACH):
-                log.warning("the server can't be asked (%s): known names are served as they were", error)
-            breaker.failed(error, flight, now)
+            self._note_failure(flight, error, now)
+
+    def _note_failure(self, flight: Flight, error: ApiError, now: float) -> None:
+        only_listings = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
+        breaker = self._listings if only_listings else self._breaker
+        # api/health.py logs that there is no way to the server, or that it stays silent.
+        if breaker.error is None and not (flight.hasty or error.errno == errno.ENETUNREACH):
+            log.warning("the server can't be asked (%s): known names are served as they were", error)
+        breaker.failed(error, flight, now)
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)

@@ -56,6 +56,15 @@ def never_shown(path: str) -> bool:
     return refusal(path) is not None or veil(path) is not None
 
 
+def differ(was: Item | None, now: Item | None) -> bool:
+    """True if a program that looks would see a difference. Of directories only which they are is compared."""
+    if was is None or now is None:
+        return was is not now
+    if was.is_dir or now.is_dir:
+        return was.is_dir is not now.is_dir or was.id != now.id
+    return was.id != now.id or was.updated_at != now.updated_at or was.size != now.size
+
+
 ROOT = implicit_directory("")
 
 
@@ -145,8 +154,13 @@ class Tree:
             if item is not self.at(path)
         ]
 
-    def differing(self, before: Tree) -> set[str]:
-        """The paths at which another item, or another version, may be shown than in `before`."""
+    def differing(self, before: Tree) -> dict[str, Item | None]:
+        """Return the paths that show something else than in `before`, each with what `before` shows there."""
+        shown = ((path, before.at(path)) for path in self._may_differ(before))
+        return {path: was for path, was in shown if differ(was, self.at(path))}
+
+    def _may_differ(self, before: Tree) -> set[str]:
+        """Return a superset of the paths that show something else than in `before`, in one cheap pass."""
         others = before._best.get
         found = {
             path

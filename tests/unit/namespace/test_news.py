@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from jobfs import names
-from jobfs.namespace.news import Happened, News, difference, differing
+from jobfs.namespace.news import Happened, News, difference
 from jobfs.namespace.tree import Tree, never_shown
 from jobfs.nodes import Item, Kind
 
@@ -91,7 +91,7 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
     kept = [(one, elsewhere.get(one.id[0], one.path)) for one in first]
     before, now = Tree.of(first), Tree.of([*(replace(one, path=at) for one, at in kept if at), *then])
     was, is_now = looks(before), looks(now)
-    differ = differing(before, now)
+    differ = now.differing(before)
     assert differ == {at: before.at(at) for at in was.keys() | is_now if was.get(at) != is_now.get(at)}
     news = difference(differ, now.at)
     assert carried_out(dict(was), news) == is_now
@@ -103,14 +103,14 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
 
 @given(trees)
 def test_nothing_is_told_of_equal_trees(tree: Tree) -> None:
-    assert differing(tree, Tree.of(tree.items())) == {}
+    assert Tree.of(tree.items()).differing(tree) == {}
     assert difference({path: tree.at(path) for path in looks(tree)}, tree.at) == []
 
 
 def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
     """What is told of two sets of items: what has happened, the path, the old path."""
     first, second = Tree.of(before), Tree.of(now)
-    return [(one.happened, one.path, one.old) for one in difference(differing(first, second), second.at)]
+    return [(one.happened, one.path, one.old) for one in difference(second.differing(first), second.at)]
 
 
 @pytest.mark.parametrize(

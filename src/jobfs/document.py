@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeVar
 
 from jobfs.settings import command
 
@@ -193,14 +193,19 @@ def changes(before: Status | None, now: Status) -> Iterator[Change]:
         return
     if bool(before["listing_error"]) is not bool(now["listing_error"]):
         yield change(now, "server", reason=now["listing_error"] or "answers again")
-    known = {entry["path"] for entry in before["conflicts"]}
-    for conflict in now["conflicts"]:
-        if conflict["path"] not in known:
-            yield change(now, "conflict", conflict["path"], reason=conflict["reason"])
-    failed = {entry["path"] for entry in before["failed"]}
-    for save in now["failed"]:
-        if save["path"] not in failed:
-            yield change(now, "failed", save["path"], size=save["size"], reason=save["reason"])
+    for conflict in _added(before["conflicts"], now["conflicts"]):
+        yield change(now, "conflict", conflict["path"], reason=conflict["reason"])
+    for save in _added(before["failed"], now["failed"]):
+        yield change(now, "failed", save["path"], size=save["size"], reason=save["reason"])
+
+
+_Entry = TypeVar("_Entry", Unsent, Conflict)
+
+
+def _added(before: Sequence[_Entry], now: Sequence[_Entry]) -> list[_Entry]:
+    """Return the entries of `now` whose paths are not in `before`."""
+    known = {entry["path"] for entry in before}
+    return [entry for entry in now if entry["path"] not in known]
 
 
 def _job_changes(before: Status | None, now: Status) -> Iterator[Change]:

@@ -6,12 +6,13 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from jobfs.errors import UsageError
 
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
+_ODD_PATH = re.compile(r"[^!-~]|%2f|/\.\.?(/|$)", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY = re.compile(r"[!-~]+")
 
@@ -31,8 +32,7 @@ def check_base_url(url: str) -> str:
         raise UsageError("the base URL is not a valid URL: give one like https://api.perstack.ai") from None
     if "@" in parts.netloc:
         raise UsageError("the base URL must not contain a user name or password: leave them out")
-    odd = parts.query or parts.fragment or re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE)
-    if odd or parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
+    if not (_is_origin(parts.scheme, host, port) and _is_plain_path(parts)):
         raise UsageError(f"{url!r} is not a base URL: give one like https://api.perstack.ai")
     if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"refusing to send the API key over plain http to {host}: use https://{host}")
@@ -40,6 +40,15 @@ def check_base_url(url: str) -> str:
     if port not in (None, _DEFAULT_PORTS[parts.scheme]):
         netloc += f":{port}"
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _is_origin(scheme: str, host: str, port: int | None) -> bool:
+    return scheme in _DEFAULT_PORTS and port != 0 and _HOST.fullmatch(host) is not None
+
+
+def _is_plain_path(parts: SplitResult) -> bool:
+    """Return whether nothing in the URL's path could lead elsewhere once the API's paths are appended."""
+    return not (parts.query or parts.fragment or _ODD_PATH.search(parts.path))
 
 
 def check_job_id(job_id: str) -> str:

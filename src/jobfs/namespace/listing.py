@@ -114,9 +114,9 @@ class Pass:
         return not self.ours and any(page.total != self.count for page in self.pages)
 
     def same(self, other: Pass | None) -> bool:
-        """True if there is another pass, and both saw the same items, and as many as the pages have room for: then it is the total that is wrong.
+        """Return whether `other` is a pass with the same items, and as many as the pages have room for.
 
-        Where items change places, both passes may lack the same item.
+        Then it is the total that is wrong. Where items change places, both passes may lack the same item.
         """
         filled = [_raw(page) for page in self.pages if _raw(page)]
         whole = sum(filled) - max(0, len(filled) - 1) == self.count

@@ -35,19 +35,31 @@ class Left(NamedTuple):
 
     def told(self) -> list[Unsent]:
         """An entry for each."""
-        opened = [_entry(file, "open and changed") for file in self.opened]
-        return [*map(_entry, self.files), *opened, *map(_entry, self.changes)]
+        opened = [_entry_of_file(file, "open and changed") for file in self.opened]
+        return [*map(_entry_of_file, self.files), *opened, *map(_entry_of_change, self.changes)]
 
 
 def left_of(
     files: Iterable[File], changes: Iterable[Change], under: str = "", unclosed: Collection[File] = ()
 ) -> Left:
     """What is left at or below `under`, but for cleanup. `unclosed`: see State."""
-    here = [file for file in files if file.path and within(file.path, under)]
+    here = [file for file in files if _is_below(file.path, under)]
+    rest = [change for change in changes if _is_below(change.target, under)]
     closed = [file for file in here if file.unsent or file in unclosed]
-    opened = [f for f in here if f.draft and not (f.stays or f.generation or f in unclosed)]
-    rest = [change for change in changes if within(change.target, under) and _is_left(change)]
-    return Left(sorted(closed, key=lambda file: file.generation), opened, rest)
+    return Left(
+        files=sorted(closed, key=lambda file: file.generation),
+        opened=[file for file in here if _is_never_closed(file) and file not in unclosed],
+        changes=list(filter(_is_left, rest)),
+    )
+
+
+def _is_below(path: str | None, directory: str) -> bool:
+    return path is not None and path != "" and within(path, directory)
+
+
+def _is_never_closed(file: File) -> bool:
+    """Return whether the only bytes of a file that is meant for the server are those of a program that has it open."""
+    return bool(file.draft) and not (file.stays or file.generation)
 
 
 def _is_left(change: Change) -> bool:
@@ -60,32 +72,47 @@ def _is_left(change: Change) -> bool:
     return True
 
 
-def _entry(record: File | Change, reason: str = "") -> Unsent:
-    change: Change | None
-    size, refused = 0, ""
-    if isinstance(record, File):
-        path, refused = record.path or "", record.refused
-        change = record.change if record.unsent else None
-        size = record.size if record.generation or record.local is None else record.local.size
-        waits = record.handles and not (change and change.attempts)
-        reason = refused or reason or ("open in a program" if waits else "")
-    else:
-        path, change = record.target, record
-    state = "dirty" if change is None else "uploading" if change.running else str(change.stage)
-    return {
-        "path": path,
-        "size": size,
-        "sent": min(change.sent, size) if change and change.running else 0,
-        "age": age(change) if change else None,
-        "attempts": change.attempts if change else 0,
-        "reason": reason or str((change and change.error) or ""),
-        "state": "failed" if refused else state,
-    }
+def _entry_of_file(file: File, reason: str = "") -> Unsent:
+    change = file.change if file.unsent else None
+    entry = _entry(file.path or "", _unsent_size(file), change)
+    waits = file.handles and not (change and change.attempts)
+    entry["reason"] = file.refused or reason or ("open in a program" if waits else "") or entry["reason"]
+    if file.refused:
+        entry["state"] = "failed"
+    return entry
+
+
+def _entry_of_change(change: Change) -> Unsent:
+    return _entry(change.target, 0, change)
+
+
+def _unsent_size(file: File) -> int:
+    """Return how many bytes are to be sent: those that were closed, else those that a program has written so far."""
+    return file.size if file.generation or file.local is None else file.local.size
+
+
+def _entry(path: str, size: int, change: Change | None) -> Unsent:
+    """Return an entry with what its change says, if one is under way."""
+    entry: Unsent = {
+        "path": path, "size": size, "sent": 0, "age": None, "attempts": 0, "reason": "", "state": "dirty"
+    }  # fmt: skip
+    if change is not None:
+        sent = min(change.sent, size) if change.running else 0
+        state = "uploading" if change.running else str(change.stage)
+        entry |= {
+            "sent": sent, "age": age(change), "attempts": change.attempts, "reason": str(change.error or ""),
+            "state": state,
+        }  # fmt: skip
+    return entry
 
 
 def age(change: Change) -> float:
     """Seconds since it was made."""
     return round(max(time.time() - change.made, 0.0), 1)
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def left_in(directory: Path) -> Left:
@@ -99,7 +126,6 @@ def left_in(directory: Path) -> Left:
     for change in changes:
         change.file = known.get(change.ino)
     closed, drafts, _ = left_of(files, ())
-    paths = [path_of(directory / "bytes", file.ino, file.draft) for file in drafts]
-    opened = [f for f, path in zip(drafts, paths, strict=True) if path.exists() and path.stat().st_size]
+    opened = [file for file in drafts if _has_bytes(path_of(directory / "bytes", file.ino, file.draft))]
     # Cleanup as well: the job's version of a file may still have a hidden name.
     return Left(closed, opened, [change for change in changes if not (change.file and change.file.unsent)])

@@ -170,12 +170,16 @@ class Wire:
                 # This attempt was not made: the error of the one before says more.
                 raise last or error from None
             except UnavailableError as error:
-                last, pause = error, backoff(attempt, error)
-                held = self.health.away if deadline.waited else self.health.wait(changing=call.changing)
+                # A subclass: the request may have been carried out.
                 final = turn is not None or type(error) is not UnavailableError
-                if final or held or pause >= deadline.left() or self.line.closed.wait(pause):
+                if final or not self._wait_to_retry(call, deadline, backoff(attempt, error)):
                     raise
-                attempt += 1
+                last, attempt = error, attempt + 1
+
+    def _wait_to_retry(self, call: Call, deadline: Deadline, pause: float) -> bool:
+        """Wait `pause` seconds before the next attempt; False, at once, if the server, the deadline or `close` allows none."""
+        held = self.health.away if deadline.waited else self.health.wait(changing=call.changing)
+        return not (held or pause >= deadline.left() or self.line.closed.wait(pause))
 
     def explain(self, call: Call, exc: httpx.HTTPError | MismatchError | WrongAnswerError) -> ApiError:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
@@ -211,6 +215,25 @@ class Wire:
 
     def _exchange(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
         """Send a request and take in its answer; raises httpx's errors, MismatchError, ApiError."""
+        response, latency = self._timed(call, send, key, deadline)
+        status, headers = response.status_code, response.headers
+        if not (200 <= status < 300 or (send.streamed and status == _NO_SUCH_RANGE)):
+            # The reason of a failure has few words.
+            raise from_answer(call, status, headers, read_answer(response, whole=False), key)
+        if send.streamed:
+            deadline.renew()  # from here on only bytes are progress
+            answer = Answer(status, headers, stream=Stream(response, self.line, rank, deadline))
+        else:
+            # Only the status of a reply to a delete counts.
+            answer = Answer(status, headers, read_answer(response, whole=call.method != "DELETE"))
+        self.health.succeeded(changing=call.changing, latency=None if send.body else latency)
+        return answer
+
+    def _timed(self, call: Call, send: Send, key: str, deadline: Deadline) -> tuple[httpx.Response, float]:
+        """Send a request; return the start of its reply and the seconds until then. `health` notes both, or the silence.
+
+        Raises httpx's errors, ApiError.
+        """
         clock, began = steady(), time.monotonic()
         try:
             response = self._send(call, send, key, deadline)
@@ -222,61 +245,49 @@ class Wire:
             self.health.unanswered(seconds, scrub(reason(exc), key), refused=no_way)
             raise
         latency = time.monotonic() - began
-        status, headers = response.status_code, response.headers
-        self.health.heard(headers.get("date", ""), clock, clock + latency)
-        logger.debug("%s %s: %d, %.1f ms", call.method, call, status, latency * 1e3)
-        success = 200 <= status < 300 or (send.streamed and status == _NO_SUCH_RANGE)
-        body, stream = b"", None
-        if success and send.streamed:
-            deadline.renew()  # from here on only bytes are progress
-            stream = Stream(response, self.line, rank, deadline)
-        elif success and call.method != "DELETE":
-            body = read_answer(response)
-        else:
-            # The reason of a failure has few words; and of a delete's answer only the status counts.
-            body = read_answer(response, whole=False)
-        if not success:
-            raise from_answer(call, status, headers, body, key)
-        self.health.succeeded(changing=call.changing, latency=None if send.body else latency)
-        return Answer(status, headers, body, stream)
+        self.health.heard(response.headers.get("date", ""), clock, clock + latency)
+        logger.debug("%s %s: %d, %.1f ms", call.method, call, response.status_code, latency * 1e3)
+        return response, latency
 
     def _send(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response:
-        """Send one request, following redirects; raises httpx's errors, ApiError."""
-        body = send.body
-        headers = [*self._headers, *send.headers, ("Authorization", f"Bearer {key}")]
-        if body is not None:
-            headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
+        """Send one request, following a redirect to the other form of its path; raises httpx's errors, ApiError."""
         path, mark, query = call.target.partition("?")
-        collection = path.endswith("/")
-        forms = [path, path.removesuffix("/") if collection else f"{path}/"]
-        if collection and self._bare:
-            forms.reverse()
-        for form, other in (forms, reversed(forms)):
-            left = max(deadline.left(), _LEAST)
-            steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
-            request = httpx.Request(
-                call.method,
-                self._base_url + form + mark + query,
-                headers=headers,
-                stream=body or _NO_BODY,
-                extensions={"timeout": steps, "trace": self._trace},
-            )
+        first, second = self._forms(path)
+        for form, other in (first, second), (second, first):
+            request = self._request(call.method, f"{form}{mark}{query}", send, key, deadline)
             response = self._transport.handle_request(request)
             if response.status_code not in _REDIRECTS:
                 return response
             read_answer(response, whole=False)
-            try:
-                there = request.url.join(response.headers.get("location", ""))
-                known = there.copy_with(query=None, fragment=None) == self._base_url + other
-            except (httpx.InvalidURL, ValueError):
-                known = False
-            if not known:
+            if _location(request, response) != self._base_url + other:
                 break
-            if collection:
+            if path.endswith("/"):
                 self._bare = form == path
         # Nothing was done, so this is no lost answer.
         status = response.status_code
         raise ContractError(f"{call}: a redirect ({status}) to another place, or in a circle", status=status)
+
+    def _forms(self, path: str) -> tuple[str, str]:
+        """Return `path` with and without a slash at its end; first the form that the server has, as far as is known."""
+        if not path.endswith("/"):
+            return path, f"{path}/"
+        bare = path.removesuffix("/")
+        return (bare, path) if self._bare else (path, bare)
+
+    def _request(self, method: str, target: str, send: Send, key: str, deadline: Deadline) -> httpx.Request:
+        """Build a request to `target` whose every step ends by the deadline."""
+        headers, body = [*self._headers, *send.headers, ("Authorization", f"Bearer {key}")], send.body
+        if body is not None:
+            headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
+        left = max(deadline.left(), _LEAST)
+        steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
+        return httpx.Request(
+            method,
+            self._base_url + target,
+            headers=headers,
+            stream=body or _NO_BODY,
+            extensions={"timeout": steps, "trace": self._trace},
+        )
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for `seconds`."""
@@ -291,6 +302,14 @@ class Wire:
         self.health.learn(call, error)
         logger.log(logging.WARNING if odd else logging.DEBUG, "%s", error)
         return error
+
+
+def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL | None:
+    """Return where a redirect leads, without its query; None if its `Location` is malformed."""
+    try:
+        return request.url.join(response.headers.get("location", "")).copy_with(query=None, fragment=None)
+    except (httpx.InvalidURL, ValueError):
+        return None
 
 
 def _bound(stream: Any) -> None:

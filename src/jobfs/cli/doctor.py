@@ -65,12 +65,7 @@ def doctor(
     _refuse(job, trying, yes)
     settings = load(flags, mount_options)
     checkup = Checkup(everything=verbose)
-    for what, check in preflight.checks(settings).items():
-        checkup.look(what, check)
-    if running := mounts(str(settings.state_dir)):
-        checkup.show("mounts", "ok", f"{len(running)} running")
-    for each in ended(str(settings.state_dir)):
-        checkup.show("mounts", "WARN", each.told)
+    _machine(checkup, settings)
     key = _account(checkup, settings, job)
     checkup.sum_up("this machine, the key and the way to the server")
     if trying and job and key is not None:
@@ -139,6 +134,16 @@ class Checkup:
 
 def _print(mark: str, text: str) -> None:
     click.echo(f"{click.style(f'{mark:6}', **_STYLES.get(mark, {'fg': 'yellow'}))}  {shown(text)}")
+
+
+def _machine(checkup: Checkup, settings: Settings) -> None:
+    """Check what a mount needs of this machine, and list the mounts: the running ones, and those that ended with work left."""
+    for what, check in preflight.checks(settings).items():
+        checkup.look(what, check)
+    if running := mounts(str(settings.state_dir)):
+        checkup.show("mounts", "ok", f"{len(running)} running")
+    for each in ended(str(settings.state_dir)):
+        checkup.show("mounts", "WARN", each.told)
 
 
 def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Rare, setting_options
-from jobfs.cli.running import left_by
+from jobfs.cli.running import directory_of, left_by
 from jobfs.cli.screen import confirmed, sending, size, tell
 from jobfs.document import kept
 from jobfs.errors import JobfsError, UsageError
@@ -55,23 +56,33 @@ def recover(job: str, mount: str | None, yes: bool, mount_options: tuple[str, ..
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
-    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
-    for found in running:
-        directory = found.record.directory if found.record else "?"
-        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
-    ended = slot.others(settings.state_dir, job, "")
+    """Finish what each ended mount of the job has left; return the exit code."""
+    running, ended = _name_running(settings, job), slot.others(settings.state_dir, job, "")
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
-    left, all_done = list[Any](), not running
-    for found in ended:
-        try:
-            left += _finish(settings, job, key, slot.reopen(found, settings.base_url))
-        except JobfsError as error:  # the others are finished all the same
-            tell(f"jobfs: {error}", err=True)
-            all_done = False
+    outcomes = [_try_to_finish(settings, job, key, found) for found in ended]
+    left = [*chain.from_iterable(filter(None, outcomes))]
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
-    return 0 if all_done and not left else 1
+    return 1 if running or left or None in outcomes else 0
+
+
+def _name_running(settings: Settings, job: str) -> bool:
+    """Name the running mounts of the job on stderr; return whether there are any."""
+    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
+    for found in running:
+        directory = directory_of(found) or "?"
+        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+    return bool(running)
+
+
+def _try_to_finish(settings: Settings, job: str, key: KeySource, found: slot.Found) -> list[Any] | None:
+    """Finish one slot as `_finish` does; return None, and name the error, where it fails: other slots are not affected."""
+    try:
+        return _finish(settings, job, key, slot.reopen(found, settings.base_url))
+    except JobfsError as error:
+        tell(f"jobfs: {error}", err=True)
+        return None
 
 
 @within()

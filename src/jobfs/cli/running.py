@@ -29,6 +29,15 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
+    found = _recorded(path, state_dir) or _attached(path, state_dir)
+    if found is None:
+        left = [each.told for each in ended(state_dir) if each.directory in _spellings(path)]
+        raise UsageError("; ".join([f"no job is mounted at {path}", *left]))
+    return found
+
+
+def _recorded(path: str, state_dir: str | None) -> tuple[slot.Found, str] | None:
+    """Find the running mount of `path` by the records in the state directory, without a look at the mount; None if none fits."""
     # Of several mounts at one directory some may be detached: that of the job that is mounted there now comes first.
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
@@ -38,13 +47,20 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
             directory = directory_of(found)
             if name == directory or name.startswith(directory + "/"):
                 return found, name[len(directory) + 1 :]
+    return None
+
+
+def _attached(path: str, state_dir: str | None) -> tuple[slot.Found, str] | None:
+    """Find the mount of `path` by the mount table, for one with another state directory; None if no job is mounted there.
+
+    Raises UsageError if the mount does not say which one it is.
+    """
     for spelt in map(Path, _spellings(path)):
         for above in (spelt, *spelt.parents):
             there = mount_at(str(above))
             if there is not None and there.kind == "fuse.jobfs":
                 return _as_it_tells(there, state_dir), "/".join(spelt.relative_to(above).parts)
-    left = [each.told for each in ended(state_dir) if each.directory in _spellings(path)]
-    raise UsageError("; ".join([f"no job is mounted at {path}", *left]))
+    return None
 
 
 def _spellings(path: str) -> Iterator[str]:

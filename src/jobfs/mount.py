@@ -153,24 +153,13 @@ class Mount:
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell callers of umount, and put everything away."""
-        tell_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
-        try:
-            on_mounted()
-        except BrokenPipeError:
-            self._reasons.put("who waited for it is gone: it is not wanted any more")
-        except OSError as error:
-            _log.warning("that it is mounted can't be told: %s", error)
+        self._announce(on_mounted)
         end = self._until_over()
         tell_manager(self._manager, "STOPPING=1")
         self._live.stop()
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
-        self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
-        self._finished.set()
-        if self._left:
-            # Requests that still wait for the server would only keep this from ending.
-            self._mounted.break_off()
-            self._say(kept(self._left))
+        self._send_last(None if end is None else _within(end))
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
         self._put_away(stopped=stopped)
@@ -182,6 +171,25 @@ class Mount:
         self._session.close()
         self._slot.close()
         return code
+
+    def _announce(self, on_mounted: Callable[[], None]) -> None:
+        """Say that the mount is ready: to the service manager, and to the process that waits for it."""
+        tell_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
+        try:
+            on_mounted()
+        except BrokenPipeError:
+            self._reasons.put("who waited for it is gone: it is not wanted any more")
+        except OSError as error:
+            _log.warning("that it is mounted can't be told: %s", error)
+
+    def _send_last(self, timeout: float | None) -> None:
+        """Send what is unsent at the end, within `timeout` seconds or until a signal; note and say what is left."""
+        self._left = self._drain(timeout, self._count, self._interrupted())
+        self._finished.set()
+        if self._left:
+            # Requests that still wait for the server would only keep this from ending.
+            self._mounted.break_off()
+            self._say(kept(self._left))
 
     def _put_away(self, *, stopped: bool) -> None:
         """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""

@@ -11,7 +11,8 @@ import errno
 import queue
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobfs import names, watchers
@@ -66,24 +67,27 @@ class Live:
 
     def follow(self, top: str, tell: Callable[[Change], None], over: Callable[[], bool]) -> None:
         """Tell what changes at `top` or below it, and with the job, until it is `over`; not all of it if `tell` takes long."""
+        with self._listening() as waiting:
+            for each in self._changes(waiting, over):
+                if _concerns(each, top):
+                    tell(each)
+
+    def _changes(self, waiting: queue.Queue[News], over: Callable[[], bool]) -> Iterator[Change]:
+        """Yield what the status and the `waiting` news show, as it comes, until it is `over`."""
         status: Status | None = None
         due = 0.0
-        with self._listening() as waiting:
-            while not over():
-                found: list[Change] = []
-                if status is None or time.monotonic() >= due:
-                    with within(self._timeout):
-                        before, status = status, self._vfs.status()
-                    due = time.monotonic() + max(_OFTEN, status["effective_ttl"])
-                    found += changes(before, status)
-                if waiting.full():
-                    found.append(change(status, "missed", reason="more has changed than is told"))
-                with contextlib.suppress(queue.Empty):
-                    found.append(_described(status, waiting.get(timeout=0 if found else _WAIT)))
-                for each in found:
-                    paths = [path for path in (each["path"], each["old"]) if path is not None]
-                    if not paths or any(names.within(path, top) for path in paths):
-                        tell(each)
+        while not over():
+            found: list[Change] = []
+            if status is None or time.monotonic() >= due:
+                with within(self._timeout):
+                    before, status = status, self._vfs.status()
+                due = time.monotonic() + max(_OFTEN, status["effective_ttl"])
+                found += changes(before, status)
+            if waiting.full():
+                found.append(change(status, "missed", reason="more has changed than is told"))
+            with contextlib.suppress(queue.Empty):
+                found.append(_described(status, waiting.get(timeout=0 if found else _WAIT)))
+            yield from found
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[queue.Queue[News]]:
@@ -122,26 +126,29 @@ class Live:
         cost = time.thread_time() - began
         news = self._vfs.news()
         programs = self._programs()
-        if programs and news:
-            # That another directory is at a path is an event for the kernel only.
-            told = [each for each in news if each.happened is not Happened.CHANGED or not each.item.is_dir]
-            for waiting in [*self._listeners]:
-                with contextlib.suppress(queue.Full):
-                    for each in told:
-                        waiting.put_nowait(each)
-                        self._vfs.watching["told"] += 1
-            if self._watched:
-                self._tell(news)
+        self._inform_listeners(news)
+        if self._watched and news:
+            self._make_events(news)
         if programs > before:
             return 0.0  # who has just begun to watch waits for a listing
         return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
 
+    def _inform_listeners(self, news: Sequence[News]) -> None:
+        """Queue the changes for each `jobfs watch`, as far as its queue has room."""
+        # That another directory is at a path is an event for the kernel only.
+        told = [each for each in news if each.happened is not Happened.CHANGED or not each.item.is_dir]
+        for waiting in [*self._listeners]:
+            with contextlib.suppress(queue.Full):
+                for each in told:
+                    waiting.put_nowait(each)
+                    self._vfs.watching["told"] += 1
+
     # Events
 
-    def _tell(self, news: Sequence[News]) -> None:
+    def _make_events(self, news: Sequence[News]) -> None:
         """Make the events of these changes that somebody watches for.
 
-        Of a directory in which a helper hangs, and of what goes beyond a number, one event tells the rest.
+        A directory in which a helper hangs, or with changes beyond `_MOST`, gets one event for the rest of them.
         """
         # Not with the size of another version than the one that a program has open, and perhaps mapped.
         before = {
@@ -150,37 +157,32 @@ class Live:
             if (path := each.old or each.path * (each.happened is not Happened.CREATED))
         }
         self._teller.before = before
-        began, count, level, made = time.monotonic(), 0, 0, False
-        rest: set[str] = set()
-        for each in news:
-            if made and each.path.count("/") != level:
-                # Who watches the directories that were just made is given the time to begin.
+        batch, made = _Batch(self._vfs, before), False
+        for _, level in groupby(news, lambda each: each.path.count("/")):
+            if made:
+                # Programs that watch the directories that were just made get the time to begin.
                 self._stopping.wait(_SETTLE)
-                self._watched, made = watchers.watched(self._device), False
-            level, directory = each.path.count("/"), names.parent(each.path)
-            if not self._is_watched(each, before):
-                continue
-            if count == _MOST or directory in rest:
-                rest.add(directory)
-                continue
-            count += 1
-            made |= each.item.is_dir and each.happened is Happened.CREATED
-            if not self._make(each):
-                rest.add(directory)
-            if self._stopping.wait(max(0.0, began + count / _RATE - time.monotonic())):
+                self._watched = watchers.watched(self._device)
+            made = self._make_level(level, batch)
+            if self._stopping.is_set():
                 return
-        for directory in rest:
+        for directory in batch.rest:
             self._teller.tell(Call("attributes", directory))
 
-    def _is_watched(self, news: News, before: Mapping[str, Attr]) -> bool:
-        """True if somebody watches what has changed, or its directory; the kernel may still know it by its number `before`."""
-        inodes = {self._vfs.attr_of(news.item).ino}
-        for path in filter(None, (news.path, news.old)):
-            for at in (path, names.parent(path)):
-                if at in before:
-                    inodes.add(before[at].ino)
-                with contextlib.suppress(JobfsError):
-                    inodes.add(self._vfs.known(at).ino)
+    def _make_level(self, news: Iterable[News], batch: _Batch) -> bool:
+        """Make the events of changes in directories of one depth; return whether a directory was created."""
+        made = False
+        for each in news:
+            if not self._is_watched(batch.inodes(each)) or not batch.admit(each):
+                continue
+            made |= each.item.is_dir and each.happened is Happened.CREATED
+            if not self._make(each):
+                batch.rest.add(names.parent(each.path))
+            if self._stopping.wait(batch.pause()):
+                break
+        return made
+
+    def _is_watched(self, inodes: set[int]) -> bool:
         return any(not inodes.isdisjoint(watched) for watched in self._watched.values())
 
     def _make(self, news: News) -> bool:
@@ -236,6 +238,59 @@ class Live:
         """The call that closes a file; none for a program, which could not be run while it is open to be written."""
         mode = self._vfs.attr_of(news.item).mode
         return [] if mode & _EXECUTABLE else [Call("close", news.path)]
+
+
+class _Batch:
+    """The changes that one look has found, while their events are made.
+
+    `rest`: directories that get one event for those of their changes that are not made singly.
+    """
+
+    def __init__(self, vfs: Vfs, before: Mapping[str, Attr]) -> None:
+        """`before`: the attributes that the kernel may still have of what has changed."""
+        self.rest: set[str] = set()
+        self._vfs, self._before = vfs, before
+        self._began, self._count = time.monotonic(), 0
+        self._directories: dict[str, set[int]] = {}
+
+    def inodes(self, news: News) -> set[int]:
+        """The numbers by which the kernel may know what has changed, and the directories that have or had it."""
+        inodes = {self._vfs.attr_of(news.item).ino}
+        for path in filter(None, (news.path, news.old)):
+            inodes |= self._at(path)
+            directory = names.parent(path)
+            # Once a directory: most changes of a look are in few.
+            if directory not in self._directories:
+                self._directories[directory] = self._at(directory)
+            inodes |= self._directories[directory]
+        return inodes
+
+    def _at(self, path: str) -> set[int]:
+        """The numbers of what is at `path`, and of what was there."""
+        inodes = {self._before[path].ino} if path in self._before else set[int]()
+        with contextlib.suppress(JobfsError):
+            inodes.add(self._vfs.known(path).ino)
+        return inodes
+
+    def admit(self, news: News) -> bool:
+        """Count a change whose events are made singly; False, and its directory is in `rest`, if there have been too many."""
+        directory = names.parent(news.path)
+        if self._count == _MOST:
+            self.rest.add(directory)
+        if directory in self.rest:
+            return False
+        self._count += 1
+        return True
+
+    def pause(self) -> float:
+        """Seconds until the next change is due at `_RATE`."""
+        return max(0.0, self._began + self._count / _RATE - time.monotonic())
+
+
+def _concerns(each: Change, top: str) -> bool:
+    """True for a change at `top` or below it, or one of the job, which has no path."""
+    paths = [path for path in (each["path"], each["old"]) if path is not None]
+    return not paths or any(names.within(path, top) for path in paths)
 
 
 def _described(status: Status, news: News) -> Change:

@@ -19,7 +19,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
-from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Opcode
+from jobfs.fuse.interrupt import ANSWER, HEADER_END, CurrentSlot, Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.vfs import CHANGES
 
@@ -90,22 +90,22 @@ class Answers:
     open file, by the number of its handle.
     """
 
-    def __init__(self, device: int, here: AtWork, sizes: KernelSizes, nodes: dict[int, int]) -> None:
+    def __init__(self, device: int, current: CurrentSlot, sizes: KernelSizes, nodes: dict[int, int]) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._send))
-        self._device, self._here, self._sizes, self._nodes = device, here, sizes, nodes
+        self._device, self._current, self._sizes, self._nodes = device, current, sizes, nodes
         self._told: dict[int, int] = {}  # the node, by the thread that is to look it up again
 
     def _send(self, channel: int, vector: int, count: int) -> int:
-        desk = self._here.desk
-        opcode, _, node = HEAD.unpack_from(desk.buffer)
-        if count > 1 and desk.parting:
-            desk.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
+        slot = self._current.slot
+        request, node = slot.request, slot.request.node
+        if count > 1 and request.detaching:
+            slot.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
             return 0
         if count > 1:
-            node = self._add(desk, opcode, node, _pieces(vector, 2)[1][0])
-        elif opcode in _ABOUT_A_NODE:
+            node = self._complete(slot, request, _pieces(vector, 2)[1][0])
+        elif request.opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
-            if self._is_repeated(desk, opcode, node, error):
+            if self._is_repeated(slot, request, error):
                 return 0
         if _writev(self._device, vector, count) < 0:
             # The program was told to end, which libfuse has to know; or the mount is over.
@@ -114,19 +114,20 @@ class Answers:
             return -error_number
         return 0
 
-    def _is_repeated(self, desk: Desk, opcode: int, node: int, error: ctypes.c_int32) -> bool:
+    def _is_repeated(self, slot: WorkerSlot, request: Request, error: ctypes.c_int32) -> bool:
         """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
+        opcode, node = request.opcode, request.node
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
             self._expire(node)
-            self._look_again(desk.thread, node, error)
+            self._look_again(slot.thread, node, error)
         # EBADF: the handle that was found for a getattr has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
             return False
-        if opcode == Opcode.GETATTR and (not desk.flags.value or error.value == -errno.EBADF):
-            desk.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
-        if not desk.handle:
-            self._look_again(desk.thread, node, error)
-        return bool(desk.handle)
+        if opcode == Opcode.GETATTR and (not slot.flags.value or error.value == -errno.EBADF):
+            request.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
+        if not request.handle:
+            self._look_again(slot.thread, node, error)
+        return bool(request.handle)
 
     def _expire(self, node: int) -> None:
         """Have the kernel ask for the attributes of a node before it opens it again: by `/proc/self/fd` it looks up no name."""
@@ -141,31 +142,31 @@ class Answers:
                 self._told.clear()
             self._told[thread] = node
 
-    def _add(self, desk: Desk, opcode: int, node: int, answer: int) -> int:
+    def _complete(self, slot: WorkerSlot, request: Request, answer: int) -> int:
         """Complete an answer, and note what the kernel learns by it; return the node that it is about."""
-        number = ctypes.c_uint64.from_address
+        opcode, node, number = request.opcode, request.node, ctypes.c_uint64.from_address
         if opcode == Opcode.OPEN:
-            self._add_opened(desk, node, answer)
+            self._complete_open(slot, request, answer)
             return node
         node = number(answer).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
-        self._sizes.sent(node, number(answer + SIZE[Opcode(opcode)]).value, desk.began)
+        self._sizes.sent(node, number(answer + SIZE[Opcode(opcode)]).value, request.began)
         if opcode == Opcode.CREATE:
             self._nodes[number(answer + _FOUND).value] = node
-        elif desk.brief:
+        elif request.uncached_attr:
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)
             ctypes.memset(answer + nanoseconds, 0, 4)
-        elif desk.keeping is not None and opcode == Opcode.GETATTR:
-            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
+        elif request.attr_cache is not None and opcode == Opcode.GETATTR:
+            request.attr_cache[node] = ctypes.string_at(answer, _ATTR)
         return node
 
-    def _add_opened(self, desk: Desk, node: int, answer: int) -> None:
-        self._nodes[ctypes.c_uint64.from_address(answer).value] = node
-        flags = desk.flags.value
+    def _complete_open(self, slot: WorkerSlot, request: Request, answer: int) -> None:
+        self._nodes[ctypes.c_uint64.from_address(answer).value] = request.node
+        flags = slot.flags.value
         if not flags & CHANGES:
             ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
         if flags & os.O_TRUNC:
-            self._sizes.sent(node, 0, desk.began)
+            self._sizes.sent(request.node, 0, request.began)
 
 
 def size_in(attributes: bytes) -> int:
@@ -183,49 +184,45 @@ class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    `here`: the desk of the thread that asks.
+    `current`: the slot of the thread that asks.
     """
 
     def __init__(
-        self, device: int, process: Callable[[int, int], None], here: AtWork, sizes: KernelSizes
+        self, device: int, process: Callable[[int, int], None], current: CurrentSlot, sizes: KernelSizes
     ) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._catch))
-        self._device, self._process, self._here, self._sizes = device, process, here, sizes
+        self._device, self._process, self._current, self._sizes = device, process, current, sizes
 
-    def accept(self, desk: Desk, length: int) -> None:
+    def accept(self, slot: WorkerSlot, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with the features that libfuse does not know of."""
-        request = ctypes.string_at(desk.address, length)
+        request = ctypes.string_at(slot.address, length)
         answer = self.ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
         if len(answer) >= _IN_ANSWER.size:
             (offered,) = _IN_REQUEST.unpack_from(request)
             answer = _extended(answer, offered)
         write(self._device, answer, len(answer))
 
-    def part(self, desk: Desk, length: int) -> None:
+    def part(self, slot: WorkerSlot, length: int) -> None:
         """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
-        request, found = ctypes.string_at(desk.address, length), desk.answer
+        request, found = ctypes.string_at(slot.address, length), slot.answer
         self.ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
-        desk.parting = False
+        slot.request.detaching = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
         """Have libfuse forget the look-up of a node that the kernel has not heard of."""
         before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : HEADER_END]
         self.ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
-    def answer(self, desk: Desk, length: int) -> None:
+    def answer(self, slot: WorkerSlot, length: int) -> None:
         """Answer READDIRPLUS: with the names that there is room for."""
-        request = ctypes.string_at(desk.address, length)
+        request = ctypes.string_at(slot.address, length)
         listing = self.ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
-        if desk.answered == desk.turn:
+        if slot.answered == slot.turn:
             return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
         _, error, unique = ANSWER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
-        desk.listing = True
-        try:
-            parts = self._entries(request, listing, room)
-        finally:
-            desk.listing = False
+        parts = self._entries(request, listing, room)
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
             # The program was told to end: the kernel has heard of none of these nodes.
@@ -259,7 +256,7 @@ class ReadDirPlus:
         if self._sizes.may_differ(node, size):
             self._forget(request, found[: _NUMBER.size])
             return _WITHOUT
-        self._sizes.sent(node, size, self._here.desk.began)
+        self._sizes.sent(node, size, self._current.slot.request.began)
         return found
 
     def ask(self, opcode: Opcode, rest: bytes) -> bytes:
@@ -267,12 +264,12 @@ class ReadDirPlus:
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
         request = ctypes.create_string_buffer(message, len(message))
         self._process(ctypes.addressof(request), len(message))
-        return self._here.desk.answer
+        return self._current.slot.answer
 
     def _catch(self, channel: int, vector: int | None, count: int) -> int:
         # FORGET has no answer.
         pieces = _pieces(vector, count) if vector else []
-        self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
+        self._current.slot.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
 
 

@@ -71,8 +71,8 @@ _TO_END = sum(
 )
 
 
-class Request(NamedTuple):
-    """What is known of a request from its header; `turn` tells it from others in the same buffer."""
+class Header(NamedTuple):
+    """The header of a request in a slot's buffer; `turn` distinguishes it from others in the same buffer."""
 
     turn: int
     opcode: int
@@ -81,7 +81,32 @@ class Request(NamedTuple):
     flags: int
 
 
-class Desk:
+class Request:
+    """A request while it is served: what libfuse's callbacks, and the sender of its reply, have to know of each other."""
+
+    #: True: it is a helper's (see telling.py), and changes nothing.
+    injected = False
+    #: Where the reply to a getattr is kept, if it lasts.
+    attr_cache: dict[str | int, bytes] | None = None
+    #: True: the kernel must not cache the attributes in the reply.
+    uncached_attr = False
+    #: True: the reply to a look-up is held back, and the look-up repeated once the node that it has found is off its path,
+    #: because another version is being read there.
+    detaching = False
+    #: The number of a handle at the node, with which a getattr is repeated; else 0.
+    handle = 0
+
+    def __init__(self, opcode: int, node: int, began: int) -> None:
+        """`began`: `KernelSizes.now` when the request was read. The rest has defaults: there is one of these for each request."""
+        self.opcode, self.node, self.began = opcode, node, began
+
+    @property
+    def no_fetch(self) -> bool:
+        """True if the server is asked nothing for attributes: those in a listing."""
+        return self.opcode == Opcode.READDIRPLUS
+
+
+class WorkerSlot:
     """Where one thread of the loop pool has the request that it is at work on.
 
     `turn` is odd while there is one: a thread that looks at the buffer of another believes it only if the turn is odd,
@@ -97,23 +122,11 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Of a getattr with a handle: its number.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
-        #: Where the answer about a node is kept, if it lasts.
-        self.keeping: dict[str | int, bytes] | None = None
-        #: True: the kernel is to keep the attributes in the answer for no time.
-        self.brief = False
-        #: True: the answer to a look-up is held back, because another version is being read at its node.
-        self.parting = False
-        #: Of a getattr that is to be repeated, the number of a handle at its node; else 0.
-        self.handle = 0
-        #: True: a listing is being made, and the server is asked nothing for the attributes in it.
-        self.listing = False
-        #: True: the request is a helper's (see telling.py), and does nothing.
-        self.told = False
+        #: The request that is being served, or was last.
+        self.request = Request(0, 0, 0)
         #: What libfuse has answered to a request of ours.
         self.answer = b""
         self.turn = 0
-        #: `KernelSizes.now` when the request was read.
-        self.began = 0
         #: The last turn whose request was answered early.
         self.answered = -1
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.
@@ -125,20 +138,20 @@ class Desk:
         """The thread that made the request at work."""
         return int(_HEADER.unpack_from(self.buffer)[6])
 
-    def waiting(self) -> Request | None:
+    def waiting(self) -> Header | None:
         """The request under way, if it was there at the last look already."""
         turn, seen = self.turn, self._seen
         self._seen = turn
         if turn % 2 == 0 or turn != seen:
             return None
         _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
-        return Request(turn, opcode, unique, thread, flags) if self.turn == turn else None
+        return Header(turn, opcode, unique, thread, flags) if self.turn == turn else None
 
 
-class AtWork(threading.local):
-    """The desk of the thread that asks."""
+class CurrentSlot(threading.local):
+    """The slot of the thread that asks."""
 
-    desk: Desk
+    slot: WorkerSlot
 
 
 def told_to_end(thread: int) -> bool:
@@ -155,13 +168,15 @@ def told_to_end(thread: int) -> bool:
 
 
 class Interrupter:
-    """Looks at the requests at the desks, and answers those of programs that were told to end.
+    """Looks at the requests at the slots, and answers those of programs that were told to end.
 
-    `relieve` gets the desks that were at work on the same request at the last look already.
+    `relieve` gets the slots that were at work on the same request at the last look already.
     """
 
-    def __init__(self, device: int, desks: Sequence[Desk], relieve: Callable[[list[Desk]], None]) -> None:
-        self._device, self._desks, self._relieve = device, desks, relieve
+    def __init__(
+        self, device: int, slots: Sequence[WorkerSlot], relieve: Callable[[list[WorkerSlot]], None]
+    ) -> None:
+        self._device, self._slots, self._relieve = device, slots, relieve
         self._thread = Background("interrupter", self.look, first=_LOOK, retry=_LOOK)
 
     def start(self) -> None:
@@ -174,23 +189,23 @@ class Interrupter:
         self._thread.join()
 
     def look(self) -> float:
-        """Look at all desks once; return the seconds until the next look."""
-        found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting()) is not None]
-        self._relieve([desk for desk, _ in found])
-        for desk, request in found:
-            if self._is_answered_early(desk, request) and told_to_end(request.thread):
-                desk.answered = request.turn
+        """Look at all slots once; return the seconds until the next look."""
+        found = [(slot, request) for slot in list(self._slots) if (request := slot.waiting()) is not None]
+        self._relieve([slot for slot, _ in found])
+        for slot, request in found:
+            if self._is_answered_early(slot, request) and told_to_end(request.thread):
+                slot.answered = request.turn
                 self._answer(request)
         return _LOOK
 
-    def _is_answered_early(self, desk: Desk, request: Request) -> bool:
+    def _is_answered_early(self, slot: WorkerSlot, request: Header) -> bool:
         """True if the request has no answer yet, and its program may get EINTR."""
-        if desk.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
+        if slot.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
         # A program that is told of an interruption must not find the file empty.
         return request.opcode != Opcode.OPEN or not request.flags & os.O_TRUNC
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Header) -> None:
         with suppress(OSError):  # it was answered just now, as usual
             os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
             _log.info("%s was interrupted", Opcode(request.opcode).name)

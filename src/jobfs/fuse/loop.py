@@ -38,7 +38,16 @@ from jobfs.fuse.answers import (
     write,
 )
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
-from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import (
+    ANSWER,
+    HEAD,
+    HEADER_END,
+    CurrentSlot,
+    Interrupter,
+    Opcode,
+    Request,
+    WorkerSlot,
+)
 from jobfs.fuse.telling import HelperAnswers
 
 _log = logging.getLogger("jobfs.fuse.loop")
@@ -126,12 +135,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._session = _fuse_get_session(self._fuse)
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
-        self._here = AtWork()
-        driver.node = lambda: int(HEAD.unpack_from(self._here.desk.buffer)[2])
-        self._sending = Answers(self.device, self._here, driver.kernel_sizes, driver.nodes)
+        self._current = CurrentSlot()
+        driver.node = lambda: self._current.slot.request.node
+        self._sending = Answers(self.device, self._current, driver.kernel_sizes, driver.nodes)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, self._here, driver.kernel_sizes)
-        self._ours: dict[int, Callable[[Desk, int], None]] = {
+        self._plus = ReadDirPlus(self.device, self._ask, self._current, driver.kernel_sizes)
+        #: What serves a request, by opcode; `_process` serves all others.
+        self._servers: dict[int, Callable[[WorkerSlot, int], None]] = {
+            **dict.fromkeys(ANSWERED_HERE, self._process_completed),
             Opcode.INIT: self._plus.accept,
             Opcode.READDIRPLUS: self._plus.answer,
         }
@@ -165,78 +176,93 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """Have libfuse carry out a request of ours, and answer to us."""
         _fuse_session_process(self._session, address, length, self._caught)
 
-    def loop(self, desk: Desk, readers: Readers) -> bool:
+    def loop(self, slot: WorkerSlot, readers: Readers) -> bool:
         """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
 
-        Called by many threads, each with its desk. Raises OSError if requests can't be read.
+        Called by many threads, each with its slot. Raises OSError if requests can't be read.
         """
-        read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
-        sizes = self.operations.kernel_sizes
-        self._here.desk = desk
-        while desk.reads or readers.joined(desk):
-            try:
-                length = read(device, buffers)
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return True
-                if error.errno not in _AGAIN:
-                    raise
-                continue
-            desk.turn += 1
-            desk.began = sizes.now
-            # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
-            if self.closed:
-                desk.turn += 1
+        self._current.slot, buffers = slot, [slot.buffer]
+        while slot.reads or readers.joined(slot):
+            length = self._receive(buffers)
+            if length is None:
                 return True
-            opcode, unique, node = head(desk.buffer)
-            try:
-                self._carry_out(desk, length, opcode, unique, node)
-            except Exception:
-                _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
-                desk.parting, desk.handle = False, 0
-                # The kernel refuses a second answer: only a program that still waits gets this one.
-                write(device, ANSWER.pack(ANSWER.size, -errno.EIO, unique), ANSWER.size)
-            desk.turn += 1
+            if not length:
+                continue
+            slot.turn += 1
+            # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
+            closed = self.closed
+            if not closed:
+                self._serve(slot, length)
+            slot.turn += 1
+            if closed:
+                return True
         return False
 
-    def _carry_out(self, desk: Desk, length: int, opcode: int, unique: int, node: int) -> None:
-        """Answer one request."""
-        if self._teller.helpers and self._answered_helper(desk, opcode, length):
-            return
-        if opcode == Opcode.GETATTR and self._answered(desk, unique, node):
-            return
-        begin(self.operations.timeout)
-        process, session, address = _fuse_session_process, self._session, desk.address
-        if opcode in self._ours:
-            self._ours[opcode](desk, length)
-        else:
-            process(session, address, length, self._answering if opcode in ANSWERED_HERE else self._channel)
-        while desk.parting:
-            self._plus.part(desk, length)
-            process(session, address, length, self._answering)
-        while desk.handle:
-            desk.flags.value, desk.number.value, desk.handle = _WITH_A_HANDLE, desk.handle, 0
-            process(session, address, length, self._answering)
+    def _receive(self, buffers: list[ctypes.Array[ctypes.c_char]]) -> int | None:
+        """Read a request; return its length, 0 if there is none to serve after all, None if the file system is gone."""
+        try:
+            return os.readv(self.device, buffers)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            if error.errno in _AGAIN:
+                return 0
+            raise
 
-    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
+    def _serve(self, slot: WorkerSlot, length: int) -> None:
+        """Answer the request in the slot's buffer: at once if the answer is known; with EIO if that fails unexpectedly."""
+        opcode, unique, node = HEAD.unpack_from(slot.buffer)
+        slot.request = Request(opcode, node, self.operations.kernel_sizes.now)
+        try:
+            if self._teller.helpers and self._answered_helper(slot, opcode, length):
+                return
+            if opcode == Opcode.GETATTR and self._answered(slot, unique, node):
+                return
+            begin(self.operations.timeout)
+            self._servers.get(opcode, self._process)(slot, length)
+        except Exception:
+            _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
+            # The kernel refuses a second answer: only a program that still waits gets this one.
+            write(self.device, ANSWER.pack(ANSWER.size, -errno.EIO, unique), ANSWER.size)
+
+    def _process(self, slot: WorkerSlot, length: int) -> None:
+        """Have libfuse carry out a request and send its reply."""
+        _fuse_session_process(self._session, slot.address, length, self._channel)
+
+    def _process_completed(self, slot: WorkerSlot, length: int) -> None:
+        """Have libfuse carry out a request whose reply `Answers` completes and sends, or holds back: then it is repeated."""
+        process, session, channel = _fuse_session_process, self._session, self._answering
+        request, address = slot.request, slot.address
+        process(session, address, length, channel)
+        while request.detaching:
+            self._plus.part(slot, length)
+            process(session, address, length, channel)
+        while request.handle:
+            slot.flags.value, slot.number.value, request.handle = _WITH_A_HANDLE, request.handle, 0
+            process(session, address, length, channel)
+
+    def _answered(self, slot: WorkerSlot, unique: int, node: int) -> bool:
         """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
+        if slot.flags.value:  # of an open file
+            return False
         answers = self.operations.answers()
-        known = None if desk.flags.value else answers.get(node)  # not of an open file
-        desk.keeping = None if desk.flags.value else answers
-        if known is not None:
-            self.operations.kernel_sizes.sent(node, size_in(known), desk.began)
-            answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-            if write(self.device, answer, len(answer)) < 0:
-                self.operations.kernel_sizes.forget(node)  # its program was told to end, and has its answer
-        return known is not None
+        known = answers.get(node)
+        if known is None:
+            slot.request.attr_cache = answers
+            return False
+        self.operations.kernel_sizes.sent(node, size_in(known), slot.request.began)
+        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
+        if write(self.device, answer, len(answer)) < 0:
+            self.operations.kernel_sizes.forget(node)  # its program was told to end, and has its answer
+        return True
 
-    def _answered_helper(self, desk: Desk, opcode: int, length: int) -> bool:
+    def _answered_helper(self, slot: WorkerSlot, opcode: int, length: int) -> bool:
         """True if the request was a helper's; it is answered then."""
         if opcode == Opcode.RELEASE:
-            return self._helped.released(ctypes.string_at(desk.address, _RELEASE))
-        if desk.thread not in self._teller.helpers:
+            return self._helped.released(ctypes.string_at(slot.address, _RELEASE))
+        if slot.thread not in self._teller.helpers:
             return False
-        self._helped.answer(desk, ctypes.string_at(desk.address, length))
+        self._helped.answer(slot, ctypes.string_at(slot.address, length))
         return True
 
     def mute(self) -> None:
@@ -265,39 +291,38 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     # `__call__`: `_guarded` does the same about errors.
 
     def getattr(self, path: bytes, buffer: int) -> None:
-        name, desk, vfs = path.decode(), self._here.desk, self.operations.vfs
-        if desk.told:
+        name, request, vfs = path.decode(), self._current.slot.request, self.operations.vfs
+        if request.injected:
             ctypes.memmove(buffer, pack_stat(self._teller.attr(relative(name))), _STAT_SIZE)
             return
-        stat = self.operations.getattr(name, listed=desk.listing)
+        stat = self.operations.getattr(name, listed=request.no_fetch)
         others = vfs.others(name[1:])
-        desk.brief = bool(others)
+        request.uncached_attr = bool(others)
         if others and not any(handle.writable for handle in others):
-            opcode, _, _ = HEAD.unpack_from(desk.buffer)
-            desk.parting = opcode == Opcode.LOOKUP
-            if opcode == Opcode.GETATTR:
+            request.detaching = request.opcode == Opcode.LOOKUP
+            if request.opcode == Opcode.GETATTR:
                 stat = pack_stat(vfs.shown_to(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
-        if desk.keeping is not None and name not in desk.keeping:
-            desk.keeping = None  # the answer holds only now
+        if request.attr_cache is not None and name not in request.attr_cache:
+            request.attr_cache = None  # the answer holds only now
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version, and the next open may be of another.
         name = ctypes.string_at(path).decode()[1:] if path else ""
-        self._here.desk.brief = bool(self.operations.vfs.others(name))
+        self._current.slot.request.uncached_attr = bool(self.operations.vfs.others(name))
 
     def unlink(self, path: bytes) -> int:
-        if self._here.desk.parting:
+        if self._current.slot.request.detaching:
             self.operations.vfs.part(relative(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
 
     def rmdir(self, path: bytes) -> int:
-        return 0 if self._here.desk.told else int(super().rmdir(path) or 0)
+        return 0 if self._current.slot.request.injected else int(super().rmdir(path) or 0)
 
     def rename(self, old: bytes, new: bytes) -> int:
-        if self._here.desk.told:
+        if self._current.slot.request.injected:
             return self._renamed_by_helper(relative(old.decode()), relative(new.decode()))
         return int(super().rename(old, new) or 0)
 
@@ -351,38 +376,38 @@ class Readers:
     def __init__(self, replace: Callable[[], None]) -> None:
         self._replace = replace
         self._free: SimpleQueue[bool] = SimpleQueue()
-        self._idle: list[Desk] = []
+        self._idle: list[WorkerSlot] = []
         self._free.put(True)
 
-    def joined(self, desk: Desk) -> bool:
-        """Wait until the desk's thread may read; False if enough others wait for that."""
+    def joined(self, slot: WorkerSlot) -> bool:
+        """Wait until the slot's thread may read; False if enough others wait for that."""
         if len(self._idle) >= IDLE_THREADS:
             return False
-        self._idle.append(desk)
+        self._idle.append(slot)
         right = self._free.get()
-        self._idle.remove(desk)
-        desk.reads.append(right)
+        self._idle.remove(slot)
+        slot.reads.append(right)
         return True
 
-    def hand_over(self, desk: Desk) -> None:
-        """The desk's thread may wait: if it has the right to read, an idle thread gets it."""
-        if self.left(desk):
+    def hand_over(self, slot: WorkerSlot) -> None:
+        """The slot's thread may wait: if it has the right to read, an idle thread gets it."""
+        if self.left(slot):
             self._balance()
 
-    def relieve(self, desks: list[Desk]) -> None:
-        """The threads of these desks have waited for a while: if one of them has the right to read, another gets it."""
-        for desk in desks:
-            self.left(desk)
+    def relieve(self, slots: list[WorkerSlot]) -> None:
+        """The threads of these slots have waited for a while: if one of them has the right to read, another gets it."""
+        for slot in slots:
+            self.left(slot)
         self._balance()
 
     def _balance(self) -> None:
         if self._free.qsize() > len(self._idle):
             self._replace()
 
-    def left(self, desk: Desk) -> bool:
-        """Take the right to read from the desk's thread; False if it did not have it."""
+    def left(self, slot: WorkerSlot) -> bool:
+        """Take the right to read from the slot's thread; False if it did not have it."""
         try:
-            right = desk.reads.pop()
+            right = slot.reads.pop()
         except IndexError:
             return False
         self._free.put(right)
@@ -401,9 +426,9 @@ class LoopPool:
         self._lock = threading.Lock()
         self._ended = False
         self._readers = Readers(self._replace)
-        self._desks: list[Desk] = []
+        self._slots: list[WorkerSlot] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._desks, self._readers.relieve)
+        self._interrupter = Interrupter(session.device, self._slots, self._readers.relieve)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
@@ -418,8 +443,8 @@ class LoopPool:
         self._session.closed = True
         end = time.monotonic() + timeout
         with self._lock:
-            desks = list(self._desks)  # a thread that comes later begins no call
-        while any(desk.turn % 2 for desk in desks):
+            slots = list(self._slots)  # a thread that comes later begins no call
+        while any(slot.turn % 2 for slot in slots):
             if time.monotonic() > end:
                 self._session.mute()
                 return False
@@ -441,34 +466,34 @@ class LoopPool:
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
-            desk = Desk(self._session.request_size)
+            slot = WorkerSlot(self._session.request_size)
             thread = threading.Thread(
-                target=self._serve, args=(desk,), name=f"fuse-{len(self._threads)}", daemon=True
+                target=self._serve, args=(slot,), name=f"fuse-{len(self._threads)}", daemon=True
             )
             # The thread is known before it runs: the last one to leave ends the mount.
             self._threads.add(thread)
-            self._desks.append(desk)
+            self._slots.append(slot)
             try:
                 thread.start()
             except RuntimeError as error:
                 self._threads.remove(thread)
-                self._desks.remove(desk)
+                self._slots.remove(slot)
                 _log.warning("no thread for another request: %s", error)
 
-    def _serve(self, desk: Desk) -> None:
+    def _serve(self, slot: WorkerSlot) -> None:
         gone = False
-        before_waits(lambda: self._readers.hand_over(desk))
+        before_waits(lambda: self._readers.hand_over(slot))
         try:
-            gone = self._session.loop(desk, self._readers)
+            gone = self._session.loop(slot, self._readers)
         except OSError as error:
             _log.error("a thread of the mount gives up: %s", error)
         finally:
             with self._lock:
                 self._threads.remove(threading.current_thread())
-                self._desks.remove(desk)
+                self._slots.remove(slot)
                 tell = (gone or not self._threads) and not self._ended
                 self._ended = self._ended or tell
-            self._readers.left(desk)
+            self._readers.left(slot)
             if tell:
                 self._on_end()
 

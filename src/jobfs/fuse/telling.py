@@ -23,7 +23,7 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.fuse import calls
 from jobfs.fuse.answers import write
-from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, Desk, Opcode
+from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, Opcode, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
 
@@ -200,14 +200,11 @@ class HelperAnswers:
     ) -> None:
         self._device, self._ask, self._teller, self._sizes = device, ask, teller, sizes
 
-    def answer(self, desk: Desk, request: bytes) -> None:
+    def answer(self, slot: WorkerSlot, request: bytes) -> None:
         """Answer a request of a helper."""
         opcode, unique, node = HEAD.unpack_from(request)
-        desk.told, desk.keeping = True, None
-        try:
-            number, body = self._answer(opcode, node, request)
-        finally:
-            desk.told = False
+        slot.request.injected = True
+        number, body = self._answer(opcode, node, request)
         answer = ANSWER.pack(ANSWER.size + len(body), -number, unique) + body
         write(self._device, answer, len(answer))
 

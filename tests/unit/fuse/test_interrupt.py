@@ -13,26 +13,26 @@ import pytest
 from tests.support.waiting import eventually_equal
 
 from jobfs.fuse import interrupt
-from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
+from jobfs.fuse.interrupt import Interrupter, Opcode, WorkerSlot
 
 
 class Lab:
-    """One desk, a pipe for the device, and programs that are told to end as a test says."""
+    """One slot, a pipe for the device, and programs that are told to end as a test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
-        self.desk = Desk(4096)
-        self.interrupter = Interrupter(self.writer, [self.desk], lambda desks: None)
+        self.slot = WorkerSlot(4096)
+        self.interrupter = Interrupter(self.writer, [self.slot], lambda slots: None)
         self.told = {7}
         monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
 
     def request(self, opcode: int, unique: int, thread: int = 7, flags: int = 0) -> None:
-        struct.pack_into("=IIQQIIIHHI", self.desk.buffer, 0, 44, opcode, unique, 1, 0, 0, thread, 0, 0, flags)
-        self.desk.turn += 1
+        struct.pack_into("=IIQQIIIHHI", self.slot.buffer, 0, 44, opcode, unique, 1, 0, 0, thread, 0, 0, flags)
+        self.slot.turn += 1
 
     def answered(self) -> None:
-        self.desk.turn += 1
+        self.slot.turn += 1
 
     def sent(self) -> list[tuple[int, int, int]]:
         try:
@@ -97,9 +97,9 @@ def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch:
         return header.unpack_from(buffer)
 
     lab.request(Opcode.LOOKUP, 2)
-    assert lab.desk.waiting() is None
+    assert lab.slot.waiting() is None
     monkeypatch.setattr(interrupt, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
-    assert lab.desk.waiting() is None
+    assert lab.slot.waiting() is None
 
 
 def test_the_interrupter_survives_any_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +119,6 @@ def test_the_interrupter_survives_any_error(lab: Lab, monkeypatch: pytest.Monkey
 
 
 def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:
-    lab.interrupter = Interrupter(lab.reader, [lab.desk], lambda desks: None)  # nobody can write there
+    lab.interrupter = Interrupter(lab.reader, [lab.slot], lambda slots: None)  # nobody can write there
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab, 2) == []

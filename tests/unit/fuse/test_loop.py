@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.interrupt import AtWork, Desk, Opcode
+from jobfs.fuse.interrupt import CurrentSlot, Opcode, WorkerSlot
 from jobfs.fuse.loop import Readers, Session
 from jobfs.fuse.sizes import KernelSizes
 
@@ -28,15 +28,15 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
     kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with kernel, device:
         session = Session.__new__(Session)
-        session.device, session.closed, session._here = device.fileno(), False, AtWork()
+        session.device, session.closed, session._current = device.fileno(), False, CurrentSlot()
         session._teller = SimpleNamespace(helpers={})  # type: ignore[assignment]
         session.operations = SimpleNamespace(kernel_sizes=KernelSizes())  # type: ignore[assignment]
         served: list[int] = []
 
-        def answered(desk: Desk, unique: int, node: int) -> bool:
+        def answered(slot: WorkerSlot, unique: int, node: int) -> bool:
             served.append(unique)
             if len(served) == 1:
-                desk.parting = True
+                slot.request.detaching = True
                 raise ValueError("a fault")
             session.closed = True
             return True
@@ -44,12 +44,12 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
         monkeypatch.setattr(session, "_answered", answered)
         for unique in (2, 4, 6):
             kernel.send(request(Opcode.GETATTR, unique))
-        desk, readers = Desk(4096), Readers(lambda: None)
-        assert session.loop(desk, readers)
+        slot, readers = WorkerSlot(4096), Readers(lambda: None)
+        assert session.loop(slot, readers)
         kernel.setblocking(False)
         answer: Any = struct.unpack("=IiQ", kernel.recv(100))
         assert (served, answer) == ([2, 4], (16, -errno.EIO, 2))
         with pytest.raises(BlockingIOError):
             kernel.recv(100)
-        assert (desk.turn % 2, desk.parting) == (0, False)
+        assert (slot.turn % 2, slot.request.detaching) == (0, False)
     assert "request 2 (opcode 3) failed unexpectedly" in caplog.text

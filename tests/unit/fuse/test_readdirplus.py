@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse.answers import Answers, ReadDirPlus
-from jobfs.fuse.interrupt import AtWork, Desk, Opcode
+from jobfs.fuse.interrupt import CurrentSlot, Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
@@ -42,8 +42,8 @@ class Libfuse:
         self.unlinked: list[bytes] = []
         self.listing: list[bool] = []
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.here = here = AtWork()
-        here.desk = self.desk = Desk(4096)
+        self.here = here = CurrentSlot()
+        here.slot = self.slot = WorkerSlot(4096)
         self.sizes = KernelSizes()
         self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.sizes)
         self.answers = Answers(self.device.fileno(), here, self.sizes, {})
@@ -73,7 +73,7 @@ class Libfuse:
             self.send(b"".join(entry(name, offset) for offset, name in enumerate(self.names, 1)))
         else:
             assert opcode == Opcode.LOOKUP
-            self.listing.append(self.desk.listing)
+            self.listing.append(self.slot.request.no_fetch)
             found = self.nodes.get(request[40:-1])
             if found is None:
                 self.send(error=errno.ENOENT)
@@ -91,14 +91,15 @@ class Libfuse:
         assert (on or self.plus).operations.send(0, ctypes.addressof(iovec), len(kept)) == result
 
     def request(self, opcode: Opcode, body: bytes) -> int:
-        """A request of the kernel on the desk; its length."""
+        """Put a request of the kernel in the slot; its length."""
         head = struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, THREAD, 0)
-        ctypes.memmove(self.desk.address, head + body, len(head + body))
+        ctypes.memmove(self.slot.address, head + body, len(head + body))
+        self.slot.request = Request(opcode, DIRECTORY, self.sizes.now)
         return len(head + body)
 
     def read_directory(self, room: int = 4096) -> None:
         body = struct.pack("=QQIIQII", 1, 0, room, 0, 0, 0, 0)
-        self.plus.answer(self.desk, self.request(Opcode.READDIRPLUS, body))
+        self.plus.answer(self.slot, self.request(Opcode.READDIRPLUS, body))
 
     def answered(self) -> tuple[int, bytes]:
         """The error and the data of the answer that the kernel got."""
@@ -133,7 +134,7 @@ def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
     ]  # fmt: skip
     assert libfuse.listing == [True] * 3, "nothing is asked of the server meanwhile"
-    assert (libfuse.desk.listing, libfuse.forgotten) == (False, [])
+    assert libfuse.forgotten == []
 
 
 def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
@@ -172,10 +173,11 @@ def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfu
 
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
     """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
-    libfuse.desk.answer, libfuse.desk.parting = struct.pack("=Q", 11), True
-    libfuse.plus.part(libfuse.desk, libfuse.request(Opcode.LOOKUP, b"plain\0"))
+    length = libfuse.request(Opcode.LOOKUP, b"plain\0")
+    libfuse.slot.answer, libfuse.slot.request.detaching = struct.pack("=Q", 11), True
+    libfuse.plus.part(libfuse.slot, length)
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])
-    assert not libfuse.desk.parting
+    assert not libfuse.slot.request.detaching
 
 
 def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
@@ -185,9 +187,9 @@ def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_ane
     libfuse.request(Opcode.GETATTR, bytes(16))
     for handle, error in ((3, errno.ENOENT), (4, errno.EBADF), (0, errno.EBADF)):
         libfuse.send(error=error, on=answers)
-        assert libfuse.desk.handle == handle
+        assert libfuse.slot.request.handle == handle
         nodes.pop(handle, None)
-        libfuse.desk.handle, libfuse.desk.flags.value = 0, 1
+        libfuse.slot.request.handle, libfuse.slot.flags.value = 0, 1
     assert libfuse.answered() == (-errno.ESTALE, b"")
 
 
@@ -207,12 +209,12 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
     libfuse.request(opcode, bytes(64))
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) == 100
-    libfuse.desk.began = libfuse.sizes.now
+    libfuse.slot.request.began = libfuse.sizes.now
     libfuse.sizes.sent(node, 50, libfuse.sizes.now)
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) is None
     libfuse.sizes.sent(node, 50, libfuse.sizes.now)
-    libfuse.desk.began = libfuse.sizes.now
+    libfuse.slot.request.began = libfuse.sizes.now
     read, write = os.pipe()
     os.close(read)
     refused = Answers(write, libfuse.here, libfuse.sizes, {})
@@ -225,7 +227,6 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
 def test_a_file_that_is_opened_empty_has_no_size_left(libfuse: Libfuse, flags: int, size: int) -> None:
     """vfs/semantics.md 3.17: the kernel sets it to 0 without an answer that says so."""
     libfuse.sizes.sent(DIRECTORY, 50, 0)
-    libfuse.desk.began = libfuse.sizes.now
     libfuse.request(Opcode.OPEN, struct.pack("=II", flags, 0))
     libfuse.send(bytes(16), on=libfuse.answers)
     assert libfuse.sizes.get(DIRECTORY) == size
@@ -244,7 +245,7 @@ def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfu
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
 def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: Libfuse, ours: int) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
-    libfuse.plus.accept(libfuse.desk, length)
+    libfuse.plus.accept(libfuse.slot, length)
     error, data = libfuse.answered()
     assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 131072, ours | BIG_WRITES))
 
@@ -257,7 +258,7 @@ LIBFUSE, MAX_WRITE = struct.Struct("=IIIIHHI"), 128 << 10
 def negotiated(libfuse: Libfuse, offered: int) -> bytes:
     """The kernel gets this answer, without its header, when it offers these flags."""
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered | BIG_WRITES) + bytes(48))
-    libfuse.plus.accept(libfuse.desk, length)
+    libfuse.plus.accept(libfuse.slot, length)
     error, data = libfuse.answered()
     assert error == 0
     return data
@@ -280,5 +281,5 @@ def test_an_answer_to_init_without_flags_is_passed_on(libfuse: Libfuse) -> None:
     """libfuse refuses a kernel that is too old, or asks it to try again with its own version."""
     libfuse.error = errno.EPROTO
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, MAX_PAGES) + bytes(48))
-    libfuse.plus.accept(libfuse.desk, length)
+    libfuse.plus.accept(libfuse.slot, length)
     assert libfuse.answered() == (-errno.EPROTO, b"")

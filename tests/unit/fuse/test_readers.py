@@ -7,7 +7,7 @@ import threading
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.fuse.interrupt import Desk
+from jobfs.fuse.interrupt import WorkerSlot
 from jobfs.fuse.loop import Readers
 
 
@@ -22,30 +22,32 @@ def readers(replaced: list[bool]) -> Readers:
 
 
 @pytest.fixture
-def first(readers: Readers) -> Desk:
-    """The desk of the thread that reads."""
-    desk = Desk(64)
-    assert readers.joined(desk)
-    return desk
+def first(readers: Readers) -> WorkerSlot:
+    """The slot of the thread that reads."""
+    slot = WorkerSlot(64)
+    assert readers.joined(slot)
+    return slot
 
 
-def idle(readers: Readers) -> tuple[Desk, threading.Thread]:
-    desk, number = Desk(64), len(readers._idle)
-    thread = threading.Thread(target=readers.joined, args=(desk,), daemon=True)
+def idle(readers: Readers) -> tuple[WorkerSlot, threading.Thread]:
+    slot, number = WorkerSlot(64), len(readers._idle)
+    thread = threading.Thread(target=readers.joined, args=(slot,), daemon=True)
     thread.start()
     eventually(lambda: len(readers._idle) > number)
-    return desk, thread
+    return slot, thread
 
 
-def test_a_reader_that_waits_hands_over(readers: Readers, first: Desk, replaced: list[bool]) -> None:
-    desk, thread = idle(readers)
-    assert not desk.reads
+def test_a_reader_that_waits_hands_over(readers: Readers, first: WorkerSlot, replaced: list[bool]) -> None:
+    slot, thread = idle(readers)
+    assert not slot.reads
     readers.hand_over(first)
     thread.join(20)
-    assert (desk.reads, first.reads, replaced) == ([True], [], [])
+    assert (slot.reads, first.reads, replaced) == ([True], [], [])
 
 
-def test_a_thread_is_made_where_none_is_idle(readers: Readers, first: Desk, replaced: list[bool]) -> None:
+def test_a_thread_is_made_where_none_is_idle(
+    readers: Readers, first: WorkerSlot, replaced: list[bool]
+) -> None:
     readers.hand_over(first)
     readers.hand_over(first)
     assert replaced == [True], "once a call, however often it waits"
@@ -53,17 +55,21 @@ def test_a_thread_is_made_where_none_is_idle(readers: Readers, first: Desk, repl
     assert first.reads
 
 
-def test_a_reader_that_leaves_lets_others_read(readers: Readers, first: Desk, replaced: list[bool]) -> None:
+def test_a_reader_that_leaves_lets_others_read(
+    readers: Readers, first: WorkerSlot, replaced: list[bool]
+) -> None:
     """At the end of the mount each thread is told in its turn."""
-    desk, thread = idle(readers)
+    slot, thread = idle(readers)
     assert readers.left(first)
     thread.join(20)
-    assert desk.reads
+    assert slot.reads
     assert not readers.left(first)
     assert replaced == []
 
 
-def test_a_reader_that_waits_silent_is_replaced(readers: Readers, first: Desk, replaced: list[bool]) -> None:
+def test_a_reader_that_waits_silent_is_replaced(
+    readers: Readers, first: WorkerSlot, replaced: list[bool]
+) -> None:
     """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
     readers.relieve([first])
     assert (first.reads, replaced) == ([], [True])

@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 
 from jobfs.errors import FsError
 from jobfs.fuse import calls, telling
-from jobfs.fuse.interrupt import Desk, Opcode
+from jobfs.fuse.interrupt import Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.fuse.telling import Call, HelperAnswers, Teller
 from jobfs.nodes import Attr
@@ -147,7 +147,7 @@ class Answered:
     def __init__(self, call: Call | None = None, error: int = 0) -> None:
         self.asked: list[tuple[Opcode, bytes]] = []
         self.sizes = KernelSizes()
-        self.error, self.desk, self.teller = error, Desk(4096), Teller(lambda path: ATTR)
+        self.error, self.slot, self.teller = error, WorkerSlot(4096), Teller(lambda path: ATTR)
         self.teller._call = call
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
@@ -163,7 +163,7 @@ class Answered:
     def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
         self.asked.append((opcode, rest[32:]))
         assert rest[:16] == struct.pack("=QQ", UNIQUE, DIRECTORY)
-        assert self.desk.told, "the driver does nothing"
+        assert self.slot.request.injected, "the driver does nothing"
         body = bytearray(b"\1" * {Opcode.LOOKUP: 128, Opcode.GETATTR: 104}.get(opcode, 0))
         if opcode == Opcode.LOOKUP:
             struct.pack_into("=Q", body, 0, NODE)
@@ -175,8 +175,8 @@ class Answered:
     def request(self, opcode: int, body: bytes) -> tuple[int, bytes]:
         """The errno and the data of the answer."""
         self.asked.clear()
-        self.answers.answer(self.desk, self._raw(opcode, body))
-        assert not self.desk.told
+        self.slot.request = Request(opcode, DIRECTORY, 0)
+        self.answers.answer(self.slot, self._raw(opcode, body))
         return self.answered()
 
     def answered(self) -> tuple[int, bytes]:

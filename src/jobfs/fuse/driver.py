@@ -95,6 +95,11 @@ def _caller() -> Caller:
     return Caller(*fuse.fuse_get_context())
 
 
+#: The answers of the edition in which a directory was last listed, and the packed attributes of its entries by path.
+_Listing = tuple[dict[str | int, bytes], dict[str, bytes]]
+_NO_LISTING: _Listing = ({}, {})
+
+
 class FuseDriver(fuse.Operations):  # type: ignore[misc]
     """Every FUSE operation, passed on to a Vfs; `fi` is fusepy's raw `fuse_file_info`, never kept.
 
@@ -118,6 +123,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.vfs = vfs
         self._on_ready = on_ready
         self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
+        self._listing = _NO_LISTING
         self.kernel_sizes = KernelSizes()
         #: The path that a thread has been made to look up and open again, by thread.
         self._reopening: dict[int, str] = {}
@@ -146,7 +152,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
-            stat = pack_stat(self.vfs.looked_up(name) if listed else self.vfs.getattr(name))
+            stat = self._listed(name, answers) if listed else pack_stat(self.vfs.getattr(name))
             if self._answers[0] and self.vfs.lasting(name):
                 answers[path] = stat
         return stat
@@ -158,11 +164,22 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         if not edition or edition != kept or len(answers) > _ANSWERS:
             answers = {}
             self._answers = (edition, answers)
+            self._listing = _NO_LISTING
         return answers
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
-        entries = self.vfs.listdir(relative(path))
-        return [(name, pack_stat(attr)) for name, attr in entries]
+        answers, directory = self.answers(), relative(path)
+        entries = [(name, pack_stat(attr)) for name, attr in self.vfs.listdir(directory)]
+        prefix = f"{directory}/" if directory else ""
+        self._listing = (answers, {prefix + name: stat for name, stat in entries})
+        return entries
+
+    def _listed(self, name: str, answers: dict[str | int, bytes]) -> bytes:
+        """What `readdir` has computed for an entry, while that holds: the answers are of its edition. Raises as `looked_up`."""
+        made_in, stats = self._listing
+        if made_in is answers and name in stats and self.vfs.is_as_listed(name):
+            return stats[name]
+        return pack_stat(self.vfs.looked_up(name))
 
     def chmod(self, path: str, mode: int) -> None:
         self.vfs.chmod(relative(path), mode)

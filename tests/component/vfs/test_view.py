@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 from tests.support.files import errno_from
@@ -86,6 +87,28 @@ def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: 
     assert attrs == {name: work.vfs.getattr(f"dir/{name}") for name in names}
 
 
+def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(
+    server: Server, work: Workspace
+) -> None:
+    """vfs/semantics.md 2: attributes that a listing computes once are shown only while a `stat` would show the same."""
+    server.store.seed(
+        {"dir/a": "1", "dir/b": "22", "dir/open": "3", "dir/sub/x": "4", "dir/gone": "5"}, age=60
+    )
+    work.names("dir")
+    work.write("dir/b", b"changed")
+    handle = work.vfs.open("dir/open", os.O_RDONLY).fh
+    work.vfs._state.change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
+    asked = server.log.count()
+    as_listed = {
+        name for name in ("a", "b", "open", "sub", "gone", "missing") if work.vfs.is_as_listed(f"dir/{name}")
+    }
+    assert (as_listed, server.log.count()) == ({"a", "sub"}, asked)
+    work.vfs.release(handle)
+    assert work.vfs.is_as_listed("dir/open")
+    work.vfs._namespace.touch("dir/a")
+    assert not work.vfs.is_as_listed("dir/a"), "a look-up would ask"
+
+
 def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 2: a size that the server does not tell is found out by a `stat`."""
     server.set(sizes="omitted")
@@ -94,6 +117,7 @@ def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, wor
     assert errno_from(work.vfs.looked_up, "file") == errno.ENOENT
     assert work.vfs.getattr("file").size == 7
     assert work.vfs.looked_up("file").size == 7
+    assert not work.vfs.is_as_listed("file"), "the listing did not have that size"
 
 
 def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:

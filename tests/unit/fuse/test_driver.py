@@ -128,6 +128,34 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
     assert asked("file") == 3, "nobody knows for how long"
 
 
+def test_the_attributes_of_a_listing_are_computed_once(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
+    edition, changed = 1, set[str]()
+    monkeypatch.setattr(vfs, "edition", lambda: edition)
+    monkeypatch.setattr(vfs, "lasting", lambda path: False, raising=False)
+    monkeypatch.setattr(vfs, "is_as_listed", lambda path: path not in changed, raising=False)
+    listing = [(name, vfs.getattr(name)) for name in ("file", "dir")]
+    monkeypatch.setattr(vfs, "listdir", lambda path: listing, raising=False)
+
+    def computed(path: str) -> int:
+        before = vfs.calls["looked_up"]
+        assert driver.getattr(f"/{path}", listed=True) == pack_stat(vfs.getattr(path))
+        return vfs.calls["looked_up"] - before
+
+    assert computed("file") == 1, "nothing was listed"
+    assert dict(driver.readdir("/")) == {name: pack_stat(attr) for name, attr in listing}
+    assert (computed("file"), computed("dir")) == (0, 0)
+    changed.add("file")
+    assert (computed("file"), computed("dir")) == (1, 0)
+    edition = 2
+    assert computed("dir") == 1, "the listing is from before"
+    edition = 0
+    driver.readdir("/")
+    assert computed("dir") == 1, "nobody knows for how long it holds"
+
+
 def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
     """vfs/semantics.md 3.17: after ESTALE, the same thread's next open of that path is the kernel's second."""
 

@@ -221,7 +221,8 @@ class Ledger:
             assert target is not None
             self.options[path] = {ABSENT}
             self.options[target] = contents
-            self._earlier.setdefault(target, set()).update(contents)
+            # The server moves what it has, which may be older than what was renamed.
+            self._earlier.setdefault(target, set()).update(contents, self._earlier.get(path, ()))
             mode = self.modes.pop(path, None)
             if mode is not None:
                 self.modes[target] = mode

@@ -175,3 +175,15 @@ def test_what_the_server_has_may_be_back_after_a_backup_that_was_killed() -> Non
     assert ledger.at("file") == {ABSENT}
     ledger.end_of_life(time.monotonic())
     assert ledger.at("file") == {ABSENT, first, second}
+
+
+def test_the_server_may_have_moved_older_bytes_than_were_renamed_here() -> None:
+    """vfs/semantics.md 4.35: the newer ones were not sent when the name was taken, and a backup of them was killed."""
+    contents = Contents(1)
+    first, second = contents.make("first", 60), contents.make("second", 60)
+    ledger = Ledger({"draft": first}, 0.0)
+    ledger.keep(ledger.put("draft", second, first, "save"))
+    ledger.keep(ledger.rename("draft", "file"))
+    ledger.keep(ledger.rename("file", "file~"))
+    ledger.end_of_life(time.monotonic())
+    assert ledger.at("file") == {ABSENT, first, second}

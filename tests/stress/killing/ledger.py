@@ -125,6 +125,8 @@ class Ledger:
         self.acknowledged = 0
         self._open: list[Change] = []
         self._blind: list[Change] = []
+        #: When a write ended with an error of a mount that seemed to live, and its path.
+        self._refused_writes: list[tuple[float, str]] = []
         #: What stood at a path before: the server may have it still when newer bytes are only here.
         self._earlier: dict[str, set[Content]] = {}
 
@@ -248,6 +250,8 @@ class Ledger:
             if died and change.content.data:
                 self.unclosed.add(change.path)
                 self.drafts += [(change.path, change.written)] * bool(change.written)
+            elif change.content.data:
+                self._refused_writes.append((time.monotonic(), change.path))
             self.modes.pop(change.path, None)
             self.tell(f"NOT KNOWN ({error}): {change.text}")
 
@@ -301,6 +305,9 @@ class Ledger:
                     back.add(change.path)
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
+            # The kernel says EIO of a request that it was just giving to the process when that was killed.
+            self.unclosed.update(path for ended, path in self._refused_writes if ended >= when)
+            self._refused_writes = []
             # A call that had its answer just before may return only now, on a busy machine.
             self._open = [change for change in self._open if not change.kept]
 

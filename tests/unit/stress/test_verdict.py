@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,3 +188,15 @@ def test_the_server_may_have_moved_older_bytes_than_were_renamed_here() -> None:
     ledger.keep(ledger.rename("file", "file~"))
     ledger.end_of_life(time.monotonic())
     assert ledger.at("file") == {ABSENT, first, second}
+
+
+@pytest.mark.parametrize("killed_first", [True, False])
+def test_a_write_that_the_kill_itself_has_refused_may_come_back(killed_first: bool) -> None:
+    """vfs/semantics.md 4.3: EIO of a mount that is being killed is no answer; that of a mount that lives is one."""
+    contents = Contents(1)
+    first = contents.make("first", 60)
+    ledger = Ledger({"file": first}, 0.0)
+    before = time.monotonic()
+    ledger.failed(ledger.put("file", contents.make("second", 60), first, "save"), OSError(errno.EIO, "dying"))
+    ledger.end_of_life(before if killed_first else time.monotonic() + 1)
+    assert ledger.unclosed == ({"file"} if killed_first else set())

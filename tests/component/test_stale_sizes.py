@@ -42,7 +42,7 @@ def refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = F
     """True if an open fails with ESTALE, and no handle is left of it."""
     failed = errno_from(opened, work, flags, size, is_retry=is_retry)
     assert failed in (0, errno.ESTALE)
-    return bool(failed) and not work.vfs._handles and not work.vfs._state.opened
+    return bool(failed) and not work.vfs._files._handles and not work.vfs._state.opened
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)

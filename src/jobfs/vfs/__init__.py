@@ -1,7 +1,7 @@
 """What each file operation means (vfs/semantics.md; R1 to R12: save/protocol.md): the Vfs and the words its callers need.
 
-To be read in this order: `view` (what a path shows), `handles` (which version an open file shows), `files`, `tree`,
-`attributes`; `prefetch` and `report` stand apart, and `core` puts all of them together.
+Read in this order: `view` (what a path shows), `lookup`, `handles` (which version an open file shows), `files`, `tree`,
+`attributes`, `drain`. `prefetch` and `report` stand apart. `core` composes them, and does nothing else.
 """
 
 from jobfs.state.records import CHANGES

@@ -12,8 +12,7 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.vfs.handles import Shared
-from jobfs.vfs.view import Node
+from jobfs.vfs.view import Node, View
 
 _NONE = 0xFFFFFFFF
 
@@ -21,8 +20,12 @@ _NONE = 0xFFFFFFFF
 _TOLD = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
 
 
-class Attributes(Shared):
+class Attributes:
     """Changes of attributes."""
+
+    def __init__(self, view: View) -> None:
+        self._view, self._write_back = view, view.write_back
+        self._state, self._namespace = view.state, view.namespace
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""

@@ -19,7 +19,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.state.records import CHANGES, Handle, Readable, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelFile, OpenResult, Pins, Shared
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelFile, KernelPages, OpenResult, Pins
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -35,15 +35,16 @@ _ENDS = 2
 _RESERVE, _UNLIMITED = 300, 1 << 20
 
 
-class Files(Shared):
+class Files:
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(self, view: View, report: Report) -> None:
-        super().__init__(view)
-        self._report = report
+    def __init__(self, view: View, pages: KernelPages, report: Report) -> None:
+        self._view, self._pages, self._report = view, pages, report
+        self._settings, self._write_back = view.settings, view.write_back
+        self._state, self._content = view.state, view.content
         self._most_open = _most_open()
-        self._handles = self._pages.handles
-        self._pins = Pins(view, self._pages)
+        self._handles = pages.handles
+        self._pins = Pins(view, pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def handle(self, fh: int) -> Handle:

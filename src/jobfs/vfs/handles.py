@@ -170,19 +170,6 @@ class KernelPages:
             self._at[path] = (*self.at(path), handle)
 
 
-class Shared:
-    """What the parts of the Vfs work on."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._settings = view.settings
-        self._write_back = view.write_back
-        self._state = view.state
-        self._namespace = view.namespace
-        self._content = view.content
-        self._pages = KernelPages()
-
-
 class Pins:
     """The versions behind handles."""
 

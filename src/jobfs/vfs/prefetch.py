@@ -2,7 +2,7 @@
 (vfs/semantics.md 3, Prefetch).
 
 Nothing here makes a request: the tree is that of the last listing. Programs that go through a tree take the entries of a
-directory as `readdir` gives them, which is by inode number here (see Vfs.listdir), or by name, as shells, `make` and `git`
+directory as `readdir` gives them, which is by inode number here (see Lookup.listdir), or by name, as shells, `make` and `git`
 do. So there are two orders in which to go on from a file, and a read of a file that comes soon in one of them shows a walk.
 """
 

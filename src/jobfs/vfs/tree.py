@@ -21,12 +21,17 @@ from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Handle, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Shared
-from jobfs.vfs.view import Node, check_new_name, is_dir
+from jobfs.vfs.handles import REOPENS, Caller, KernelPages
+from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 
-class Tree(Shared):
+class Tree:
     """Makes, removes and renames. May be called from any thread."""
+
+    def __init__(self, view: View, pages: KernelPages) -> None:
+        self._view, self._pages = view, pages
+        self._settings, self._write_back = view.settings, view.write_back
+        self._state, self._namespace = view.state, view.namespace
 
     @contextmanager
     def _making(self, path: str) -> Iterator[None]:

@@ -117,7 +117,7 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
 ) -> None:
     """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
-    attributes = work.vfs
+    attributes = work.vfs._attributes
     found = attributes._real
 
     def saved_meanwhile(path: str) -> object:

@@ -201,24 +201,25 @@ class Tree:
     def _rename_file(
         self, source: Node, target: Node | None, old: str, new: str, process: Process | None
     ) -> None:
-        if isinstance(target, File):
-            self._write_back.bring_to_rest(target)
-            target = self._view.find(new)
+        target = self._settled(target, new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
         source = self._ready(source, old, stays=stays)
         if isinstance(source, File) and source.link:
             self._rename_link(source, target, new)
-        elif isinstance(source, File) and source.stays and stays:
-            self._rename_scratch(source, over, new)
         elif stays:
-            self._stay(source, over, old, new)
+            self._rename_to_scratch(source, over, old, new)
         elif isinstance(source, File):
-            victim = self._write_back.victim(new, target, process)
-            self._write_back.take_place(source, new, victim, over)
-            self._state.readers.wrote(process, new, victim.item, victim.base)
+            self._rename_unsent(source, target, over, new, process)
         else:
             self._rename_item(source, target, over, new, process)
+
+    def _settled(self, target: Node | None, path: str) -> Node | None:
+        """Return what is at the target of a rename once no save of it is under way. Raises ApiError."""
+        if not isinstance(target, File):
+            return target
+        self._write_back.bring_to_rest(target)
+        return self._view.find(path)
 
     def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
         """The node to be renamed, at rest: the server has its present bytes, or nothing of it, if it `stays`. Raises ApiError."""
@@ -232,6 +233,14 @@ class Tree:
                 # Bytes that are written to it from now on go along.
                 return node.item
         return self._view.get(path)
+
+    def _rename_unsent(
+        self, file: File, target: Node | None, over: File | None, new: str, process: Process | None
+    ) -> None:
+        """Rename a file that the server does not have: its save goes to the new name. Raises FsError, ApiError."""
+        victim = self._write_back.victim(new, target, process)
+        self._write_back.take_place(file, new, victim, over)
+        self._state.readers.wrote(process, new, victim.item, victim.base)
 
     def _rename_item(
         self, item: Item, target: Node | None, over: File | None, new: str, process: Process | None
@@ -297,6 +306,13 @@ class Tree:
         elif target is not None and not target.stays:
             self._unlink_file(target, new)
         self._rename_scratch(link, self._state.at(new), new)
+
+    def _rename_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
+        """Rename a file to a scratch name. Raises FsError(ENOSPC, EXDEV), ApiError."""
+        if isinstance(node, File) and node.stays:
+            self._rename_scratch(node, over, new)
+        else:
+            self._stay(node, over, old, new)
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
         """Rename a file of this machine, over a file of this machine if there is one. Raises FsError(ENOSPC)."""

@@ -42,17 +42,24 @@ class View:
         file = state.at(path)
         if is_shown(file):
             return file
-        if file is None and state.hidden(path):
-            return state.meanwhile(path)
-        if file is None and self._is_only_here(names.parent(path)):
-            return None
+        if file is None:
+            if state.hidden(path):
+                return state.meanwhile(path)
+            if self._is_only_here(names.parent(path)):
+                return None
+        return self._find_on_server(path, file, max_age)
+
+    def _find_on_server(self, path: str, directory: File | None, max_age: float | None) -> Node | None:
+        """Return the server's item at `path`; in an outage what is known here. Raises ApiError if it can't be known.
+
+        `directory`: the File of a directory at `path`, which has attributes, and may have no item yet.
+        """
         try:
-            # A directory that was made here may have no item yet, as far as is known here.
-            return self.namespace.lookup(path, max_age) or file
+            return self.namespace.lookup(path, max_age) or directory
         except COULD_NOT_ASK:
-            if file is not None:
-                return file  # whatever the job may have made there meanwhile
-            if max_age is not None or not state.beneath(path):
+            if directory is not None:
+                return directory  # whatever the job has put there by now
+            if max_age is not None or not self.state.beneath(path):
                 raise
             # However long ago it was shown: the directory is on the way to something that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)

@@ -15,7 +15,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 if TYPE_CHECKING:
     from jobfs.api.deadline import Deadline
@@ -133,7 +133,7 @@ class Readable(Protocol):
 
 
 class Handle:
-    """One open of a File.
+    """One open of a File, as far as saves know it; `OpenFile` in vfs/handles.py adds what its program sees.
 
     `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
     its program was shown: its saves are based on that. `content` holds the bytes of `item`.
@@ -146,23 +146,9 @@ class Handle:
         self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
         self.young = False
-        #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
-        self.served = False
-        #: True once it went on from the end of a version to a newer one, as the reader of a log does; the last newer version that
-        #: it did not go on with.
-        self.follows = False
-        self.left: Version | None = None
-        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
-        self.ends = self.asked = 0
-        #: Where it is counted in `KernelPages`: the path at which it was opened, as long as the kernel's node has that.
-        self.at = ""
         self.content: Readable | None = None
         #: The process that opened it, None if that is not known.
         self.process: Process | None = None
-
-    def reads(self, version: Version) -> bool:
-        """True if it shows this version, and can't change it."""
-        return not self.writable and self.item is not None and self.item.version == version
 
     def drop_content(self) -> None:
         """The bytes that it opened are not read any more."""

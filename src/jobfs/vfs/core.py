@@ -23,12 +23,11 @@ from jobfs.save import WriteBack, restore
 from jobfs.settings import Settings
 from jobfs.state import StateDirectory
 from jobfs.state.left import left_in
-from jobfs.state.records import Handle
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.drain import Drain
 from jobfs.vfs.files import Files
-from jobfs.vfs.handles import Caller, KernelFile, KernelPages, OpenResult
+from jobfs.vfs.handles import Caller, KernelFile, KernelPages, OpenFile, OpenResult
 from jobfs.vfs.lookup import Lookup
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
@@ -202,7 +201,7 @@ class Vfs:
         """See Lookup."""
         return self._lookup.lasting(path)
 
-    def others(self, path: str) -> Sequence[Handle]:
+    def others(self, path: str) -> Sequence[OpenFile]:
         """See Lookup."""
         return self._lookup.others(path)
 
@@ -282,7 +281,7 @@ class Vfs:
 
     # -- open files: Files
 
-    def handle(self, fh: int) -> Handle:
+    def handle(self, fh: int) -> OpenFile:
         """See Files."""
         return self._files.handle(fh)
 
@@ -295,8 +294,8 @@ class Vfs:
         return self._files.create(path, mode, flags, caller)
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
-        """See Files."""
-        return self._files.read(fh, size, offset)
+        """See OpenFile. Raises FsError(EBADF) too."""
+        return self._files.handle(fh).read(size, offset)
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """See Files."""
@@ -311,12 +310,12 @@ class Vfs:
         self._files.ftruncate(fh, length)
 
     def fgetattr(self, fh: int) -> Attr:
-        """See Files."""
-        return self._files.fgetattr(fh)
+        """Return what `fstat` shows of an open file, unlinked ones too. See OpenFile.attr."""
+        return self._files.handle(fh).attr()
 
-    def shown_to(self, handle: Handle) -> Attr:
-        """See Files."""
-        return self._files.shown_to(handle)
+    def shown_to(self, handle: OpenFile) -> Attr:
+        """See OpenFile.attr."""
+        return handle.attr()
 
     def flush(self, fh: int) -> None:
         """See Files."""

@@ -1,4 +1,4 @@
-"""Open files: reading, writing, and what close and fsync promise (vfs/semantics.md 3 and 4)."""
+"""Files: opening and writing them, and what close and fsync promise (vfs/semantics.md 3 and 4). Reading: handles.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from jobfs import names
-from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, JobfsError, NotFoundError
-from jobfs.nodes import Attr, Item, Kind
+from jobfs.content import Content
+from jobfs.errors import FsError
+from jobfs.nodes import Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import CHANGES, Handle, Readable, Verb
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, KernelFile, KernelPages, OpenResult, Pins
+from jobfs.state.records import CHANGES, Verb
+from jobfs.vfs.handles import REOPENS, Caller, ControlFile, KernelFile, KernelPages, OpenFile, OpenResult
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -28,9 +28,6 @@ log = logging.getLogger("jobfs.vfs")
 
 T = TypeVar("T")
 
-#: So many reads in a row may come to the end of a file although its program still has bytes to read: the kernel reads ahead, and
-#: reads once more after it has dropped its pages.
-_ENDS = 2
 #: Descriptors for the mount's own work: connections, the journal, transfers, answers to `status`; a limit that counts as none.
 _RESERVE, _UNLIMITED = 300, 1 << 20
 
@@ -44,10 +41,9 @@ class Files:
         self._state, self._content = view.state, view.content
         self._most_open = _most_open()
         self._handles = pages.handles
-        self._pins = Pins(view, pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
-    def handle(self, fh: int) -> Handle:
+    def handle(self, fh: int) -> OpenFile:
         """The handle of a number. Raises FsError(EBADF)."""
         try:
             return self._handles[fh]
@@ -89,13 +85,13 @@ class Files:
             self._view.may_write(node)
         return self._view.measured(path, node)
 
-    def _belongs_to_another(self, handle: Handle) -> bool:
+    def _belongs_to_another(self, handle: OpenFile) -> bool:
         """Return whether the job has replaced the file by a new item, which has a File of its own."""
         item, file = handle.item, handle.file
         return item is not None and file.local is None and self._state.of(item) is not file
 
     def _opened(
-        self, fh: int, handle: Handle, path: str, node: Node, flags: int, kernel: KernelFile | None
+        self, fh: int, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
     ) -> OpenResult:
         """Finish opening `node`, or its replacement if the job has replaced it. After an error there is no handle."""
         try:
@@ -103,28 +99,28 @@ class Files:
                 return self._opened_empty(fh, handle, path)
             prepare = self._opened_to_write if flags & CHANGES else self._opened_to_read
             opened = prepare(fh, handle, path, node)
-            if kernel is not None and isinstance(node, Item) and self._known_size(handle) != kernel.size:
+            if kernel is not None and isinstance(node, Item) and handle.known_size() != kernel.size:
                 self._check_retry(handle, kernel)
                 opened = opened._replace(direct_io=True, keep_cache=False)
-            self._pins.shown(handle)
+            handle.note_read()
             return opened
         except BaseException:
             # The kernel keeps the pages that it had before.
-            self._pages.unsure(handle.at)
+            self._pages.unsure(handle.node_path)
             self.release(fh)
             raise
 
     @staticmethod
-    def _check_retry(handle: Handle, kernel: KernelFile) -> None:
+    def _check_retry(handle: OpenFile, kernel: KernelFile) -> None:
         """Raise FsError(ESTALE) unless a handle is usable although the kernel has another size after it has looked again."""
         goes_by_size = handle.writable and not handle.append
         if goes_by_size or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
-        handle = Handle(File(0, stays=True), None, os.O_RDONLY)
-        handle.content = Fixed(name, self._report.content(name, flags))
-        return OpenResult(self._pages.add(handle), direct_io=True)
+        data = self._report.content(name, flags)
+        file = ControlFile(self._view, self._pages, self._report, name, data)
+        return OpenResult(self._pages.add(file), direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -134,10 +130,10 @@ class Files:
             return there.item is not None and there.item.id == node.id
         return there is None or there.id == node.id
 
-    def _attach(self, path: str, node: Node, flags: int) -> Handle:
+    def _attach(self, path: str, node: Node, flags: int) -> OpenFile:
         """A handle on the File of `node`. Raises FsError(EMFILE)."""
         file, item = (node, node.item) if isinstance(node, File) else (self._state.open(node), node)
-        handle = Handle(file, item, flags)
+        handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
             if file.local is None and item is not None:
                 if self._state.file(file.ino) is not file:
@@ -156,39 +152,41 @@ class Files:
             file.handles.append(handle)
         return handle
 
-    def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
-        """If bytes have to be fetched, the first have come; if all are here, the kernel may have kept its pages of them."""
-        shown = handle.content if isinstance(node, Item) and isinstance(handle.content, Content) else None
-        kept = self._pages.opened(handle, path, shown.version if shown else None)
-        here = shown is not None and shown.whole
-        kept = kept and here
-        if handle.item is not None and handle.file.local is None:
-            self._prefetch.reading(handle.item, here=here)
-        self._pins.meet(handle)
-        # The kernel has one set of pages for a path, whatever items have had it. The handle may show a newer version by now.
-        handle.served = handle.served or kept
-        past = self._past_the_pages(handle)
-        if shown is None:  # bytes of this machine; of an item: since the look-up
-            return OpenResult(fh, isinstance(node, Item) or past)
-        return OpenResult(fh, past, kept and not past)
+    def _opened_to_read(self, fh: int, handle: OpenFile, path: str, node: Node) -> OpenResult:
+        content = handle.content
+        if isinstance(node, Item) and isinstance(content, Content):
+            return self._opened_version(fh, handle, path, content)
+        self._pages.opened(handle, path, None)
+        handle.fetch_first_bytes()
+        # Local bytes. An item has been written to since it was looked up: the kernel may have another size of it.
+        return OpenResult(fh, isinstance(node, Item) or handle.is_beside_another_version())
 
-    def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
+    def _opened_version(self, fh: int, handle: OpenFile, path: str, content: Content) -> OpenResult:
+        """Finish opening a version for reading: the kernel may keep its pages of one that is on this machine."""
+        is_whole = content.whole
+        keeps_pages = self._pages.opened(handle, path, content.version) and is_whole
+        self._prefetch.reading(content.item, here=is_whole)
+        if keeps_pages:
+            handle.has_read = (
+                True  # by the pages: the kernel has one set for a path, whatever items have had that
+            )
+            return OpenResult(fh, keep_cache=True)
+        handle.fetch_first_bytes()
+        return OpenResult(fh, handle.is_beside_another_version())
+
+    def _opened_to_write(self, fh: int, handle: OpenFile, path: str, node: Node) -> OpenResult:
         self._pages.opened(handle, path, None)
         self._state.readers.backs_up(handle.process, path)
-        self._pins.secure(handle)
-        return OpenResult(fh, self._past_the_pages(handle))
+        handle.fetch_for_write()
+        return OpenResult(fh, handle.is_beside_another_version())
 
-    def _opened_empty(self, fh: int, handle: Handle, path: str) -> OpenResult:
+    def _opened_empty(self, fh: int, handle: OpenFile, path: str) -> OpenResult:
         self._pages.opened(handle, path, None)
         self._state.readers.backs_up(handle.process, path)
         self.ftruncate(fh, 0)
-        return OpenResult(fh, self._past_the_pages(handle))
+        return OpenResult(fh, handle.is_beside_another_version())
 
-    def _past_the_pages(self, handle: Handle) -> bool:
-        """True if another version is open at the same node: the kernel has one set of pages for both."""
-        return not self._pages.only(handle.at, handle.item.version if handle.item is not None else None)
-
-    def _detach(self, handle: Handle) -> None:
+    def _detach(self, handle: OpenFile) -> None:
         """One handle less; the last one closes the local bytes, and lets go of a File that nothing needs."""
         file = handle.file
         with file.lock:
@@ -225,7 +223,7 @@ class Files:
                 if error.errno != errno.ENOENT:
                     raise
                 # It was unlinked just now.
-        handle = Handle(file, None, flags)
+        handle = OpenFile(self._view, self._pages, file, None, flags)
         handle.writable = True
         self._opened_by(handle, caller.pid)
         file.handles.append(handle)
@@ -268,55 +266,9 @@ class Files:
             told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
             raise FsError(errno.ENFILE, told)
 
-    def _opened_by(self, handle: Handle, pid: int) -> None:
+    def _opened_by(self, handle: OpenFile, pid: int) -> None:
         handle.process = self._state.readers.process(pid)
         self._state.readers.opened(handle.process)
-
-    # -- read
-
-    def read(self, fh: int, size: int, offset: int) -> bytes:
-        """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
-        handle = self.handle(fh)
-        data: bytes | None = None
-        for _ in range(REOPENS):
-            with handle.file.lock:
-                source = handle.content if handle.file.local is None else handle.file.local
-                if isinstance(source, Local):
-                    source.acquire()
-            if source is None:
-                raise FsError(errno.EIO)
-            try:
-                data = source.read(offset, size)
-            except (StaleVersionError, NotFoundError) as gone:
-                if not self._pins.lost(handle, offset):
-                    raise FsError(errno.ESTALE, str(gone)) if handle.served else gone from None
-                continue
-            finally:
-                if isinstance(source, Local):
-                    source.release()
-            if not self._goes_on(handle, source, data, offset, size):
-                handle.served = True
-                return data
-        if data is None:
-            raise FsError(errno.EIO, "the file keeps changing while it is read")
-        return data
-
-    def _goes_on(self, handle: Handle, source: Readable, data: bytes, offset: int, size: int) -> bool:
-        """After a read of `size` bytes that got `data`: True if the program was at the end, and now has a newer version."""
-        missing = len(data) < size
-        handle.ends = handle.ends + 1 if missing or offset + size == self._known_size(handle) else 0
-        # A program that got bytes may not be at the end: they and the rest would be of two versions. But a program that knows of
-        # more bytes asks for the last page again and again.
-        at_end = missing and (not data or handle.ends > _ENDS)
-        return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
-
-    def _known_size(self, handle: Handle) -> int:
-        item, content, local = handle.item, handle.content, handle.file.local
-        if local is not None:
-            return local.size
-        if isinstance(content, Local | Content) and content.size is not None:
-            return content.size
-        return self._view.size(item) if item is not None else -1
 
     # -- write
 
@@ -329,7 +281,7 @@ class Files:
             with self._writing(handle, at=None if at_end else offset) as local:
                 return local.write(data, local.size if at_end else offset)
 
-        return self._with_room(attempt, lambda: len(data) + self._to_copy(handle))
+        return self._with_room(attempt, lambda: len(data) + handle.bytes_to_copy())
 
     def _with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
         """The result of `attempt`; if the disk is full, the cache frees the bytes that it `needs` first.
@@ -344,20 +296,15 @@ class Files:
                 raise
             return attempt()
 
-    def _to_copy(self, handle: Handle) -> int:
-        """How many bytes a write to a file copies first, at most: all, if it begins a generation."""
-        local = handle.file.local
-        return 0 if local is not None and local.may_change(0) else max(self._known_size(handle), 0)
-
     @contextlib.contextmanager
-    def _writing(self, handle: Handle, *, at: int | None, keep: bool = True) -> Iterator[Local]:
+    def _writing(self, handle: OpenFile, *, at: int | None, keep: bool = True) -> Iterator[Local]:
         """Under the File's lock: local bytes that may be changed from `at` on, None: behind their end.
 
         `keep`: they begin with the content that the handle opened.
         """
         file = handle.file
         for _ in range(REOPENS):
-            content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
+            content, source = handle.fetch_whole() if keep and file.local is None else (None, None)
             with file.lock:
                 if file.local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):
@@ -371,7 +318,7 @@ class Files:
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _wrote(self, handle: Handle) -> None:
+    def _wrote(self, handle: OpenFile) -> None:
         """The local bytes of a handle's File have changed. The caller has the File's lock."""
         file = handle.file
         _touch(file)
@@ -400,7 +347,7 @@ class Files:
             raise
         return local
 
-    def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
+    def _make_dirty(self, handle: OpenFile, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
@@ -436,28 +383,7 @@ class Files:
             with self._writing(handle, at=length, keep=length > 0) as local:
                 local.truncate(length)
 
-        self._with_room(attempt, lambda: self._to_copy(handle) if length else 0)
-
-    def fgetattr(self, fh: int) -> Attr:
-        """What `fstat` shows of an open file, unlinked ones too."""
-        return self.shown_to(self.handle(fh))
-
-    def shown_to(self, handle: Handle) -> Attr:
-        """The attributes of the version that a handle has open; at its end, those of a newer version that it goes on with."""
-        file = handle.file
-        if isinstance(handle.content, Fixed):
-            return self._report.attr(handle.content.name, len(handle.content.content))
-        if file.local is None:
-            # A program seems to be at the end once all is read. But the kernel reads ahead, and asks once before the last bytes.
-            handle.asked = handle.asked + 1 if handle.ends else 0
-            if handle.asked > 1 or not self._known_size(handle):
-                with contextlib.suppress(JobfsError):
-                    self._pins.grow(handle, self._known_size(handle))
-        if file.local is not None or handle.item is None:
-            return self._view.attr(file)
-        if not file.shared:
-            return self._view.attr(file)._replace(size=self._known_size(handle))
-        return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
+        self._with_room(attempt, lambda: handle.bytes_to_copy() if length else 0)
 
     # -- close and fsync
 

@@ -1,5 +1,5 @@
-"""Open files: the version that each shows, pinned when it is opened, followed where that is right; and what the kernel's pages
-hold (vfs/semantics.md 3, Open files are pinned).
+"""Open files: the version that each shows, pinned when it is opened, and its bytes; and what the kernel's pages hold
+(vfs/semantics.md 3, Open files are pinned).
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, NotFoundError
-from jobfs.nodes import Item, Version
+from jobfs.errors import FsError, JobfsError, NotFoundError
+from jobfs.nodes import Attr, Item, Version
+from jobfs.state import File
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Handle, Readable
+from jobfs.vfs.report import Report
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
@@ -29,6 +32,9 @@ _AT_ONCE = 1 << 20
 _RECENT = 0.25
 #: Bytes before a reader's place by which a file that was appended to is known.
 _TAIL = 4096
+#: So many reads in a row may come to the end of a file although its program still has bytes to read: the kernel reads ahead, and
+#: reads once more after it has dropped its pages.
+_ENDS = 2
 #: Paths whose pages are remembered.
 _MOST = 16_384
 
@@ -59,18 +65,290 @@ class Caller(NamedTuple):
     pid: int
 
 
-class Fixed(NamedTuple):
-    """The bytes of the file `name` in the control directory, as they were made for one handle."""
+class OpenFile(Handle):
+    """An open file as its program sees it: which version it shows, and the bytes of that (vfs/semantics.md 3).
 
-    name: str
-    content: bytes
+    It reads the local bytes of its File where the file was written here, else those of the version that it has pinned. It pins a
+    newer version only where its program can't notice (`follow_newer`), or reads a log (`follow_append`).
+    """
 
-    def read(self, offset: int, size: int) -> bytes:
-        """See Readable."""
-        return self.content[offset : offset + size]
+    def __init__(self, view: View, pages: KernelPages, file: File, item: Item | None, flags: int) -> None:
+        super().__init__(file, item, flags)
+        self._view, self._pages = view, pages
+        #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
+        self.has_read = False
+        #: True once it has continued from the end of a version with a newer one, as the reader of a log does.
+        self.follows = False
+        #: The last newer version with which it did not continue.
+        self.skipped_version: Version | None = None
+        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
+        self.eof_reads = self.eof_stats = 0
+        #: Where it is counted in `KernelPages`: the path at which it was opened, as long as the kernel's node has that.
+        self.node_path = ""
 
-    def close(self) -> None:
-        """See Readable."""
+    # -- what it shows
+
+    def shows(self, version: Version) -> bool:
+        """Return whether it shows this version, and can't change it."""
+        return not self.writable and self.item is not None and self.item.version == version
+
+    def is_beside_another_version(self) -> bool:
+        """Return whether another version is open at the same node: the kernel has one set of pages for both."""
+        return not self._pages.only(self.node_path, self.item.version if self.item is not None else None)
+
+    def known_size(self) -> int:
+        """Return the size of the bytes that it shows; -1 if there are none."""
+        item, content, local = self.item, self.content, self.file.local
+        if local is not None:
+            return local.size
+        if isinstance(content, Local | Content) and content.size is not None:
+            return content.size
+        return self._view.size(item) if item is not None else -1
+
+    def attr(self) -> Attr:
+        """Return the attributes of the version that it shows, which at the end of a log may be a newer one from now on."""
+        file = self.file
+        if file.local is None:
+            # A program seems to be at the end once all is read. But the kernel reads ahead, and asks once before the last bytes.
+            self.eof_stats = self.eof_stats + 1 if self.eof_reads else 0
+            if self.eof_stats > 1 or not self.known_size():
+                with contextlib.suppress(JobfsError):
+                    self.follow_append(self.known_size())
+        if file.local is not None or self.item is None:
+            return self._view.attr(file)
+        if not file.shared:
+            return self._view.attr(file)._replace(size=self.known_size())
+        return self._view.attr(self.item)._replace(ino=file.ino, size=self.known_size())
+
+    def note_read(self) -> None:
+        """Note that its program may read the version that it shows (section 4.42)."""
+        file = self.file
+        if self.readable and file.shared and file.path is not None:
+            readers = self._view.state.readers
+            if file.local is None and self.item is not None:
+                readers.read(self.process, file.path, self.item)
+            else:
+                readers.wrote(self.process, file.path, file.item, file.base, read=True)
+
+    # -- reading
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read bytes at `offset`; short only at end of file. Raises FsError(ESTALE, EIO), ApiError."""
+        data: bytes | None = None
+        for _ in range(REOPENS):
+            try:
+                source, data = self._read_once(size, offset)
+            except (StaleVersionError, NotFoundError) as gone:
+                if not self._replace_lost(offset):
+                    raise FsError(errno.ESTALE, str(gone)) if self.has_read else gone from None
+                continue
+            if not self._continues(source, data, size, offset):
+                self.has_read = True
+                return data
+        if data is None:
+            raise FsError(errno.EIO, "the file keeps changing while it is read")
+        return data
+
+    def _read_once(self, size: int, offset: int) -> tuple[Readable, bytes]:
+        """Read from what it shows now, which is the first result."""
+        with self.file.lock:
+            source = self.content if self.file.local is None else self.file.local
+            if isinstance(source, Local):
+                source.acquire()
+        if source is None:
+            raise FsError(errno.EIO)
+        try:
+            return source, source.read(offset, size)
+        finally:
+            if isinstance(source, Local):
+                source.release()
+
+    def _continues(self, source: Readable, data: bytes, size: int, offset: int) -> bool:
+        """Follow a log if this read of `size` bytes, which got `data`, was at the end. Return whether it shows more now."""
+        is_short = len(data) < size
+        self.eof_reads = self.eof_reads + 1 if is_short or offset + size == self.known_size() else 0
+        # A program that got bytes may not be at the end: they and the rest would be of two versions. But a program that knows of
+        # more bytes asks for the last page again and again.
+        at_end = is_short and (not data or self.eof_reads > _ENDS)
+        return at_end and source is self.content and self.follow_append(self.known_size())
+
+    def _replace_lost(self, place: int) -> bool:
+        """Replace the pinned version, which the server no longer has, if the program has read nothing of it, or reads a log."""
+        if not self.has_read:
+            return self.follow_newer(max_age=0.0)
+        if self.follows:
+            return self.follow_append(place, max_age=0.0)
+        if self.file.path is not None:
+            self._view.namespace.touch(self.file.path)  # the next open gets the version that is there now
+        return False
+
+    # -- bytes that an open or a write needs
+
+    def fetch_first_bytes(self) -> None:
+        """Fetch the first byte before open returns: the server may have a longer version by now than the kernel knows.
+
+        A large file is looked up instead, as any part may be wanted first. Raises ApiError, FsError.
+        """
+        content = self.content
+        if self.item is None or not isinstance(content, Content) or content.whole:
+            return
+        if (content.size or 0) > _AT_ONCE:
+            self.follow_newer(max_age=_RECENT, opening=True)
+            return
+        try:
+            content.meet()
+        except (StaleVersionError, NotFoundError):
+            if not self.follow_newer(max_age=0.0, opening=True):
+                raise
+
+    def fetch_for_write(self) -> None:
+        """Fetch the whole version before it is edited, as the job may replace it; a large one in the background.
+
+        Raises ApiError, FsError.
+        """
+        content = self.content
+        if not isinstance(content, Content) or content.whole:
+            return
+        if (content.size or 0) > _AT_ONCE:
+            self._view.content.fetch_in_background(content)
+        else:
+            self.fetch_whole(opening=True)
+
+    def fetch_whole(self, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
+        """Return the pinned content, and the file that has all of its bytes. Raises ApiError, FsError."""
+        for _ in range(REOPENS):
+            content = self.content
+            if isinstance(content, Local):
+                return content, content.source
+            if not isinstance(content, Content):
+                return None, None
+            try:
+                return content, content.fetch()
+            except (StaleVersionError, NotFoundError):
+                if (self.has_read and not opening) or not self.follow_newer(max_age=0.0, opening=opening):
+                    raise
+        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
+
+    def bytes_to_copy(self) -> int:
+        """Return how many bytes a write copies first, at most: all, if it begins a generation."""
+        local = self.file.local
+        return 0 if local is not None and local.may_change(0) else max(self.known_size(), 0)
+
+    # -- newer versions
+
+    def follow_newer(self, max_age: float, *, opening: bool = False) -> bool:
+        """Show the version that the server has now, if it is another. Return whether it is. Raises FsError, ApiError.
+
+        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either.
+        """
+        item = self._newer(max_age, opening=opening)
+        if item is None:
+            return False
+        self._rebase(item, self._view.content.open(item), opening=opening)
+        return True
+
+    def follow_append(self, place: int, max_age: float | None = None) -> bool:
+        """Continue at `place`, the end, with a newer version that was appended to (3.14). Raises FsError, ApiError."""
+        if self.writable:
+            return False  # its saves are based on what it has read
+        for age in (max_age, 0.0):
+            with contextlib.suppress(StaleVersionError, NotFoundError):  # the listed version has gone since
+                return self._follow_longer(place, age)
+        return False
+
+    def _follow_longer(self, place: int, max_age: float | None) -> bool:
+        item = self._newer(max_age)
+        if item is None or item.version == self.skipped_version:
+            return False
+        with contextlib.ExitStack() as stack:
+            newer = stack.enter_context(self._view.content.open(item))
+            if self._is_continued_by(newer, place):
+                stack.pop_all()
+                self._rebase(item, newer)
+                self.follows = True
+                return True
+        self.skipped_version = item.version
+        return False
+
+    def _is_continued_by(self, newer: Content, place: int) -> bool:
+        """Return whether `newer` has the bytes before `place`, and more behind the end. Raises ApiError, FsError."""
+        if self.item is None or (newer.size or 0) <= max(place, self._view.size(self.item)):
+            return False
+        start = max(0, place - _TAIL)
+        before = self.content.read(start, place - start) if self.content is not None else b""
+        # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
+        return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
+
+    def _rebase(self, item: Item, content: Content, *, opening: bool = False) -> None:
+        """Show `item` from now on, whose bytes `content` has. Raises FsError(EBADF) if the file was closed."""
+        # First: a file opened in between must not trust the kernel's pages.
+        self._pages.unsure(self.node_path)
+        with self.file.lock:
+            if self not in self.file.handles:
+                content.close()
+                raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
+            is_base = opening or self._may_be_base(item)
+            old, self.content = self.content, content
+            self.item, self.eof_reads, self.eof_stats = item, 0, 0
+            if is_base:
+                self.seen, self.young = item, self._view.write_back.context.young(item)
+            if self.file.local is None:
+                self.file.item = item
+        if is_base and not opening:  # an open notes the version with which it ends
+            self.note_read()
+        if old is not None:
+            old.close()
+
+    def _may_be_base(self, item: Item) -> bool:
+        """Return whether `item` may become the base of saves: the program knows nothing of the version before.
+
+        A reader does not save. A writer may have read, from pages of the kernel too; and knows the size, unless it appends.
+        """
+        if not self.writable:
+            return True
+        before = self.item
+        same_size = before is not None and self._view.size(before) == self._view.size(item)
+        return not self.readable and (self.append or same_size)
+
+    def _newer(self, max_age: float | None, *, opening: bool = False) -> Item | None:
+        """Return the item at its path, if that is of another version. Raises ApiError, FsError."""
+        if self.item is None or not self.file.shared:
+            return None
+        item = self._item_at_path(max_age)
+        return item if item is not None and self._is_other(item, opening=opening) else None
+
+    def _item_at_path(self, max_age: float | None) -> Item | None:
+        """Return the server's file at its path, with a size. Raises ApiError, FsError."""
+        path = self.file.path
+        if path is None or (found := self._view.find(path, max_age)) is None:
+            return None
+        node = self._view.measured(path, found)
+        return None if isinstance(node, File) or node.is_dir else node
+
+    def _is_other(self, item: Item, *, opening: bool) -> bool:
+        """Return whether `item` is of another version than is shown."""
+        if self.item is None or item.version != self.item.version:
+            return True
+        # Where neither a size nor a time tells two versions apart, the length of a download did. A program that writes knows
+        # the first one's size, and would take the bytes behind that for seen.
+        is_stale = item.size is None and isinstance(self.content, Content) and self.content.stale
+        return is_stale and (opening or not self.writable)
+
+
+class ControlFile(OpenFile):
+    """An open file `name` of the control directory, which shows what it held when it was opened."""
+
+    def __init__(self, view: View, pages: KernelPages, report: Report, name: str, data: bytes) -> None:
+        super().__init__(view, pages, File(0, stays=True), None, os.O_RDONLY)
+        self._report, self._name, self._data = report, name, data
+
+    def read(self, size: int, offset: int) -> bytes:
+        """See OpenFile."""
+        return self._data[offset : offset + size]
+
+    def attr(self) -> Attr:
+        """See OpenFile."""
+        return self._report.attr(self._name, len(self._data))
 
 
 class KernelPages:
@@ -82,20 +360,20 @@ class KernelPages:
 
     def __init__(self) -> None:
         #: By the number that the kernel has of each; changed by `add` and `remove`.
-        self.handles: dict[int, Handle] = {}
+        self.handles: dict[int, OpenFile] = {}
         self._numbers = itertools.count(1)
         #: By the path of the node at which each is open. Tuples, so that `at` needs no lock.
-        self._at: dict[str, tuple[Handle, ...]] = {}
+        self._at: dict[str, tuple[OpenFile, ...]] = {}
         self._lock = threading.Lock()
         self._held: LRUCache[str, Version] = LRUCache(_MOST)
 
-    def add(self, handle: Handle) -> int:
+    def add(self, handle: OpenFile) -> int:
         """Number a handle; it is at no path before `opened`."""
         fh = next(self._numbers)
         self.handles[fh] = handle
         return fh
 
-    def remove(self, fh: int) -> Handle | None:
+    def remove(self, fh: int) -> OpenFile | None:
         """Forget a handle that is closed; None if it was forgotten before."""
         with self._lock:
             handle = self.handles.pop(fh, None)
@@ -103,14 +381,14 @@ class KernelPages:
                 self._put(handle, "")
             return handle
 
-    def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
+    def opened(self, handle: OpenFile, path: str, version: Version | None) -> bool:
         """A file is opened; None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
         with self._lock:
             self._put(handle, path)
             there = self.at(path)
             for each in there if len(there) > 1 else ():
-                each.served = each.readable  # the kernel gives one the pages that it has read for the other
-            if version is None or not all(each.reads(version) for each in there):
+                each.has_read = each.readable  # the kernel gives one the pages that it has read for the other
+            if version is None or not all(each.shows(version) for each in there):
                 self._held.pop(path, None)
                 return False
             if self._held.get(path) == version:
@@ -118,7 +396,7 @@ class KernelPages:
             self._held[path] = version
             return False
 
-    def at(self, path: str) -> tuple[Handle, ...]:
+    def at(self, path: str) -> tuple[OpenFile, ...]:
         """The handles that are open at the node of a path."""
         return self._at.get(path, ())
 
@@ -151,175 +429,20 @@ class KernelPages:
             for handle in there:
                 self._put(handle, "")
             for handle in coming:
-                self._put(handle, names.moved(handle.at, old, new))
+                self._put(handle, names.moved(handle.node_path, old, new))
 
-    def _within(self, path: str, *, directory: bool) -> list[Handle]:
+    def _within(self, path: str, *, directory: bool) -> list[OpenFile]:
         """The handles at a path, and those below a `directory`."""
         paths = [at for at in self._at if names.within(at, path)] if directory else [path]
         return [handle for at in paths for handle in self.at(at)]
 
-    def _put(self, handle: Handle, path: str) -> None:
+    def _put(self, handle: OpenFile, path: str) -> None:
         """Keep a handle at a path; "" takes it out. Called with the lock held."""
-        left = tuple(other for other in self.at(handle.at) if other is not handle)
+        left = tuple(other for other in self.at(handle.node_path) if other is not handle)
         if left:
-            self._at[handle.at] = left
+            self._at[handle.node_path] = left
         else:
-            self._at.pop(handle.at, None)
-        handle.at = path
+            self._at.pop(handle.node_path, None)
+        handle.node_path = path
         if path:
             self._at[path] = (*self.at(path), handle)
-
-
-class Pins:
-    """The versions behind handles."""
-
-    def __init__(self, view: View, pages: KernelPages) -> None:
-        self._view, self._pages = view, pages
-
-    def shown(self, handle: Handle) -> None:
-        """Note that the program of a handle may read the version that the handle shows (section 4.42)."""
-        file = handle.file
-        if handle.readable and file.shared and file.path is not None:
-            readers = self._view.state.readers
-            if file.local is None and handle.item is not None:
-                readers.read(handle.process, file.path, handle.item)
-            else:
-                readers.wrote(handle.process, file.path, file.item, file.base, read=True)
-
-    def meet(self, handle: Handle) -> None:
-        """Have the first bytes of a file that is about to be read: the server may have a longer version by now than the kernel
-        is told of. A large file is looked up instead: any part may be wanted first. Raises ApiError.
-        """
-        content = handle.content
-        if handle.item is None or not isinstance(content, Content) or content.whole:
-            return
-        if (content.size or 0) > _AT_ONCE:
-            self.follow(handle, max_age=_RECENT, opening=True)
-            return
-        try:
-            content.meet()
-        except (StaleVersionError, NotFoundError):
-            if not self.follow(handle, max_age=0.0, opening=True):
-                raise
-
-    def secure(self, handle: Handle) -> None:
-        """Have the version that is to be edited here, a large one soon: the job may replace it. Raises ApiError, FsError."""
-        content = handle.content
-        if not isinstance(content, Content) or content.whole:
-            return
-        if (content.size or 0) > _AT_ONCE:
-            self._view.content.fetch_in_background(content)
-        else:
-            self.whole(handle, opening=True)
-
-    def whole(self, handle: Handle, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
-        """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
-        for _ in range(REOPENS):
-            content = handle.content
-            if isinstance(content, Local):
-                return content, content.source
-            if not isinstance(content, Content):
-                return None, None
-            try:
-                return content, content.fetch()
-            except (StaleVersionError, NotFoundError):
-                if (handle.served and not opening) or not self.follow(handle, max_age=0.0, opening=opening):
-                    raise
-        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
-
-    def lost(self, handle: Handle, place: int) -> bool:
-        """The pinned version is gone. True if the program goes on with another: it has got nothing yet, or reads a log."""
-        if not handle.served:
-            return self.follow(handle, max_age=0.0)
-        if handle.follows:
-            return self.grow(handle, place, max_age=0.0)
-        if handle.file.path is not None:
-            self._view.namespace.touch(handle.file.path)  # the next open gets the version that is there now
-        return False
-
-    def follow(self, handle: Handle, max_age: float, *, opening: bool = False) -> bool:
-        """Go on with the version that is there now, if it is another: the program has got nothing of the one that it opened,
-        and if it is `opening`, was told nothing of it. Raises FsError, ApiError.
-        """
-        item = self._newer(handle, max_age, opening=opening)
-        if item is None:
-            return False
-        self._go_on(handle, item, self._view.content.open(item), opening=opening)
-        return True
-
-    def grow(self, handle: Handle, place: int, max_age: float | None = None) -> bool:
-        """Go on from `place`, the end, with a newer version if that goes on there (3.14). Raises FsError, ApiError."""
-        if handle.writable:
-            return False  # its saves are based on what it has read
-        for age in (max_age, 0.0):
-            with contextlib.suppress(StaleVersionError, NotFoundError):  # the listed version has gone since
-                return self._grows(handle, place, age)
-        return False
-
-    def _grows(self, handle: Handle, place: int, max_age: float | None) -> bool:
-        item = self._newer(handle, max_age)
-        if item is None or item.version == handle.left:
-            return False
-        with contextlib.ExitStack() as stack:
-            newer = stack.enter_context(self._view.content.open(item))
-            if self._is_continued(handle, place, newer):
-                stack.pop_all()
-                self._go_on(handle, item, newer)
-                handle.follows = True
-                return True
-        handle.left = item.version
-        return False
-
-    def _is_continued(self, handle: Handle, place: int, newer: Content) -> bool:
-        """True if `newer` is what the handle has open, with more behind it. Raises ApiError, FsError."""
-        if handle.item is None or (newer.size or 0) <= max(place, self._view.size(handle.item)):
-            return False
-        start = max(0, place - _TAIL)
-        before = handle.content.read(start, place - start) if handle.content is not None else b""
-        # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
-        return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
-
-    def _go_on(self, handle: Handle, item: Item, content: Content, *, opening: bool = False) -> None:
-        # Before the handle goes on: a file opened meanwhile must not trust the kernel's pages.
-        self._pages.unsure(handle.at)
-        with handle.file.lock:
-            if handle not in handle.file.handles:
-                content.close()
-                raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
-            unseen = opening or self._is_unseen(handle, item)
-            old, handle.content = handle.content, content
-            handle.item, handle.ends, handle.asked = item, 0, 0
-            if unseen:
-                handle.seen, handle.young = item, self._view.write_back.context.young(item)
-            if handle.file.local is None:
-                handle.file.item = item
-        if not opening and handle.seen is item:
-            self.shown(handle)
-        if old is not None:
-            old.close()
-
-    def _is_unseen(self, handle: Handle, item: Item) -> bool:
-        """Return whether `item` may become the base of a handle's saves: its program goes by nothing of the version before.
-
-        A reader does not save. Who writes may have read, from pages of the kernel too; and goes by the size, unless it appends.
-        """
-        if not handle.writable:
-            return True
-        before = handle.item
-        same_size = before is not None and self._view.size(before) == self._view.size(item)
-        return not handle.readable and (handle.append or same_size)
-
-    def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
-        """The item at the handle's path, if it shows another version than the handle does."""
-        path = handle.file.path
-        if path is None or handle.item is None or not handle.file.shared:
-            return None
-        node = self._view.find(path, max_age)
-        item = self._view.measured(path, node) if node is not None else None
-        if not isinstance(item, Item) or item.is_dir:
-            return None
-        # Where neither a size nor a time tells two versions apart, the length of a download did. A program that writes was told
-        # the first one's size, and would take the bytes behind that for seen.
-        stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
-        differs = stale and (opening or not handle.writable)
-        return item if differs or item.version != handle.item.version else None

@@ -10,8 +10,7 @@ from jobfs.errors import FsError
 from jobfs.namespace.news import News
 from jobfs.nodes import Attr, Item
 from jobfs.state.localbytes import free
-from jobfs.state.records import Handle
-from jobfs.vfs.handles import KernelPages
+from jobfs.vfs.handles import KernelPages, OpenFile
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import View
 
@@ -73,7 +72,7 @@ class Lookup:
         # With those that others have made meanwhile: it need not be exact.
         self._report.watching["requests"] += health.requests - before
 
-    def others(self, path: str) -> Sequence[Handle]:
+    def others(self, path: str) -> Sequence[OpenFile]:
         """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
         there = self._pages.at(path)
         node = self._view.find_known(path) if there else None

@@ -536,7 +536,7 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal
 def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
     """save/protocol.md R1: bytes that were placed just now."""
     handle = Handle(File(1), ITEM, os.O_RDONLY)
-    assert (handle.readable, handle.writable, handle.served, handle.process) == (True, False, False, None)
+    assert (handle.readable, handle.writable, handle.process) == (True, False, None)
     handle.go_on(saved := replace(ITEM, updated_at="2"), Local(threading.Condition(), Path(), 1, 1))
     assert (handle.item, handle.seen, handle.young) == (saved, saved, True)
 

@@ -13,7 +13,7 @@ import pytest
 from jobfs.nodes import Item, Kind, Version
 from jobfs.state import File
 from jobfs.state.records import Handle
-from jobfs.vfs.handles import KernelPages
+from jobfs.vfs.handles import KernelPages, OpenFile
 
 ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
@@ -39,23 +39,24 @@ def pages() -> KernelPages:
 
 def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    fh = pages.add(handle := reader(version))
+    fh = pages.add(handle := reader(pages, version))
     kept = pages.opened(handle, path, version)
     assert pages.remove(fh) is handle
     return kept
 
 
-def closed(pages: KernelPages, handle: Handle) -> None:
+def closed(pages: KernelPages, handle: OpenFile) -> None:
     pages.remove(next(fh for fh, each in pages.handles.items() if each is handle))
 
 
-def reader(version: Version | None) -> Handle:
+def reader(pages: KernelPages, version: Version | None) -> OpenFile:
     item = None if version is None else replace(OLD, updated_at=version.updated_at, size=version.size)
-    return Handle(File(7), item, os.O_RDONLY)
+    view: Any = None
+    return OpenFile(view, pages, File(7), item, os.O_RDONLY)
 
 
-def opened(pages: KernelPages, path: str, version: Version | None) -> Handle:
-    handle = reader(version)
+def opened(pages: KernelPages, path: str, version: Version | None) -> OpenFile:
+    handle = reader(pages, version)
     pages.add(handle)
     pages.opened(handle, path, version)
     return handle
@@ -91,7 +92,7 @@ def test_an_open_file_that_goes_on_with_a_newer_version_leaves_no_pages_to_be_ke
 ) -> None:
     follower = opened(pages, "x", ONE)
     pages.unsure("x")
-    follower.item = reader(OTHER).item
+    follower.item = reader(pages, OTHER).item
     assert not visit(pages, "x", ONE)
     closed(pages, follower)
     assert not visit(pages, "x", ONE)
@@ -102,7 +103,7 @@ def test_open_files_go_with_their_directory_to_its_new_name(pages: KernelPages) 
     reader = opened(pages, "dir/x", ONE)
     opened(pages, "new/x", OTHER)
     pages.moved("dir", "new", directory=True)
-    assert (reader.at, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
+    assert (reader.node_path, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
     assert not pages.at("dir/x")
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
 
@@ -112,7 +113,7 @@ def test_where_handles_are_is_known_without_a_look_at_each(pages: KernelPages) -
     handles = [opened(pages, f"dir/{number}", ONE) for number in range(3)]
     second = opened(pages, "dir/1", OTHER)
 
-    class Unread(dict[int, Handle]):
+    class Unread(dict[int, OpenFile]):
         def values(self) -> Any:
             raise AssertionError("all handles are looked at")
 
@@ -127,11 +128,11 @@ def test_where_handles_are_is_known_without_a_look_at_each(pages: KernelPages) -
         False,
     )
     pages.moved("dir/0", "dir/1", directory=False)
-    assert (pages.at("dir/0"), pages.at("dir/1"), second.at) == ((), (handles[0],), "")
+    assert (pages.at("dir/0"), pages.at("dir/1"), second.node_path) == ((), (handles[0],), "")
     pages.moved("dir", "other", directory=True)
     assert (pages.at("other/1"), pages.at("other/2")) == ((handles[0],), (handles[2],))
     pages.part("other/1")
-    assert (handles[0].at, pages.any_within("other/1"), pages.any_within("other")) == ("", False, True)
+    assert (handles[0].node_path, pages.any_within("other/1"), pages.any_within("other")) == ("", False, True)
     pages.handles = everything
     for handle in (*handles, second):
         closed(pages, handle)

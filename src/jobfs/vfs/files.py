@@ -18,6 +18,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
+from jobfs.state.processes import Process
 from jobfs.state.records import CHANGES, Verb
 from jobfs.vfs.handles import REOPENS, Caller, ControlFile, KernelFile, KernelPages, OpenFile, OpenResult
 from jobfs.vfs.prefetch import Prefetch
@@ -65,12 +66,11 @@ class Files:
         self._may_open()
         for tries_left in range(REOPENS, -1, -1):
             node = self._find_to_open(path, flags)
-            handle = self._attach(path, node, flags)
+            handle = self._attach(path, node, flags, self._state.readers.process(pid))
             if tries_left and not self._still_shows(path, node):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
-            self._opened_by(handle, pid)
-            opened = self._opened(self._pages.add(handle), handle, path, node, flags, kernel)
+            opened = self._opened(handle, path, node, flags, kernel)
             if not (tries_left and self._belongs_to_another(handle)):
                 return opened
             self.release(opened.fh)
@@ -91,14 +91,14 @@ class Files:
         return item is not None and file.local is None and self._state.of(item) is not file
 
     def _opened(
-        self, fh: int, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
+        self, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
     ) -> OpenResult:
         """Finish opening `node`, or its replacement if the job has replaced it. After an error there is no handle."""
         try:
             if flags & os.O_TRUNC:
-                return self._opened_empty(fh, handle, path)
+                return self._opened_empty(handle, path)
             prepare = self._opened_to_write if flags & CHANGES else self._opened_to_read
-            opened = prepare(fh, handle, path, node)
+            opened = prepare(handle, path, node)
             if kernel is not None and isinstance(node, Item) and handle.known_size() != kernel.size:
                 self._check_retry(handle, kernel)
                 opened = opened._replace(direct_io=True, keep_cache=False)
@@ -107,7 +107,7 @@ class Files:
         except BaseException:
             # The kernel keeps the pages that it had before.
             self._pages.unsure(handle.node_path)
-            self.release(fh)
+            self.release(handle.fh)
             raise
 
     @staticmethod
@@ -120,7 +120,8 @@ class Files:
     def _open_control(self, name: str, flags: int) -> OpenResult:
         data = self._report.content(name, flags)
         file = ControlFile(self._view, self._pages, self._report, name, data)
-        return OpenResult(self._pages.add(file), direct_io=True)
+        self._pages.enter(file, "", None)
+        return OpenResult(file.fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -130,8 +131,8 @@ class Files:
             return there.item is not None and there.item.id == node.id
         return there is None or there.id == node.id
 
-    def _attach(self, path: str, node: Node, flags: int) -> OpenFile:
-        """A handle on the File of `node`. Raises FsError(EMFILE)."""
+    def _attach(self, path: str, node: Node, flags: int, process: Process | None) -> OpenFile:
+        """Make an open file of the File of `node`, for a process. Raises FsError(EMFILE)."""
         file, item = (node, node.item) if isinstance(node, File) else (self._state.open(node), node)
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
@@ -150,41 +151,44 @@ class Files:
                         raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
                 self._state.opened[file.ino] = file
             file.handles.append(handle)
+            handle.process = process
+            self._state.readers.opened(process)
         return handle
 
-    def _opened_to_read(self, fh: int, handle: OpenFile, path: str, node: Node) -> OpenResult:
+    def _opened_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+        """Finish opening a file for reading: the kernel may keep its pages of a version that is on this machine."""
         content = handle.content
-        if isinstance(node, Item) and isinstance(content, Content):
-            return self._opened_version(fh, handle, path, content)
-        self._pages.opened(handle, path, None)
-        handle.fetch_first_bytes()
-        # Local bytes. An item has been written to since it was looked up: the kernel may have another size of it.
-        return OpenResult(fh, isinstance(node, Item) or handle.is_beside_another_version())
-
-    def _opened_version(self, fh: int, handle: OpenFile, path: str, content: Content) -> OpenResult:
-        """Finish opening a version for reading: the kernel may keep its pages of one that is on this machine."""
+        if not (isinstance(node, Item) and isinstance(content, Content)):
+            return self._opened_local(handle, path, node)
         is_whole = content.whole
-        keeps_pages = self._pages.opened(handle, path, content.version) and is_whole
+        holds_pages = self._pages.enter(handle, path, content.version) and is_whole
         self._prefetch.reading(content.item, here=is_whole)
-        if keeps_pages:
-            handle.has_read = (
-                True  # by the pages: the kernel has one set for a path, whatever items have had that
-            )
-            return OpenResult(fh, keep_cache=True)
+        if holds_pages:
+            handle.has_read = True  # the kernel has one set of pages for a path, whatever items have had that
+            return OpenResult(handle.fh, keep_cache=True)
         handle.fetch_first_bytes()
-        return OpenResult(fh, handle.is_beside_another_version())
+        return OpenResult(handle.fh, handle.is_beside_another_version())
 
-    def _opened_to_write(self, fh: int, handle: OpenFile, path: str, node: Node) -> OpenResult:
-        self._pages.opened(handle, path, None)
+    def _opened_local(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+        """Finish opening local bytes for reading, which may have been saved by now.
+
+        Where an item was looked up, it has been written to since: the kernel may have another size.
+        """
+        self._pages.enter(handle, path, None)
+        handle.fetch_first_bytes()
+        return OpenResult(handle.fh, isinstance(node, Item) or handle.is_beside_another_version())
+
+    def _opened_to_write(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+        self._pages.enter(handle, path, None)
         self._state.readers.backs_up(handle.process, path)
         handle.fetch_for_write()
-        return OpenResult(fh, handle.is_beside_another_version())
+        return OpenResult(handle.fh, handle.is_beside_another_version())
 
-    def _opened_empty(self, fh: int, handle: OpenFile, path: str) -> OpenResult:
-        self._pages.opened(handle, path, None)
+    def _opened_empty(self, handle: OpenFile, path: str) -> OpenResult:
+        self._pages.enter(handle, path, None)
         self._state.readers.backs_up(handle.process, path)
-        self.ftruncate(fh, 0)
-        return OpenResult(fh, handle.is_beside_another_version())
+        self.ftruncate(handle.fh, 0)
+        return OpenResult(handle.fh, handle.is_beside_another_version())
 
     def _detach(self, handle: OpenFile) -> None:
         """One handle less; the last one closes the local bytes, and lets go of a File that nothing needs."""
@@ -225,11 +229,11 @@ class Files:
                 # It was unlinked just now.
         handle = OpenFile(self._view, self._pages, file, None, flags)
         handle.writable = True
-        self._opened_by(handle, caller.pid)
+        handle.process = self._state.readers.process(caller.pid)
+        self._state.readers.opened(handle.process)
         file.handles.append(handle)
-        fh = self._pages.add(handle)
-        self._pages.opened(handle, path, None)
-        return OpenResult(fh)
+        self._pages.enter(handle, path, None)
+        return OpenResult(handle.fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
@@ -265,10 +269,6 @@ class Files:
         if len(self._handles) >= self._most_open:
             told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
             raise FsError(errno.ENFILE, told)
-
-    def _opened_by(self, handle: OpenFile, pid: int) -> None:
-        handle.process = self._state.readers.process(pid)
-        self._state.readers.opened(handle.process)
 
     # -- write
 

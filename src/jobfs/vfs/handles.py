@@ -75,6 +75,8 @@ class OpenFile(Handle):
     def __init__(self, view: View, pages: KernelPages, file: File, item: Item | None, flags: int) -> None:
         super().__init__(file, item, flags)
         self._view, self._pages = view, pages
+        #: The number by which the kernel calls it; 0 until it is entered into `KernelPages`.
+        self.fh = 0
         #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
         self.has_read = False
         #: True once it has continued from the end of a version with a newer one, as the reader of a log does.
@@ -359,7 +361,7 @@ class KernelPages:
     """
 
     def __init__(self) -> None:
-        #: By the number that the kernel has of each; changed by `add` and `remove`.
+        #: By the number that the kernel has of each; changed by `enter` and `remove`.
         self.handles: dict[int, OpenFile] = {}
         self._numbers = itertools.count(1)
         #: By the path of the node at which each is open. Tuples, so that `at` needs no lock.
@@ -367,11 +369,25 @@ class KernelPages:
         self._lock = threading.Lock()
         self._held: LRUCache[str, Version] = LRUCache(_MOST)
 
-    def add(self, handle: OpenFile) -> int:
-        """Number a handle; it is at no path before `opened`."""
-        fh = next(self._numbers)
-        self.handles[fh] = handle
-        return fh
+    def enter(self, handle: OpenFile, path: str, version: Version | None) -> bool:
+        """Number a file that is opened at `path`; "": a file of which the kernel keeps no pages.
+
+        `version`: None if it is opened to be written, or of unknown content. Return whether the kernel's pages hold this version.
+        """
+        with self._lock:
+            handle.fh = next(self._numbers)
+            self.handles[handle.fh] = handle
+            others = self._at.get(path, ())
+            self._put(handle, path)
+            for each in (handle, *others) if others else ():
+                each.has_read = each.readable  # the kernel gives one the pages that it has read for the other
+            if version is None or not all(each.shows(version) for each in others):
+                self._held.pop(path, None)
+                return False
+            if self._held.get(path) == version:
+                return True
+            self._held[path] = version
+            return False
 
     def remove(self, fh: int) -> OpenFile | None:
         """Forget a handle that is closed; None if it was forgotten before."""
@@ -380,21 +396,6 @@ class KernelPages:
             if handle is not None:
                 self._put(handle, "")
             return handle
-
-    def opened(self, handle: OpenFile, path: str, version: Version | None) -> bool:
-        """A file is opened; None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
-        with self._lock:
-            self._put(handle, path)
-            there = self.at(path)
-            for each in there if len(there) > 1 else ():
-                each.has_read = each.readable  # the kernel gives one the pages that it has read for the other
-            if version is None or not all(each.shows(version) for each in there):
-                self._held.pop(path, None)
-                return False
-            if self._held.get(path) == version:
-                return True
-            self._held[path] = version
-            return False
 
     def at(self, path: str) -> tuple[OpenFile, ...]:
         """The handles that are open at the node of a path."""
@@ -438,11 +439,11 @@ class KernelPages:
 
     def _put(self, handle: OpenFile, path: str) -> None:
         """Keep a handle at a path; "" takes it out. Called with the lock held."""
-        left = tuple(other for other in self.at(handle.node_path) if other is not handle)
+        left = tuple(other for other in self._at.get(handle.node_path, ()) if other is not handle)
         if left:
             self._at[handle.node_path] = left
         else:
             self._at.pop(handle.node_path, None)
         handle.node_path = path
         if path:
-            self._at[path] = (*self.at(path), handle)
+            self._at[path] = (*self._at.get(path, ()), handle)

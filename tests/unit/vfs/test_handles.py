@@ -39,14 +39,13 @@ def pages() -> KernelPages:
 
 def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    fh = pages.add(handle := reader(pages, version))
-    kept = pages.opened(handle, path, version)
-    assert pages.remove(fh) is handle
+    kept = pages.enter(handle := reader(pages, version), path, version)
+    assert pages.remove(handle.fh) is handle
     return kept
 
 
 def closed(pages: KernelPages, handle: OpenFile) -> None:
-    pages.remove(next(fh for fh, each in pages.handles.items() if each is handle))
+    pages.remove(handle.fh)
 
 
 def reader(pages: KernelPages, version: Version | None) -> OpenFile:
@@ -57,8 +56,7 @@ def reader(pages: KernelPages, version: Version | None) -> OpenFile:
 
 def opened(pages: KernelPages, path: str, version: Version | None) -> OpenFile:
     handle = reader(pages, version)
-    pages.add(handle)
-    pages.opened(handle, path, version)
+    pages.enter(handle, path, version)
     return handle
 
 

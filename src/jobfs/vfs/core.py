@@ -170,12 +170,8 @@ class Vfs:
         return self._lookup.looked_up(path)
 
     def is_as_listed(self, path: str) -> bool:
-        """Return whether `looked_up` shows what `listdir` has shown in this edition: an item of known size that is not open."""
-        if self._state.at(path) or self._state.hidden(path) or self._pages.at(path):
-            return False
-        item = self._namespace.looked_up(path)
-        # A size that the server does not tell may have been found out since.
-        return item is not None and (item.is_dir or item.size is not None)
+        """See Lookup."""
+        return self._lookup.is_as_listed(path)
 
     def known(self, path: str) -> Attr:
         """See Lookup."""

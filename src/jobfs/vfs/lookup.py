@@ -39,6 +39,14 @@ class Lookup:
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
 
+    def is_as_listed(self, path: str) -> bool:
+        """Return whether `looked_up` shows what `listdir` has shown in this edition: an item of known size that is not open."""
+        if self._state.at(path) or self._state.hidden(path) or self._pages.at(path):
+            return False
+        item = self._namespace.looked_up(path)
+        # A size that the server does not tell may have been found out since.
+        return item is not None and (item.is_dir or item.size is not None)
+
     def known(self, path: str) -> Attr:
         """Attributes of a path as they were shown last, those of the version that is open there. Raises FsError(ENOENT)."""
         open_item = next((handle.item for handle in self.others(path)), None)

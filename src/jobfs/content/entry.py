@@ -6,23 +6,22 @@ order. A read a little ahead of a running transfer waits for it. Where the serve
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs.api.client import Download
-from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current, steady, wait
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, backoff, bound_by, current, steady
 from jobfs.api.line import Rank
 from jobfs.content.disk import CacheFile, DiskCache, write_all
-from jobfs.content.link import Link, StaleVersionError
+from jobfs.content.link import Link
+from jobfs.content.proof import Proof, StaleVersionError
 from jobfs.content.ranges import CHUNK, NEAR, IntervalSet, Run
-from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
-from jobfs.nodes import Item, shows_fraction
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError, again
+from jobfs.nodes import Item
 
 _log = logging.getLogger("jobfs.content")
 
@@ -54,17 +53,11 @@ class Entry:
         self.file: CacheFile | None = None
         self.ready: CacheFile | None = None
         self.cond = threading.Condition(disk.lock)
+        self.proof = Proof(item, size, link.client, self.cond)
         self.fetches: list[Fetch] = []
         self.pins = 0
         self.linger = 0.0  # until when transfers go on though nobody has it open
-        self.stale: StaleVersionError | None = None
         self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
-        self.began: float | None = None  # steady() of the first request for these bytes
-        self.bodies = 0  # how many answers with these bytes have begun: their headers have come
-        self.proved = 0  # how many answers, from the first on, are of this version: see `prove`
-        self.asked: Deadline | None = None  # of the request whose answer others wait for: see `asking`
-        self.stamps = {self.version.updated_at}  # its `updatedAt`s so far: a request of ours may change it
-        self._updated_ns = item.updated_ns
         self._disk = disk
         self._settling = False  # it is complete, and is being made the cached content
 
@@ -125,7 +118,7 @@ class Entry:
     def install(self, file: CacheFile) -> None:
         """The whole content is in `file`."""
         with self.cond:
-            self.bodies = max(self.bodies, 1)  # should the file be lost, what comes then has to be proved
+            self.proof.require()  # the file may be lost
             old, self.file, self.ready = self.file, file, file
             self.have.add(0, self.size)
             for fetch in self.fetches:
@@ -197,8 +190,7 @@ class Entry:
             self._wait(Run(0, 0), 0, self.size)  # like a reader from the start
             self.settle()
             with self.cond:
-                if self.stale is not None:
-                    raise again(self.stale)
+                self.proof.check()
                 if not self.whole and (self._settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
         raise FsError(errno.EBADF)  # the caller's handle is closed by now, and no other is open
@@ -207,25 +199,19 @@ class Entry:
         """Bring everything, in this thread, unless a transfer is under way; errors are left to readers."""
         with self.cond:
             gap = self.have.gap(0, self.size)
-            if gap is None or self.whole or self.fetches or self.stale is not None or self.link.closed:
+            if gap is None or self.whole or self.fetches or self.proof.stale is not None or self.link.closed:
                 return
             fetch = Fetch(self, gap[0], None, background=True)
             self.fetches.append(fetch)
         fetch.run()
 
-    @property
-    def young(self) -> bool:
-        """True if this version may also have had other bytes: see Link.lasting."""
-        return self.began is not None and not self.link.lasting(self._updated_ns, self.began)
-
     def serves_more(self) -> bool:
         """True if a handle that is opened now may share these bytes. All that are open at once must, as the kernel has one set of
         pages for them, unless the time of their version is a whole second, which may name other bytes by now.
         """
-        if self.young:  # not if a download that begins now would serve later handles too
-            named = shows_fraction(self._updated_ns) or not self.link.lasting(self._updated_ns, steady())
-            return self.pins > 0 and named
-        return self.pins > 0 or (self.stale or self.failed) is None
+        if self.proof.is_racy:
+            return self.pins > 0 and not self.proof.is_ambiguous
+        return self.pins > 0 or (self.proof.stale or self.failed) is None
 
     # -- waiting ------------------------------------------------------------------------------------------
 
@@ -239,25 +225,24 @@ class Entry:
                 if gap is None and self._may_be_read(offset, end):
                     self._look_ahead(run, end, asked)
                     return end
-                if self.stale is not None:
-                    raise again(self.stale)
+                self.proof.check()
                 fetch = None if gap is None else self._bring(gap, run)
-                if self.certain or self.asked is not None:
+                if self.proof.holds or self.proof.asking_deadline is not None:
                     self._await(fetch, offset, deadline)
                     continue
-            self.prove()
+            self.proof.verify()
 
     def _may_be_read(self, offset: int, end: int) -> bool:
         """True if these bytes, which are there, were read before, or are surely of the same version as those that were."""
-        if not self.whole and self.certain:
+        if not self.whole and self.proof.holds:
             self.sure.add(offset, end)
         return self.whole or self.sure.covers(offset, end)
 
     def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
         """Wait for the bytes of a transfer; without one, for the proof that another reader is asking for."""
         if fetch is None:
-            assert self.asked is not None
-            with self.asked.joined(deadline):
+            assert self.proof.asking_deadline is not None
+            with self.proof.asking_deadline.joined(deadline):
                 self._sleep(deadline)
             return
         missing = self.have.covered_until(offset)
@@ -324,7 +309,7 @@ class Entry:
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
         """Begin to bring what a run will ask for next: it has come to `end` by reads of `asked` bytes."""
         covered = self.have.covered_until(end - 1) if end else 0
-        over = self.whole or self.stale or self.failed or self.link.closed or covered == self.size
+        over = self.whole or self.proof.stale or self.failed or self.link.closed or covered == self.size
         if over or run.from_start or self.link.ranges is False or self._nearest(covered) is not None:
             return
         if run.sequential(asked) and covered - end < max(run.chunk(), NEAR) // 2:
@@ -341,7 +326,7 @@ class Entry:
 
     def start(self, fetch: Fetch) -> None:
         """A transfer is about to send its first request."""
-        self.began = self.began or steady()
+        self.proof.began = self.proof.began or steady()
         coming = (self.size if fetch.end is None else fetch.end) - fetch.pos
         self._disk.fit(coming if self.size <= self._disk.limit else 0)
 
@@ -355,7 +340,7 @@ class Entry:
 
     def unwanted(self, fetch: Fetch) -> bool:
         """True if this fetch is to stop where it is."""
-        if fetch.stop or self.link.closed or self.stale is not None:
+        if fetch.stop or self.link.closed or self.proof.stale is not None:
             return True
         if self.pins or fetch.waiters or time.monotonic() < self.linger:
             return False
@@ -370,28 +355,19 @@ class Entry:
             if error is not None and not fetch.background:
                 fetch.error, self.failed = error, (error, time.monotonic())
             if isinstance(error, StaleVersionError):
-                self.stale = again(error)
+                self.proof.stale = again(error)
             self.cond.notify_all()
         try:
             if error is None and self.pins and not fetch.stop:
-                self.prove()  # before readers come to the bytes that were brought ahead of them
+                self.proof.verify()  # before readers come to the bytes that were brought ahead of them
             self.settle()
         except JobfsError as unsettled:
             _log.warning("%s", str(unsettled))
 
     # -- of one version ---------------------------------------------------------------------------------------
 
-    @property
-    def certain(self) -> bool:
-        """True if all bytes here are of one version: those of one answer are; those of several are, if that is proved."""
-        return self.stale is None and (self.bodies <= 1 or self.proved == self.bodies)
-
-    def shows(self, item: Item) -> bool:
-        """True if the server shows this version still."""
-        return item.updated_at in self.stamps and item.size in (None, self.size)
-
     def _complete(self) -> bool:
-        return self.stale is None and self.have.covers(0, self.size)
+        return self.proof.stale is None and self.have.covers(0, self.size)
 
     def settle(self) -> None:
         """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
@@ -400,55 +376,23 @@ class Entry:
                 return
             self._settling = True
         try:
-            self.prove()
+            self.proof.verify()
             file = self.file
-            if self._complete() and file is not None and not self.young and self.size <= self._disk.limit:
+            if (
+                self._complete()
+                and file is not None
+                and not self.proof.is_racy
+                and self.size <= self._disk.limit
+            ):
                 self._disk.keep(file, self.version, self.size)  # if that fails, it is left to the handles
             with self.cond:
-                if self._complete() and self.certain:  # unless the bytes were forgotten meanwhile
+                if self._complete() and self.proof.holds:  # unless the bytes were forgotten meanwhile
                     self.ready = self.file
         finally:
             with self.cond:
                 self._settling = False
                 self.cond.notify_all()
         self._disk.fit()
-
-    def prove(self) -> None:
-        """Prove that all answers whose headers have come are of this version: asked after them, the server still shows it.
-
-        Raises StaleVersionError if the version is gone, ApiError if that can't be known.
-        """
-        with self.asking() as asked:
-            if self.stale is not None:
-                raise again(self.stale)
-            if self.certain:
-                return
-            bodies, shown = self.bodies, None
-            with contextlib.suppress(NotFoundError), bound_by(asked):
-                shown = self.link.client.get(self.version.item_id)
-            if shown is None or not self.shows(shown):
-                self.stale = StaleVersionError("download: the item was written while it was read")
-                raise again(self.stale)
-            self.proved = bodies
-
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[Deadline]:
-        """In this block no other thread asks whether the server shows this version still, or makes it show another `updatedAt`.
-
-        Others wait within their own deadlines, which join the one of this block. Raises OutOfTimeError(ETIMEDOUT).
-        """
-        asking = Deadline(UNBOUNDED, current(), waited=False)
-        with self.cond:
-            while self.asked is not None:
-                with self.asked.joined(current()):
-                    wait(self.cond, "download: asking whether the item was written")
-            self.asked = asking
-        try:
-            yield asking
-        finally:
-            with self.cond:
-                self.asked = None
-                self.cond.notify_all()
 
 
 class Fetch:
@@ -508,7 +452,7 @@ class Fetch:
             except ContractError as wrong:
                 self._link.forget(entry.version, entry.size)
                 shown = self._link.client.get(entry.version.item_id)
-                if entry.version.size is None or not entry.shows(shown):
+                if entry.version.size is None or not entry.proof.is_shown_by(shown):
                     raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
                 if self._wrong:
                     raise
@@ -568,7 +512,7 @@ class Fetch:
             self.end = None  # the whole file comes: take all of it
         self.pos = body.start
         with entry.cond:
-            entry.bodies += 1  # bytes not read yet need a proof that all answers are of this version
+            entry.proof.replies += 1  # bytes not read yet need a proof that all answers are of this version
             entry.cond.notify_all()
         return True
 

@@ -1,8 +1,7 @@
-"""What all transfers of a store share, the error for a version that is gone, and how young a version may be to be kept."""
+"""What all transfers of a store share."""
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,19 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from cachetools import FIFOCache
 
 from jobfs.api.client import Client
-from jobfs.errors import ApiError, UnavailableError
-from jobfs.nodes import Version, shows_fraction
+from jobfs.errors import UnavailableError
+from jobfs.nodes import Version
 
-#: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
-_COARSE, _FINE = 2.0, 0.05
 #: So many sizes are remembered, of versions whose items do not tell theirs.
 _SIZES = 1 << 17
-
-
-class StaleVersionError(ApiError):
-    """The server no longer has this version: the job wrote the item in place. Look up, open again."""
-
-    errno = errno.ESTALE
 
 
 class Link:
@@ -62,19 +53,6 @@ class Link:
         """Break off every transfer, and wait for their threads."""
         self.client.break_off()
         self._threads.shutdown(cancel_futures=True)
-
-    def lasting(self, updated_ns: int, began: float) -> bool:
-        """True if bytes whose download began at `began`, as `steady` told it, are surely those of their version.
-
-        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). Where `updatedAt` shows whole seconds, the job may
-        write twice within one, and to the same size. So bytes downloaded within 2 s after the change are good for the handles
-        that are open now, not for later ones. Of these 2 s, one is for the resolution, one for the error of our idea of the
-        server's clock. Where `updatedAt` shows a fraction, 50 ms are enough. An `updatedAt` that cannot be read proves nothing.
-        """
-        if updated_ns == 0:
-            return False
-        young = _FINE if shows_fraction(updated_ns) else _COARSE
-        return began + self.client.server_time_offset >= updated_ns / 1e9 + young
 
     def remember(self, version: Version, size: int) -> None:
         """Note the size of a version whose item does not tell it."""

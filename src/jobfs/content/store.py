@@ -23,8 +23,9 @@ from jobfs.api.deadline import about_to_wait, steady
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link
+from jobfs.content.proof import Proof, is_racy
 from jobfs.content.ranges import NEAR, Run
-from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError, again
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
@@ -60,7 +61,7 @@ class Content:
     @property
     def stale(self) -> bool:
         """True if the server was seen not to have these bytes any more."""
-        return self._entry is not None and self._entry.stale is not None
+        return self._entry is not None and self._entry.proof.stale is not None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
@@ -83,8 +84,7 @@ class Content:
         """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
         if not self.whole:
             entry = self._attached()
-            if entry.stale is not None:
-                raise again(entry.stale)
+            entry.proof.check()
             entry.read(Run(), 0, 1)
 
     def fetch(self) -> Path:
@@ -130,20 +130,19 @@ class Content:
 class Readers:
     """The unfinished downloads, with open handles, of one version of an item that this mount changes; false if there are none."""
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self._entries = entries
+    def __init__(self, proofs: list[Proof]) -> None:
+        self._proofs = proofs
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._proofs)
 
     def carry_over(self, before: Item, after: Item) -> None:
         """Let the `updatedAt` of `after`, the answer to our change, stand for the same version as that of `before`.
 
         `before` is the item as it was just before the change: else a write of the job would be hidden from readers.
         """
-        for entry in self._entries:
-            if entry.shows(before):
-                entry.stamps.add(after.updated_at)
+        for proof in self._proofs:
+            proof.carry_over(before, after)
 
 
 class ContentStore:
@@ -203,8 +202,7 @@ class ContentStore:
                 entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
             content.size = size
             if content._closed or content._here:
-                # Its program may have got bytes already: the bytes that come now have to be proved.
-                entry.bodies = max(entry.bodies, 1)
+                entry.proof.require()  # its program may have got bytes already
             if not content._closed:
                 content._entry = entry
                 entry.pins += 1
@@ -233,10 +231,14 @@ class ContentStore:
         with contextlib.ExitStack() as stack:
             with self._lock:
                 same = [entry for entry in self._entries.values() if entry.version.item_id == item.id]
-            reading = [entry for entry in same if entry.pins and not entry.whole and entry.shows(item)]
-            for entry in reading:
-                stack.enter_context(entry.asking())
-            yield Readers(reading)
+            proofs = [
+                entry.proof
+                for entry in same
+                if entry.pins and not entry.whole and entry.proof.is_shown_by(item)
+            ]
+            for proof in proofs:
+                stack.enter_context(proof.asking())
+            yield Readers(proofs)
 
     # -- fetched ahead ------------------------------------------------------------------------------------
 
@@ -285,8 +287,9 @@ class ContentStore:
         return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
     def lasting(self, item: Item) -> bool:
-        """True if a download that begins now would serve handles that are opened later too (see Link.lasting)."""
-        return self._link.lasting(item.updated_ns, steady()) and (item.size or 0) <= self._disk.limit
+        """True if a download that begins now would serve handles that are opened later too (see proof.is_racy)."""
+        racy = is_racy(item.updated_ns, steady() + self._link.client.server_time_offset)
+        return not racy and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
@@ -323,7 +326,7 @@ class ContentStore:
             kept = self._disk.keep(file, item.version, size)
         entry = self._entries.get(item.version)
         if entry is not None and entry.size == size and not entry.whole:
-            entry.began = entry.began if kept else steady()
+            entry.proof.began = entry.proof.began if kept else steady()
             entry.install(file)
 
     def fit(self) -> None:
@@ -378,7 +381,7 @@ class ContentStore:
         self._link.remember(item.version, size)
         if data:
             entry = Entry(item, size, self._link, self._disk)
-            entry.began = began
+            entry.proof.began = began
             with contextlib.suppress(FsError):
                 entry.put(0, data)
                 entry.settle()

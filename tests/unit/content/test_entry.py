@@ -230,10 +230,10 @@ def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
 
     def call() -> None:
         before_waits(handed_over.set)
-        with within(0.01), entry.asking():
+        with within(0.01), entry.proof.asking():
             pytest.fail("another one asks")
 
-    with ThreadPoolExecutor(1) as pool, entry.asking():
+    with ThreadPoolExecutor(1) as pool, entry.proof.asking():
         error = pool.submit(call).exception(20)
     assert isinstance(error, OutOfTimeError)
     assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

@@ -84,7 +84,7 @@ def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
     """vfs/semantics.md 3.2, 3.13: handles open at once are of one version, which whole seconds do not name once it is old."""
     client = FakeClient(b"hello", updated_at=COARSE)
     store, item = make_store(client), coarse_item(5, seconds_ago=0, ns=fraction)
-    monkeypatch.setattr("jobfs.content.link._FINE", 2)
+    monkeypatch.setattr("jobfs.content.proof._FINE", 2)
     with store.open(item) as first:
         assert first.fetch().read_bytes() == b"hello"
         client.data = b"later"
@@ -277,7 +277,7 @@ def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore
     with store.open(item) as handle:
         adopt(store, item, tmp_path / "saved", b"54321")
         assert handle.read(0, 10) == b"54321"
-        assert store.attach(handle).young
+        assert store.attach(handle).proof.is_racy
     assert read(store, item) == b"12345"
 
 

@@ -1,0 +1,140 @@
+"""The proof that bytes from several replies are of one version (vfs/semantics.md 3.13).
+
+A reply with bytes does not name their version. If the item shows the same `updatedAt` and size after the headers of a reply came,
+that reply and those before are of this version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterator
+
+from jobfs.api.client import Client
+from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current, steady, wait
+from jobfs.errors import ApiError, NotFoundError, again
+from jobfs.nodes import Item, shows_fraction
+
+#: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
+_COARSE, _FINE = 2.0, 0.05
+
+
+class StaleVersionError(ApiError):
+    """The server no longer has this version: the job wrote the item in place. Look up, open again."""
+
+    errno = errno.ESTALE
+
+
+def is_racy(updated_ns: int, began: float) -> bool:
+    """True if bytes whose download began at `began` may be of another version with the same name.
+
+    `began`: seconds since the epoch by the server's clock. Content is named by id, `updatedAt` and size (vfs/semantics.md 3).
+    Where `updatedAt` shows whole seconds, the job may write twice within one, and to the same size. So bytes downloaded within
+    2 s after the change are good for the handles that are open now, not for later ones. Of these 2 s, one is for the resolution,
+    one for the error of the estimate of the server's clock. Where `updatedAt` shows a fraction, 50 ms are enough. An `updatedAt`
+    that cannot be read proves nothing.
+    """
+    if updated_ns == 0:
+        return True
+    return began < updated_ns / 1e9 + (_FINE if shows_fraction(updated_ns) else _COARSE)
+
+
+class Proof:
+    """Whether all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
+
+    `replies`: how many replies with its bytes have begun, that is, sent their headers. `stale`: the error for readers once the
+    server was seen to have another version. `began`: `steady()` of the first request. `asking_deadline`: that of the thread that
+    is asking the server; None if none is. `cond` has the store's lock.
+    """
+
+    def __init__(self, item: Item, size: int, client: Client, cond: threading.Condition) -> None:
+        self.replies = 0
+        self.stale: StaleVersionError | None = None
+        self.began: float | None = None
+        self.asking_deadline: Deadline | None = None
+        self._verified_replies = 0  # that many, from the first on, are of this version
+        self._item_id = item.id
+        self._size = size
+        self._updated_ns = item.updated_ns
+        self._stamps = {item.updated_at}  # a request of this mount may change it
+        self._client = client
+        self._cond = cond
+
+    @property
+    def holds(self) -> bool:
+        """True if all bytes are of one version: those of one reply are; those of several are once that is verified."""
+        return self.stale is None and (self.replies <= 1 or self._verified_replies == self.replies)
+
+    def check(self) -> None:
+        """Raise StaleVersionError if the server no longer has this version, as far as that is known."""
+        if self.stale is not None:
+            raise again(self.stale)
+
+    def require(self) -> None:
+        """Require a proof for the next reply too, though none came before: a program may have bytes from elsewhere."""
+        self.replies = max(self.replies, 1)
+
+    # -- asking the server ----------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Prove that all replies whose headers have come are of this version: asked after them, the server still shows it.
+
+        Raises StaleVersionError if the version is gone, ApiError if that cannot be known.
+        """
+        with self.asking() as deadline:
+            self.check()
+            if self.holds:
+                return
+            replies, shown = self.replies, None
+            with contextlib.suppress(NotFoundError), bound_by(deadline):
+                shown = self._client.get(self._item_id)
+            if shown is None or not self.is_shown_by(shown):
+                self.stale = StaleVersionError("download: the item was written while it was read")
+                raise again(self.stale)
+            self._verified_replies = replies
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Deadline]:
+        """In this block no other thread asks whether the server still shows this version, or makes it show another `updatedAt`.
+
+        Others wait within their own deadlines, which join the one of this block. Raises OutOfTimeError(ETIMEDOUT).
+        """
+        deadline = Deadline(UNBOUNDED, current(), waited=False)
+        with self._cond:
+            while self.asking_deadline is not None:
+                with self.asking_deadline.joined(current()):
+                    wait(self._cond, "download: asking whether the item was written")
+            self.asking_deadline = deadline
+        try:
+            yield deadline
+        finally:
+            with self._cond:
+                self.asking_deadline = None
+                self._cond.notify_all()
+
+    # -- what the server shows ------------------------------------------------------------------------------
+
+    def is_shown_by(self, item: Item) -> bool:
+        """True if the server still shows this version."""
+        return item.updated_at in self._stamps and item.size in (None, self._size)
+
+    def carry_over(self, before: Item, after: Item) -> None:
+        """Let the `updatedAt` of `after` stand for this version too, if `before` shows it."""
+        if self.is_shown_by(before):
+            self._stamps.add(after.updated_at)
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_racy(self) -> bool:
+        """True if this version may also have had other bytes than those that came."""
+        return self.began is not None and self._is_racy(self.began)
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """True if the name of this version may by now mean other bytes: its time is a whole second, and that is over."""
+        return not (shows_fraction(self._updated_ns) or self._is_racy(steady()))
+
+    def _is_racy(self, began: float) -> bool:
+        return is_racy(self._updated_ns, began + self._client.server_time_offset)

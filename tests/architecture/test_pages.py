@@ -180,7 +180,7 @@ def test_each_attribute_that_a_page_names_is_defined_by_its_class() -> None:
     """`Link.pool` was once in a page: there was a Link, and there was a pool, in another class."""
     cited = [(page, re.match(r"([A-Z]\w*)\.(\w+)(?:\(.*\))?$", span)) for page, span in _spans()]
     found = [(page, match) for page, match in cited if match]
-    assert ("design.md", "Entry.read") in {(page, match[0]) for page, match in found}
+    assert ("design.md", "Fetcher.read") in {(page, match[0]) for page, match in found}
     assert [f"{page}: {match[0]}" for page, match in found if match[2] not in set(_members(match[1]))] == []
 
 

@@ -86,7 +86,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
         eventually(lambda: server.log.count("list") + server.log.count("find") > asked)
         work.vfs.release(fh)
         assert reading.result() == errno.EBADF
-    assert [entry.version for entry in content._entries.values() if entry.pins] == []
+    assert [version for version, fetcher in content._fetchers.items() if fetcher.cached.pins] == []
 
 
 @pytest.mark.parametrize("resolution", ["seconds", "milliseconds"])

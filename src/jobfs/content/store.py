@@ -1,7 +1,7 @@
 """The content cache: contents by version, downloaded once, kept on disk (vfs/semantics.md 3).
 
-One lock guards which entry stands for which version, which handles are open, which bytes are there, and the index of the disk. It
-is never held across I/O.
+One lock guards which fetcher stands for which version, which handles are open, which bytes are there, and the index of the disk.
+It is never held across I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,10 +20,10 @@ from weakref import WeakValueDictionary
 from jobfs.api.client import Client, Download
 from jobfs.api.deadline import about_to_wait, steady
 from jobfs.content.disk import CacheFile, DiskCache
-from jobfs.content.entry import LINGER, Entry
-from jobfs.content.link import Link
+from jobfs.content.fetcher import Fetcher
 from jobfs.content.proof import Proof, is_racy
 from jobfs.content.ranges import NEAR, Run
+from jobfs.content.transfer import TransferPool
 from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Item, Version, shows_fraction
 
@@ -41,14 +40,14 @@ class Content:
     download: pages that the kernel has kept cost no request.
     """
 
-    __slots__ = ("_closed", "_entry", "_here", "_run", "_store", "item", "size", "version")
+    __slots__ = ("_closed", "_fetcher", "_here", "_run", "_store", "item", "size", "version")
 
     def __init__(self, store: ContentStore, item: Item) -> None:
         self.item = item
         self.version = item.version
         self.size: int | None = None
         self._store = store
-        self._entry: Entry | None = None  # from the first read on
+        self._fetcher: Fetcher | None = None  # from the first read on
         self._here = False  # it was whole in the cache when it was opened
         self._run = Run()
         self._closed = False
@@ -56,12 +55,12 @@ class Content:
     @property
     def whole(self) -> bool:
         """True if every byte is on this machine, and stays there until `close`, unless a user clears the cache."""
-        return self._here if self._entry is None else self._entry.whole
+        return self._here if self._fetcher is None else self._fetcher.cached.whole
 
     @property
     def stale(self) -> bool:
         """True if the server was seen not to have these bytes any more."""
-        return self._entry is not None and self._entry.proof.stale is not None
+        return self._fetcher is not None and self._fetcher.proof.stale is not None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
@@ -70,22 +69,23 @@ class Content:
         UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
         FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
         """
-        entry = self._attached()
-        ready = entry.ready
+        fetcher = self._attached()
+        cached = fetcher.cached
+        ready = cached.ready
         if ready is not None:
-            wanted = min(size, max(entry.size - offset, 0))
+            wanted = min(size, max(cached.size - offset, 0))
             with contextlib.suppress(OSError):
                 data = os.pread(ready.fd, wanted, offset)
                 if len(data) == wanted:
                     return data
-        return entry.read(self._run, offset, size)
+        return fetcher.read(self._run, offset, size)
 
     def meet(self) -> None:
         """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
         if not self.whole:
-            entry = self._attached()
-            entry.proof.check()
-            entry.read(Run(), 0, 1)
+            fetcher = self._attached()
+            fetcher.proof.check()
+            fetcher.read(Run(), 0, 1)
 
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
@@ -100,11 +100,11 @@ class Content:
     def bring(self) -> None:
         """Bring everything, in this thread and behind transfers that readers wait for; errors are left to readers."""
         if not self.whole:
-            self._attached().bring()
+            self._attached().fetch_missing()
 
     def sha256(self) -> str | None:
         """SHA-256 in hex of the whole content; None if it is not here whole, or can't be read."""
-        if self._closed or not self._attached().whole:
+        if self._closed or not self._attached().cached.whole:
             return None
         about_to_wait()
         with contextlib.suppress(OSError, JobfsError), self.fetch().open("rb") as file:
@@ -123,8 +123,8 @@ class Content:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _attached(self) -> Entry:
-        return self._entry or self._store.attach(self)
+    def _attached(self) -> Fetcher:
+        return self._fetcher or self._store.attach(self)
 
 
 class Readers:
@@ -166,15 +166,15 @@ class ContentStore:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
-        self._link = Link(client, self._lock, timeout, ranges)
+        self._pool = TransferPool(client, self._lock, timeout, ranges)
         # Fetching ahead leaves two connections free: the program that it serves may itself be waiting for another file.
         self._most = max(1, client.max_connections - 2)
         self._ahead = ThreadPoolExecutor(self._most, "jobfs-ahead")
         self._running = self._bytes = 0  # jobs and bytes that are fetched ahead now
         # Large downloads of the background get a quarter of the connections (api/line.py).
         self._edited = ThreadPoolExecutor(max(1, client.max_connections // 4), "jobfs-edited")
-        #: An entry lives as long as somebody has it open, or a transfer brings it.
-        self._entries: WeakValueDictionary[Version, Entry] = WeakValueDictionary()
+        #: A fetcher lives as long as a handle is open, or a transfer is running.
+        self._fetchers: WeakValueDictionary[Version, Fetcher] = WeakValueDictionary()
         self._ahead.submit(self._tidy)
 
     # -- handles ------------------------------------------------------------------------------------------
@@ -188,37 +188,36 @@ class ContentStore:
             self.attach(content)
         return content
 
-    def attach(self, content: Content) -> Entry:
-        """The one entry of a handle's version, from which it reads; pinned until the handle is closed.
+    def attach(self, content: Content) -> Fetcher:
+        """Return the one fetcher of a handle's version, and pin the version until the handle is closed.
 
-        A handle that was closed meanwhile holds the entry no longer than it reads. Raises as `measure`.
+        A handle that is closed by now holds the fetcher no longer than it reads. Raises as `measure`.
         """
         version, size = content.version, self.measure(content.item)
         with self._lock:
-            if content._entry is not None:
-                return content._entry
-            entry = self._entries.get(version)
-            if entry is None or entry.size != size or not entry.serves_more():
-                entry = self._entries[version] = Entry(content.item, size, self._link, self._disk)
+            if content._fetcher is not None:
+                return content._fetcher
+            fetcher = self._fetchers.get(version)
+            if fetcher is None or fetcher.cached.size != size or not fetcher.may_be_shared():
+                fetcher = self._fetchers[version] = Fetcher(content.item, size, self._pool, self._disk)
             content.size = size
             if content._closed or content._here:
-                entry.proof.require()  # its program may have got bytes already
+                fetcher.proof.require()  # its program may have got bytes already
             if not content._closed:
-                content._entry = entry
-                entry.pins += 1
-        entry.look()
-        return entry
+                content._fetcher = fetcher
+                fetcher.cached.pins += 1
+        fetcher.look()
+        return fetcher
 
     def release(self, content: Content) -> None:
         """A handle is closed: transfers that only it wanted stop soon."""
         with self._lock:
             if content._closed:
                 return
-            entry, content._entry, content._closed, content._here = content._entry, None, True, False
+            fetcher, content._fetcher, content._closed, content._here = content._fetcher, None, True, False
             self._disk.unpin(content.version)
-            if entry is not None:
-                entry.pins -= 1
-                entry.linger = time.monotonic() + LINGER
+            if fetcher is not None:
+                fetcher.cached.unpin()
 
     # -- changed by this mount ----------------------------------------------------------------------------
 
@@ -230,12 +229,8 @@ class ContentStore:
         """
         with contextlib.ExitStack() as stack:
             with self._lock:
-                same = [entry for entry in self._entries.values() if entry.version.item_id == item.id]
-            proofs = [
-                entry.proof
-                for entry in same
-                if entry.pins and not entry.whole and entry.proof.is_shown_by(item)
-            ]
+                same = [fetcher for version, fetcher in self._fetchers.items() if version.item_id == item.id]
+            proofs = [fetcher.proof for fetcher in same if fetcher.is_being_read(item)]
             for proof in proofs:
                 stack.enter_context(proof.asking())
             yield Readers(proofs)
@@ -248,7 +243,7 @@ class ContentStore:
         The next item is asked for only when a thread is free for it, so no item is queued that nobody wants any more.
         """
         with self._lock:
-            more = 0 if self._link.closed else max(0, min(self._most - self._running, count))
+            more = 0 if self._pool.closed else max(0, min(self._most - self._running, count))
             self._running += more
             for _ in range(more):
                 self._ahead.submit(self._fetch_ahead, take)
@@ -283,12 +278,14 @@ class ContentStore:
 
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
-        entry = self._entries.get(item.version)
-        return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
+        fetcher = self._fetchers.get(item.version)
+        return not (fetcher is not None and (fetcher.cached.whole or fetcher.transfers)) and not self.whole(
+            item
+        )
 
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see proof.is_racy)."""
-        racy = is_racy(item.updated_ns, steady() + self._link.client.server_time_offset)
+        racy = is_racy(item.updated_ns, steady() + self._pool.client.server_time_offset)
         return not racy and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
@@ -309,7 +306,7 @@ class ContentStore:
     def remember(self, item: Item, size: int) -> None:
         """Note the size of a version that was made here, where its item does not tell."""
         if item.size is None:
-            self._link.remember(item.version, size)
+            self._pool.sizes.remember(item.version, size)
 
     def adopt(self, item: Item, file: CacheFile) -> None:
         """Make a file from `take` the content of the version that `item` shows: for open handles, and if it is kept, for all.
@@ -324,10 +321,11 @@ class ContentStore:
         # bytes.
         if size <= self._disk.limit and (shows_fraction(item.updated_ns) or self.lasting(item)):
             kept = self._disk.keep(file, item.version, size)
-        entry = self._entries.get(item.version)
-        if entry is not None and entry.size == size and not entry.whole:
-            entry.proof.began = entry.proof.began if kept else steady()
-            entry.install(file)
+        fetcher = self._fetchers.get(item.version)
+        if fetcher is not None and fetcher.cached.size == size and not fetcher.cached.whole:
+            if not kept:
+                fetcher.proof.began = steady()
+            fetcher.install(file)
 
     def fit(self) -> None:
         """Bring the cache under its limit. This may remove thousands of files: call it with no lock held."""
@@ -348,8 +346,8 @@ class ContentStore:
 
     def whole(self, item: Item) -> bool:
         """True if a handle opened now would read this version from the disk alone."""
-        entry = self._entries.get(item.version)
-        return self._disk.size(item.version) is not None if entry is None else entry.whole
+        fetcher = self._fetchers.get(item.version)
+        return self._disk.size(item.version) is not None if fetcher is None else fetcher.cached.whole
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""
@@ -364,7 +362,7 @@ class ContentStore:
         """The size of a version in bytes: what the item tells, or else what is remembered; None if it is to be measured."""
         if item.size is not None:
             return item.size
-        size = self._link.size(item.version)
+        size = self._pool.sizes.get(item.version)
         return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:
@@ -376,24 +374,24 @@ class ContentStore:
         if size is not None:
             return size
         began = steady()
-        with self._link.client.download(item.id) as body:
+        with self._pool.client.download(item.id) as body:
             size, data = _measured(body, self._disk.limit)
-        self._link.remember(item.version, size)
+        self._pool.sizes.remember(item.version, size)
         if data:
-            entry = Entry(item, size, self._link, self._disk)
-            entry.proof.began = began
+            fetcher = Fetcher(item, size, self._pool, self._disk)
+            fetcher.proof.began = began
             with contextlib.suppress(FsError):
-                entry.put(0, data)
-                entry.settle()
+                fetcher.cached.put(0, data)
+                fetcher.settle()
         return size
 
     def close(self) -> None:
         """Break off every request of the client, answer every reader, remove unfinished contents."""
         with self._lock:
-            self._link.closed = True
-            for entry in self._entries.values():
-                entry.cond.notify_all()
-        self._link.close()
+            self._pool.closed = True
+            for fetcher in self._fetchers.values():
+                fetcher.cached.cond.notify_all()
+        self._pool.close()
         for pool in (self._ahead, self._edited):
             pool.shutdown(cancel_futures=True)
         self._disk.close()

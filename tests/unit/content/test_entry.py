@@ -70,13 +70,13 @@ def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(opened: Open
 
 def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(opened: Open) -> None:
     file = opened(16 * MIB)
-    client, entry = file.client, file.store.attach(file.handle)
+    client, fetcher = file.client, file.store.attach(file.handle)
     assert file.is_right(8 * MIB, CHUNK // 2)
     client.wait(lambda: client.requests[0].finished)
     client.errors = [UnavailableError("down")]
     for _ in range(2):
         assert file.is_right(8 * MIB + CHUNK // 2, CHUNK // 2)
-        eventually(lambda: entry.failed and not entry.fetches)
+        eventually(lambda: fetcher.failed and not fetcher.transfers)
         asked = [(one.start // CHUNK - 32, (one.end or 0) // CHUNK - 32) for one in client.requests]
         assert asked == [(0, 1), (1, 3)]
 
@@ -97,7 +97,7 @@ def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: 
     with ThreadPoolExecutor(2) as threads:
         threads.submit(file.handle.bring)
         file.client.wait(lambda: file.client.requests and file.client.requests[0].sent)
-        reader, (ahead,) = threads.submit(file.is_right, MIB // 2), file.store.attach(file.handle).fetches
+        reader, (ahead,) = threads.submit(file.is_right, MIB // 2), file.store.attach(file.handle).transfers
         eventually(lambda: ahead.waiters)
         file.client.errors.append(UnavailableError("the second request of what is fetched ahead"))
         file.client.break_off()
@@ -107,10 +107,10 @@ def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: 
 def test_an_error_before_the_body_is_final(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client has retried by then. For a moment the error answers the kernel's second question too."""
     file = opened(MIB, errors=[UnavailableError("down", errno=errno.ETIMEDOUT)] * 2)
-    monkeypatch.setattr("jobfs.content.entry._ECHO", 60.0)
+    monkeypatch.setattr("jobfs.content.fetcher._ECHO", 60.0)
     assert [errno_from(file.handle.read, 0, 10) for _ in range(2)] == [errno.ETIMEDOUT] * 2
     assert len(file.client.requests) == 1
-    monkeypatch.setattr("jobfs.content.entry._ECHO", 0.0)
+    monkeypatch.setattr("jobfs.content.fetcher._ECHO", 0.0)
     assert errno_from(file.handle.read, 0, 10) == errno.ETIMEDOUT
     assert file.is_right(0, 10)
     assert len(file.client.requests) == 3
@@ -157,7 +157,7 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
 
 
 def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobfs.content.store.LINGER", 0.0)
+    monkeypatch.setattr("jobfs.content.cached_version._LINGER", 0.0)
     file = opened(16 * MIB, gate=1, breaks=[MIB])
     client = file.client
     assert file.is_right(0)
@@ -180,7 +180,7 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
     opened: Open, monkeypatch: pytest.MonkeyPatch, size: int, linger: float, clock: float
 ) -> None:
     """If it is nearly done, or was left just now; not where by the server's clock its version is young."""
-    monkeypatch.setattr("jobfs.content.store.LINGER", linger)
+    monkeypatch.setattr("jobfs.content.cached_version._LINGER", linger)
     file = opened(size, gate=4, server_time_offset=clock)
     client = file.client
     assert file.is_right(0)
@@ -196,44 +196,44 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
 def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
     file = opened(300)
-    entry = file.store.attach(file.handle)
-    entry.put(0, b"x" * 100)
-    entry.sure.add(0, 100)
-    assert entry.load(0, 100) == b"x" * 100
-    entry.reset()
-    entry.put(200, b"y" * 100)
-    entry.put(150, b"z" * 100)
-    entry.sure.add(200, 300)
-    assert entry.load(0, 100) is None
-    assert entry.load(200, 300) == b"y" * 100
+    cached = file.store.attach(file.handle).cached
+    cached.put(0, b"x" * 100)
+    cached.verified.add(0, 100)
+    assert cached.load(0, 100) == b"x" * 100
+    cached.reset()
+    cached.put(200, b"y" * 100)
+    cached.put(150, b"z" * 100)
+    cached.verified.add(200, 300)
+    assert cached.load(0, 100) is None
+    assert cached.load(200, 300) == b"y" * 100
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", refusing(errno.EIO))
-        assert entry.load(200, 300) is None
-    entry.put(200, b"z" * 100)
+        assert cached.load(200, 300) is None
+    cached.put(200, b"z" * 100)
     assert file.store.refused == os.strerror(errno.EIO), "what comes now is held in memory"
-    written = entry._written
+    write = cached._write
 
     def overtaken(*arguments: Any) -> CacheFile:
-        file = written(*arguments)
-        entry.reset()
+        file = write(*arguments)
+        cached.reset()
         return file
 
-    monkeypatch.setattr(entry, "_written", overtaken)
-    entry.put(0, b"x" * 100)
-    assert not entry.have
+    monkeypatch.setattr(cached, "_write", overtaken)
+    cached.put(0, b"x" * 100)
+    assert not cached.have
 
 
 def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
     """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
     file, handed_over = opened(9), threading.Event()
-    entry = file.handle._attached()
+    proof = file.handle._attached().proof
 
     def call() -> None:
         before_waits(handed_over.set)
-        with within(0.01), entry.proof.asking():
+        with within(0.01), proof.asking():
             pytest.fail("another one asks")
 
-    with ThreadPoolExecutor(1) as pool, entry.proof.asking():
+    with ThreadPoolExecutor(1) as pool, proof.asking():
         error = pool.submit(call).exception(20)
     assert isinstance(error, OutOfTimeError)
     assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

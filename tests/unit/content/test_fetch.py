@@ -183,7 +183,7 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
 @pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])
 def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool, turn: int) -> None:
     """A long download does not keep another file's reader from its first byte, unless it would have to begin anew."""
-    monkeypatch.setattr("jobfs.content.entry._TURN", turn)
+    monkeypatch.setattr("jobfs.content.transfer._TURN", turn)
     turns = ranges and not turn
     file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB], ranges=ranges)
     client = file.client
@@ -198,7 +198,7 @@ def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ran
         assert client.requests[2].start == 0, "the second file's"
         assert all(file.is_right(at * MIB, MIB) for at in range(16))
         assert second.fetch().read_bytes() == client.data
-        eventually(lambda: not any(file.store.attach(each).fetches for each in (file.handle, second)))
+        eventually(lambda: not any(file.store.attach(each).transfers for each in (file.handle, second)))
         before = len(client.requests)
         assert turns or before == 3
     for call, rank in (within(60), Rank.LARGE), (contextlib.nullcontext(), Rank.BACKGROUND_LARGE):

@@ -160,7 +160,7 @@ def test_a_download_of_another_length_than_was_learned_is_another_version(make_s
     with store.open(item) as handle, pytest.raises(StaleVersionError):
         handle.meet()
     assert store.measure(item) == 11
-    store._link.forget(item.version, 5)  # by another transfer of the old bytes, which ends later
+    store._pool.sizes.forget(item.version, 5)  # by another transfer of the old bytes, which ends later
     with store.open(item) as handle:
         assert (handle.size, handle.read(0, 100)) == (11, b"hello again")
 
@@ -188,7 +188,7 @@ def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(DiskCache, "part", overtaken)
     assert file.is_right(0)
     eventually(lambda: file.client.requests[0].finished)
-    file.store.attach(file.handle).put(0, bytes(100))
+    file.store.attach(file.handle).cached.put(0, bytes(100))
     assert file.handle.whole
     assert file.is_right(0, MIB)
     with file.store.changing(file.item) as readers:
@@ -290,7 +290,7 @@ def test_a_noted_size_is_looked_up_under_the_lock(make_store: MakeStore) -> None
             assert store._lock._is_owned()  # type: ignore[attr-defined]
             return super().__contains__(key)
 
-    store._link._sizes = Watched(10)
+    store._pool.sizes._sizes = Watched(10)
     store.remember(item_of(None), 7)
     assert store.size(item_of(None)) == 7
 

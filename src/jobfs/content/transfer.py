@@ -1,0 +1,276 @@
+"""One transfer of a version's bytes into the cache, and what all transfers of a store share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from cachetools import FIFOCache
+
+from jobfs.api.client import Client, Download
+from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, current, steady
+from jobfs.api.line import Rank
+from jobfs.content.cached_version import CachedVersion
+from jobfs.content.proof import Proof, StaleVersionError
+from jobfs.content.ranges import NEAR
+from jobfs.errors import ContractError, JobfsError, UnavailableError, again
+from jobfs.nodes import Version
+
+#: Seconds before the first retry of a broken body.
+_FIRST_PAUSE = 0.05
+#: Seconds after which a transfer may lose its thread or its connection to another one.
+_TURN = 1.0
+#: How many sizes are remembered, of versions whose items have none.
+_SIZES = 1 << 17
+
+
+class MeasuredSizes:
+    """The sizes in bytes of versions whose items have none; thread-safe by the store's `lock`."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._sizes: FIFOCache[Version, int] = FIFOCache(_SIZES)
+
+    def remember(self, version: Version, size: int) -> None:
+        """Note the size of a version."""
+        with self._lock:
+            self._sizes[version] = size
+
+    def get(self, version: Version) -> int | None:
+        """Return the noted size of a version; None if there is none."""
+        with self._lock:
+            return self._sizes.get(version)
+
+    def forget(self, version: Version, size: int) -> None:
+        """Forget this size, which is that of other bytes. A different size, noted since, stays."""
+        with self._lock:
+            if self._sizes.get(version) == size:
+                del self._sizes[version]
+
+
+class TransferPool:
+    """The client, the threads and the timeout of all transfers of a store, and what transfers found out about the server.
+
+    `lock`: the store's. `timeout`: seconds without progress. `ranges`: whether the server has them, None if that is unknown.
+    """
+
+    def __init__(self, client: Client, lock: threading.RLock, timeout: float, ranges: bool | None) -> None:
+        self.client = client
+        self.timeout = timeout
+        self.ranges = ranges
+        self.sizes = MeasuredSizes(lock)
+        self.closed = False
+        self._lock = lock
+        # One connection is left for requests about names.
+        self._most = max(1, client.max_connections - 1)
+        self._threads = ThreadPoolExecutor(self._most, "jobfs-content")
+        self._jobs = 0  # that run or wait for a thread
+
+    @property
+    def is_starved(self) -> bool:
+        """True if a transfer waits for a thread."""
+        return self._jobs > self._most
+
+    def begin(self, task: Callable[[], None]) -> None:
+        """Run `task` as soon as a thread is free. Raises UnavailableError if the pool is closed."""
+        with self._lock:
+            try:
+                self._threads.submit(self._run, task)
+            except RuntimeError:
+                raise UnavailableError("download: the mount is going away") from None
+            self._jobs += 1
+
+    def close(self) -> None:
+        """Break off every transfer, and wait for their threads."""
+        self.client.break_off()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _run(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        finally:
+            with self._lock:
+                self._jobs -= 1
+
+
+class Transfer:
+    """Brings a range [start, end), or where `end` is None the stream from `start` to the end of the file, into `cached`.
+
+    It goes from its start to its end, skips bytes that are there, and takes as many requests as needed. Other threads read `pos`
+    (the next byte to come); they set `stop` and, under the store's lock, `waiters` and `error`. `siblings`: all transfers of this
+    version that are running. A transfer in the `background` has a thread of its own, and no reader waited when it began.
+    """
+
+    def __init__(
+        self,
+        cached: CachedVersion,
+        proof: Proof,
+        pool: TransferPool,
+        siblings: list[Transfer],
+        *,
+        start: int,
+        end: int | None,
+        background: bool = False,
+    ) -> None:
+        self.pos = start
+        self.end = end
+        self.background = background
+        self.stop = False
+        self.waiters = 0
+        self.error: JobfsError | None = None
+        self._cached = cached
+        self._proof = proof
+        self._pool = pool
+        self._siblings = siblings
+        self._gained = 0.0  # when new bytes came last
+        self._furthest, self._is_interrupted, self._has_restarted = start, False, False
+        call = current()
+        #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
+        self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
+
+    def run(self) -> bool:
+        """Send requests until nothing is left to bring; False if another transfer must have this thread first: run again later.
+
+        Raises ApiError, StaleVersionError if the version is gone, FsError if the bytes cannot be stored.
+        """
+        self._gained = time.monotonic()
+        self._is_interrupted = False
+        self._proof.began = self._proof.began or steady()
+        self._cached.make_room(self._limit - self.pos)
+        failures = 0
+        while (start := self._next_start()) is not None:
+            if self._is_interrupted and not self.background:
+                return False
+            self.pos = start
+            gained = self._gained
+            broken = self._request_or_restart()
+            # A server without ranges may send the same bytes once more: they are no progress.
+            failures = 0 if broken is None or self._gained > gained else failures + 1
+            if broken is not None:
+                self._pause(broken, failures)
+        return True
+
+    def should_stop(self) -> bool:
+        """True if this transfer must stop where it is: it was told to, or nobody wants it and its end is far."""
+        if self.stop or self._pool.closed or self._proof.stale is not None:
+            return True
+        return not (self.waiters or self._cached.is_wanted()) and self._limit - self.pos > NEAR
+
+    @property
+    def _limit(self) -> int:
+        """Where this transfer ends."""
+        return self._cached.size if self.end is None else self.end
+
+    def _next_start(self) -> int | None:
+        """The first byte that this transfer still has to bring; None if it may end."""
+        with self._cached.cond:
+            gap = None if self.should_stop() else self._cached.have.gap(self.pos, self._limit)
+        return None if gap is None else gap[0]
+
+    def _pause(self, broken: UnavailableError, failures: int) -> None:
+        """Wait before a broken transfer is resumed; raises `broken` if nothing new has come for too long."""
+        left = self._gained + self._pool.timeout - time.monotonic()
+        if left <= 0:
+            raise again(broken)
+        with self._cached.cond:
+            pause = min(left, backoff(failures, first=_FIRST_PAUSE))
+            self._cached.cond.wait_for(self.should_stop, pause)
+
+    # -- one request ----------------------------------------------------------------------------------------
+
+    def _request_or_restart(self) -> UnavailableError | None:
+        """Make a request, as `_request` does. If a length is wrong though the version is right, restart from byte 0, once."""
+        try:
+            return self._request()
+        except ContractError as wrong:
+            self._check_version(wrong)
+            if self._has_restarted:
+                raise
+        self._has_restarted, self.pos, self.end = True, 0, None
+        self._cached.reset()
+        return None
+
+    def _check_version(self, wrong: ContractError) -> None:
+        """Raise StaleVersionError if the wrong length is that of another version. Raises ApiError if that cannot be known."""
+        version = self._cached.version
+        self._pool.sizes.forget(version, self._cached.size)
+        shown = self._pool.client.get(version.item_id)
+        if version.size is None or not self._proof.is_shown_by(shown):
+            raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
+
+    def _request(self) -> UnavailableError | None:
+        """Make one request; returns the error if its body broke off, which can be resumed.
+
+        An error before the body is final: the client has done its retries by then.
+        """
+        start, size = self.pos, self._cached.size
+        with self._pool.client.download(self._cached.version.item_id, start, self.end, size=size) as body:
+            if not self._accept(start, body):
+                return None
+            try:
+                complete = self._receive(body)
+            except UnavailableError as broken:
+                return broken
+        if complete and self.pos < self._limit and (self.pos == start or body.start == 0):
+            raise ContractError(f"download: {self.pos} bytes came instead of the {size} promised")
+        return None
+
+    def _accept(self, start: int, body: Download) -> bool:
+        """Process the headers of a reply; False if its bytes are not wanted. Raises ContractError."""
+        self._check_headers(start, body)
+        if start:
+            self._pool.ranges = body.start > 0
+        if start and body.start == 0 and self.end is not None and not self._become_stream():
+            return False
+        self.pos = body.start
+        with self._cached.cond:
+            self._proof.replies += 1  # bytes not read yet need a proof that all replies are of this version
+            self._cached.cond.notify_all()
+        return True
+
+    def _check_headers(self, start: int, body: Download) -> None:
+        if body.start > start:
+            raise ContractError(f"download: bytes from {start} asked, from {body.start} sent")
+        total = body.total if body.total is not None or body.start else body.length
+        if total not in (None, self._cached.size):
+            raise ContractError(
+                f"download: {total} bytes are announced instead of the {self._cached.size} promised"
+            )
+
+    def _become_stream(self) -> bool:
+        """Take the whole file, which comes instead of a range; False if another stream brings it."""
+        with self._cached.cond:
+            self.stop = self.stop or any(other.end is None and not other.stop for other in self._siblings)
+        if self.stop:
+            return False
+        self.end = None
+        return True
+
+    def _receive(self, body: Download) -> bool:
+        """Store the body; False if it was left before its end. Raises ContractError if too much comes, UnavailableError."""
+        began = time.monotonic()
+        for chunk in filter(None, body.chunks()):
+            self._store(chunk)
+            # A range is read to its end, which keeps the connection, but no further.
+            if self.should_stop() or self.pos > self._limit or self._must_yield(began):
+                return False
+        return True
+
+    def _store(self, chunk: bytes) -> None:
+        end = self.pos + len(chunk)
+        if end > self._cached.size:
+            raise ContractError(f"download: more came instead of the {self._cached.size} promised")
+        self._cached.put(self.pos, chunk)
+        self.pos = end
+        if end > self._furthest:
+            self._furthest, self._gained = end, time.monotonic()
+
+    def _must_yield(self, began: float) -> bool:
+        """True if the request that began at `began` had its turn, and another transfer waits for its thread or connection."""
+        if not self._pool.ranges or time.monotonic() - began <= _TURN:
+            return False
+        rank = Rank.LARGE if self.deadline.waited else Rank.BACKGROUND_LARGE
+        self._is_interrupted = self._pool.is_starved or self._pool.client.line.wanted(before=rank + 1)
+        return self._is_interrupted

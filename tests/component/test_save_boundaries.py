@@ -14,7 +14,7 @@ from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.waiting import eventually
 
-from jobfs.content import entry
+from jobfs.content import fetcher
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 
@@ -83,7 +83,7 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by refusals of all steps that undo the save."""
-    monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
+    monkeypatch.setattr(fetcher, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:

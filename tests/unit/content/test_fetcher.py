@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.unit.state.conftest import refusing
 
-from jobfs.api.deadline import before_waits, within
-from jobfs.content.disk import CacheFile
+from jobfs.api.deadline import within
 from jobfs.content.ranges import CHUNK, KIB, MIB
-from jobfs.errors import OutOfTimeError, UnavailableError
+from jobfs.errors import UnavailableError
 
 from .conftest import Open
 from .server import item_of
@@ -191,49 +186,3 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
     with file.store.open(file.item) as handle:
         assert handle.fetch().read_bytes() == client.data
     assert len(client.requests) == (2 if clock else 1)
-
-
-def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
-    file = opened(300)
-    cached = file.store.attach(file.handle).cached
-    cached.put(0, b"x" * 100)
-    cached.verified.add(0, 100)
-    assert cached.load(0, 100) == b"x" * 100
-    cached.reset()
-    cached.put(200, b"y" * 100)
-    cached.put(150, b"z" * 100)
-    cached.verified.add(200, 300)
-    assert cached.load(0, 100) is None
-    assert cached.load(200, 300) == b"y" * 100
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pread", refusing(errno.EIO))
-        assert cached.load(200, 300) is None
-    cached.put(200, b"z" * 100)
-    assert file.store.refused == os.strerror(errno.EIO), "what comes now is held in memory"
-    write = cached._write
-
-    def overtaken(*arguments: Any) -> CacheFile:
-        file = write(*arguments)
-        cached.reset()
-        return file
-
-    monkeypatch.setattr(cached, "_write", overtaken)
-    cached.put(0, b"x" * 100)
-    assert not cached.have
-
-
-def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
-    """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
-    file, handed_over = opened(9), threading.Event()
-    proof = file.handle._attached().proof
-
-    def call() -> None:
-        before_waits(handed_over.set)
-        with within(0.01), proof.asking():
-            pytest.fail("another one asks")
-
-    with ThreadPoolExecutor(1) as pool, proof.asking():
-        error = pool.submit(call).exception(20)
-    assert isinstance(error, OutOfTimeError)
-    assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,13 +16,13 @@ from tests.support.waiting import eventually
 
 from jobfs.api.deadline import within
 from jobfs.api.line import Rank
-from jobfs.content import ContentStore, StaleVersionError
+from jobfs.content import ContentStore
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.nodes import Item
 
 from .conftest import MakeStore, Open
-from .server import LATER, UPDATED, FakeClient, item_of, pattern
+from .server import FakeClient, item_of, pattern
 
 WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short": 100}]
 
@@ -97,87 +96,6 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
     with make_store(client).open(item_of(size)) as handle:
         assert errno_from(handle.read, offset, size) == errno.ESTALE
         assert (handle.stale, client.requests[0].sent < size + client.chunk) == (True, True)
-
-
-# -- an answer after the first is served once a look has proved it -----------------------------------------
-
-
-def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(opened: Open) -> None:
-    """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
-    file = opened(16 * MIB, holds={0: MIB})
-    client = file.client
-    client.looking = looking = threading.Event()
-    with ThreadPoolExecutor(2) as threads:
-        assert file.is_right(0)
-        client.wait(lambda: client.requests[0].sent == MIB)
-        jumped = threads.submit(file.is_right, 12 * MIB)
-        client.wait(lambda: client.requests[-1].start == 12 * MIB and client.requests[-1].sent)
-        eventually(lambda: client.gets)
-        unread = threads.submit(file.is_right, 128 * KIB)
-        assert file.is_right(0)
-        assert [read.done() for read in (jumped, unread)] == [False, False]
-        looking.set()
-        assert (jumped.result(20), unread.result(20)) == (True, True)
-    assert client.gets == 1
-
-
-@pytest.mark.parametrize("change", [{"updated_at": LATER}, {"shown_size": 5}, {"gone": True}])
-def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, change: dict[str, Any]) -> None:
-    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read; who opens it once it is shown again begins anew."""
-    file = opened(16 * MIB, holds={0: MIB})
-    client = file.client
-    client.looking = looking = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        assert file.is_right(0)
-        client.wait(lambda: client.requests[0].sent == MIB)
-        jumped = threads.submit(file.is_right, 12 * MIB)
-        eventually(lambda: client.gets)
-        for name, value in change.items():
-            setattr(client, name, value)
-        looking.set()
-        with pytest.raises(StaleVersionError):
-            jumped.result(20)
-    for offset in (12 * MIB, 128 * KIB):
-        with pytest.raises(StaleVersionError):
-            file.handle.read(offset, 4096)
-    with pytest.raises(StaleVersionError), file.store.open(file.item) as beside:
-        beside.meet()
-    assert file.is_right(0)
-    file.handle.close()
-    client.updated_at, client.shown_size, client.gone = UPDATED, None, False
-    with file.store.open(file.item) as again:
-        assert again.read(12 * MIB, 4096) == client.data[12 * MIB : 12 * MIB + 4096]
-
-
-def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> None:
-    """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
-    file = opened(MIB, ranges=False, says_length=False, breaks=[320_000], chunk=64_000, gate=5)
-    client, data = file.client, file.client.data
-    client.looking = looking = threading.Event()
-    assert file.is_right(0, 300_000)
-    client.data, client.updated_at = pattern(MIB, seed=9), LATER
-    client.open_gate()
-    client.wait(lambda: len(client.requests) == 2 and client.requests[1].finished)
-    assert file.handle.read(0, 300_000) == data[:300_000]
-    looking.set()
-    with pytest.raises(StaleVersionError):
-        file.handle.read(0, MIB)
-    assert file.handle.read(0, 300_000) == data[:300_000]
-
-
-def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opened: Open) -> None:
-    """vfs/semantics.md 3.13: until then nothing of the version goes into the cache."""
-    file = opened(16 * MIB)
-    assert file.is_right(4 * MIB)
-    file.client.unanswered = 1000
-    with pytest.raises(UnavailableError):
-        file.handle.read(12 * MIB, 4096)
-    with pytest.raises(UnavailableError):
-        file.handle.fetch()
-    assert not file.handle.whole
-    file.client.unanswered = 0
-    assert file.is_right(12 * MIB)
-    assert file.handle.fetch().read_bytes() == file.client.data
 
 
 @pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])

@@ -1,0 +1,44 @@
+"""The bytes of a version that are on this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import pytest
+from tests.unit.state.conftest import refusing
+
+from jobfs.content.disk import CacheFile
+
+from .conftest import Open
+
+
+def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
+    file = opened(300)
+    cached = file.store.attach(file.handle).cached
+    cached.put(0, b"x" * 100)
+    cached.verified.add(0, 100)
+    assert cached.load(0, 100) == b"x" * 100
+    cached.reset()
+    cached.put(200, b"y" * 100)
+    cached.put(150, b"z" * 100)
+    cached.verified.add(200, 300)
+    assert cached.load(0, 100) is None
+    assert cached.load(200, 300) == b"y" * 100
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", refusing(errno.EIO))
+        assert cached.load(200, 300) is None
+    cached.put(200, b"z" * 100)
+    assert file.store.refused == os.strerror(errno.EIO), "what comes now is held in memory"
+    write = cached._write
+
+    def overtaken(*arguments: Any) -> CacheFile:
+        file = write(*arguments)
+        cached.reset()
+        return file
+
+    monkeypatch.setattr(cached, "_write", overtaken)
+    cached.put(0, b"x" * 100)
+    assert not cached.have

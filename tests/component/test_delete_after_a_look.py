@@ -11,7 +11,7 @@ from tests.support.boundaries import Mortal
 from tests.support.serverside import contents
 
 from jobfs.emulator import Server
-from jobfs.save import cleanup, rename
+from jobfs.save import cleanup, items
 from jobfs.save.context import Context
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
@@ -36,7 +36,7 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
             work.server.store.write(item.path, JOBS)
             time.sleep(0.06)
 
-    for module in (cleanup, rename):
+    for module in (cleanup, items):
         monkeypatch.setattr(module, "spare", spare)
 
 

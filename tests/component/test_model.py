@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 from jobfs.names import basename, moved, parent, under, within
-from jobfs.save import writeback
+from jobfs.save import rename
 from jobfs.vfs import Caller, KernelFile
 
 #: What is at a path: the bytes of a file, a directory, or nothing.
@@ -659,7 +659,7 @@ def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch
 
     If JOBFS_TEST_MODEL is set: so many runs, drawn anew, and a failure is made small.
     """
-    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 600.0)
+    monkeypatch.setattr(rename, "SCRATCH_DELAY", 600.0)
     Machine.server, Machine.homes = server, (tmp_path / f"home{number}" for number in itertools.count())
     runs = int(asked("MODEL") or "0")
     profile = settings(

@@ -13,7 +13,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.save import writeback
+from jobfs.save import rename
 
 OLD, NEW, OTHER = b"old", b"new one", b"another"
 
@@ -21,7 +21,7 @@ OLD, NEW, OTHER = b"old", b"new one", b"another"
 @pytest.fixture
 def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing leaves the server by itself."""
-    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 60.0)
+    monkeypatch.setattr(rename, "SCRATCH_DELAY", 60.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Kind
-from jobfs.save import writeback
+from jobfs.save import rename
 from jobfs.state import Change, File, edit
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import BOOT
@@ -140,7 +140,7 @@ def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.35."""
-    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 60.0)
+    monkeypatch.setattr(rename, "SCRATCH_DELAY", 60.0)
     server.store.seed({TARGET: OLD}, age=60)
     first = mortal(write_back_delay=60.0)
     first.write(TARGET, NEW)

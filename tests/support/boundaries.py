@@ -22,7 +22,7 @@ from jobfs.api.client import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError
-from jobfs.save import cleanup, writeback
+from jobfs.save import cleanup, rename, writeback
 from jobfs.save import queue as save_queue
 from jobfs.state.journal import Journal
 
@@ -250,7 +250,7 @@ def hurrying() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writeback, "_TIDY_EVERY", 0.02)
-        patch.setattr(writeback, "SCRATCH_DELAY", 0.2)
+        patch.setattr(rename, "SCRATCH_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(cleanup, "_LIST_EVERY", 0.05)

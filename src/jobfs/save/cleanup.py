@@ -329,7 +329,7 @@ def _is_judged(aside: Aside, change: Change) -> bool:
 def _place_of(item: Item, target: str) -> str:
     """The path of the target's name in the directory where its aside is: that may have another name since.
 
-    The aside of a removed directory that is at the top may come from elsewhere (`Rename.remove_directory`).
+    The aside of a removed directory that is at the top may come from elsewhere (`ItemRequests.remove_directory`).
     """
     above = names.parent(item.path)
     return names.join(above, names.basename(target)) if above else target

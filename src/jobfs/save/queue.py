@@ -23,7 +23,7 @@ from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTime
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
-from jobfs.save.rename import Rename
+from jobfs.save.items import ItemRequests
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
@@ -46,13 +46,13 @@ class Queue:
     """Runs the Changes of one mount. May be called from any thread."""
 
     def __init__(
-        self, context: Context, replace: Replace, rename: Rename, cleanup: Cleanup, *, delay: float
+        self, context: Context, replace: Replace, items: ItemRequests, cleanup: Cleanup, *, delay: float
     ) -> None:
         """`delay` in seconds from the close of a file to its upload."""
         self._context = context
         self._state = context.state
         self._replace = replace
-        self._rename = rename
+        self._items = items
         self._cleanup = cleanup
         self.delay = delay
         self._reservations = context.state.reservations
@@ -210,7 +210,7 @@ class Queue:
             if change.over:
                 later = self._cleanup.finish(change)
             elif change.verb is Verb.REMOVE:
-                self._rename.run(change)
+                self._items.run(change)
             else:
                 self._replace.run(change)
         except JobfsError as failure:

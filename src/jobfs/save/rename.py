@@ -1,99 +1,193 @@
-"""Changes of items on the server that the caller waits for: renamed, given another permission, removed (R10, R12)."""
+"""Renames: what takes which name, on the server and on this machine (vfs/semantics.md 4, rename)."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import deadline
-from jobfs.errors import (
-    REFUSALS,
-    AnswerLostError,
-    ApiError,
-    FsError,
-    HeldBackError,
-    ItemChangedError,
-    JobfsError,
-    NoDirectoryError,
-    NotFoundError,
-    UnavailableError,
-)
+from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
-from jobfs.save.cleanup import Cleanup, forget, is_base, spare
-from jobfs.save.context import Context, Look
+from jobfs.save.context import Context
+from jobfs.save.items import ItemRequests, removal_of
+from jobfs.save.queue import Queue
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import Aside, Base, Stage, Verb
+from jobfs.state.localbytes import Local
+from jobfs.state.processes import Process
+from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.trial.questions import carried
-
-log = logging.getLogger("jobfs.save")
 
 #: Most items that are looked at to see whether they moved with their directory.
 _ASKED = 3
-#: Most times that a request is sent, with a look before each but the first.
-_LOOKS = 8
+#: Seconds until a file that was renamed to a scratch name leaves the server.
+SCRATCH_DELAY = 3.0
+
+
+class Victim(NamedTuple):
+    """What loses its name to something else: its base, its item and File, and the Change that was to remove it."""
+
+    base: Base = Base()
+    item: Item | None = None
+    file: File | None = None
+    pending: Change | None = None
+
+    @property
+    def due(self) -> float:
+        """When the unsent bytes that lose the name were due, in monotonic seconds; 0.0 if none wait."""
+        change = self.file.change if self.file is not None else None
+        if change is None or change.verb is not Verb.PUT or change.begun:
+            return 0.0
+        return change.due
 
 
 class Rename:
-    """Synchronous changes; each raises ApiError, with the errno that the caller gets (vfs/semantics.md 5)."""
+    """One for a mount. The caller holds the names (`Reservations`)."""
 
-    def __init__(self, context: Context, replace: Replace, cleanup: Cleanup) -> None:
+    def __init__(self, context: Context, items: ItemRequests, replace: Replace, queue: Queue) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._namespace = context.namespace
+        self._items = items
         self._replace = replace
-        self._cleanup = cleanup
+        self._queue = queue
 
-    def update(self, item: Item, **wanted: Any) -> Item:
-        """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
-        look = self._context.named(item)
-        lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
-        for attempt in range(_LOOKS):
-            try:
-                answer = self._context.update(look, **wanted)
-            except AnswerLostError as error:
-                self._context.unanswered(item.id)
-                lost, failed = True, error
-            except NoDirectoryError:
-                self._replace.make_directory(names.parent(wanted["path"]))
-                continue
-            except UnavailableError as error:
-                failed = error
-                self._pause(error, attempt)
-            else:
-                if not lost:  # else the job may have written to it between the request and the look (R2)
-                    self._context.touched(item, answer)
-                return self._publish(answer, item.path, **wanted)
-            answer = self._client.get(item.id)
-            look = look._replace(at=time.monotonic())
-            if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
-                return self._publish(answer, item.path, **wanted)
-            self._context.check_form(answer, wanted.get("path", answer.path), item.path)
-            if answer.path != item.path:
-                raise NotFoundError(f"{item.path} was renamed by the job")
-        raise failed
+    def victim(self, path: str, node: File | Item | None, process: Process | None = None) -> Victim:
+        """What loses this name if `process` gives it to something else. Raises nothing.
 
-    def _publish(self, item: Item, was: str, path: str = "", **_: object) -> Item:
-        if path:
-            self._context.renamed(item.id, item.path)
-        self._namespace.publish(item, was)
-        return item
+        `node` is what is shown there, at rest.
+        """
+        if isinstance(node, Item):
+            return Victim(self._context.base_of(node, process=process), node)
+        if node is not None:
+            return Victim() if node.stays else Victim(node.base, node.item, node)
+        pending = self._state.pending(path)
+        if pending is None:
+            return Victim()
+        base = self._context.base_read(pending.item, process) if pending.item is not None else None
+        return Victim(base or pending.base, pending.item, None, pending)
 
-    def _pause(self, error: UnavailableError, attempt: int) -> None:
-        """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
-        if isinstance(error, ItemChangedError):
-            return  # it was not sent: only another look is needed
-        if isinstance(error, HeldBackError):
-            raise error
-        deadline.pause(
-            deadline.backoff(attempt, error, most=deadline.UNBOUNDED), error, self._context.timeout
-        )
+    def replaced(self, victim: Victim, over: File | None = None) -> None:
+        """Something else has the name: let go of the victim, and of `over`, a file of this machine only that had it."""
+        for file in (over, victim.file):
+            if file is not None:
+                self._state.unname(file)
+        if victim.pending is not None:
+            self._state.end(victim.pending)
+
+    def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:
+        """A File that only this machine has gets the name of what it replaces, in one step (vfs/semantics.md 4, rename).
+
+        `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        replaced = (victim.pending, victim.file, over)
+        gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
+        values: dict[str, Any] = {
+            "path": path, "stays": False, "base": victim.base, "refused": "",
+            "item_id": victim.item.id if victim.item is not None else "",
+        }  # fmt: skip
+        with file.lock, self._state.lock:
+            self._record(file, values, gone, replaces=bool(gone or victim.base.id))
+            self._state.apply(file, **values, item=victim.item)
+            if file.change is not None:
+                self._state.apply(file.change, target=path)
+        due = victim.due
+        self.replaced(victim, over)
+        self._queue.save(file, by=due)
+
+    def _record(self, file: File, values: dict[str, Any], gone: list[Record], *, replaces: bool) -> None:
+        """Write the new name of a File (w), unless the journal has neither the File nor anything that it replaces.
+
+        The caller has the File's lock and the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        local = file.local
+        if local is not None and (file.stays or (replaces and not file.generation)):
+            # Bytes that were never closed are closed with their new name: they have the place after a death.
+            self._state.close(file, local, gone=gone, new=True, **values)
+        elif file.recorded or replaces:
+            self._state.write(edit(file, **values), gone=gone, new=True)
+
+    def move_over(self, item: Item, target: str, victim: Victim) -> Item:
+        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back."""
+        state, file = self._state, victim.file
+        with state.lock:
+            for ended in (victim.pending, file.change if file is not None else None):
+                if ended is not None:
+                    state.end(ended)
+            change = state.change(
+                Verb.MOVE, target, file, stage=Stage.STAGED, source=item.path, staged_id=item.id, base=victim.base,
+                item=item, shows={target: victim.item} if victim.item else {},
+            )  # fmt: skip
+        try:
+            state.write(edit(change), new=True)
+            self._queue.commit(change)
+        except JobfsError:
+            # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
+            self._replace.give_up(change)
+            if file is not None:
+                if file.written and not file.writing:
+                    state.unclosed.add(file)  # its close could not be recorded
+                self._queue.save(file)
+            self._queue.wake()
+            raise
+        assert change.item is not None
+        self.replaced(victim)
+        return change.item
+
+    def stay(
+        self,
+        node: Item | File,
+        old: str,
+        new: str,
+        attr: dict[str, Any],
+        over: File | None,
+        source: Path | None = None,
+    ) -> None:
+        """Rename a file to a scratch name: it is of this machine only, and its item leaves the server in a few seconds.
+
+        `source`: where an item's bytes are; `over`: the file of this machine that had the scratch name. Raises
+        FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        state = self._state
+        file = state.open(node) if isinstance(node, Item) else node
+        shown = Victim(self._context.base_of(node), node) if isinstance(node, Item) else Victim()
+        copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
+        values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **attr}
+        with file.lock, state.lock, _discarded_unless_closed(file, copy):
+            local = file.local or copy
+            assert local is not None
+            # With bytes of its own it was not sent, or a program has begun to write to it.
+            leaving = shown if local is copy else Victim(file.base, file.item)
+            removal = removal_of(state, old, leaving.base, leaving.item) if leaving.base.id else None
+            self._close_as_scratch(file, local, removal, gone=[] if over is None else [over], **values)
+            if file.change is not None:
+                state.end(file.change)
+            if local is copy and not file.handles:
+                local.release()
+            state.apply(file, item=None, local=local)
+            if removal is not None:
+                self._queue.add(removal, SCRATCH_DELAY)
+        if over is not None:
+            state.unname(over)
+
+    def _close_as_scratch(
+        self, file: File, local: Local, removal: Change | None, *, gone: list[Record], **values: Any
+    ) -> None:
+        """Close a file's bytes under a scratch name (w). Raises FsError(ENOSPC, EIO); then nothing was changed."""
+        # After a kill the server's version must not come back alone: it is older than the unsent bytes.
+        older = [edit(removal)] if removal is not None and file.unsaved else []
+        try:
+            self._state.close(file, local, *older, gone=gone, new=True, **values)
+        except FsError:
+            if removal is not None:
+                self._state.end(removal)
+            raise
+
+    # -- directories
 
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them.
@@ -108,9 +202,9 @@ class Rename:
         with self._state.running(Verb.MOVE, new, **values) as change:
             try:
                 self._state.write(edit(change), new=True)
-                moved = self.update(item, path=new)
+                moved = self._items.update(item, path=new)
                 if not self._carries(inside, new):
-                    self.update(moved, path=old)
+                    self._items.update(moved, path=old)
                     raise FsError(errno.EXDEV)
                 repath(self._state, change)
                 self._state.readers.renamed_directory(old, new)
@@ -126,133 +220,39 @@ class Rename:
                 self._context.server.learn(moves_carry=carried(self._client, inside, new))
         return not inside or self._context.server.facts.moves_carry is not False
 
-    def remove_directory(self, item: Item) -> None:
-        """Move a directory that is seen empty out of the job's reach (R12). Raises FsError(ENOTEMPTY), ApiError."""
-        namespace, state = self._namespace, self._state
-        if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
-            raise FsError(errno.ENOTEMPTY)
-        with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
-            try:
-                # At the top of the workspace if it holds hidden names: below one another they make too long a path.
-                asides = (aside for other in [*state.changes.values()] for aside in other.asides)
-                deep = any(names.under(aside.path, item.path) for aside in asides)
-                near = names.basename(item.path) if deep else item.path
-                aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
-                self._take_away(change, item, aside)
-            except BaseException:
-                if change.stage is Stage.STAGED:
-                    state.end(change)
-                raise
-        state.lose(item.id)
 
-    def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
-        """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
-        try:
-            aside.seen(self.update(item, path=aside.path))
-            # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
-            self._namespace.forget(item)
-        except ApiError:
-            self._namespace.touch(item.path)
-            raise
-        finally:
-            aside.unsure_until = self._context.unsure_until(item.id)
-            if aside.moved or aside.unsure_until:
-                self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
-
-    def delete(self, item: Item) -> None:
-        """Delete the item that was seen at its path at most 1 s ago, or another one that has its path (R10). Raises ApiError."""
-
-        def another(item: Item, lost: bool) -> Look | None:
-            there = self._namespace.lookup(item.path, max_age=0.0)
-            if there is None or there.is_dir or (lost and there.id != item.id):
-                return None
-            return self._context.named(there, 0.0)
-
-        spare(self._context, item.id)
-        self._delete(self._context.named(item, 0.0), another)
-
-    def delete_version(self, path: str, base: Base) -> None:
-        """Delete the item at `path` if it still is the version that was shown here (R7). Raises ApiError, FsError."""
-        if not base.id:
-            return
-        spare(self._context, base.id)
-        look = self._still_there(path, base)
-        if look is not None:
-            self._delete(look, lambda item, lost: self._still_there(path, base))
-        else:
-            self._namespace.touch(path)
-
-    def _delete(self, look: Look, look_again: Callable[[Item, bool], Look | None]) -> None:
-        """Delete an item that was looked at; no request is sent again without another look. Raises ApiError.
-
-        `look_again` gets the item and whether an answer was lost, and returns what is to be deleted now.
-        """
-        lost = False
-        for attempt in range(_LOOKS):
-            item = look.item
-            try:
-                self._context.delete(look)
-                return forget(self._context, item)
-            except AnswerLostError:
-                lost = True
-            except NotFoundError:
-                forget(self._context, item)
-            except UnavailableError as error:
-                self._pause(error, attempt)
-            again = look_again(item, lost)
-            if again is None:
-                return self._namespace.touch(item.path)
-            look = again
-        raise UnavailableError(f"{look.item.path} can't be deleted: no answer")
-
-    def _still_there(self, path: str, base: Base) -> Look | None:
-        with contextlib.suppress(NotFoundError):
-            item = self._client.get(base.id)
-            look = Look(item, time.monotonic(), exact=True)
-            if item.path == path:
-                if is_base(self._context, item, base):
-                    return look
-                log.warning("%s: the job has written to it since it was shown here: it stays", path)
-        return None
-
-    def run(self, change: Change) -> None:
-        """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
-        if change.base.id:
-            # From here on it does not come back after a kill: its local bytes are on the disk.
-            self._state.sync()
-            self._state.write(edit(change))
-        try:
-            self.delete_version(change.target, change.base)
-        except REFUSALS as error:
-            # Else a file that takes its name would wait for ever.
-            log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
-            self._state.end(change)
-            self._namespace.touch(change.target)
-            raise
-        self._context.keep_parent(change.target)
-        self._state.end(change)
+@contextlib.contextmanager
+def _discarded_unless_closed(file: File, copy: Local | None) -> Iterator[None]:
+    """Discard a copy of an item's bytes unless the journal has it as the File's. The caller has the File's lock."""
+    try:
+        yield
+    finally:
+        if copy is not None and file.generation != copy.generation:
+            copy.discard()
 
 
-def repath(state: State, change: Change) -> None:
+def repath(state: State, rename: Change) -> None:
     """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
-    old, new = change.source, change.target
-
-    def moved(path: str) -> str:
-        return names.moved(path, old, new) if names.under(path, old) else path
-
     with state.lock:
-        edits: list[tuple[File | Change, dict[str, Any]]] = [
-            (file, {"path": moved(file.path or "")}) for file in state.beneath(old)
-        ]
-        for other in state.changes.values():
-            if other is not change and names.under(other.target, old):
-                shows = {moved(path): item for path, item in other.shows.items()}
-                values = {"target": moved(other.target), "source": moved(other.source), "shows": shows}
-                edits.append((other, values))
-        state.write(*(step for step in edits if step[0].recorded), gone=[change])
+        below = [change for change in state.changes.values() if names.under(change.target, rename.source)]
+        edits = [edit(file, path=_moved(file.path or "", rename)) for file in state.beneath(rename.source)]
+        edits += [edit(change, **_moved_names(change, rename)) for change in below if change is not rename]
+        state.write(*(step for step in edits if step[0].recorded), gone=[rename])
         for record, values in edits:
             if not record.recorded:
                 state.apply(record, **values)
+
+
+def _moved(path: str, rename: Change) -> str:
+    """The path that `path` has after the rename of a directory."""
+    below = names.under(path, rename.source)
+    return names.moved(path, rename.source, rename.target) if below else path
+
+
+def _moved_names(change: Change, rename: Change) -> dict[str, Any]:
+    """The fields of a Change below a renamed directory that name paths, as they are after the rename."""
+    shows = {_moved(path, rename): item for path, item in change.shows.items()}
+    return {"target": _moved(change.target, rename), "source": _moved(change.source, rename), "shows": shows}
 
 
 def find_renamed(context: Context, change: Change) -> None:

@@ -37,7 +37,7 @@ class Attributes:
                 self._remember(node, mode=mode, **({"wish": wanted} if self._switches(node, mode) else {}))
                 return
             if node.permission is not wanted:
-                node = self._write_back.rename.update(node, permission=wanted)
+                node = self._write_back.items.update(node, permission=wanted)
             self._remember(node, mode=mode, permission=wanted)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
@@ -99,7 +99,7 @@ class Attributes:
             if node.item is None:
                 raise FsError(errno.EBUSY, f"{path} is not on the server yet")
             node = node.item
-        self._write_back.rename.update(node, **wanted)
+        self._write_back.items.update(node, **wanted)
 
     def _remember(self, node: Node, **values: Any) -> None:
         """Remember attributes of a node: an item's times for its present version, those of a File here as long as it lives."""

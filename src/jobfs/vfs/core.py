@@ -19,7 +19,7 @@ from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.namespace.news import News
 from jobfs.nodes import Attr, Item, Sent
-from jobfs.save import WriteBack, restore
+from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import StateDirectory
 from jobfs.state.left import left_in
@@ -131,11 +131,11 @@ class Vfs:
 
     def retry(self, path: str | None = None) -> list[str]:
         """See WriteBack."""
-        return self._write_back.retry(path)
+        return retry(self._write_back, path)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See WriteBack."""
-        return self._write_back.discard(path)
+        return discard(self._write_back, path)
 
     def empty_trash(self) -> None:
         """Remove the copies of bytes that were given up. Call this once everything is on the server."""

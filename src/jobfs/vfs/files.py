@@ -249,11 +249,11 @@ class Files:
         file.atime_ns = file.mtime_ns
         local = self._with_room(lambda: self._begin(file))
         if not file.stays:
-            victim = write_back.victim(path, None, process)
+            victim = write_back.rename.victim(path, None, process)
             file.base, file.item = victim.base, victim.item
             file.item_id = victim.item.id if victim.item is not None else ""
             try:
-                write_back.replaced(victim)
+                write_back.rename.replaced(victim)
             except FsError:
                 local.release()
                 state.unname(file)

@@ -106,7 +106,7 @@ class Tree:
         node = self._view.directory(path)
         if isinstance(node, Item):
             if not node.implicit:
-                self._write_back.rename.remove_directory(node)
+                self._write_back.items.remove_directory(node)
             elif self._namespace.children(path, max_age=self._namespace.recent):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
@@ -238,14 +238,14 @@ class Tree:
         self, file: File, target: Node | None, over: File | None, new: str, process: Process | None
     ) -> None:
         """Rename a file that the server does not have: its save goes to the new name. Raises FsError, ApiError."""
-        victim = self._write_back.victim(new, target, process)
-        self._write_back.take_place(file, new, victim, over)
+        victim = self._write_back.rename.victim(new, target, process)
+        self._write_back.rename.take_place(file, new, victim, over)
         self._state.readers.wrote(process, new, victim.item, victim.base)
 
     def _rename_item(
         self, item: Item, target: Node | None, over: File | None, new: str, process: Process | None
     ) -> None:
-        victim = self._write_back.victim(new, None if over is not None else target, process)
+        victim = self._write_back.rename.victim(new, None if over is not None else target, process)
         if victim.pending is None and self._state.hidden(new):
             # A file that was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)
@@ -278,8 +278,8 @@ class Tree:
         try:
             if not (victim.base.id or victim.file or victim.pending):
                 with contextlib.suppress(PathExistsError):
-                    return self._write_back.rename.update(item, path=new)
-            return self._write_back.move_over(item, new, victim)
+                    return self._write_back.items.update(item, path=new)
+            return self._write_back.rename.move_over(item, new, victim)
         except JobfsError:
             self._namespace.touch(item.path)
             self._namespace.touch(new)
@@ -316,10 +316,10 @@ class Tree:
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
         """Rename a file of this machine, over a file of this machine if there is one. Raises FsError(ENOSPC)."""
-        victim = self._write_back.victim(new, None)
+        victim = self._write_back.rename.victim(new, None)
         gone = [f for f in (over, victim.file, victim.pending) if f is not None and f.recorded]
         self._state.write(edit(file, path=new), gone=gone, new=True)
-        self._write_back.replaced(victim, over)
+        self._write_back.rename.replaced(victim, over)
 
     def _stay(self, node: Node, over: File | None, old: str, new: str) -> None:
         """A file gets a scratch name: its bytes come here, and it leaves the server later. Raises FsError(EXDEV), ApiError."""
@@ -328,7 +328,7 @@ class Tree:
         for _ in range(REOPENS):
             attr = self._view.freeze(node)
             if isinstance(node, File):
-                self._write_back.stay(node, old, new, attr, over)
+                self._write_back.rename.stay(node, old, new, attr, over)
                 return
             with self._view.content.open(node) as content:
                 try:
@@ -336,7 +336,7 @@ class Tree:
                 except (StaleVersionError, NotFoundError):
                     node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
                     continue
-                self._write_back.stay(node, old, new, attr, over, source)
+                self._write_back.rename.stay(node, old, new, attr, over, source)
                 return
         raise FsError(errno.EIO, "the file keeps changing while it is renamed")
 
@@ -361,7 +361,7 @@ class Tree:
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
             self._write_back.remove_later(item)  # nobody waits for their download
         else:
-            self._write_back.rename.delete(item)
+            self._write_back.items.delete(item)
         if file is not None and file.handles:
             self._state.apply(file, **shown)
             self._state.unname(file)
@@ -373,7 +373,7 @@ class Tree:
             return
         if not self._write_back.cancel(file):
             return
-        self._write_back.rename.delete_version(path, file.base)
+        self._write_back.items.delete_version(path, file.base)
         self._state.unname(file)
 
 

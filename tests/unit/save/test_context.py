@@ -188,7 +188,7 @@ def test_a_program_replaces_the_version_that_it_has_read(world: World) -> None:
     assert world.context.base_of(shown) == Base.of(shown, sha256=sha(CONTENT))
     assert world.context.base_of(shown, process=process) == read
     world.write_back.remove_later(shown)
-    assert world.write_back.victim("file", None, process).base == read
+    assert world.write_back.rename.victim("file", None, process).base == read
 
 
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,108 +1,29 @@
-"""Renames and removals: never what the user did not see (vfs/semantics.md 4; save/protocol.md R10, R12)."""
+"""What takes which name: the victim of a rename, scratch names, directories (vfs/semantics.md 4)."""
 
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
+import time
 from functools import partial
 
 import pytest
 from tests.support.files import errno_from
 
-from jobfs import names
-from jobfs.api import deadline
-from jobfs.errors import AnswerLostError, BadRequestError, NoDirectoryError, NotFoundError, UnavailableError
-from jobfs.nodes import Lifecycle, Permission
+from jobfs.errors import UnauthorizedError
+from jobfs.save import Victim
 from jobfs.save.rename import Rename
-from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Stage, Verb
+from jobfs.state import Change, File, edit
+from jobfs.state.processes import Process
+from jobfs.state.records import Base, Stage, Verb
 
-from .world import World, away, hidden, sha
+from .world import World, away, full, scratch
+
+OLD, NEW = b"old", b"new"
 
 
 @pytest.fixture
 def rename(world: World) -> Rename:
     return world.write_back.rename
-
-
-@pytest.mark.parametrize("lose", [0, 1])
-def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename, lose: int) -> None:
-    """vfs/semantics.md 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
-    item = world.client.put("a", "file")
-    world.client.lose = lose
-    assert rename.update(item, path="new").path == "new"
-    assert world.client.done == ["move new"]
-    assert world.namespace.told == ["publish new from file"]
-    elsewhere = [world.context.is_elsewhere("a", path) for path in ("file", "new")]
-    assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "told"), [("update", "nobody there"), ("delete", "file can't be deleted: no answer")]
-)
-def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
-    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
-) -> None:
-    """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
-    item = world.client.put("a", "file")
-    updates = endpoint == "update"
-    call = partial(rename.update, item, path="dir/new") if updates else partial(rename.delete, item)
-    busy = UnavailableError("busy")
-    busy.wait = 5.0
-    world.client.before[endpoint] = [partial(away, busy), away, away]
-    with deadline.within(5.0), pytest.raises(UnavailableError, match="busy"):
-        call()
-    with monkeypatch.context() as patch:
-        patch.setattr("jobfs.save.rename._LOOKS", 1)
-        with pytest.raises(UnavailableError, match=f"^{told}$"):
-            call()
-    assert world.client.paths == {"a": "file"}
-    if updates:
-        world.client.before[endpoint].append(partial(away, NoDirectoryError("no directory")))
-    call()
-    assert world.client.paths.get("a") == ("dir/new" if updates else None)
-    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
-
-
-def test_a_name_that_the_server_keeps_in_another_form_is_given_back(world: World, rename: Rename) -> None:
-    """save/protocol.md R6: this server changes names."""
-    item = world.client.put("a", "file")
-
-    def unanswered() -> None:
-        world.client.put("a", "NEW")
-        raise AnswerLostError("lost")
-
-    world.client.before["update"] = [unanswered]
-    with pytest.raises(BadRequestError):
-        rename.update(item, path="new")
-    assert world.client.paths == {"a": "file"}
-
-
-def test_remembered_times_go_over_to_the_version_that_an_own_move_made(world: World, rename: Rename) -> None:
-    item = world.client.put("a", "file")
-    world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
-    world.client.moves_touch = True
-    moved = rename.update(item, path="new")
-    assert (file := world.state.of(moved)) is not None
-    assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
-    for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
-        world.client.lose = 1
-        again = rename.update(world.client.items["a"], path=path)
-        assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
-
-
-def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(world: World, rename: Rename) -> None:
-    """vfs/semantics.md 2.4; 5: look at the server first."""
-    item = world.client.put("a", "file")
-    for lose, carried_out in ((0, True), (1, True), (1, False)):
-        world.client.lose, world.client.carried_out = lose, carried_out
-        for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
-            assert rename.update(item, permission=permission).permission is permission
-        assert rename.update(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
-        item = rename.update(item, lifecycle=Lifecycle.EXPERT_JOB)
-
-
-# -- directories
 
 
 def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
@@ -138,132 +59,87 @@ def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: Worl
     assert world.state.changes == {}
 
 
-# -- a file
+def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
+    """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
+    victim = world.write_back.rename.victim
+    item = world.client.put("o", "file", OLD)
+    assert victim("none", None) == Victim()
+    assert victim("file", item) == Victim(Base.of(item), item)
+    reader, read = Process(None), world.client.touched("o")
+    world.state.readers.read(reader, "file", read)
+    assert victim("file", item, reader) == Victim(Base.of(read, young=True), item), "to who has read that"
+    file = world.closed("file", NEW, item)
+    assert victim("file", file) == Victim(file.base, item, file)
+    assert victim("a~", scratch(world, "a~")) == Victim(), "no item is replaced"
 
 
-@pytest.mark.parametrize("lost", [False, True])
-@pytest.mark.parametrize("job_made", [b"a file", None], ids=["file", "directory"])
-def test_what_took_a_deleted_items_name_is_looked_at(
-    world: World, rename: Rename, lost: bool, job_made: bytes | None
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
+    """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
+    item = world.client.put("o", "file", OLD)
+    world.write_back.remove_later(item)
+    (change,) = world.state.changes.values()
+    assert (change.stage, change.due <= time.monotonic()) == (Stage.STAGED, True)
+    change.begun = begun
+    expected = Victim() if begun else Victim(Base.of(item), item, None, change)
+    assert world.write_back.rename.victim("file", None) == expected
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
+    world: World, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
-    """vfs/semantics.md 4, unlink: 404 means look again: a file there is unlinked, a directory stays; a lost answer may have been
-    carried out, and what is there is the job's."""
-    gone = world.client.put("a", "file")
-    if not lost:
-        del world.client.items["a"]
-    world.client.lose = int(lost)
-    world.client.before["delete"] = [lambda: world.client.put("b", "file", job_made)]
-    rename.delete(gone)
-    stays = lost or job_made is None
-    assert world.client.paths == ({"b": "file"} if stays else {})
-    assert world.client.done == ["delete a"] + ["delete b"] * (not stays)
-    assert world.namespace.told[-1] == ("touch file" if stays else "forget b")
+    """vfs/semantics.md 4, rename: in one step, or not at all."""
+    item = world.client.put("o", "file", OLD)
+    file = scratch(world, "a~") if stays else world.closed("draft", NEW)
+    change = None if stays else world.write_back.queue.save(file)
+    victim = world.write_back.rename.victim("file", item)
+    if stays:
+        world.written(file, b"never closed")
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        assert errno_from(world.write_back.rename.take_place, file, "file", victim) == errno.ENOSPC
+        assert world.state.at("file") is None
+    world.write_back.rename.take_place(file, "file", victim)
+    (row,) = world.state.journal.load(File)
+    assert (row.path, row.stays, row.item_id, row.base) == ("file", False, "o", Base.of(item))
+    assert row.size == (12 if stays else 3)
+    assert file.change is not None
+    assert (file.change.target, change in (None, file.change)) == ("file", True)
 
 
-def test_open_handles_get_their_bytes_first(world: World, rename: Rename) -> None:
-    """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
-    item = world.client.put("a", "file")
-    content = world.opened(item, UnavailableError("not now"))
-    world.opened(item, NotFoundError("its bytes are gone"))
-    assert errno_from(rename.delete, item) == errno.EIO
-    assert world.client.paths == {"a": "file"}
-    content.error = None
-    world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
-    rename.delete(item)
-
-
-# -- what goes a little later
-
-
-def unlinked(world: World, base: Base) -> Change:
-    return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
-
-
-def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(world: World, rename: Rename) -> None:
-    """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
-    item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
-    world.closed("file~", b"content")
-    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
-    world.client.lose, world.client.carried_out = 1, False
-    rename.run(unlinked(world, Base.of(item)))
-    assert (unsynced, world.client.items) == ([False], {})
-
-
-@pytest.mark.parametrize("act", ["write", "rename", "replace", "refuse"])
-def test_a_change_of_the_job_since_the_unlink_stays(world: World, rename: Rename, act: str) -> None:
-    """vfs/semantics.md 4, Unlink: the item is looked at: what the job has written since stays, and so does what may not go."""
-    item = world.client.put("a", "file", b"content")
-    base = Base.of(item)
-    if act == "rename":
-        world.client.items["a"] = replace(item, path="other")
-    elif act == "refuse":
-        world.client.before["delete"] = [partial(away, BadRequestError("no"))]
-    else:
-        del world.client.items["a"]
-        world.client.put("a" if act == "write" else "b", "file", b"the job's")
-    there = dict(world.client.paths)
-    change = unlinked(world, base)
-    assert errno_from(rename.run, change) == (errno.EIO if act == "refuse" else 0)
-    assert (world.client.paths, change.stage) == (there, Stage.DONE)
-
-
-def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, rename: Rename) -> None:
-    """save/protocol.md R2."""
-    for content, deleted in ((b"ours", True), (b"the job's", False)):
-        world.client.put("a", "file", content)
-        rename.run(unlinked(world, Base("a", "", None, sha(b"ours"))))
-        assert (world.client.items == {}) is deleted
-
-
-# -- a directory
-
-
-@pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
-def test_a_directory_with_something_in_it_stays(world: World, rename: Rename, inside: str) -> None:
-    """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
-    item = world.client.put("d", "dir", None)
-    world.client.put("x", inside)
-    assert errno_from(rename.remove_directory, item) == errno.ENOTEMPTY
+def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
+    victim, other = world.write_back.rename.victim("file", over), world.closed("other", NEW)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        assert errno_from(world.write_back.rename.move_over, source, "file", victim) == errno.ENOSPC
+        assert errno_from(world.write_back.remove_later, over) == errno.ENOSPC
+        assert errno_from(world.write_back.rename.stay, other, "other", "a~", {}, None) == errno.ENOSPC
     assert (world.client.done, world.state.changes) == ([], {})
+    world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
+    with pytest.raises(UnauthorizedError):
+        world.write_back.rename.move_over(source, "file", victim)
+    world.clean_up()
+    assert (world.client.paths, world.state.changes) == ({"s": "draft", "o": "file"}, {})
+    world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
+    with pytest.raises(Exception, match="not on the server"):
+        world.write_back.rename.move_over(source, "file", victim)
+    assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
+    assert "forget s" in world.namespace.told
+    file, inos = world.closed("file", NEW, over), list[int]()
+    world.written(file, NEW)
 
+    def noted() -> None:
+        inos.extend(change.ino for change in world.state.journal.load(Change))
+        assert world.state.meanwhile("file") == over, "until it is done, what was there is shown"
+        raise UnauthorizedError("no")
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_removed_directory_is_recorded_before_it_is_moved(world: World, rename: Rename, deep: bool) -> None:
-    """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
-    item, _beside = world.client.put("d", "a/dir", None), world.client.put("x", "a/dirt")
-    world.state.write(edit(world.state.open(item), mode=0o700))
-    world.state.change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
-    if deep:
-        world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
-    seen: list[Change] = []
-    world.client.before["update"] = [lambda: seen.extend(world.state.journal.load(Change))]
-    rename.remove_directory(item)
-    assert [aside.id for change in seen for aside in change.asides] == ["d"]
-    assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
-    assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
-    assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
-    assert world.state.of(item) is None, "its attributes are forgotten"
-
-
-@pytest.mark.parametrize("carried_out", [True, False])
-def test_a_move_whose_answer_is_lost_is_looked_at(world: World, rename: Rename, carried_out: bool) -> None:
-    """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
-    world.client.lose, world.client.carried_out = 1, carried_out
-    rename.remove_directory(world.client.put("d", "dir", None))
-    (change,) = world.state.changes.values()
-    assert world.client.paths == {"d": change.asides[0].path}
-    assert len(world.client.done) == (1 if carried_out else 2)
-    assert change.asides[0].unsure_until > 0
-
-
-def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, rename: Rename) -> None:
-    item = world.client.put("d", "dir", None)
-    world.client.before["update"] = [lambda: away(BadRequestError("no"))]
-    with pytest.raises(BadRequestError):
-        rename.remove_directory(item)
-    assert world.state.changes == {}, "it was not moved"
-    world.client.lose, world.client.carried_out = 100, False
-    assert errno_from(rename.remove_directory, item) == errno.EIO
-    (change,) = world.state.changes.values()
-    assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
-    assert world.namespace.told == ["touch dir"] * 2
+    world.client.before["update"] = [noted]
+    with pytest.raises(UnauthorizedError):
+        world.write_back.rename.move_over(source, "file", world.write_back.rename.victim("file", file))
+    assert (file.unsaved, inos, world.state.unclosed) == (True, [file.ino], {file})
+    assert file.change is not None, "its bytes are sent after all"
+    assert file.change.due > 0
+    world.write_back.rename.stay(file, "file", "a~", {}, None)
+    assert [row.verb for row in world.state.journal.load(Change)] == [Verb.REMOVE], "of its item"

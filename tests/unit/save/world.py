@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -13,22 +14,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
+import pytest
+
 from jobfs import names
 from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.content.store import Readers
-from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError, UnavailableError
+from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
-from jobfs.state import File
+from jobfs.state import Change, File, edit
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Base, Handle, Stage
+from jobfs.state.records import Aside, Base, Handle, Stage
 from jobfs.state.server import KnownServer
 
+OLD, NEW = b"old", b"new"
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
 
@@ -357,3 +361,45 @@ class World:
         for change in list(self.state.changes.values()):
             if change.stage in (Stage.PLACED, Stage.CANCELLED):
                 self.write_back.cleanup.finish(change)
+
+
+def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) -> None:
+    """The disk takes nothing new; what has happened is recorded, unless the spare room is `spent` too."""
+    real = world.state.journal.write
+
+    def write(*edits: Any, new: bool = False, **more: Any) -> None:
+        if new or spent:
+            raise FsError(errno.ENOSPC)
+        real(*edits, **more)
+
+    monkeypatch.setattr(world.state.journal, "write", write)
+
+
+def opened(file: File, *, writable: bool = True) -> File:
+    file.handles.append(Handle(file, None, os.O_RDWR if writable else os.O_RDONLY))
+    if file.local is not None:
+        file.local.acquire()
+    return file
+
+
+def scratch(world: World, path: str, content: bytes = NEW) -> File:
+    file = world.closed(path, content)
+    world.state.write(edit(file, stays=True))
+    return file
+
+
+def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
+    """A save over `o` that has set `o` aside."""
+    item = world.client.put("o", hidden("file"), OLD)
+    world.client.put("n", hidden("file", names.Role.STAGED), NEW)
+    file = world.closed("file", NEW)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun = True
+    world.state.write(
+        edit(
+            change, stage=stage, tid=TID, staged_id="n", sha256=sha(NEW), size=3, base=Base.of(item),
+            asides=[Aside("o", item.path, moved=True, size=3)],
+        )
+    )  # fmt: skip
+    return file, change

@@ -1,0 +1,249 @@
+"""Requests on one item, removals: never what the user did not see (vfs/semantics.md 4; save/protocol.md R10, R12)."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from tests.support.files import errno_from
+
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import AnswerLostError, BadRequestError, NoDirectoryError, NotFoundError, UnavailableError
+from jobfs.nodes import Lifecycle, Permission
+from jobfs.save.items import ItemRequests
+from jobfs.state import Change, edit
+from jobfs.state.records import Aside, Base, Stage, Verb
+
+from .world import World, away, hidden, sha
+
+
+@pytest.fixture
+def items(world: World) -> ItemRequests:
+    return world.write_back.items
+
+
+@pytest.mark.parametrize("lose", [0, 1])
+def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequests, lose: int) -> None:
+    """vfs/semantics.md 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
+    item = world.client.put("a", "file")
+    world.client.lose = lose
+    assert items.update(item, path="new").path == "new"
+    assert world.client.done == ["move new"]
+    assert world.namespace.told == ["publish new from file"]
+    elsewhere = [world.context.is_elsewhere("a", path) for path in ("file", "new")]
+    assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("update", "nobody there"), ("delete", "file can't be deleted: no answer")]
+)
+def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
+    world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
+) -> None:
+    """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
+    item = world.client.put("a", "file")
+    updates = endpoint == "update"
+    call = partial(items.update, item, path="dir/new") if updates else partial(items.delete, item)
+    busy = UnavailableError("busy")
+    busy.wait = 5.0
+    world.client.before[endpoint] = [partial(away, busy), away, away]
+    with deadline.within(5.0), pytest.raises(UnavailableError, match="busy"):
+        call()
+    with monkeypatch.context() as patch:
+        patch.setattr("jobfs.save.items._LOOKS", 1)
+        with pytest.raises(UnavailableError, match=f"^{told}$"):
+            call()
+    assert world.client.paths == {"a": "file"}
+    if updates:
+        world.client.before[endpoint].append(partial(away, NoDirectoryError("no directory")))
+    call()
+    assert world.client.paths.get("a") == ("dir/new" if updates else None)
+    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
+
+
+def test_a_name_that_the_server_keeps_in_another_form_is_given_back(
+    world: World, items: ItemRequests
+) -> None:
+    """save/protocol.md R6: this server changes names."""
+    item = world.client.put("a", "file")
+
+    def unanswered() -> None:
+        world.client.put("a", "NEW")
+        raise AnswerLostError("lost")
+
+    world.client.before["update"] = [unanswered]
+    with pytest.raises(BadRequestError):
+        items.update(item, path="new")
+    assert world.client.paths == {"a": "file"}
+
+
+def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
+    world: World, items: ItemRequests
+) -> None:
+    item = world.client.put("a", "file")
+    world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
+    world.client.moves_touch = True
+    moved = items.update(item, path="new")
+    assert (file := world.state.of(moved)) is not None
+    assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
+    for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
+        world.client.lose = 1
+        again = items.update(world.client.items["a"], path=path)
+        assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
+
+
+def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(
+    world: World, items: ItemRequests
+) -> None:
+    """vfs/semantics.md 2.4; 5: look at the server first."""
+    item = world.client.put("a", "file")
+    for lose, carried_out in ((0, True), (1, True), (1, False)):
+        world.client.lose, world.client.carried_out = lose, carried_out
+        for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
+            assert items.update(item, permission=permission).permission is permission
+        assert items.update(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
+        item = items.update(item, lifecycle=Lifecycle.EXPERT_JOB)
+
+
+# -- directories
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("job_made", [b"a file", None], ids=["file", "directory"])
+def test_what_took_a_deleted_items_name_is_looked_at(
+    world: World, items: ItemRequests, lost: bool, job_made: bytes | None
+) -> None:
+    """vfs/semantics.md 4, unlink: 404 means look again: a file there is unlinked, a directory stays; a lost answer may have been
+    carried out, and what is there is the job's."""
+    gone = world.client.put("a", "file")
+    if not lost:
+        del world.client.items["a"]
+    world.client.lose = int(lost)
+    world.client.before["delete"] = [lambda: world.client.put("b", "file", job_made)]
+    items.delete(gone)
+    stays = lost or job_made is None
+    assert world.client.paths == ({"b": "file"} if stays else {})
+    assert world.client.done == ["delete a"] + ["delete b"] * (not stays)
+    assert world.namespace.told[-1] == ("touch file" if stays else "forget b")
+
+
+def test_open_handles_get_their_bytes_first(world: World, items: ItemRequests) -> None:
+    """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
+    item = world.client.put("a", "file")
+    content = world.opened(item, UnavailableError("not now"))
+    world.opened(item, NotFoundError("its bytes are gone"))
+    assert errno_from(items.delete, item) == errno.EIO
+    assert world.client.paths == {"a": "file"}
+    content.error = None
+    world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
+    items.delete(item)
+
+
+# -- what goes a little later
+
+
+def unlinked(world: World, base: Base) -> Change:
+    return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
+
+
+def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
+    world: World, items: ItemRequests
+) -> None:
+    """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
+    item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
+    world.closed("file~", b"content")
+    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
+    world.client.lose, world.client.carried_out = 1, False
+    items.run(unlinked(world, Base.of(item)))
+    assert (unsynced, world.client.items) == ([False], {})
+
+
+@pytest.mark.parametrize("act", ["write", "rename", "replace", "refuse"])
+def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemRequests, act: str) -> None:
+    """vfs/semantics.md 4, Unlink: the item is looked at: what the job has written since stays, and so does what may not go."""
+    item = world.client.put("a", "file", b"content")
+    base = Base.of(item)
+    if act == "rename":
+        world.client.items["a"] = replace(item, path="other")
+    elif act == "refuse":
+        world.client.before["delete"] = [partial(away, BadRequestError("no"))]
+    else:
+        del world.client.items["a"]
+        world.client.put("a" if act == "write" else "b", "file", b"the job's")
+    there = dict(world.client.paths)
+    change = unlinked(world, base)
+    assert errno_from(items.run, change) == (errno.EIO if act == "refuse" else 0)
+    assert (world.client.paths, change.stage) == (there, Stage.DONE)
+
+
+def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(
+    world: World, items: ItemRequests
+) -> None:
+    """save/protocol.md R2."""
+    for content, deleted in ((b"ours", True), (b"the job's", False)):
+        world.client.put("a", "file", content)
+        items.run(unlinked(world, Base("a", "", None, sha(b"ours"))))
+        assert (world.client.items == {}) is deleted
+
+
+# -- a directory
+
+
+@pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
+def test_a_directory_with_something_in_it_stays(world: World, items: ItemRequests, inside: str) -> None:
+    """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
+    item = world.client.put("d", "dir", None)
+    world.client.put("x", inside)
+    assert errno_from(items.remove_directory, item) == errno.ENOTEMPTY
+    assert (world.client.done, world.state.changes) == ([], {})
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_removed_directory_is_recorded_before_it_is_moved(
+    world: World, items: ItemRequests, deep: bool
+) -> None:
+    """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
+    item, _beside = world.client.put("d", "a/dir", None), world.client.put("x", "a/dirt")
+    world.state.write(edit(world.state.open(item), mode=0o700))
+    world.state.change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
+    if deep:
+        world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
+    seen: list[Change] = []
+    world.client.before["update"] = [lambda: seen.extend(world.state.journal.load(Change))]
+    items.remove_directory(item)
+    assert [aside.id for change in seen for aside in change.asides] == ["d"]
+    assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
+    assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
+    assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
+    assert world.state.of(item) is None, "its attributes are forgotten"
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_move_whose_answer_is_lost_is_looked_at(
+    world: World, items: ItemRequests, carried_out: bool
+) -> None:
+    """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
+    world.client.lose, world.client.carried_out = 1, carried_out
+    items.remove_directory(world.client.put("d", "dir", None))
+    (change,) = world.state.changes.values()
+    assert world.client.paths == {"d": change.asides[0].path}
+    assert len(world.client.done) == (1 if carried_out else 2)
+    assert change.asides[0].unsure_until > 0
+
+
+def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(
+    world: World, items: ItemRequests
+) -> None:
+    item = world.client.put("d", "dir", None)
+    world.client.before["update"] = [lambda: away(BadRequestError("no"))]
+    with pytest.raises(BadRequestError):
+        items.remove_directory(item)
+    assert world.state.changes == {}, "it was not moved"
+    world.client.lose, world.client.carried_out = 100, False
+    assert errno_from(items.remove_directory, item) == errno.EIO
+    (change,) = world.state.changes.values()
+    assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
+    assert world.namespace.told == ["touch dir"] * 2

@@ -58,21 +58,28 @@ class Cleanup:
         self._state.sync()
         if change.unfinished:
             self._take_back(change)
+        self._judge(change)
+        if change.asides:
+            later = min(aside.unsure_until for aside in change.asides)
+            return max(later, time.monotonic() + _AGAIN)
+        for taken in change.taken:
+            self._context.content.drop(taken.version)
+        self._state.end(change)
+        return 0.0
+
+    def _judge(self, change: Change) -> None:
+        """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError."""
         for aside in reversed(change.asides):
             if self.decide(aside, change):
-                with self._state.lock:
-                    self._state.apply(change, asides=[other for other in change.asides if other is not aside])
-                    if change.asides:
-                        self._state.write(edit(change))
+                self._drop(aside, change)
             elif change.gives_back:
-                break  # the newest aside has the name (R11)
-        if not change.asides:
-            for taken in change.taken:
-                self._context.content.drop(taken.version)
-            self._state.end(change)
-            return 0.0
-        later = min(aside.unsure_until for aside in change.asides)
-        return max(later, time.monotonic() + _AGAIN)
+                return  # the newest aside has the name (R11)
+
+    def _drop(self, aside: Aside, change: Change) -> None:
+        with self._state.lock:
+            self._state.apply(change, asides=[other for other in change.asides if other is not aside])
+            if change.asides:
+                self._state.write(edit(change))
 
     def decide(self, aside: Aside, change: Change) -> bool:
         """Delete what a change has set aside, keep it, or give it back; True when nothing is left to do, else call it again."""
@@ -195,8 +202,8 @@ class Cleanup:
             except PathExistsError:
                 continue
             except NoDirectoryError:
-                if path != target or where == target:
-                    raise
+                if names.parent(path) == names.parent(where):
+                    raise  # else the directory that it came from is gone: its name is free where it is now
                 continue
             except NotFoundError:
                 return True

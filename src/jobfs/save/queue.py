@@ -21,7 +21,6 @@ from jobfs.api import deadline
 from jobfs.background import Background
 from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.items import ItemRequests
 from jobfs.save.replace import Replace
@@ -45,15 +44,12 @@ WHILE_OPEN = 60.0
 class Queue:
     """Runs the Changes of one mount. May be called from any thread."""
 
-    def __init__(
-        self, context: Context, replace: Replace, items: ItemRequests, cleanup: Cleanup, *, delay: float
-    ) -> None:
+    def __init__(self, context: Context, replace: Replace, items: ItemRequests, *, delay: float) -> None:
         """`delay` in seconds from the close of a file to its upload."""
         self._context = context
         self._state = context.state
         self._replace = replace
         self._items = items
-        self._cleanup = cleanup
         self.delay = delay
         self._reservations = context.state.reservations
         self._lock = context.state.lock
@@ -88,18 +84,24 @@ class Queue:
         with self._lock:
             if file.refused or file.path is None or not file.unsent:
                 return None
-            change = file.change
-            if change is None:
-                verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
-                change = self._state.change(verb, file.path, file)
-            if delay is None:
-                delay = WHILE_OPEN if file.writing else self.delay
-            due = min(time.monotonic() + delay, by or math.inf)
-            if not change.begun and not 0 < change.due <= due:
-                # If it was begun, the newer bytes are sent when it ends.
-                self._push(change, due)
-                self._lock.notify_all()
+            verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
+            change = file.change or self._state.change(verb, file.path, file)
+            # If it was begun, the newer bytes are sent when it ends.
+            if not change.begun:
+                self._push_earlier(change, min(self._after(file, delay), by or math.inf))
             return change
+
+    def _after(self, file: File, delay: float | None) -> float:
+        """When a File that was closed now is to be sent (monotonic seconds)."""
+        if delay is None:
+            delay = WHILE_OPEN if file.writing else self.delay
+        return time.monotonic() + delay
+
+    def _push_earlier(self, change: Change, due: float) -> None:
+        """Queue a Change for `due`, unless it is due earlier already."""
+        if not 0 < change.due <= due:
+            self._push(change, due)
+            self._lock.notify_all()
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
@@ -208,16 +210,13 @@ class Queue:
         later, error, file = 0.0, None, change.file
         try:
             if change.over:
-                later = self._cleanup.finish(change)
+                later = self._replace.finish(change)
             elif change.verb is Verb.REMOVE:
                 self._items.run(change)
             else:
                 self._replace.run(change)
         except JobfsError as failure:
             error = failure
-            if change.over and failure.errno == errno.ENOENT:
-                # What goes back was removed with the directories above it: these are made again.
-                self._replace.make_directory(names.parent(change.target))
             raise
         except Exception as failure:
             log.exception("%s: a save failed in an unexpected way", change.target)

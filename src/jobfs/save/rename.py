@@ -154,7 +154,7 @@ class Rename:
         """
         state = self._state
         file = state.open(node) if isinstance(node, Item) else node
-        shown = Victim(self._context.base_of(node), node) if isinstance(node, Item) else Victim()
+        shown = self.victim(old, node)
         copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
         values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **attr}
         with file.lock, state.lock, _discarded_unless_closed(file, copy):
@@ -162,30 +162,34 @@ class Rename:
             assert local is not None
             # With bytes of its own it was not sent, or a program has begun to write to it.
             leaving = shown if local is copy else Victim(file.base, file.item)
-            removal = removal_of(state, old, leaving.base, leaving.item) if leaving.base.id else None
-            self._close_as_scratch(file, local, removal, gone=[] if over is None else [over], **values)
-            if file.change is not None:
-                state.end(file.change)
+            self._close_as_scratch(file, local, old, leaving, gone=[] if over is None else [over], **values)
             if local is copy and not file.handles:
                 local.release()
             state.apply(file, item=None, local=local)
-            if removal is not None:
-                self._queue.add(removal, SCRATCH_DELAY)
         if over is not None:
             state.unname(over)
 
     def _close_as_scratch(
-        self, file: File, local: Local, removal: Change | None, *, gone: list[Record], **values: Any
+        self, file: File, local: Local, old: str, leaving: Victim, *, gone: list[Record], **values: Any
     ) -> None:
-        """Close a file's bytes under a scratch name (w). Raises FsError(ENOSPC, EIO); then nothing was changed."""
+        """Close a file's bytes under a scratch name (w), end its save, and plan the removal of its item, `leaving`, at `old`.
+
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        state, base = self._state, leaving.base
+        removal = removal_of(state, old, base, leaving.item) if base.id else None
         # After a kill the server's version must not come back alone: it is older than the unsent bytes.
         older = [edit(removal)] if removal is not None and file.unsaved else []
         try:
-            self._state.close(file, local, *older, gone=gone, new=True, **values)
+            state.close(file, local, *older, gone=gone, new=True, **values)
         except FsError:
             if removal is not None:
-                self._state.end(removal)
+                state.end(removal)
             raise
+        if file.change is not None:
+            state.end(file.change)
+        if removal is not None:
+            self._queue.add(removal, SCRATCH_DELAY)
 
     # -- directories
 
@@ -234,13 +238,18 @@ def _discarded_unless_closed(file: File, copy: Local | None) -> Iterator[None]:
 def repath(state: State, rename: Change) -> None:
     """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
     with state.lock:
-        below = [change for change in state.changes.values() if names.under(change.target, rename.source)]
         edits = [edit(file, path=_moved(file.path or "", rename)) for file in state.beneath(rename.source)]
-        edits += [edit(change, **_moved_names(change, rename)) for change in below if change is not rename]
+        edits += [edit(change, **_moved_names(change, rename)) for change in _changes_below(state, rename)]
         state.write(*(step for step in edits if step[0].recorded), gone=[rename])
         for record, values in edits:
             if not record.recorded:
                 state.apply(record, **values)
+
+
+def _changes_below(state: State, rename: Change) -> list[Change]:
+    """The other Changes whose targets are below the old name of a renamed directory."""
+    changes = (change for change in state.changes.values() if change is not rename)
+    return [change for change in changes if names.under(change.target, rename.source)]
 
 
 def _moved(path: str, rename: Change) -> str:

@@ -138,10 +138,7 @@ class Replace:
         staged = self._upload.find(change) if change.tid else None
         look: Future[Finding] | None = None
         if staged is None:
-            if change.verb is Verb.PUT and self._upload.whole(change) is None:
-                told = f"the local bytes of {change.target} are not whole"
-                self._cleanup.undo(change, told, errno.EIO)
-                raise FsError(errno.EIO, told)
+            self._need_whole(change)
             if self._upload.may_be_direct(change) and self._create_directly(change):
                 return
             self._attempt(change)
@@ -150,12 +147,22 @@ class Replace:
             staged = self._create(change)
         change.item = staged
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=self._upload.digest(change))
+        self._place(change, self._seen(change, look))
+
+    def _need_whole(self, change: Change) -> None:
+        """Undo a save whose local bytes are not whole, and raise FsError(EIO)."""
+        if change.verb is Verb.PUT and self._upload.whole(change) is None:
+            reason = f"the local bytes of {change.target} are not whole"
+            self._cleanup.undo(change, reason, errno.EIO)
+            raise FsError(errno.EIO, reason)
+
+    def _seen(self, change: Change, look: Future[Finding] | None) -> Finding | None:
+        """Return what a look beside the upload saw at the target; None if `_place` must look. Raises ApiError."""
         if look is not None:
-            # Where other work is before it, the look has not begun: `_place` looks then.
-            self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
-        else:
-            # A new file needs no look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else (None, time.monotonic()))
+            # Where other work is before it, the look has not begun.
+            return None if look.cancel() else deadline.result(look, "looking at the target")
+        # A new file needs no look: a move onto something that stands there is refused (R5).
+        return None if change.base.id else (None, time.monotonic())
 
     def _plan(self, change: Change) -> None:
         """Decide what the save of a File sends and replaces: its closed bytes and its base as they are now.
@@ -488,6 +495,14 @@ class Replace:
         if file.handles:
             local.release()
         self._state.show(file)
+
+    def finish(self, change: Change) -> float:
+        """Clean up after a Change that is over (`Cleanup.finish`); make the directories that are missing above what goes back."""
+        try:
+            return self._cleanup.finish(change)
+        except NoDirectoryError:
+            self.make_directory(names.parent(change.target))
+            return self._cleanup.finish(change)
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those above it, that is missing under a save. Raises ApiError."""

@@ -67,7 +67,7 @@ class WriteBack:
         self.replace = Replace(self.context, self.upload, self.cleanup)
         self.items = ItemRequests(self.context, self.replace, self.cleanup)
         delay = settings.write_back_delay
-        self.queue = Queue(self.context, self.replace, self.items, self.cleanup, delay=delay)
+        self.queue = Queue(self.context, self.replace, self.items, delay=delay)
         self.rename = Rename(self.context, self.items, self.replace, self.queue)
         #: What was taken up from the journal at the start, a line each, and what the user has to be told of it.
         self.taken_up: list[str] = []

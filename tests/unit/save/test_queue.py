@@ -36,7 +36,7 @@ class Runner:
     def __init__(self, world: World) -> None:
         self.world, self.state, self._health = world, world.state, world.client.health
         verb = cast(Any, self)
-        self.queue = Queue(world.context, verb, verb, verb, delay=NEVER)
+        self.queue = Queue(world.context, verb, verb, delay=NEVER)
         self.ran, self.bound = list[int](), deadline.current()
         self.finished: list[int] = []
         self.running = self.most = 0

@@ -16,9 +16,9 @@ from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Base, Handle, Stage
+from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 
-from .world import World, away, sha
+from .world import World, away, hidden, sha
 
 OLD, NEW = b"old", b"new!"
 pytestmark = pytest.mark.usefixtures("unasked")
@@ -278,6 +278,21 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert errno_from(world.write_back.make_directory, "dir") == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
+
+
+def test_what_goes_back_gets_the_directories_that_are_missing_above_it(world: World) -> None:
+    """save/protocol.md R12: directories above it that were removed too are made again."""
+    place = hidden("sub", names.Role.REMOVED)
+    aside = Aside("d", place, Kind.DIRECTORY, moved=True)
+    change = world.state.change(Verb.REMOVE, "dir/sub", stage=Stage.PLACED, asides=[aside], since=0.0)
+    world.client.put("d", place, None)
+    world.client.put("f", f"{place}/file", NEW)
+    world.client.before["update"] = [partial(away, NoDirectoryError("no directory"))]
+    world.namespace.listed = 1.0
+    assert world.write_back.replace.finish(change) == 0.0
+    assert world.client.paths["d"] == "dir/sub"
+    assert "dir" in world.client.paths.values()
+    assert change.stage is Stage.DONE
 
 
 def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(world: World) -> None:

@@ -102,7 +102,7 @@ def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Ser
 
 def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, work: Workspace) -> None:
     """save/protocol.md R10, vfs/semantics.md 4.32: the id that stood at the path a second before the delete is sent."""
-    with waiting(work, work.vfs._write_back.rename, "_delete", rename_away(server), NAMED):
+    with waiting(work, work.vfs._write_back.items, "_delete", rename_away(server), NAMED):
         work.vfs.unlink("file")
     settled(work, {"elsewhere": OLD, "other": NEW})
     assert not work.exists("file")
@@ -112,7 +112,7 @@ def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Serve
     """save/protocol.md R8: what was decided about a version is decided again."""
     work.vfs._write_back.queue.delay = 30.0
     work.write("file", NEW, flags=os.O_RDWR)
-    with waiting(work, work.vfs._write_back.rename, "_delete", lambda: server.store.write("file", JOBS)):
+    with waiting(work, work.vfs._write_back.items, "_delete", lambda: server.store.write("file", JOBS)):
         work.vfs.unlink("file")
     settled(work, {"file": JOBS, "other": NEW})
 
@@ -143,9 +143,9 @@ def test_a_file_renamed_while_a_change_of_it_waits_is_left_alone(
         "rename": lambda: work.vfs.rename("file", "new"),
         "chmod": lambda: work.vfs.chmod("file", 0o444),
     }
-    rename = work.vfs._write_back.rename
+    items = work.vfs._write_back.items
     with (
-        waiting(work, rename, "update", rename_away(server), NAMED),
+        waiting(work, items, "update", rename_away(server), NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         calls[change]()
@@ -175,7 +175,7 @@ def test_a_directory_renamed_while_its_removal_waits_is_left_alone(server: Serve
     eventually(lambda: work.exists("dir"))
     moved = lambda: server.store.move("dir", "kept")  # noqa: E731
     with (
-        waiting(work, work.vfs._write_back.rename, "update", moved, NAMED),
+        waiting(work, work.vfs._write_back.items, "update", moved, NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         work.vfs.rmdir("dir")

@@ -128,10 +128,8 @@ class Cleanup:
         """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
         try:
             self._remove(look)
-        except AnswerLostError:
-            aside.unsure_until = self._context.may_come_until()
-            return False
-        except ItemChangedError:
+        except (AnswerLostError, ItemChangedError):
+            aside.unsure_until = self._context.unsure_until(aside.id)
             return False
         return True
 
@@ -210,7 +208,7 @@ class Cleanup:
             except ItemChangedError:
                 return False
             except AnswerLostError:
-                aside.unsure_until = self._context.may_come_until()
+                aside.unsure_until = self._context.unsure_until(aside.id)
                 answer = self._client.get(item.id)
                 if aside.is_at(answer):
                     return False

@@ -19,7 +19,14 @@ from jobfs.api.client import Client
 from jobfs.api.deadline import steady
 from jobfs.api.wire import Turn
 from jobfs.content import ContentStore
-from jobfs.errors import ApiError, BadRequestError, ItemChangedError, NotFoundError, UnavailableError
+from jobfs.errors import (
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    ItemChangedError,
+    NotFoundError,
+    UnavailableError,
+)
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, implicit_directory, shows_fraction
 from jobfs.state import Change, State, edit
@@ -96,7 +103,20 @@ class Context:
                     raise ItemChangedError(
                         f"{look.item.path} was changed on the server since it was looked at"
                     )
-            yield turn, item
+            with self.noting_loss(item.id):
+                yield turn, item
+
+    @contextlib.contextmanager
+    def noting_loss(self, item_id: str) -> Iterator[None]:
+        """Send a request on an item inside: if its answer is lost, the item is unsure (`unsure_until`). Raises that error.
+
+        The caller then looks at the item before its next step (R6, R7).
+        """
+        try:
+            yield
+        except AnswerLostError:
+            self.unanswered(item_id)
+            raise
 
     def update(self, look: Look, **wanted: Any) -> Item:
         """Change an item that was looked at, with one request; returns the answer. Raises as `turn`.

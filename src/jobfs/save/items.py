@@ -57,7 +57,6 @@ class ItemRequests:
             try:
                 answer = self._context.update(look, **wanted)
             except AnswerLostError as error:
-                self._context.unanswered(item.id)
                 lost, failed = True, error
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))

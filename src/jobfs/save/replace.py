@@ -313,7 +313,7 @@ class Replace:
         try:
             answer = self._context.update(look, path=aside.path)
         except AnswerLostError as error:
-            aside.unsure_until = self._context.unanswered(aside.id)
+            aside.unsure_until = self._context.unsure_until(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
             moved, change.unsure = self._has_moved(aside), unsure
             if isinstance(error, WrongAnswerError) and not moved:
@@ -365,7 +365,6 @@ class Replace:
             self._staged_gone(change, elsewhere=isinstance(error, ItemChangedError))
             return True
         except AnswerLostError as error:
-            self._context.unanswered(change.staged_id)
             change.unsure = True
             if not self._look_at_staged(change):
                 return True
@@ -382,7 +381,8 @@ class Replace:
         if change.verb is Verb.MOVE:
             return self._context.update(self._context.named(item), **wanted)
         # Only this mount knows its hidden name: no look is needed.
-        return self._client.update(item.id, kind=item.kind, **wanted)
+        with self._context.noting_loss(item.id):
+            return self._client.update(item.id, kind=item.kind, **wanted)
 
     def _look_at_staged(self, change: Change) -> bool:
         """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from jobfs.api.client import Client
-from jobfs.errors import ItemChangedError, NotFoundError
+from jobfs.errors import AnswerLostError, ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind
 from jobfs.save.context import Look, sha256_of, with_bytes
 from jobfs.state import edit
@@ -105,6 +105,16 @@ def test_what_a_program_names_is_good_for_as_long_as_a_lookup_shows_it_and_a_sec
         assert world.context.named(item, lasts).lasts == expected
     world.namespace.doubted.add("a")
     assert world.context.named(item).at == -math.inf
+
+
+@pytest.mark.parametrize("sent", ["update", "delete"])
+def test_an_item_is_unsure_after_any_request_whose_answer_was_lost(world: World, sent: str) -> None:
+    """save/protocol.md R7: the request may be carried out late, whoever sent it."""
+    look, context = Look(world.client.put("a", "file"), time.monotonic()), world.context
+    world.client.lose = 1
+    with pytest.raises(AnswerLostError):
+        context.update(look, path="new") if sent == "update" else context.delete(look)
+    assert context.unsure_until("a") > time.monotonic() + world.context.lifetime / 2
 
 
 def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(world: World) -> None:

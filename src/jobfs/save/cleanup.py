@@ -71,15 +71,12 @@ class Cleanup:
         """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError."""
         for aside in reversed(change.asides):
             if self.decide(aside, change):
-                self._drop(aside, change)
+                with self._state.lock:
+                    self._state.apply(change, asides=[other for other in change.asides if other is not aside])
+                    if change.asides:
+                        self._state.write(edit(change))
             elif change.gives_back:
                 return  # the newest aside has the name (R11)
-
-    def _drop(self, aside: Aside, change: Change) -> None:
-        with self._state.lock:
-            self._state.apply(change, asides=[other for other in change.asides if other is not aside])
-            if change.asides:
-                self._state.write(edit(change))
 
     def decide(self, aside: Aside, change: Change) -> bool:
         """Delete what a change has set aside, keep it, or give it back; True when nothing is left to do, else call it again."""

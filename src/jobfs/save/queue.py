@@ -86,9 +86,11 @@ class Queue:
                 return None
             verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
             change = file.change or self._state.change(verb, file.path, file)
-            # If it was begun, the newer bytes are sent when it ends.
-            if not change.begun:
-                self._push_earlier(change, min(self._after(file, delay), by or math.inf))
+            due = min(self._after(file, delay), by or math.inf)
+            if not change.begun and not 0 < change.due <= due:
+                # If it was begun, the newer bytes are sent when it ends.
+                self._push(change, due)
+                self._lock.notify_all()
             return change
 
     def _after(self, file: File, delay: float | None) -> float:
@@ -96,12 +98,6 @@ class Queue:
         if delay is None:
             delay = WHILE_OPEN if file.writing else self.delay
         return time.monotonic() + delay
-
-    def _push_earlier(self, change: Change, due: float) -> None:
-        """Queue a Change for `due`, unless it is due earlier already."""
-        if not 0 < change.due <= due:
-            self._push(change, due)
-            self._lock.notify_all()
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""

@@ -12,7 +12,8 @@ A save from its first line to its last, in reading order:
                     _set_aside   it is moved to its hidden name
                     _move        the staged item takes the target's place
                     _saved       one journal write: placed, the File's item and base are new; fsync answers
-    save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row
+    save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row;
+                                 `finish` here makes the directories again that what goes back needs
 
 If its file is unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
 (save/writeback.py `cancel`): each step asks `check` whether to go on. save/cleanup.py `_take_back` then deletes the staged item,

@@ -128,6 +128,23 @@ def test_an_open_file_with_kernel_pages_gets_no_bytes_of_another_version(
         work.vfs.release(fh)
 
 
+def test_a_file_whose_kernel_pages_were_kept_gets_no_bytes_of_another_version(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 3.13: the program may have read the pages, whatever became of the cache since."""
+    work = start(ttl=60)
+    server.store.seed({"file": "content"}, age=60)
+    for _ in range(2):
+        assert work.read("file") == b"content"
+    opened = work.vfs.open("file", os.O_RDONLY)
+    assert opened.keep_cache
+    for cached in (path for path in (work.home / "cache").rglob("*") if path.is_file()):
+        cached.unlink()
+    server.store.write("file", b"another")
+    assert errno_from(work.vfs.read, opened.fh, 7, 0) == errno.ESTALE
+    work.vfs.release(opened.fh)
+
+
 def test_a_partial_write_is_not_filled_with_another_version(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
     work = start(ttl=60)

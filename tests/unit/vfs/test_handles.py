@@ -77,6 +77,12 @@ def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: Ke
     assert visit(pages, "x", OTHER)
 
 
+def test_each_of_two_open_files_at_a_path_may_have_read_through_the_other(pages: KernelPages) -> None:
+    """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
+    first, second = (opened(pages, "x", ONE) for _ in range(2))
+    assert (first.has_read, second.has_read, opened(pages, "y", ONE).has_read) == (True, True, False)
+
+
 def test_a_writer_leaves_no_pages_to_be_kept(pages: KernelPages) -> None:
     visit(pages, "x", ONE)
     writer = opened(pages, "x", None)

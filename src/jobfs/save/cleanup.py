@@ -198,8 +198,8 @@ class Cleanup:
                 continue
             except NoDirectoryError:
                 if names.parent(path) == names.parent(where):
-                    raise  # else the directory that it came from is gone: its name is free where it is now
-                continue
+                    raise
+                continue  # the target's directory is gone, and the item is in another one: try there
             except NotFoundError:
                 return True
             except ItemChangedError:

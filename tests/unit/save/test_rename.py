@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
 
-from jobfs.errors import UnauthorizedError
+from jobfs.errors import FsError, UnauthorizedError
 from jobfs.save import Victim
 from jobfs.save.rename import Rename
 from jobfs.state import Change, File, edit
@@ -143,3 +145,23 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     assert file.change.due > 0
     world.write_back.rename.stay(file, "file", "a~", {}, None)
     assert [row.verb for row in world.state.journal.load(Change)] == [Verb.REMOVE], "of its item"
+
+
+@pytest.mark.parametrize("fails", ["journal", "afterwards", ""])
+def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
+    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
+) -> None:
+    """vfs/semantics.md 4, Renames to a scratch name: a rename that fails leaves no copy, and one that is recorded keeps it."""
+    item, source = world.client.put("o", "file", OLD), tmp_path / "content"
+    source.write_bytes(OLD)
+    with monkeypatch.context() as patch:
+        if fails == "journal":
+            full(world, patch)
+        elif fails == "afterwards":
+            patch.setattr(world.write_back.queue, "add", lambda change, delay: away(FsError(errno.EIO)))
+        with pytest.raises(FsError) if fails else contextlib.nullcontext():
+            rename.stay(item, "file", "a~", {}, None, source)
+    rows = [(row.ino, row.generation) for row in world.state.journal.load(File)]
+    kept = [world.state.bytes.path(*row) for row in rows]
+    assert [path.read_bytes() for path in kept] == [OLD] * (fails != "journal")
+    assert sorted(world.state.bytes.path(1, 1).parent.iterdir()) == sorted(kept)

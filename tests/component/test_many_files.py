@@ -82,14 +82,14 @@ def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
     odd = work.vfs.handle(handles[0]).file
-    state, write = work.vfs._state, work.vfs._state.write
+    store, write = work.vfs._state.store, work.vfs._state.store.write
 
     def refuse(*edits: Any, **more: Any) -> None:
         if any(record is odd for record, _ in edits):
             raise FsError(errno.EIO)
         write(*edits, **more)
 
-    monkeypatch.setattr(state, "write", refuse)
+    monkeypatch.setattr(store, "write", refuse)
     left = work.vfs.flush_all(None, 10.0, None)
     assert [entry["path"] for entry in left] == ["odd"]
     assert visible(server) == {"other": b"x"}

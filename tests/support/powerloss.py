@@ -15,7 +15,7 @@ import pytest
 
 from jobfs.content import disk as cache
 from jobfs.save import recovery
-from jobfs.state import localbytes, tables
+from jobfs.state import localbytes, store
 
 from .boundaries import Mortal, watch
 
@@ -74,7 +74,7 @@ class SyncedState:
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """From now on it is another run of this machine, for saves and for the content cache."""
     again = localbytes.BOOT + "-next"
-    for module in (recovery, tables):
+    for module in (recovery, store):
         monkeypatch.setattr(module, "BOOT", again)
     boot = home / "boot_id"
     boot.write_text(again)

@@ -2,6 +2,7 @@
 
 from jobfs.state.directory import StateDirectory
 from jobfs.state.records import Change, File
-from jobfs.state.tables import State, edit
+from jobfs.state.store import edit
+from jobfs.state.tables import State
 
 __all__ = ["Change", "File", "State", "StateDirectory", "edit"]

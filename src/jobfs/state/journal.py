@@ -1,7 +1,7 @@
 """The journal: what this mount still owes the server, on disk, in SQLite (save/protocol.md).
 
 `write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
-callers share one disk sync (`State.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
+callers share one disk sync (`Store.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
 
 The state directory holds some spare room (`Spare`). While it is spent, a write for something new is refused with ENOSPC. A
 write that only records what has already happened takes from the spare room, and so can't fail for want of space.
@@ -208,7 +208,7 @@ class Journal:
                 self._db.execute(*step)
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk; by one thread at a time (`State.sync`). Raises FsError(EIO)."""
+        """Return when everything written so far is on the disk; by one thread at a time (`Store.sync`). Raises FsError(EIO)."""
         with self.lock:
             upto = self._written
         if upto > self._synced:

@@ -1,0 +1,183 @@
+"""The index: which File is which, and what a path shows (design.md, What a path shows). In memory only.
+
+`State.write` and `State.apply` keep it up to date. Readers that look up a single path need no lock: each entry is replaced whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jobfs import names
+from jobfs.nodes import Item, inode_number
+from jobfs.state.records import Change, File
+
+
+class Index:
+    """Files by number, by item and by path, and what Changes show instead of the server's items."""
+
+    def __init__(self, lock: threading.Condition) -> None:
+        """`lock`: the state's."""
+        self._lock = lock
+        #: Grows whenever a path shows something else, or a remembered attribute changes.
+        self.edition = 1
+        self._by_number: dict[int, File] = {}
+        self._by_item: dict[str, File] = {}
+        #: By directory: the Files that are shown there, by name.
+        self._shown: dict[str, dict[str, File]] = {}
+        #: By path: each Change that says what it shows, with that item or None for nothing. The last one counts.
+        self._overrides: dict[str, tuple[tuple[Change, Item | None], ...]] = {}
+
+    # -- what is shown
+
+    def __bool__(self) -> bool:
+        """True if any path shows something else than the namespace says."""
+        return bool(self._shown or self._overrides)
+
+    def at(self, path: str) -> File | None:
+        """Return the File that is shown at a path."""
+        here = self._shown.get(names.parent(path))
+        return here.get(names.basename(path)) if here else None
+
+    def hidden(self, path: str) -> bool:
+        """Return whether a Change says what is shown at this path."""
+        return path in self._overrides
+
+    def meanwhile(self, path: str) -> Item | None:
+        """Return what is shown at a path where `hidden` is true."""
+        overrides = self._overrides.get(path)
+        return overrides[-1][1] if overrides else None
+
+    def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
+        """Return the Files shown in a directory, and what Changes say is shown there, by name."""
+        with self._lock:
+            overrides = {
+                names.basename(path): found[-1][1]
+                for path, found in self._overrides.items()
+                if names.parent(path) == directory
+            }
+            return dict(self._shown.get(directory, {})), overrides
+
+    def beneath(self, directory: str) -> list[File]:
+        """Return every File below a directory that is open, or has something that is only here."""
+        with self._lock:
+            return [
+                file
+                for file in self._by_number.values()
+                if file.path is not None
+                and names.under(file.path, directory)
+                and (file.here or file.handles or file.generation)
+            ]
+
+    # -- which file is which
+
+    def file(self, ino: int) -> File | None:
+        """Return the File of a number."""
+        return self._by_number.get(ino)
+
+    def files(self) -> list[File]:
+        """Return every File."""
+        with self._lock:
+            return list(self._by_number.values())
+
+    def of(self, item: Item) -> File | None:
+        """Return the File of an item. A File that was changed here while the job renamed its item is another file by now."""
+        if not item.id:
+            return self._by_number.get(self.number(item))
+        file = self.of_id(item.id)
+        return None if file is None or (file.here and file.path != item.path) else file
+
+    def of_id(self, item_id: str) -> File | None:
+        """Return the File of an item's id, wherever the item is by now."""
+        return self._by_item.get(item_id)
+
+    def number(self, item: Item) -> int:
+        """Return the item's inode number: that of its File; without a File, one made from its id that no other File has."""
+        if item.id and (file := self.of(item)) is not None:
+            return file.ino
+        # A directory that no item stands for goes by its path.
+        key = item.id or f"implicit:{item.path}"
+        number, other = inode_number(key), 0
+        while (file := self._by_number.get(number)) is not None and not _is_implicit(file, item):
+            other += 1
+            number = inode_number(key, other)
+        return number
+
+    # -- kept up to date; the caller has the lock
+
+    def load(self, files: Iterable[File]) -> None:
+        """Take Files of an earlier mount; none of them is shown yet."""
+        self._by_number = {file.ino: file for file in files}
+        self._by_item = {file.item_id: file for file in files if file.item_id}
+
+    def add(self, file: File) -> None:
+        """Add a File."""
+        self._by_number[file.ino] = file
+        if file.item_id:
+            self._by_item[file.item_id] = file
+        self.show(file)
+
+    def update(self, file: File, changed: Mapping[str, Any]) -> None:
+        """Change fields of a File, which is added if need be."""
+        item_id = changed.get("item_id", file.item_id)
+        if item_id != file.item_id:
+            self._drop_item(file)
+            if item_id:
+                self._by_item[item_id] = file
+        for name, value in changed.items():
+            setattr(file, name, value)
+        self._by_number[file.ino] = file
+        self.edition += 1
+        self.show(file)
+
+    def drop(self, file: File) -> None:
+        """Forget a File; if it is open, it lives on with its handles."""
+        if self._by_number.get(file.ino) is file:
+            del self._by_number[file.ino]
+        self._drop_item(file)
+        self._show_at(file, None)
+
+    def _drop_item(self, file: File) -> None:
+        if self._by_item.get(file.item_id) is file:
+            del self._by_item[file.item_id]
+
+    def show(self, file: File) -> None:
+        """Update where this File is shown."""
+        self._show_at(file, file.path if file.path and file.here else None)
+
+    def _show_at(self, file: File, path: str | None) -> None:
+        if path == file.shown_at:
+            return
+        self.edition += 1
+        if file.shown_at is not None:
+            directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
+            here = self._shown.get(directory, {})
+            if here.get(name) is file:
+                del here[name]
+                if not here:
+                    del self._shown[directory]
+        if path is not None:
+            self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+        file.shown_at = path
+
+    def override(self, change: Change) -> None:
+        """Show what a Change says is shown at its names."""
+        for path, item in change.shows.items():
+            self._overrides[path] = (*self._overrides.get(path, ()), (change, item))
+        self.edition += 1
+
+    def end_override(self, change: Change) -> None:
+        """Show at the names of a Change what is shown without it."""
+        for path in change.shows:
+            others = tuple(found for found in self._overrides.get(path, ()) if found[0] is not change)
+            if others:
+                self._overrides[path] = others
+            else:
+                self._overrides.pop(path, None)
+        self.edition += 1
+
+
+def _is_implicit(file: File, item: Item) -> bool:
+    """Return whether the number of a File is that of a directory that no item stands for."""
+    return item.implicit and not file.item_id and not (file.here and file.path != item.path)

@@ -74,7 +74,7 @@ def test_files_are_evicted_while_no_lock_is_held(
         evicted.extend(names)
         if names:
             assert not state.lock._is_owned()  # type: ignore[attr-defined]
-            assert not [file.path for file in state.files() if file.lock._is_owned()]  # type: ignore[attr-defined]
+            assert not [file.path for file in state.index.files() if file.lock._is_owned()]  # type: ignore[attr-defined]
         evict(disk, names)
 
     monkeypatch.setattr(DiskCache, "_remove", watched)

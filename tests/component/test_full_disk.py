@@ -182,7 +182,7 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
         work.mkdir("dir~")
         work.write("dir~/inner", b"in a directory")
         LOCAL[name][0](work)
-        work.state.sync()
+        work.state.store.sync()
         yield work
     finally:
         boundaries.dead = True

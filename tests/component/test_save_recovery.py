@@ -112,7 +112,7 @@ class Left:
             work.settle()
             assert work.state.journal.load(Change) == []
             assert [file for file in work.state.journal.load(File) if file.generation] == []
-            work.state.sync()
+            work.state.store.sync()
             assert list((self.place / "bytes").iterdir()) == []
         finally:
             work.stop()

@@ -128,7 +128,7 @@ def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
         work.vfs.write(fh, b"O", 0)
         assert copies == [0, 4], "what was sent has its own bytes"
     settled(work, {"log": b"O" + shown[1:]})
-    work.vfs._state.sync()
+    work.vfs._state.store.sync()
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
 

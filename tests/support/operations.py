@@ -166,7 +166,7 @@ def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
     work.vfs.write(fh, BEGINNING, 0)
     work.vfs.flush(fh)
     work.vfs.write(fh, NEW[len(BEGINNING) :], len(BEGINNING))
-    file = work.state.at("dir/file")
+    file = work.state.index.at("dir/file")
     if sent and file is not None and file.change is not None:
         work.write_back.queue.commit(file.change)
     work.vfs.flush(fh)
@@ -247,7 +247,7 @@ def unsent(**saves: bytes) -> Callable[[Mortal], None]:
         work.write_back.queue.delay = 30.0
         for name, content in saves.items():
             work.write(f"dir/{name}", content)
-        work.state.sync()
+        work.state.store.sync()
 
     return prepare
 

@@ -51,7 +51,7 @@ class SyncedState:
         state = self._work.state
         unsynced = {state.bytes.path(*key) for key in state.bytes._unsynced}
         for path in state.bytes.directory.iterdir():
-            file = state.file(int(path.name.split(".")[0], 16))
+            file = state.index.file(int(path.name.split(".")[0], 16))
             named = file is not None and state.bytes.path(file.ino, file.generation) == path
             if file is not None and named and path not in unsynced:
                 self._safe[path.name] = file.size

@@ -55,7 +55,7 @@ class Cleanup:
         if change.verb is Verb.REMOVE and not self._listed_since(change.since):
             return time.monotonic() + _AGAIN
         # `placed` is on the disk before local bytes go and before the first delete (R3).
-        self._state.sync()
+        self._state.store.sync()
         if change.unfinished:
             self._take_back(change)
         self._judge(change)
@@ -319,7 +319,7 @@ class Cleanup:
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         known = self._context.namespace.known
-        self._state.drop(*(f for f in self._state.files() if f.unneeded and known(f.item_id) is None))
+        self._state.drop(*(f for f in self._state.index.files() if f.unneeded and known(f.item_id) is None))
 
 
 def _is_judged(aside: Aside, change: Change) -> bool:

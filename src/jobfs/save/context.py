@@ -162,7 +162,7 @@ class Context:
         """Our own request may have changed an item's `updatedAt`: what is remembered of the old version holds for the new one."""
         self.state.readers.carry(before, after)
         with self.state.lock:
-            file = self.state.of(after)
+            file = self.state.index.of(after)
             if file is not None and not file.here and file.version == before.updated_at != after.updated_at:
                 self.state.write(edit(file, version=after.updated_at))
 
@@ -203,7 +203,7 @@ class Context:
 
     def touch_directory(self, path: str) -> None:
         """Something was made, renamed or removed in a directory by this mount: its times are now."""
-        file = self.state.at(path)
+        file = self.state.index.at(path)
         if file is not None:
             now = time.time_ns()
             self.state.apply(file, mtime_ns=now, ctime_ns=now)
@@ -213,7 +213,7 @@ class Context:
     def keep_parent(self, path: str) -> None:
         """A directory that no item stands for goes on being shown after its last child was removed here."""
         above = names.parent(path)
-        if above and self.state.at(above) is None and self.namespace.peek(above) is None:
+        if above and self.state.index.at(above) is None and self.namespace.peek(above) is None:
             file, now = self.state.open(implicit_directory(above)), time.time_ns()
             self.state.apply(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
             self.keep_parent(above)
@@ -243,7 +243,7 @@ class Context:
 
     def _known_hash(self, item: Item) -> str:
         """The hash of a version that was placed here, or whose bytes are on this machine, else ""."""
-        file = self.state.of(item)
+        file = self.state.index.of(item)
         if file is not None and file.sha256 and file.version == item.updated_at:
             return file.sha256
         if item.is_dir or not self.content.whole(item):

@@ -186,7 +186,7 @@ class ItemRequests:
         """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
         if change.base.id:
             # From here on it does not come back after a kill: its local bytes are on the disk.
-            self._state.sync()
+            self._state.store.sync()
             self._state.write(edit(change))
         try:
             self.delete_version(change.target, change.base)

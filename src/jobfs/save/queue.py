@@ -1,6 +1,6 @@
 """When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
-Changes of one target run one after another (`State.before`), none while its name is reserved, all others in parallel. What was
+Changes of one target run one after another (`Changes.before`), none while its name is reserved, all others in parallel. What was
 begun or has to be cleaned up goes before what is new. At most 32 saves, of two hidden items each, stand in the workspace: with
 so many no Change begins, and fsync waits too. Nothing begins while the server wants to be left alone (api/health.py).
 """
@@ -153,10 +153,10 @@ class Queue:
 
     def _take_up(self, now: float) -> None:
         """Queue the Changes that waited for one that has ended, or have only cleanup left."""
-        for change in set(self._state.awake):
+        for change in set(self._state.changes.awake):
             if change.over or change.due > 0.0:
                 self._push(change, now if change.over else max(now, change.due))
-        self._state.awake.clear()
+        self._state.changes.awake.clear()
 
     def _choose(self, now: float) -> Change | None:
         """The Change that is to run now; None while the server is to be left alone."""
@@ -183,7 +183,7 @@ class Queue:
                 continue
             if change.settled:
                 return change
-            if self._state.before(change) is not None:
+            if self._state.changes.before(change) is not None:
                 continue  # the state hands it out again when the other is at rest
             held = self._reservations.against(change.target)
             if held is None:
@@ -249,7 +249,7 @@ class Queue:
                 late: JobfsError = deadline.out_of_time(f"{change.target} is being saved")
                 try:
                     self._attempt(first)
-                    if self._state.before(change) is not first:
+                    if self._state.changes.before(change) is not first:
                         continue
                 except (OutOfTimeError, HeldBackError):
                     raise  # the server is not asked any more
@@ -266,7 +266,7 @@ class Queue:
         assert until is not None
         with self._lock:
             while not over(change):
-                first = self._state.before(change) or change
+                first = self._state.changes.before(change) or change
                 runs, held = first.deadline, self._reservations.against(first.target) is not None
                 if not (runs or held or (_needs_room(first) and not self._has_room())):
                     self._claim(first, until)
@@ -307,11 +307,17 @@ class Queue:
                 self._lock.wait(min(remaining, 0.2))
         return number
 
-    def rest(self, *paths: str, verb: Verb | None = None) -> None:
-        """Return when nothing is under way at `paths` (`State.under_way`). Raises ApiError."""
-        while found := self._state.under_way(*paths, verb=verb):
+    def rest(self, *paths: str) -> None:
+        """Return when no Change holds these names or any below them (`Changes.holding`). Raises ApiError."""
+        while found := self._state.changes.holding(*paths):
             for change in found:
-                self._drive(change, lambda change: change.over if verb else not change.under_way)
+                self._drive(change, lambda change: not change.under_way)
+
+    def finish(self, verb: Verb, *paths: str) -> None:
+        """Return when no Change of one kind is in flight at these very names (`Changes.in_flight`). Raises ApiError."""
+        while found := self._state.changes.in_flight(verb, *paths):
+            for change in found:
+                self.commit(change)
 
 
 def _needs_room(change: Change) -> bool:

@@ -30,7 +30,7 @@ def restore(write_back: WriteBack) -> list[str]:
     Raises ApiError if the server has to be asked and can't be.
     """
     state = write_back.state
-    files, changes = state.load()
+    files, changes = state.store.load()
     write_back.context.look_again = write_back.context.may_come_until()
     told = {True: "to be tidied up on the server", False: "begun, and not finished"}
     found = {names.plain(change.target): told[change.over] for change in changes}
@@ -63,7 +63,7 @@ def _set_apart(state: State, file: File) -> None:
     """Tell the closed bytes of a File from those behind them, before a Change takes them for its own."""
     if not _is_in_doubt(file):
         with contextlib.suppress(FsError):  # `_show` finds that it was not done
-            state.set_apart(file)
+            state.store.set_apart(file)
 
 
 def _restore_file(write_back: WriteBack, file: File) -> None:
@@ -106,13 +106,13 @@ def _bring_back(write_back: WriteBack, file: File, why: str) -> None:
     The File itself is as it was closed, or as the server has it; a new one is gone.
     """
     state, told = write_back.state, f"{file.path} {why}"
-    taken = {other.path for other in state.files()}
+    taken = {other.path for other in state.index.files()}
     tried = (names.beside(file.path or "", "recovered", attempt=number) for number in itertools.count())
     kept = state.new(Kind.FILE, next(name for name in tried if name not in taken))
     try:
         local = state.bytes.open(file.ino, file.draft)
         if local is None or not local.size:
-            state.end_draft(file)
+            state.store.end_draft(file)
             return
         kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
         written = local.path.stat().st_mtime_ns
@@ -122,7 +122,7 @@ def _bring_back(write_back: WriteBack, file: File, why: str) -> None:
     times = {"atime_ns": written, "mtime_ns": written, "ctime_ns": time.time_ns()}
     values = {"mode": file.mode, "uid": file.uid, "gid": file.gid, "stays": file.stays, **times}
     closed = {"generation": local.generation, "size": local.size, "boot": BOOT}
-    state.end_draft(file, edit(kept, **closed, **values))
+    state.store.end_draft(file, edit(kept, **closed, **values))
     write_back.warnings.append(f"{told}: what was written is kept as {kept.path}")
     _take_up(write_back, kept)
 
@@ -163,7 +163,7 @@ def _clean_up(state: State, change: Change) -> None:
     """The server has the outcome, or it was given up: only cleanup is left."""
     file = change.file
     change.since = time.monotonic()
-    state.awake.append(change)
+    state.changes.awake.append(change)
     if change.generation and (file is None or file.generation != change.generation):
         state.bytes.retire(change.ino, change.generation)
     if change.unfinished and change.verb is Verb.PUT:
@@ -206,6 +206,6 @@ def _closed_bytes(state: State, file: File) -> Local | None:
 
 def _sweep(state: State, changes: list[Change]) -> None:
     """Remove local bytes that no record names: they are on the server, or were unlinked."""
-    kept = {(file.ino, number) for file in state.files() for number in (file.generation, file.draft)}
+    kept = {(file.ino, number) for file in state.index.files() for number in (file.generation, file.draft)}
     kept |= {(c.ino, c.generation) for c in changes if c.generation and c.stage is not Stage.DONE}
     state.bytes.keep_only({state.bytes.path(ino, generation) for ino, generation in kept})

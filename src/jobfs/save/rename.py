@@ -65,7 +65,7 @@ class Rename:
             return Victim(self._context.base_of(node, process=process), node)
         if node is not None:
             return Victim() if node.stays else Victim(node.base, node.item, node)
-        pending = self._state.pending(path)
+        pending = self._state.changes.pending(path)
         if pending is None:
             return Victim()
         base = self._context.base_read(pending.item, process) if pending.item is not None else None
@@ -107,7 +107,7 @@ class Rename:
         local = file.local
         if local is not None and (file.stays or (replaces and not file.generation)):
             # Bytes that were never closed are closed with their new name: they have the place after a death.
-            self._state.close(file, local, gone=gone, new=True, **values)
+            self._state.store.close(file, local, gone=gone, new=True, **values)
         elif file.recorded or replaces:
             self._state.write(edit(file, **values), gone=gone, new=True)
 
@@ -181,7 +181,7 @@ class Rename:
         # After a kill the server's version must not come back alone: it is older than the unsent bytes.
         older = [edit(removal)] if removal is not None and file.unsaved else []
         try:
-            state.close(file, local, *older, gone=gone, new=True, **values)
+            state.store.close(file, local, *older, gone=gone, new=True, **values)
         except FsError:
             if removal is not None:
                 state.end(removal)
@@ -238,7 +238,9 @@ def _discarded_unless_closed(file: File, copy: Local | None) -> Iterator[None]:
 def repath(state: State, rename: Change) -> None:
     """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
     with state.lock:
-        edits = [edit(file, path=_moved(file.path or "", rename)) for file in state.beneath(rename.source)]
+        edits = [
+            edit(file, path=_moved(file.path or "", rename)) for file in state.index.beneath(rename.source)
+        ]
         edits += [edit(change, **_moved_names(change, rename)) for change in _changes_below(state, rename)]
         state.write(*(step for step in edits if step[0].recorded), gone=[rename])
         for record, values in edits:

@@ -173,7 +173,7 @@ class Replace:
         file = change.file
         with file.lock if file is not None else contextlib.nullcontext():
             if file is not None:
-                self._state.set_apart(file)
+                self._state.store.set_apart(file)
             with self._going_on(change):
                 if file is None or not file.unsaved or file.change is not change:
                     self._state.end(change)
@@ -270,7 +270,7 @@ class Replace:
         if there is None:
             return False
         if there.id != change.staged_id:
-            own = change.file or self._state.at(change.target)
+            own = change.file or self._state.index.at(change.target)
             if change.verb is not Verb.MKDIR or (own is not None and own.unmade and not there.is_dir):
                 return False
             if not there.is_dir:
@@ -295,7 +295,7 @@ class Replace:
                 permission=there.permission, unsure_until=self._context.unsure_until(there.id),
             )  # fmt: skip
             self._record(change, used=tid, asides=[*change.asides, aside])
-        self._state.sync()
+        self._state.store.sync()
         return aside
 
     def _make_room(self, change: Change, look: Look) -> bool:
@@ -495,7 +495,7 @@ class Replace:
         file.local = None  # last: until then the attributes are those of these bytes
         if file.handles:
             local.release()
-        self._state.show(file)
+        self._state.index.show(file)
 
     def finish(self, change: Change) -> float:
         """Clean up after a Change that is over (`Cleanup.finish`); make the directories that are missing above what goes back."""

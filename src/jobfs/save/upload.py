@@ -108,7 +108,7 @@ class Upload:
                 # A tombstone: what is left of them is deleted when a listing shows it (R4).
                 self._state.write(used=tid, new=True)
                 # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
-                self._state.sync()
+                self._state.store.sync()
                 self._probe.write_bytes(b"?")
                 found: dict[Kind, bool] = {}
                 for kind in Kind:

@@ -96,15 +96,15 @@ class WriteBack:
             thread.join()
         self.context.stop()
         try:
-            self.state.sync()  # the next mount may remove an item whose bytes are here
+            self.state.store.sync()  # the next mount may remove an item whose bytes are here
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
 
     def _sync(self) -> float:
         """Bring what was closed to the disk, and repeat closes that found it full. Raises FsError(ENOSPC, EIO)."""
-        if self.state.unsynced:
-            self.state.sync()
+        if self.state.store.unsynced:
+            self.state.store.sync()
         if self.state.journal.spare.restore():
             for file in list(self.state.unclosed):
                 self.seal(file)
@@ -140,7 +140,7 @@ class WriteBack:
             if local is None or file.path is None or not (file.shared and file.written):
                 return
             try:
-                self.state.close(file, local, refused="")
+                self.state.store.close(file, local, refused="")
             except FsError:
                 self.state.unclosed.add(file)
                 raise

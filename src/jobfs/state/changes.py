@@ -94,14 +94,17 @@ class Changes(dict[int, Change]):
             there = [other for other in self._at.get(change.target, ()) if not other.settled]
             return min((other for other in there if order(other) < order(change)), key=order, default=None)
 
-    def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
-        """Changes that keep `paths`, and names below, from being at rest; of one `verb`: those begun at these very names."""
+    def in_flight(self, verb: Verb, *paths: str) -> list[Change]:
+        """Return the Changes of one kind of which a request may be on its way to these very names."""
         with self._lock:
-            if verb is not None:
-                there = (change for path in paths for change in self._at.get(path, ()))
-                return [c for c in there if c.verb is verb and c.going]
-            going = [change for change in self.values() if change.under_way]
-            return [c for c in going if any(names.within(n, p) for n in (c.target, *c.shows) for p in paths)]
+            there = (change for path in paths for change in self._at.get(path, ()))
+            return [change for change in there if change.verb is verb and change.going]
+
+    def holding(self, *paths: str) -> list[Change]:
+        """Return the Changes that keep these names, and all below them, from being at rest (`Change.under_way`)."""
+        with self._lock:
+            under_way = (change for change in self.values() if change.under_way)
+            return [change for change in under_way if _touches(change, paths)]
 
     def pending(self, path: str) -> Change | None:
         """A Change that hides a name and has sent no request yet: an operation that takes the name may void it."""
@@ -165,3 +168,8 @@ class Changes(dict[int, Change]):
         waiting = (other for path in change.ends for other in self._at.get(path, ()))
         self.awake.extend(other for other in waiting if other is not change)
         self._lock.notify_all()
+
+
+def _touches(change: Change, paths: tuple[str, ...]) -> bool:
+    """Return whether a Change has its target, or a name that it hides, at or below one of these paths."""
+    return any(names.within(name, path) for name in (change.target, *change.shows) for path in paths)

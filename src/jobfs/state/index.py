@@ -104,6 +104,11 @@ class Index:
             number = inode_number(key, other)
         return number
 
+    def show(self, file: File) -> None:
+        """Update where this File is shown."""
+        with self._lock:
+            self._show_at(file, file.path if file.path and file.here else None)
+
     # -- kept up to date; the caller has the lock
 
     def load(self, files: Iterable[File]) -> None:
@@ -141,10 +146,6 @@ class Index:
     def _drop_item(self, file: File) -> None:
         if self._by_item.get(file.item_id) is file:
             del self._by_item[file.item_id]
-
-    def show(self, file: File) -> None:
-        """Update where this File is shown."""
-        self._show_at(file, file.path if file.path and file.here else None)
 
     def _show_at(self, file: File, path: str | None) -> None:
         if path == file.shown_at:

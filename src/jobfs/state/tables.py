@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,7 +42,7 @@ from jobfs.state.changes import Changes
 from jobfs.state.index import Index
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
-from jobfs.state.localbytes import Local, LocalBytes
+from jobfs.state.localbytes import LocalBytes
 from jobfs.state.readers import Readers
 from jobfs.state.records import Change, File, Record, Stage, Verb
 from jobfs.state.store import Edit, Store, edit
@@ -228,109 +227,3 @@ class State:
                     self.write(edit(file, **changed), new=True)
             self.apply(file, **changed)
             return now
-
-    # -- what callers ask of the three parts
-
-    @property
-    def edition(self) -> int:
-        """`Index.edition`."""
-        return self.index.edition
-
-    @edition.setter
-    def edition(self, number: int) -> None:
-        self.index.edition = number
-
-    @property
-    def awake(self) -> deque[Change]:
-        """`Changes.awake`."""
-        return self.changes.awake
-
-    def at(self, path: str) -> File | None:
-        """`Index.at`."""
-        return self.index.at(path)
-
-    def hidden(self, path: str) -> bool:
-        """`Index.hidden`."""
-        return self.index.hidden(path)
-
-    def meanwhile(self, path: str) -> Item | None:
-        """`Index.meanwhile`."""
-        return self.index.meanwhile(path)
-
-    def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
-        """`Index.children`."""
-        return self.index.children(directory)
-
-    def beneath(self, directory: str) -> list[File]:
-        """`Index.beneath`."""
-        return self.index.beneath(directory)
-
-    def file(self, ino: int) -> File | None:
-        """`Index.file`."""
-        return self.index.file(ino)
-
-    def files(self) -> list[File]:
-        """`Index.files`."""
-        return self.index.files()
-
-    def of(self, item: Item) -> File | None:
-        """`Index.of`."""
-        return self.index.of(item)
-
-    def number(self, item: Item) -> int:
-        """`Index.number`."""
-        return self.index.number(item)
-
-    def pending(self, path: str) -> Change | None:
-        """`Changes.pending`."""
-        return self.changes.pending(path)
-
-    def under_way(self, *paths: str, verb: Verb | None = None) -> list[Change]:
-        """`Changes.under_way`."""
-        return self.changes.under_way(*paths, verb=verb)
-
-    def before(self, change: Change) -> Change | None:
-        """`Changes.before`."""
-        return self.changes.before(change)
-
-    def load(self) -> tuple[list[File], list[Change]]:
-        """`Store.load`."""
-        return self.store.load()
-
-    def show(self, file: File) -> None:
-        """`Index.show`."""
-        with self.lock:
-            self.index.show(file)
-
-    def begin(self, file: File, local: Local, **values: Any) -> None:
-        """`Store.begin`."""
-        self.store.begin(file, local, **values)
-
-    def close(
-        self,
-        file: File,
-        local: Local,
-        *edits: Edit,
-        gone: Sequence[Record] = (),
-        new: bool = False,
-        **values: Any,
-    ) -> None:
-        """`Store.close`."""
-        self.store.close(file, local, *edits, gone=gone, new=new, **values)
-
-    def set_apart(self, file: File) -> None:
-        """`Store.set_apart`."""
-        self.store.set_apart(file)
-
-    def end_draft(self, file: File, *edits: Edit) -> None:
-        """`Store.end_draft`."""
-        self.store.end_draft(file, *edits)
-
-    def sync(self) -> None:
-        """`Store.sync`."""
-        self.store.sync()
-
-    @property
-    def unsynced(self) -> bool:
-        """`Store.unsynced`."""
-        return self.store.unsynced

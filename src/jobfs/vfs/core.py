@@ -263,7 +263,7 @@ class Vfs:
 
     def fsyncdir(self) -> None:
         """Bring what this machine knows of changed names to its disk; most are on the server already. Raises FsError(EIO)."""
-        self._state.sync()
+        self._state.store.sync()
 
     # -- the kernel's nodes: KernelPages
 

@@ -88,7 +88,7 @@ class Files:
     def _belongs_to_another(self, handle: OpenFile) -> bool:
         """Return whether the job has replaced the file by a new item, which has a File of its own."""
         item, file = handle.item, handle.file
-        return item is not None and file.local is None and self._state.of(item) is not file
+        return item is not None and file.local is None and self._state.index.of(item) is not file
 
     def _opened(
         self, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
@@ -137,7 +137,7 @@ class Files:
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
             if file.local is None and item is not None:
-                if self._state.file(file.ino) is not file:
+                if self._state.index.file(file.ino) is not file:
                     self._state.add(file)  # it has been let go of just now
                 file.item, file.path = item, path
                 if handle.writable:
@@ -239,7 +239,7 @@ class Files:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
         self._may_open()
-        write_back.queue.rest(path, verb=Verb.REMOVE)
+        write_back.queue.finish(Verb.REMOVE, path)
         process = state.readers.process(caller.pid)
         state.readers.backs_up(process, path)
         file = state.new(Kind.FILE, path)
@@ -324,7 +324,7 @@ class Files:
         _touch(file)
         if file.path is not None and file.shared:
             self._state.readers.wrote(handle.process, file.path, file.item, file.base)
-        self._state.edition += 1
+        self._state.index.edition += 1
 
     def _changeable(self, file: File, local: Local, *, at: int | None, keep: bool) -> Local:
         """The File's local bytes; the next generation where what was closed, or is being sent, would change."""
@@ -341,7 +341,7 @@ class Files:
         state = self._state
         local = state.bytes.new(file.ino, state.journal.next_number(), source)
         try:
-            state.begin(file, local, **values)
+            state.store.begin(file, local, **values)
         except FsError:
             local.discard()
             raise
@@ -403,7 +403,7 @@ class Files:
         file = self.handle(fh).file
         if file.path is not None and file.stays:
             self._close_dirty(file)
-            self._state.sync()
+            self._state.store.sync()
         if file.shared:  # by now
             self._write_back.commit(file)
 

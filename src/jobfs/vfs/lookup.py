@@ -41,7 +41,7 @@ class Lookup:
 
     def is_as_listed(self, path: str) -> bool:
         """Return whether `looked_up` shows what `listdir` has shown in this edition: an item of known size that is not open."""
-        if self._state.at(path) or self._state.hidden(path) or self._pages.at(path):
+        if self._state.index.at(path) or self._state.index.hidden(path) or self._pages.at(path):
             return False
         item = self._namespace.looked_up(path)
         # A size that the server does not tell may have been found out since.
@@ -61,8 +61,8 @@ class Lookup:
 
     def _is_ours(self, path: str) -> bool:
         """True if a path shows what this machine says of it, or what it says is on its way to the server."""
-        file = self._state.at(path) if path else None
-        return self._state.hidden(path) or (file is not None and (file.here or file.change is not None))
+        file = self._state.index.at(path) if path else None
+        return self._state.index.hidden(path) or (file is not None and (file.here or file.change is not None))
 
     def attr_of(self, item: Item, path: str = "") -> Attr:
         """Attributes of what the server shows or has shown, but of the version that is open at `path`, if one is."""
@@ -89,11 +89,11 @@ class Lookup:
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
         edition = self._namespace.edition()
-        return edition + self._state.edition if edition else 0
+        return edition + self._state.index.edition if edition else 0
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: they are the server's."""
-        known_here = self._state.at(path) or self._state.hidden(path)
+        known_here = self._state.index.at(path) or self._state.index.hidden(path)
         return not known_here and self._namespace.peek(path) is not None
 
     def statfs(self) -> dict[str, int]:

@@ -160,6 +160,6 @@ class Prefetch:
         found = self._sorted.get(key)
         if found is None:
             items = list((self._namespace.last_children(directory) or {}).values())
-            items.sort(key=(lambda item: item.path) if by_name else self._state.number)
+            items.sort(key=(lambda item: item.path) if by_name else self._state.index.number)
             found = self._sorted[key] = items, {item.path: n for n, item in enumerate(items)}
         return found

@@ -41,7 +41,7 @@ class Tree:
         with self._state.reservations.held(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
-            if self._state.hidden(path):
+            if self._state.index.hidden(path):
                 # A file that is on its way off this name goes first.
                 self._write_back.queue.rest(path)
             yield
@@ -52,7 +52,7 @@ class Tree:
         """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
         self._view.may_write(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path):
-            self._write_back.queue.rest(path, verb=Verb.MOVE)
+            self._write_back.queue.finish(Verb.MOVE, path)
             yield
             self._lose_older(path)
             self._view.keep_parent(path)
@@ -68,7 +68,7 @@ class Tree:
             if self._view.stays_here(path):
                 self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
-            above = self._state.at(names.parent(path))
+            above = self._state.index.at(names.parent(path))
             unmade = above is not None and above.unmade
             item = None if unmade else self._write_back.make_directory(path)
             if item is None:
@@ -100,7 +100,7 @@ class Tree:
             self._remove_directory(path)
 
     def _remove_directory(self, path: str) -> None:
-        files, _ = self._state.children(path)
+        files, _ = self._state.index.children(path)
         if files:
             raise FsError(errno.ENOTEMPTY)
         node = self._view.directory(path)
@@ -113,8 +113,8 @@ class Tree:
 
     def _forget_directory(self, path: str, node: Node) -> None:
         """A directory is gone from `path`: forget its File and Change, and what is remembered of it. Raises FsError(EIO)."""
-        known = self._state.of(node) if isinstance(node, Item) and node.implicit else None
-        for file in (self._state.at(path), known):
+        known = self._state.index.of(node) if isinstance(node, Item) and node.implicit else None
+        for file in (self._state.index.at(path), known):
             if file is not None:
                 self._state.unname(file)
 
@@ -157,7 +157,7 @@ class Tree:
         if directory:
             # A file that is being sent is waited for, or begun anew, further down; in a directory nothing may be under way.
             self._write_back.queue.rest(old, new)
-        self._write_back.queue.rest(old, new, verb=Verb.MOVE)
+        self._write_back.queue.finish(Verb.MOVE, old, new)
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
         if target is not None:
@@ -246,11 +246,11 @@ class Tree:
         self, item: Item, target: Node | None, over: File | None, new: str, process: Process | None
     ) -> None:
         victim = self._write_back.rename.victim(new, None if over is not None else target, process)
-        if victim.pending is None and self._state.hidden(new):
+        if victim.pending is None and self._state.index.hidden(new):
             # A file that was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)
-        file = self._state.of(item)
-        replaced = self._state.of(victim.item) if victim.item is not None else None
+        file = self._state.index.of(item)
+        replaced = self._state.index.of(victim.item) if victim.item is not None else None
         answer = self._move(item, new, victim)
         self._state.readers.read(process, new, answer)  # it has decided what is there
         for gone in (over, replaced):
@@ -267,7 +267,7 @@ class Tree:
     def _lose_older(self, path: str) -> None:
         """Older files of this name that are open, and that the job has replaced, have lost the name too."""
         shown = self._view.find_known(path)
-        file = self._state.of(shown) if isinstance(shown, Item) else shown
+        file = self._state.index.of(shown) if isinstance(shown, Item) else shown
         for other in list(self._state.opened.values()):
             if other.path == path and other is not file:
                 self._lose(other)
@@ -305,7 +305,7 @@ class Tree:
             self._unlink_item(target)
         elif target is not None and not target.stays:
             self._unlink_file(target, new)
-        self._rename_scratch(link, self._state.at(new), new)
+        self._rename_scratch(link, self._state.index.at(new), new)
 
     def _rename_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
         """Rename a file to a scratch name. Raises FsError(ENOSPC, EXDEV), ApiError."""
@@ -357,7 +357,7 @@ class Tree:
             self._pages.part(path)
 
     def _unlink_item(self, item: Item) -> None:
-        file, shown = self._state.of(item), self._view.freeze(item)
+        file, shown = self._state.index.of(item), self._view.freeze(item)
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
             self._write_back.remove_later(item)  # nobody waits for their download
         else:

@@ -39,12 +39,12 @@ class View:
         state = self.state
         if not path or not state:
             return self.namespace.lookup(path, max_age)
-        file = state.at(path)
+        file = state.index.at(path)
         if is_shown(file):
             return file
         if file is None:
-            if state.hidden(path):
-                return state.meanwhile(path)
+            if state.index.hidden(path):
+                return state.index.meanwhile(path)
             if self._is_only_here(names.parent(path)):
                 return None
         return self._find_on_server(path, file, max_age)
@@ -59,14 +59,14 @@ class View:
         except COULD_NOT_ASK:
             if directory is not None:
                 return directory  # whatever the job has put there by now
-            if max_age is not None or not self.state.beneath(path):
+            if max_age is not None or not self.state.index.beneath(path):
                 raise
             # However long ago it was shown: the directory is on the way to something that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
 
     def _is_only_here(self, directory: str) -> bool:
         """True if the server has nothing of a directory: it stays here, or is to be made there yet."""
-        file = self.state.at(directory) if directory else None
+        file = self.state.index.at(directory) if directory else None
         return self.is_local(directory) or (file is not None and file.unmade)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
@@ -80,16 +80,16 @@ class View:
 
     def looked_up(self, path: str) -> Node | None:
         """What `find` says of a directory's entry, if that needs no request; else None."""
-        file = self.state.at(path)
+        file = self.state.index.at(path)
         if is_shown(file):
             return file
-        if file is None and self.state.hidden(path):
-            return self.state.meanwhile(path)
+        if file is None and self.state.index.hidden(path):
+            return self.state.index.meanwhile(path)
         return self.namespace.looked_up(path) or file
 
     def find_known(self, path: str) -> Node | None:
         """What was last shown at `path`; no request."""
-        file = self.state.at(path) if path else None
+        file = self.state.index.at(path) if path else None
         return file or self.namespace.peek(path)
 
     def directory(self, path: str) -> Node:
@@ -102,7 +102,7 @@ class View:
     def is_local(self, directory: str) -> bool:
         """True if `directory` lives on this machine only."""
         while directory:
-            file = self.state.at(directory)
+            file = self.state.index.at(directory)
             if file is not None and file.stays:
                 return True
             directory = names.parent(directory)
@@ -118,7 +118,7 @@ class View:
         """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.directory(path)
         # The tables come first: what is placed meanwhile goes from them to the namespace, and never back.
-        files, meanwhile = self.state.children(path)
+        files, meanwhile = self.state.index.children(path)
         children: dict[str, Node] = dict(self._children(path)) if isinstance(node, Item) else {}
         for name, item in meanwhile.items():
             if item is None:
@@ -137,7 +137,7 @@ class View:
         try:
             return self.namespace.children(path)
         except COULD_NOT_ASK:
-            last = self.namespace.last_children(path) if self.state.beneath(path) else None
+            last = self.namespace.last_children(path) if self.state.index.beneath(path) else None
             if last is None:
                 raise
             return last
@@ -157,8 +157,8 @@ class View:
         changed = item.updated_ns or self._started
         uid, gid = self.settings.uid, self.settings.gid
         times = (changed, changed, changed)
-        file = self.state.of(item)
-        ino = self.state.number(item) if file is None else file.ino
+        file = self.state.index.of(item)
+        ino = self.state.index.number(item) if file is None else file.ino
         if file is not None and not file.here:
             if file.mode >= 0:
                 mode = with_permission(file.mode, file.permission, item.permission)
@@ -254,7 +254,7 @@ class View:
         """Raises FsError(EPERM) if the item may not be removed, renamed or replaced; a mode given here does not forbid it."""
         if not self.read_only(node):
             return
-        file = self.state.of(node) if isinstance(node, Item) else node
+        file = self.state.index.of(node) if isinstance(node, Item) else node
         closed = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
         if not closed and (file is None or file.wish is None):
             raise FsError(errno.EPERM)

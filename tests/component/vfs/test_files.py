@@ -42,7 +42,7 @@ def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     work.vfs.fsync(fh)
     assert not state.journal.unsynced
     work.vfs.release(fh)
-    file = state.at("file~")
+    file = state.index.at("file~")
     assert file is not None
     eventually(lambda: (file.ino, file.generation) in synced)
 

@@ -64,7 +64,7 @@ def test_a_path_shows_the_file_then_the_change_then_the_server(server: Server, w
     assert view.get("dir/b") is a
     assert view.list("dir") == {"b": a, "c": view.get("dir/c")}
     work.write("dir/a", b"new")
-    assert view.get("dir/a") is state.at("dir/a") is not None
+    assert view.get("dir/a") is state.index.at("dir/a") is not None
     assert set(view.list("dir")) == {"a", "b", "c"}
     state.end(change)
     assert view.get("dir/b") == b

@@ -44,7 +44,7 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each failure that is told."""
     change = placed(world, set_aside(world, "o", OLD))
-    assert world.state.unsynced
+    assert world.state.store.unsynced
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
         cleanup.finish(change)
@@ -154,8 +154,8 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
     unread.local = unread.change = None  # a restart could not open its bytes
     gone = [world.client.items.pop(name) for name in "acde"]
     cleanup.forget_vanished()
-    assert [world.state.of(item) is None for item in gone] == [True, False, False, False]
-    assert world.state.of(world.client.items["b"]) is not None
+    assert [world.state.index.of(item) is None for item in gone] == [True, False, False, False]
+    assert world.state.index.of(world.client.items["b"]) is not None
     assert changed.unsaved
 
 
@@ -177,7 +177,7 @@ def test_a_cancelled_save_is_taken_back(
     cleanup.finish(change)
     assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
     assert (change.staged_id, change.direct, opened.fetched) == ("", False, bool(staged_id))
-    (shown,) = world.state.children("")[0].values()
+    (shown,) = world.state.index.children("")[0].values()
     assert (shown.path, shown.atime_ns) == ("dir", shown.mtime_ns), "shown, though no item stands for it"
 
 
@@ -227,7 +227,7 @@ def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
     world.state.bytes.new(file.ino, 5).release()
     undone(world, change_of(world, file=file, generation=5))
     assert (file.refused, file.unsaved) == ("", True)
-    world.state.sync()
+    world.state.store.sync()
     assert list(world.state.bytes.directory.iterdir()) == [], "nothing needs the older ones"
 
 

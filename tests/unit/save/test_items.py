@@ -87,7 +87,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
     moved = items.update(item, path="new")
-    assert (file := world.state.of(moved)) is not None
+    assert (file := world.state.index.of(moved)) is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
     for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
         world.client.lose = 1
@@ -218,7 +218,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
     assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
     assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
-    assert world.state.of(item) is None, "its attributes are forgotten"
+    assert world.state.index.of(item) is None, "its attributes are forgotten"
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -146,14 +146,18 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
         until = min(aside.unsure_until, again.context.unsure_until(aside.id))
         assert until > time.monotonic() + 20, "any request may still be carried out"
     assert all(taken_up.due <= time.monotonic() for taken_up in again.state.changes.values())
-    assert again.state.hidden("file") is ("unlink" in what), "else it is shown"
+    assert again.state.index.hidden("file") is ("unlink" in what), "else it is shown"
     tidied = "file: to be tidied up on the server" in again.write_back.taken_up
     assert tidied is (what == "save of what was unlinked")
     if what.endswith("newer ones"):
-        again.closed("file", NEW, of=again.state.at("file"))
+        again.closed("file", NEW, of=again.state.index.at("file"))
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}
     assert found == BEGUN[what]
-    assert (again.state.left().files, again.state.at("file"), again.state.at("dir")) == ([], None, None)
+    assert (again.state.left().files, again.state.index.at("file"), again.state.index.at("dir")) == (
+        [],
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
@@ -169,7 +173,7 @@ def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
     if case == "behind, and begun again":
         draft = world.state.bytes.new(file.ino, world.state.journal.next_number())
         draft.write(b"another", 0)
-        world.state.begin(file, draft)
+        world.state.store.begin(file, draft)
     if case == "on a full disk":
         with monkeypatch.context() as patch:
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
@@ -179,14 +183,14 @@ def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
     again = remount()
     (warning,) = again.write_back.warnings
     assert "file was written and never closed: what was written is kept as file.recovered-" in warning
-    kept = again.state.at("file")
+    kept = again.state.index.at("file")
     assert kept is not None
     assert kept.local is not None
     assert (kept.local.size, kept.size, kept.draft) == (len(NEW), len(NEW), 0)
     found = finish(again)
     assert found.pop("file") == NEW
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]
-    again.state.sync()
+    again.state.store.sync()
     assert [*again.state.bytes.directory.iterdir()] == []
 
 
@@ -198,7 +202,7 @@ def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytes
     for path in world.state.bytes.path(begun.ino, 1).parent.iterdir():
         path.write_bytes(b"")
     again = remount()
-    assert (again.state.at("file"), again.state.journal.load(File)) == (None, [])
+    assert (again.state.index.at("file"), again.state.journal.load(File)) == (None, [])
     assert "file: its local bytes are not whole, it is dropped" in caplog.messages
     with pytest.raises(FsError, match="the local bytes of file are not whole"):
         again.write_back.queue.commit(again.state.changes[begun.seq])

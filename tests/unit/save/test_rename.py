@@ -39,9 +39,9 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -
     item = world.client.put("d", "old", None)
     rename.rename_directory(item, "new")
     assert world.client.done == ["move new"]
-    assert (world.state.at("new/sub/file"), world.state.at("new/a~")) == (unsent, scratch)
-    assert (world.state.at("old/sub/file"), world.state.hidden("old/gone")) == (None, False)
-    assert (world.state.hidden("new/gone"), world.state.hidden("other")) == (True, True)
+    assert (world.state.index.at("new/sub/file"), world.state.index.at("new/a~")) == (unsent, scratch)
+    assert (world.state.index.at("old/sub/file"), world.state.index.hidden("old/gone")) == (None, False)
+    assert (world.state.index.hidden("new/gone"), world.state.index.hidden("other")) == (True, True)
     targets = {c.seq: c.target for c in world.state.changes.values()}
     assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}
     assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
@@ -101,7 +101,7 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     with monkeypatch.context() as patch:
         full(world, patch)
         assert errno_from(world.write_back.rename.take_place, file, "file", victim) == errno.ENOSPC
-        assert world.state.at("file") is None
+        assert world.state.index.at("file") is None
     world.write_back.rename.take_place(file, "file", victim)
     (row,) = world.state.journal.load(File)
     assert (row.path, row.stays, row.item_id, row.base) == ("file", False, "o", Base.of(item))
@@ -134,7 +134,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
     def noted() -> None:
         inos.extend(change.ino for change in world.state.journal.load(Change))
-        assert world.state.meanwhile("file") == over, "until it is done, what was there is shown"
+        assert world.state.index.meanwhile("file") == over, "until it is done, what was there is shown"
         raise UnauthorizedError("no")
 
     world.client.before["update"] = [noted]

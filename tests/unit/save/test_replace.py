@@ -51,11 +51,11 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     assert file.item is not None
     assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
     assert world.content.adopted == [(file.item_id, NEW)]
-    assert world.state.of(file.item) is file
+    assert world.state.index.of(file.item) is file
     (row,) = world.state.journal.load(File)
     assert (row.generation, row.size, row.boot, row.refused, row.wish) == (0, 0, "", "", None)
     assert (row.sha256, row.version, row.base) == (sha(NEW), file.item.updated_at, file.base)
-    world.state.sync()
+    world.state.store.sync()
     assert not [*world.state.bytes.directory.iterdir()]
 
 
@@ -87,7 +87,7 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place; R7."""
     item, until = world.client.put("o", "dir/file.txt", content), world.context.unanswered("o")
     seen: list[tuple[bool, list[Change]]] = []
-    look = lambda: seen.append((world.state.unsynced, world.state.journal.load(Change)))  # noqa: E731
+    look = lambda: seen.append((world.state.store.unsynced, world.state.journal.load(Change)))  # noqa: E731
     world.client.before["update"] = [lambda: None, look]
     world.save("dir/file.txt", NEW)
     ((unsynced, (row,)),) = seen
@@ -133,7 +133,7 @@ def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: 
     world.client.before["update"] = [partial(away, BadRequestError("Item is read only"))]
     with pytest.raises(BadRequestError):
         world.save("dir/file.txt", NEW, item)
-    file = world.state.at("dir/file.txt")
+    file = world.state.index.at("dir/file.txt")
     assert file is not None
     assert (file.refused, file.unsaved) == ("Item is read only", True)
     assert world.client.before["update"] == []
@@ -304,7 +304,7 @@ def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(wo
     job = world.client.put("d", "dir", None)
     world.write_back.queue.commit(change)
     world.clean_up()
-    assert (world.state.of(job), file.change, world.state.changes) == (file, None, {})
+    assert (world.state.index.of(job), file.change, world.state.changes) == (file, None, {})
     assert world.client.paths == {"d": "dir"}, "what was staged is gone"
     assert steps(world) == ["create staged", "move dir", "delete made 1"], "what the job made is left alone"
     (row,) = world.state.journal.load(File)

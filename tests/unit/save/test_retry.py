@@ -52,7 +52,11 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: Wor
         file.local = None  # it could not be taken up after a restart
     ((given_up, kept),) = discard(world.write_back, path)
     assert (given_up, Path(kept).read_bytes()) == ("file", NEW)
-    assert (world.state.at("file"), world.state.file(file.ino), world.state.changes) == (None, None, {})
+    assert (world.state.index.at("file"), world.state.index.file(file.ino), world.state.changes) == (
+        None,
+        None,
+        {},
+    )
     assert len(world.state.journal.load(File)) == 0
     assert world.namespace.told == ["touch file"]
     assert world.client.done == []

@@ -32,7 +32,7 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
-    assert (world.state.unclosed, world.state.unsynced) == ({file}, True)
+    assert (world.state.unclosed, world.state.store.unsynced) == ({file}, True)
     for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
         monkeypatch.setattr(module, every, 0.02)
     monkeypatch.setattr("jobfs.process.give_back", lambda: listings.append(world.namespace.refreshed))
@@ -40,7 +40,7 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     world.state.write(used=TID)
     world.write_back.start()
     daemons = {thread.name for thread in threading.enumerate() if thread.daemon}
-    eventually(lambda: (world.state.unclosed, world.state.unsynced, file.refused) == (set(), False, ""))
+    eventually(lambda: (world.state.unclosed, world.state.store.unsynced, file.refused) == (set(), False, ""))
     eventually(lambda: len(listings) > 2)
     assert (set(listings), world.state.journal.tombstone(TID)) == ({0}, True), "no listing is due yet"
     monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
@@ -74,7 +74,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
     world.write_back.start()
     world.closed("file", NEW)
-    eventually(lambda: not (failures or state.unsynced))
+    eventually(lambda: not (failures or state.store.unsynced))
     eventually(lambda: world.write_back._snapshot == 1)
     monkeypatch.setattr(state.journal, "close", lambda: None)  # that is the world's
     world.write_back.stop()
@@ -143,7 +143,7 @@ def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: W
     """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
     file, _ = begun(world)
     assert not world.write_back.cancel(file)
-    assert (world.state.journal.load(File), world.state.hidden("file")) == ([], True)
+    assert (world.state.journal.load(File), world.state.index.hidden("file")) == ([], True)
     assert [row.stage for row in world.state.journal.load(Change)] == [Stage.CANCELLED]
 
 

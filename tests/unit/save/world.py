@@ -357,7 +357,7 @@ class World:
 
     def clean_up(self) -> None:
         """What the queue would do with what was placed or cancelled."""
-        self.state.awake.clear()
+        self.state.changes.awake.clear()
         for change in list(self.state.changes.values()):
             if change.stage in (Stage.PLACED, Stage.CANCELLED):
                 self.write_back.cleanup.finish(change)

@@ -38,7 +38,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 def again(state: State) -> State:
     """What the next mount finds."""
     other = State(state.journal.path.parent)
-    other.load()
+    other.store.load()
     other.journal.close()
     return other
 
@@ -71,26 +71,34 @@ def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(sta
     """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state
     file = written(state, "dir/b")
-    assert (bool(state), state.at("dir/b"), state.children("dir")) == (True, file, ({"b": file}, {}))
+    assert (bool(state), state.index.at("dir/b"), state.index.children("dir")) == (
+        True,
+        file,
+        ({"b": file}, {}),
+    )
     state.write(edit(file, item_id="two", generation=0), edit(file, path="dir/c"))
-    assert (state.at("dir/b"), state.at("dir/c")) == (None, file)
+    assert (state.index.at("dir/b"), state.index.at("dir/c")) == (None, file)
     state.apply(file, local=None)
-    assert (state.at("dir/c"), bool(state)) == (None, False), "the namespace has the word"
+    assert (state.index.at("dir/c"), bool(state)) == (None, False), "the namespace has the word"
     state.drop(written(state, "dir/d"))
-    assert (state.at("dir/d"), bool(state)) == (None, False)
+    assert (state.index.at("dir/d"), bool(state)) == (None, False)
 
 
 def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:
     """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
-    assert (state.hidden("dir/a"), state.meanwhile("dir/a"), state.meanwhile("top")) == (True, None, ITEM)
-    assert state.children("dir") == ({}, {"a": None})
+    assert (state.index.hidden("dir/a"), state.index.meanwhile("dir/a"), state.index.meanwhile("top")) == (
+        True,
+        None,
+        ITEM,
+    )
+    assert state.index.children("dir") == ({}, {"a": None})
     other = state.change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
-    assert state.meanwhile("dir/a") is ITEM, "the later one has the word"
+    assert state.index.meanwhile("dir/a") is ITEM, "the later one has the word"
     state.end(other)
-    assert state.hidden("dir/a")
+    assert state.index.hidden("dir/a")
     state.end(change)
-    assert (state.hidden("dir/a"), state.meanwhile("dir/a"), bool(state)) == (False, None, False)
+    assert (state.index.hidden("dir/a"), state.index.meanwhile("dir/a"), bool(state)) == (False, None, False)
 
 
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
@@ -99,25 +107,25 @@ def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
     opens(opened)
     state.write(edit(remembered, mode=0o600))
-    assert set(state.beneath("dir")) == {*unsent[:2], opened}
-    assert set(state.beneath("")) == {*unsent, opened}
+    assert set(state.index.beneath("dir")) == {*unsent[:2], opened}
+    assert set(state.index.beneath("")) == {*unsent, opened}
 
 
 def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) -> None:
-    editions = [state.edition]
+    editions = [state.index.edition]
     for step in (
         lambda: written(state, "a"),
-        lambda: state.apply(state.at("a") or File(0), mode=0o600),
-        lambda: state.apply(state.at("a") or File(0), path="c"),
+        lambda: state.apply(state.index.at("a") or File(0), mode=0o600),
+        lambda: state.apply(state.index.at("a") or File(0), path="c"),
         lambda: state.change(Verb.MOVE, "a", shows={"b": None}),
         lambda: state.end(*state.changes.values()),
         lambda: state.touch(ITEM),
     ):
         step()
-        editions.append(state.edition)
+        editions.append(state.index.edition)
     assert editions == sorted(set(editions))
     state.let_go(state.open(replace(ITEM, id="opened", path="opened")))
-    assert state.edition == editions[-1], "a file that is only opened shows nothing else"
+    assert state.index.edition == editions[-1], "a file that is only opened shows nothing else"
 
 
 # -- which file is which
@@ -126,22 +134,22 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
 def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:
     """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     file = written(state, "dir/a", item=ITEM)
-    assert state.number(ITEM) == file.ino == inode_number("one")
+    assert state.index.number(ITEM) == file.ino == inode_number("one")
     saved = replace(ITEM, id="two", updated_at="2")
     state.write(edit(file, item_id="two", generation=0))
-    assert (state.of(saved), state.number(saved)) == (file, file.ino)
-    assert state.number(ITEM) not in (file.ino, 0), "the version that is kept beside it has another one"
-    assert again(state).number(saved) == file.ino
+    assert (state.index.of(saved), state.index.number(saved)) == (file, file.ino)
+    assert state.index.number(ITEM) not in (file.ino, 0), "the version that is kept beside it has another one"
+    assert again(state).index.number(saved) == file.ino
 
 
 def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
     file = state.open(ITEM)
     renamed = replace(ITEM, path="new/a")
-    assert (state.of(renamed), state.open(renamed).path) == (file, "new/a"), "nothing was written to it"
+    assert (state.index.of(renamed), state.open(renamed).path) == (file, "new/a"), "nothing was written to it"
     written(state, "dir/a", item=ITEM)
-    assert (state.of(ITEM), state.of(renamed)) == (file, None)
-    assert state.number(renamed) != file.ino
+    assert (state.index.of(ITEM), state.index.of(renamed)) == (file, None)
+    assert state.index.number(renamed) != file.ino
 
 
 def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
@@ -156,8 +164,8 @@ def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     state.change(Verb.PUT, "change", needed["change"])
     for file in needed.values():
         state.let_go(file)
-    known = {name for name, file in needed.items() if state.file(file.ino) is file}
-    assert (known, state.of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
+    known = {name for name, file in needed.items() if state.index.file(file.ino) is file}
+    assert (known, state.index.of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
 
 
 # -- steps
@@ -170,8 +178,8 @@ def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
     state.write(edit(file, generation=5, path="b"), edit(change, target="b"), used="t", new=True)
     assert (file.path, file.generation, file.recorded, change.target) == ("b", 5, True, "b")
     other = State(state.journal.path.parent)
-    files, changes = other.load()
-    assert (other.changes, other.at("b")) == ({}, None), "rows are taken up one by one"
+    files, changes = other.store.load()
+    assert (other.changes, other.index.at("b")) == ({}, None), "rows are taken up one by one"
     assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
     assert [(found.target, found.file, files[0].change) for found in changes] == [("b", files[0], changes[0])]
     assert state.journal.tombstone("t")
@@ -183,16 +191,16 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
     file, gone = written(state, "a"), written(state, "gone")
     change = state.change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
     state.write(edit(change))
-    before = (file.path, change.stage, change.asides, state.edition)
+    before = (file.path, change.stage, change.asides, state.index.edition)
     monkeypatch.setattr(state.journal, "write", full)
     edits = edit(file, path="b"), edit(change, stage=Stage.STAGED, asides=[])
     assert errno_from(state.write, *edits, gone=[gone], new=True) == errno.ENOSPC
     for call, record in ((state.end, change), (state.unname, file), (state.drop, gone)):
         assert errno_from(call, record) == errno.ENOSPC
-    assert (file.path, change.stage, change.asides, state.edition) == before
-    assert (state.at("a"), state.at("gone"), state.at("b")) == (file, gone, None)
+    assert (file.path, change.stage, change.asides, state.index.edition) == before
+    assert (state.index.at("a"), state.index.at("gone"), state.index.at("b")) == (file, gone, None)
     assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
-    assert not state.awake
+    assert not state.changes.awake
 
 
 def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state: State) -> None:
@@ -202,7 +210,9 @@ def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state:
     state.write(edit(placed, stage=Stage.PLACED))
     state.write(edit(change, stage=Stage.CANCELLED))
     state.write(edit(placed, asides=[]))
-    assert (list(state.awake), min(placed.since, placed.made) > 0) == ([placed, change], True), "once each"
+    assert (list(state.changes.awake), min(placed.since, placed.made) > 0) == ([placed, change], True), (
+        "once each"
+    )
     state.end(placed)
     state.end(change)
     assert (change.stage, file.change, state.changes) == (Stage.DONE, None, {})
@@ -218,21 +228,21 @@ def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyP
     one, two, three = [state.bytes.new(file.ino, state.journal.next_number()) for _ in range(3)]
     state.apply(file, stays=stays)
     for local, before in ((one, 0), (two, one.generation)):
-        state.begin(file, local, mode=local.generation)
+        state.store.begin(file, local, mode=local.generation)
         there = (local.generation, 0) if stays and not before else (before, local.generation)
-        assert held(file) == held(again(state).file(file.ino))
+        assert held(file) == held(again(state).index.file(file.ino))
         assert (file.generation, file.draft, file.mode, file.local) == (*there, local.generation, local)
         with monkeypatch.context() as patch:
             patch.setattr(state.journal, "write", full)
-            assert errno_from(state.close, file, local, gone=[gone]) == errno.ENOSPC
+            assert errno_from(state.store.close, file, local, gone=[gone]) == errno.ENOSPC
         assert ((file.generation, file.draft), local.closed, gone.recorded) == (there, 0, True)
-        state.close(file, local, gone=[gone] if before else [], sha256="ff")
+        state.store.close(file, local, gone=[gone] if before else [], sha256="ff")
         assert (file.generation, file.draft, file.boot, file.sha256) == (local.generation, 0, BOOT, "ff")
         assert (local.may_change(local.size), gone.recorded) == (True, not before)
-        assert held(file) == held(again(state).file(file.ino))
+        assert held(file) == held(again(state).index.file(file.ino))
     assert state.bytes.retired == [one.path]
     state.unname(file)
-    state.begin(file, three)
+    state.store.begin(file, three)
     assert (file.local, file.recorded) == (three, False)
     for local in (one, two, three):
         local.release()
@@ -243,8 +253,8 @@ def grown(state: State, behind: bytes = b"more") -> tuple[File, Local]:
     file = state.new(Kind.FILE, "a")
     local = state.bytes.new(file.ino, state.journal.next_number())
     local.write(b"closed", 0)
-    state.begin(file, local)
-    state.close(file, local)
+    state.store.begin(file, local)
+    state.store.close(file, local)
     local.write(behind, 6)
     return file, local
 
@@ -257,9 +267,9 @@ def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State)
     """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
     file, local = grown(state)
     assert (file.written, file.size, file.generation) == (True, 6, local.generation)
-    state.close(file, local)
+    state.store.close(file, local)
     assert (file.written, file.size, file.generation, local.closed) == (False, 10, local.generation, 10)
-    assert (state.bytes.retired, held(file)) == ([], held(again(state).file(file.ino)))
+    assert (state.bytes.retired, held(file)) == ([], held(again(state).index.file(file.ino)))
     local.release()
 
 
@@ -270,25 +280,25 @@ def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced:
     file, local = grown(state)
     mixed = draft = local.generation
     if synced:
-        state.sync()
+        state.store.sync()
         assert (file.boot, state.bytes.waiting) == ("", False)
     if further:
         later = state.bytes.new(file.ino, state.journal.next_number(), local.path)
-        state.begin(file, later)
+        state.store.begin(file, later)
         draft = later.generation
         local.release()
         local = later
-    state.set_apart(file)
+    state.store.set_apart(file)
     assert (file.size, file.draft, file.local, file.written) == (6, draft, local, True)
     assert on_disk(state)[str(file.generation)] == b"closed"
     assert on_disk(state)[str(draft)] == b"closedmore"
     assert state.bytes.retired == [state.bytes.path(file.ino, mixed)] * further
     assert (local.may_change(0), state.bytes.is_synced(file.ino, file.generation)) == (True, synced)
-    assert (file.boot, held(file)) == ("" if synced else BOOT, held(again(state).file(file.ino)))
+    assert (file.boot, held(file)) == ("" if synced else BOOT, held(again(state).index.file(file.ino)))
     before = on_disk(state)
-    state.set_apart(file)
+    state.store.set_apart(file)
     assert on_disk(state) == before, "once is enough"
-    state.close(file, local)
+    state.store.close(file, local)
     assert (file.generation, file.size, file.draft) == (draft, 10, 0)
     local.release()
 
@@ -298,7 +308,7 @@ def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
     state: State, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     file, local = grown(state)
-    state.sync()
+    state.store.sync()
     was, there = held(file), on_disk(state)
     with monkeypatch.context() as patch:
         if fault == "journal":
@@ -307,7 +317,7 @@ def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
         else:
             patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        assert errno_from(state.set_apart, file) == (errno.EIO if fault == "sync" else errno.ENOSPC)
+        assert errno_from(state.store.set_apart, file) == (errno.EIO if fault == "sync" else errno.ENOSPC)
     assert (held(file), on_disk(state), local.closed, state.bytes.retired) == (was, there, 6, [])
     local.release()
 
@@ -322,13 +332,13 @@ def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
     def closes_meanwhile(handle: int) -> None:
         real(handle)
         monkeypatch.setattr(os, "fdatasync", real)
-        state.close(file, local)
+        state.store.close(file, local)
 
     monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
-    state.sync()
-    assert (file.size, file.boot, state.unsynced) == (10, BOOT, True)
-    state.sync()
-    assert (file.boot, state.unsynced) == ("", False)
+    state.store.sync()
+    assert (file.size, file.boot, state.store.unsynced) == (10, BOOT, True)
+    state.store.sync()
+    assert (file.boot, state.store.unsynced) == ("", False)
     local.release()
 
 
@@ -339,7 +349,7 @@ def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: Sta
     older = [state.bytes.path(file.ino, file.generation)]
     change = state.change(Verb.PUT, "a", file, generation=file.generation if sent else 0, begun=True)
     local = state.bytes.new(file.ino, state.journal.next_number())
-    state.close(file, local)
+    state.store.close(file, local)
     local.release()
     assert state.bytes.retired == ([] if sent else older)
     state.cancel(change, gone=[gone], size=3)
@@ -355,25 +365,30 @@ def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: Sta
 def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first(state: State) -> None:
     first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
     other = state.change(Verb.PUT, "b")
-    assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
+    assert [state.changes.before(change) for change in (first, second, third, other)] == [
+        None,
+        first,
+        first,
+        None,
+    ]
     state.apply(third, stage=Stage.CANCELLED)
-    assert [state.before(change) for change in (first, second, third)] == [third, third, None]
+    assert [state.changes.before(change) for change in (first, second, third)] == [third, third, None]
     state.end(third)
     state.apply(first, stage=Stage.STAGED)
     state.apply(first, stage=Stage.PLACED)
-    assert state.before(second) is None, "the server has the outcome: only cleanup is left"
+    assert state.changes.before(second) is None, "the server has the outcome: only cleanup is left"
     state.apply(second, target="b")
-    assert state.before(other) is second, "the older one goes first, wherever it was made"
+    assert state.changes.before(other) is second, "the older one goes first, wherever it was made"
 
 
 def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
-    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (change, [])
+    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (change, [])
     change.begun = True
-    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [change])
+    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (None, [change])
     state.apply(change, stage=Stage.PLACED)
-    assert (state.pending("a"), state.under_way("a", verb=Verb.REMOVE)) == (None, [])
+    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (None, [])
 
 
 # -- a file loses its name
@@ -392,13 +407,18 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
     state.change(Verb.PUT, "a", file)
     was = {**held(file), "path": None, "item_id": "", "generation": 0, "size": 0, "boot": "", "refused": ""}
     state.unname(file)
-    state.sync()
+    state.store.sync()
     assert held(file) == {**was, "ctime_ns": file.ctime_ns}
     assert time.time_ns() - 60e9 < file.ctime_ns
-    assert (state.at("a"), state.of(ITEM), file.recorded, state.changes) == (None, None, False, {})
+    assert (state.index.at("a"), state.index.of(ITEM), file.recorded, state.changes) == (
+        None,
+        None,
+        False,
+        {},
+    )
     assert (file.local, local.read(0, 9)) == (local, b"content")
     assert list(state.bytes.directory.iterdir()) == [local.path]
-    assert again(state).files() == []
+    assert again(state).index.files() == []
     for _ in range(local.users):
         local.release()
 
@@ -410,8 +430,8 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
     state.write(edit(file, draft=9, **known))
     state.unclosed.add(file)
     for edits in ([], [edit(kept, size=7)]):
-        state.end_draft(file, *edits)
-    rows = {found.ino: (found.draft, found.size) for found in again(state).files()}
+        state.store.end_draft(file, *edits)
+    rows = {found.ino: (found.draft, found.size) for found in again(state).index.files()}
     assert rows == {kept.ino: (0, 7), **({file.ino: (0, 0)} if known else {})}
     assert (file.draft, file.recorded, state.left().files) == (0, bool(known), [file])
 
@@ -431,8 +451,8 @@ def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.Monkey
     if failing:
         with monkeypatch.context() as patch:
             patch.setattr(state.journal, failing, full)
-            assert errno_from(state.sync) == errno.ENOSPC
-    assert state.unsynced
+            assert errno_from(state.store.sync) == errno.ENOSPC
+    assert state.store.unsynced
     there, real = list[int](), state.journal.sync
 
     def sync() -> None:
@@ -440,10 +460,10 @@ def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.Monkey
         real()
 
     monkeypatch.setattr(state.journal, "sync", sync)
-    state.sync()
-    assert (there, state.unsynced) == ([2], False)
+    state.store.sync()
+    assert (there, state.store.unsynced) == ([2], False)
     assert file.boot == "", "its bytes are on the disk"
-    assert {found.boot for found in again(state).files()} == {""}
+    assert {found.boot for found in again(state).index.files()} == {""}
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
@@ -459,12 +479,12 @@ def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.
     monkeypatch.setattr(os, "fdatasync", slow)
     state.write(used="first")
     with ThreadPoolExecutor(9) as pool:
-        syncs = [pool.submit(state.sync)]
+        syncs = [pool.submit(state.store.sync)]
         assert going.wait(20)
         state.write(used="later")
-        syncs += [pool.submit(state.sync) for _ in range(8)]
+        syncs += [pool.submit(state.store.sync) for _ in range(8)]
         gate.set()
-    assert (len(calls), [sync.result() for sync in syncs], state.unsynced) == (2, [None] * 9, False)
+    assert (len(calls), [sync.result() for sync in syncs], state.store.unsynced) == (2, [None] * 9, False)
 
 
 # -- what is remembered of items
@@ -475,23 +495,23 @@ def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: 
     state.write(edit(state.open(ITEM), mode=0o755))
     state.touch(ITEM, content=True)
     state.touch(ITEM)
-    file = state.of(ITEM)
+    file = state.index.of(ITEM)
     assert file is not None
     assert file.ctime_ns >= file.mtime_ns > 0
     assert (file.mode, file.atime_ns, file.version) == (0o755, UNSET, "1")
-    assert [held(found) for found in again(state).files()] == [held(file)]
+    assert [held(found) for found in again(state).index.files()] == [held(file)]
     with monkeypatch.context() as patch:
         patch.setattr(state.journal.spare, "restore", lambda beside: False)
         state.touch(ITEM, made=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
-    assert [found.atime_ns for found in again(state).files()] == [UNSET]
+    assert [found.atime_ns for found in again(state).index.files()] == [UNSET]
     state.touch(replace(ITEM, updated_at="2"))
     assert (file.mode, file.atime_ns, file.mtime_ns, file.version) == (0o755, UNSET, UNSET, "2")
     state.touch(implicit_directory("x"))
-    assert [found.item_id for found in again(state).files()] == ["one"]
+    assert [found.item_id for found in again(state).index.files()] == ["one"]
     for _ in range(2):
         state.lose("one")
-    assert (state.of(ITEM), again(state).of(ITEM)) == (None, None)
+    assert (state.index.of(ITEM), again(state).index.of(ITEM)) == (None, None)
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
@@ -500,13 +520,20 @@ def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None
     opens(opened)
     state.write(edit(opened, mode=0o755))
     state.lose("two")
-    assert (opened.item_id, opened.mode, state.file(opened.ino)) == ("", 0o755, opened)
+    assert (opened.item_id, opened.mode, state.index.file(opened.ino)) == ("", 0o755, opened)
     file = written(state, "dir/a", item=ITEM)
     state.apply(file, atime_ns=7)
     state.touch(replace(ITEM, updated_at="2"))
     state.lose("one")
-    assert (state.at("dir/a"), state.of(ITEM), file.unsaved, file.atime_ns) == (file, None, True, 7)
-    assert [(found.path, found.generation) for found in again(state).files()] == [("dir/a", file.generation)]
+    assert (state.index.at("dir/a"), state.index.of(ITEM), file.unsaved, file.atime_ns) == (
+        file,
+        None,
+        True,
+        7,
+    )
+    assert [(found.path, found.generation) for found in again(state).index.files()] == [
+        ("dir/a", file.generation)
+    ]
 
 
 # -- records: which way a Change may go, and what each record says of itself
@@ -519,7 +546,7 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal
         change = state.change(Verb.PUT, "file", stage=old, shows={"file": None})
         state.write(edit(change))
         before, after = held(change), {**held(change), "stage": new, "target": "other"}
-        shown, allowed = (state.changes.copy(), state.hidden("file")), new in {old, *TRANSITIONS[old]}
+        shown, allowed = (state.changes.copy(), state.index.hidden("file")), new in {old, *TRANSITIONS[old]}
         with nullcontext() if allowed else pytest.raises(ValueError, match=f"can't go from {old} to {new}"):
             if journal:
                 state.write(edit(change, stage=new, target="other"), used=f"{old} {new}")
@@ -529,7 +556,7 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal
         assert held(change) == (after if allowed else before)
         assert held(found) == (after if allowed and journal else before)
         assert state.journal.tombstone(f"{old} {new}") is (allowed and journal)
-        assert allowed or (state.changes, state.hidden("file")) == shown
+        assert allowed or (state.changes, state.index.hidden("file")) == shown
         state.end(change)
 
 

@@ -56,7 +56,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     """vfs/semantics.md 4.4: a loss of power is covered within a second, whatever failed before."""
     state = world.state
     place, name = {
-        "spare": (type(state.journal.spare), "restore"), "sync": (type(state), "sync"),
+        "spare": (type(state.journal.spare), "restore"), "sync": (type(state.store), "sync"),
         "memory": (process, "give_back"), "listing": (world.write_back.cleanup, "expose_orphans"),
     }[failing]  # fmt: skip
     real, failures = getattr(place, name), [OSError(errno.EIO, "once"), ValueError("a fault")]

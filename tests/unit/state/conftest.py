@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any, NoReturn
 
-from jobfs.state.records import COLUMNS
+import pytest
+
+from jobfs.errors import FsError
+from jobfs.nodes import Item, Kind
+from jobfs.state import File, State, edit
+from jobfs.state.localbytes import Local
+from jobfs.state.records import COLUMNS, Handle
+
+ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
 
 
 def held(record: Any) -> dict[str, Any]:
@@ -21,3 +32,50 @@ def refusing(code: int) -> Callable[..., NoReturn]:
         raise OSError(code, os.strerror(code))
 
     return refuse
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State(tmp_path)
+    with closing(state.journal):
+        yield state
+
+
+def again(state: State) -> State:
+    """What the next mount finds."""
+    other = State(state.journal.path.parent)
+    other.store.load()
+    other.journal.close()
+    return other
+
+
+def written(state: State, path: str, *, item: Item | None = None, content: bytes = b"x") -> File:
+    """A file with bytes that were closed here, as files.py and writeback.py make it; open as long as a test likes."""
+    file = state.open(item) if item is not None else state.new(Kind.FILE, path)
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    local.write(content, 0)
+    state.bytes.cover(file.ino, local)
+    local.release()
+    state.apply(file, local=local)
+    state.write(edit(file, generation=local.generation, size=local.size), new=True)
+    return file
+
+
+def opens(file: File) -> None:
+    """A program opens it."""
+    file.handles.append(Handle(file, file.item, os.O_RDONLY))
+
+
+def full(*edits: object, **more: object) -> None:
+    raise FsError(errno.ENOSPC)
+
+
+def grown(state: State, behind: bytes = b"more") -> tuple[File, Local]:
+    """A file that was closed, and has more behind that; a program has it open."""
+    file = state.new(Kind.FILE, "a")
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    local.write(b"closed", 0)
+    state.store.begin(file, local)
+    state.store.close(file, local)
+    local.write(behind, 6)
+    return file, local

@@ -1,0 +1,245 @@
+"""A step happens whole or not at all; what is closed, and what a sync brings to the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.unit.state.conftest import ITEM, again, full, grown, held, refusing, written
+
+from jobfs.nodes import Kind
+from jobfs.state import Change, State, edit
+from jobfs.state.localbytes import BOOT
+from jobfs.state.records import TRANSITIONS, Aside, Stage, Verb
+
+
+def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
+    file = state.new(Kind.FILE, "a")
+    change = state.change(Verb.PUT, "a", file)
+    assert file.change is change
+    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), used="t", new=True)
+    assert (file.path, file.generation, file.recorded, change.target) == ("b", 5, True, "b")
+    other = State(state.journal.path.parent)
+    files, changes = other.store.load()
+    assert (other.changes, other.index.at("b")) == ({}, None), "rows are taken up one by one"
+    assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
+    assert [(found.target, found.file, files[0].change) for found in changes] == [("b", files[0], changes[0])]
+    assert state.journal.tombstone("t")
+    other.journal.close()
+
+
+def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.41: ENOSPC before anything has changed."""
+    file, gone = written(state, "a"), written(state, "gone")
+    change = state.change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
+    state.write(edit(change))
+    before = (file.path, change.stage, change.asides, state.index.edition)
+    monkeypatch.setattr(state.journal, "write", full)
+    edits = edit(file, path="b"), edit(change, stage=Stage.STAGED, asides=[])
+    assert errno_from(state.write, *edits, gone=[gone], new=True) == errno.ENOSPC
+    for call, record in ((state.end, change), (state.unname, file), (state.drop, gone)):
+        assert errno_from(call, record) == errno.ENOSPC
+    assert (file.path, change.stage, change.asides, state.index.edition) == before
+    assert (state.index.at("a"), state.index.at("gone"), state.index.at("b")) == (file, gone, None)
+    assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
+    assert not state.changes.awake
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+    """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
+    file, gone = state.new(Kind.FILE, "a"), written(state, "gone")
+    one, two, three = [state.bytes.new(file.ino, state.journal.next_number()) for _ in range(3)]
+    state.apply(file, stays=stays)
+    for local, before in ((one, 0), (two, one.generation)):
+        state.store.begin(file, local, mode=local.generation)
+        there = (local.generation, 0) if stays and not before else (before, local.generation)
+        assert held(file) == held(again(state).index.file(file.ino))
+        assert (file.generation, file.draft, file.mode, file.local) == (*there, local.generation, local)
+        with monkeypatch.context() as patch:
+            patch.setattr(state.journal, "write", full)
+            assert errno_from(state.store.close, file, local, gone=[gone]) == errno.ENOSPC
+        assert ((file.generation, file.draft), local.closed, gone.recorded) == (there, 0, True)
+        state.store.close(file, local, gone=[gone] if before else [], sha256="ff")
+        assert (file.generation, file.draft, file.boot, file.sha256) == (local.generation, 0, BOOT, "ff")
+        assert (local.may_change(local.size), gone.recorded) == (True, not before)
+        assert held(file) == held(again(state).index.file(file.ino))
+    assert state.bytes.retired == [one.path]
+    state.unname(file)
+    state.store.begin(file, three)
+    assert (file.local, file.recorded) == (three, False)
+    for local in (one, two, three):
+        local.release()
+
+
+def on_disk(state: State) -> dict[str, bytes]:
+    return {path.name.partition(".")[2]: path.read_bytes() for path in state.bytes.directory.iterdir()}
+
+
+def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State) -> None:
+    """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
+    file, local = grown(state)
+    assert (file.written, file.size, file.generation) == (True, 6, local.generation)
+    state.store.close(file, local)
+    assert (file.written, file.size, file.generation, local.closed) == (False, 10, local.generation, 10)
+    assert (state.bytes.retired, held(file)) == ([], held(again(state).index.file(file.ino)))
+    local.release()
+
+
+@pytest.mark.parametrize("synced", [False, True])
+@pytest.mark.parametrize("further", [False, True], ids=["the draft is the same", "a later draft was begun"])
+def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced: bool, further: bool) -> None:
+    """save/protocol.md, Vocabulary, local bytes: what is sent never changes; what is on the disk stays there."""
+    file, local = grown(state)
+    mixed = draft = local.generation
+    if synced:
+        state.store.sync()
+        assert (file.boot, state.bytes.waiting) == ("", False)
+    if further:
+        later = state.bytes.new(file.ino, state.journal.next_number(), local.path)
+        state.store.begin(file, later)
+        draft = later.generation
+        local.release()
+        local = later
+    state.store.set_apart(file)
+    assert (file.size, file.draft, file.local, file.written) == (6, draft, local, True)
+    assert on_disk(state)[str(file.generation)] == b"closed"
+    assert on_disk(state)[str(draft)] == b"closedmore"
+    assert state.bytes.retired == [state.bytes.path(file.ino, mixed)] * further
+    assert (local.may_change(0), state.bytes.is_synced(file.ino, file.generation)) == (True, synced)
+    assert (file.boot, held(file)) == ("" if synced else BOOT, held(again(state).index.file(file.ino)))
+    before = on_disk(state)
+    state.store.set_apart(file)
+    assert on_disk(state) == before, "once is enough"
+    state.store.close(file, local)
+    assert (file.generation, file.size, file.draft) == (draft, 10, 0)
+    local.release()
+
+
+@pytest.mark.parametrize("fault", ["journal", "copy", "sync"])
+def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
+    state: State, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    file, local = grown(state)
+    state.store.sync()
+    was, there = held(file), on_disk(state)
+    with monkeypatch.context() as patch:
+        if fault == "journal":
+            patch.setattr(state.journal, "write", full)
+        elif fault == "copy":
+            patch.setattr(os, "truncate", refusing(errno.ENOSPC))
+        else:
+            patch.setattr(os, "fdatasync", refusing(errno.EIO))
+        assert errno_from(state.store.set_apart, file) == (errno.EIO if fault == "sync" else errno.ENOSPC)
+    assert (held(file), on_disk(state), local.closed, state.bytes.retired) == (was, there, 6, [])
+    local.release()
+
+
+def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
+    file, local = grown(state)
+    real = os.fdatasync
+
+    def closes_meanwhile(handle: int) -> None:
+        real(handle)
+        monkeypatch.setattr(os, "fdatasync", real)
+        state.store.close(file, local)
+
+    monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
+    state.store.sync()
+    assert (file.size, file.boot, state.store.unsynced) == (10, BOOT, True)
+    state.store.sync()
+    assert (file.boot, state.store.unsynced) == ("", False)
+    local.release()
+
+
+@pytest.mark.parametrize("known", [{}, {"generation": 3}, {"item_id": "one"}], ids=repr)
+def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[str, Any]) -> None:
+    """save/protocol.md, Recovery: of what was written and not closed before a kill."""
+    file, kept = state.new(Kind.FILE, "a"), state.new(Kind.FILE, "b")
+    state.write(edit(file, draft=9, **known))
+    state.unclosed.add(file)
+    for edits in ([], [edit(kept, size=7)]):
+        state.store.end_draft(file, *edits)
+    rows = {found.ino: (found.draft, found.size) for found in again(state).index.files()}
+    assert rows == {kept.ino: (0, 7), **({file.ino: (0, 0)} if known else {})}
+    assert (file.draft, file.recorded, state.left().files) == (0, bool(known), [file])
+
+
+@pytest.mark.parametrize("failing", ["", "write", "sync"])
+def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3. The next sync does
+    the work of a failed one: a full disk gets the room of bytes that nobody needs, and bytes on the disk are known to be there.
+    """
+    file, gone = written(state, "a"), written(state, "gone")
+    state.write(edit(file, boot="this boot"))
+    state.unname(gone)
+    state.touch(replace(ITEM, id="t"))
+    if failing:
+        with monkeypatch.context() as patch:
+            patch.setattr(state.journal, failing, full)
+            assert errno_from(state.store.sync) == errno.ENOSPC
+    assert state.store.unsynced
+    there, real = list[int](), state.journal.sync
+
+    def sync() -> None:
+        there.append(len(os.listdir(state.bytes.directory)))
+        real()
+
+    monkeypatch.setattr(state.journal, "sync", sync)
+    state.store.sync()
+    assert (there, state.store.unsynced) == ([2], False)
+    assert file.boot == "", "its bytes are on the disk"
+    assert {found.boot for found in again(state).index.files()} == {""}
+    assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
+
+
+def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.4: one disk sync serves many closes."""
+    going, gate, calls = threading.Event(), threading.Event(), []
+
+    def slow(handle: int) -> None:
+        calls.append(handle)
+        going.set()
+        assert gate.wait(20)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    state.write(used="first")
+    with ThreadPoolExecutor(9) as pool:
+        syncs = [pool.submit(state.store.sync)]
+        assert going.wait(20)
+        state.write(used="later")
+        syncs += [pool.submit(state.store.sync) for _ in range(8)]
+        gate.set()
+    assert (len(calls), [sync.result() for sync in syncs], state.store.unsynced) == (2, [None] * 9, False)
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal: bool) -> None:
+    """save/protocol.md, The steps; a transition that is refused has not happened, not in the journal either."""
+    for old, new in product(Stage, Stage):
+        change = state.change(Verb.PUT, "file", stage=old, shows={"file": None})
+        state.write(edit(change))
+        before, after = held(change), {**held(change), "stage": new, "target": "other"}
+        shown, allowed = (state.changes.copy(), state.index.hidden("file")), new in {old, *TRANSITIONS[old]}
+        with nullcontext() if allowed else pytest.raises(ValueError, match=f"can't go from {old} to {new}"):
+            if journal:
+                state.write(edit(change, stage=new, target="other"), used=f"{old} {new}")
+            else:
+                state.apply(change, stage=new, target="other")
+        (found,) = state.journal.load(Change)
+        assert held(change) == (after if allowed else before)
+        assert held(found) == (after if allowed and journal else before)
+        assert state.journal.tombstone(f"{old} {new}") is (allowed and journal)
+        assert allowed or (state.changes, state.index.hidden("file")) == shown
+        state.end(change)

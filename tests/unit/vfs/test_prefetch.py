@@ -29,7 +29,8 @@ class World:
         self.on_disk: set[str] = set()
         self.young: set[str] = set()
         self.fetched: list[str] = []
-        world: Any = self  # it is namespace, content store and state in one
+        world: Any = self  # it is namespace, content store, state and its index in one
+        self.index = self
         self.ahead = Prefetch(world, world, world)
 
     def missing(self, item: Item) -> bool:

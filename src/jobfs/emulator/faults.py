@@ -78,14 +78,7 @@ class Rule:
         known = {*OPERATIONS, "GET", "POST", "DELETE", "read", "change", "*"}
         for name in set(self.on.split("+")) - known:
             raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
-        if not 0 <= self.rate <= 1:
-            raise UsageError(f"a fault's rate is between 0 and 1, not {self.rate}")
-        if not 0 <= self.at <= 1:
-            raise UsageError(f"a fault's at is between 0 and 1, not {self.at}")
-        if not 0 <= self.delay <= 3600:
-            raise UsageError(f"a fault's delay is between 0 and 3600 seconds, not {self.delay}")
-        if not 400 <= self.status <= 599:
-            raise UsageError(f"a fault's status is between 400 and 599, not {self.status}")
+        self._check_bounds()
         wait = self.retry_after or ""
         if wait.startswith("+") and not wait[1:].isdecimal():
             raise UsageError(f"a fault's retry_after is seconds, a date or +seconds, not {self.retry_after}")
@@ -93,6 +86,16 @@ class Rule:
             json.loads(self.value)
         except (TypeError, ValueError):
             raise UsageError(f"a fault's value is JSON, not {self.value!r}") from None
+
+    def _check_bounds(self) -> None:
+        """Raise UsageError if a number is out of its bounds."""
+        bounds = {
+            "rate": (self.rate, 0, 1, ""), "at": (self.at, 0, 1, ""),
+            "delay": (self.delay, 0, 3600, " seconds"), "status": (self.status, 400, 599, ""),
+        }  # fmt: skip
+        for name, (given, least, most, unit) in bounds.items():
+            if not least <= given <= most:
+                raise UsageError(f"a fault's {name} is between {least} and {most}{unit}, not {given}")
 
     @property
     def by_path(self) -> bool:

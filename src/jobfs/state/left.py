@@ -44,13 +44,16 @@ def left_of(
 ) -> Left:
     """What is left at or below `under`, but for cleanup. `unclosed`: see State."""
     here = [file for file in files if _is_below(file.path, under)]
-    rest = [change for change in changes if _is_below(change.target, under)]
     closed = [file for file in here if file.unsent or file in unclosed]
     return Left(
         files=sorted(closed, key=lambda file: file.generation),
         opened=[file for file in here if _is_never_closed(file) and file not in unclosed],
-        changes=list(filter(_is_left, rest)),
+        changes=_left_changes(changes, under),
     )
+
+
+def _left_changes(changes: Iterable[Change], under: str) -> list[Change]:
+    return [change for change in changes if _is_below(change.target, under) and _is_left(change)]
 
 
 def _is_below(path: str | None, directory: str) -> bool:

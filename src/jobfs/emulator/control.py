@@ -13,8 +13,10 @@ They need no key and answer only to this machine, and not to a page in a browser
     GET  /_emulator/log                  the entries, ?operation=…, ?changing=1       DELETE forgets them
     GET  /_emulator/jobs                 the jobs                POST /_emulator/jobs/JOB  its state
     GET  /_emulator/jobs/JOB/items       every item with its path, sha256 and size
-    GET, PUT, POST, DELETE /_emulator/jobs/JOB/files/PATH
-                                         the bytes; written in place; appended to; deleted, all by the job
+    GET, PUT, POST, DELETE, PATCH /_emulator/jobs/JOB/files/PATH
+                                         the bytes; written in place; appended to; deleted; renamed to the path
+                                         in {"path": "new"}, all by the job. `If-Match: "SHA256"`: only if the
+                                         file that is replaced has this content, else 412
 """
 
 from __future__ import annotations
@@ -156,14 +158,27 @@ class Control:
         raise _Refusal(404, f"no such control route: {request.url.path}")
 
     async def _file(self, request: Request, side: JobSide, path: str) -> Response:
-        method = _method(request, "GET", "PUT", "POST", "DELETE")
-        if method == "GET":
-            return Response(side.read(path), media_type="application/octet-stream")
-        if method == "DELETE":
-            side.delete(path)
-            return JSONResponse(None)
-        write = side.write if method == "PUT" else side.append
-        return JSONResponse(_described(side, write(path, await request.body()).id))
+        method = _method(request, "GET", "PUT", "POST", "DELETE", "PATCH")
+        body = await request.body()
+        to = str((await _object(request))["path"]) if method == "PATCH" else path
+        with side.lock:
+            _check_condition(request, side, to)
+            if method == "GET":
+                return Response(side.read(path), media_type="application/octet-stream")
+            if method == "DELETE":
+                side.delete(path)
+                return JSONResponse(None)
+            if method == "PATCH":
+                side.move(path, to)
+                return JSONResponse(_described(side, side.item(to).id))
+            write = side.write if method == "PUT" else side.append
+            return JSONResponse(_described(side, write(path, body).id))
+
+
+def _check_condition(request: Request, side: JobSide, path: str) -> None:
+    wanted = request.headers.get("if-match")
+    if wanted is not None and wanted.strip('"') != hashlib.sha256(side.read(path)).hexdigest():
+        raise _Refusal(412, f"{path} has another content")
 
 
 def _check_local(request: Request) -> None:

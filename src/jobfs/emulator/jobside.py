@@ -20,13 +20,16 @@ Permission = Literal["readOnly", "readWrite"]
 
 
 class JobSide:
-    """Direct access to the items of one job; every method is atomic and may be called from any thread."""
+    """Direct access to the items of one job; every method is atomic and may be called from any thread.
+
+    A caller that holds `lock` makes one step of several calls.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._store = workspace.store
         self._index = workspace.index
-        self._lock = workspace.lock
+        self.lock = workspace.lock
 
     def seed(
         self,
@@ -42,7 +45,7 @@ class JobSide:
 
         With `directories`, directories on the way that have no item get one. Returns the items of `tree`.
         """
-        with self._lock:
+        with self.lock:
             made = []
             above = [p for p in missing_parents(self._index, tree) if p not in tree] if directories else []
             for path, content in {**dict.fromkeys(above), **tree}.items():
@@ -57,7 +60,7 @@ class JobSide:
 
     def write(self, path: str, content: bytes | str) -> StoredItem:
         """New content in place, as the job writes it: the same id with a new updatedAt; or a new file."""
-        with self._lock:
+        with self.lock:
             item = self._index.shown(path)
             if item is None:
                 return self.seed({path: content})[0]
@@ -66,35 +69,35 @@ class JobSide:
 
     def append(self, path: str, content: bytes | str) -> StoredItem:
         """Adds to the end of a file in place, or makes it."""
-        with self._lock:
+        with self.lock:
             before = self.read(path) if self._index.shown(path) else b""
             return self.write(path, before + _bytes(content))
 
     def replace(self, path: str, content: bytes | str) -> StoredItem:
         """The job deletes what is there and makes a new file: another id at the same path."""
-        with self._lock:
+        with self.lock:
             self.delete(path)
             return self.seed({path: content})[0]
 
     def mkdir(self, path: str) -> StoredItem:
         """The directory item at this path, made if there is none."""
-        with self._lock:
+        with self.lock:
             found = [item for item in self._index.at(path) if item.is_dir]
             return found[0] if found else self.seed({path: None})[0]
 
     def delete(self, path: str) -> None:
         """Removes every item at this path and below."""
-        with self._lock:
+        with self.lock:
             self._workspace.apply(drops=self._tree_at(path))
 
     def clear(self) -> None:
         """Removes everything."""
-        with self._lock:
+        with self.lock:
             self._workspace.apply(drops=self._index)
 
     def move(self, old: str, new: str) -> None:
         """Renames as the job's own `mv` does: what is at `new` is replaced, all below `old` goes along."""
-        with self._lock:
+        with self.lock:
             moving = self._tree_at(old)
             doomed = {item.id: item for item in [*self._index.at(new), *self._index.under(new)]}
             self._workspace.apply(drops=[i for i in doomed.values() if i not in moving])
@@ -104,7 +107,7 @@ class JobSide:
 
     def read(self, path: str) -> bytes:
         """The bytes of the file that is shown at this path."""
-        with self._lock:
+        with self.lock:
             item = self.item(path)
             if item.is_dir:
                 raise KeyError(path)
@@ -112,7 +115,7 @@ class JobSide:
 
     def content(self, item_id: str) -> bytes:
         """The bytes of one item, shadowed or not."""
-        with self._lock:
+        with self.lock:
             item = self.by_id(item_id)
             if item.is_dir:
                 raise KeyError(item_id)
@@ -134,7 +137,7 @@ class JobSide:
 
     def at(self, path: str) -> list[StoredItem]:
         """All items at this path, oldest first."""
-        with self._lock:
+        with self.lock:
             return self._index.at(path)
 
     def exists(self, path: str) -> bool:
@@ -143,28 +146,28 @@ class JobSide:
 
     def items(self) -> list[StoredItem]:
         """All items, oldest first."""
-        with self._lock:
+        with self.lock:
             return list(self._index)
 
     def tree(self) -> dict[str, bytes | None]:
         """Path to bytes (None: a directory) of all items that are shown, sorted by path."""
-        with self._lock:
+        with self.lock:
             shown = [self.item(path) for path in sorted({item.path for item in self._index})]
             return {item.path: None if item.is_dir else self._content(item) for item in shown}
 
     def set_permission(self, path: str, permission: Permission) -> StoredItem:
         """Changes the permission of the item that is shown."""
-        with self._lock:
+        with self.lock:
             return self._changed(self.item(path), permission=permission)
 
     def set_lifecycle(self, path: str, lifecycle: Lifecycle) -> StoredItem:
         """Changes the lifecycle of the item that is shown."""
-        with self._lock:
+        with self.lock:
             return self._changed(self.item(path), lifecycle=lifecycle)
 
     def set_job(self, **changes: Any) -> Job:
         """Changes the job's state: `status`, `current_step`, `max_steps`, `query`."""
-        with self._lock:
+        with self.lock:
             job = replace(self._workspace.job, updated_us=self._store.now_us(), **changes)
             self._store.save_job(job)
             self._workspace.job = job

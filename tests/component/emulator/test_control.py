@@ -89,10 +89,34 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     assert wire.get(wire.server.url + "/_emulator/" + files + "d/ü.txt").content == b"one two"
     items = control(wire, "GET", f"jobs/{server.job}/items")
     assert [item.get("sha256") for item in items] == [None, hashlib.sha256(b"one two").hexdigest()]
+    moved = control(wire, "PATCH", files + "d/%C3%BC.txt", json={"path": "d/moved"})
+    assert (moved["id"], moved["path"]) == (first["id"], "d/moved")
     control(wire, "DELETE", files + "d")
     assert server.store.items() == []
     assert control(wire, "POST", f"jobs/{server.job}", json={"status": "completed"})["status"] == "completed"
     server.store.set_job(status="processing")
+
+
+def test_the_job_replaces_a_file_only_if_it_still_has_the_content_that_it_read(
+    wire: Wire, server: Server
+) -> None:
+    files = f"{wire.server.url}/_emulator/jobs/{server.job}/files/"
+    server.store.seed({"file": b"one", "draft": b"two"})
+    requests: list[tuple[str, str, Any]] = [
+        ("PUT", "file", {"content": b"new"}), ("POST", "file", {"content": b"new"}),
+        ("PATCH", "draft", {"json": {"path": "file"}}), ("DELETE", "file", {}),
+    ]  # fmt: skip
+    for method, path, body in requests:
+        refused = wire.request(method, files + path, headers=_if_match(b"other"), **body)
+        assert (refused.status_code, server.store.tree()) == (412, {"file": b"one", "draft": b"two"}), method
+    missing = wire.request("PUT", files + "none", headers=_if_match(b"one"), content=b"new")
+    assert (missing.status_code, server.store.exists("none")) == (404, False)
+    taken = wire.request("PATCH", files + "draft", headers=_if_match(b"one"), json={"path": "file"})
+    assert (taken.status_code, server.store.tree()) == (200, {"file": b"two"})
+
+
+def _if_match(content: bytes) -> dict[str, str]:
+    return {"if-match": f'"{hashlib.sha256(content).hexdigest()}"'}
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), [

@@ -46,7 +46,7 @@ def local_files(mount: Tree) -> dict[str, Content]:
 
 def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[str]:
     """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
-    with server.store._lock, ledger.lock:
+    with server.store.lock, ledger.lock:
         files = [item.id for item in server.store.items() if not item.is_dir]
         held = {contents.of(server.store.content(file)) for file in files}
         return [

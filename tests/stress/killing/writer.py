@@ -350,7 +350,7 @@ class Job:
     def run(self, stop: threading.Event) -> None:
         """Works until told to stop."""
         while not stop.wait(self._random.expovariate(1 / self._pause)):
-            with self._side._lock:
+            with self._side.lock:
                 self._step(self._random.choice(self._paths))
 
     def _step(self, path: str) -> None:

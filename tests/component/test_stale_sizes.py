@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,26 +153,51 @@ def test_an_open_of_the_size_that_the_kernel_has_makes_no_further_request(
         assert made[0] == made[1]
 
 
-@pytest.mark.parametrize(("flags", "kept"), [
-    (os.O_WRONLY, True), (os.O_RDWR, True), (os.O_WRONLY | os.O_APPEND, False),
-])  # fmt: skip
-def test_a_writer_that_knows_the_size_of_a_lost_version_replaces_only_that(
-    server: Server, start: Start, flags: int, kept: bool
+_BY_SIZE, _APPENDS = (os.O_WRONLY, os.O_RDWR), (os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_APPEND)
+_BODY = os.urandom(LARGE)
+
+
+@pytest.fixture
+def lost(server: Server, start: Start) -> Callable[[int, bytes], tuple[Workspace, int]]:
+    """Open a large file with these flags; before its bytes are fetched, the job gives it this content."""
+
+    def lose(flags: int, new: bytes) -> tuple[Workspace, int]:
+        server.store.seed({"file": bytes(LARGE)}, age=60)
+        work = start(ttl=60)
+        assert work.vfs.getattr("file").size == LARGE
+        server.faults.rate("unavailable", 1.0, on="download")
+        fh = opened(work, flags, LARGE).fh
+        server.store.write("file", new)
+        server.faults.clear()
+        return work, fh
+
+    return lose
+
+
+@pytest.mark.parametrize("flags", _BY_SIZE)
+@pytest.mark.parametrize("new", [_BODY + NEW, _BODY[:-9]], ids=["longer", "shorter"])
+def test_a_writer_that_goes_by_the_size_of_a_lost_version_writes_to_no_other(
+    server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes
 ) -> None:
-    """vfs/semantics.md 4.42: a large file is fetched after its open; a program that appends goes to the end of any version."""
-    old, new = os.urandom(LARGE), os.urandom(LARGE)
-    server.store.seed({"file": old}, age=60)
-    work = start(ttl=60)
-    assert work.vfs.getattr("file").size == LARGE
-    server.faults.rate("unavailable", 1.0, on="download")
-    fh = opened(work, flags, LARGE).fh
-    server.store.write("file", new + NEW)
-    server.faults.clear()
+    """vfs/semantics.md 3.17: a large file is fetched after its open; its end is elsewhere in the job's version."""
+    work, fh = lost(flags, new)
+    eventually(lambda: errno_from(work.vfs.write, fh, MINE, LARGE) == errno.ESTALE)
+    assert errno_from(work.vfs.ftruncate, fh, LARGE + 9) == errno.ESTALE
+    work.vfs.release(fh)
+    work.drain()
+    assert untimed(visible(server)) == {"file": new}
+
+
+@pytest.mark.parametrize(("flags", "new", "kept"), [
+    (_APPENDS[0], _BODY + NEW, False), (_APPENDS[1], _BODY + NEW, True), (_BY_SIZE[0], _BODY, False), (_BY_SIZE[1], _BODY, False),
+], ids=["append", "append to what could have been read", "same size", "same size, read and write"])  # fmt: skip
+def test_a_writer_may_write_to_another_version_than_the_lost_one(
+    server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes, kept: bool
+) -> None:
+    """vfs/semantics.md 3.17, 4.42: where it appends, or where both are of one size."""
+    work, fh = lost(flags, new)
     eventually(lambda: not errno_from(work.vfs.write, fh, MINE, LARGE))
     work.vfs.release(fh)
     work.drain()
-    tree = untimed(visible(server))
-    if kept:
-        eventually(lambda: untimed(visible(server)).get("file.conflict") == new + NEW)
-    else:
-        assert tree == {"file": new + NEW + MINE}
+    there = {"file": new + MINE, **({"file.conflict": new} if kept else {})}
+    eventually(lambda: untimed(visible(server)) == there)

@@ -113,8 +113,7 @@ class Files:
     @staticmethod
     def _check_retry(handle: OpenFile, kernel: KernelFile) -> None:
         """Raise FsError(ESTALE) unless a handle is usable although the kernel has another size after it has looked again."""
-        goes_by_size = handle.writable and not handle.append
-        if goes_by_size or not kernel.is_retry:
+        if handle.goes_by_size or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
     def _open_control(self, name: str, flags: int) -> OpenResult:

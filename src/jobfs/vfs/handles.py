@@ -204,17 +204,19 @@ class OpenFile(Handle):
                 raise
 
     def fetch_for_write(self) -> None:
-        """Fetch the whole version before it is edited, as the job may replace it; a large one in the background.
+        """Fetch the whole version before it is edited, as the job may replace it. Raises ApiError, FsError.
 
-        Raises ApiError, FsError.
+        A large file is looked up, so that its program learns the newest size, and fetched in the background.
         """
         content = self.content
         if not isinstance(content, Content) or content.whole:
             return
-        if (content.size or 0) > _AT_ONCE:
-            self._view.content.fetch_in_background(content)
-        else:
+        if (content.size or 0) <= _AT_ONCE:
             self.fetch_whole(opening=True)
+            return
+        self.follow_newer(max_age=0.0, opening=True)
+        if isinstance(self.content, Content):
+            self._view.content.fetch_in_background(self.content)
 
     def fetch_whole(self, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """Return the pinned content, and the file that has all of its bytes. Raises ApiError, FsError."""
@@ -239,13 +241,16 @@ class OpenFile(Handle):
     # -- newer versions
 
     def follow_newer(self, max_age: float, *, opening: bool = False) -> bool:
-        """Show the version that the server has now, if it is another. Return whether it is. Raises FsError, ApiError.
+        """Show the version that the server has now, if it is another. Return whether it is. Raises ApiError, FsError.
 
-        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either.
+        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either;
+        later, FsError(ESTALE) is raised if it goes by a size that the new version does not have (vfs/semantics.md 3.17).
         """
         item = self._newer(max_age, opening=opening)
         if item is None:
             return False
+        if not opening and self.goes_by_size and not self._has_its_size(item):
+            raise FsError(errno.ESTALE, "the file has another size by now")
         self._rebase(item, self._view.content.open(item), opening=opening)
         return True
 
@@ -289,7 +294,8 @@ class OpenFile(Handle):
             if self not in self.file.handles:
                 content.close()
                 raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
-            is_base = opening or self._may_be_base(item)
+            # A program that reads and writes may have read a part of the version before, from pages of the kernel too.
+            is_base = opening or not (self.readable and self.writable)
             old, self.content = self.content, content
             self.item, self.eof_reads, self.eof_stats = item, 0, 0
             if is_base:
@@ -301,16 +307,13 @@ class OpenFile(Handle):
         if old is not None:
             old.close()
 
-    def _may_be_base(self, item: Item) -> bool:
-        """Return whether `item` may become the base of saves: the program knows nothing of the version before.
+    @property
+    def goes_by_size(self) -> bool:
+        """Whether its program may write at an offset that it knows from the file's size (vfs/semantics.md 3.17)."""
+        return self.writable and not self.append
 
-        A reader does not save. A writer may have read, from pages of the kernel too; and knows the size, unless it appends.
-        """
-        if not self.writable:
-            return True
-        before = self.item
-        same_size = before is not None and self._view.size(before) == self._view.size(item)
-        return not self.readable and (self.append or same_size)
+    def _has_its_size(self, item: Item) -> bool:
+        return self.item is not None and self._view.size(self.item) == self._view.size(item)
 
     def _newer(self, max_age: float | None, *, opening: bool = False) -> Item | None:
         """Return the item at its path, if that is of another version. Raises ApiError, FsError."""

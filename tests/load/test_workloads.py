@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stress.load import bounds, outages, rewriting, silence, trees, weather
+from tests.stress.load import bounds, outages, rewriting, sharing, silence, trees, weather
 from tests.stress.load.bounds import Bounds
 from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
@@ -24,6 +24,8 @@ WORKLOADS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (outages.outage, {"away": "silent", "end": "back", **_OUTAGE}),
     (outages.outage, {"away": "503", "end": "recover", **_OUTAGE}),
     (weather.bad_weather, {"storm": 5.0, "latency": 10, "seconds": 60}),
+    (sharing.shared, {"storm": 5.0, "latency": 10, "ttl": 1, "calm": True, "seconds": 60}),
+    (sharing.shared, {"storm": 5.0, "latency": 10, "ttl": 1, "seconds": 60}),
     (rewriting.sed, {"files": 120, "latency": 50}), (rewriting.day, {"saves": 200, "latency": 20}),
     (silence.silent, {"timeout": 1, "at_once": 40, "latency": 20, "on": "POST+DELETE", "seconds": 60}),
     (silence.waiting, {"programs": 40, "latency": 20, "on": "*", "seconds": 30}),

@@ -9,20 +9,21 @@ import click
 from tests.stress.report import Run, program
 from tests.support.forks import ForkServer
 
-from . import outages, rewriting, silence, trees, weather
+from . import outages, rewriting, sharing, silence, trees, weather
 from .stage import DESCRIPTORS, Workload, played
 
-#: Minutes of a run with full numbers; half of them are bad weather.
+#: Minutes of a run with full numbers. A quarter is bad weather; in another quarter the job and programs write the same files,
+#: with and without faults.
 FULL = 30.0
 
 
 def workloads(minutes: float) -> list[Workload]:
-    """All of them; with less than half an hour there is as much less of everything that is counted, and of the weather."""
+    """All of them; with less than half an hour there is as much less of everything that is counted or lasts for a time."""
 
     def some(number: int, least: int) -> int:
         return max(least, round(number * min(1.0, minutes / FULL)))
 
-    storm = minutes * 60 / 2
+    storm = minutes * 60 / 4
     return [
         Workload(name, play, 300 + storm + sum(arguments.get(what, 0) for what in _TAKES) / 5, arguments)
         for name, play, arguments in _all(some, storm)
@@ -49,6 +50,10 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[tuple[str, C
         for end in ends:
             yield f"outage-{how}-{end}", outages.outage, {**away, "away": how, "end": end, "latency": latency}
     yield "weather", weather.bad_weather, {"storm": storm, "latency": 20}
+    for name, calm in (("calm", True), ("weather", False)):
+        for ttl in (1, 5):
+            rules: dict[str, Any] = {"storm": storm / 4, "latency": 20, "ttl": ttl, "calm": calm}
+            yield f"shared-{name}-{ttl}", sharing.shared, rules
     yield "day", rewriting.day, {"saves": some(20_000, 400), "latency": 20}
     read = {"files": 6, "size": 3_000_000, "writes": some(600, 60), "latency": 20}
     yield "read-meanwhile", rewriting.rewritten, read
@@ -64,7 +69,7 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[tuple[str, C
 
 
 @program("load")
-@click.option("--minutes", type=click.FloatRange(0.1), default=FULL, help="Half of it is bad weather.")
+@click.option("--minutes", type=click.FloatRange(0.1), default=FULL, help="Half of it is drawn at random.")
 @click.option("--only", multiple=True, help="Only workloads whose name begins so; may be repeated.")
 def main(run: Run, minutes: float, only: tuple[str, ...]) -> None:
     """Put mounts with a shell's usual limits under load, and hold what they cost to its bounds."""

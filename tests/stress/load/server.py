@@ -8,6 +8,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -93,9 +94,16 @@ class ServerProcess:
 
     def control(self, path: str, method: str = "GET", body: bytes | None = None) -> Any:
         """What a control route answers."""
-        request = urllib.request.Request(f"{self._control_url}/_emulator/{path}", body, method=method)
+        return json.loads(self._asked(method, path, body) or b"null")
+
+    def _asked(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        url = f"{self._control_url}/_emulator/{path}"
+        request = urllib.request.Request(url, body, headers or {}, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
+            content: bytes = answer.read()
+            return content
 
     def set(self, **switches: Any) -> None:
         """Changes some switches; the next request sees it."""
@@ -130,6 +138,19 @@ class ServerProcess:
     def write(self, path: str, content: bytes) -> None:
         """The job writes a file."""
         self.control(f"jobs/{self.job}/files/{quote(path)}", "PUT", content)
+
+    def by_job(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bytes | None:
+        """Make a request of the job's side about a file, and return the answer's body.
+
+        None if nothing is at the path, or the request's condition does not hold. `headers` are spelled with underscores.
+        """
+        spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            return self._asked(method, f"jobs/{self.job}/files/{quote(path)}", body, spelled)
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 412):
+                return None
+            raise
 
     def _query(self, query: str, *given: str) -> list[Any]:
         database = f"file:{self._directory}/items.db?mode=ro"

@@ -166,6 +166,14 @@ class Stage:
         self.check(Check(name, told, "ends with 0", held=code == 0))
         return time.monotonic() - began
 
+    def output(self, *command: str | Path) -> subprocess.CompletedProcess[bytes]:
+        """Run a program to its end, and return its exit code and outputs."""
+        program = self.begin(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdout, stderr = program.communicate()
+        with self._lock:
+            self._programs.discard(program)
+        return subprocess.CompletedProcess(program.args, program.returncode, stdout, stderr)
+
     def together(self, *tasks: Callable[[], None]) -> None:
         """Runs them at the same time; the first error of one is raised when all have ended."""
         with ThreadPoolExecutor(len(tasks)) as pool:
@@ -203,6 +211,12 @@ class Stage:
 
     def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = _UMOUNT) -> None:
         """The end of most workloads: all comes to rest, the bounds hold, nothing is lost, and it unmounts in good order."""
+        self.settle(bounds, within)
+        self.compare(bounds.flipped + bounds.conflicts)
+        self.unmount(umount)
+
+    def settle(self, bounds: Bounds, within: float = PATIENCE) -> None:
+        """Wait until everything is sent and cleaned up, and check the bounds."""
         self.failures()
         self.rest(within)
         items = len(self.server.rows())
@@ -212,8 +226,6 @@ class Stage:
         )
         rest = self.sampler.take()
         self.check(*standing(self.sampler.peak, rest, self.baseline, items, bounds))
-        self.compare(bounds.flipped + bounds.conflicts)
-        self.unmount(umount)
 
     def _listed_until(self, reached: Callable[[], bool], within: float) -> float:
         """Waits for that, with a listing each second; the seconds it took."""
@@ -254,7 +266,7 @@ class Stage:
             none("contents that are nowhere", lost),
         )
 
-    def unmount(self, within: float) -> None:
+    def unmount(self, within: float = _UMOUNT) -> None:
         """`jobfs umount`, and nothing is left on this disk or hidden on the server."""
         began = time.monotonic()
         ended = self.succeeds("umount", self.path, within=within + 2)

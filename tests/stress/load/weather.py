@@ -20,13 +20,13 @@ from .expected import ABSENT, State
 from .stage import Stage
 
 #: The share of requests that fail, all kinds together.
-_SHARE = 0.1
+SHARE = 0.1
 #: Seconds that `late` and `slow` requests are late; shorter than the mounts' --request-lifetime.
-_LATE = 0.3
+LATE = 0.3
 #: In so many calls one request that is carried out late may flip a name.
 _CALLS_A_FLIP = 100
 #: Of so many lost answers one may leave a conflict copy, and two of fewer: one in 80 does (36 runs of 9 answers left 4).
-_ANSWERS_A_CONFLICT = 10
+ANSWERS_A_CONFLICT = 10
 #: Files of each user, and what is in them before.
 _FILES, _FIRST = 12, b"at first"
 
@@ -39,7 +39,7 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
     )  # fmt: skip
     for _ in os.walk(stage.path):
         pass
-    stage.server.break_with(Rule("weather", rate=_SHARE, delay=_LATE))
+    stage.server.break_with(Rule("weather", rate=SHARE, delay=LATE))
     people = [User(stage, f"u{user}", random.Random(stage.random.random())) for user in range(users)]
     end = time.monotonic() + storm
     stage.together(*[partial(user.work, end) for user in people])
@@ -47,7 +47,7 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
     stage.row.what += f"; of {stage.calls.done:,} calls failed {listed(stage.calls.told)}"
     flipped = stage.calls.done // _CALLS_A_FLIP + 1
     stage.check(*seen_by(people, flipped), at_most("seconds of the slowest call", stage.calls.slowest, 5 + 5))
-    conflicts = max(2, -(-stage.server.lost_answers() // _ANSWERS_A_CONFLICT))
+    conflicts = max(2, -(-stage.server.lost_answers() // ANSWERS_A_CONFLICT))
     stage.finish(Bounds(users, users * _FILES, conflicts=conflicts, flipped=flipped), within=30)
 
 

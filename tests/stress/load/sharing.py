@@ -1,0 +1,237 @@
+"""Files that the job appends to, rewrites and renames while programs append to them, rewrite and read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from tests.stress.report import none
+
+from jobfs.emulator import Rule
+
+from .bounds import Bounds
+from .calls import RefusedError, listed
+from .expected import found_on
+from .lines import JOB, Lines, is_copy
+from .stage import Stage
+from .weather import ANSWERS_A_CONFLICT, LATE, SHARE
+
+#: The file in each directory. The one in the last directory is large, and keeps its name.
+_FILE = "build.log"
+#: Lines at first, about 200 bytes each; of the large file.
+_FIRST, _FIRST_LARGE = 20, 8000
+#: The writer of these.
+_BEFORE = "before"
+#: The share of programs after which their file rests for up to one and a half TTLs: its bytes are sent, and the job's are seen.
+_RESTS = 0.3
+#: The longest pause of the job between two changes, in seconds.
+_PAUSE = 0.3
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command whose arguments are a path and so many lines. It prints each line that it has written; one that writes no `lines`
+    prints the whole file."""
+
+    words: tuple[str, ...]
+    lines: int = 0
+
+
+def _bash(script: str, lines: int = 0) -> Program:
+    return Program(("bash", "-c", f"ack() {{ printf '%s\\n' \"$1\"; }}\n{script}", "bash"), lines)
+
+
+def _python(script: str, lines: int = 0) -> Program:
+    head = (
+        "import mmap, os, sys, time\nname, line = sys.argv[1], (sys.argv[2:] or [''])[0].encode() + b'\\n'\n"
+    )
+    end = "\nos.write(1, line)" if lines else ""
+    return Program((sys.executable, "-IS", "-c", head + script + end), lines)
+
+
+PROGRAMS: dict[str, Program] = {
+    ">>": _bash(
+        'file=$1; shift; for line; do { printf "%s\\n" "$line" >>"$file" && ack "$line"; } & started+=" $!"; done\n'
+        "for one in $started; do wait $one || code=$?; done; exit $code", 3,
+    ),
+    "r+, seek to the end": _python("with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line)", 1),
+    "r+, seek, fsync": _python(
+        "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line); file.flush(); os.fsync(file.fileno())", 1
+    ),
+    # The end is that of the file as opened: between a look at a name and dd's own open the job may write.
+    "dd seek=": _bash(
+        'exec 3<>"$1" || exit; end=$(stat -Lc %s /proc/self/fd/3)\n'
+        'printf "%s\\n" "$2" | dd bs=64K iflag=fullblock oflag=seek_bytes seek="$end" conv=notrunc status=none >&3 || exit\n'
+        'exec 3>&-; ack "$2"', 1,
+    ),
+    "dd oflag=append": _bash(
+        'printf "%s\\n" "$2" | dd of="$1" oflag=append conv=notrunc bs=64K iflag=fullblock status=none && ack "$2"', 1
+    ),
+    "a shared mapping": _python(
+        "fd = os.open(name, os.O_RDWR); size = os.fstat(fd).st_size; os.ftruncate(fd, size + len(line))\n"
+        "with mmap.mmap(fd, 0) as pages:\n pages[size:] = line; pages.flush()\n"
+        "os.close(fd)", 1,
+    ),
+    "a shell loop": _bash(
+        'file=$1; shift\n'
+        'for line; do read=$(cat "$file") || exit; printf "%s\\n%s\\n" "$read" "$line" >"$file" && ack "$line"; done', 4,
+    ),
+    "sed -i": _bash('sed -i "1i $2" "$1" && ack "$2"', 1),
+    "an editor": _python(
+        "with open(name, 'rb') as file:\n text = file.read()\n"
+        "time.sleep(0.2)\n"
+        "with open(name, 'wb') as file:\n file.write(text + line); file.flush(); os.fsync(file.fileno())", 1,
+    ),
+    "cat": _bash('cat "$1"'),
+    "fstat, read": _python("fd = os.open(name, os.O_RDONLY); os.write(1, os.read(fd, os.fstat(fd).st_size))"),
+    "a read-only mapping": _python(
+        "fd = os.open(name, os.O_RDONLY)\n"
+        "with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as pages:\n os.write(1, pages[:])"
+    ),
+}  # fmt: skip
+
+
+def shared(
+    stage: Stage, storm: float, latency: float, ttl: float, files: int = 6, *, calm: bool = False
+) -> None:
+    """The job and programs write the same files: no line is lost, no read is torn, and no copy is kept without a cause."""
+    homes = [f"d{number}" for number in range(files)]
+    lines = Lines()
+    tree = {f"{home}/{_FILE}": _first(lines, home, large=home == homes[-1]) for home in homes}
+    stage.start(tree, latency=latency, ttl=ttl, timeout=5)
+    if not calm:
+        stage.server.break_with(Rule("weather", rate=SHARE, delay=LATE))
+    end = time.monotonic() + storm
+    job = Job(stage, lines, homes)
+    people = [User(stage, lines, home, random.Random(stage.random.random())) for home in homes]
+    stage.together(partial(job.work, end), *[partial(user.work, end) for user in people])
+    stage.server.mend()
+    needless = 0 if calm else max(2, -(-stage.server.lost_answers() // ANSWERS_A_CONFLICT))
+    stage.settle(Bounds(files, files, conflicts=lines.job_writes + needless), within=30)
+    found = found_on(stage.server)
+    stage.row.what += (
+        f"; {stage.calls.done:,} programs, failed {listed(stage.calls.told)}; {lines.reads:,} reads; "
+        f"{lines.acknowledged:,} lines, {lines.job_writes:,} of the job; {sum(map(is_copy, found)):,} copies"
+    )
+    stage.check(
+        *lines.judge(found, needless),
+        none("programs that failed without a fault", _unexpected(stage) if calm else []),
+    )
+    stage.unmount()
+
+
+#: Between the job's rename of the file and its next write; statements 2.15 and 3.17.
+_EXPECTED = {"No such file or directory", "No such device", "Stale file handle", "SIGBUS"}
+
+
+def _unexpected(stage: Stage) -> list[str]:
+    return [failure for failure in stage.calls.told if failure.partition(": ")[2] not in _EXPECTED]
+
+
+def _first(lines: Lines, home: str, *, large: bool) -> bytes:
+    first = [lines.new(home, _BEFORE) for _ in range(_FIRST_LARGE if large else _FIRST)]
+    lines.acknowledge(*first)
+    return b"".join(line + b"\n" for line in first)
+
+
+class User:
+    """Runs one program after another on the file in its directory; the job is the only other writer there."""
+
+    def __init__(self, stage: Stage, lines: Lines, home: str, chance: random.Random) -> None:
+        self._stage, self._lines, self._home, self._random = stage, lines, home, chance
+        self._ttl = float(stage.mounted.options["ttl"])
+
+    def work(self, end: float) -> None:
+        """Run programs until `end` (monotonic)."""
+        while time.monotonic() < end and not self._stage.expired:
+            name = self._random.choice([*PROGRAMS])
+            with suppress(RefusedError), self._stage.calls.of(name, local=False):
+                self._run(PROGRAMS[name])
+            if self._random.random() < _RESTS:
+                time.sleep(self._random.uniform(0, 1.5 * self._ttl))
+
+    def _run(self, program: Program) -> None:
+        path = f"{self._home}/{_FILE}"
+        lines = [self._lines.new(self._home, "program") for _ in range(program.lines)]
+        done = self._stage.output(*program.words, self._stage.path / path, *[line.decode() for line in lines])
+        if program.lines:
+            self._lines.acknowledge(*done.stdout.splitlines())
+        if done.returncode:
+            raise OSError(_reason(done.returncode, done.stderr))
+        if not program.lines:
+            self._lines.read(path, done.stdout)
+
+
+def _reason(code: int, stderr: bytes) -> str:
+    if code < 0:
+        return signal.Signals(-code).name
+    last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return last.partition("] ")[2].partition(": ")[0] or last.rpartition(": ")[2] or f"exit code {code}"
+
+
+class Job:
+    """Changes the files of all directories on the server; it replaces only what it has read."""
+
+    def __init__(self, stage: Stage, lines: Lines, homes: list[str]) -> None:
+        self._stage, self._lines, self._homes = stage, lines, homes
+        self._random = random.Random(stage.random.random())
+        self._renames = 0
+
+    def work(self, end: float) -> None:
+        """Change files until `end` (monotonic)."""
+        steps: Sequence[Callable[[str], None]] = (
+            [self._append] * 8 + [self._rewrite] * 3 + [self._replace] * 2 + [self._rename]
+        )
+        while time.monotonic() < end and not self._stage.expired:
+            self._random.choice(steps)(self._random.choice(self._homes))
+            time.sleep(self._random.uniform(0, _PAUSE))
+
+    def _append(self, home: str) -> None:
+        line = self._lines.new(home, JOB)
+        if self._change("POST", f"{home}/{_FILE}", line + b"\n"):
+            self._lines.acknowledge(line)
+
+    def _rewrite(self, home: str) -> None:
+        """New content in place, with the new line at its start: all other bytes move."""
+        path = f"{home}/{_FILE}"
+        text = self._stage.server.by_job("GET", path)
+        if text is None:
+            return
+        line = self._lines.new(home, JOB)
+        if self._change("PUT", path, line + b"\n" + text, **_if_still(text)):
+            self._lines.acknowledge(line)
+
+    def _replace(self, home: str) -> None:
+        """The same by a new file that is renamed over the old one."""
+        path, draft = f"{home}/{_FILE}", f"{home}/{_FILE}.new"
+        text = self._stage.server.by_job("GET", path)
+        if text is None:
+            return
+        line = self._lines.new(home, JOB)
+        self._change("PUT", draft, line + b"\n" + text)
+        if self._change("PATCH", draft, json.dumps({"path": path}).encode(), **_if_still(text)):
+            self._lines.acknowledge(line)
+        else:
+            self._change("DELETE", draft)
+
+    def _rename(self, home: str) -> None:
+        if home == self._homes[-1]:
+            return
+        self._renames += 1
+        to = json.dumps({"path": f"{home}/{_FILE}.{self._renames}"}).encode()
+        self._change("PATCH", f"{home}/{_FILE}", to)
+
+    def _change(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bool:
+        return self._stage.server.by_job(method, path, body, **headers) is not None
+
+
+def _if_still(text: bytes) -> dict[str, str]:
+    return {"if_match": f'"{hashlib.sha256(text).hexdigest()}"'}

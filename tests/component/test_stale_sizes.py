@@ -201,3 +201,15 @@ def test_a_writer_may_write_to_another_version_than_the_lost_one(
     work.drain()
     there = {"file": new + MINE, **({"file.conflict": new} if kept else {})}
     eventually(lambda: untimed(visible(server)) == there)
+
+
+def test_a_reader_of_a_lost_version_gets_the_whole_of_the_next_one(
+    lost: Callable[[int, bytes], tuple[Workspace, int]],
+) -> None:
+    """vfs/semantics.md 3.17: of a large file, fetched after its open; `fstat` shows the new size after the first read."""
+    new = _BODY + NEW
+    work, fh = lost(os.O_RDONLY, new)
+    eventually(lambda: not errno_from(work.vfs.read, fh, 1, 0))
+    assert work.vfs.fgetattr(fh).size == len(new)
+    assert work.vfs.read(fh, len(new) + 1, 0) == new
+    work.vfs.release(fh)

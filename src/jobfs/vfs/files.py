@@ -303,7 +303,7 @@ class Files:
         """
         file = handle.file
         for _ in range(REOPENS):
-            content, source = handle.fetch_whole() if keep and file.local is None else (None, None)
+            content, source = handle.fetch_to_edit() if keep and file.local is None else (None, None)
             with file.lock:
                 if file.local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):

@@ -218,6 +218,18 @@ class OpenFile(Handle):
         if isinstance(self.content, Content):
             self._view.content.fetch_in_background(self.content)
 
+    def fetch_to_edit(self) -> tuple[Readable | None, Path | None]:
+        """Return the content that a write in place changes, as `fetch_whole`.
+
+        Raises ApiError, FsError; FsError(ESTALE) if the program goes by the size of a version that was lost before it was fetched
+        (vfs/semantics.md 3.17).
+        """
+        content, source = self.fetch_whole()
+        opened_size = self._view.size(self.seen) if self.seen is not None else None
+        if self.goes_by_size and isinstance(content, Content) and content.size != opened_size:
+            raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
+        return content, source
+
     def fetch_whole(self, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """Return the pinned content, and the file that has all of its bytes. Raises ApiError, FsError."""
         for _ in range(REOPENS):
@@ -241,16 +253,13 @@ class OpenFile(Handle):
     # -- newer versions
 
     def follow_newer(self, max_age: float, *, opening: bool = False) -> bool:
-        """Show the version that the server has now, if it is another. Return whether it is. Raises ApiError, FsError.
+        """Show the version that the server has now, if it is another. Return whether it is. Raises FsError, ApiError.
 
-        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either;
-        later, FsError(ESTALE) is raised if it goes by a size that the new version does not have (vfs/semantics.md 3.17).
+        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either.
         """
         item = self._newer(max_age, opening=opening)
         if item is None:
             return False
-        if not opening and self.goes_by_size and not self._has_its_size(item):
-            raise FsError(errno.ESTALE, "the file has another size by now")
         self._rebase(item, self._view.content.open(item), opening=opening)
         return True
 
@@ -294,8 +303,7 @@ class OpenFile(Handle):
             if self not in self.file.handles:
                 content.close()
                 raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
-            # A program that reads and writes may have read a part of the version before, from pages of the kernel too.
-            is_base = opening or not (self.readable and self.writable)
+            is_base = opening or self._may_be_base(item)
             old, self.content = self.content, content
             self.item, self.eof_reads, self.eof_stats = item, 0, 0
             if is_base:
@@ -312,8 +320,15 @@ class OpenFile(Handle):
         """Whether its program may write at an offset that it knows from the file's size (vfs/semantics.md 3.17)."""
         return self.writable and not self.append
 
-    def _has_its_size(self, item: Item) -> bool:
-        return self.item is not None and self._view.size(self.item) == self._view.size(item)
+    def _may_be_base(self, item: Item) -> bool:
+        """Return whether `item` may become the base of saves: the program knows nothing of the version before.
+
+        A reader does not save. A writer may have read, from pages of the kernel too; and knows the size, unless it appends.
+        """
+        if not self.writable:
+            return True
+        same_size = self.item is not None and self._view.size(self.item) == self._view.size(item)
+        return not self.readable and (self.append or same_size)
 
     def _newer(self, max_age: float | None, *, opening: bool = False) -> Item | None:
         """Return the item at its path, if that is of another version. Raises ApiError, FsError."""

@@ -132,6 +132,31 @@ def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
 
+@pytest.mark.parametrize("sync", ["fsync", "close"])
+def test_fsync_waits_for_what_was_written_behind_bytes_that_are_being_sent(
+    server: Server, start: Start, sync: str
+) -> None:
+    """vfs/semantics.md 4.7, 4.9: the server has what was written, also where an earlier save of the file was under way."""
+    work = start(write_back_delay=30, sync_on_close=False)
+    with work.closing(work.opened("log")) as fh:
+        work.vfs.write(fh, b"one ", 0)
+        work.vfs.flush(fh)
+        work.vfs.write(fh, b"two ", 4)  # not closed: the save sets what is closed apart
+        server.faults.next("slow", on="create", delay=0.5)
+        with ThreadPoolExecutor(1) as thread:
+            (file,) = work.vfs._state.left().files
+            assert file.change is not None
+            sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
+            eventually(lambda: server.log.count("create"))
+            if sync == "fsync":
+                work.vfs.fsync(fh)
+            else:
+                work.vfs.flush(fh)
+                work.vfs._write_back.commit(file)
+            assert visible(server) == {"log": b"one two "}
+            sending.result(20)
+
+
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
     work = start(write_back_delay=30)

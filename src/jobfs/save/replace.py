@@ -190,7 +190,8 @@ class Replace:
         if file.local is not None and file.local.generation == file.generation:
             file.local.sealed = True
         self._state.apply(
-            change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
+            change, target=file.path, generation=file.generation, closes=file.closes, size=file.size, base=file.base,
+            sha256="",
         )  # fmt: skip
 
     def _attempt(self, change: Change) -> None:

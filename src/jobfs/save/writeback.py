@@ -150,7 +150,7 @@ class WriteBack:
     def commit(self, file: File) -> None:
         """Return when the server has what was written so far (fsync). Raises the error that kept it from that."""
         self.seal(file)
-        wanted = file.generation
+        wanted = file.closes
         while True:
             if file.refused:
                 number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
@@ -160,7 +160,7 @@ class WriteBack:
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:
                 self.queue.commit(change)
-                if change.generation >= wanted and file.base.id == change.staged_id != "":
+                if change.closes >= wanted and file.base.id == change.staged_id != "":
                     return  # it is placed; bytes closed since are for another call
 
     def bring_to_rest(self, file: File) -> None:

@@ -214,6 +214,8 @@ class File:
 
     #: True once the journal has a row of it.
     recorded: bool = field(default=False, metadata=_MEMORY, repr=False)
+    #: How often its bytes were closed. Generations do not tell that: the numbers of closed ones do not always grow.
+    closes: int = field(default=0, metadata=_MEMORY, repr=False)
     #: The item as it was shown last; None if there is none, or it was not looked at since the mount began.
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The bytes that are read and written here: those of `generation`, or of a later one that was not closed yet.
@@ -321,6 +323,8 @@ class Change:
     #: The deadline of the run that is under way, None if it rests; calls that wait for the run give it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
+    #: Up to which close of its File (`File.closes`) it sends the bytes; -1 if that is not known.
+    closes: int = field(default=-1, metadata=_MEMORY, repr=False)
     #: How many of its bytes are on their way, or there.
     sent: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it is to run, in monotonic seconds.

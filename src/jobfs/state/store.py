@@ -119,6 +119,7 @@ class Store:
             # The lock is held since `cover`: a sync in between would not find the row that it has to mark.
             self.write(edit(file, **values), *edits, gone=gone, new=new)
             local.closed = local.size
+            file.closes += 1
             sending = change is not None and change.begun and change.generation == before
             if before not in (0, local.generation) and not sending:
                 self.bytes.retire(file.ino, before)

@@ -126,11 +126,11 @@ class Store:
 
     def set_apart(self, file: File) -> None:
         """Have the closed bytes of a File alone in their generation. If more was written behind them, they are copied to another
-        one, and the mixed one is the draft then, unless a later one was begun.
+        one, and the mixed one is the draft then, unless a later one was begun. What was closed of it still never changes.
 
         The caller has the File's lock, and not the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        mixed, local = file.generation, file.local
+        mixed = file.generation
         if not mixed or file.stays or self.bytes.length(file.ino, mixed) <= file.size:
             return
         closed = self.bytes.new(
@@ -146,8 +146,7 @@ class Store:
                 self.write(edit(file, generation=closed.generation, draft=draft), new=True)
                 if draft != mixed:
                     self.bytes.retire(file.ino, mixed)  # the draft began with all of it
-                elif local is not None:
-                    local.closed = 0
+                # `local.closed` stays: the journal on the disk may still name the mixed bytes, and a loss of power brings it back.
         except FsError:
             closed.discard()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import math
@@ -124,13 +125,25 @@ class Context:
         To readers, the item's new `updatedAt` still is the same version. That would hide an earlier write by the job: where
         somebody reads, what a program names is always looked at first.
         """
+        return self.changed(look, **wanted)[1]
+
+    def changed(self, look: Look, **wanted: Any) -> tuple[Item, Item]:
+        """As `update`; returns the item as it was just before, and the answer: for `touched`."""
+        # The answer to a move tells whether the job has written since the look, if moves keep `updatedAt`.
+        tells = self.server.facts.moves_keep_updated_at and [name for name in wanted if wanted[name] is not None] == ["path"]
         with self.content.changing(look.item) as readers:
-            if readers and look.lasts:
+            if look.lasts and (readers or not (tells or look.item.is_dir)) and self._is_known(look.item, readers):
                 look = look._replace(at=-math.inf)
             with self.turn(look) as (turn, item):
                 answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
             readers.carry_over(item, answer)
-        return answer
+        if tells:
+            item = dataclasses.replace(item, updated_at=answer.updated_at, size=answer.size)
+        return item, answer
+
+    def _is_known(self, item: Item, readers: object) -> bool:
+        """True if something is remembered of this version: who has read it, or its bytes."""
+        return bool(readers) or self.state.readers.knows(item.path) or self.state.index.of(item) is not None
 
     def delete(self, look: Look) -> None:
         """Delete an item that was looked at, with one request. Raises as `turn`."""

@@ -55,7 +55,7 @@ class ItemRequests:
         lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
-                answer = self._context.update(look, **wanted)
+                before, answer = self._context.changed(look, **wanted)
             except AnswerLostError as error:
                 lost, failed = True, error
             except NoDirectoryError:
@@ -66,7 +66,7 @@ class ItemRequests:
                 self._pause(error, attempt)
             else:
                 if not lost:  # else the job may have written to it between the request and the look (R2)
-                    self._context.touched(item, answer)
+                    self._context.touched(before, answer)
                 return self._publish(answer, item.path, **wanted)
             answer = self._client.get(item.id)
             look = look._replace(at=time.monotonic())

@@ -381,7 +381,8 @@ class Replace:
         lifecycle, permission = taken_over(change, item)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
         if change.verb is Verb.MOVE:
-            return self._context.update(self._context.named(item), **wanted)
+            change.item, answer = self._context.changed(self._context.named(item), **wanted)
+            return answer
         # Only this mount knows its hidden name: no look is needed.
         with self._context.noting_loss(item.id):
             return self._client.update(item.id, kind=item.kind, **wanted)

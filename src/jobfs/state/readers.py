@@ -247,6 +247,10 @@ class Readers:
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 self._carry(process, note, before, after, ours=ours)
 
+    def knows(self, path: str) -> bool:
+        """True if a program has read or written what is at a path, or this mount has placed it."""
+        return path in self._notes.by_path or path in self._placed
+
     def _replace(self, path: str) -> None:
         """Another file gets a path: nobody who has written the one that was there knows what is there now."""
         self._placed.pop(path, None)
@@ -260,6 +264,9 @@ class Readers:
             self._put(process, after.path, after if shows else None, wrote=note.wrote, read=note.read)
         elif shows:
             note.item = after
+        elif after.path != before.path and note.item is not None and note.item.id == before.id:
+            # The job has written to it since: what was read then is still not what is there.
+            self._put(process, after.path, note.item, wrote=note.wrote, read=note.read)
 
     def renamed_directory(self, old: str, new: str) -> None:
         """This mount has renamed a directory: what is known of the files in it goes along."""

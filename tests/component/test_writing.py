@@ -160,7 +160,7 @@ def test_fsync_waits_for_what_was_written_behind_bytes_that_are_being_sent(
 def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_their_copy(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4.4; save/protocol.md, Vocabulary, local bytes: the journal on the disk still names the mixed generation."""
+    """vfs/semantics.md 4.4; save/protocol.md, Vocabulary, local bytes: on the disk, the row names the mixed generation still."""
     monkeypatch.setattr("jobfs.save.writeback._SYNC_EVERY", 60.0)
     work = start(write_back_delay=30)
     with work.closing(work.opened("log")) as fh:

@@ -128,22 +128,24 @@ class Context:
         return self.changed(look, **wanted)[1]
 
     def changed(self, look: Look, **wanted: Any) -> tuple[Item, Item]:
-        """As `update`; returns the item as it was just before, and the answer: for `touched`."""
-        # The answer to a move tells whether the job has written since the look, if moves keep `updatedAt`.
-        tells = self.server.facts.moves_keep_updated_at and [name for name in wanted if wanted[name] is not None] == ["path"]
+        """Change an item as `update` does; return it as it was just before, and the reply: for `touched`."""
+        only_moves = {name for name, value in wanted.items() if value is not None} == {"path"}
+        # Where moves keep `updatedAt`, the reply shows whether the job has written since the look.
+        reply_shows = only_moves and bool(self.server.facts.moves_keep_updated_at)
         with self.content.changing(look.item) as readers:
-            if look.lasts and (readers or not (tells or look.item.is_dir)) and self._is_known(look.item, readers):
+            if look.lasts and (readers or self._may_be_misjudged(look.item, reply_shows=reply_shows)):
                 look = look._replace(at=-math.inf)
             with self.turn(look) as (turn, item):
                 answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
             readers.carry_over(item, answer)
-        if tells:
+        if reply_shows:
             item = dataclasses.replace(item, updated_at=answer.updated_at, size=answer.size)
         return item, answer
 
-    def _is_known(self, item: Item, readers: object) -> bool:
-        """True if something is remembered of this version: who has read it, or its bytes."""
-        return bool(readers) or self.state.readers.knows(item.path) or self.state.index.of(item) is not None
+    def _may_be_misjudged(self, item: Item, *, reply_shows: bool) -> bool:
+        """Return whether what is remembered of an item's version would be carried to bytes that nobody here has read."""
+        is_remembered = self.state.readers.knows(item.path) or self.state.index.of(item) is not None
+        return is_remembered and not (reply_shows or item.is_dir)
 
     def delete(self, look: Look) -> None:
         """Delete an item that was looked at, with one request. Raises as `turn`."""

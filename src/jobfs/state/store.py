@@ -146,7 +146,7 @@ class Store:
                 self.write(edit(file, generation=closed.generation, draft=draft), new=True)
                 if draft != mixed:
                     self.bytes.retire(file.ino, mixed)  # the draft began with all of it
-                # `local.closed` stays: the journal on the disk may still name the mixed bytes, and a loss of power brings it back.
+                # `local.closed` stays: a loss of power may bring back the row that names the mixed bytes.
         except FsError:
             closed.discard()
             raise

@@ -334,7 +334,9 @@ class Files:
         if file.path is None:
             local.path.unlink(missing_ok=True)  # no record names the bytes of a file that was unlinked
         elif local.generation != file.generation:
-            self._state.bytes.retire(file.ino, local.generation)  # a draft that was set apart from closed bytes
+            self._state.bytes.retire(
+                file.ino, local.generation
+            )  # a draft that was set apart from closed bytes
         return begun
 
     def _begin(self, file: File, source: Path | None = None, **values: object) -> Local:

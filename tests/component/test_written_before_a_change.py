@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from tests.support.serverside import visible
+from tests.support.waiting import eventually
 from tests.support.workspaces import Start, settled
 
 from jobfs.emulator import Server
@@ -23,7 +25,9 @@ def test_what_the_job_wrote_before_a_change_by_an_old_look_is_kept(
     work = start(ttl=30.0)
     work.names()
     assert work.read("file") == OLD
+    seen = time.monotonic()
     server.store.write("file", jobs)
+    eventually(lambda: time.monotonic() > seen + 0.1, "the look is older than a round trip")
     name = {"rename": "new", "rename over": "other", "chmod": "file"}[how]
     if how == "chmod":
         work.vfs.chmod("file", 0o444)

@@ -133,8 +133,10 @@ class Context:
         # Where moves keep `updatedAt`, the reply shows whether the job has written since the look.
         reply_shows = only_moves and bool(self.server.facts.moves_keep_updated_at)
         with self.content.changing(look.item) as readers:
-            if look.lasts and (readers or self._may_be_misjudged(look.item, reply_shows=reply_shows)):
+            if readers and look.lasts:
                 look = look._replace(at=-math.inf)
+            elif self._may_be_misjudged(look.item, reply_shows=reply_shows):
+                look = look._replace(lasts=0.0)
             with self.turn(look) as (turn, item):
                 answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
             readers.carry_over(item, answer)

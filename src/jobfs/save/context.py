@@ -145,9 +145,8 @@ class Context:
         return item, answer
 
     def _may_be_misjudged(self, item: Item, *, reply_shows: bool) -> bool:
-        """Return whether what is remembered of an item's version would be carried to bytes that nobody here has read."""
-        is_remembered = self.state.readers.knows(item.path) or self.state.index.of(item) is not None
-        return is_remembered and not (reply_shows or item.is_dir)
+        """Return whether a read that is noted would be carried to what the job has written since the look."""
+        return not (reply_shows or item.is_dir) and self.state.readers.was_read(item.path)
 
     def delete(self, look: Look) -> None:
         """Delete an item that was looked at, with one request. Raises as `turn`."""

@@ -247,9 +247,10 @@ class Readers:
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 self._carry(process, note, before, after, ours=ours)
 
-    def knows(self, path: str) -> bool:
-        """True if a program has read or written what is at a path, or this mount has placed it."""
-        return path in self._notes.by_path or path in self._placed
+    def was_read(self, path: str) -> bool:
+        """Return whether a program has read what is at a path, as far as that is noted."""
+        with self._lock:
+            return any(note.read for note in self._notes.by_path.get(path, {}).values())
 
     def _replace(self, path: str) -> None:
         """Another file gets a path: nobody who has written the one that was there knows what is there now."""

@@ -167,9 +167,15 @@ class Context:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
-    def renamed_directory(self, new: str) -> None:
-        """This mount has given a directory another name: a late request may take what is in it back to the old one."""
+    def renamed_directory(self, old: str, new: str) -> None:
+        """Note that this mount renamed a directory: a late request may move what is in it back to the old name.
+
+        An item that a save has set aside keeps the path that it was given last; that path moves with its directory.
+        """
         with self.state.lock:
+            for item_id, path in list(self._contested.items()):
+                if names.under(path, old):
+                    self._contested[item_id] = names.moved(path, old, new)
             for item in self.namespace.subtree(new) if self._unsure or self._contested else ():
                 if names.parse_hidden(names.basename(item.path)) is None:
                     self.renamed(item.id, item.path)

@@ -212,7 +212,7 @@ class Rename:
                     raise FsError(errno.EXDEV)
                 repath(self._state, change)
                 self._state.readers.renamed_directory(old, new)
-                self._context.renamed_directory(new)
+                self._context.renamed_directory(old, new)
             except BaseException:
                 self._state.end(change)
                 raise

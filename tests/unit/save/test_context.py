@@ -144,11 +144,22 @@ def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(wor
     world.client.put("d", hidden("done/file"))
     context.unanswered("c")
     context.unanswered("d")
-    context.renamed_directory("done")
+    context.renamed_directory("dir", "done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
         assert (context.is_elsewhere(item_id, here), context.is_elsewhere(item_id, back)) == (False, True)
     assert not context.is_elsewhere("b", "other/file")
     assert not context.is_elsewhere("d", "done/file"), "it is set aside, and has no name"
+
+
+def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(world: World) -> None:
+    """save/protocol.md R1: no copy is left of a base that a save set aside before its directory was renamed."""
+    context = world.context
+    context.unanswered("a")
+    context.renamed("a", "dir/file")
+    world.client.put("a", hidden("done/file"))
+    context.renamed_directory("dir", "done")
+    assert not context.is_elsewhere("a", "done/file"), "the save's target was moved, too"
+    assert context.is_elsewhere("a", "dir/file"), "only a late request brings it back there"
 
 
 def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -> None:

@@ -70,7 +70,8 @@ class Local:
     """
 
     lock: threading.Condition = field(repr=False)
-    path: Path
+    directory: Path
+    ino: int
     generation: int
     size: int
     handle: int = -1
@@ -81,6 +82,11 @@ class Local:
     def __post_init__(self) -> None:
         if self.sealed:
             self.closed = self.size
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are. Made when it is asked for: a Path takes 400 bytes, and each unsent file has a Local."""
+        return path_of(self.directory, self.ino, self.generation)
 
     def may_change(self, position: int) -> bool:
         """True if the bytes from `position` on may be written, added or cut off."""
@@ -150,7 +156,7 @@ class Local:
         about_to_wait()
         try:
             os.fdatasync(self.handle)
-            sync_directory(self.path.parent)
+            sync_directory(self.directory)
         except OSError as error:
             raise FsError(errno.EIO, f"{self.path} can't be synced: {error.strerror}") from error
 
@@ -217,22 +223,18 @@ class LocalBytes:
                 os.close(handle)
                 path.unlink(missing_ok=True)
             raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
-        return Local(self._lock, path, generation, copied, handle, users=1, sealed=False)
+        return Local(self._lock, self.directory, ino, generation, copied, handle, users=1, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
         """A generation that an earlier run left; None if it is not there. Raises FsError(EIO) if it can't be read."""
         size = self.length(ino, generation)
-        return (
-            None
-            if size < 0
-            else Local(self._lock, self.path(ino, generation), generation, size, sealed=sealed)
-        )
+        return None if size < 0 else Local(self._lock, self.directory, ino, generation, size, sealed=sealed)
 
     def give(self, ino: int, generation: int, other: int) -> Local:
         """Give bytes that were never closed to another File, as closed; until a sweep both have them. Raises OSError."""
         path = self.path(other, generation)
         path.hardlink_to(self.path(ino, generation))
-        local = Local(self._lock, path, generation, path.stat().st_size)
+        local = Local(self._lock, self.directory, other, generation, path.stat().st_size)
         self.cover(other, local)
         return local
 

@@ -26,8 +26,9 @@ THREADS = 100
 HIDDEN = 64
 #: And so many directories that programs remove in the time of two listings.
 REMOVED = 500
-#: Bytes of memory a file: that an outage may add for one that is unsent; for one of the workspace, all that is known of it.
-MEMORY_UNSENT, MEMORY_KNOWN = 2048, 4096
+#: Bytes of memory a file: that an outage may add for one that is unsent, 512 of them for the record of the program that wrote it
+#: (vfs/semantics.md 4.46); for one of the workspace, all that is known of it.
+MEMORY_UNSENT, MEMORY_KNOWN = 2560, 4096
 #: Bytes of memory that caches, buffers and stacks of threads may take in all, once; half of it in a form that ends in seconds,
 #: where as much is needed on a busy machine as on one that is not (no more than 17 MB was seen).
 MEMORY, MEMORY_SOON = 48 << 20, 24 << 20

@@ -63,7 +63,11 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
         ({"error": REFUSED}, {"refused": "no room"}, {"state": "failed", "reason": "no room"}),
         ({"made": time.time() + 1000}, {}, {"age": 0.0}),
         ({}, {"generation": 0, "draft": 2}, OPEN),
-        ({}, {"generation": 0, "draft": 2, "local": Local(Condition(), Path(), 2, 7)}, {**OPEN, "size": 7}),
+        (
+            {},
+            {"generation": 0, "draft": 2, "local": Local(Condition(), Path(), 1, 2, 7)},
+            {**OPEN, "size": 7},
+        ),
     ],
 )
 def test_each_file_is_told(change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]) -> None:

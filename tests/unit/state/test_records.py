@@ -19,7 +19,7 @@ def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
     """save/protocol.md R1: bytes that were placed just now."""
     handle = Handle(File(1), ITEM, os.O_RDONLY)
     assert (handle.readable, handle.writable, handle.process) == (True, False, None)
-    handle.go_on(saved := replace(ITEM, updated_at="2"), Local(threading.Condition(), Path(), 1, 1))
+    handle.go_on(saved := replace(ITEM, updated_at="2"), Local(threading.Condition(), Path(), 1, 1, 1))
     assert (handle.item, handle.seen, handle.young) == (saved, saved, True)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import names
 from jobfs.errors import FsError, JobfsError, NotFoundError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 from jobfs.save.context import Context
 from jobfs.save.items import ItemRequests, removal_of
 from jobfs.save.queue import Queue
@@ -19,7 +21,10 @@ from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import Local
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Record, Stage, Verb
+from jobfs.state.store import Edit
 from jobfs.trial.questions import carried
+
+log = logging.getLogger("jobfs.save")
 
 #: Most items that are looked at to see whether they moved with their directory.
 _ASKED = 3
@@ -199,7 +204,7 @@ class Rename:
         Raises ApiError, FsError(EXDEV) on a server that moves a directory without what is in it: `mv` copies then.
         """
         old = item.path
-        inside = [other for other in self._namespace.subtree(old) if other.path != old][:_ASKED]
+        inside = [other for other in self._namespace.subtree(old) if other.path != old]
         if inside and self._context.server.facts.moves_carry is False:
             raise FsError(errno.EXDEV)
         values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
@@ -207,10 +212,10 @@ class Rename:
             try:
                 self._state.write(edit(change), new=True)
                 moved = self._items.update(item, path=new)
-                if not self._carries(inside, new):
+                if not self._carries(inside[:_ASKED], new):
                     self._items.update(moved, path=old)
                     raise FsError(errno.EXDEV)
-                repath(self._state, change)
+                repath(self._state, change, inside)
                 self._state.readers.renamed_directory(old, new)
                 self._context.renamed_directory(old, new)
             except BaseException:
@@ -235,17 +240,55 @@ def _discarded_unless_closed(file: File, copy: Local | None) -> Iterator[None]:
             copy.discard()
 
 
-def repath(state: State, rename: Change) -> None:
-    """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO)."""
+def repath(state: State, rename: Change, items: Sequence[Item] = ()) -> None:
+    """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO).
+
+    `items`: the server's items below it, as far as they are known.
+    """
     with state.lock:
-        edits = [
-            edit(file, path=_moved(file.path or "", rename)) for file in state.index.beneath(rename.source)
-        ]
-        edits += [edit(change, **_moved_names(change, rename)) for change in _changes_below(state, rename)]
+        edits = [*_displaced(state, rename, items), *_moved_along(state, rename)]
         state.write(*(step for step in edits if step[0].recorded), gone=[rename])
         for record, values in edits:
             if not record.recorded:
                 state.apply(record, **values)
+
+
+def _displaced(state: State, rename: Change, items: Sequence[Item]) -> Iterator[Edit]:
+    """Rename files that are kept of a deleted directory, and whose paths the renamed one brings (section 4.50).
+
+    Two Files of one path must not be recorded: only one is shown, and after the next mount it may be the older one.
+    """
+    below: list[File | Item] = [*state.index.beneath(rename.source), *items]
+    arriving = {_moved(node.path or "", rename) for node in below}
+    taken = arriving | {file.path or "" for file in state.index.files()}
+    for file in state.index.beneath(rename.target):
+        if file.path not in arriving or not _has_bytes(file):
+            continue
+        path = _free_beside(file.path, taken)
+        taken.add(path)
+        log.warning("%s: another version of it is kept as %s", file.path, path)
+        yield edit(file, path=path)
+        if file.change is not None:
+            yield edit(file.change, target=path)
+
+
+def _moved_along(state: State, rename: Change) -> Iterator[Edit]:
+    """Give the Files and Changes below the old name of a renamed directory the paths that they have after the rename."""
+    for file in state.index.beneath(rename.source):
+        yield edit(file, path=_moved(file.path or "", rename))
+    for change in _changes_below(state, rename):
+        yield edit(change, **_moved_names(change, rename))
+
+
+def _has_bytes(file: File) -> bool:
+    """Return whether a File is a file or link of which only this machine has the present content."""
+    return file.kind is Kind.FILE and (file.here or file.generation > 0)
+
+
+def _free_beside(path: str, taken: set[str]) -> str:
+    """Return the first name for a second version that is not taken."""
+    tried = (names.beside(path, "conflict", attempt=number) for number in itertools.count())
+    return next(name for name in tried if name not in taken)
 
 
 def _changes_below(state: State, rename: Change) -> list[Change]:

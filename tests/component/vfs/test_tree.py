@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, workspace
+from tests.support.workspaces import CALLER, Start, Workspace, workspace
 
+from jobfs import names
 from jobfs.emulator import Server
 
 
@@ -57,6 +59,51 @@ def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Serve
     work.remount()
     assert (work.names(), work.names("moved")) == (["moved"], [".file.swp", "file"])
     assert work.read("moved/.file.swp") == b"local"
+
+
+@pytest.mark.parametrize("by_job", [False, True])
+def test_a_renamed_directory_keeps_its_names_beside_hidden_scratch_files(
+    server: Server, work: Workspace, by_job: bool
+) -> None:
+    """vfs/semantics.md 4.50: the scratch file of the deleted directory is kept beside, also after a remount."""
+    backup = {"old/file.txt~": "shown"} if by_job else {}
+    server.store.seed({"old/file.txt": "x", "new/other": "y", **backup}, age=60)
+    work.write("new/file.txt~", b"hidden")
+    server.store.delete("new")
+    work.remount()
+    eventually(lambda: not work.exists("new"))
+    if not by_job:
+        work.write("old/file.txt~", b"shown")
+    work.vfs.rename("old", "new")
+    for _ in range(2):
+        kept, _, scratch = work.names("new")
+        assert (work.read(f"new/{scratch}"), work.read(f"new/{kept}")) == (b"shown", b"hidden")
+        assert names.kept_beside(kept) == ("conflict", scratch) == ("conflict", "file.txt~")
+        work.remount()
+    work.drain()
+    assert sorted(visible(server)) == ["new", "new/file.txt", *(["new/file.txt~"] if by_job else [])]
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_renamed_directory_keeps_its_names_beside_hidden_unsent_files(
+    server: Server, start: Start, sent: bool
+) -> None:
+    """vfs/semantics.md 4.50: what was not sent before the job deleted its directory is kept beside, and sent."""
+    server.store.seed({"old/other": "x", "new/other": "y"}, age=60)
+    work = start(write_back_delay=60.0)
+    assert (work.names("new"), work.names("old")) == (["other"], ["other"])
+    work.write("new/file", b"hidden")
+    work.write("old/file", b"shown", fsync=sent)
+    server.store.delete("new")
+    eventually(lambda: not work.exists("new"))
+    work.vfs.rename("old", "new")
+    kept = work.names("new")[1]
+    expected = {"file": b"shown", kept: b"hidden", "other": b"x"}
+    for _ in range(2):
+        assert {name: work.read(f"new/{name}") for name in work.names("new")} == expected
+        work.remount()
+    assert names.kept_beside(kept) == ("conflict", "file")
+    assert visible(server) == {"new": None, **{f"new/{name}": data for name, data in expected.items()}}
 
 
 @pytest.mark.parametrize("cached", [True, False])

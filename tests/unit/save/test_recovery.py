@@ -19,7 +19,7 @@ from jobfs.save import restore
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
-from .world import TID, World, hidden
+from .world import TID, World, hidden, scratch
 
 OLD, NEW, JOBS = b"old", b"new!", b"the job's"
 STAGED = hidden("file", names.Role.STAGED)
@@ -91,6 +91,22 @@ def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Re
     assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
     assert again.write_back.taken_up == ["new: begun, and not finished", f"{path}/file: was not sent yet"]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
+
+
+def test_a_rename_of_a_directory_that_was_done_leaves_one_file_a_name(world: World, remount: Remount) -> None:
+    """vfs/semantics.md 4.50: after a kill, too, the renamed directory's file has a name that a hidden scratch file had."""
+    world.client.put("d", "new", None)
+    scratch(world, "old/a.txt~", NEW)
+    scratch(world, "new/a.txt~", OLD)
+    move = world.state.change(Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True)
+    world.state.write(edit(move))
+    for _ in range(2):
+        world = remount()
+        found = {file.path or "": file.local for file in world.state.index.files()}
+        (kept,) = found.keys() - {"new/a.txt~"}
+        assert names.kept_beside(kept) == ("conflict", "new/a.txt~")
+        contents = [local.path.read_bytes() for local in (found["new/a.txt~"], found[kept]) if local]
+        assert contents == [NEW, OLD]
 
 
 #: What an earlier mount had begun, and what is on the server once it is done.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from
 
+from jobfs import names
 from jobfs.errors import FsError, UnauthorizedError
 from jobfs.save import Victim
 from jobfs.save.rename import Rename
@@ -45,6 +46,26 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -
     targets = {c.seq: c.target for c in world.state.changes.values()}
     assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}
     assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
+
+
+def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Rename) -> None:
+    """vfs/semantics.md 4.50: a scratch file, and an unsent one with its Change, in the journal too; others stay."""
+    for path in ("old/a.txt~", "old/b.txt"):
+        scratch(world, path)
+    gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), scratch(world, "new/c.txt~")]
+    change = world.write_back.queue.save(gone[1])
+    rename.rename_directory(world.client.put("d", "old", None), "new")
+    kept = [file.path or "" for file in gone]
+    assert kept[2] == "new/c.txt~"
+    assert [names.kept_beside(path) for path in kept[:2]] == [
+        ("conflict", "new/a.txt~"),
+        ("conflict", "new/b.txt"),
+    ]
+    assert change is not None
+    assert change.target == kept[1]
+    rows = sorted(file.path or "" for file in world.state.journal.load(File))
+    assert rows == sorted([*kept, "new/a.txt~", "new/b.txt"])
+    assert [world.state.index.at(path) for path in kept] == gone
 
 
 def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: World, rename: Rename) -> None:

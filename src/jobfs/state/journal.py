@@ -45,32 +45,37 @@ class Spare:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: True if the room is whole, as far as is known here: `restore` without `beside` looks.
-        self._whole = False
 
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have that, and so many bytes `beside` it."""
-        if not (self._whole and beside):
-            try:
-                with self._path.open("ab") as file:
-                    had = file.tell()
-                    try:
-                        if had < _SPARE:
-                            os.posix_fallocate(file.fileno(), 0, _SPARE)
-                    except OSError:
-                        file.truncate(had)
-                        raise
-            except OSError:
-                self._whole = False
-                return False
-            self._whole = True
+        try:
+            if not beside or self._size() < _SPARE:
+                self._take()
+        except OSError:
+            return False
         return free(self._path.parent) >= beside
+
+    def _size(self) -> int:
+        """How many bytes it has; 0 if there is no such file. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._path.stat().st_size
+        return 0
+
+    def _take(self) -> None:
+        """Make the file as long as it should be. Raises OSError; then it is as long as it was."""
+        with self._path.open("ab") as file:
+            had = file.tell()
+            try:
+                if had < _SPARE:
+                    os.posix_fallocate(file.fileno(), 0, _SPARE)
+            except OSError:
+                file.truncate(had)
+                raise
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
-        self._whole = False
         with contextlib.suppress(OSError):
-            if (size := self._path.stat().st_size) > _START:
+            if (size := self._size()) > _START:
                 os.truncate(self._path, max(size // 2, _START))
                 return True
         return False

@@ -82,16 +82,23 @@ class Queue:
         Without a `delay` the mount's counts; while a program can write to the file, `WHILE_OPEN`. What is due earlier stays so.
         """
         with self._lock:
-            if file.refused or file.path is None or not file.unsent:
+            change = self.change_of(file)
+            if change is None:
                 return None
-            verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
-            change = file.change or self._state.change(verb, file.path, file)
             due = min(self._after(file, delay), by or math.inf)
             if not change.begun and not 0 < change.due <= due:
                 # If it was begun, the newer bytes are sent when it ends.
                 self._push(change, due)
                 self._lock.notify_all()
             return change
+
+    def change_of(self, file: File) -> Change | None:
+        """Return the Change that sends a File, made if need be and then not due yet; None if nothing is to be sent."""
+        with self._lock:
+            if file.refused or file.path is None or not file.unsent:
+                return None
+            verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
+            return file.change or self._state.change(verb, file.path, file)
 
     def _after(self, file: File, delay: float | None) -> float:
         """When a File that was closed now is to be sent (monotonic seconds)."""

@@ -463,7 +463,6 @@ class Replace:
             if saved is not None:
                 # After the handles have opened the version: even if it is too young to be kept, it serves them.
                 content.adopt(item, saved)
-        content.fit()
 
     def _moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file

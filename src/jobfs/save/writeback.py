@@ -18,12 +18,12 @@ from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.items import ItemRequests, removal_of
-from jobfs.save.queue import MOST_HIDING, WHILE_OPEN, Queue
+from jobfs.save.queue import MOST_HIDING, Queue
 from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.settings import Settings
-from jobfs.state import File, State, edit
+from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Base
 from jobfs.state.server import KnownServer
 
@@ -102,9 +102,12 @@ class WriteBack:
         self.state.journal.close()
 
     def _sync(self) -> float:
-        """Bring what was closed to the disk, and repeat closes that found it full. Raises FsError(ENOSPC, EIO)."""
+        """Sync what was closed to the disk, bring the content cache under its limit after saves have added to it, and repeat
+        closes that found the disk full. Raises FsError(ENOSPC, EIO).
+        """
         if self.state.store.unsynced:
             self.state.store.sync()
+        self.content.fit()
         if self.state.journal.spare.restore():
             for file in list(self.state.unclosed):
                 self.seal(file)
@@ -157,11 +160,19 @@ class WriteBack:
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
             if not file.unsent:
                 return
-            change = self.queue.save(file, WHILE_OPEN)
+            change = self.queue.change_of(file)
             if change is not None:
-                self.queue.commit(change)
+                self._run(change, file)
                 if change.closes >= wanted and file.base.id == change.staged_id != "":
                     return  # it is placed; bytes closed since are for another call
+
+    def _run(self, change: Change, file: File) -> None:
+        """Run the Change of a File in this thread; where that fails before it has begun, it is due later. Raises as `commit`."""
+        try:
+            self.queue.commit(change)
+        except BaseException:
+            self.queue.save(file)
+            raise
 
     def bring_to_rest(self, file: File) -> None:
         """Return when no save of this File is half done; one that can't be waited for is begun anew. Raises ApiError, FsError."""

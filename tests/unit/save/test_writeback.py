@@ -17,7 +17,7 @@ from jobfs import process
 from jobfs.errors import OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import writeback as module
-from jobfs.save.queue import WHILE_OPEN
+from jobfs.save.queue import WHILE_OPEN, Queue
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Base, Stage
 
@@ -106,6 +106,30 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     later = world.write_back.queue.save(file, WHILE_OPEN)
     assert later is file.change
     assert world.client.done == []
+
+
+def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.7: nothing is put into the queue for it; only an fsync that fails before its save begins leaves that there."""
+    file, queued = opened(world.closed("file", NEW)), []
+    monkeypatch.setattr(Queue, "_push", lambda queue, change, due: queued.append(change))
+    world.client.health.check = lambda what: away()  # type: ignore[method-assign, assignment]
+    with pytest.raises(UnavailableError):
+        world.write_back.commit(file)
+    assert (queued, world.client.done) == ([file.change], [])
+    queued.clear()
+    world.client.health.check = lambda what: None  # type: ignore[method-assign, assignment]
+    world.write_back.commit(file)
+    assert (queued, file.unsaved) == ([], False)
+
+
+def test_the_cache_is_brought_under_its_limit_after_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 3.11: an fsync does not wait for the removal of other contents."""
+    fits: list[bool] = []
+    monkeypatch.setattr(world.content, "fit", lambda: fits.append(True))
+    world.save("file", NEW)
+    assert fits == []
+    world.write_back._sync()
+    assert fits == [True]
 
 
 @pytest.mark.parametrize("direct", [False, True])

@@ -144,21 +144,28 @@ class Tree:
         self._view.may_change(old, new)
         with self._state.reservations.held(old, new):
             check_new_name(new)
-            directory = is_dir(self._view.get(old))
+            source = self._source(old, new)
             if old != new:
-                self._rename(old, new, self._state.readers.process(pid), directory=directory)
-                self._pages.moved(old, new, directory=directory)
+                self._rename(source, old, new, self._state.readers.process(pid))
+                self._pages.moved(old, new, directory=is_dir(source))
 
-    def _rename(self, old: str, new: str, process: Process | None, *, directory: bool) -> None:
+    def _source(self, old: str, new: str) -> Node:
+        """Return what is renamed, once no other rename of these names is in flight. Raises FsError(ENOENT, EINVAL), ApiError."""
+        self._write_back.queue.finish(Verb.MOVE, old, new)
+        source = self._view.get(old)
         if names.under(new, old):
             raise FsError(errno.EINVAL)
-        self._view.may_write(self._view.directory(names.parent(old)))
-        self._view.may_write(self._view.directory(names.parent(new)))
-        if directory:
-            # A file that is being sent is waited for, or begun anew, further down; in a directory nothing may be under way.
+        if is_dir(source) and old != new:
+            # In a directory nothing may be under way. A file that is being sent is waited for, or begun again, further down.
             self._write_back.queue.rest(old, new)
-        self._write_back.queue.finish(Verb.MOVE, old, new)
-        source, target = self._view.get(old), self._view.find(new)
+            return self._view.get(old)
+        return source
+
+    def _rename(self, source: Node, old: str, new: str, process: Process | None) -> None:
+        directories = dict.fromkeys((names.parent(old), names.parent(new)))
+        for directory in directories:
+            self._view.may_write(self._view.directory(directory))
+        target = self._view.find(new)
         self._view.may_replace(source)
         if target is not None:
             self._view.may_replace(target)
@@ -170,9 +177,9 @@ class Tree:
             self._rename_file(source, target, old, new, process)
             self._lose_older(new)
         self._view.keep_parent(old)
-        self._view.touch_directory(names.parent(old))
-        self._view.touch_directory(names.parent(new))
-        if (now := self._view.find(new)) is not None:
+        for directory in directories:
+            self._view.touch_directory(directory)
+        if (now := self._view.find_known(new)) is not None:
             self._view.touch(now)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:

@@ -13,6 +13,7 @@ from tests.support.workspaces import CALLER, Start, Workspace, workspace
 
 from jobfs import names
 from jobfs.emulator import Server
+from jobfs.vfs.view import Node, View
 
 
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
@@ -147,3 +148,24 @@ def test_a_link_takes_the_name_of_an_item_or_of_an_unsent_file(server: Server, l
     assert linked.names() == ["item", "other", "scratch~", "unsent"]
     assert linked.vfs.readlink("item") == "item"
     assert server.store.tree() == {"other": b"y"}
+
+
+# -- looks
+
+
+def test_a_rename_over_a_file_looks_once_at_each_name(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 1.8: with a short --ttl each look may be a request, so the second would find what the first has found."""
+    server.store.seed({"dir/one": b"1", "dir/two": b"22"}, age=60)
+    looks: list[str] = []
+    find = View.find
+
+    def noting(view: View, path: str, max_age: float | None = None) -> Node | None:
+        looks.append(path)
+        return find(view, path, max_age)
+
+    monkeypatch.setattr(View, "find", noting)
+    work.vfs.rename("dir/one", "dir/two")
+    assert sorted(looks) == ["dir", "dir/one", "dir/two"]
+    assert work.read("dir/two") == b"1"

@@ -109,7 +109,7 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
 
 
 def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vfs/semantics.md 4.7: nothing is put into the queue for it; only an fsync that fails before its save begins leaves that there."""
+    """vfs/semantics.md 4.7: it is put into the queue only where it fails before it has begun."""
     file, queued = opened(world.closed("file", NEW)), []
     monkeypatch.setattr(Queue, "_push", lambda queue, change, due: queued.append(change))
     world.client.health.check = lambda what: away()  # type: ignore[method-assign, assignment]
@@ -122,7 +122,9 @@ def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.Monkey
     assert (queued, file.unsaved) == ([], False)
 
 
-def test_the_cache_is_brought_under_its_limit_after_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_brought_under_its_limit_after_a_save(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 3.11: an fsync does not wait for the removal of other contents."""
     fits: list[bool] = []
     monkeypatch.setattr(world.content, "fit", lambda: fits.append(True))

@@ -19,6 +19,7 @@ from tests.support.workspaces import CALLER, Start, Workspace, settled
 
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
+from jobfs.errors import FsError
 from jobfs.state.localbytes import Local, LocalBytes
 
 
@@ -184,6 +185,35 @@ def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_t
     settled(work, {"log": b"XXX two "})
     work.vfs._state.store.sync()
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
+
+
+def test_a_save_that_sets_bytes_apart_takes_the_room_of_the_cache(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.41: a disk that is full of cached contents keeps no save from being sent."""
+    work = start(write_back_delay=30)
+    with work.closing(work.opened("log")) as fh:
+        work.vfs.write(fh, b"one ", 0)
+        work.vfs.flush(fh)
+        work.vfs.write(fh, b"two ", 4)
+        state, full = work.vfs._state, [True]
+        new = LocalBytes.new
+
+        def refusing(store: LocalBytes, *arguments: Any) -> Local:
+            if full[0]:
+                raise FsError(errno.ENOSPC)
+            return new(store, *arguments)
+
+        def gives_way(*arguments: Any) -> bool:
+            full[0] = False
+            return True
+
+        monkeypatch.setattr(LocalBytes, "new", refusing)
+        monkeypatch.setattr(work.vfs._content, "give_way", gives_way)
+        (file,) = state.left().files
+        assert file.change is not None
+        work.vfs._write_back.queue.commit(file.change)
+        assert visible(server) == {"log": b"one "}
 
 
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) -> None:

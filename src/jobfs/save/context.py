@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
@@ -24,6 +25,7 @@ from jobfs.errors import (
     AnswerLostError,
     ApiError,
     BadRequestError,
+    FsError,
     ItemChangedError,
     NotFoundError,
     UnavailableError,
@@ -36,6 +38,8 @@ from jobfs.state.records import Base
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
+
+T = TypeVar("T")
 
 #: Items that are remembered.
 _REMEMBERED = 2048
@@ -201,6 +205,19 @@ class Context:
         if told := names.other_form(asked, item.path):
             self.update(Look(item, time.monotonic()), path=back)
             raise BadRequestError(told)
+
+    def with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
+        """Return the result of `attempt`; where the disk is full, the content cache frees the bytes that it `needs` first.
+
+        Call it with no lock held: the cache may have to remove many files.
+        """
+        try:
+            return attempt()
+        except (OSError, FsError) as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not is_full or not self.content.give_way(self.state.bytes.directory, needs()):
+                raise
+            return attempt()
 
     def stop(self) -> None:
         """End the threads, after the saves that they work for."""

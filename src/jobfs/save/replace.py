@@ -135,7 +135,7 @@ class Replace:
         Raises FsError(EIO) if it is not whole here: then the change is undone.
         """
         if change.verb is Verb.PUT and not change.recorded:
-            self._plan(change)
+            self._context.with_room(lambda: self._plan(change), lambda: self._bytes_to_set_apart(change))
         staged = self._upload.find(change) if change.tid else None
         look: Future[Finding] | None = None
         if staged is None:
@@ -181,6 +181,11 @@ class Replace:
                 self._take_closed(change, file)
         if not change.base.id:
             self._upload.count_new(change.target)
+
+    def _bytes_to_set_apart(self, change: Change) -> int:
+        """Return how many bytes `_plan` may have to copy. Raises FsError(EIO)."""
+        file = change.file
+        return self._state.bytes.length(file.ino, file.generation) if file is not None else 0
 
     def _take_closed(self, change: Change, file: File) -> None:
         """Have a save send what is closed of a File now, and seal that. The caller has the File's lock and the state's."""

@@ -8,9 +8,8 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from jobfs import names
 from jobfs.content import Content
@@ -27,8 +26,6 @@ from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 log = logging.getLogger("jobfs.vfs")
 
-T = TypeVar("T")
-
 #: Descriptors for the mount's own work: connections, the journal, transfers, answers to `status`; a limit that counts as none.
 _RESERVE, _UNLIMITED = 300, 1 << 20
 
@@ -40,6 +37,7 @@ class Files:
         self._view, self._pages, self._report = view, pages, report
         self._settings, self._write_back = view.settings, view.write_back
         self._state, self._content = view.state, view.content
+        self._with_room = view.write_back.context.with_room
         self._most_open = _most_open()
         self._handles = pages.handles
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
@@ -281,19 +279,6 @@ class Files:
                 return local.write(data, local.size if at_end else offset)
 
         return self._with_room(attempt, lambda: len(data) + handle.bytes_to_copy())
-
-    def _with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
-        """The result of `attempt`; if the disk is full, the cache frees the bytes that it `needs` first.
-
-        Called with no lock held: the cache may have to remove many files.
-        """
-        try:
-            return attempt()
-        except (OSError, FsError) as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or not self._content.give_way(self._state.bytes.directory, needs()):
-                raise
-            return attempt()
 
     @contextlib.contextmanager
     def _writing(self, handle: OpenFile, *, at: int | None, keep: bool = True) -> Iterator[Local]:

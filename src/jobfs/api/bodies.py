@@ -40,8 +40,8 @@ class Body(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start: `head`, `size` bytes of a file, `tail`.
 
     While it is sent, `moved` is called with the seconds that each piece of the file took: time in which there was progress; and
-    `part` with the part of the file that was handed over, from 0 to 1. Sending raises FsError: the file's errno, or EIO if the
-    file is shorter than said.
+    `taken` with each piece of the file and the number of bytes before it, at the end with an empty piece. Sending raises FsError:
+    the file's errno, or EIO if the file is shorter than said.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Body(httpx.SyncByteStream):
         size = file[1] if file else 0
         self.length = len(head) + ((size + 2) // 3 * 4 if as_base64 else size) + len(tail)
         self.moved: Callable[[float], None] = lambda seconds: None
-        self.part: Callable[[float], None] = lambda part: None
+        self.taken: Callable[[int, bytes], None] = lambda before, piece: None
         self._head, self._file, self._tail = head, file, tail
         self._as_base64 = as_base64
 
@@ -79,7 +79,7 @@ class Body(httpx.SyncByteStream):
                     now = time.monotonic()
                     self.moved(now - since)
                     since = now
-                    self.part(sent / size)
+                    self.taken(sent, chunk)
                     piece += base64.b64encode(chunk) if self._as_base64 else chunk
                     if len(piece) >= _CHUNK:
                         yield piece
@@ -88,7 +88,7 @@ class Body(httpx.SyncByteStream):
         except OSError as exc:
             number = exc.errno or errno.EIO
             raise FsError(number, f"can't read {path}: {os.strerror(number)}") from None
-        self.part(1.0)
+        self.taken(size, b"")
         yield piece + self._tail
         now = time.monotonic()
         # The last bytes are still on their way: in buffers here and there.

@@ -183,13 +183,14 @@ class Client(AbstractContextManager["Client"]):
         source: Path,
         size: int,
         permission: Permission,
-        moving: Callable[[float], None] = lambda part: None,
+        taken: Callable[[int, bytes], None] = lambda before, piece: None,
     ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
 
-        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew. Raises FsError if `source` can't be read.
+        `taken` gets each piece that is sent and the number of bytes before it, at the end an empty piece. Each attempt
+        begins again with 0. Raises FsError if `source` can't be read.
         """
-        return self._create(Kind.FILE, path, permission, (source, size), moving)
+        return self._create(Kind.FILE, path, permission, (source, size), taken)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
@@ -282,7 +283,7 @@ class Client(AbstractContextManager["Client"]):
         path: str,
         permission: Permission,
         file: tuple[Path, int] | None = None,
-        moving: Callable[[float], None] = lambda part: None,
+        taken: Callable[[int, bytes], None] = lambda before, piece: None,
     ) -> Item:
         doing = "uploading" if file else "making directory"
         call = Call(doing, "POST", self._items, path, changing=True)
@@ -290,7 +291,7 @@ class Client(AbstractContextManager["Client"]):
 
         def attempt(to: str, form: Form) -> Item:
             body = form.body(kind, to, permission, file)
-            body.part = moving
+            body.taken = taken
             item = self._ask(call, parse_item, Send(body))
             try:
                 return self._as_asked(call, item, asked)

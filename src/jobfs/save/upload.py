@@ -7,6 +7,7 @@ items of its own (`trial.questions.rejects`), and the answer is kept for all mou
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import logging
 from pathlib import Path
@@ -43,12 +44,23 @@ class Upload:
         permission = (path == change.target and _wanted(change)) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
-        source = self._state.bytes.path(change.ino, change.generation)
+        return self._send(change, path, permission)
 
-        def count(part: float) -> None:
-            change.sent = int(change.size * part)
+    def _send(self, change: Change, path: str, permission: Permission) -> Item:
+        """Create a file with the bytes of the change, and note their hash as they go out: they are not read again for it."""
+        source, digest = self._state.bytes.path(change.ino, change.generation), hashlib.sha256()
 
-        return self._client.create_file(path, source, change.size, permission, count)
+        def note(before: int, piece: bytes) -> None:
+            nonlocal digest
+            if not before:
+                digest = hashlib.sha256()  # an attempt begins
+            digest.update(piece)
+            change.sent = before
+
+        item = self._client.create_file(path, source, change.size, permission, note)
+        if change.sent == change.size and not change.sha256:
+            self._state.apply(change, sha256=digest.hexdigest())
+        return item
 
     def find(self, change: Change) -> Item | None:
         """The item at the change's hidden name, if it is there, of its kind and with the right size. Raises ApiError."""
@@ -62,7 +74,10 @@ class Upload:
         return local if local is not None and local.size == change.size else None
 
     def digest(self, change: Change) -> str:
-        """The hash of what is sent; "" for a directory, or if it is not whole here any more. Raises FsError(EIO)."""
+        """Return the hash of what is sent, from the local bytes where no create of this run has noted it.
+
+        "" for a directory, or if the bytes are no longer whole here. Raises FsError(EIO).
+        """
         if change.verb is not Verb.PUT or change.sha256 or (local := self.whole(change)) is None:
             return change.sha256
         try:

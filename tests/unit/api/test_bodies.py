@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import gzip
+import hashlib
 import json
 import tracemalloc
 import zlib
@@ -73,14 +74,21 @@ def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path,
         file.truncate(24 << 20)
     tracemalloc.start()
     try:
-        body, told, took = encode(FIELDS, (path, 24 << 20)), list[float](), list[float]()
-        body.part, body.moved = told.append, took.append
+        body, told, took, taken = (
+            encode(FIELDS, (path, 24 << 20)),
+            list[int](),
+            list[float](),
+            hashlib.sha256(),
+        )
+        body.taken = lambda before, piece: (told.append(before), taken.update(piece))[0]
+        body.moved = took.append
         assert sum(map(len, body)) == body.length
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
     assert told == sorted(told)
-    assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
+    assert (told[0], told[-1], 0 < told[1] < 1 << 20) == (0, 24 << 20, True)
+    assert taken.digest() == hashlib.sha256(bytes(24 << 20)).digest()
     assert len(took) == len(told)
     assert all(seconds > 0 for seconds in took)
 

@@ -16,6 +16,7 @@ from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.state import Change, File, edit
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 
 from .world import World, away, hidden, sha
@@ -154,6 +155,21 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     assert contents(world) == {"dir/file.txt": NEW}
     assert [aside.unsure_until for aside in change.asides] == [0.0]
     assert world.content.adopted == [(file.item_id, NEW)]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_hash_of_what_is_sent_is_noted_as_it_goes_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """save/protocol.md R2: the local bytes are read again only after a create without an answer."""
+    reads = []
+    sha256 = Local.sha256
+    monkeypatch.setattr(Local, "sha256", lambda local: (reads.append(local.path), sha256(local))[1])
+    world.client.lose = int(lost)
+    file = world.save("dir/file.txt", NEW, old(world))
+    assert (len(reads), file.base.sha256, file.sha256) == (int(lost), sha(NEW), sha(NEW))
+    (change,) = world.state.changes.values()
+    assert (change.sent, change.sha256) == (len(NEW), sha(NEW))
 
 
 @pytest.mark.parametrize("wrong", [False, True])

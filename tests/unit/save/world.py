@@ -168,10 +168,17 @@ class FakeClient:
         return cast(Item, self._answer(change))
 
     def create_file(
-        self, path: str, source: Path, size: int, permission: Permission, moving: Any = id
+        self,
+        path: str,
+        source: Path,
+        size: int,
+        permission: Permission,
+        taken: Any = lambda before, piece: None,
     ) -> Item:
-        moving(1.0)
-        return self._create(path, source.read_bytes()[:size], permission)
+        content = source.read_bytes()[:size]
+        for before, piece in ((0, content[:1]), (1, content[1:]), (size, b""))[0 if content else 2 :]:
+            taken(before, piece)
+        return self._create(path, content, permission)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         return self._create(path, None, permission)

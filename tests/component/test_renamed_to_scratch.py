@@ -15,7 +15,7 @@ from tests.support.workspaces import CALLER, Start, Workspace, settled
 from jobfs.emulator import Server
 from jobfs.save import rename
 
-OLD, NEW, OTHER = b"old", b"new one", b"another"
+OLD, NEW, OTHER, UNSENT = b"old", b"new one", b"another", b"unsent"
 
 
 @pytest.fixture
@@ -254,15 +254,21 @@ def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
     assert sorted(visible(server)) == [name for name in sorted(expected) if name != "file~"]
 
 
+@pytest.mark.parametrize("unsent", [False, True])
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
 def test_a_scratch_file_survives_a_kill_before_a_new_file_of_its_old_name_is_closed(
-    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
+    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str, unsent: bool
 ) -> None:
+    """vfs/semantics.md 4.35: then the old name has what the server has, even if the scratch name has newer bytes."""
     work = mortal(write_back_delay=30)
     back_up(work)
+    if unsent:
+        work.vfs.rename("file~", "file")
+        work.write("file", UNSENT)
+        work.vfs.rename("file", "file~")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, NEW, 0)
-    expected = {"file~": OLD, "other": OTHER}
+    expected = {"file~": UNSENT if unsent else OLD, "other": OTHER}
     if then == "unlinks":
         work.vfs.unlink("file")
     elif then == "closes":

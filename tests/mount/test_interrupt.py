@@ -20,9 +20,11 @@ _REQUESTS = {"read": ("list", "find"), "change": ("create",), "download": ("down
 #: Ways to wait, and the requests that hang meanwhile. The last call of each takes the time.
 WAITS = {
     "stat": ("os.stat('d/file')", "read"),
+    "listing": ("os.listdir('d')", "read"),
     "open": ("os.open('d/file', os.O_RDONLY)", "read"),
     "read": ("os.read(os.open('d/file', os.O_RDONLY), 10)", "download"),
     "fsync": ("f = os.open('d/new', os.O_CREAT | os.O_RDWR); os.write(f, b'mine'); os.fsync(f)", "change"),
+    "close": ("f = os.open('d/new', os.O_CREAT | os.O_RDWR); os.write(f, b'mine'); os.close(f)", "change"),
 }
 
 #: With SIGINT as a terminal's shell leaves it, or as a program's own handler takes it. No other process ends it.
@@ -79,7 +81,8 @@ def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     """
     code, on = WAITS[wait]
     server.store.seed({"d/file": "text"}, age=60)
-    mounted = mount(timeout=80, ttl=0)
+    options = {"sync_on_close": True} if wait == "close" else {}
+    mounted = mount(timeout=80, ttl=0, **options)
     with program(mounted.path, code, "default" if number else "handler") as waiting:
         asked = hanging(server, on)
         go(waiting)
@@ -91,7 +94,7 @@ def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     server.faults.clear()
     if wait == "open":
         mounted.umount()  # the file whose open was interrupted is closed: it keeps nothing in use
-    elif wait == "fsync":
+    elif wait in ("fsync", "close"):
         mounted.kill()  # what hangs would go on for as long as --timeout
         mounted.mount()
         mounted.settled()

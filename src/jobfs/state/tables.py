@@ -19,9 +19,9 @@ The life of a Change; every arrow is one journal write if it has a row. From STA
     (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
                      │             │          ▲           ▲
                      └─────────────┴──► CANCELLED ────────┘
-    save/protocol.md, The steps, says what each stage is. A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as
-    STAGED. A save that set nothing aside is DONE at once. A File has at most one Change: newer bytes wait in the File, and become
-    the next one when this one is placed or ends.
+    save/protocol.md, The steps, says what each stage is, and at which of them each verb begins. A `put` that set nothing aside is
+    DONE at once. A File has at most one Change: newer bytes wait in the File, and become the next one when this one is placed or
+    ends.
 
 What a path shows, and the order of the locks, are told in design.md.
 """

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -162,9 +163,13 @@ def test_the_hash_of_what_is_sent_is_noted_as_it_goes_out(
     world: World, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
     """save/protocol.md R2: the local bytes are read again only after a create without an answer."""
-    reads = []
-    sha256 = Local.sha256
-    monkeypatch.setattr(Local, "sha256", lambda local: (reads.append(local.path), sha256(local))[1])
+    reads, sha256 = list[Path](), Local.sha256
+
+    def reading(local: Local) -> str:
+        reads.append(local.path)
+        return sha256(local)
+
+    monkeypatch.setattr(Local, "sha256", reading)
     world.client.lose = int(lost)
     file = world.save("dir/file.txt", NEW, old(world))
     assert (len(reads), file.base.sha256, file.sha256) == (int(lost), sha(NEW), sha(NEW))

@@ -112,12 +112,12 @@ def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.Monkey
     """vfs/semantics.md 4.7: it is put into the queue only where it fails before it has begun."""
     file, queued = opened(world.closed("file", NEW)), []
     monkeypatch.setattr(Queue, "_push", lambda queue, change, due: queued.append(change))
-    world.client.health.check = lambda what: away()  # type: ignore[method-assign, assignment]
+    world.client.health.check = lambda what: away()  # type: ignore[method-assign]
     with pytest.raises(UnavailableError):
         world.write_back.commit(file)
     assert (queued, world.client.done) == ([file.change], [])
     queued.clear()
-    world.client.health.check = lambda what: None  # type: ignore[method-assign, assignment]
+    world.client.health.check = lambda what: None  # type: ignore[method-assign]
     world.write_back.commit(file)
     assert (queued, file.unsaved) == ([], False)
 

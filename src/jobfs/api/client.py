@@ -99,8 +99,8 @@ class Client(AbstractContextManager["Client"]):
         self.health, self.line = self._wire.health, self._wire.line
         self._forms = Forms(create_encoding)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
-        self._lock = threading.Lock()
-        #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came.
+        #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came. The lock of
+        #: `health` guards them.
         self._asked, self._asking, self._answered = -math.inf, threading.Thread(), False
 
     @property
@@ -119,7 +119,7 @@ class Client(AbstractContextManager["Client"]):
         Once a second a thread asks for all callers, and waits as long as a slow server takes. Callers wait for it during its
         first half second.
         """
-        with self._lock:
+        with self.health.lock:
             now = time.monotonic()
             if now - self._asked >= _ASK_EVERY and (self.health.away or not self._asking.is_alive()):
                 self._asked, self._asking = now, threading.Thread(target=self._ask_again, daemon=True)

@@ -54,7 +54,8 @@ class Health:
         self.offset = 0.0
         self.away: str | None = None
         self._timeout = timeout
-        self._lock = threading.RLock()
+        #: Guards what is known here, and who asks whether the server is back (`Client.answers`). Nothing is taken under it.
+        self.lock = threading.RLock()
         #: Failures since the last success, of reads and of changes; and when the next request finds out whether the outage is
         #: over.
         self._failures = {False: 0, True: 0}
@@ -73,7 +74,7 @@ class Health:
 
         Raises HeldBackError: in the background while the server is left alone; for a program as `check` does.
         """
-        with self._lock:
+        with self.lock:
             now, patience = time.monotonic(), math.inf
             if waited:
                 self.check(call)
@@ -109,7 +110,7 @@ class Health:
 
     def wait(self, *, changing: bool) -> float:
         """Seconds until the background may send a read, or a change; 0.0: now."""
-        with self._lock:
+        with self.lock:
             probe = self._next_probe if self._failing(changing) else 0.0
             return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
 
@@ -122,7 +123,7 @@ class Health:
 
     def heard(self, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header; `began` and `ended`: `steady()` when it was asked, and now."""
-        with self._lock:
+        with self.lock:
             known = self._heard > 0
             self._heard = self._began = self._ended = time.monotonic()
             self._refusals = 0
@@ -140,7 +141,7 @@ class Health:
 
     def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """A request has waited for `seconds`, and no answer came; or it was not sent, for there was no connection (`refused`)."""
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
             began = max(now - seconds, self._heard)
             if began > self._ended + _BETWEEN:
@@ -157,7 +158,7 @@ class Health:
 
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""
-        with self._lock:
+        with self.lock:
             self.answering, self.key_refused = True, False
             self.last_ok, self.last_error = time.monotonic(), None
             if latency is not None:
@@ -168,7 +169,7 @@ class Health:
 
     def learn(self, call: Call, error: ApiError) -> None:
         """Note what an error says of the server."""
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
             if isinstance(error, UnauthorizedError):
                 self.answering = self.key_refused = True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace
 
 from jobfs.content.disk import DiskCache
@@ -32,6 +33,7 @@ def once(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def saved(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE), fsync=True)
+    eventually(lambda: work.vfs._content.used() <= COUNT * SIZE)  # not before the fsync returns
 
 
 def written(work: Workspace, patch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,8 @@ class FakeClient:
         taken: Any = lambda before, piece: None,
     ) -> Item:
         content = source.read_bytes()[:size]
-        for before, piece in ((0, content[:1]), (1, content[1:]), (size, b""))[0 if content else 2 :]:
+        # The first attempt breaks off.
+        for before, piece in [(0, content[:1]), (0, content[:1]), (1, content[1:]), (size, b"")]:
             taken(before, piece)
         return self._create(path, content, permission)
 

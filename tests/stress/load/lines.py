@@ -67,10 +67,13 @@ class Lines:
         with self._lock:
             return len(self._acknowledged)
 
-    def read(self, path: str, data: bytes) -> None:
-        """Judge the whole of what a program read."""
+    def read(self, path: str, data: bytes, *, may_be_cut: bool = False) -> None:
+        """Judge the whole of what a program read; `may_be_cut`: its last line may be the beginning of one."""
         with self._lock:
             self.reads += 1
+            whole, end, rest = data.rpartition(b"\n")
+            if may_be_cut and any(line.startswith(rest) for line in self._written):
+                data = whole + end
             self._torn += [f"{path}: {what}" for what in self._wrong_in(path, data)]
 
     def judge(self, found: Found, needless: int = 0) -> list[Check]:

@@ -39,22 +39,23 @@ _PAUSE = 0.3
 @dataclass(frozen=True)
 class Program:
     """A command whose arguments are a path and so many lines. It prints each line that it has written; one that writes no `lines`
-    prints the whole file."""
+    prints the whole file, or as many bytes of it as `fstat` shows before its first read."""
 
     words: tuple[str, ...]
     lines: int = 0
+    by_size: bool = False
 
 
 def _bash(script: str, lines: int = 0) -> Program:
     return Program(("bash", "-c", f"ack() {{ printf '%s\\n' \"$1\"; }}\n{script}", "bash"), lines)
 
 
-def _python(script: str, lines: int = 0) -> Program:
+def _python(script: str, lines: int = 0, *, by_size: bool = False) -> Program:
     head = (
         "import mmap, os, sys, time\nname, line = sys.argv[1], (sys.argv[2:] or [''])[0].encode() + b'\\n'\n"
     )
     end = "\nos.write(1, line)" if lines else ""
-    return Program((sys.executable, "-IS", "-c", head + script + end), lines)
+    return Program((sys.executable, "-IS", "-c", head + script + end), lines, by_size)
 
 
 PROGRAMS: dict[str, Program] = {
@@ -91,10 +92,12 @@ PROGRAMS: dict[str, Program] = {
         "with open(name, 'wb') as file:\n file.write(text + line); file.flush(); os.fsync(file.fileno())", 1,
     ),
     "cat": _bash('cat "$1"'),
-    "fstat, read": _python("fd = os.open(name, os.O_RDONLY); os.write(1, os.read(fd, os.fstat(fd).st_size))"),
+    "fstat, read": _python(
+        "fd = os.open(name, os.O_RDONLY); os.write(1, os.read(fd, os.fstat(fd).st_size))", by_size=True
+    ),
     "a read-only mapping": _python(
         "fd = os.open(name, os.O_RDONLY)\n"
-        "with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as pages:\n os.write(1, pages[:])"
+        "with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as pages:\n os.write(1, pages[:])", by_size=True
     ),
 }  # fmt: skip
 
@@ -111,7 +114,10 @@ def shared(
         stage.server.break_with(Rule("weather", rate=SHARE, delay=LATE))
     end = time.monotonic() + storm
     job = Job(stage, lines, homes)
-    people = [User(stage, lines, home, random.Random(stage.random.random())) for home in homes]
+    people = [
+        User(stage, lines, home, random.Random(stage.random.random()), large=home == homes[-1])
+        for home in homes
+    ]
     stage.together(partial(job.work, end), *[partial(user.work, end) for user in people])
     stage.server.mend()
     needless = 0 if calm else max(2, -(-stage.server.lost_answers() // ANSWERS_A_CONFLICT))
@@ -145,8 +151,11 @@ def _first(lines: Lines, home: str, *, large: bool) -> bytes:
 class User:
     """Runs one program after another on the file in its directory; the job is the only other writer there."""
 
-    def __init__(self, stage: Stage, lines: Lines, home: str, chance: random.Random) -> None:
+    def __init__(
+        self, stage: Stage, lines: Lines, home: str, chance: random.Random, *, large: bool = False
+    ) -> None:
         self._stage, self._lines, self._home, self._random = stage, lines, home, chance
+        self._large = large
         self._ttl = float(stage.mounted.options["ttl"])
 
     def work(self, end: float) -> None:
@@ -154,11 +163,11 @@ class User:
         while time.monotonic() < end and not self._stage.expired:
             name = self._random.choice([*PROGRAMS])
             with suppress(RefusedError), self._stage.calls.of(name, local=False):
-                self._run(PROGRAMS[name])
+                self._run(name, PROGRAMS[name])
             if self._random.random() < _RESTS:
                 time.sleep(self._random.uniform(0, 1.5 * self._ttl))
 
-    def _run(self, program: Program) -> None:
+    def _run(self, name: str, program: Program) -> None:
         path = f"{self._home}/{_FILE}"
         lines = [self._lines.new(self._home, "program") for _ in range(program.lines)]
         done = self._stage.output(*program.words, self._stage.path / path, *[line.decode() for line in lines])
@@ -167,7 +176,9 @@ class User:
         if done.returncode:
             raise OSError(_reason(done.returncode, done.stderr))
         if not program.lines:
-            self._lines.read(path, done.stdout)
+            # Statement 3.17: of a large file, the newer version may be read, up to the size that the older one had.
+            may_be_cut = program.by_size and self._large
+            self._lines.read(f"{path} ({name})", done.stdout, may_be_cut=may_be_cut)
 
 
 def _reason(code: int, stderr: bytes) -> str:

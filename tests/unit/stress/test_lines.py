@@ -101,3 +101,14 @@ def test_torn_reads_are_reported(read: Callable[[Written], bytes], whole: bool) 
     written.lines.read(LOG, read(written))
     checks = written.lines.judge({LOG: [_text(written.first, written.jobs, written.mine)]})
     assert [check.what for check in checks if not check.held] == ([] if whole else ["torn reads"])
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_large_file_read_by_its_size_may_only_be_cut_at_its_end(read: str) -> None:
+    """vfs/semantics.md 3.17: what was read is a version's beginning, as long as the version before."""
+    written = Written()
+    what, whole = READS[read]
+    written.lines.read(LOG, what(written), may_be_cut=True)
+    checks = written.lines.judge({LOG: [_text(written.first, written.jobs, written.mine)]})
+    allowed = whole or read == "as many bytes as another version has"
+    assert all(check.held for check in checks) == allowed

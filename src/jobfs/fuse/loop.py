@@ -309,8 +309,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version, and the next open may be of another.
-        name = ctypes.string_at(path).decode()[1:] if path else ""
-        self._current.slot.request.uncached_attr = bool(self.operations.vfs.others(name))
+        name, request = ctypes.string_at(path).decode()[1:] if path else "", self._current.slot.request
+        request.uncached_attr = bool(self.operations.vfs.others(name))
+        request.attr_cache = None  # an open file may be written to, or follow a log, in the same edition
 
     def unlink(self, path: bytes) -> int:
         if self._current.slot.request.detaching:

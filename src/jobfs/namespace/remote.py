@@ -293,11 +293,15 @@ class Namespace:
         """How many snapshots have been read so far."""
         return self._known.snapshots
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with each request and each change of ours: while it is the same, `peek` has the same answers."""
+        return self._known.count + self._known.snapshots
+
     def edition(self) -> int:
-        """A number that stays the same while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
-        known = self._known
-        fresh = known.snapshot.began > self._clock() - self._bound
-        return known.count + known.snapshots if fresh else 0
+        """The `revision` while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
+        fresh = self._known.snapshot.began > self._clock() - self._bound
+        return self.revision if fresh else 0
 
     def status(self) -> NamespaceStatus:
         """The server's tree as it is known now."""

@@ -14,13 +14,17 @@ from jobfs.nodes import Item, inode_number
 from jobfs.state.records import Change, File
 
 
+#: Fields of a File of which nothing is shown: what is under way with its bytes, and what a save has to know.
+_NOT_SHOWN = frozenset(("generation", "size", "draft", "boot", "base", "sha256", "refused", "refused_errno"))
+
+
 class Index:
     """Files by number, by item and by path, and what Changes show instead of the server's items."""
 
     def __init__(self, lock: threading.Condition) -> None:
         """`lock`: the state's."""
         self._lock = lock
-        #: Grows whenever a path shows something else, or a remembered attribute changes.
+        #: Grows once a path shows something else, or a remembered attribute has changed.
         self.edition = 1
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
@@ -133,8 +137,9 @@ class Index:
         for name, value in changed.items():
             setattr(file, name, value)
         self._by_number[file.ino] = file
-        self.edition += 1
         self.show(file)
+        if not _NOT_SHOWN.issuperset(changed):
+            self.edition += 1
 
     def drop(self, file: File) -> None:
         """Forget a File; if it is open, it lives on with its handles."""
@@ -150,7 +155,6 @@ class Index:
     def _show_at(self, file: File, path: str | None) -> None:
         if path == file.shown_at:
             return
-        self.edition += 1
         if file.shown_at is not None:
             directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
             here = self._shown.get(directory, {})
@@ -161,12 +165,13 @@ class Index:
         if path is not None:
             self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
         file.shown_at = path
+        self.edition += 1  # afterwards: who finds this number finds the File too
 
     def override(self, change: Change) -> None:
         """Show what a Change says is shown at its names."""
         for path, item in change.shows.items():
             self._overrides[path] = (*self._overrides.get(path, ()), (change, item))
-        self.edition += 1
+        self.edition += bool(change.shows)
 
     def end_override(self, change: Change) -> None:
         """Show at the names of a Change what is shown without it."""
@@ -176,7 +181,7 @@ class Index:
                 self._overrides[path] = others
             else:
                 self._overrides.pop(path, None)
-        self.edition += 1
+        self.edition += bool(change.shows)
 
 
 def _is_implicit(file: File, item: Item) -> bool:

@@ -63,9 +63,10 @@ class Files:
             self._view.may_change(path)
         self._may_open()
         for tries_left in range(REOPENS, -1, -1):
+            revision = self._view.revision
             node = self._find_to_open(path, flags)
             handle = self._attach(path, node, flags, self._state.readers.process(pid))
-            if tries_left and not self._still_shows(path, node):
+            if tries_left and self._view.revision != revision and not self._still_shows(path, node):
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             opened = self._opened(handle, path, node, flags, kernel)
@@ -308,7 +309,6 @@ class Files:
         _touch(file)
         if file.path is not None and file.shared:
             self._state.readers.wrote(handle.process, file.path, file.item, file.base)
-        self._state.index.edition += 1
 
     def _changeable(self, file: File, local: Local, *, at: int | None, keep: bool) -> Local:
         """The File's local bytes; the next generation where what was closed, or is being sent, would change."""

@@ -34,6 +34,11 @@ class View:
         self.keep_parent = write_back.context.keep_parent
         self._started = time.time_ns()
 
+    @property
+    def revision(self) -> int:
+        """A number that grows once a path shows something else: while it is the same, `find_known` has the same answers."""
+        return self.namespace.revision + self.state.index.edition
+
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
         state = self.state

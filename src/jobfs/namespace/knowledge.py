@@ -293,8 +293,11 @@ class Knowledge:
 
     def fresh(self, path: str, not_before: float = NEVER) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
-        needed = self.needed(path)
-        return any(stamp.began >= not_before and stamp.ticket >= needed for stamp in self._told(path))
+        needed = self.needed(path) if self._doubts else 0
+        snapshot, stamp = self.snapshot, self._stamps.get(path)
+        if snapshot.began >= not_before and snapshot.ticket >= needed:
+            return True
+        return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
     def complete(self, directory: str, not_before: float) -> bool:
         """True if a directory's children come from a listing that began at `not_before` or later; single ones may be in doubt."""

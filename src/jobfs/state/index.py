@@ -89,7 +89,7 @@ class Index:
         """Return the File of an item. A File that was changed here while the job renamed its item is another file by now."""
         if not item.id:
             return self._by_number.get(self.number(item))
-        file = self.of_id(item.id)
+        file = self._by_item.get(item.id)
         return None if file is None or (file.here and file.path != item.path) else file
 
     def of_id(self, item_id: str) -> File | None:
@@ -100,6 +100,10 @@ class Index:
         """Return the item's inode number: that of its File; without a File, one made from its id that no other File has."""
         if item.id and (file := self.of(item)) is not None:
             return file.ino
+        return self._free_number(item)
+
+    def _free_number(self, item: Item) -> int:
+        """Return a number made from an item's id that no File of another item has."""
         # A directory that no item stands for goes by its path.
         key = item.id or f"implicit:{item.path}"
         number, other = inode_number(key), 0
@@ -119,6 +123,18 @@ class Index:
         """Take Files of an earlier mount; none of them is shown yet."""
         self._by_number = {file.ino: file for file in files}
         self._by_item = {file.item_id: file for file in files if file.item_id}
+
+    def open(self, item: Item) -> File:
+        """Return the File of an item, made if need be: nothing of it is shown instead of the item."""
+        file = self.of(item)
+        if file is None:
+            file = File(self._free_number(item), item.kind, item.path, item.id, item=item)
+            self._by_number[file.ino] = file
+            if file.item_id:
+                self._by_item[file.item_id] = file
+        elif not file.here:
+            file.item, file.path = item, item.path
+        return file
 
     def add(self, file: File) -> None:
         """Add a File."""
@@ -145,8 +161,10 @@ class Index:
         """Forget a File; if it is open, it lives on with its handles."""
         if self._by_number.get(file.ino) is file:
             del self._by_number[file.ino]
-        self._drop_item(file)
-        self._show_at(file, None)
+        if file.item_id:
+            self._drop_item(file)
+        if file.shown_at is not None:
+            self._show_at(file, None)
 
     def _drop_item(self, file: File) -> None:
         if self._by_item.get(file.item_id) is file:

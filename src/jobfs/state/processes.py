@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Condition
 from typing import NamedTuple
-
-from cachetools import TTLCache
 
 #: Seconds for which the process of a thread is remembered, and most threads of which it is.
 _RECENT, _THREADS = 1.0, 4096
@@ -85,7 +84,8 @@ class Processes:
         """`lock`: the state's."""
         self._lock, self._proc = lock, str(proc)
         self._is_own = _is_own(proc)
-        self._recent: TTLCache[int, Process | None] = TTLCache(_THREADS, _RECENT)
+        #: By thread: its process, and when that is looked up again, in monotonic seconds.
+        self._recent: dict[int, tuple[Process | None, float]] = {}
         #: By number and start; the first is checked next.
         self._known: OrderedDict[tuple[str, str], Process] = OrderedDict()
         self._due = 0
@@ -96,14 +96,15 @@ class Processes:
 
     def of(self, thread: int) -> Process | None:
         """Return the process of a thread that makes a call; None if the mount can't see it (vfs/semantics.md 4.47)."""
-        with self._lock:
-            try:
-                return self._recent[thread]
-            except KeyError:
-                pass
+        now = time.monotonic()
+        process, until = self._recent.get(thread, (None, now))
+        if now < until:
+            return process
         process = self._look_up(thread) if thread > 0 and self._is_own else None
         with self._lock:
-            self._recent[thread] = process
+            if len(self._recent) >= _THREADS:
+                self._recent.clear()
+            self._recent[thread] = process, now + _RECENT
             self._due += _CHECKS
         return process
 
@@ -162,6 +163,8 @@ class Processes:
 
     def keep(self, process: Process) -> None:
         """Know a process and its ancestors, also those that have ended. The caller holds the lock."""
+        if process.key in self._known:
+            return
         for each in process.lineage():
             if each.key in self._known:
                 break

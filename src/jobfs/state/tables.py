@@ -92,13 +92,7 @@ class State:
     def open(self, item: Item) -> File:
         """The File of an item, made if need be. Without a handle or a row it is forgotten again (`let_go`)."""
         with self.lock:
-            file = self.index.of(item)
-            if file is None:
-                file = File(self.index.number(item), item.kind, item.path, item.id, item=item)
-                self.index.add(file)
-            elif not file.here:
-                file.item, file.path = item, item.path
-            return file
+            return self.index.open(item)
 
     def new(self, kind: Kind, path: str) -> File:
         """A File that is only here; not in the tables yet (`add`)."""
@@ -121,7 +115,7 @@ class State:
         with self.lock:
             shown = file.path is not None and file.here
             if not (file.handles or file.recorded or file.change is not None or shown):
-                self.drop(file)
+                self.index.drop(file)
 
     def unname(self, file: File) -> None:
         """A File has lost its name: its row goes, its Change ends; if open, it lives on with its handles. Raises FsError(EIO)."""

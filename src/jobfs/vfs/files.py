@@ -70,7 +70,8 @@ class Files:
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             opened = self._opened(handle, path, node, flags, kernel)
-            if not (tries_left and self._belongs_to_another(handle)):
+            # A version that it follows since it was looked up may be of another item.
+            if handle.item is node or not (tries_left and self._belongs_to_another(handle)):
                 return opened
             self.release(opened.fh)
         raise AssertionError
@@ -82,6 +83,8 @@ class Files:
             raise FsError(errno.EISDIR)
         if flags & CHANGES:
             self._view.may_write(node)
+        if isinstance(node, Item) and node.size is not None:
+            return node
         return self._view.measured(path, node)
 
     def _belongs_to_another(self, handle: OpenFile) -> bool:

@@ -24,7 +24,7 @@ import re
 import shutil
 import threading
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -111,7 +111,7 @@ class DiskCache:
         self._index: OrderedDict[str, int] = OrderedDict()  # sizes by name, the least recently used first
         self._used = 0  # bytes of these
         #: How many handles have each content open: it is not evicted.
-        self._pinned: Counter[str] = Counter()
+        self._pinned: dict[str, int] = {}
         #: Files that the index does not count: unfinished ones, and those in memory.
         self._others: weakref.WeakSet[CacheFile] = weakref.WeakSet()
         #: Why the disk takes no bytes now; "" if it does.
@@ -139,18 +139,21 @@ class DiskCache:
         """Note that one handle more has this content open; its size, as `size` tells it."""
         name = version_name(version)
         with self.lock:
-            self._pinned[name] += 1
-            if name in self._index:
+            self._pinned[name] = self._pinned.get(name, 0) + 1
+            found = self._index.get(name)
+            if found is not None:
                 self._index.move_to_end(name)
-            return self.size(version)
+        if version.size == 0:
+            return 0
+        return found if version.size in (None, found) else None
 
     def unpin(self, version: Version) -> None:
         """Note that one handle less has this content open."""
         name = version_name(version)
         with self.lock:
-            self._pinned[name] -= 1
-            if not self._pinned[name]:
-                del self._pinned[name]
+            left = self._pinned.pop(name) - 1
+            if left:
+                self._pinned[name] = left
 
     def open(self, version: Version, size: int) -> CacheFile | None:
         """The whole content of a version, of `size` bytes, for reading; None if it is not there or damaged."""

@@ -40,16 +40,17 @@ class Content:
     download: pages that the kernel has kept cost no request.
     """
 
-    __slots__ = ("_closed", "_fetcher", "_here", "_run", "_store", "item", "size", "version")
+    __slots__ = ("_closed", "_fetcher", "_file", "_here", "_run", "_store", "item", "size", "version")
 
     def __init__(self, store: ContentStore, item: Item) -> None:
         self.item = item
         self.version = item.version
         self.size: int | None = None
         self._store = store
-        self._fetcher: Fetcher | None = None  # from the first read on
         self._here = False  # it was whole in the cache when it was opened
-        self._run = Run()
+        self._file: CacheFile | None = None  # that file, from the first read on
+        self._fetcher: Fetcher | None = None  # from the first read on, unless the cache has the file
+        self._run: Run | None = None
         self._closed = False
 
     @property
@@ -69,16 +70,22 @@ class Content:
         UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
         FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
         """
-        fetcher = self._attached()
-        cached = fetcher.cached
-        ready = cached.ready
-        if ready is not None:
-            wanted = min(size, max(cached.size - offset, 0))
+        file = self._file or self._whole_file()
+        if file is not None:
+            wanted = min(size, max((self.size or 0) - offset, 0))
             with contextlib.suppress(OSError):
-                data = os.pread(ready.fd, wanted, offset)
+                data = os.pread(file.fd, wanted, offset)
                 if len(data) == wanted:
                     return data
+        fetcher = self._attached()
+        self._run = self._run or Run()
         return fetcher.read(self._run, offset, size)
+
+    def _whole_file(self) -> CacheFile | None:
+        """Return the file that has the whole content; None if it is not here, or was lost."""
+        if self._here and self._fetcher is None:
+            self._file = self._store.open_whole(self)
+        return self._file or self._attached().cached.ready
 
     def meet(self) -> None:
         """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
@@ -188,6 +195,10 @@ class ContentStore:
             self.attach(content)
         return content
 
+    def open_whole(self, content: Content) -> CacheFile | None:
+        """Return the file of a content that was whole when it was opened; None if it is gone by now, or damaged."""
+        return self._disk.open(content.version, content.size or 0)
+
     def attach(self, content: Content) -> Fetcher:
         """Return the one fetcher of a handle's version, and pin the version until the handle is closed.
 
@@ -200,7 +211,7 @@ class ContentStore:
             fetcher = self._fetchers.get(version)
             if fetcher is None or fetcher.cached.size != size or not fetcher.may_be_shared():
                 fetcher = self._fetchers[version] = Fetcher(content.item, size, self._pool, self._disk)
-            content.size = size
+            content.size, content._file = size, None
             if content._closed or content._here:
                 fetcher.proof.require()  # its program may have got bytes already
             if not content._closed:
@@ -214,10 +225,12 @@ class ContentStore:
         with self._lock:
             if content._closed:
                 return
-            fetcher, content._fetcher, content._closed, content._here = content._fetcher, None, True, False
+            content._closed, content._here = True, False
             self._disk.unpin(content.version)
-            if fetcher is not None:
-                fetcher.cached.unpin()
+            if content._fetcher is not None:
+                content._fetcher.cached.unpin()
+            content._fetcher = None
+        content._file = None  # without the lock: this closes it
 
     # -- changed by this mount ----------------------------------------------------------------------------
 

@@ -84,6 +84,8 @@ def _prototype(*arguments: Any) -> Any:
 _LEAN = {
     "getattr": _prototype(_path, _pointer),
     "fgetattr": _prototype(_pointer, _pointer, _pointer),
+    "open": _prototype(_path, _pointer),
+    "release": _prototype(_pointer, _pointer),
     "readdir": _prototype(_path, _pointer, _prototype(_pointer, _path, _path, _offset), _offset, _pointer),
     "read": _prototype(_pointer, _pointer, _size, _offset, _pointer),
     "write": _prototype(_pointer, _pointer, _size, _offset, _pointer),
@@ -347,6 +349,12 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         fill(buffer, b"..", None, 0)
         for name, stat in self.operations.readdir(path.decode()):
             fill(buffer, name.encode(), stat, 0)
+
+    def open(self, path: bytes, info: int) -> None:
+        self.operations.open(path.decode(), _info(info))
+
+    def release(self, path: int, info: int) -> None:
+        self.operations.release(None, _info(info))
 
     def read(self, path: int, buffer: int, size: int, offset: int, info: int) -> int:
         data = self.operations.read(None, size, offset, _info(info))

@@ -294,9 +294,10 @@ class Knowledge:
     def fresh(self, path: str, not_before: float = NEVER) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
         needed = self.needed(path) if self._doubts else 0
-        snapshot, stamp = self.snapshot, self._stamps.get(path)
+        snapshot = self.snapshot
         if snapshot.began >= not_before and snapshot.ticket >= needed:
             return True
+        stamp = self._stamps.get(path)
         return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
     def complete(self, directory: str, not_before: float) -> bool:

@@ -9,10 +9,9 @@ import errno
 import itertools
 import os
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
-
-from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
@@ -385,7 +384,8 @@ class KernelPages:
         #: By the path of the node at which each is open. Tuples, so that `at` needs no lock.
         self._at: dict[str, tuple[OpenFile, ...]] = {}
         self._lock = threading.Lock()
-        self._held: LRUCache[str, Version] = LRUCache(_MOST)
+        #: The version of which the kernel may have pages, by path; the path that was opened least recently comes first.
+        self._held: OrderedDict[str, Version] = OrderedDict()
 
     def enter(self, handle: OpenFile, path: str, version: Version | None) -> bool:
         """Number a file that is opened at `path`; "": a file of which the kernel keeps no pages.
@@ -395,17 +395,19 @@ class KernelPages:
         with self._lock:
             handle.fh = next(self._numbers)
             self.handles[handle.fh] = handle
+            handle.node_path = path
             others = self._at.get(path, ())
-            self._put(handle, path)
+            if path:
+                self._at[path] = (*others, handle)
             for each in (handle, *others) if others else ():
                 each.has_read = each.readable  # the kernel gives one the pages that it has read for the other
+            held = self._held.pop(path, None)
             if version is None or not all(each.shows(version) for each in others):
-                self._held.pop(path, None)
                 return False
-            if self._held.get(path) == version:
-                return True
             self._held[path] = version
-            return False
+            if len(self._held) > _MOST:
+                self._held.popitem(last=False)
+            return held == version
 
     def remove(self, fh: int) -> OpenFile | None:
         """Forget a handle that is closed; None if it was forgotten before."""

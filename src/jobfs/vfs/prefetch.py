@@ -46,17 +46,17 @@ class Walk:
         #: The highest directory that it came through.
         self.top = names.parent(path)
         #: Paths and sizes of what was fetched for it and not read yet.
-        self._ahead: dict[str, int] = {}
+        self.ahead: dict[str, int] = {}
 
     def room(self) -> int:
         """How many files more may be fetched ahead."""
-        return WINDOW - len(self._ahead) if sum(self._ahead.values()) < _BYTES_MAX else 0
+        return WINDOW - len(self.ahead) if sum(self.ahead.values()) < _BYTES_MAX else 0
 
     def reached(self, path: str, now: float) -> bool:
         """A file was read: True if it had been fetched for this walk."""
-        if path not in self._ahead:
+        if path not in self.ahead:
             return False
-        del self._ahead[path]
+        del self.ahead[path]
         self.last, self.read_at = path, now
         return True
 
@@ -64,13 +64,13 @@ class Walk:
         """A file was read that had not been fetched for this walk. What was fetched and left out is counted no more."""
         self.last, self.read_at = path, now
         self.top = os.path.commonpath((self.top, names.parent(path)))
-        self._ahead.clear()
+        self.ahead.clear()
 
     def take(self, wanted: Callable[[Item], bool]) -> Item | None:
         """The next file to be fetched ahead; None for now."""
         for item in itertools.islice(self.coming, _SCAN if self.room() else 0):
-            if item.path not in self._ahead and wanted(item):
-                self._ahead[item.path] = item.size or 0
+            if item.path not in self.ahead and wanted(item):
+                self.ahead[item.path] = item.size or 0
                 return item
         return None
 
@@ -92,6 +92,8 @@ class Prefetch:
 
     def reading(self, item: Item, *, here: bool) -> None:
         """A file is opened to be read. If its content is `here`, that only tells how far a walk has come."""
+        if here and not any(item.path in walk.ahead for walk in self._walks):
+            return
         with self._lock:
             walk = self._walk(item, time.monotonic(), here=here)
             room = walk.room() if walk is not None else 0

@@ -45,6 +45,8 @@ write = _libc.write
 write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 write.restype = ctypes.c_ssize_t
 
+#: Bytes of `struct iovec`, a piece of an answer: where it is, and its length.
+_PIECE = 2 * ctypes.sizeof(ctypes.c_size_t)
 #: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
 #: Bytes of `fuse_attr_out`.
@@ -99,12 +101,12 @@ class Answers:
         slot = self._current.slot
         request, node = slot.request, slot.request.node
         if count > 1 and request.detaching:
-            slot.answer = ctypes.string_at(_pieces(vector, 2)[1][0], _NUMBER.size)
+            slot.answer = ctypes.string_at(_body(vector), _NUMBER.size)
             return 0
         if count > 1:
-            node = self._complete(slot, request, _pieces(vector, 2)[1][0])
+            node = self._complete(slot, request, _body(vector))
         elif request.opcode in _ABOUT_A_NODE:
-            error = ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR)
+            error = ctypes.c_int32.from_address(ctypes.c_size_t.from_address(vector).value + _ERROR)
             if self._is_repeated(slot, request, error):
                 return 0
         if _writev(self._device, vector, count) < 0:
@@ -173,6 +175,11 @@ class Answers:
 def size_in(attributes: bytes) -> int:
     """Return the size that a `fuse_attr_out` shows."""
     return int(_NUMBER.unpack_from(attributes, SIZE[Opcode.GETATTR])[0])
+
+
+def _body(vector: int) -> int:
+    """Where the second piece of an answer is, behind its header."""
+    return ctypes.c_size_t.from_address(vector + _PIECE).value
 
 
 def _pieces(vector: int, count: int) -> list[tuple[int, int]]:

@@ -25,7 +25,7 @@ from jobfs.nodes import Attr
 from jobfs.vfs import Caller, KernelFile
 
 if TYPE_CHECKING:
-    from jobfs.vfs import OpenResult, Vfs
+    from jobfs.vfs import Vfs
 
 _log = logging.getLogger("jobfs.fuse.driver")
 
@@ -228,7 +228,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         thread = _caller().pid
         known = KernelFile(self.kernel_sizes.get(self.node()), self._reopening.pop(thread, None) == path)
         try:
-            self._opened(fi, self.vfs.open(relative(path), fi.flags, thread, known))
+            opened = self.vfs.open(relative(path), fi.flags, thread, known)
+            fi.fh, fi.direct_io, fi.keep_cache = opened
         except JobfsError as error:
             if error.errno == errno.ESTALE and not known.is_retry:
                 if len(self._reopening) >= _REOPENING:
@@ -237,10 +238,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             raise
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        self._opened(fi, self.vfs.create(relative(path), mode, fi.flags, _caller()))
-
-    def _opened(self, fi: Any, result: OpenResult) -> None:
-        fi.fh, fi.direct_io, fi.keep_cache = result
+        fi.fh, fi.direct_io, fi.keep_cache = self.vfs.create(relative(path), mode, fi.flags, _caller())
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
         data = self.vfs.read(fi.fh, size, offset)

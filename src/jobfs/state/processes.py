@@ -88,7 +88,8 @@ class Processes:
         self._recent: dict[int, tuple[Process | None, float]] = {}
         #: By number and start; the first is checked next.
         self._known: OrderedDict[tuple[str, str], Process] = OrderedDict()
-        self._due = 0
+        #: How many processes are to be checked for their end.
+        self.due = 0
         self.next_serial = 1
 
     def __len__(self) -> int:
@@ -105,7 +106,7 @@ class Processes:
             if len(self._recent) >= _THREADS:
                 self._recent.clear()
             self._recent[thread] = process, now + _RECENT
-            self._due += _CHECKS
+            self.due += _CHECKS
         return process
 
     def _look_up(self, thread: int) -> Process | None:
@@ -169,17 +170,15 @@ class Processes:
             if each.key in self._known:
                 break
             self._known[each.key] = each
-            self._due += _CHECKS
+            self.due += _CHECKS
             if each.parent is not None:
                 each.parent.uses += 1
 
     def ended(self) -> list[Process]:
         """Return unused processes that have ended. At most `_AT_ONCE` are checked."""
-        if not self._due:
-            return []
         with self._lock:
-            count = min(self._due, _AT_ONCE, len(self._known))
-            self._due = max(self._due - _AT_ONCE, 0)
+            count = min(self.due, _AT_ONCE, len(self._known))
+            self.due = max(self.due - _AT_ONCE, 0)
             checked = [*itertools.islice(self._known.values(), count)]
             for process in checked:
                 self._known.move_to_end(process.key)
@@ -193,7 +192,7 @@ class Processes:
         """Have `ended` check a process next. The caller holds the lock."""
         if process.key in self._known:
             self._known.move_to_end(process.key, last=False)
-            self._due += 1
+            self.due += 1
 
     def forget(self, process: Process) -> None:
         """Forget a process that has ended; its parent may have been kept for it alone. The caller holds the lock."""

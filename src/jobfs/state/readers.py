@@ -81,6 +81,12 @@ class _Notes:
         table.move_to_end(process)
         self._measure(process, len(own))
 
+    def renew(self, process: Process, path: str) -> None:
+        """Make a note that a process has the newest one of the process."""
+        table = self._table(process)
+        table[process].move_to_end(path)
+        table.move_to_end(process)
+
     def pop(self, process: Process, path: str) -> _Note:
         """Take a note away. Raises KeyError."""
         table = self._table(process)
@@ -133,8 +139,9 @@ class Readers:
     def process(self, thread: int) -> Process | None:
         """Return the process of a thread that makes a call; None if it can't be seen from here (vfs/semantics.md 4.47)."""
         process = self._processes.of(thread)
-        for ended in self._processes.ended():
-            self._bequeath(ended)
+        if self._processes.due:
+            for ended in self._processes.ended():
+                self._bequeath(ended)
         return process
 
     def _bequeath(self, process: Process) -> None:
@@ -176,7 +183,10 @@ class Readers:
 
     def read(self, process: Process | None, path: str, item: Item) -> None:
         """A process opens a version of the server for reading."""
-        self._note(process, path, item, wrote=False, read=True)
+        if process is not None:
+            with self._lock:
+                self._processes.keep(process)
+                self._put(process, path, item, wrote=False, read=True)
 
     def wrote(
         self, process: Process | None, path: str, over: Item | None, base: Base, *, read: bool = False
@@ -184,17 +194,12 @@ class Readers:
         """A process writes bytes that are not sent yet, or opens them to `read`: it knows what this mount will place there, and
         `over` if that is the `base`, the version that they replace.
         """
-        replaces = over is not None and base.is_version(over)
-        self._note(process, path, over if replaces else None, wrote=True, read=read)
-
-    def _note(
-        self, process: Process | None, path: str, item: Item | None, *, wrote: bool, read: bool
-    ) -> None:
         if process is None:
             return
+        replaces = over is not None and base.is_version(over)
         with self._lock:
             self._processes.keep(process)
-            self._put(process, path, item, wrote=wrote, read=read)
+            self._put(process, path, over if replaces else None, wrote=True, read=read)
 
     def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
         known, number = self._notes.at(path).get(process), next(self._numbers)
@@ -204,7 +209,7 @@ class Readers:
             known.before = None  # one step back is enough
         if known is not None and (known.item, known.wrote) == (item, wrote):
             known.number, known.read = number, read
-            self._notes.put(process, path, known)
+            self._notes.renew(process, path)
             return
         self._notes.put(process, path, _Note(item, number, known, wrote=wrote, read=read))
         if self._notes.count > _NOTES:

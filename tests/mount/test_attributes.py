@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, run
@@ -34,6 +35,23 @@ def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounte
     assert {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")} == {
         "note.txt": before[0], "inner.txt": before[1],
     }  # fmt: skip
+
+
+def test_fstat_of_an_unlinked_file_shows_what_was_written_since(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """vfs/semantics.md 4.33: its handles stay writable, and no earlier answer is given for what they have written."""
+    server.store.seed({"dir/gone": "text"}, age=60)
+    mounted = mount(ttl=60)
+    os.listdir(mounted.path / "dir")
+    with open(mounted.path / "dir/gone", "r+b", buffering=0) as file:
+        file.write(b"longer than before")
+        os.unlink(mounted.path / "dir/gone")
+        for size in (18, 19, 20, 21):
+            eventually_equal(lambda: os.fstat(file.fileno()).st_size, size)
+            assert os.fstat(file.fileno()).st_size == os.fstat(file.fileno()).st_size == size
+            file.seek(0, os.SEEK_END)
+            file.write(b".")
 
 
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:

@@ -380,6 +380,21 @@ def test_abandoned_caches_are_removed_at_a_start(make_store: MakeStore, cache: P
 # -- a directory that others clear -------------------------------------------------------------------------
 
 
+def test_a_read_of_a_cached_file_opens_that_file_alone(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, content = item_of(1000), pattern(1000)
+    store = make_store(FakeClient(content))
+    assert read(store, item) == content
+    with store.open(item) as handle:
+        monkeypatch.setattr(store, "attach", None)
+        for _ in range(2):
+            assert handle.read(10, 20) == content[10:30]
+        assert handle.read(990, 20) == content[990:]
+        assert handle._file is not None
+    assert handle._file is None
+
+
 def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(opened: Open, cache: Path) -> None:
     file = opened(4 * MIB, holds={1: MIB})
     path = file.handle.fetch()

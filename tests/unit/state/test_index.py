@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.unit.state.conftest import ITEM, again, opens, written
 
-from jobfs.nodes import inode_number
+from jobfs.nodes import Kind, inode_number
 from jobfs.state import File, State, edit
 from jobfs.state.records import Stage, Verb
 
@@ -70,6 +70,30 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
     assert editions == sorted(set(editions))
     state.let_go(state.open(replace(ITEM, id="opened", path="opened")))
     assert state.index.edition == editions[-1], "a file that is only opened shows nothing else"
+    file = state.index.of(ITEM)
+    assert file is not None
+    change = state.change(Verb.PUT, "dir/a", file)
+    state.write(edit(change, stage=Stage.STAGED), edit(file, generation=9, size=9, sha256="f"), new=True)
+    state.end(change)
+    assert state.index.edition == editions[-1], "nor does a step of a save"
+
+
+def test_who_finds_the_new_edition_finds_what_it_shows(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers have no lock: an answer of before that is kept under the new edition would stay."""
+    seen: list[tuple[int, bool]] = []
+
+    class Watched(dict[str, dict[str, File]]):
+        def setdefault(self, directory: str, files: dict[str, File] | None = None) -> dict[str, File]:  # type: ignore[override]
+            seen.append((state.index.edition, state.index.at("dir/a") is not None))
+            return super().setdefault(directory, {})
+
+    monkeypatch.setattr(state.index, "_shown", Watched())
+    file = state.new(Kind.FILE, "dir/a")
+    file.stays = True
+    before = state.index.edition
+    state.add(file)
+    assert seen == [(before, False)]
+    assert (state.index.edition > before, state.index.at("dir/a")) == (True, file)
 
 
 def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:

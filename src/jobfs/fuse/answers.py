@@ -164,7 +164,8 @@ class Answers:
 
     def _complete_open(self, slot: WorkerSlot, request: Request, answer: int) -> None:
         self._nodes[ctypes.c_uint64.from_address(answer).value] = request.node
-        self._told.pop(slot.thread, None)  # it has looked again
+        if self._told:
+            self._told.pop(slot.thread, None)  # it has looked again
         flags = slot.flags.value
         if not flags & CHANGES:
             ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH

@@ -13,7 +13,6 @@ from jobfs import names
 from jobfs.nodes import Item, inode_number
 from jobfs.state.records import Change, File
 
-
 #: Fields of a File of which nothing is shown: what is under way with its bytes, and what a save has to know.
 _NOT_SHOWN = frozenset(("generation", "size", "draft", "boot", "base", "sha256", "refused", "refused_errno"))
 

@@ -113,8 +113,9 @@ class State:
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
-            shown = file.path is not None and file.here
-            if not (file.handles or file.recorded or file.change is not None or shown):
+            if file.handles or file.recorded or file.change is not None:
+                return
+            if file.path is None or not file.here:
                 self.index.drop(file)
 
     def unname(self, file: File) -> None:

@@ -70,8 +70,9 @@ class Files:
                 self._detach(handle)  # its save has ended, or it was written to, since it was looked up
                 continue
             opened = self._opened(handle, path, node, flags, kernel)
-            # A version that it follows since it was looked up may be of another item.
-            if handle.item is node or not (tries_left and self._belongs_to_another(handle)):
+            if handle.item is node and self._view.revision == revision:
+                return opened
+            if not (tries_left and self._belongs_to_another(handle)):
                 return opened
             self.release(opened.fh)
         raise AssertionError

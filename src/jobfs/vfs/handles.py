@@ -102,7 +102,7 @@ class OpenFile(Handle):
         item, content, local = self.item, self.content, self.file.local
         if local is not None:
             return local.size
-        if isinstance(content, Local | Content) and content.size is not None:
+        if isinstance(content, (Content, Local)) and content.size is not None:
             return content.size
         return self._view.size(item) if item is not None else -1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tests.unit.state.conftest import ITEM, again, opens, written
 
 from jobfs.nodes import Kind, inode_number
@@ -83,7 +84,7 @@ def test_who_finds_the_new_edition_finds_what_it_shows(state: State, monkeypatch
     seen: list[tuple[int, bool]] = []
 
     class Watched(dict[str, dict[str, File]]):
-        def setdefault(self, directory: str, files: dict[str, File] | None = None) -> dict[str, File]:  # type: ignore[override]
+        def setdefault(self, directory: str, files: dict[str, File] | None = None) -> dict[str, File]:
             seen.append((state.index.edition, state.index.at("dir/a") is not None))
             return super().setdefault(directory, {})
 

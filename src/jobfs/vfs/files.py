@@ -63,19 +63,27 @@ class Files:
             self._view.may_change(path)
         self._may_open()
         for tries_left in range(REOPENS, -1, -1):
-            revision = self._view.revision
-            node = self._find_to_open(path, flags)
-            handle = self._attach(path, node, flags, self._state.readers.process(pid))
-            if tries_left and self._view.revision != revision and not self._still_shows(path, node):
-                self._detach(handle)  # its save has ended, or it was written to, since it was looked up
-                continue
-            opened = self._opened(handle, path, node, flags, kernel)
-            if handle.item is node and self._view.revision == revision:
+            opened = self._try_to_open(path, flags, pid, kernel, is_last=not tries_left)
+            if opened is not None:
                 return opened
-            if not (tries_left and self._belongs_to_another(handle)):
-                return opened
-            self.release(opened.fh)
         raise AssertionError
+
+    def _try_to_open(
+        self, path: str, flags: int, pid: int, kernel: KernelFile | None, *, is_last: bool
+    ) -> OpenResult | None:
+        """Open what is at `path`; None if that is another file by now, unless this is the last try. Raises as `open`."""
+        revision = self._view.revision
+        node = self._find_to_open(path, flags)
+        handle = self._attach(path, node, flags, self._state.readers.process(pid))
+        if not is_last and self._view.revision != revision and not self._still_shows(path, node):
+            self._detach(handle)  # its save has ended, or it was written to, since it was looked up
+            return None
+        opened = self._opened(handle, path, node, flags, kernel)
+        is_same = handle.item is node and self._view.revision == revision
+        if is_last or is_same or not self._belongs_to_another(handle):
+            return opened
+        self.release(opened.fh)
+        return None
 
     def _find_to_open(self, path: str, flags: int) -> Node:
         """Return what is at `path`, with a size. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""

@@ -11,10 +11,11 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, workspace
+from tests.support.workspaces import CALLER, Start, Workspace, workspace
 
 from jobfs.emulator import Server
 from jobfs.vfs import Caller
+from jobfs.vfs.view import Node
 
 
 def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
@@ -73,6 +74,47 @@ def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, wo
         work.vfs.release(opened.fh)
     assert kept == [False, True], "what the first one has to read, the second one finds"
     assert work.read("file") == b"content"
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_an_open_looks_again_only_if_something_has_changed(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, overtaken: bool
+) -> None:
+    """vfs/semantics.md 1.6, 3.1: another file that was renamed to the name since the look-up is the one that is opened."""
+    server.store.seed({"file": b"before", "other": b"renamed over it"}, age=60)
+    work = start(ttl=60)
+    assert [work.read(name) for name in ("file", "other")] == [b"before", b"renamed over it"]
+    view, looks, renames = work.vfs._view, list[str](), ["other"] * overtaken
+    get, find_known = view.get, view.find_known
+
+    def overtaken_get(path: str, max_age: float | None = None) -> Node:
+        node = get(path, max_age)
+        if renames:
+            work.vfs.rename(renames.pop(), path)
+        return node
+
+    def counted(path: str) -> Node | None:
+        looks.append(path)
+        return find_known(path)
+
+    monkeypatch.setattr(view, "get", overtaken_get)
+    with work.opening("file", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 100, 0) == (b"renamed over it" if overtaken else b"before")
+    monkeypatch.setattr(view, "find_known", counted)
+    with work.opening("file", os.O_RDONLY):
+        assert looks == []
+
+
+def test_a_file_that_the_job_has_made_again_is_opened_as_another_file(server: Server, start: Start) -> None:
+    """vfs/semantics.md 1.22: two files never share an inode number, though the open began with the file that is gone."""
+    server.store.seed({"file": b"before"}, age=60)
+    work = start(ttl=60)
+    before = work.vfs.getattr("file").ino
+    server.store.delete("file")
+    server.store.seed({"file": b"after"})
+    with work.opening("file", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 100, 0) == b"after"
+        assert work.vfs.fgetattr(fh).ino == work.vfs.getattr("file").ino != before
 
 
 def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(

@@ -300,8 +300,9 @@ class Namespace:
 
     def edition(self) -> int:
         """The `revision` while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
-        fresh = self._known.snapshot.began > self._clock() - self._bound
-        return self.revision if fresh else 0
+        known = self._known  # without another call: every getattr asks this
+        fresh = known.snapshot.began > self._clock() - self._bound
+        return known.count + known.snapshots if fresh else 0
 
     def status(self) -> NamespaceStatus:
         """The server's tree as it is known now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -55,42 +56,51 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     Exits with 0 if all is well, 1 if something needs a person, 2 if nothing is mounted or does not answer. With
     --watch it is what was shown last that counts, and it ends when the mount does.
     """
-
-    def look() -> int:
-        reports: list[Status] = []
-        try:
-            every = mounts_of(directory, state_dir)
-            answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
-            reports += filter(None, answers)
-            if not reports:
-                raise UsageError("no mount answers")
-            for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
-                remedy = f"{command('umount', str(where))}, then mount it again"
-                raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
-        except UsageError:
-            if as_json:
-                show(reports)
-            raise
-        show(reports)
-        if len(reports) < len(every):
-            return NO_ANSWER
-        return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
-
-    def show(reports: list[Status]) -> None:
-        if watch:
-            click.clear()  # of a terminal only
-        if as_json:
-            click.echo(json.dumps({"mounts": reports}, indent=None if watch else 2))
-        else:
-            lines = [line for report in reports for line in (*_lines(report), "")]
-            most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
-            click.echo("\n".join(lines[:most]))
-
+    watched = functools.partial(_look, directory, state_dir, as_json=as_json, watch=watch)
     if watch:
-        return _repeated(look)
-    code = look()
+        return _repeated(watched)
+    code = watched()
     ended = directory is None and tell_of_ended(state_dir)
     return NEEDS_A_PERSON if ended and code == WELL else code
+
+
+def _look(directory: str | None, state_dir: str | None, *, as_json: bool, watch: bool) -> int:
+    """Show the mounts once; returns the exit code. Raises UsageError if none answers."""
+    reports: list[Status] = []
+    try:
+        every = mounts_of(directory, state_dir)
+        answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
+        reports += filter(None, answers)
+        _check(reports)
+    except UsageError:
+        if as_json:
+            _show(reports, as_json=as_json, watch=watch)
+        raise
+    _show(reports, as_json=as_json, watch=watch)
+    if len(reports) < len(every):
+        return NO_ANSWER
+    return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
+
+
+def _check(reports: Sequence[Status]) -> None:
+    """Raise UsageError if no mount has answered, or one of another version has."""
+    if not reports:
+        raise UsageError("no mount answers")
+    for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
+        remedy = f"{command('umount', str(where))}, then mount it again"
+        raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
+
+
+def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
+    """Print what the mounts have answered, as JSON or for a person."""
+    if watch:
+        click.clear()  # of a terminal only
+    if as_json:
+        click.echo(json.dumps({"mounts": reports}, indent=None if watch else 2))
+    else:
+        lines = [line for report in reports for line in (*_lines(report), "")]
+        most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
+        click.echo("\n".join(lines[:most]))
 
 
 def _repeated(look: Callable[[], int]) -> int:

@@ -110,6 +110,13 @@ class State:
             for file in files:
                 self.index.drop(file)
 
+    def keep(self, file: File) -> bool:
+        """Know a File again that may just have been let go of; False if its item has another File by now."""
+        with self.lock:
+            if self.index.file(file.ino) is None:
+                self.index.add(file)
+            return self.index.file(file.ino) is file
+
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:

@@ -146,24 +146,29 @@ class Files:
         file, item = (node, node.item) if isinstance(node, File) else (self._state.open(node), node)
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
-            if file.local is None and item is not None:
-                if self._state.index.file(file.ino) is not file:
-                    self._state.add(file)  # it has been let go of just now
-                file.item, file.path = item, path
-                if handle.writable:
-                    handle.young = self._write_back.context.young(item)  # only a base has to prove anything
-                handle.content = self._content.open(item)
-            if not file.handles:
-                if file.local is not None:
-                    try:
-                        file.local.acquire()
-                    except OSError as error:
-                        raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
-                self._state.opened[file.ino] = file
-            file.handles.append(handle)
-            handle.process = process
-            self._state.readers.opened(process)
-        return handle
+            if file.local is not None or item is None or self._state.keep(file):
+                self._add(handle, path, process)
+                return handle
+        return self._attach(path, item, flags, process)
+
+    def _add(self, handle: OpenFile, path: str, process: Process | None) -> None:
+        """Make a new handle one of its File's. The caller has the File's lock. Raises FsError(EMFILE)."""
+        file, item = handle.file, handle.item
+        if file.local is None and item is not None:
+            file.item, file.path = item, path
+            if handle.writable:
+                handle.young = self._write_back.context.young(item)  # only a base has to prove anything
+            handle.content = self._content.open(item)
+        if not file.handles:
+            if file.local is not None:
+                try:
+                    file.local.acquire()
+                except OSError as error:
+                    raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
+            self._state.opened[file.ino] = file
+        file.handles.append(handle)
+        handle.process = process
+        self._state.readers.opened(process)
 
     def _opened_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
         """Finish opening a file for reading: the kernel may keep its pages of a version that is on this machine."""

@@ -14,6 +14,8 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace, workspace
 
 from jobfs.emulator import Server
+from jobfs.nodes import Item
+from jobfs.state import File
 from jobfs.vfs import Caller
 from jobfs.vfs.view import Node
 
@@ -115,6 +117,34 @@ def test_a_file_that_the_job_has_made_again_is_opened_as_another_file(server: Se
     with work.opening("file", os.O_RDONLY) as fh:
         assert work.vfs.read(fh, 100, 0) == b"after"
         assert work.vfs.fgetattr(fh).ino == work.vfs.getattr("file").ino != before
+
+
+def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.2: the one that had the file looked up gets the File that another program has opened since."""
+    server.store.seed({"log": b"line"}, age=60)
+    state, closing, appending = work.vfs._state, [work.vfs.open("log", os.O_RDONLY).fh], os.O_WRONLY | os.O_APPEND
+    opened, of = list[int](), state.open
+
+    def overtaken(item: Item) -> File:
+        file = of(item)
+        if closing:
+            work.vfs.release(closing.pop())
+            opened.append(work.vfs.open("log", appending).fh)
+        return file
+
+    monkeypatch.setattr(state, "open", overtaken)
+    opened.append(work.vfs.open("log", appending).fh)
+    for fh in opened:
+        work.vfs.write(fh, b"+%d" % fh, 0)
+    for fh in opened:
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+    expected = b"line" + b"".join(b"+%d" % fh for fh in opened)
+    assert work.read("log") == expected
+    work.drain()
+    assert visible(server) == {"log": expected}
 
 
 def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(

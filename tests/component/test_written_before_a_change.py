@@ -8,9 +8,13 @@ import time
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, settled
+from tests.support.workspaces import Start, Workspace, settled
 
+from jobfs.api.wire import Turn
 from jobfs.emulator import Server
+from jobfs.emulator.faults import Kind
+from jobfs.nodes import Item
+from jobfs.vfs.view import Node
 
 OLD = b"old content"
 
@@ -38,3 +42,54 @@ def test_what_the_job_wrote_before_a_change_by_an_old_look_is_kept(
         work.vfs.write(fh, b"user", 0)
     settled(work)
     assert jobs in visible(server).values()
+
+
+def test_what_the_job_wrote_while_a_rename_looked_at_its_target_is_kept(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: a listing that shows a newer version of the source is no look at the version that is renamed."""
+    server.store.seed({"file": OLD}, age=60)
+    work.names()
+    assert work.read("file") == OLD
+    view = work.vfs._view
+    find = view.find
+
+    def listed_meanwhile(path: str, max_age: float | None = None) -> Node | None:
+        if path == "new":
+            server.store.write("file", b"JOB content")
+            view.namespace.refresh()
+        return find(path, max_age)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(view, "find", listed_meanwhile)
+        work.vfs.rename("file", "new")
+    with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
+        work.vfs.write(fh, b"user", 0)
+    settled(work)
+    assert sorted(visible(server).values()) == [b"JOB content", b"user"]
+
+
+@pytest.mark.parametrize("fault", ["throttled", "unavailable"])
+def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Kind
+) -> None:
+    """save/protocol.md R8: the look before another attempt shows what the job has written since the first one."""
+    server.store.seed({"file": OLD}, age=60)
+    work.names()
+    assert work.read("file") == OLD
+    client = work.vfs._view.write_back.client
+    get = client.get
+
+    def get_after_a_write(item_id: str, *, turn: Turn | None = None) -> Item:
+        if turn is None:  # before the second attempt
+            monkeypatch.undo()
+            server.store.write("file", b"JOB content")
+        return get(item_id, turn=turn)
+
+    monkeypatch.setattr(client, "get", get_after_a_write)
+    server.faults.next(fault, on="update")
+    work.vfs.rename("file", "new")
+    with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
+        work.vfs.write(fh, b"user", 0)
+    settled(work)
+    assert sorted(visible(server).values()) == [b"JOB content", b"user"]

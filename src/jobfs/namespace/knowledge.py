@@ -318,9 +318,12 @@ class Knowledge:
         return max(stamp.confirmed for stamp in self._told(path))
 
     def seen_at(self, item: Item) -> float:
-        """When this item was last known to be at its path, in seconds of the clock; NEVER if that is in doubt."""
+        """When this version of an item was last known to be at its path, in seconds of the clock; NEVER if that is in doubt, or
+        another version is known by now.
+        """
         known = self.tree.get(item.id)
-        there = known is not None and known.path == item.path and self.fresh(item.path)
+        same = known is not None and (known.path, known.version) == (item.path, item.version)
+        there = same and self.fresh(item.path)
         return self.confirmed(item.path) if there else NEVER
 
     def _told(self, path: str) -> tuple[Stamp, ...]:

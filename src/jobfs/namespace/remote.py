@@ -270,7 +270,9 @@ class Namespace:
             return self._known.tree.get(item_id)
 
     def seen_at(self, item: Item) -> float:
-        """When this item was last known to be at its path, in seconds of the clock; -inf if that is in doubt."""
+        """When this version of an item was last known to be at its path, in seconds of the clock; -inf if that is in doubt, or
+        another version is known by now.
+        """
         with self._lock:
             return self._known.seen_at(item)
 

@@ -52,12 +52,12 @@ class ItemRequests:
     def update(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
         look = self._context.named(item)
-        lost, failed = False, UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
+        failed = UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
                 before, answer = self._context.changed(look, **wanted)
             except AnswerLostError as error:
-                lost, failed = True, error
+                failed = error
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
@@ -65,11 +65,10 @@ class ItemRequests:
                 failed = error
                 self._pause(error, attempt)
             else:
-                if not lost:  # else the job may have written to it between the request and the look (R2)
-                    self._context.touched(before, answer)
+                self._context.touched(before, answer)
                 return self._publish(answer, item.path, **wanted)
             answer = self._client.get(item.id)
-            look = look._replace(at=time.monotonic())
+            look = look._replace(item=answer, at=time.monotonic())
             if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
                 return self._publish(answer, item.path, **wanted)
             self._context.check_form(answer, wanted.get("path", answer.path), item.path)

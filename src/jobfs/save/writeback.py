@@ -78,6 +78,8 @@ class WriteBack:
         self._snapshot = 0
         self._threads = [
             Background("jobfs-sync", self._sync, first=_SYNC_EVERY, retry=_SYNC_EVERY),
+            # Not in "jobfs-sync": thousands of files may have to go, and what is closed meanwhile is on the disk within a second.
+            Background("jobfs-fit", self._fit, first=_SYNC_EVERY, retry=_SYNC_EVERY),
             Background("jobfs-tidy", self._tidy, first=_TIDY_EVERY, retry=_TIDY_EVERY),
         ]
 
@@ -102,16 +104,18 @@ class WriteBack:
         self.state.journal.close()
 
     def _sync(self) -> float:
-        """Sync what was closed to the disk, bring the content cache under its limit after saves have added to it, and repeat
-        closes that found the disk full. Raises FsError(ENOSPC, EIO).
-        """
+        """Sync what was closed to the disk, and repeat closes that found the disk full. Raises FsError(ENOSPC, EIO)."""
         if self.state.store.unsynced:
             self.state.store.sync()
-        self.content.fit()
         if self.state.journal.spare.restore():
             for file in list(self.state.unclosed):
                 self.seal(file)
                 self.queue.save(file)
+        return _SYNC_EVERY
+
+    def _fit(self) -> float:
+        """Bring the content cache under its limit after saves have added to it."""
+        self.content.fit()
         return _SYNC_EVERY
 
     def _tidy(self) -> float:

@@ -51,6 +51,30 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     assert seen == []
 
 
+def test_what_is_closed_is_synced_while_contents_of_the_cache_are_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4: a loss of power is covered within a second, also after a save that has filled the cache."""
+    removing, removed = threading.Event(), threading.Event()
+
+    def fit() -> None:
+        removing.set()
+        removed.wait(20)
+
+    monkeypatch.setattr(world.content, "fit", fit)
+    monkeypatch.setattr(world.namespace, "snapshot_number", 0, raising=False)
+    monkeypatch.setattr(module, "_SYNC_EVERY", 0.02)
+    monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
+    world.write_back.start()
+    try:
+        assert removing.wait(20)
+        file = world.closed("file", NEW)
+        eventually(lambda: (file.boot, world.state.store.unsynced) == ("", False))
+    finally:
+        removed.set()
+        world.write_back.stop()
+
+
 @pytest.mark.parametrize("failing", ["spare", "sync", "memory", "listing"])
 def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     """vfs/semantics.md 4.4: a loss of power is covered within a second, whatever failed before."""
@@ -130,7 +154,7 @@ def test_the_cache_is_brought_under_its_limit_after_a_save(
     monkeypatch.setattr(world.content, "fit", lambda: fits.append(True))
     world.save("file", NEW)
     assert fits == []
-    world.write_back._sync()
+    world.write_back._fit()
     assert fits == [True]
 
 

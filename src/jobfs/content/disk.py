@@ -253,7 +253,8 @@ class DiskCache:
                     gone.append(name)
             for name in gone:
                 self._used -= self._index.pop(name)
-        self._remove(gone)
+        # One that came back while others were removed stays: a handle may count on it.
+        self._remove(name for name in gone if name not in self._index)
         return bool(gone)
 
     def hold(self, size: int, error: OSError) -> CacheFile:

@@ -93,6 +93,25 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert disk.free(100)
 
 
+def test_a_content_that_comes_back_while_others_are_removed_stays(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.36: a handle that has it open goes by it that every byte is here."""
+    keep(disk, *VERSIONS[:3])
+    unlink, coming = os.unlink, [VERSIONS[2]]
+
+    def unlink_slowly(path: str) -> None:
+        unlink(path)
+        if coming:
+            keep(disk, version := coming.pop())
+            assert disk.pin(version) == 100
+
+    monkeypatch.setattr(os, "unlink", unlink_slowly)
+    assert disk.free(300)
+    assert (sizes(disk)[:3], disk.used) == ([None, None, 100], 100)
+    assert disk.open(VERSIONS[2], 100) is not None
+
+
 def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCache], tmp_path: Path) -> None:
     """vfs/semantics.md 3.11: of what an earlier mount left."""
     keep(start(), *VERSIONS)

@@ -149,8 +149,8 @@ class Context:
         return item, answer
 
     def _may_be_misjudged(self, item: Item, *, reply_shows: bool) -> bool:
-        """Return whether a read that is noted would be carried to what the job has written since the look."""
-        return not (reply_shows or item.is_dir) and self.state.readers.was_read(item.path)
+        """Return whether what is noted of a version would be carried to what the job has written since the look."""
+        return not (reply_shows or item.is_dir) and self.state.readers.is_known(item)
 
     def delete(self, look: Look) -> None:
         """Delete an item that was looked at, with one request. Raises as `turn`."""

@@ -243,19 +243,23 @@ class Readers:
         """A request of this mount has given a version another `updatedAt` or path: what was known of it holds for that."""
         with self._lock:
             base = self._placed.get(before.path)
-            ours = base is not None and base.is_version(before)
+            ours = base is not None and base.id == before.id
             if after.path != before.path:
                 self._replace(after.path)
             if base is not None and ours:
-                self._placed[after.path] = Base.of(after, sha256=base.sha256, young=base.young)
+                # If the job has written to it since, what was placed still is not what is there.
+                carried = Base.of(after, sha256=base.sha256, young=base.young)
+                self._placed[after.path] = carried if base.is_version(before) else base
             notes = self._notes.at(before.path)
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 self._carry(process, note, before, after, ours=ours)
 
-    def was_read(self, path: str) -> bool:
-        """Return whether a program has read what is at a path, as far as that is noted."""
+    def is_known(self, item: Item) -> bool:
+        """Return whether a program has read what is at an item's path, as far as that is noted, or this mount has placed it."""
         with self._lock:
-            return any(note.read for note in self._notes.by_path.get(path, {}).values())
+            placed = self._placed.get(item.path)
+            is_ours = placed is not None and placed.is_version(item)
+            return is_ours or any(note.read for note in self._notes.at(item.path).values())
 
     def _replace(self, path: str) -> None:
         """Another file gets a path: nobody who has written the one that was there knows what is there now."""

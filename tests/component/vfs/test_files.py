@@ -124,7 +124,11 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
 ) -> None:
     """vfs/semantics.md 4.2: the one that had the file looked up gets the File that another program has opened since."""
     server.store.seed({"log": b"line"}, age=60)
-    closing, opened, appending = [work.vfs.open("log", os.O_RDONLY).fh], list[int](), os.O_WRONLY | os.O_APPEND
+    closing, opened, appending = (
+        [work.vfs.open("log", os.O_RDONLY).fh],
+        list[int](),
+        os.O_WRONLY | os.O_APPEND,
+    )
     state = work.vfs._state
     of = state.open
 

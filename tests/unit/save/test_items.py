@@ -93,7 +93,9 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
         world.client.lose = 1
         again = items.update(world.client.items["a"], path=path)
         lost = world.client.carried_out
-        assert (file.version != again.updated_at) is lost, "the job may have written to it before the look (R2)"
+        assert (file.version != again.updated_at) is lost, (
+            "the job may have written to it before the look (R2)"
+        )
 
 
 def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(

@@ -34,7 +34,7 @@ class Fate(StrEnum):
 #: things, each has a switch of its own.
 Rule = Literal[
     "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r7_sent", "r8", "r8_sent",
-    "r9", "r10", "r10_ours", "r11", "r12", "",
+    "r9", "r10", "r10_ours", "r11", "r12", "r13_refuses", "r13_early", "r13_own", "",
 ]  # fmt: skip
 
 
@@ -126,6 +126,9 @@ class Tx(NamedTuple):
     unrecorded: bool = False
     #: T exists: not to be created there.
     taken: bool = False
+    #: Set-aside and promote are sent together (R13): "sent", then what came of it: "done", "refused" or "lost".
+    setting: str = ""
+    promoting: str = ""
 
 
 class Disk(NamedTuple):
@@ -224,6 +227,9 @@ class Scenario:
     create_replaces: bool = True
     #: The mounts know that it does not.
     known_to_reject: bool = False
+    #: A set-aside and its promote are sent together (R13), where the server refuses a move onto an item; else it replaces that.
+    overlaps: bool = False
+    moves_replace: bool = False
 
     def start(self) -> World:
         """The first state."""
@@ -283,7 +289,9 @@ def execute(world: World, request: Request, scenario: Scenario) -> tuple[World, 
         return world._replace(items=tuple(item for item in world.items if item.id != before.id)), before
     there = world.at(request.name)
     if there is not None and there.id != before.id and request.name != BESIDE:
-        return world, EXISTS
+        if not scenario.moves_replace:
+            return world, EXISTS
+        world = world._replace(items=tuple(item for item in world.items if item.id != there.id))
     item = before._replace(name=request.name, version=before.version + scenario.moves_touch)
     world = _put(world, item)
     if request.promotes and before.name != request.name:
@@ -350,9 +358,28 @@ def without_process(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
     return mount._replace(up=False, txs=waiting, todo=(), base=None, renamed=frozenset())
 
 
+def set_aside(tx: Tx, number: int) -> Request:
+    """The set-aside that is sent together with a promote."""
+    return Request("move", tx.asides[-1].id, tx.asides[-1].name, by=number)
+
+
+def promote(tx: Tx, number: int) -> Request:
+    """The move of H to T."""
+    silent = tx.unlinked or tx.verb is Verb.MKDIR
+    frees = () if silent else (tx.base.content if tx.base else "",)
+    return Request("move", tx.staged, TARGET, promotes=frees, by=number)
+
+
+def without_answers(world: World, number: int) -> World:
+    """Nobody hears what becomes of the requests of a mount that are on their way."""
+    sent = [set_aside(tx, number) for tx in world.mounts[number].txs if tx.setting == "sent"]
+    sent += [promote(tx, number) for tx in world.mounts[number].txs if tx.promoting == "sent"]
+    return world._replace(late=(*world.late, *sent))
+
+
 def crash(world: World, number: int) -> World:
     """The process is killed: the journal stays."""
-    mount = world.mounts[number]
+    world, mount = without_answers(world, number), world.mounts[number]
     return world.with_mount(number, without_process(mount, tuple(recorded(tx) for tx in mount.txs)))
 
 
@@ -431,6 +458,50 @@ _BY_NAME = {
     ),
     "a promote is carried out late, when T has been moved away and is saved anew": scenario(
         ["save u1, move, open, save u2"], there=(), losses=1, lost=("late",), losing=("promotes",)
+    ),
+    "set-aside and promote overlap, on a server whose moves replace": scenario(
+        ["open, save u1"], "overwrite", overlaps=True, moves_replace=True
+    ),
+    "set-aside and promote overlap, the job overwrites and creates": scenario(
+        ["open, save u1"], "create, overwrite", kills=1, overlaps=True
+    ),
+    "set-aside and promote overlap, an answer is lost, the job moves away and creates": scenario(
+        ["open, save u1"], "rename, create", losses=1, overlaps=True, losing=("sets aside", "promotes")
+    ),
+    "set-aside and promote overlap, two answers are lost, the job overwrites": scenario(
+        ["open, save u1"], "overwrite", losses=2, overlaps=True, losing=("sets aside", "promotes")
+    ),
+    "set-aside and promote overlap, power is lost, the job overwrites": scenario(
+        ["open, save u1"], "overwrite", powers=1, overlaps=True
+    ),
+    "set-aside and promote overlap, unlinked meanwhile": scenario(
+        ["open, save u1, unlink"],
+        "overwrite",
+        kills=1,
+        losses=1,
+        overlaps=True,
+        lost=("done", "late"),
+        losing=("sets aside", "promotes"),
+    ),
+    "set-aside and promote of a rename over overlap": scenario(
+        ["open, rename"],
+        "create, overwrite",
+        there=BOTH,
+        kills=1,
+        losses=1,
+        overlaps=True,
+        losing=("sets aside", "promotes"),
+    ),
+    "set-aside and promote overlap in the second save, too": scenario(
+        ["open, save u1, save u2"],
+        "delete, overwrite",
+        losses=1,
+        overlaps=True,
+        lost=("late",),
+        losing=("sets aside", "promotes"),
+    ),
+    "set-aside and promote of two mounts overlap": scenario(
+        ["open, save u1", "open, save v1"], losses=1, overlaps=True, losing=("sets aside", "promotes")
     ),
     "two mounts save one file, an answer is lost": scenario(
         ["open, save u1", "open, save v1"], losses=1, losing=("sets aside", "promotes")

@@ -30,6 +30,8 @@ from .model import (
     hidden,
     hidden_name,
     moved_to,
+    promote,
+    set_aside,
     written,
 )
 
@@ -240,7 +242,10 @@ class Actor:
             yield self._look_again(tx, tx.finding)
         elif tx.finding.id:
             yield from self._queue(tx, tx.finding)
-            yield from self._set_aside(tx, tx.finding)
+            if self._may_overlap(tx, tx.finding):
+                yield self._send_both(tx, tx.finding)
+            else:
+                yield from self._set_aside(tx, tx.finding)
         else:
             yield from self._promote(tx)
 
@@ -273,15 +278,67 @@ class Actor:
         finding = Finding(0) if item is not None and item.name in names else None
         return self._local("gets the item it set aside", tx._replace(asking=0, finding=finding))
 
-    def _set_aside(self, tx: Tx, finding: Finding) -> Steps:
+    def _planned(self, tx: Tx, finding: Finding) -> tuple[Tx, World]:
+        """The item that was found is in the journal as one to be set aside, and that is synced."""
         mount = self._mount
-        aside = next((aside for aside in tx.asides if aside.id == finding.id), None)
-        if aside is None:
+        if all(aside.id != finding.id for aside in tx.asides):
             same = tx.base is not None and (finding.id, finding.version) == tx.base[:2]
             aside = Aside(finding.id, hidden_name(self._number, "a", mount.next_tid), found_base=same)
             mount = mount._replace(next_tid=mount.next_tid + 1)
             tx = tx._replace(asides=(*tx.asides, aside))
-        before = self._synced(self._with(self._world.with_mount(self._number, mount), tx))
+        return tx, self._synced(self._with(self._world.with_mount(self._number, mount), tx))
+
+    def _may_overlap(self, tx: Tx, finding: Finding) -> bool:
+        """R13: the first item set aside, nothing unsure, on a server that was seen to refuse a move onto an item."""
+        if not self._scenario.overlaps or (self._scenario.moves_replace and self._keeps("r13_refuses")):
+            return False
+        unsure = tx.resent or any(self._unanswered(item) for item in (finding.id, tx.staged))
+        return not tx.asides and not unsure
+
+    def _send_both(self, tx: Tx, finding: Finding) -> tuple[Step, World]:
+        tx, before = self._planned(tx, finding)
+        sent = tx._replace(setting="sent", promoting="sent", connected=False)
+        return Step(self._who, "has sent set-aside and promote"), self._with(before, sent)
+
+    def _flights(self, tx: Tx) -> Steps:
+        """R13: each of the two is carried out and answered, in any order; then the mount decides."""
+        if tx.setting == "sent":
+            yield from self._arrives("sets aside", set_aside(tx, self._number), tx, "setting")
+        if tx.promoting == "sent":
+            yield from self._arrives("promotes", promote(tx, self._number), tx, "promoting")
+        if "sent" not in (tx.setting, tx.promoting):
+            yield self._both_answered(tx)
+
+    def _arrives(self, act: str, request: Request, tx: Tx, field: str) -> Steps:
+        def answered(world: World, answer: Item | str) -> World:
+            came = "done" if isinstance(answer, Item) else "refused"
+            return self._with(world, tx._replace(**{field: came}))
+
+        def lost(world: World) -> World:
+            return self._with(world, tx._replace(**{field: "lost"}))
+
+        yield from self._send(f"{act}, both on their way", request, self._world, answered, lost)
+
+    def _both_answered(self, tx: Tx) -> tuple[Step, World]:
+        """Promote's outcome is looked at first: H at T is placed. A refusal means that it came too early."""
+        setting, promoting, aside = tx.setting, tx.promoting, tx.asides[-1]
+        tx = tx._replace(setting="", promoting="", finding=None)
+        if setting == "refused":
+            tx = tx._replace(asides=tx.asides[:-1])
+        if tx.stage is Stage.CANCELLED:
+            return self._local("has both answers, and was cancelled", tx)
+        if promoting == "done" or (setting == "done" and not self._keeps("r13_own")):
+            return Step(self._who, "has promoted"), self._promoted(self._world, tx)
+        if promoting == "lost":
+            return self._local("does not know whether it has promoted", tx._replace(unsure=True, resent=True))
+        if not self._keeps("r13_early"):
+            return self._local("takes the early refusal for its end", self._begin_undo(tx))
+        asking, finding = aside.id if setting == "lost" else 0, Finding(0) if setting == "done" else None
+        return self._local("has promoted too early", tx._replace(asking=asking, finding=finding))
+
+    def _set_aside(self, tx: Tx, finding: Finding) -> Steps:
+        tx, before = self._planned(tx, finding)
+        aside = next(aside for aside in tx.asides if aside.id == finding.id)
 
         def answered(world: World, answer: Item | str) -> World:
             if isinstance(answer, Item):
@@ -307,10 +364,7 @@ class Actor:
         def lost(world: World) -> World:
             return self._with(world, tx._replace(unsure=True, resent=True, finding=None))
 
-        silent = tx.unlinked or tx.verb is Verb.MKDIR
-        frees = () if silent else (tx.base.content if tx.base else "",)
-        request = Request("move", tx.staged, TARGET, promotes=frees)
-        yield from self._send("promotes", request, self._world, answered, lost)
+        yield from self._send("promotes", promote(tx, self._number), self._world, answered, lost)
 
     def _promoted(self, world: World, tx: Tx) -> World:
         """R2: what was placed here is told by its bytes, whatever its `updatedAt`."""

@@ -27,6 +27,7 @@ from .model import (
     moved_to,
     recorded,
     search,
+    without_answers,
     without_process,
     written,
     wrong,
@@ -64,7 +65,7 @@ def _job(world: World, act: str, new: str, *, tick: bool) -> World | None:
         return world._replace(
             items=tuple(changed if item.id == there.id else item for item in world.items),
             owed=(world.owed - {there.content}) | (set() if excused else {new}),
-            expected="?" if excused else new,
+            expected="?" if excused or _unlinked_while_set_aside(world, there.id) else new,
         )
     if act in ("delete", "delete source"):
         expected = world.expected if act == "delete source" else ""
@@ -93,6 +94,15 @@ def _on_its_way(world: World, item_id: int) -> bool:
     return found or any(request.id == item_id and request.op == "move" for request in world.late)
 
 
+def _unlinked_while_set_aside(world: World, item_id: int) -> bool:
+    """The user has unlinked T while its set-aside is on its way: what the job writes until it arrives is kept, but beside T."""
+    return any(
+        tx.unlinked and tx.setting == "sent" and tx.asides[-1].id == item_id
+        for mount in world.mounts
+        for tx in mount.txs
+    )
+
+
 def _about_to_go(world: World, item_id: int) -> bool:
     return any(
         tx.verb is Verb.REMOVE and tx.finding is not None and tx.finding.id == item_id and tx.finding.fresh
@@ -114,7 +124,7 @@ def network_steps(world: World, scenario: Scenario) -> Steps:
 def power_losses(world: World, number: int) -> Iterator[tuple[str, World]]:
     """Only what was synced stays; or the journal stays, and of the local bytes what was synced."""
     mount = world.mounts[number]
-    world = world._replace(powers=world.powers - 1)
+    world = without_answers(world._replace(powers=world.powers - 1), number)
     synced = {tx.content for tx in mount.disk.txs if tx.local}
     freed = {tx.content for tx in mount.txs if not tx.local}
     old = tuple(tx._replace(local=tx.local and tx.content not in freed) for tx in mount.disk.txs)
@@ -187,6 +197,9 @@ class _Mounted(Actor):
                 continue
             if tx.unrecorded:
                 yield self._local("records the unlink", self._cancelled(tx))
+                continue
+            if tx.setting:
+                yield from self._flights(tx)
                 continue
             self._run.verbs.add(tx.verb)
             self._run.fates |= {aside.fate for aside in tx.asides}

@@ -37,6 +37,12 @@ RULES: dict[str, tuple[Rule, str]] = {
     "R10: unlink is recorded before it returns": ("r10", "unlinked while it is saved"),
     "R10: a cancelled save takes back only what is its own": ("r10_ours", "unlinked while it is saved"),
     "R11: undo begins with the newest aside": ("r11", "the source of a rename over vanishes"),
+    "R13: only where a move onto an item was seen to be refused": (
+        "r13_refuses", "set-aside and promote overlap, on a server whose moves replace"),
+    "R13: a refused promote came too early, and says no more": (
+        "r13_early", "set-aside and promote overlap, the job overwrites and creates"),
+    "R13: promote's own answer alone says whether H is at T": (
+        "r13_own", "set-aside and promote overlap, power is lost, the job overwrites"),
 }  # fmt: skip
 
 
@@ -87,7 +93,7 @@ def test_without_r12_a_removed_directory_takes_a_file_along() -> None:
 def test_each_rule_of_the_protocol_has_a_switch() -> None:
     switches = {switch for switch, _ in RULES.values()} | {"r12"}
     assert switches == {*get_args(Rule)} - {""}
-    assert {rule.partition(":")[0] for rule in RULES} == {f"R{number}" for number in range(1, 12)}
+    assert {rule.partition(":")[0] for rule in RULES} == {f"R{number}" for number in range(1, 14)} - {"R12"}
 
 
 def test_the_model_and_the_code_have_the_same_transitions() -> None:

@@ -100,6 +100,9 @@ class Behaviour:
         "item", "Whose updatedAt a move changes: nobody's, the item's, or all that moved with it."
     )
     move_carries: bool = _switch(True, "Whether a directory that is moved takes along what is in it.")
+    move_existing: Literal["reject", "replace"] = _switch(
+        "reject", "Move to an existing path: 400, or what is there is deleted."
+    )
     read_only: Literal["shown", "enforced"] = _switch(
         "shown",
         "A readOnly item: only shown as one, or 400 to moving and deleting it, and to changing its lifecycle.",

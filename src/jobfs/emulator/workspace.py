@@ -83,7 +83,7 @@ class Workspace:
             self._check_writable(item, moves=path is not None or lifecycle is not None)
             target = item.path if path is None else self._checked_destination(path, item)
             lifecycle = lifecycle or item.lifecycle
-            self._check_free(item, target, lifecycle)
+            self._make_free(item, target, lifecycle)
             return self.move(item, target, permission=permission or item.permission, lifecycle=lifecycle)
 
     def delete(self, item_id: str) -> StoredItem:
@@ -190,11 +190,15 @@ class Workspace:
         self.apply([changed])
         return changed
 
-    def _check_free(self, item: StoredItem, target: str, lifecycle: str) -> None:
-        if (target, lifecycle) != (item.path, item.lifecycle) and any(
-            other.id != item.id for other in self._existing(target, lifecycle)
-        ):
+    def _make_free(self, item: StoredItem, target: str, lifecycle: str) -> None:
+        """Raise Refused if another item is at the target; where moves replace, delete that."""
+        if (target, lifecycle) == (item.path, item.lifecycle):
+            return
+        others = [other for other in self._existing(target, lifecycle) if other.id != item.id]
+        if others and self.store.behaviour.move_existing == "reject":
             raise Refused("Path already exists")
+        for other in others:
+            self.delete(other.id)
 
     def _check_writable(self, item: StoredItem, *, moves: bool = True) -> None:
         if moves and item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":

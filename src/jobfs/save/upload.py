@@ -1,29 +1,34 @@
 """How new content comes to the server: as a hidden item beside its target, or straight at it where that is safe (R9).
 
 It is safe on a server that answers 400 to a create at an existing path: after a few new files a mount tries that, with hidden
-items of its own (`trial.questions.rejects`), and the answer is kept for all mounts.
+items of its own (`trial.questions.rejects`), and the answer is kept for all mounts. So is the answer to the question whether this
+server refuses a move onto an item, which decides how a save in place is sent (R13).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs import names
-from jobfs.errors import AnswerLostError, FsError
+from jobfs.errors import AnswerLostError, FsError, NotFoundError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Stage, Verb
-from jobfs.trial.questions import TELLTALE, rejects
+from jobfs.trial.questions import TELLTALE, refuses_move, rejects
 
 log = logging.getLogger("jobfs.save")
 
-#: New files count when they are closed and when they are sent: at the first count the server is asked, so many later again.
+#: New files count when they are closed and when they are sent, replaced ones when they are sent: at the first count the server is
+#: asked, so many later again.
 _WORTH, _AGAIN = 4, 50
 
 
@@ -36,7 +41,7 @@ class Upload:
         self._client = context.client
         self._state = context.state
         self._probe = directory / "probe"
-        self._new = itertools.count(1)
+        self._new, self._replaced = itertools.count(1), itertools.count(1)
 
     def create(self, change: Change, path: str) -> Item:
         """Create the item of the change at its hidden name, or straight at its target. Raises ApiError, FsError."""
@@ -112,11 +117,50 @@ class Upload:
         if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
             self._context.io_pool.submit(self.ask, path)
 
+    def count_replaced(self, path: str) -> None:
+        """Count a save in place: while it is not known whether the server refuses a move onto an item, it is asked now and then."""
+        due = next(self._replaced) % _AGAIN == _WORTH
+        if due and self._context.server.facts.moves_refused is None and not self._client.health.out:
+            self._context.io_pool.submit(self.ask_moves, path)
+
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError, OSError."""
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
+        with self._question(path, tid):
+            self._probe.write_bytes(b"?")
+            found: dict[Kind, bool] = {}
+            for kind in Kind:
+                # Each answer counts at once: from then on new items are made in one request.
+                with rejects(self._client, path, kind, self._probe) as found[kind]:
+                    self._context.server.learn(rejects=dict(found))
+            log.info("creates at existing paths are rejected by this server: %s", found)
+
+    def ask_moves(self, target: str) -> None:
+        """Move a hidden item beside `target` onto another, and see what the server says. Raises ApiError, FsError."""
+        tid = names.new_transaction_id()
+        above = names.parent(target)
+        moved, taken = (
+            names.hidden_path(names.join(above, name), self._context.mount, tid, names.Role.STAGED)
+            for name in "ab"
+        )
+        made: list[Item] = []
+        with self._question(moved, tid):
+            try:
+                for path in (moved, taken):
+                    made.append(self._client.create_file(path, Path(os.devnull), 0, Permission.READ_WRITE))
+                refused = refuses_move(self._client, *made)
+            finally:
+                for item in made:
+                    with contextlib.suppress(NotFoundError):
+                        self._client.delete(item.id)
+        self._context.server.learn(moves_refused=refused)
+        log.info("moves onto existing items are refused by this server: %s", refused)
+
+    @contextlib.contextmanager
+    def _question(self, path: str, tid: str) -> Iterator[None]:
+        """Make hidden items of the transaction `tid` inside, one of them at `path`. Raises ApiError, FsError."""
         # This Change explains the hidden items while the server is asked: the answer depends on them.
         with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
@@ -124,13 +168,7 @@ class Upload:
                 self._state.write(used=tid, new=True)
                 # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
                 self._state.store.sync()
-                self._probe.write_bytes(b"?")
-                found: dict[Kind, bool] = {}
-                for kind in Kind:
-                    # Each answer counts at once: from then on new items are made in one request.
-                    with rejects(self._client, path, kind, self._probe) as found[kind]:
-                        self._context.server.learn(rejects=dict(found))
-                log.info("creates at existing paths are rejected by this server: %s", found)
+                yield
             except AnswerLostError:
                 self._context.look_again = self._context.may_come_until()
                 raise

@@ -22,14 +22,15 @@ class ServerFacts(BaseModel):
     """Facts of one server, the same for every job and key; the defaults say that nothing is known, which is the careful case.
 
     `rejects`: whether a create at the path of an existing item of that kind is refused. `moves_keep_updated_at`: a move leaves
-    the item's `updatedAt` alone. `moves_carry`: a directory that is moved takes along what is in it. `ranges`: a part of a file
-    can be downloaded.
+    the item's `updatedAt` alone. `moves_refused`: a move onto an item is refused, None if nobody has asked. `moves_carry`: a
+    directory that is moved takes along what is in it. `ranges`: a part of a file can be downloaded.
     """
 
     model_config = ConfigDict(frozen=True)
 
     rejects: dict[Kind, bool] = {}
     moves_keep_updated_at: bool = False
+    moves_refused: bool | None = None
     moves_carry: bool | None = None
     ranges: bool | None = None
 

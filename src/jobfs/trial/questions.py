@@ -1,6 +1,6 @@
 """The questions, as a table: each is a function that asks a server and yields what is not as wished, with its remedy.
 
-A mount asks `rejects` and `carried`, too.
+A mount asks `rejects`, `refuses_move` and `carried`, too.
 """
 
 from __future__ import annotations
@@ -151,6 +151,15 @@ def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[boo
                 client.delete(item_id)
 
 
+def refuses_move(client: Client, item: Item, taken: Item) -> bool:
+    """Return whether a move of `item` to the path of `taken` is refused and leaves both where they are. Raises ApiError."""
+    try:
+        client.update(item.id, path=taken.path)
+        return False
+    except PathExistsError:
+        return all(client.get(each.id).path == each.path for each in (item, taken))
+
+
 def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
     """Whether these items moved along with their directory, whose path is `directory` now. Raises ApiError.
 
@@ -222,7 +231,7 @@ def _names(trial: Trial) -> Findings:
 
 
 def _moves(trial: Trial) -> Findings:
-    item, taken = trial.file("from"), trial.file("taken")
+    item, taken, other = trial.file("from"), trial.file("taken"), trial.file("other")
     above = trial.client.create_directory(trial.path("tree"), Permission.READ_WRITE)
     below = trial.file("tree/file")
     time.sleep(_TICK)
@@ -233,8 +242,8 @@ def _moves(trial: Trial) -> Findings:
     trial.facts["moves_keep_updated_at"] = moved.updated_at == item.updated_at
     if not trial.facts["moves_keep_updated_at"]:
         yield Mark.SLOWER, "a save reads what it replaces (a move changes its updatedAt)"
-    with contextlib.suppress(PathExistsError):
-        trial.client.update(item.id, path=taken.path)
+    trial.facts["moves_refused"] = refuses_move(trial.client, other, taken)
+    if not trial.facts["moves_refused"]:
         yield Mark.UNSAFE, f"a move to a path that is taken is not refused, no save is safe: {_READ_ONLY}"
     moved = trial.client.update(above.id, path=trial.path("moved"))
     trial.facts["moves_carry"] = bool(carried(trial.client, [below], moved.path))

@@ -126,7 +126,12 @@ def test_all_that_is_printed_of_a_server_is_true(
     checks = f"ok      {well} check{'s' if well > 1 else ''} of the server (--verbose shows them)"
     assert out.splitlines() == [MACHINE, *warned, checks, *cost, "a mount works"]
     assert (code, err) == (0, f"jobfs: asking {server.url} what jobfs relies on\n")
-    known = {"moves_carry": True, "ranges": True, **facts.model_dump(exclude_unset=True)}
+    known = {
+        "moves_refused": True,
+        "moves_carry": True,
+        "ranges": True,
+        **facts.model_dump(exclude_unset=True),
+    }
     assert KnownServer(tmp_path / "state", server.url).facts == ServerFacts(**known)
     assert server.store.tree() == before
 
@@ -173,7 +178,7 @@ UNSURE, UNSAFE, FAILED = (
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
     (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
-    (None, (Workspace, "_check_free", lambda *_: None),
+    (None, (Workspace, "_make_free", lambda *_: None),
      ["UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"], UNSAFE),
     (None, (Workspace, "update", lying),
      ["UNSAFE  moves: a move was answered and not done, no save is safe: mount this with --read-only",
@@ -197,6 +202,18 @@ def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "3")
     assert [line for line in out.splitlines() if not line.startswith("ok ")] == [*rows, end]
     assert (code, len(server.store.tree())) == (1, 3 if "cleanup" in out else 0)
+
+
+def test_a_server_whose_moves_replace_is_named_and_remembered(
+    run: Run, server: Server, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 6.13, save/protocol.md R13: no save is safe there, and no mount of it overlaps requests."""
+    server.set(move_existing="replace")
+    code, out, _ = run(server.job, "--try", "--yes")
+    row = "UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"
+    assert [line for line in out.splitlines() if not line.startswith("ok ")] == [row, UNSAFE]
+    assert (code, server.store.tree()) == (1, {})
+    assert KnownServer(tmp_path / "state", server.url).facts.moves_refused is False
 
 
 def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_rest(

@@ -12,7 +12,8 @@ from jobfs.emulator.behaviour import SWITCHES
 #: Switches that are no question of right or wrong here, that others set, or that refuse some of the names here. Where a
 #: directory does not carry what is in it, no rename of one is atomic: killed in the middle of it, both names are there.
 _LEFT_ALONE = (
-    "other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries", "read_only", "name_form",
+    "other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries", "move_existing", "read_only",
+    "name_form",
 )  # fmt: skip
 #: Faults after which nothing comes until the time is up.
 _HANGS = ("hang", "hang_after")

@@ -111,3 +111,30 @@ def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: 
     world.client.lose, world.client.carried_out = 1, carried_out
     made = world.write_back.upload.make_directory("dir")
     assert made == (next(iter(world.client.items.values())) if carried_out else None)
+
+
+def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None:
+    """save/protocol.md R13: before the first overlap, after a few saves in place; the items of the question are taken away."""
+    upload = world.write_back.upload
+    for _ in range(3):
+        upload.count_replaced("dir/file")
+    assert world.client.done == []
+    upload.count_replaced("dir/file")
+    eventually(lambda: world.context.server.facts.moves_refused)
+    eventually(lambda: not world.client.items)
+    asked = len(world.client.done)
+    for _ in range(100):
+        upload.count_replaced("dir/file")
+    assert len(world.client.done) == asked == 5
+    assert all(".jobfs-" in step for step in world.client.done if not step.startswith("delete"))
+
+
+def test_a_server_that_did_not_say_what_it_does_with_moves_is_asked_later(world: World) -> None:
+    """save/protocol.md R13: only a refusal that was seen counts."""
+    world.client.carried_out = False
+    world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
+    with pytest.raises(AnswerLostError):
+        world.write_back.upload.ask_moves("dir/file")
+    assert world.context.server.facts.moves_refused is None
+    assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
+    assert (world.client.items, world.state.changes) == ({}, {})

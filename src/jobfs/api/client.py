@@ -205,10 +205,12 @@ class Client(AbstractContextManager["Client"]):
         lifecycle: Lifecycle | None = None,
         kind: Kind | None = None,
         turn: Turn | None = None,
+        explain: bool = True,
     ) -> Item:
         """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
 
-        `kind`: the item's kind, if it is known: the answer has to show it.
+        `kind`: the item's kind, if it is known: the answer has to show it. `explain`: where the words of a refusal are not
+        understood, a look finds out whether the new path is taken (api/wire.md, Update).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -220,7 +222,9 @@ class Client(AbstractContextManager["Client"]):
             item = self._ask(call, parse_item, Send(body), turn=turn)
             return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
 
-        return send() if path is None else self._put(path, lambda to: send(path=to), item_id, turn)
+        if path is None:
+            return send()
+        return self._put(path, lambda to: send(path=to), item_id, turn, explain=explain)
 
     def delete(self, item_id: str, *, turn: Turn | None = None) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
@@ -327,7 +331,13 @@ class Client(AbstractContextManager["Client"]):
         raise BadRequestError(changed, status=error.status)
 
     def _put(
-        self, path: str, send: Callable[[str], Item], item_id: str = "", turn: Turn | None = None
+        self,
+        path: str,
+        send: Callable[[str], Item],
+        item_id: str = "",
+        turn: Turn | None = None,
+        *,
+        explain: bool = True,
     ) -> Item:
         """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn.
 
@@ -343,7 +353,7 @@ class Client(AbstractContextManager["Client"]):
                     raise
             return send("/" + path)
         except BadRequestError as refusal:
-            if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
+            if explain and type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
                 raise self._meaning(path, item_id, turn)(str(refusal), status=refusal.status) from None
             raise
 

@@ -138,6 +138,11 @@ class Line:
             for connection in self._sockets:
                 _shut_down(connection)
 
+    def has_free(self, number: int) -> bool:
+        """True if so many small requests would get a connection at once."""
+        with self._lock:
+            return not self._waiting and sum(self._used.values()) + number <= self._room[0][1]
+
     def wanted(self, before: int) -> bool:
         """True if a request waits whose rank comes before this rank."""
         return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))

@@ -11,6 +11,7 @@ A save from its first line to its last, in reading order:
                     plan_aside   what stands there goes into the journal, which is synced (S)
                     _set_aside   it is moved to its hidden name
                     _move        the staged item takes the target's place
+                    _overlap     or both at once, the second a moment behind the first (R13)
                     _saved       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row;
                                  `finish` here makes the directories again that what goes back needs
@@ -29,8 +30,9 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from jobfs import names
@@ -53,6 +55,7 @@ from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context, Look
+from jobfs.save.overlap import Overlap
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -88,6 +91,7 @@ class Replace:
         self._state = context.state
         self._upload = upload
         self._cleanup = cleanup
+        self._overlaps = Overlap(context, upload)
 
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
@@ -263,7 +267,8 @@ class Replace:
             if self._is_there(change, there):
                 return
             if there is None or self._make_room(change, Look(there, answered)):
-                if self._move(change):
+                # Where it was promoted at the same time (R13), it has left this stage.
+                if change.stage is not Stage.STAGED or self._move(change):
                     return
                 time.sleep(deadline.backoff(turn, first=0.02))
         raise UnavailableError(f"{change.target} is taken again and again")
@@ -311,14 +316,57 @@ class Replace:
             learn = deadline.carried(self._context.learn_bytes)
             learning = self._context.body_pool.submit(learn, change, look.item)
             deadline.result(learning, f"reading {change.target}")
-        return self._set_aside(change, self.plan_aside(change, look.item), look)
-
-    def _set_aside(self, change: Change, aside: Aside, look: Look) -> bool:
-        """Move the item at the target to its hidden name; False: look at the target again."""
+        aside = self.plan_aside(change, look.item)
         check(change)
+        hide = partial(self._context.update, look, path=aside.path)
+        if (stagger := self._overlaps.stagger(change, aside)) is not None:
+            return self._overlap(change, aside, look, hide, stagger)
+        return self._set_aside(change, aside, look, hide)
+
+    def _overlap(
+        self, change: Change, aside: Aside, look: Look, hide: Callable[[], Item], stagger: float
+    ) -> bool:
+        """Set an item aside by `hide`, and promote `stagger` seconds behind that (R13).
+
+        Returns False if the target must be looked at again; after True, the change may have left its stage.
+        """
+
+        def promote() -> Item:
+            check(change)
+            return self._promote(change, aside, explain=False)
+
+        hiding, promoting = self._overlaps.send(hide, promote, stagger)
+        error = promoting.exception() if promoting is not None else None
+        if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
+            # Not sent, or too early: what became of the set-aside decides.
+            return self._set_aside(change, aside, look, hiding.result)
+        self._note_aside(change, aside, look.item, hiding)
+        if error is None:
+            self._placed(change, promoting.result(), adopted=True)
+            return True
+        change.unsure = True
+        return not self._look_at_staged(change) or aside.moved
+
+    def _note_aside(self, change: Change, aside: Aside, there: Item, hiding: Future[Item]) -> None:
+        """Note what became of a set-aside, whatever that means for its save: promote's outcome decides (R13)."""
+        try:
+            answer = hiding.result()
+        except AnswerLostError:
+            aside.unsure_until = self._context.unsure_until(aside.id)
+        except ApiError:
+            with contextlib.suppress(Cancelled):
+                self._record(change, asides=[])
+            return
+        else:
+            self._context.learn_of_move(there, answer)
+            aside.seen(answer)
+        change.taken += (there,)
+
+    def _set_aside(self, change: Change, aside: Aside, look: Look, send: Callable[[], Item]) -> bool:
+        """Move the item at the target to its hidden name by `send`; False: look at the target again."""
         there = look.item
         try:
-            answer = self._context.update(look, path=aside.path)
+            answer = send()
         except AnswerLostError as error:
             aside.unsure_until = self._context.unsure_until(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
@@ -360,9 +408,8 @@ class Replace:
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
-        assert change.item is not None
         try:
-            answer = self._promote(change, change.item)
+            answer = self._promote(change, change.replaced())
         except PathExistsError:
             return False
         except NoDirectoryError:
@@ -381,10 +428,13 @@ class Replace:
         self._placed(change, answer, adopted=not change.unsure)
         return True
 
-    def _promote(self, change: Change, item: Item) -> Item:
-        """Send the move to the target. Raises ApiError."""
-        lifecycle, permission = taken_over(change, item)
+    def _promote(self, change: Change, was: Aside | None, *, explain: bool = True) -> Item:
+        """Send the move to the target; it takes over what `was` has. `explain`: as for `Client.update`. Raises ApiError."""
+        item = change.item
+        assert item is not None
+        lifecycle, permission = taken_over(change, item, was)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
+        wanted["explain"] = explain
         if change.verb is Verb.MOVE:
             change.item, answer = self._context.changed(self._context.named(item), **wanted)
             return answer

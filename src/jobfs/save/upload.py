@@ -22,7 +22,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, with_bytes
 from jobfs.state import Change
 from jobfs.state.localbytes import Local
-from jobfs.state.records import Stage, Verb
+from jobfs.state.records import Aside, Stage, Verb
 from jobfs.trial.questions import TELLTALE, refuses_move, rejects
 
 log = logging.getLogger("jobfs.save")
@@ -118,7 +118,7 @@ class Upload:
             self._context.io_pool.submit(self.ask, path)
 
     def count_replaced(self, path: str) -> None:
-        """Count a save in place: while it is not known whether the server refuses a move onto an item, it is asked now and then."""
+        """Count a save in place: now and then the server is asked whether it refuses a move onto an item, until that is known."""
         due = next(self._replaced) % _AGAIN == _WORTH
         if due and self._context.server.facts.moves_refused is None and not self._client.health.out:
             self._context.io_pool.submit(self.ask_moves, path)
@@ -180,9 +180,8 @@ def _wanted(change: Change) -> Permission | None:
     return change.file.wish if change.file is not None else None
 
 
-def taken_over(change: Change, item: Item) -> tuple[Lifecycle | None, Permission | None]:
-    """Lifecycle and permission that `item` takes over from what it replaces, None where they are equal."""
-    was = change.replaced()
+def taken_over(change: Change, item: Item, was: Aside | None) -> tuple[Lifecycle | None, Permission | None]:
+    """Lifecycle and permission that `item` takes over from what it replaces, `was`; None where they are equal."""
     lifecycle = was.lifecycle if was else item.lifecycle
     permission = _wanted(change) or (was.permission if was else item.permission)
     return (

@@ -20,6 +20,7 @@ from jobfs import names
 from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
+from jobfs.api.line import Line
 from jobfs.content import Content, ContentStore
 from jobfs.content.store import Readers
 from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
@@ -71,7 +72,8 @@ class FakeClient:
         self.lose, self.carried_out, self.lost = 0, True, AnswerLostError
         self.moves_touch = False
         self.health = Health()
-        self.health.latency = 0.01
+        self.health.latency = 0.001
+        self.line = Line(self.max_connections)
         self._version = 0
 
     def reach(self, what: object) -> None:
@@ -151,7 +153,7 @@ class FakeClient:
 
         self._answer(change)
 
-    def update(self, item_id: str, *, turn: object = None, **wanted: Any) -> Item:
+    def update(self, item_id: str, *, turn: object = None, explain: bool = True, **wanted: Any) -> Item:
         path = wanted.get("path")
         self.done.append(f"move {path}")
         self._asked("update")

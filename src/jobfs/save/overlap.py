@@ -1,0 +1,120 @@
+"""When a promote may be sent before its set-aside is answered, and how long after it (save/protocol.md R13)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future
+
+from jobfs.api import deadline
+from jobfs.errors import BadRequestError
+from jobfs.nodes import Item
+from jobfs.save.context import Context
+from jobfs.save.upload import Upload
+from jobfs.state import Change
+from jobfs.state.records import Aside, Verb
+
+#: Seconds of a round trip below which nothing overlaps: little is to be gained there.
+_WORTH = 0.008
+#: The first stagger, as a part of a round trip.
+_FIRST = 0.25
+#: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
+_HALF, _LESS, _DOUBLE = 0.5, 0.97, 2.0
+
+
+class Stagger:
+    """How long promotes wait behind their set-asides on one server: as short as it takes them in order, nearly always.
+
+    Any thread may call its methods. Halving and doubling all the way would have every second promote refused.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds: float | None = None
+        self._success = _HALF
+
+    def seconds(self, round_trip: float) -> float:
+        """Return the stagger in seconds, at most one usual `round_trip` (seconds)."""
+        return min(self._known(round_trip), round_trip)
+
+    def succeeded(self, round_trip: float) -> None:
+        """Note that the two were carried out in order: the next stagger is shorter."""
+        with self._lock:
+            self._seconds = self.seconds(round_trip) * self._success
+
+    def refused(self, round_trip: float) -> None:
+        """Note that a promote was refused: the next stagger is twice as long."""
+        with self._lock:
+            self._success = _LESS
+            self._seconds = self.seconds(round_trip) * _DOUBLE
+
+    def _known(self, round_trip: float) -> float:
+        return round_trip * _FIRST if self._seconds is None else self._seconds
+
+
+class Overlap:
+    """Decides for each save in place of a mount whether its requests overlap. Any thread may call its methods."""
+
+    def __init__(self, context: Context, upload: Upload) -> None:
+        self._context = context
+        self._client = context.client
+        self._upload = upload
+        self._stagger = Stagger()
+
+    def stagger(self, change: Change, aside: Aside) -> float | None:
+        """Return the seconds from the set-aside of `aside` to its promote, None if promote must wait for the answer."""
+        worth = change.verb is not Verb.MKDIR and self._round_trip >= _WORTH
+        if not worth or not self._is_sure(change, aside):
+            return None
+        if not self._context.server.facts.moves_refused:
+            self._upload.count_replaced(change.target)
+            return None
+        return self._stagger.seconds(self._round_trip) if self._client.line.has_free(2) else None
+
+    def send(
+        self, first: Callable[[], Item], second: Callable[[], Item], stagger: float
+    ) -> tuple[Future[Item], Future[Item] | None]:
+        """Send `first` on another thread, and `second` here `stagger` seconds later.
+
+        Returns once both have an outcome, and returns these; None for a `second` that was not sent, because the first was
+        answered earlier.
+        """
+        sent = self._context.io_pool.submit(deadline.carried(first))
+        deadline.about_to_wait()
+        futures.wait([sent], stagger)
+        if sent.cancel():
+            # Other work is before it: this thread sends it, and its answer is waited for.
+            return _outcome(first), None
+        following = None if sent.done() else _outcome(second)
+        futures.wait([sent])
+        self._learn(sent, following)
+        return sent, following
+
+    def _learn(self, sent: Future[Item], following: Future[Item] | None) -> None:
+        """Adapt the stagger: what was answered before the second was sent shows that it may be shorter, too."""
+        error = (following or sent).exception()
+        if error is None:
+            self._stagger.succeeded(self._round_trip)
+        elif following is not None and isinstance(error, BadRequestError):
+            self._stagger.refused(self._round_trip)
+
+    @property
+    def _round_trip(self) -> float:
+        """The usual seconds until an answer begins, 0.0 if there was none yet."""
+        return self._client.health.latency or 0.0
+
+    def _is_sure(self, change: Change, aside: Aside) -> bool:
+        """True if this is the first item set aside, and no request of the save, on the item or on H went unanswered."""
+        unsure = aside.unsure_until or self._context.unsure_until(change.staged_id)
+        return change.asides == [aside] and not (change.unsure or unsure)
+
+
+def _outcome(send: Callable[[], Item]) -> Future[Item]:
+    """Send a request on this thread; return what came of it, answer or error."""
+    outcome: Future[Item] = Future()
+    try:
+        outcome.set_result(send())
+    except Exception as error:
+        outcome.set_exception(error)
+    return outcome

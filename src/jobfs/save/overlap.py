@@ -17,6 +17,8 @@ from jobfs.state.records import Aside, Verb
 
 #: Seconds of a round trip below which nothing overlaps: little is to be gained there.
 _WORTH = 0.008
+#: Seconds of the shortest stagger: to hand the set-aside to another thread takes as long on a busy machine.
+_LEAST = 0.002
 #: The first stagger, as a part of a round trip.
 _FIRST = 0.25
 #: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
@@ -41,7 +43,7 @@ class Stagger:
     def succeeded(self, round_trip: float) -> None:
         """Note that the two were carried out in order: the next stagger is shorter."""
         with self._lock:
-            self._seconds = self.seconds(round_trip) * self._success
+            self._seconds = max(_LEAST, self.seconds(round_trip) * self._success)
 
     def refused(self, round_trip: float) -> None:
         """Note that a promote was refused: the next stagger is twice as long."""

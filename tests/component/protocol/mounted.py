@@ -303,19 +303,20 @@ class Actor:
     def _flights(self, tx: Tx) -> Steps:
         """R13: each of the two is carried out and answered, in any order; then the mount decides."""
         if tx.setting == "sent":
-            yield from self._arrives("sets aside", set_aside(tx, self._number), tx, "setting")
+            request = set_aside(tx, self._number)
+            yield from self._arrives("sets aside", request, lambda came: tx._replace(setting=came))
         if tx.promoting == "sent":
-            yield from self._arrives("promotes", promote(tx, self._number), tx, "promoting")
+            request = promote(tx, self._number)
+            yield from self._arrives("promotes", request, lambda came: tx._replace(promoting=came))
         if "sent" not in (tx.setting, tx.promoting):
             yield self._both_answered(tx)
 
-    def _arrives(self, act: str, request: Request, tx: Tx, field: str) -> Steps:
+    def _arrives(self, act: str, request: Request, note: Callable[[str], Tx]) -> Steps:
         def answered(world: World, answer: Item | str) -> World:
-            came = "done" if isinstance(answer, Item) else "refused"
-            return self._with(world, tx._replace(**{field: came}))
+            return self._with(world, note("done" if isinstance(answer, Item) else "refused"))
 
         def lost(world: World) -> World:
-            return self._with(world, tx._replace(**{field: "lost"}))
+            return self._with(world, note("lost"))
 
         yield from self._send(f"{act}, both on their way", request, self._world, answered, lost)
 

@@ -138,10 +138,15 @@ class Line:
             for connection in self._sockets:
                 _shut_down(connection)
 
-    def has_free(self, number: int) -> bool:
-        """True if so many small requests would get a connection at once."""
+    def take_two(self, deadline: Deadline) -> Rank | None:
+        """Take two connections for small requests if both are free now; each is given back with `release`. None if not."""
         with self._lock:
-            return not self._waiting and sum(self._used.values()) + number <= self._room[0][1]
+            rank, used = _Waiter(deadline, large=False).rank, self._used
+            rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
+            if self._waiting or any(sum(used[each] for each in ranks) + 2 > most for ranks, most in rooms):
+                return None
+            used[rank] += 2
+            return rank
 
     def wanted(self, before: int) -> bool:
         """True if a request waits whose rank comes before this rank."""

@@ -154,6 +154,19 @@ class Wire:
         finally:
             self.line.release(rank)
 
+    @contextlib.contextmanager
+    def two_turns(self) -> Iterator[tuple[Turn, Turn] | None]:
+        """Hold two connections in this block, for one request each, if both are free now; yields None if not."""
+        rank = self.line.take_two(Deadline(self._timeout, current(), waited=False))
+        if rank is None:
+            yield None
+            return
+        try:
+            yield Turn(rank), Turn(rank)
+        finally:
+            self.line.release(rank)
+            self.line.release(rank)
+
     def request(self, call: Call, send: Send = PLAIN, *, turn: Turn | None = None) -> Answer:
         """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 

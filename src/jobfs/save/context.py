@@ -93,13 +93,13 @@ class Context:
     # -- requests that a look justifies (R8)
 
     @contextlib.contextmanager
-    def turn(self, look: Look) -> Iterator[tuple[Turn, Item]]:
-        """Hold a connection for a request that `look` justifies; yields the item as it was seen last.
+    def turn(self, look: Look, held: Turn | None = None) -> Iterator[tuple[Turn, Item]]:
+        """Hold a connection for a request that `look` justifies, or use one that is `held`; yields the item as it was seen last.
 
         A look that has grown too old in the queue is repeated on the connection that is held. Raises ItemChangedError if it
         shows something else, NotFoundError if the item is gone, ApiError.
         """
-        with self.client.turn(look.item.path) as turn:
+        with self.client.turn(look.item.path) if held is None else contextlib.nullcontext(held) as turn:
             item = look.item
             if time.monotonic() - look.at > max(_FRESH, self.client.health.latency or 0.0, look.lasts):
                 item = self.client.get(item.id, turn=turn)
@@ -123,15 +123,17 @@ class Context:
             self.unanswered(item_id)
             raise
 
-    def update(self, look: Look, **wanted: Any) -> Item:
-        """Change an item that was looked at, with one request; returns the answer. Raises as `turn`.
+    def update(self, look: Look, *, held: Turn | None = None, **wanted: Any) -> Item:
+        """Change an item that was looked at, with one request; returns the answer. `held` and errors as for `turn`.
 
         To readers, the item's new `updatedAt` still is the same version. That would hide an earlier write by the job: where
         somebody reads, what a program names is always looked at first.
         """
-        return self.changed(look, **wanted)[1]
+        return self.changed(look, held=held, **wanted)[1]
 
-    def changed(self, look: Look, **wanted: Any) -> tuple[Item, Item]:
+    def changed(
+        self, look: Look, *, held: Turn | None = None, explain: bool = True, **wanted: Any
+    ) -> tuple[Item, Item]:
         """Change an item as `update` does; return it as it was just before, and the reply: for `touched`."""
         only_moves = {name for name, value in wanted.items() if value is not None} == {"path"}
         # Where moves keep `updatedAt`, the reply shows whether the job has written since the look.
@@ -141,8 +143,8 @@ class Context:
                 look = look._replace(at=-math.inf)
             elif self._may_be_misjudged(look.item, reply_shows=reply_shows):
                 look = look._replace(lasts=0.0)
-            with self.turn(look) as (turn, item):
-                answer = self.client.update(item.id, kind=item.kind, turn=turn, **wanted)
+            with self.turn(look, held) as (turn, item):
+                answer = self.client.update(item.id, kind=item.kind, turn=turn, explain=explain, **wanted)
             readers.carry_over(item, answer)
         if reply_shows:
             item = dataclasses.replace(item, updated_at=answer.updated_at, size=answer.size)

@@ -8,12 +8,17 @@ from concurrent import futures
 from concurrent.futures import Future
 
 from jobfs.api import deadline
+from jobfs.api.wire import Turn
 from jobfs.errors import BadRequestError
 from jobfs.nodes import Item
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Aside, Verb
+
+#: A request on a connection that is held, or (None) on the next that is free; and what came of it.
+Request = Callable[[Turn | None], Item]
+Outcome = Future[Item]
 
 #: Seconds of a round trip below which nothing overlaps: little is to be gained there.
 _WORTH = 0.008
@@ -23,6 +28,10 @@ _LEAST = 0.002
 _FIRST = 0.25
 #: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
 _HALF, _LESS, _DOUBLE = 0.5, 0.97, 2.0
+
+
+class _NotSentError(Exception):
+    """The first of two requests was answered before the second was due."""
 
 
 class Stagger:
@@ -72,33 +81,44 @@ class Overlap:
         if not self._context.server.facts.moves_refused:
             self._upload.count_replaced(change.target)
             return None
-        return self._stagger.seconds(self._round_trip) if self._client.line.has_free(2) else None
+        return self._stagger.seconds(self._round_trip)
 
-    def send(
-        self, first: Callable[[], Item], second: Callable[[], Item], stagger: float
-    ) -> tuple[Future[Item], Future[Item] | None]:
-        """Send `first` on another thread, and `second` here `stagger` seconds later.
+    def send(self, first: Request, second: Request, stagger: float) -> tuple[Outcome, Outcome | None]:
+        """Send `first`, and `second` from another thread `stagger` seconds later.
 
-        Returns once both have an outcome, and returns these; None for a `second` that was not sent, because the first was
-        answered earlier.
+        Returns once both have an outcome, and returns these; None for a `second` that was not sent, because `first` was answered
+        earlier, or because no two connections or no thread was free.
         """
-        sent = self._context.io_pool.submit(deadline.carried(first))
-        deadline.about_to_wait()
-        futures.wait([sent], stagger)
-        if sent.cancel():
-            # Other work is before it: this thread sends it, and its answer is waited for.
-            return _outcome(first), None
-        following = None if sent.done() else _outcome(second)
-        futures.wait([sent])
-        self._learn(sent, following)
-        return sent, following
+        with self._client.two_turns() as turns:
+            if turns is None:
+                return _outcome(first, None), None
+            answered = threading.Event()
 
-    def _learn(self, sent: Future[Item], following: Future[Item] | None) -> None:
+            def follow() -> Item:
+                if answered.wait(stagger):
+                    raise _NotSentError
+                return second(turns[1])
+
+            following = self._context.io_pool.submit(deadline.carried(follow))
+            deadline.about_to_wait()
+            try:
+                sent = _outcome(first, turns[0])
+            finally:
+                answered.set()
+                if not following.cancel():
+                    futures.wait([following])
+        self._learn(sent, following)
+        was_sent = not (following.cancelled() or isinstance(following.exception(), _NotSentError))
+        return sent, following if was_sent else None
+
+    def _learn(self, sent: Outcome, following: Outcome) -> None:
         """Adapt the stagger: what was answered before the second was sent shows that it may be shorter, too."""
-        error = (following or sent).exception()
-        if error is None:
+        if following.cancelled():
+            return
+        error = following.exception()
+        if error is None or (isinstance(error, _NotSentError) and sent.exception() is None):
             self._stagger.succeeded(self._round_trip)
-        elif following is not None and isinstance(error, BadRequestError):
+        elif isinstance(error, BadRequestError):
             self._stagger.refused(self._round_trip)
 
     @property
@@ -112,11 +132,11 @@ class Overlap:
         return change.asides == [aside] and not (change.unsure or unsure)
 
 
-def _outcome(send: Callable[[], Item]) -> Future[Item]:
-    """Send a request on this thread; return what came of it, answer or error."""
-    outcome: Future[Item] = Future()
+def _outcome(send: Request, turn: Turn | None) -> Outcome:
+    """Send a request on this thread; return what came of it, reply or error."""
+    outcome: Outcome = Future()
     try:
-        outcome.set_result(send())
+        outcome.set_result(send(turn))
     except Exception as error:
         outcome.set_exception(error)
     return outcome

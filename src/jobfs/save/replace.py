@@ -37,6 +37,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
+from jobfs.api.wire import Turn
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
@@ -318,24 +319,26 @@ class Replace:
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, look.item)
         check(change)
-        hide = partial(self._context.update, look, path=aside.path)
-        if (stagger := self._overlaps.stagger(change, aside)) is not None:
-            return self._overlap(change, aside, look, hide, stagger)
-        return self._set_aside(change, aside, look, hide)
+        stagger = self._overlaps.stagger(change, aside)
+        if stagger is None:
+            return self._set_aside(change, aside, look, lambda: self._hide(look, aside))
+        return self._overlap(change, aside, look, stagger)
 
-    def _overlap(
-        self, change: Change, aside: Aside, look: Look, hide: Callable[[], Item], stagger: float
-    ) -> bool:
-        """Set an item aside by `hide`, and promote `stagger` seconds behind that (R13).
+    def _hide(self, look: Look, aside: Aside, turn: Turn | None = None) -> Item:
+        """Send the move of an item to its hidden name. Raises as `Context.turn`."""
+        return self._context.update(look, held=turn, path=aside.path)
+
+    def _overlap(self, change: Change, aside: Aside, look: Look, stagger: float) -> bool:
+        """Set an item aside, and promote `stagger` seconds behind that (R13).
 
         Returns False if the target must be looked at again; after True, the change may have left its stage.
         """
 
-        def promote() -> Item:
+        def promote(turn: Turn | None) -> Item:
             check(change)
-            return self._promote(change, aside, explain=False)
+            return self._promote(change, aside, turn=turn, explain=False)
 
-        hiding, promoting = self._overlaps.send(hide, promote, stagger)
+        hiding, promoting = self._overlaps.send(partial(self._hide, look, aside), promote, stagger)
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             # Not sent, or too early: what became of the set-aside decides.
@@ -428,19 +431,22 @@ class Replace:
         self._placed(change, answer, adopted=not change.unsure)
         return True
 
-    def _promote(self, change: Change, was: Aside | None, *, explain: bool = True) -> Item:
-        """Send the move to the target; it takes over what `was` has. `explain`: as for `Client.update`. Raises ApiError."""
+    def _promote(
+        self, change: Change, was: Aside | None, *, turn: Turn | None = None, explain: bool = True
+    ) -> Item:
+        """Send the move to the target; it takes over what `was` has. The rest as for `Client.update`. Raises ApiError."""
         item = change.item
         assert item is not None
         lifecycle, permission = taken_over(change, item, was)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
-        wanted["explain"] = explain
         if change.verb is Verb.MOVE:
-            change.item, answer = self._context.changed(self._context.named(item), **wanted)
+            change.item, answer = self._context.changed(
+                self._context.named(item), held=turn, explain=explain, **wanted
+            )
             return answer
         # Only this mount knows its hidden name: no look is needed.
         with self._context.noting_loss(item.id):
-            return self._client.update(item.id, kind=item.kind, **wanted)
+            return self._client.update(item.id, kind=item.kind, turn=turn, explain=explain, **wanted)
 
     def _look_at_staged(self, change: Change) -> bool:
         """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""

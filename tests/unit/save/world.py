@@ -20,7 +20,6 @@ from jobfs import names
 from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
-from jobfs.api.line import Line
 from jobfs.content import Content, ContentStore
 from jobfs.content.store import Readers
 from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
@@ -73,7 +72,6 @@ class FakeClient:
         self.moves_touch = False
         self.health = Health()
         self.health.latency = 0.001
-        self.line = Line(self.max_connections)
         self._version = 0
 
     def reach(self, what: object) -> None:
@@ -119,6 +117,10 @@ class FakeClient:
     def turn(self, what: object) -> Iterator[object]:
         self._asked("turn")
         yield "a connection"
+
+    @contextmanager
+    def two_turns(self) -> Iterator[object]:
+        yield "a connection", "another"
 
     def get(self, item_id: str, *, turn: object = None) -> Item:
         self._asked("get")

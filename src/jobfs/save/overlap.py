@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
+from typing import Protocol
 
 from jobfs.api import deadline
 from jobfs.api.wire import Turn
@@ -16,8 +16,6 @@ from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Aside, Verb
 
-#: A request on a connection that is held, or (None) on the next that is free; and what came of it.
-Request = Callable[[Turn | None], Item]
 Outcome = Future[Item]
 
 #: Seconds of a round trip below which nothing overlaps: little is to be gained there.
@@ -28,6 +26,13 @@ _LEAST = 0.002
 _FIRST = 0.25
 #: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
 _HALF, _LESS, _DOUBLE = 0.5, 0.97, 2.0
+
+
+class Request(Protocol):
+    """Sends a request on a connection that is held, else on the next that is free. Raises ApiError."""
+
+    def __call__(self, *, held: Turn | None) -> Item:
+        """Return the item in the reply."""
 
 
 class _NotSentError(Exception):
@@ -97,7 +102,7 @@ class Overlap:
             def follow() -> Item:
                 if answered.wait(stagger):
                     raise _NotSentError
-                return second(turns[1])
+                return second(held=turns[1])
 
             following = self._context.io_pool.submit(deadline.carried(follow))
             deadline.about_to_wait()
@@ -136,7 +141,7 @@ def _outcome(send: Request, turn: Turn | None) -> Outcome:
     """Send a request on this thread; return what came of it, reply or error."""
     outcome: Outcome = Future()
     try:
-        outcome.set_result(send(turn))
+        outcome.set_result(send(held=turn))
     except Exception as error:
         outcome.set_exception(error)
     return outcome

@@ -56,7 +56,7 @@ from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context, Look
-from jobfs.save.overlap import Overlap
+from jobfs.save.overlap import Overlap, Request
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -319,31 +319,27 @@ class Replace:
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, look.item)
         check(change)
-        stagger = self._overlaps.stagger(change, aside)
-        if stagger is None:
-            return self._set_aside(change, aside, look, lambda: self._hide(look, aside))
-        return self._overlap(change, aside, look, stagger)
+        hide = partial(self._context.update, look, path=aside.path)
+        if (stagger := self._overlaps.stagger(change, aside)) is not None:
+            return self._overlap(change, aside, look.item, hide, stagger)
+        return self._set_aside(change, aside, look.item, hide)
 
-    def _hide(self, look: Look, aside: Aside, turn: Turn | None = None) -> Item:
-        """Send the move of an item to its hidden name. Raises as `Context.turn`."""
-        return self._context.update(look, held=turn, path=aside.path)
-
-    def _overlap(self, change: Change, aside: Aside, look: Look, stagger: float) -> bool:
-        """Set an item aside, and promote `stagger` seconds behind that (R13).
+    def _overlap(self, change: Change, aside: Aside, there: Item, hide: Request, stagger: float) -> bool:
+        """Set the item at the target aside by `hide`, and promote `stagger` seconds behind that (R13).
 
         Returns False if the target must be looked at again; after True, the change may have left its stage.
         """
 
-        def promote(turn: Turn | None) -> Item:
+        def promote(*, held: Turn | None) -> Item:
             check(change)
-            return self._promote(change, aside, turn=turn, explain=False)
+            return self._promote(change, aside, turn=held, explain=False)
 
-        hiding, promoting = self._overlaps.send(partial(self._hide, look, aside), promote, stagger)
+        hiding, promoting = self._overlaps.send(hide, promote, stagger)
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             # Not sent, or too early: what became of the set-aside decides.
-            return self._set_aside(change, aside, look, hiding.result)
-        self._note_aside(change, aside, look.item, hiding)
+            return self._set_aside(change, aside, there, hiding.result)
+        self._note_aside(change, aside, there, hiding)
         if error is None:
             self._placed(change, promoting.result(), adopted=True)
             return True
@@ -365,11 +361,10 @@ class Replace:
             aside.seen(answer)
         change.taken += (there,)
 
-    def _set_aside(self, change: Change, aside: Aside, look: Look, send: Callable[[], Item]) -> bool:
-        """Move the item at the target to its hidden name by `send`; False: look at the target again."""
-        there = look.item
+    def _set_aside(self, change: Change, aside: Aside, there: Item, hide: Callable[[], Item]) -> bool:
+        """Move the item at the target to its hidden name by `hide`; False: look at the target again."""
         try:
-            answer = send()
+            answer = hide()
         except AnswerLostError as error:
             aside.unsure_until = self._context.unsure_until(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
+from jobfs.api.client import Client
 from jobfs.emulator import Server
+from jobfs.emulator.records import Refused
+from jobfs.emulator.workspace import Workspace as ServerSide
 from jobfs.save import overlap
-from jobfs.state.server import KnownServer
+from jobfs.state.server import KnownServer, ServerFacts
 
 OLD, NEW, JOBS = b"the old content", b"what the user has written", b"what a job made"
 #: The operations that set an item aside.
@@ -113,43 +116,111 @@ def test_whenever_the_job_interferes_with_an_overlapping_save_both_are_kept(
     assert sent.total()
 
 
-def test_whenever_another_mount_overlaps_its_save_of_the_same_file_both_are_kept(
-    server: Server, tmp_path: Path, sent: Sent
-) -> None:
-    """vfs/semantics.md 6.12, save/protocol.md R13."""
-    interfered.test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(server, tmp_path)
-    assert sent.total()
-
-
 @pytest.fixture
-def in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Holds back the set-aside or the promote of each save, until the other was carried out: give the one that comes first."""
-    from jobfs.emulator.workspace import Workspace as ServerSide
+def first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has a set-aside ("aside") or its promote ("promote") carried out first; the other is sent only then.
 
-    update, order = ServerSide.update, [""]
-    arrived = {"aside": threading.Event(), "promote": threading.Event()}
+    `words`: the reason that the server gives for refusing a promote.
+    """
+    send, carry_out = Client.update, ServerSide.update
+    carried_out = threading.Event()
 
-    def ordered(self: Any, item_id: str, path: str | None, *arguments: Any) -> Any:
-        which = "aside" if path is not None and ".jobfs-" in path else "promote"
-        if order[0] and which != order[0]:
-            arrived[order[0]].wait(10)
-        try:
-            return update(self, item_id, path, *arguments)
-        finally:
-            arrived[which].set()
+    def first(which: str, words: str = "Path already exists") -> None:
+        def held_back(self: Client, item_id: str, *, path: str | None = None, **more: Any) -> Any:
+            if path is None or (".jobfs-" in path) is not (which == "aside"):
+                eventually(carried_out.is_set)
+            return send(self, item_id, path=path, **more)
 
-    monkeypatch.setattr(ServerSide, "update", ordered)
-    yield lambda first: order.__setitem__(0, first)
-    for event in arrived.values():
-        event.set()
+        def carried(self: ServerSide, *arguments: Any) -> Any:
+            try:
+                return carry_out(self, *arguments)
+            except Refused:
+                raise Refused(words) from None
+            finally:
+                carried_out.set()
+
+        monkeypatch.setattr(Client, "update", held_back)
+        monkeypatch.setattr(ServerSide, "update", carried)
+
+    return first
 
 
-def saved(work: Workspace) -> None:
-    work.server.store.seed({"dir/file.txt": OLD}, age=60)
+def saved(work: Workspace, content: bytes = NEW) -> None:
+    """A save in place, up to where fsync returns."""
     with work.opening("dir/file.txt") as fh:
-        work.vfs.write(fh, NEW, 0)
+        work.vfs.write(fh, content, 0)
         work.vfs.fsync(fh)
 
 
-def changes(server: Server) -> list[str]:
-    return [entry.operation for entry in server.log.entries() if entry.method != "GET"]
+def test_the_name_is_taken_by_the_promote_right_behind_the_set_aside(
+    server: Server, work: Workspace, sent: Sent, first: Callable[..., None]
+) -> None:
+    """save/protocol.md R13: it succeeds where T is free by then."""
+    server.store.seed({"dir/file.txt": OLD}, age=60)
+    first("aside")
+    saved(work)
+    settled(work, {"dir": None, "dir/file.txt": NEW})
+    assert sent == {"placed": 1}
+    assert [entry.operation for entry in server.log.changes()] == ["create", "update", "update", "delete"]
+
+
+@pytest.mark.parametrize("words", ["Path already exists", "Conflict of some kind"])
+def test_a_promote_that_comes_too_early_is_sent_again(
+    server: Server, work: Workspace, sent: Sent, first: Callable[..., None], words: str
+) -> None:
+    """save/protocol.md R13: a refusal says that it came too early, no more, and its reason is not looked into."""
+    server.store.seed({"dir/file.txt": OLD}, age=60)
+    first("promote", words)
+    server.log.clear()
+    saved(work)
+    looks = server.log.count("find")
+    settled(work, {"dir": None, "dir/file.txt": NEW})
+    assert sent == {"PathExistsError" if words.startswith("Path") else "BadRequestError": 1}
+    changes = [entry.operation for entry in server.log.changes()]
+    assert changes == ["create", "update", "update", "update", "delete"]
+    assert looks == 1, "by the save"
+
+
+def test_a_version_that_the_job_writes_before_an_overlapping_save_is_kept(
+    server: Server, work: Workspace, sent: Sent
+) -> None:
+    """vfs/semantics.md 4.20, save/protocol.md R13: the aside is judged as ever."""
+    server.store.seed({"dir/file.txt": OLD}, age=60)
+    with work.opening("dir/file.txt") as fh:
+        work.vfs.write(fh, NEW, 0)
+        server.store.write("dir/file.txt", JOBS)
+        work.vfs.fsync(fh)
+    settled(work)
+    assert contents(server) == sorted([JOBS, NEW])
+    assert visible(server)["dir/file.txt"] == NEW
+    assert sent.total() == 1
+
+
+class TestAsked:
+    """Of a server of which nothing is known yet."""
+
+    @pytest.fixture
+    def knows(self) -> bool:
+        return False
+
+    @pytest.mark.parametrize("existing", ["reject", "replace"])
+    def test_saves_overlap_only_once_a_refusal_was_seen(
+        self, server: Server, work: Workspace, sent: Sent, existing: str
+    ) -> None:
+        """save/protocol.md R13: on a server that replaces, a version that nobody has looked at would be deleted."""
+        server.set(move_existing=existing)
+        server.store.seed({"dir/file.txt": OLD}, age=60)
+        for number in range(4):
+            saved(work, b"version %d" % number)
+        eventually(lambda: facts_of(work).moves_refused is not None)
+        assert sent.total() == 0
+        saved(work, b"version 4")
+        settled(work)
+        assert server.store.read("dir/file.txt").startswith(b"version 4")
+        assert facts_of(work).moves_refused is (existing == "reject")
+        assert bool(sent.total()) is (existing == "reject")
+
+
+def facts_of(work: Workspace) -> ServerFacts:
+    """What a later mount would know of the server."""
+    return KnownServer(work.settings.state_dir, work.server.url).facts

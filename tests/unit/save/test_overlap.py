@@ -1,0 +1,202 @@
+"""When a promote is sent before its set-aside is answered, and how long after it (save/protocol.md R13)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from tests.support.waiting import eventually
+
+from jobfs.errors import BadRequestError, FsError, NotFoundError
+from jobfs.nodes import Item
+from jobfs.save.overlap import Overlap, Stagger
+from jobfs.state import Change
+from jobfs.state.records import Aside, Stage, Verb
+
+from .world import World, away, begun, hidden
+
+OLD = b"old"
+
+
+def test_a_stagger_halves_until_the_first_refusal() -> None:
+    """save/protocol.md R13: from a quarter of the usual round trip; then a refusal doubles it, and a success takes 3 % off."""
+    stagger = Stagger()
+    seen = [stagger.seconds(0.2)]
+    for act in (stagger.succeeded, stagger.succeeded, stagger.refused, stagger.succeeded, stagger.refused):
+        act(0.2)
+        seen.append(stagger.seconds(0.2))
+    assert seen == pytest.approx([0.05, 0.025, 0.0125, 0.025, 0.02425, 0.0485])
+
+
+def test_a_stagger_stays_between_two_milliseconds_and_a_round_trip() -> None:
+    """save/protocol.md R13."""
+    stagger = Stagger()
+    for _ in range(20):
+        stagger.succeeded(0.1)
+    assert stagger.seconds(0.1) == 0.002
+    for _ in range(20):
+        stagger.refused(0.1)
+    assert stagger.seconds(0.1) == 0.1
+    stagger.succeeded(0.1)
+    assert stagger.seconds(0.1) < 0.1, "it is tried again"
+
+
+@pytest.fixture
+def overlap(world: World) -> Overlap:
+    world.client.health.latency = 0.02
+    world.context.server.learn(moves_refused=True)
+    return Overlap(world.context, world.write_back.upload)
+
+
+def staged(world: World) -> tuple[Change, Aside]:
+    """A save that is to set its first item aside."""
+    _, change = begun(world)
+    world.state.apply(change, asides=[Aside("o", hidden("file"))])
+    return change, change.asides[0]
+
+
+def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: Overlap) -> None:
+    """save/protocol.md R13: at first after a quarter of a round trip."""
+    assert overlap.stagger(*staged(world)) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["quick", "unknown", "replaces", "directory", "second", "unsure save", "unsure item", "unsure staged"],
+)
+def test_requests_do_not_overlap_where_that_might_lose_or_gain_nothing(
+    world: World, overlap: Overlap, why: str
+) -> None:
+    """save/protocol.md R13: when."""
+    change, aside = staged(world)
+    match why:
+        case "quick":
+            world.client.health.latency = 0.0079
+        case "unknown":
+            world.context.server.learn(moves_refused=None)
+        case "replaces":
+            world.context.server.learn(moves_refused=False)
+        case "directory":
+            world.state.apply(change, verb=Verb.MKDIR)
+        case "second":
+            world.state.apply(change, asides=[Aside("p", hidden("file", tid="f" * 16)), aside])
+        case "unsure save":
+            change.unsure = True
+        case "unsure item":
+            aside.unsure_until = 1e9
+        case "unsure staged":
+            world.context.unanswered(change.staged_id)
+    assert overlap.stagger(change, aside) is None
+
+
+def unreachable(*, held: object) -> Item:
+    away()
+    raise AssertionError
+
+
+def item_of(world: World) -> Item:
+    return world.client.put("i", "file", OLD)
+
+
+def test_the_second_request_is_not_sent_once_the_first_was_answered(world: World, overlap: Overlap) -> None:
+    """save/protocol.md R13: it is at most today's way."""
+    item = item_of(world)
+    sent, following = overlap.send(lambda *, held: item, unreachable, 60.0)
+    assert (sent.result(), following) == (item, None)
+
+
+@pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
+def test_both_requests_are_joined_whatever_becomes_of_one(
+    world: World, overlap: Overlap, error: Exception
+) -> None:
+    """save/protocol.md R13: on every way out."""
+    begins, ended = threading.Event(), threading.Event()
+
+    def first(*, held: object) -> Item:
+        eventually(begins.is_set)
+        raise error
+
+    def second(*, held: object) -> Item:
+        begins.set()
+        ended.set()
+        return item_of(world)
+
+    sent, following = overlap.send(first, second, 0.0)
+    assert ended.is_set()
+    assert following is not None
+    assert (sent.exception(), following.result().id) == (error, "i")
+
+
+def test_without_two_free_connections_only_the_first_is_sent(
+    world: World, overlap: Overlap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R13: promote must not queue for a connection while T is absent."""
+
+    @contextmanager
+    def none() -> Iterator[None]:
+        yield None
+
+    monkeypatch.setattr(world.client, "two_turns", none)
+    item, held_by = item_of(world), []
+
+    def first(*, held: object) -> Item:
+        held_by.append(held)
+        return item
+
+    sent, following = overlap.send(first, unreachable, 0.0)
+    assert (sent.result(), following, held_by) == (item, None, [None])
+
+
+def overlapping(world: World) -> World:
+    """A world in which saves overlap, and promotes are sent once the set-asides have reached the server."""
+    world.client.health.latency = 0.02
+    world.context.server.learn(moves_refused=True)
+    return world
+
+
+def test_a_save_that_was_promoted_is_placed_whatever_became_of_its_set_aside(world: World) -> None:
+    """save/protocol.md R13: an aside whose set-aside was refused is dropped: here the job has deleted the item."""
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    promoted = threading.Event()
+
+    def delete() -> None:
+        del client.items["o"]
+        eventually(lambda: any(i.path == "dir/file.txt" for i in client.items.values()))
+        promoted.set()
+
+    client.before["update"] = [delete]
+    file = world.save("dir/file.txt", b"new!", item)
+    assert promoted.is_set()
+    assert client.paths == {file.item_id: "dir/file.txt"}
+    assert not world.state.changes, "nothing is left to be cleaned up"
+
+
+def test_an_aside_without_an_answer_stays_where_its_save_was_promoted(world: World) -> None:
+    """save/protocol.md R13: cleanup waits as R7 says."""
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    client.before["update"] = [
+        lambda: setattr(client, "lose", 1),
+        partial(eventually, lambda: client.lose == 0),
+    ]
+    world.save("dir/file.txt", b"new!", item)
+    (change,) = world.state.changes.values()
+    assert change.stage is Stage.PLACED
+    assert [aside.id for aside in change.asides] == ["o"]
+    assert change.asides[0].unsure_until > 0.0
+
+
+def test_a_refused_promote_is_no_refusal_of_the_save(world: World) -> None:
+    """save/protocol.md R13: whatever the reason."""
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    refused = threading.Event()
+
+    def refuse() -> None:
+        refused.set()
+        raise BadRequestError("no")
+
+    client.before["update"] = [lambda: eventually(refused.is_set), refuse]
+    world.save("dir/file.txt", b"new!", item)
+    assert [i.path for i in client.items.values() if client.contents[i.id] == b"new!"] == ["dir/file.txt"]

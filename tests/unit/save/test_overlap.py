@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 from tests.support.waiting import eventually
@@ -177,10 +176,17 @@ def test_a_save_that_was_promoted_is_placed_whatever_became_of_its_set_aside(wor
 def test_an_aside_without_an_answer_stays_where_its_save_was_promoted(world: World) -> None:
     """save/protocol.md R13: cleanup waits as R7 says."""
     item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
-    client.before["update"] = [
-        lambda: setattr(client, "lose", 1),
-        partial(eventually, lambda: client.lose == 0),
-    ]
+    promoting = threading.Event()
+
+    def lose() -> None:
+        eventually(promoting.is_set)
+        client.lose = 1
+
+    def promote() -> None:
+        promoting.set()
+        eventually(lambda: client.paths["o"] != "dir/file.txt" and not client.lose)
+
+    client.before["update"] = [lose, promote]
     world.save("dir/file.txt", b"new!", item)
     (change,) = world.state.changes.values()
     assert change.stage is Stage.PLACED

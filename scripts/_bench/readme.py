@@ -19,7 +19,7 @@ _ROOT = Path(__file__).parents[2]
 _PAGES = {
     "README.md": ("grep", "save"),
     "src/jobfs/design.md": (
-        "ls", "grep", "grep-warm", "cat-first", "cat", "cp", "cp-all", "save", "replace", "git", "huge", "huge-dir",
+        "ls", "grep", "grep-warm", "cat-first", "cat", "cp", "cp-all", "save", "gap", "replace", "git", "huge", "huge-dir",
     ),
 }  # fmt: skip
 

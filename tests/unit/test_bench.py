@@ -6,6 +6,7 @@ import pytest
 
 from _bench.measure import Outcome, Row, Sample
 from _bench.table import line
+from _bench.writing import absences
 
 
 @pytest.mark.parametrize(("samples", "failures", "told"), [
@@ -18,3 +19,12 @@ def test_a_row_is_a_line_with_what_was_measured(
     samples: dict[str, list[Sample]], failures: dict[str, str], told: str
 ) -> None:
     assert line(Outcome(Row("row", "a row", lambda rtt: 2 * rtt), 0.05, samples, failures)) == told
+
+
+def test_the_name_is_absent_from_its_set_aside_to_its_promote() -> None:
+    def move(target: str, time: float, status: int = 200) -> dict[str, object]:
+        return {"operation": "update", "status": status, "target": target, "time": time, "ms": 1.0}
+
+    hidden = "dir/.jobfs-0123456789ab-0123456789abcdef-aside-a-b.txt"
+    log = [move(hidden, 2.0), move("dir/a-b.txt", 2.001, 400), move("dir/a-b.txt", 2.004), move("other", 3.0)]
+    assert absences(log) == [pytest.approx(0.004)]

@@ -31,7 +31,7 @@ SAVE = (
     Row("gap", "name absent in a save", goals=(at_most("seconds", 0.005, "<= 5 ms"),)),
 )
 REPLACE = (
-    Row("replace", "save by rename over, fsync", lambda rtt: 4 * rtt, (round_trips(5.5), requests(9))),
+    Row("replace", "save by rename over, fsync", lambda rtt: 3 * rtt, (round_trips(5.5), requests(9))),
 )
 NEW = (Row("new", "new file, fsync, server rejects", lambda rtt: rtt, (round_trips(1.5), requests(1))),)
 

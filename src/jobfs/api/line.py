@@ -143,7 +143,11 @@ class Line:
         with self._lock:
             rank, used = _Waiter(deadline, large=False).rank, self._used
             rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
-            if self._waiting or any(sum(used[each] for each in ranks) + 2 > most for ranks, most in rooms):
+            if (
+                self.closed.is_set()
+                or self._waiting
+                or any(sum(used[each] for each in ranks) + 2 > most for ranks, most in rooms)
+            ):
                 return None
             used[rank] += 2
             return rank

@@ -75,6 +75,39 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
         assert slot is rank
 
 
+@pytest.mark.parametrize(
+    ("connections", "background", "waited"), [(16, 7, 1), (4, 1, 1), (2, 0, 1), (1, 0, 0)]
+)
+def test_two_connections_are_taken_at_once_or_none(connections: int, background: int, waited: int) -> None:
+    """save/protocol.md R13: what the background leaves for programs stays for them."""
+    line = Line(connections)
+    for deadline, rank, times in (
+        (BACKGROUND, Rank.BACKGROUND, background),
+        (WAITED, Rank.SMALL, waited),
+    ):
+        assert [line.take_two(deadline) for _ in range(times + 1)] == [*[rank] * times, None]
+    if waited:
+        line.release(Rank.SMALL)
+        assert line.take_two(WAITED) is None
+        line.release(Rank.SMALL)
+        assert line.take_two(WAITED) is Rank.SMALL
+    line.close()
+
+
+def test_nobody_is_overtaken_by_who_takes_two() -> None:
+    line = Line(2)
+    line.take(WAITED, "x")
+    line.take(WAITED, "x")
+    waiting = ask(line, WAITED)
+    assert line.take_two(WAITED) is None
+    line.close()
+    with pytest.raises(errors.UnavailableError):
+        waiting.result(10)
+    line.release(Rank.SMALL)
+    line.release(Rank.SMALL)
+    assert line.take_two(WAITED) is None, "it is closed"
+
+
 def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
     line = Line(1)
     slot = line.take(WAITED, "x")

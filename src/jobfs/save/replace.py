@@ -337,14 +337,16 @@ class Replace:
         hiding, promoting = self._overlaps.send(hide, promote, stagger)
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
-            # Not sent, or too early: what became of the set-aside decides.
-            return self._set_aside(change, aside, there, hiding.result)
+            return self._set_aside(change, aside, there, hiding.result)  # not sent, or too early
         self._note_aside(change, aside, there, hiding)
         if error is None:
             self._placed(change, promoting.result(), adopted=True)
             return True
         change.unsure = True
-        return not self._look_at_staged(change) or aside.moved
+        if not self._look_at_staged(change) or aside.moved:
+            return True
+        change.taken = ()  # neither was carried out
+        return False
 
     def _note_aside(self, change: Change, aside: Aside, there: Item, hiding: Future[Item]) -> None:
         """Note what became of a set-aside, whatever that means for its save: promote's outcome decides (R13)."""

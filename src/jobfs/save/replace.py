@@ -325,10 +325,7 @@ class Replace:
         return self._set_aside(change, aside, look.item, hide)
 
     def _overlap(self, change: Change, aside: Aside, there: Item, hide: Request, stagger: float) -> bool:
-        """Set the item at the target aside by `hide`, and promote `stagger` seconds behind that (R13).
-
-        Returns False if the target must be looked at again; after True, the change may have left its stage.
-        """
+        """Set an item aside by `hide`, and promote `stagger` seconds behind that (R13); False: look at the target again."""
 
         def promote(*, held: Turn | None) -> Item:
             check(change)

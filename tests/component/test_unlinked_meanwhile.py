@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
-from tests.support.serverside import visible
+from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace, settled
 
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
+from jobfs.nodes import Item
 
 
 @pytest.fixture
@@ -101,3 +105,83 @@ def test_an_unanswered_create_holds_up_no_other_file_of_its_name(server: Server,
     with within(3.0):
         work.write("file", b"another", fsync=True)
     assert visible(server) == {"file": b"another"}
+
+
+@pytest.fixture
+def in_flight(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AbstractContextManager[Workspace]]:
+    """A save of `file` whose set-aside, or promote, is in flight in the block: not `carried_out` yet, or not answered yet.
+
+    `overwritten`: the job has written to the file before the save.
+    """
+    send, reached, released = Client.update, threading.Event(), threading.Event()
+
+    @contextmanager
+    def in_flight(path: str, *, carried_out: bool, overwritten: bool = False) -> Iterator[Workspace]:
+        def held_back(self: Client, item_id: str, **wanted: Any) -> Item:
+            if not wanted["path"].startswith(path) or reached.is_set():
+                return send(self, item_id, **wanted)
+            reply = send(self, item_id, **wanted) if carried_out else None
+            reached.set()
+            eventually(released.is_set)
+            return reply or send(self, item_id, **wanted)
+
+        monkeypatch.setattr(Client, "update", held_back)
+        work = start(write_back_delay=0)
+        with work.opening("file") as fh:
+            work.vfs.write(fh, b"the user's", 0)
+            if overwritten:
+                work.server.store.write("file", b"the job's")
+        eventually(reached.is_set)
+        yield work
+        released.set()
+
+    return in_flight
+
+
+def test_a_file_that_the_job_renames_before_its_promote_is_answered_outlives_an_unlink(
+    server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10: what has the bytes of H is deleted at T only; under another name it is the job's."""
+    server.store.seed({"file": "as it was"}, age=60)
+    with in_flight("file", carried_out=True) as work:
+        server.store.move("file", "renamed")
+        work.vfs.unlink("file")
+    settled(work, {"renamed": b"the user's"})
+    eventually(lambda: work.names() == ["renamed"])
+
+
+def test_what_the_job_writes_after_an_unlink_is_at_the_name_again(
+    server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10: a set-aside that is in flight takes it away; nothing was placed, so it goes back."""
+    server.store.seed({"file": "as it was"}, age=60)
+    with in_flight(".jobfs-", carried_out=False) as work:
+        work.vfs.unlink("file")
+        server.store.write("file", b"the job's")
+    settled(work, {"file": b"the job's"})
+    eventually(lambda: work.names() == ["file"])
+
+
+def test_what_the_job_wrote_before_a_save_was_placed_stays_beside_after_an_unlink(
+    server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10, vfs/semantics.md 4.33: a file that was saved and unlinked does not come back under its name."""
+    server.store.seed({"file": "as it was"}, age=60)
+    with in_flight("file", carried_out=True, overwritten=True) as work:
+        work.vfs.unlink("file")
+    settled(work)
+    assert contents(server) == [b"the job's"]
+    assert "file" not in work.names()
+
+
+def test_an_unlinked_version_that_was_set_aside_does_not_come_back(
+    server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10: what goes back is judged as ever."""
+    server.store.seed({"file": "as it was"}, age=60)
+    with in_flight(".jobfs-", carried_out=True) as work:
+        work.vfs.unlink("file")
+    settled(work, {})
+    assert work.names() == []

@@ -58,7 +58,7 @@ class Cleanup:
         self._state.store.sync()
         if change.unfinished:
             self._take_back(change)
-        self._judge(change)
+        self._judge(change, back=change.gives_back)
         if change.asides:
             later = min(aside.unsure_until for aside in change.asides)
             return max(later, time.monotonic() + _AGAIN)
@@ -67,19 +67,22 @@ class Cleanup:
         self._state.end(change)
         return 0.0
 
-    def _judge(self, change: Change) -> None:
-        """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError."""
+    def _judge(self, change: Change, *, back: bool) -> None:
+        """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError.
+
+        `back`: those that are kept go back to the target, if it is free.
+        """
         for aside in reversed(change.asides):
-            if self.decide(aside, change):
+            if self.decide(aside, change, back=back):
                 with self._state.lock:
                     self._state.apply(change, asides=[other for other in change.asides if other is not aside])
                     if change.asides:
                         self._state.write(edit(change))
-            elif change.gives_back:
+            elif back:
                 return  # the newest aside has the name (R11)
 
-    def decide(self, aside: Aside, change: Change) -> bool:
-        """Delete what a change has set aside, keep it, or give it back; True when nothing is left to do, else call it again."""
+    def decide(self, aside: Aside, change: Change, *, back: bool) -> bool:
+        """Delete what a change has set aside, keep it, or give it `back`; True when nothing is left to do, else call it again."""
         if aside.unsure_until > time.monotonic():
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
@@ -97,16 +100,17 @@ class Cleanup:
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.seen(item)
             return False  # touched meanwhile: its bytes are read again
-        return self._carry_out(aside, change, look, ours=judged and bool(digest or change.base.proves(item)))
+        ours = judged and bool(digest or change.base.proves(item))
+        return self._carry_out(aside, change, look, ours=ours, back=back)
 
-    def _carry_out(self, aside: Aside, change: Change, look: Look, *, ours: bool) -> bool:
-        """Delete an item whose bytes are `ours` to replace, else keep it or give it back. As `decide`."""
+    def _carry_out(self, aside: Aside, change: Change, look: Look, *, ours: bool, back: bool) -> bool:
+        """Delete an item whose bytes are `ours` to replace, else keep it or give it `back`. As `decide`."""
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, look, change)
         # An item that a late request may have brought here belongs to another path.
         if ours and not self._context.is_elsewhere(look.item.id, change.target):
             return self._delete(aside, look)
-        return self.keep(aside, look, change.target, back=change.gives_back)
+        return self.keep(aside, look, change.target, back=back)
 
     def _look_at(self, item_id: str) -> Look:
         """The item as it is now, to decide over this version of it. Raises NotFoundError, ApiError."""
@@ -238,21 +242,40 @@ class Cleanup:
 
     def _take_back(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
+        if change.verb is Verb.PUT and change.base.id:
+            self._give_back(change)
         if change.verb in (Verb.PUT, Verb.MKDIR):
             self.remove_staged(change)
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(Look(own, time.monotonic(), exact=True))
         if change.verb is Verb.PUT and change.base.id:
-            spare(self._context, change.base.id)
-            there, answered = shown(self._client.find(change.target)), time.monotonic()
-            if there is not None and is_base(self._context, there, change.base):
-                self._remove(Look(there, answered, exact=True))
+            self._remove_base(change)
+        aside = {each.id for each in change.asides}
         for taken in change.taken:
-            self._context.namespace.forget(taken)
+            if taken.id in aside:  # else it was given back, or is deleted
+                self._context.namespace.forget(taken)
         self._context.keep_parent(change.target)
         # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
+
+    def _remove_base(self, change: Change) -> None:
+        """Delete the item at the target if it still is the version that the user has unlinked. Raises ApiError."""
+        spare(self._context, change.base.id)
+        there, answered = shown(self._client.find(change.target)), time.monotonic()
+        if there is not None and is_base(self._context, there, change.base):
+            self._remove(Look(there, answered, exact=True))
+
+    def _give_back(self, change: Change) -> None:
+        """Judge the asides of a cancelled save whose item was not placed: what is foreign goes back to the target (R10).
+
+        The job may have written it after the unlink. What can't be given back is kept beside. Raises ApiError, FsError.
+        """
+        if not (change.asides and change.staged_id):
+            return
+        with contextlib.suppress(NotFoundError, *REFUSALS):
+            if change.is_staged(self._client.get(change.staged_id)):
+                self._judge(change, back=True)
 
     def remove_staged(self, change: Change) -> None:
         """Delete what it has staged (R10). Raises ApiError."""
@@ -261,7 +284,7 @@ class Cleanup:
             self._remove(look)
 
     def _staged(self, change: Change) -> list[Look]:
-        """The item that it staged: at its hidden name; or placed unseen, and not written to by the job since."""
+        """The item that it staged: at its hidden name; or placed unseen, and neither written to nor renamed by the job since."""
         if not change.staged_id:
             found = self._client.find(change.hidden(self._context.mount)) if change.tid else []
             return [Look(item, time.monotonic(), exact=True) for item in found]
@@ -269,7 +292,8 @@ class Cleanup:
             look = self._look_at(change.staged_id)
             # A directory may hold what the job put there.
             own = change.is_staged(look.item)
-            if own or (change.sha256 and with_bytes(self._client, look.item, change.sha256)):
+            placed = look.item.path == change.target and change.sha256
+            if own or (placed and with_bytes(self._client, look.item, change.sha256)):
                 return [look]
         return []
 

@@ -34,7 +34,7 @@ class Fate(StrEnum):
 #: things, each has a switch of its own.
 Rule = Literal[
     "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r7_sent", "r8", "r8_sent",
-    "r9", "r10", "r10_ours", "r11", "r12", "r13_refuses", "r13_early", "r13_own", "",
+    "r9", "r10", "r10_ours", "r10_place", "r10_back", "r11", "r12", "r13_refuses", "r13_early", "r13_own", "r13_kept", "",
 ]  # fmt: skip
 
 
@@ -122,11 +122,14 @@ class Tx(NamedTuple):
     safe: bool = False
     #: Of a cancelled save: how far taking back has come.
     taken_back: int = 0
+    #: What it has set aside goes back to T, if H was not placed: it was cancelled in this life, and each set-aside was answered.
+    gives_back: bool = False
     #: The unlink is not recorded yet.
     unrecorded: bool = False
     #: T exists: not to be created there.
     taken: bool = False
-    #: Set-aside and promote are sent together (R13): "sent", then what came of it: "done", "refused" or "lost".
+    #: Set-aside and promote, one or both (R13) of them in flight: "sent", then the outcome that this process has not seen yet:
+    #: "done", "refused", "gone" or "lost".
     setting: str = ""
     promoting: str = ""
 
@@ -179,6 +182,11 @@ class World(NamedTuple):
         """The item of this id."""
         return next((item for item in self.items if item.id == item_id), None)
 
+    @property
+    def txs(self) -> list[Tx]:
+        """The transactions of all mounts."""
+        return [tx for mount in self.mounts for tx in mount.txs]
+
     def at(self, name: str) -> Item | None:
         """The item that is shown at this name."""
         return next((item for item in reversed(self.items) if item.name == name), None)
@@ -227,6 +235,8 @@ class Scenario:
     create_replaces: bool = True
     #: The mounts know that it does not.
     known_to_reject: bool = False
+    #: Answers to set-aside and promote take time: others act while a request is on its way, and before its answer is here.
+    takes_time: bool = False
     #: A set-aside and its promote are sent together (R13), where the server refuses a move onto an item; else it replaces that.
     overlaps: bool = False
     moves_replace: bool = False
@@ -359,8 +369,14 @@ def without_process(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
 
 
 def set_aside(tx: Tx, number: int) -> Request:
-    """The set-aside that is sent together with a promote."""
-    return Request("move", tx.asides[-1].id, tx.asides[-1].name, by=number)
+    """The move of the item that was found to its hidden name."""
+    aside = aside_in_flight(tx)
+    return Request("move", aside.id, aside.name, by=number)
+
+
+def aside_in_flight(tx: Tx) -> Aside:
+    """The item that the finding of the transaction names, as it is recorded."""
+    return next(aside for aside in tx.asides if tx.finding is not None and aside.id == tx.finding.id)
 
 
 def promote(tx: Tx, number: int) -> Request:
@@ -374,7 +390,9 @@ def without_answers(world: World, number: int) -> World:
     """Nobody hears what becomes of the requests of a mount that are on their way."""
     sent = [set_aside(tx, number) for tx in world.mounts[number].txs if tx.setting == "sent"]
     sent += [promote(tx, number) for tx in world.mounts[number].txs if tx.promoting == "sent"]
-    return world._replace(late=(*world.late, *sent))
+    # R7: what a cancelled save has set aside waits then, and is kept beside T.
+    waits = any(tx.gives_back and tx.asides for tx in world.mounts[number].txs)
+    return world._replace(late=(*world.late, *sent), expected="?" if waits else world.expected)
 
 
 def crash(world: World, number: int) -> World:
@@ -385,6 +403,8 @@ def crash(world: World, number: int) -> World:
 
 #: There before: a file at T, and the source of a rename.
 BOTH = ((TARGET, "o"), (SOURCE, "s"))
+#: The requests that can be in flight, as parts of the names of steps.
+MOVES = ("sets aside", "promotes")
 
 
 def scenario(users: list[str], job: str = "", **more: Any) -> Scenario:
@@ -502,6 +522,57 @@ _BY_NAME = {
     ),
     "set-aside and promote of two mounts overlap": scenario(
         ["open, save u1", "open, save v1"], losses=1, overlaps=True, losing=("sets aside", "promotes")
+    ),
+    "answers take time, a kill, one is lost, the job overwrites and creates": scenario(
+        ["open, save u1"], "create, overwrite", kills=1, losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers take time, a kill, one is lost, the job moves away and creates": scenario(
+        ["open, save u1"], "rename, create", kills=1, losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers take time, power is lost, unlinked, the job overwrites": scenario(
+        ["open, save u1, unlink"], "overwrite", powers=1, takes_time=True
+    ),
+    "answers take time, unlinked, the job overwrites": scenario(
+        ["open, save u1, unlink"], "overwrite", takes_time=True
+    ),
+    "answers take time, unlinked, the job moves away": scenario(
+        ["open, save u1, unlink"], "rename", takes_time=True
+    ),
+    "answers take time, a kill, one is lost, unlinked, the job moves away and overwrites": scenario(
+        ["open, save u1, unlink"], "rename, overwrite", kills=1, losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers take time, one is lost, unlinked, the job creates and overwrites": scenario(
+        ["open, save u1, unlink"], "create, overwrite", losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers take time, one is lost, unlinked and saved again, the job overwrites and deletes": scenario(
+        ["open, save u1, unlink, save u2"], "overwrite, delete", losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers to a rename over take time, a kill, one is lost": scenario(
+        ["open, rename"], "create, overwrite", there=BOTH, kills=1, losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers to two mounts take time, one is lost": scenario(
+        ["open, save u1", "open, save v1"], losses=1, takes_time=True, losing=MOVES
+    ),
+    "answers to two mounts take time, unlinked": scenario(
+        ["open, save u1, unlink", "open, save v1"], takes_time=True
+    ),
+    "set-aside and promote overlap, an answer is lost, the job deletes and creates": scenario(
+        ["open, save u1"], "delete, create", kills=1, losses=1, overlaps=True, takes_time=True, losing=MOVES
+    ),
+    "set-aside and promote overlap, unlinked, the job moves away and overwrites": scenario(
+        ["open, save u1, unlink"],
+        "rename, overwrite",
+        kills=1,
+        losses=1,
+        overlaps=True,
+        takes_time=True,
+        losing=MOVES,
+    ),
+    "set-aside and promote overlap, power is lost, unlinked, the job overwrites": scenario(
+        ["open, save u1, unlink"], "overwrite", powers=1, overlaps=True, takes_time=True
+    ),
+    "set-aside and promote of two mounts overlap, unlinked": scenario(
+        ["open, save u1, unlink", "open, save v1"], overlaps=True, takes_time=True
     ),
     "two mounts save one file, an answer is lost": scenario(
         ["open, save u1", "open, save v1"], losses=1, losing=("sets aside", "promotes")

@@ -25,6 +25,7 @@ from .model import (
     Step,
     Tx,
     World,
+    aside_in_flight,
     crash,
     execute,
     hidden,
@@ -244,8 +245,14 @@ class Actor:
             yield from self._queue(tx, tx.finding)
             if self._may_overlap(tx, tx.finding):
                 yield self._send_both(tx, tx.finding)
+            elif self._scenario.takes_time:
+                sent, before = self._planned(tx, tx.finding)
+                sent = sent._replace(setting="sent", connected=False)
+                yield Step(self._who, "has sent the set-aside"), self._with(before, sent)
             else:
                 yield from self._set_aside(tx, tx.finding)
+        elif self._scenario.takes_time:
+            yield self._local("has sent promote", tx._replace(promoting="sent"))
         else:
             yield from self._promote(tx)
 
@@ -301,41 +308,55 @@ class Actor:
         return Step(self._who, "has sent set-aside and promote"), self._with(before, sent)
 
     def _flights(self, tx: Tx) -> Steps:
-        """R13: each of the two is carried out and answered, in any order; then the mount decides."""
+        """Each request in flight is carried out or lost, in any order; once all have an outcome, the mount decides."""
         if tx.setting == "sent":
             request = set_aside(tx, self._number)
-            yield from self._arrives("sets aside", request, lambda came: tx._replace(setting=came))
+            yield from self._arrives(tx, "sets aside", request, lambda came: tx._replace(setting=came))
         if tx.promoting == "sent":
             request = promote(tx, self._number)
-            yield from self._arrives("promotes", request, lambda came: tx._replace(promoting=came))
+            yield from self._arrives(tx, "promotes", request, lambda came: tx._replace(promoting=came))
         if "sent" not in (tx.setting, tx.promoting):
-            yield self._both_answered(tx)
+            yield self._answered(tx)
 
-    def _arrives(self, act: str, request: Request, note: Callable[[str], Tx]) -> Steps:
+    def _arrives(self, tx: Tx, act: str, request: Request, note: Callable[[str], Tx]) -> Steps:
         def answered(world: World, answer: Item | str) -> World:
-            return self._with(world, note("done" if isinstance(answer, Item) else "refused"))
+            refusal = "gone" if answer == NOT_FOUND else "refused"
+            return self._with(world, note("done" if isinstance(answer, Item) else refusal))
 
         def lost(world: World) -> World:
+            if tx.stage is Stage.CANCELLED:
+                world = world._replace(expected="?")  # R7: what may have been set aside is kept beside T
             return self._with(world, note("lost"))
 
-        yield from self._send(f"{act}, both on their way", request, self._world, answered, lost)
+        yield from self._send(f"{act}, answered later", request, self._world, answered, lost)
 
-    def _both_answered(self, tx: Tx) -> tuple[Step, World]:
-        """Promote's outcome is looked at first: H at T is placed. A refusal means that it came too early."""
-        setting, promoting, aside = tx.setting, tx.promoting, tx.asides[-1]
+    def _answered(self, tx: Tx) -> tuple[Step, World]:
+        """Promote's outcome is looked at first: H at T is placed. If both were sent, its refusal means that it came too early."""
+        setting, promoting = tx.setting, tx.promoting
+        aside = aside_in_flight(tx) if setting else None
         tx = tx._replace(setting="", promoting="", finding=None)
-        if setting == "refused":
-            tx = tx._replace(asides=tx.asides[:-1])
+        if aside is not None and setting in ("refused", "gone"):
+            tx = tx._replace(asides=tuple(other for other in tx.asides if other.id != aside.id))
+        if setting == "lost" and promoting == "done" and not self._keeps("r13_kept"):
+            tx = tx._replace(asides=())
         if tx.stage is Stage.CANCELLED:
-            return self._local("has both answers, and was cancelled", tx)
-        if promoting == "done" or (setting == "done" and not self._keeps("r13_own")):
+            tx = tx._replace(gives_back=tx.gives_back and setting != "lost")
+            return self._local("has the answers, and was cancelled", tx)
+        if promoting == "done" or (promoting and setting == "done" and not self._keeps("r13_own")):
             return Step(self._who, "has promoted"), self._promoted(self._world, tx)
         if promoting == "lost":
             return self._local("does not know whether it has promoted", tx._replace(unsure=True, resent=True))
-        if not self._keeps("r13_early"):
+        if promoting == "gone" and not setting:
+            return self._local("hears that H is gone", self._staged_gone(tx))
+        return self._not_promoted(tx, aside, setting, promoting)
+
+    def _not_promoted(self, tx: Tx, aside: Aside | None, setting: str, promoting: str) -> tuple[Step, World]:
+        """The set-aside's outcome decides, as if promote had not been sent."""
+        if setting and promoting and not self._keeps("r13_early"):
             return self._local("takes the early refusal for its end", self._begin_undo(tx))
-        asking, finding = aside.id if setting == "lost" else 0, Finding(0) if setting == "done" else None
-        return self._local("has promoted too early", tx._replace(asking=asking, finding=finding))
+        asking = aside.id if aside is not None and setting == "lost" else 0
+        finding = Finding(0) if setting == "done" else None
+        return self._local("has the answers, not promoted", tx._replace(asking=asking, finding=finding))
 
     def _set_aside(self, tx: Tx, finding: Finding) -> Steps:
         tx, before = self._planned(tx, finding)
@@ -430,16 +451,20 @@ class Actor:
         return Step(self._who, "frees the local bytes"), world
 
     def _judge_or_end(self, tx: Tx) -> Steps:
-        if not tx.asides:
-            self._become(tx, Stage.DONE)
-            yield self._local("is done", None)
+        if tx.asides:
+            yield from self._judge(tx)
             return
+        self._become(tx, Stage.DONE)
+        yield self._local("is done", None)
+
+    def _judge(self, tx: Tx, *, back: bool = False) -> Steps:
+        """R1; `back`: what is kept gets T, if that is free."""
         if tx.stage is Stage.CANCELLED and self._keeps("r11"):
             newest = sorted(tx.asides, key=lambda aside: int(aside.name[2:]), reverse=True)
             tx = tx._replace(asides=tuple(newest))
         aside = tx.asides[0]
         if aside.verdict:
-            yield from self._carry_out(tx, aside)
+            yield from self._carry_out(tx, aside, back=back)
             return
         if self._keeps("r7_wait") and self._unanswered(aside.id):
             return
@@ -466,12 +491,12 @@ class Actor:
         young = self._scenario.one_tick and self._keeps("r1_young")
         return same_version and not (self._scenario.moves_touch or young)
 
-    def _carry_out(self, tx: Tx, aside: Aside) -> Steps:
+    def _carry_out(self, tx: Tx, aside: Aside, *, back: bool) -> Steps:
         rest = tx._replace(asides=tx.asides[1:])
         again = tx._replace(asides=(aside._replace(verdict=""), *tx.asides[1:]))
         if aside.verdict == "delete":
             act, request = "deletes an aside", Request("delete", aside.id)
-        elif aside.fate is Fate.RETURN and self._world.at(TARGET) is None:
+        elif (aside.fate is Fate.RETURN or back) and self._world.at(TARGET) is None:
             act, request = "gives an aside back", Request("move", aside.id, TARGET)
         else:
             act, request = "keeps an aside beside", Request("move", aside.id, BESIDE)
@@ -499,13 +524,16 @@ class Actor:
             yield from self._take_back(tx)
 
     def _take_back(self, tx: Tx) -> Steps:
-        """H where it is ours, then T's item if it is the base or our own bytes."""
+        """What was set aside if H was not placed, H where it is ours, then T's item if it is the base or our own bytes."""
         world, known = self._world, {tx.content, tx.base.content if tx.base else tx.content}
         following = tx._replace(taken_back=tx.taken_back + 1)
         if tx.taken_back == 0:
-            item = world.item(tx.staged) if tx.staged else world.at(hidden_name(self._number, "h", tx.tid))
-            same = item is not None and item.content == tx.content
-            ours = item is not None and (hidden(item.name) or same or not self._keeps("r10_ours"))
+            own = hidden_name(self._number, "h", tx.tid)
+            item = world.item(tx.staged) if tx.staged else world.at(own)
+            if tx.gives_back and tx.asides and item is not None and item.name == own:
+                yield from self._judge(tx, back=True)
+                return
+            ours = item is not None and (item.name == own or self._told_by_bytes(tx, item))
         else:
             item = world.at(TARGET)
             base = tx.base.id if tx.base else 0
@@ -521,6 +549,11 @@ class Actor:
             lambda world, answer: self._with(world, following),
             lambda world: world,
         )
+
+    def _told_by_bytes(self, tx: Tx, item: Item) -> bool:
+        """R10: where H is not under its hidden name it is ours at T, with the bytes that were sent."""
+        same = item.content == tx.content or not self._keeps("r10_ours")
+        return same and (item.name == TARGET or not self._keeps("r10_place"))
 
     # -- hidden items that no record explains
 
@@ -545,5 +578,6 @@ class Actor:
             yield Step(self._who, act), after
 
     def _cancelled(self, tx: Tx) -> Tx:
-        tx = tx._replace(unlinked=True, unrecorded=False, undoing=None)
+        sure = not tx.asking and self._keeps("r10_back")
+        tx = tx._replace(unlinked=True, unrecorded=False, undoing=None, gives_back=sure)
         return self._become(tx, Stage.CANCELLED)

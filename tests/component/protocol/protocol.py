@@ -22,6 +22,7 @@ from .model import (
     Step,
     Tx,
     World,
+    aside_in_flight,
     crash,
     execute,
     moved_to,
@@ -49,66 +50,90 @@ def job_steps(world: World, scenario: Scenario) -> Steps:
 def _job(world: World, act: str, new: str, *, tick: bool) -> World | None:
     there = world.at(SOURCE if act == "delete source" else TARGET)
     if act == "create":
-        if there is not None:
-            return None
-        item = Item(world.next_id, TARGET, new)
-        return world._replace(
-            items=(*world.items, item), next_id=world.next_id + 1, owed=world.owed | {new}, expected=new
-        )
+        return _made(world, new) if there is None else None
     if there is None:
         return None
-    rest = tuple(item for item in world.items if item.id != there.id)
     if act == "overwrite":
-        changed = there._replace(content=new, version=there.version + tick)
-        # Not promised: what is written between our last look and a delete.
-        excused = _about_to_go(world, there.id)
-        return world._replace(
-            items=tuple(changed if item.id == there.id else item for item in world.items),
-            owed=(world.owed - {there.content}) | (set() if excused else {new}),
-            expected="?" if excused or _unlinked_while_set_aside(world, there.id) else new,
-        )
+        return _overwritten(world, there, new, tick=tick)
     if act in ("delete", "delete source"):
-        expected = world.expected if act == "delete source" else ""
-        return world._replace(items=rest, owed=world.owed - {there.content}, expected=expected)
+        return _deleted(world, there)
     assert act == "rename"
-    if world.at(ELSEWHERE) is not None:
-        return None
-    moved = there._replace(name=ELSEWHERE)
+    return None if world.at(ELSEWHERE) is not None else _moved_away(world, there)
+
+
+def _made(world: World, new: str) -> World:
+    item = Item(world.next_id, TARGET, new)
+    return world._replace(
+        items=(*world.items, item), next_id=world.next_id + 1, owed=world.owed | {new}, expected=new
+    )
+
+
+def _deleted(world: World, there: Item) -> World:
+    expected = "?" if _may_give_back(world) else ""
+    return world._replace(
+        items=tuple(other for other in world.items if other.id != there.id),
+        owed=world.owed - {there.content},
+        expected=world.expected if there.name == SOURCE else expected,
+    )
+
+
+def _with(world: World, item: Item) -> tuple[Item, ...]:
+    return tuple(item if other.id == item.id else other for other in world.items)
+
+
+def _overwritten(world: World, there: Item, new: str, *, tick: bool) -> World:
+    # Not promised: what is written between our last look and a delete.
+    excused = _about_to_go(world, there.id)
+    return world._replace(
+        items=_with(world, there._replace(content=new, version=there.version + tick)),
+        owed=(world.owed - {there.content}) | (set() if excused else {new}),
+        expected="?" if excused or _unlinked_in_overlap(world, there.id) else new,
+    )
+
+
+def _moved_away(world: World, there: Item) -> World:
     # Not promised: a file renamed away between find and set-aside, if it is unchanged.
     content = frozenset({there.content})
     excused = _on_its_way(world, there.id)
     return world._replace(
-        items=tuple(moved if item.id == there.id else item for item in world.items),
+        items=_with(world, there._replace(name=ELSEWHERE)),
         owed=world.owed - content if excused else world.owed,
         claimed=world.claimed if excused else world.claimed | content,
-        expected="",
+        expected="?" if excused else "",
     )
 
 
 def _on_its_way(world: World, item_id: int) -> bool:
-    found = any(
-        tx.finding is not None and tx.finding.fresh and tx.finding.id == item_id
-        for mount in world.mounts
-        for tx in mount.txs
-    )
-    return found or any(request.id == item_id and request.op == "move" for request in world.late)
+    late = any(request.id == item_id and request.op == "move" for request in world.late)
+    return late or any(_is_about_to_move(tx, item_id) for tx in world.txs)
 
 
-def _unlinked_while_set_aside(world: World, item_id: int) -> bool:
-    """The user has unlinked T while its set-aside is on its way: what the job writes until it arrives is kept, but beside T."""
-    return any(
-        tx.unlinked and tx.setting == "sent" and tx.asides[-1].id == item_id
-        for mount in world.mounts
-        for tx in mount.txs
-    )
+def _is_about_to_move(tx: Tx, item_id: int) -> bool:
+    found = tx.finding is not None and tx.finding.fresh and tx.finding.id == item_id
+    # H was looked at (R6), and is promoted once more; an earlier promote was carried out late in between.
+    return found or (tx.staged == item_id and tx.resent and not tx.unsure)
+
+
+def _unlinked_in_overlap(world: World, item_id: int) -> bool:
+    """Not promised: which of two versions T shows where the user unlinks T while set-aside and promote are both in flight (R13).
+
+    The mount can't know what came first, and what the job has written until the set-aside arrived is kept beside T.
+    """
+    both = [tx for tx in world.txs if tx.unlinked and tx.setting == "sent" and tx.promoting]
+    return any(aside_in_flight(tx).id == item_id for tx in both)
+
+
+def _may_give_back(world: World) -> bool:
+    """Not promised: T stays free where the job deletes what it has made there since a save set an item aside.
+
+    If the file is unlinked before it is placed, that item gets the name back.
+    """
+    return any(tx.asides and tx.stage in (Stage.STAGED, Stage.CANCELLED) for tx in world.txs)
 
 
 def _about_to_go(world: World, item_id: int) -> bool:
-    return any(
-        tx.verb is Verb.REMOVE and tx.finding is not None and tx.finding.id == item_id and tx.finding.fresh
-        for mount in world.mounts
-        for tx in mount.txs
-    )
+    removals = [tx for tx in world.txs if tx.verb is Verb.REMOVE]
+    return any(tx.finding is not None and tx.finding.id == item_id and tx.finding.fresh for tx in removals)
 
 
 def network_steps(world: World, scenario: Scenario) -> Steps:
@@ -125,15 +150,22 @@ def power_losses(world: World, number: int) -> Iterator[tuple[str, World]]:
     """Only what was synced stays; or the journal stays, and of the local bytes what was synced."""
     mount = world.mounts[number]
     world = without_answers(world._replace(powers=world.powers - 1), number)
+    for what, txs, tombs in _survivors(mount):
+        kept = {tx.content for tx in txs if tx.local}
+        lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED} - kept
+        after = world.with_mount(number, without_process(mount, txs)._replace(tombs=tombs))
+        # Not promised: an unlink is on the disk some time after it has returned.
+        expected = "?" if any(tx.unlinked for tx in mount.txs) else world.expected
+        yield what, after._replace(owed=world.owed - lost, expected=expected)
+
+
+def _survivors(mount: Mount) -> tuple[tuple[str, tuple[Tx, ...], frozenset[int]], ...]:
+    """What a loss of power can leave of a mount: its transactions, and the ids that were used."""
     synced = {tx.content for tx in mount.disk.txs if tx.local}
     freed = {tx.content for tx in mount.txs if not tx.local}
     old = tuple(tx._replace(local=tx.local and tx.content not in freed) for tx in mount.disk.txs)
     new = tuple(recorded(tx)._replace(local=tx.local and tx.content in synced) for tx in mount.txs)
-    for what, txs, tombs in (("journal lost", old, mount.disk.tombs), ("bytes lost", new, mount.tombs)):
-        kept = {tx.content for tx in txs if tx.local}
-        lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED} - kept
-        after = world.with_mount(number, without_process(mount, txs)._replace(tombs=tombs))
-        yield what, after._replace(owed=world.owed - lost)
+    return ("journal lost", old, mount.disk.tombs), ("bytes lost", new, mount.tombs)
 
 
 class Protocol(Run):
@@ -193,29 +225,36 @@ class _Mounted(Actor):
         yield from self._strays()
         for index, tx in enumerate(self._mount.txs):
             self._index = index
-            if tx.refused:
+            if tx.refused or self._waits(index):
                 continue
             if tx.unrecorded:
                 yield self._local("records the unlink", self._cancelled(tx))
-                continue
-            if tx.setting:
+            elif tx.setting or tx.promoting:
                 yield from self._flights(tx)
-                continue
-            self._run.verbs.add(tx.verb)
-            self._run.fates |= {aside.fate for aside in tx.asides}
-            if tx.undoing is not None:
-                yield from self._undo(tx)
-            elif tx.verb is Verb.REMOVE:
-                yield from self._remove(tx)
-            elif tx.stage is Stage.STAGING:
-                yield from self._staging(tx)
-            elif tx.stage is Stage.STAGED:
-                yield from self._given_up(tx)
-                yield from self._staged(tx)
-            elif tx.stage is Stage.CANCELLED:
-                yield from self._cancelled_steps(tx)
             else:
-                yield from self._promoted_steps(tx)
+                yield from self._next(tx)
+
+    def _next(self, tx: Tx) -> Steps:
+        """The next step of a transaction that waits for no answer."""
+        self._run.verbs.add(tx.verb)
+        self._run.fates |= {aside.fate for aside in tx.asides}
+        if tx.undoing is not None:
+            yield from self._undo(tx)
+        elif tx.verb is Verb.REMOVE:
+            yield from self._remove(tx)
+        elif tx.stage is Stage.STAGING:
+            yield from self._staging(tx)
+        elif tx.stage is Stage.STAGED:
+            yield from self._given_up(tx)
+            yield from self._staged(tx)
+        elif tx.stage is Stage.CANCELLED:
+            yield from self._cancelled_steps(tx)
+        else:
+            yield from self._promoted_steps(tx)
+
+    def _waits(self, index: int) -> bool:
+        """R10: a cancelled save ends before the next one of the same target."""
+        return any(tx.stage is Stage.CANCELLED for tx in self._mount.txs[:index])
 
     # -- the user
 

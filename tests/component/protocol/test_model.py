@@ -36,6 +36,10 @@ RULES: dict[str, tuple[Rule, str]] = {
     "R9: new files are created hidden": ("r9", "a new file that the job creates too"),
     "R10: unlink is recorded before it returns": ("r10", "unlinked while it is saved"),
     "R10: a cancelled save takes back only what is its own": ("r10_ours", "unlinked while it is saved"),
+    "R10: elsewhere than at T, what has the bytes of H is somebody else's": (
+        "r10_place", "answers take time, unlinked, the job moves away"),
+    "R10: where H was not placed, what was set aside goes back": (
+        "r10_back", "answers take time, unlinked, the job overwrites"),
     "R11: undo begins with the newest aside": ("r11", "the source of a rename over vanishes"),
     "R13: only where a move onto an item was seen to be refused": (
         "r13_refuses", "set-aside and promote overlap, on a server whose moves replace"),
@@ -43,6 +47,8 @@ RULES: dict[str, tuple[Rule, str]] = {
         "r13_early", "set-aside and promote overlap, the job overwrites and creates"),
     "R13: promote's own answer alone says whether H is at T": (
         "r13_own", "set-aside and promote overlap, power is lost, the job overwrites"),
+    "R13: an aside whose set-aside was not answered stays in the journal": (
+        "r13_kept", "set-aside and promote overlap, an answer is lost, the job deletes and creates"),
 }  # fmt: skip
 
 

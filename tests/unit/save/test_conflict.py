@@ -36,7 +36,8 @@ class Checked:
     def settle(self, base: Base = BASE, saved: str = "", of: tuple[Verb, Stage] = SAVED, **now: Any) -> bool:
         self.aside = replace(self.aside, **now)
         verb, stage = of
-        return self.check.decide(self.aside, Change(1, verb, TARGET, stage, base=base, sha256=saved))
+        change = Change(1, verb, TARGET, stage, base=base, sha256=saved)
+        return self.check.decide(self.aside, change, back=change.gives_back)
 
     @property
     def kept(self) -> bool:
@@ -206,10 +207,10 @@ def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
     with monkeypatch.context() as patch:
         if forgotten:
             patch.setattr(world.namespace, "known", lambda item_id: None)
-        assert not checked.check.decide(change.asides[0], change)
+        assert not checked.check.decide(change.asides[0], change, back=False)
     assert world.changes() == []
     assert change.since >= before
-    assert checked.check.decide(change.asides[0], change)
+    assert checked.check.decide(change.asides[0], change, back=False)
     assert world.changes() == ["delete a"]
 
 

@@ -149,9 +149,10 @@ class Client(AbstractContextManager["Client"]):
         self._reach_for_call(what)
         return self._wire.turn(what)
 
-    def two_turns(self) -> AbstractContextManager[tuple[Turn, Turn] | None]:
-        """Hold two connections for two requests that are sent at once, if both are free; None if not (save/protocol.md R13)."""
-        return self._wire.two_turns()
+    def two_turns(self, what: object) -> AbstractContextManager[tuple[Turn, Turn] | None]:
+        """Wait for two connections, for requests that are sent at once; None where there are too few (save/protocol.md R13)."""
+        self._reach_for_call(what)
+        return self._wire.two_turns(what)
 
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""

@@ -30,6 +30,8 @@ LARGE = 256 * 1024
 
 #: Seconds between looks whether a program waits by now for a request of the background.
 _LOOK = 0.5
+#: Connections that two requests sent at once hold.
+_PAIR = 2
 #: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
 KEEPALIVE = 60.0
 #: Building a TLS context costs several milliseconds, so all clients of the process share it.
@@ -51,6 +53,8 @@ class _Waiter:
 
     deadline: Deadline
     large: bool
+    #: How many connections it takes at once.
+    count: int = 1
     granted: Rank | None = None
     turn: threading.Event = field(default_factory=threading.Event)
 
@@ -82,15 +86,22 @@ class Line:
             ((Rank.BACKGROUND_LARGE,), max(1, connections // 4)),
         ]
 
-    def take(self, deadline: Deadline, call: object, *, large: bool = False) -> Rank:
+    @property
+    def has_pairs(self) -> bool:
+        """True if there are two connections for small requests of every rank."""
+        return all(most >= _PAIR for ranks, most in self._room if Rank.BACKGROUND in ranks)
+
+    def take(self, deadline: Deadline, call: object, *, large: bool = False, count: int = 1) -> Rank:
         """A connection for one request, as soon as it is its turn; it is given back with `release`.
+
+        `count`: so many connections at the same moment, each given back with `release`; two at most, where there are pairs.
 
         Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
         client is closed.
         """
         about_to_wait()
         with self._lock:
-            waiter = _Waiter(deadline, large)
+            waiter = _Waiter(deadline, large, count)
             self._waiting.append(waiter)
             self._grant()
         while waiter.granted is None:
@@ -138,36 +149,35 @@ class Line:
             for connection in self._sockets:
                 _shut_down(connection)
 
-    def take_two(self, deadline: Deadline) -> Rank | None:
-        """Take two connections for small requests if both are free now; each is given back with `release`. None if not."""
-        with self._lock:
-            rank, used = _Waiter(deadline, large=False).rank, self._used
-            rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
-            if (
-                self.closed.is_set()
-                or self._waiting
-                or any(sum(used[each] for each in ranks) + 2 > most for ranks, most in rooms)
-            ):
-                return None
-            used[rank] += 2
-            return rank
-
     def wanted(self, before: int) -> bool:
         """True if a request waits whose rank comes before this rank."""
         return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))
 
     def _grant(self) -> None:
-        """Give out free connections, in order; a request that has to wait for room of its own rank holds up no other."""
+        """Give out free connections, in order; a request that has to wait for room of its own rank holds up no other.
+
+        Of one rank, who needs two goes first: a look that justifies these requests grows old (save/protocol.md R8). Who comes
+        after that does not take the one that is free.
+        """
         if not self._waiting or self.closed.is_set():
             return
-        used = self._used
-        for waiter in sorted(self._waiting, key=lambda waiter: waiter.rank):
+        kept = dict.fromkeys(Rank, 0)
+        for waiter in sorted(self._waiting, key=lambda waiter: (waiter.rank, -waiter.count)):
             rank = waiter.rank
-            if all(sum(used[each] for each in ranks) < most for ranks, most in self._room if rank in ranks):
-                used[rank] += 1
+            if self._has_room(rank, waiter.count, kept):
+                self._used[rank] += waiter.count
                 self._waiting.remove(waiter)
                 waiter.granted = rank
                 waiter.turn.set()
+            elif waiter.count > 1:
+                kept[rank] += waiter.count
+
+    def _has_room(self, rank: Rank, count: int, kept: dict[Rank, int]) -> bool:
+        """Return whether so many connections are free for this rank, beside those that are `kept` for waiters before it."""
+        rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
+        return all(
+            sum(self._used[each] + kept[each] for each in ranks) + count <= most for ranks, most in rooms
+        )
 
 
 def _shut_down(connection: socket.socket) -> None:

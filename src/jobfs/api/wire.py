@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httpx
@@ -35,6 +36,8 @@ logger = logging.getLogger("jobfs.api")
 
 #: How the names of httpcore's events end when a connection was made.
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
+#: How the name of the event ends that follows the last byte of a request.
+_SENT = "receive_response_headers.started"
 #: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
 _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
@@ -48,13 +51,14 @@ _NO_BODY = httpx.ByteStream(b"")
 class Send(NamedTuple):
     """What is sent for a call; `streamed`: the caller reads the answer's body, if the file goes on at the byte asked for.
 
-    `large`: the answer's body is large (see line.py), or may be.
+    `large`: the answer's body is large (see line.py), or may be. `sent` is set once the request was handed to its socket.
     """
 
     body: Body | None = None
     headers: Sequence[tuple[str, str]] = (("Accept-Encoding", "gzip"),)
     streamed: bool = False
     large: bool = False
+    sent: threading.Event | None = None
 
 
 PLAIN = Send()
@@ -104,10 +108,12 @@ class Answer(NamedTuple):
 class Turn:
     """A connection that one thread holds for several small requests, one after another; each is sent once.
 
-    Nothing in between may wait for another connection: with one connection, that would never become free.
+    Nothing in between may wait for another connection: with one connection, that would never become free. `sent` is set once a
+    request was handed to the socket of the connection.
     """
 
     rank: Rank
+    sent: threading.Event = field(default_factory=threading.Event)
 
 
 class Wire:
@@ -138,8 +144,10 @@ class Wire:
         self.line.close()
         self._transport.close()
 
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Called by httpcore: get to know each connection."""
+    def _trace(self, sent: threading.Event | None, event: str, info: Mapping[str, Any]) -> None:
+        """Called by httpcore: get to know each connection, and set `sent` once a request was handed to its socket."""
+        if sent is not None and event.endswith(_SENT):
+            sent.set()
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
             _bound(stream)
@@ -155,12 +163,12 @@ class Wire:
             self.line.release(rank)
 
     @contextlib.contextmanager
-    def two_turns(self) -> Iterator[tuple[Turn, Turn] | None]:
-        """Hold two connections in this block, for one request each, if both are free now; yields None if not."""
-        rank = self.line.take_two(Deadline(self._timeout, current(), waited=False))
-        if rank is None:
+    def two_turns(self, what: object) -> Iterator[tuple[Turn, Turn] | None]:
+        """Wait for two connections, and hold both in this block; yields None where there are too few. Raises as `turn`."""
+        if not self.line.has_pairs:
             yield None
             return
+        rank = self.line.take(Deadline(self._timeout, current(), waited=False), what, count=2)
         try:
             yield Turn(rank), Turn(rank)
         finally:
@@ -201,7 +209,7 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline, turn: Turn | None) -> Answer:
         """Make one attempt on the connection that is held, or on the next that is free; raises ApiError."""
         if turn is not None:
-            return self._admitted(call, send, key, deadline, turn.rank)
+            return self._admitted(call, send._replace(sent=turn.sent), key, deadline, turn.rank)
         large = send.large or (send.body is not None and send.body.length > LARGE)
         rank = self.line.take(deadline, call, large=large)
         answer: Answer | None = None
@@ -299,7 +307,7 @@ class Wire:
             self._base_url + target,
             headers=headers,
             stream=body or _NO_BODY,
-            extensions={"timeout": steps, "trace": self._trace},
+            extensions={"timeout": steps, "trace": functools.partial(self._trace, send.sent)},
         )
 
     def _moved(self, deadline: Deadline, seconds: float) -> None:

@@ -68,7 +68,8 @@ class Context:
     """One for a mount. Every method may be called from any thread.
 
     `io_pool` runs small requests beside an upload; `body_pool` reads bodies, and has a thread for each save that may wait for
-    one. `mount`: the id in hidden names. `lifetime`: seconds that a request may be carried out after its connection died (R7).
+    one; `promote_pool` has a thread for every two connections, so that no promote waits whose connection is held (R13). `mount`:
+    the id in hidden names. `lifetime`: seconds that a request may be carried out after its connection died (R7).
     `timeout` in seconds, `cache_limit` in bytes.
     """
 
@@ -78,6 +79,7 @@ class Context:
     state: State
     io_pool: ThreadPoolExecutor
     body_pool: ThreadPoolExecutor
+    promote_pool: ThreadPoolExecutor
     mount: str
     lifetime: float
     timeout: float
@@ -100,16 +102,20 @@ class Context:
         shows something else, NotFoundError if the item is gone, ApiError.
         """
         with self.client.turn(look.item.path) if held is None else contextlib.nullcontext(held) as turn:
-            item = look.item
-            if time.monotonic() - look.at > max(_FRESH, self.client.health.latency or 0.0, look.lasts):
-                item = self.client.get(item.id, turn=turn)
-                if item.path != look.item.path or (look.exact and item.version != look.item.version):
-                    self.namespace.touch(look.item.path)
-                    raise ItemChangedError(
-                        f"{look.item.path} was changed on the server since it was looked at"
-                    )
+            item = self.fresh(look, turn).item
             with self.noting_loss(item.id):
                 yield turn, item
+
+    def fresh(self, look: Look, turn: Turn) -> Look:
+        """Return the look, repeated on a connection that is held if it has grown too old (R8). Raises as `turn`."""
+        now, item = time.monotonic(), look.item
+        if now - look.at <= max(_FRESH, self.client.health.latency or 0.0, look.lasts):
+            return look
+        again = self.client.get(item.id, turn=turn)
+        if again.path != item.path or (look.exact and again.version != item.version):
+            self.namespace.touch(item.path)
+            raise ItemChangedError(f"{item.path} was changed on the server since it was looked at")
+        return look._replace(item=again, at=now)
 
     @contextlib.contextmanager
     def noting_loss(self, item_id: str) -> Iterator[None]:
@@ -223,7 +229,7 @@ class Context:
 
     def stop(self) -> None:
         """End the threads, after the saves that they work for."""
-        for pool in (self.io_pool, self.body_pool):
+        for pool in (self.io_pool, self.body_pool, self.promote_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def may_come_until(self) -> float:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Protocol
+from functools import partial
 
 from jobfs.api import deadline
 from jobfs.api.wire import Turn
-from jobfs.errors import BadRequestError
+from jobfs.errors import ApiError, BadRequestError
 from jobfs.nodes import Item
-from jobfs.save.context import Context
+from jobfs.save.context import Context, Look
 from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Aside, Verb
 
 Outcome = Future[Item]
+#: Send a request on a connection that is held, the first by a look; return the item in the reply. Raise ApiError.
+First = Callable[[Look, Turn | None], Item]
+Second = Callable[[Turn], Item]
 
 #: Seconds of a round trip below which nothing overlaps: little is to be gained there.
 _WORTH = 0.008
@@ -26,13 +30,6 @@ _LEAST = 0.002
 _FIRST = 0.25
 #: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
 _HALF, _LESS, _DOUBLE = 0.5, 0.97, 2.0
-
-
-class Request(Protocol):
-    """Sends a request on a connection that is held, else on the next that is free. Raises ApiError."""
-
-    def __call__(self, *, held: Turn | None) -> Item:
-        """Return the item in the reply."""
 
 
 class _NotSentError(Exception):
@@ -59,11 +56,14 @@ class Stagger:
         with self._lock:
             self._seconds = max(_LEAST, self.seconds(round_trip) * self._success)
 
-    def refused(self, round_trip: float) -> None:
-        """Note that a promote was refused: the next stagger is twice as long."""
+    def refused(self, waited: float) -> None:
+        """Note that a promote was refused that was sent `waited` seconds behind: the next stagger is at least twice as long.
+
+        Where several were sent at once, what has refused them was the same: that counts once.
+        """
         with self._lock:
             self._success = _LESS
-            self._seconds = self.seconds(round_trip) * _DOUBLE
+            self._seconds = max(self._seconds or 0.0, waited * _DOUBLE)
 
     def _known(self, round_trip: float) -> float:
         return round_trip * _FIRST if self._seconds is None else self._seconds
@@ -88,43 +88,57 @@ class Overlap:
             return None
         return self._stagger.seconds(self._round_trip)
 
-    def send(self, first: Request, second: Request, stagger: float) -> tuple[Outcome, Outcome | None]:
-        """Send `first`, and `second` from another thread `stagger` seconds later.
+    def send(
+        self, look: Look, first: First, second: Second, stagger: float
+    ) -> tuple[Outcome, Outcome | None]:
+        """Send `first`, which `look` justifies, and `second` from another thread `stagger` seconds later.
 
         Returns once both have an outcome, and returns these; None for a `second` that was not sent, because `first` was answered
-        earlier, or because no two connections or no thread was free.
+        earlier or not sent at all, or because there are too few connections. Raises as `Client.two_turns`; nothing was sent then.
         """
-        with self._client.two_turns() as turns:
+        with self._client.two_turns(look.item.path) as turns:
             if turns is None:
-                return _outcome(first, None), None
-            answered = threading.Event()
-
-            def follow() -> Item:
-                if answered.wait(stagger):
-                    raise _NotSentError
-                return second(held=turns[1])
-
-            following = self._context.io_pool.submit(deadline.carried(follow))
-            deadline.about_to_wait()
+                return _outcome(partial(first, look, None)), None
             try:
-                sent = _outcome(first, turns[0])
-            finally:
-                answered.set()
-                if not following.cancel():
-                    futures.wait([following])
-        self._learn(sent, following)
-        was_sent = not (following.cancelled() or isinstance(following.exception(), _NotSentError))
-        return sent, following if was_sent else None
+                # Not by `first`: to look again takes longer than the stagger.
+                look = self._context.fresh(look, turns[0])
+            except ApiError as error:
+                return _failed(error), None
+            turns[0].sent.clear()
+            return self._send_both(
+                partial(first, look, turns[0]), turns[0].sent, partial(second, turns[1]), stagger
+            )
 
-    def _learn(self, sent: Outcome, following: Outcome) -> None:
+    def _send_both(
+        self, first: Callable[[], Item], is_sent: threading.Event, second: Callable[[], Item], stagger: float
+    ) -> tuple[Outcome, Outcome | None]:
+        """As `send`, on connections that are held; both requests are joined on every way out."""
+        answered = threading.Event()
+
+        def follow() -> Item:
+            is_sent.wait()
+            if answered.wait(stagger):
+                raise _NotSentError
+            return second()
+
+        following = self._context.promote_pool.submit(deadline.carried(follow))
+        deadline.about_to_wait()
+        try:
+            sent = _outcome(first)
+        finally:
+            answered.set()
+            is_sent.set()
+            futures.wait([following])
+        self._learn(sent, following, stagger)
+        return sent, None if isinstance(following.exception(), _NotSentError) else following
+
+    def _learn(self, sent: Outcome, following: Outcome, stagger: float) -> None:
         """Adapt the stagger: what was answered before the second was sent shows that it may be shorter, too."""
-        if following.cancelled():
-            return
         error = following.exception()
         if error is None or (isinstance(error, _NotSentError) and sent.exception() is None):
             self._stagger.succeeded(self._round_trip)
         elif isinstance(error, BadRequestError):
-            self._stagger.refused(self._round_trip)
+            self._stagger.refused(max(stagger, _LEAST))
 
     @property
     def _round_trip(self) -> float:
@@ -137,11 +151,17 @@ class Overlap:
         return change.asides == [aside] and not (change.unsure or unsure)
 
 
-def _outcome(send: Request, turn: Turn | None) -> Outcome:
+def _failed(error: ApiError) -> Outcome:
+    outcome: Outcome = Future()
+    outcome.set_exception(error)
+    return outcome
+
+
+def _outcome(send: Callable[[], Item]) -> Outcome:
     """Send a request on this thread; return what came of it, reply or error."""
     outcome: Outcome = Future()
     try:
-        outcome.set_result(send(held=turn))
+        outcome.set_result(send())
     except Exception as error:
         outcome.set_exception(error)
     return outcome

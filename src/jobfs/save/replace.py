@@ -56,7 +56,7 @@ from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context, Look
-from jobfs.save.overlap import Overlap, Request
+from jobfs.save.overlap import Overlap
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -319,19 +319,22 @@ class Replace:
             deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, look.item)
         check(change)
-        hide = partial(self._context.update, look, path=aside.path)
         if (stagger := self._overlaps.stagger(change, aside)) is not None:
-            return self._overlap(change, aside, look.item, hide, stagger)
-        return self._set_aside(change, aside, look.item, hide)
+            return self._overlap(change, aside, look, stagger)
+        return self._set_aside(change, aside, look.item, partial(self._context.update, look, path=aside.path))
 
-    def _overlap(self, change: Change, aside: Aside, there: Item, hide: Request, stagger: float) -> bool:
-        """Set an item aside by `hide`, and promote `stagger` seconds behind that (R13); False: look at the target again."""
+    def _overlap(self, change: Change, aside: Aside, look: Look, stagger: float) -> bool:
+        """Set an item aside, and promote `stagger` seconds behind that (R13); False: look at the target again."""
 
-        def promote(*, held: Turn | None) -> Item:
+        def hide(look: Look, turn: Turn | None) -> Item:
+            return self._context.update(look, held=turn, path=aside.path)
+
+        def promote(turn: Turn) -> Item:
             check(change)
-            return self._promote(change, aside, turn=held, explain=False)
+            return self._promote(change, aside, turn=turn, explain=False)
 
-        hiding, promoting = self._overlaps.send(hide, promote, stagger)
+        there = look.item
+        hiding, promoting = self._overlaps.send(look, hide, promote, stagger)
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             return self._set_aside(change, aside, there, hiding.result)  # not sent, or too early

@@ -57,10 +57,11 @@ class WriteBack:
         self.state = State(directory)
         # A save's own thread makes requests beside each of these: half as many threads as connections use them all.
         io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
+        promote_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-promote")
         body_pool = ThreadPoolExecutor(MOST_HIDING, "jobfs-bodies")
         self.context = Context(
-            client, namespace, content, self.state, io_pool, body_pool, mount=mount, lifetime=settings.request_lifetime,
-            timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
+            client, namespace, content, self.state, io_pool, body_pool, promote_pool, mount=mount,
+            lifetime=settings.request_lifetime, timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
         self.upload = Upload(self.context, directory)
         self.cleanup = Cleanup(self.context, self.upload)

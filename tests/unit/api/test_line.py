@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
     return next(count for count in itertools.count() if not ask(line, deadline, **kind).done())
 
 
-def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:
+def ask(line: Line, deadline: Deadline, **kind: Any) -> Future[Rank]:
     """Ask in a thread of its own; returns once that has its connection, or waits for it."""
     future, before = Future[Rank](), list(line._waiting)
 
@@ -75,37 +76,41 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
         assert slot is rank
 
 
-@pytest.mark.parametrize(
-    ("connections", "background", "waited"), [(16, 7, 1), (4, 1, 1), (2, 0, 1), (1, 0, 0)]
-)
-def test_two_connections_are_taken_at_once_or_none(connections: int, background: int, waited: int) -> None:
-    """save/protocol.md R13: what the background leaves for programs stays for them."""
-    line = Line(connections)
-    for deadline, rank, times in (
-        (BACKGROUND, Rank.BACKGROUND, background),
-        (WAITED, Rank.SMALL, waited),
-    ):
-        assert [line.take_two(deadline) for _ in range(times + 1)] == [*[rank] * times, None]
-    if waited:
-        line.release(Rank.SMALL)
-        assert line.take_two(WAITED) is None
-        line.release(Rank.SMALL)
-        assert line.take_two(WAITED) is Rank.SMALL
+def test_who_takes_two_connections_leaves_those_that_are_for_programs() -> None:
+    """save/protocol.md R13: two at the same moment, of the connections that their rank may have."""
+    line = Line(16)
+    assert [line.take(BACKGROUND, "x", count=2) for _ in range(7)] == [Rank.BACKGROUND] * 7
+    background = ask(line, BACKGROUND, count=2)
+    assert line.take(WAITED, "x", count=2) is Rank.SMALL
+    line.release(Rank.BACKGROUND)
+    assert not background.done(), "one is free"
+    line.release(Rank.BACKGROUND)
+    assert background.result(10) is Rank.BACKGROUND
     line.close()
 
 
-def test_nobody_is_overtaken_by_who_takes_two() -> None:
-    line = Line(2)
-    line.take(WAITED, "x")
-    line.take(WAITED, "x")
-    waiting = ask(line, WAITED)
-    assert line.take_two(WAITED) is None
+@pytest.mark.parametrize("connections", [1, 2])
+def test_there_are_no_two_connections_at_once_where_a_rank_has_one(connections: int) -> None:
+    """save/protocol.md R13: who waits for two would wait for ever."""
+    assert not Line(connections).has_pairs
+
+
+def test_who_waits_for_two_connections_is_overtaken_by_nobody_of_its_rank() -> None:
+    """save/protocol.md R8, R13: its look grows old, and requests for one would always find one free before it finds two."""
+    line = Line(4)
+    for _ in range(4):
+        line.take(WAITED, "x")
+    earlier = ask(line, WAITED)
+    two, later = ask(line, WAITED, count=2), ask(line, WAITED)
+    line.release(Rank.SMALL)
+    assert not any(each.done() for each in (earlier, two, later)), "one is free, and kept"
+    line.release(Rank.SMALL)
+    assert two.result(10) is Rank.SMALL
+    assert not any(each.done() for each in (earlier, later))
+    line.release(Rank.SMALL)
+    line.release(Rank.SMALL)
+    assert earlier.result(10) is later.result(10) is Rank.SMALL
     line.close()
-    with pytest.raises(errors.UnavailableError):
-        waiting.result(10)
-    line.release(Rank.SMALL)
-    line.release(Rank.SMALL)
-    assert line.take_two(WAITED) is None, "it is closed"
 
 
 def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:

@@ -415,6 +415,25 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
     assert b"".join(chunks) == b"x" * 8
 
 
+def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, done: threading.Event) -> None:
+    """save/protocol.md R13: a promote is sent so long after its set-aside."""
+    asked = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        read_request(connection)
+        asked.set()
+        done.wait(30)
+
+    client = serve(silent).client(timeout=300.0)
+    with client, ThreadPoolExecutor(1) as pool, client.turn("x") as turn:
+        assert not turn.sent.is_set()
+        call = pool.submit(client.update, ID, path="b.txt", turn=turn)
+        assert asked.wait(10)
+        assert turn.sent.wait(10)
+        assert not call.done()
+        client.break_off()
+
+
 def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked = threading.Event()

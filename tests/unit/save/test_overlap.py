@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.errors import BadRequestError, FsError, NotFoundError
+from jobfs.api.wire import Turn
+from jobfs.errors import BadRequestError, FsError, ItemChangedError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
+from jobfs.save.context import Look
 from jobfs.save.overlap import Overlap, Stagger
 from jobfs.state import Change
 from jobfs.state.records import Aside, Stage, Verb
@@ -24,10 +29,23 @@ def test_a_stagger_halves_until_the_first_refusal() -> None:
     """save/protocol.md R13: from a quarter of the usual round trip; then a refusal doubles it, and a success takes 3 % off."""
     stagger = Stagger()
     seen = [stagger.seconds(0.2)]
-    for act in (stagger.succeeded, stagger.succeeded, stagger.refused, stagger.succeeded, stagger.refused):
-        act(0.2)
+    for succeeds in (True, True, False, True, False):
+        if succeeds:
+            stagger.succeeded(0.2)
+        else:
+            stagger.refused(seen[-1])
         seen.append(stagger.seconds(0.2))
     assert seen == pytest.approx([0.05, 0.025, 0.0125, 0.025, 0.02425, 0.0485])
+
+
+def test_what_refuses_several_promotes_at_once_counts_once() -> None:
+    """save/protocol.md R13: else sixteen programs that save would be back at a round trip after one moment of a busy server."""
+    stagger = Stagger()
+    for _ in range(16):
+        stagger.refused(0.01)
+    assert stagger.seconds(0.2) == pytest.approx(0.02)
+    stagger.refused(0.004)
+    assert stagger.seconds(0.2) == pytest.approx(0.02), "it was sent with an earlier stagger"
 
 
 def test_a_stagger_stays_between_two_milliseconds_and_a_round_trip() -> None:
@@ -37,7 +55,7 @@ def test_a_stagger_stays_between_two_milliseconds_and_a_round_trip() -> None:
         stagger.succeeded(0.1)
     assert stagger.seconds(0.1) == 0.002
     for _ in range(20):
-        stagger.refused(0.1)
+        stagger.refused(stagger.seconds(0.1))
     assert stagger.seconds(0.1) == 0.1
     stagger.succeeded(0.1)
     assert stagger.seconds(0.1) < 0.1, "it is tried again"
@@ -91,20 +109,41 @@ def test_requests_do_not_overlap_where_that_might_lose_or_gain_nothing(
     assert overlap.stagger(change, aside) is None
 
 
-def unreachable(*, held: object) -> Item:
+def unreachable(turn: Turn) -> Item:
     away()
     raise AssertionError
 
 
-def item_of(world: World) -> Item:
-    return world.client.put("i", "file", OLD)
+def look_of(world: World) -> Look:
+    return Look(world.client.put("i", "file", OLD), time.monotonic())
 
 
 def test_the_second_request_is_not_sent_once_the_first_was_answered(world: World, overlap: Overlap) -> None:
     """save/protocol.md R13: it is at most today's way."""
-    item = item_of(world)
-    sent, following = overlap.send(lambda *, held: item, unreachable, 60.0)
-    assert (sent.result(), following) == (item, None)
+    sent, following = overlap.send(look_of(world), lambda look, turn: look.item, unreachable, 60.0)
+    assert (sent.result().id, following) == ("i", None)
+
+
+def test_the_stagger_begins_when_the_first_request_was_handed_to_its_socket(
+    world: World, overlap: Overlap
+) -> None:
+    """save/protocol.md R13: a thread may wait for long before it gets there."""
+    order = []
+
+    def first(look: Look, turn: Turn | None) -> Item:
+        assert turn is not None
+        order.append("first")
+        turn.sent.set()
+        eventually(lambda: len(order) == 2)
+        return look.item
+
+    def second(turn: Turn) -> Item:
+        order.append("second")
+        return world.client.items["i"]
+
+    look = look_of(world)
+    overlap.send(look, first, second, 0.0)
+    assert order == ["first", "second"]
 
 
 @pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
@@ -114,39 +153,61 @@ def test_both_requests_are_joined_whatever_becomes_of_one(
     """save/protocol.md R13: on every way out."""
     begins, ended = threading.Event(), threading.Event()
 
-    def first(*, held: object) -> Item:
+    def first(look: Look, turn: Turn | None) -> Item:
+        assert turn is not None
+        turn.sent.set()
         eventually(begins.is_set)
         raise error
 
-    def second(*, held: object) -> Item:
+    def second(turn: Turn) -> Item:
         begins.set()
         ended.set()
-        return item_of(world)
+        return world.client.items["i"]
 
-    sent, following = overlap.send(first, second, 0.0)
+    sent, following = overlap.send(look_of(world), first, second, 0.0)
     assert ended.is_set()
     assert following is not None
     assert (sent.exception(), following.result().id) == (error, "i")
 
 
-def test_without_two_free_connections_only_the_first_is_sent(
+def test_a_request_that_was_never_sent_takes_its_second_along(world: World, overlap: Overlap) -> None:
+    """save/protocol.md R13: joined on every way out."""
+
+    def first(look: Look, turn: Turn | None) -> Item:
+        raise UnavailableError("no way")
+
+    sent, following = overlap.send(look_of(world), first, unreachable, 0.0)
+    assert (type(sent.exception()), following) == (UnavailableError, None)
+
+
+def test_an_old_look_is_repeated_before_the_two_requests(world: World, overlap: Overlap) -> None:
+    """save/protocol.md R8: on one of the connections; if it shows something else, neither is sent."""
+    look = look_of(world)._replace(at=-math.inf)
+    sent, _ = overlap.send(look, lambda look, turn: look.item, unreachable, 60.0)
+    assert sent.result().id == "i"
+    world.client.items["i"] = replace(world.client.items["i"], path="elsewhere")
+    sent, following = overlap.send(look, lambda look, turn: look.item, unreachable, 0.0)
+    assert (type(sent.exception()), following) == (ItemChangedError, None)
+
+
+def test_without_two_connections_only_the_first_is_sent(
     world: World, overlap: Overlap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
 
     @contextmanager
-    def none() -> Iterator[None]:
+    def none(what: object) -> Iterator[None]:
         yield None
 
     monkeypatch.setattr(world.client, "two_turns", none)
-    item, held_by = item_of(world), []
+    held_by = []
 
-    def first(*, held: object) -> Item:
-        held_by.append(held)
-        return item
+    def first(look: Look, turn: Turn | None) -> Item:
+        held_by.append(turn)
+        return look.item
 
-    sent, following = overlap.send(first, unreachable, 0.0)
-    assert (sent.result(), following, held_by) == (item, None, [None])
+    sent, following = overlap.send(look_of(world), first, unreachable, 0.0)
+    assert (sent.result().id, following, held_by) == ("i", None, [None])
 
 
 def overlapping(world: World) -> World:

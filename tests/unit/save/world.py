@@ -20,6 +20,8 @@ from jobfs import names
 from jobfs.api.bodies import Form
 from jobfs.api.client import Client
 from jobfs.api.health import Health
+from jobfs.api.line import Rank
+from jobfs.api.wire import Turn
 from jobfs.content import Content, ContentStore
 from jobfs.content.store import Readers
 from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
@@ -119,8 +121,8 @@ class FakeClient:
         yield "a connection"
 
     @contextmanager
-    def two_turns(self) -> Iterator[object]:
-        yield "a connection", "another"
+    def two_turns(self, what: object) -> Iterator[object]:
+        yield Turn(Rank.SMALL), Turn(Rank.SMALL)
 
     def get(self, item_id: str, *, turn: object = None) -> Item:
         self._asked("get")
@@ -158,6 +160,8 @@ class FakeClient:
     def update(self, item_id: str, *, turn: object = None, explain: bool = True, **wanted: Any) -> Item:
         path = wanted.get("path")
         self.done.append(f"move {path}")
+        if isinstance(turn, Turn):
+            turn.sent.set()
         self._asked("update")
 
         def change() -> Item:

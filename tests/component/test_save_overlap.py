@@ -138,6 +138,8 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             if not is_aside:
                 promoting.set()
             if is_aside is not (which == "aside"):
+                if more.get("turn"):
+                    more["turn"].sent.set()  # it is slow behind its socket
                 eventually(carried_out.is_set)
             reply = send(self, item_id, path=path, **more)
             eventually(promoting.is_set)

@@ -250,14 +250,18 @@ class Cleanup:
             self._remove(Look(own, time.monotonic(), exact=True))
         if change.verb is Verb.PUT and change.base.id:
             self._remove_base(change)
-        aside = {each.id for each in change.asides}
-        for taken in change.taken:
-            if taken.id in aside:  # else it was given back, or is deleted
-                self._context.namespace.forget(taken)
+        self._forget_taken(change)
         self._context.keep_parent(change.target)
         # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
+
+    def _forget_taken(self, change: Change) -> None:
+        """What is still set aside stands at the target no longer; what was given back does, and what was deleted is forgotten."""
+        asides = {aside.id for aside in change.asides}
+        for taken in change.taken:
+            if taken.id in asides:
+                self._context.namespace.forget(taken)
 
     def _remove_base(self, change: Change) -> None:
         """Delete the item at the target if it still is the version that the user has unlinked. Raises ApiError."""

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.api.client import Client
-from jobfs.api.deadline import steady
+from jobfs.api.deadline import carried, result, steady
 from jobfs.api.wire import Turn
 from jobfs.content import ContentStore
 from jobfs.errors import (
@@ -312,6 +312,13 @@ class Context:
         """Note that this server's moves keep `updatedAt`, if one did so: only an old item proves it (R1)."""
         if before.updated_at == after.updated_at != "" and not self.young(before):
             self.server.learn(moves_keep_updated_at=True)
+
+    def learn_base(self, change: Change, there: Item) -> None:
+        """Fetch the bytes of the base before it is set aside, if only they will identify it. Raises UnavailableError."""
+        if self.needs_bytes(change.base, there):
+            # On another thread: a body that hangs would hold this thread for longer than its call may take.
+            learning = self.body_pool.submit(carried(self.learn_bytes), change, there)
+            result(learning, f"reading {change.target}")
 
     def learn_bytes(self, change: Change, there: Item) -> None:
         """Fetch the bytes of the base. Raises UnavailableError."""

@@ -312,11 +312,7 @@ class Replace:
 
     def _make_room(self, change: Change, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        if self._context.needs_bytes(change.base, look.item):
-            # On another thread: a body that hangs would hold this thread for longer than its call may take.
-            learn = deadline.carried(self._context.learn_bytes)
-            learning = self._context.body_pool.submit(learn, change, look.item)
-            deadline.result(learning, f"reading {change.target}")
+        self._context.learn_base(change, look.item)
         aside = self.plan_aside(change, look.item)
         check(change)
         if (stagger := self._overlaps.stagger(change, aside)) is not None:
@@ -325,16 +321,13 @@ class Replace:
 
     def _overlap(self, change: Change, aside: Aside, look: Look, stagger: float) -> bool:
         """Set an item aside, and promote `stagger` seconds behind that (R13); False: look at the target again."""
-
-        def hide(look: Look, turn: Turn | None) -> Item:
-            return self._context.update(look, held=turn, path=aside.path)
-
-        def promote(turn: Turn) -> Item:
-            check(change)
-            return self._promote(change, aside, turn=turn, explain=False)
-
         there = look.item
-        hiding, promoting = self._overlaps.send(look, hide, promote, stagger)
+        hiding, promoting = self._overlaps.send(
+            look,
+            lambda look, turn: self._context.update(look, held=turn, path=aside.path),
+            lambda turn: self._promote(change, aside, turn=turn, explain=False),
+            stagger,
+        )
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             return self._set_aside(change, aside, there, hiding.result)  # not sent, or too early
@@ -407,7 +400,6 @@ class Replace:
 
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
-        check(change)
         try:
             answer = self._promote(change, change.replaced())
         except PathExistsError:
@@ -431,7 +423,8 @@ class Replace:
     def _promote(
         self, change: Change, was: Aside | None, *, turn: Turn | None = None, explain: bool = True
     ) -> Item:
-        """Send the move to the target; it takes over what `was` has. The rest as for `Client.update`. Raises ApiError."""
+        """Send the move to the target; it takes over what `was` has. The rest as `Client.update`. Raises Cancelled, ApiError."""
+        check(change)
         item = change.item
         assert item is not None
         lifecycle, permission = taken_over(change, item, was)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,31 @@ def test_a_version_that_the_job_writes_before_an_overlapping_save_is_kept(
     assert contents(server) == sorted([JOBS, NEW])
     assert visible(server)["dir/file.txt"] == NEW
     assert sent.total() == 1
+
+
+@pytest.mark.parametrize("locked", [True, False])
+@pytest.mark.parametrize("work_ms", [0, 5, 20, 50])
+def test_saves_that_overlap_end_right_however_the_server_checks_and_moves(
+    server: Server, work: Workspace, sent: Sent, locked: bool, work_ms: int
+) -> None:
+    """save/protocol.md R13: with and without a lock, and with time between check and move."""
+    server.set(move_locked=locked, move_work=work_ms)
+    server.store.seed({f"dir/{number}.txt": OLD for number in range(4)}, age=60)
+
+    def save(number: int) -> None:
+        for version in range(3):
+            with work.opening(f"dir/{number}.txt") as fh:
+                work.vfs.write(fh, b"version %d of %d " % (version, number), 0)
+                work.vfs.fsync(fh)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, range(4)))
+    last = {f"dir/{number}.txt": b"version 2 of %d " % number for number in range(4)}
+    settled(work)
+    assert {path: content[:15] for path, content in visible(server).items() if content} == {
+        path: content[:15] for path, content in last.items()
+    }
+    assert sent.total() >= 12
 
 
 class TestAsked:

@@ -103,6 +103,13 @@ class Behaviour:
     move_existing: Literal["reject", "replace"] = _switch(
         "reject", "Move to an existing path: 400, or what is there is deleted."
     )
+    move_work: float = _switch(
+        0.0, "Milliseconds between the check that the path of a move is free, and the move.", 0, 600_000
+    )
+    move_locked: bool = _switch(
+        True,
+        "Whether moves wait for each other where move_work is set; else what takes the path is not seen.",
+    )
     read_only: Literal["shown", "enforced"] = _switch(
         "shown",
         "A readOnly item: only shown as one, or 400 to moving and deleting it, and to changing its lifecycle.",

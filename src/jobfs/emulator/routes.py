@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 from .bodies import read_create, read_update
 from .exchange import Answer, Exchange, FileAnswer
@@ -70,6 +73,7 @@ class Operations:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self.table: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
             "instance": self.instance,
             "list": self.list,
@@ -144,8 +148,17 @@ class Operations:
         await exchange.aim(current if path is None else path.removeprefix("/"))
         if exchange.rule is not None and exchange.rule.kind == "undone":
             return _one(exchange, workspace.get(exchange.item_id))
-        item = workspace.update(exchange.item_id, path, permission, lifecycle)
-        return _one(exchange, item)
+        changes = exchange.item_id, path, permission, lifecycle
+        if path is None or not exchange.behaviour.move_work:
+            return _one(exchange, workspace.update(*changes))
+        async with self._moving() if exchange.behaviour.move_locked else contextlib.nullcontext():
+            workspace.check_update(*changes)
+            await asyncio.sleep(exchange.behaviour.move_work / 1000)
+            return _one(exchange, workspace.carry_out_update(*changes))
+
+    def _moving(self) -> asyncio.Lock:
+        """The lock that moves hold; a server that was started again has another loop, and another lock."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def delete(self, exchange: Exchange) -> Answer:
         """DELETE items/{id}."""

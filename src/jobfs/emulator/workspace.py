@@ -77,14 +77,34 @@ class Workspace:
     ) -> StoredItem:
         """POST items/{id}: what is not None is changed; a directory takes all under it along, unless `move_carries` is off."""
         with self.lock:
+            self.check_update(item_id, path, permission, lifecycle)
+            return self.carry_out_update(item_id, path, permission, lifecycle)
+
+    def check_update(
+        self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
+    ) -> None:
+        """The first half of `update`: raise Refused or Missing if it can't be carried out."""
+        with self.lock:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
                 raise Refused("At least one field is required")
             self._check_writable(item, moves=path is not None or lifecycle is not None)
             target = item.path if path is None else self._checked_destination(path, item)
-            lifecycle = lifecycle or item.lifecycle
-            self._make_free(item, target, lifecycle)
-            return self.move(item, target, permission=permission or item.permission, lifecycle=lifecycle)
+            self._make_free(item, target, lifecycle or item.lifecycle)
+
+    def carry_out_update(
+        self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
+    ) -> StoredItem:
+        """The second half of `update`, whatever stands at the path by now. Raises Missing."""
+        with self.lock:
+            item = self.get(item_id)
+            target = item.path if path is None else self._checked_destination(path, item)
+            return self.move(
+                item,
+                target,
+                permission=permission or item.permission,
+                lifecycle=lifecycle or item.lifecycle,
+            )
 
     def delete(self, item_id: str) -> StoredItem:
         """DELETE items/{id}: the item, and for a directory all under it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
@@ -140,6 +142,19 @@ def test_a_directory_moves_with_all_under_it_and_changes_the_times_that_the_swit
     assert wire.update(server.store.item("d").id, path="n").json()["data"]["workspaceItem"]["path"] == "n"
     assert list(server.store.tree()) == ["dx", "n", "n/e", "n/e/g", "n/f"]
     assert {item["path"] for item in wire.listed() if before[item["id"]] != item["updatedAt"]} == changed
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_two_moves_to_one_path_meet_only_where_moves_are_not_locked(
+    wire: Wire, server: Server, locked: bool
+) -> None:
+    server.set(move_work=200, move_locked=locked)
+    server.store.seed({"a": "", "b": ""})
+    with ThreadPoolExecutor(2) as pool:
+        moves = [pool.submit(wire.update, server.store.item(name).id, path="to") for name in ("a", "b")]
+        answers = sorted(move.result().status_code for move in moves)
+    assert answers == ([200, 400] if locked else [200, 200])
+    assert len([item for item in wire.listed() if item["path"] == "to"]) == (1 if locked else 2)
 
 
 def test_a_range_is_answered_with_206_or_416(wire: Wire, server: Server) -> None:

@@ -13,7 +13,7 @@ from jobfs.emulator.behaviour import SWITCHES
 #: directory does not carry what is in it, no rename of one is atomic: killed in the middle of it, both names are there.
 _LEFT_ALONE = (
     "other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries", "move_existing", "read_only",
-    "name_form",
+    "name_form", "move_work", "move_locked",
 )  # fmt: skip
 #: Faults after which nothing comes until the time is up.
 _HANGS = ("hang", "hang_after")

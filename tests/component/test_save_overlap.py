@@ -18,6 +18,7 @@ import pytest
 from tests.component import test_save_boundaries as killed
 from tests.component import test_save_interference as interfered
 from tests.support.operations import OPERATIONS, Operation
+from tests.support.overlaps import force_overlap
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
@@ -59,22 +60,15 @@ def knows() -> bool:
 @pytest.fixture(autouse=True)
 def sent(monkeypatch: pytest.MonkeyPatch, knows: bool) -> Sent:
     """Overlaps wherever that is allowed; counts them."""
-    sent, send, init = Sent(), overlap.Overlap.send, KnownServer.__init__
+    sent, send = Sent(), overlap.Overlap.send
 
     def noted(self: overlap.Overlap, *arguments: Any) -> tuple[overlap.Outcome, overlap.Outcome | None]:
         outcomes = send(self, *arguments)
         sent.note(outcomes)
         return outcomes
 
-    def known(self: KnownServer, *arguments: Any) -> None:
-        init(self, *arguments)
-        if knows:
-            self.learn(moves_refused=True)
-
-    monkeypatch.setattr(overlap, "_WORTH", 0.0)
-    monkeypatch.setattr(overlap.Stagger, "seconds", lambda self, round_trip: 0.0)
+    force_overlap(monkeypatch.setattr, knows=knows)
     monkeypatch.setattr(overlap.Overlap, "send", noted)
-    monkeypatch.setattr(KnownServer, "__init__", known)
     return sent
 
 

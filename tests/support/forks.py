@@ -20,19 +20,23 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from tests.support.mounts import MountedJob, environment, gone_afterwards
+from tests.support.overlaps import force_overlap
 from tests.support.waiting import readable
 
 from jobfs.emulator import Server
 
 
 class ForkServer:
-    """The lane's side of it. What it forks may have `descriptors` open, soft and hard limit; None: as many as this process."""
+    """The lane's side of it. What it forks may have `descriptors` open, soft and hard limit; None: as many as this process.
 
-    def __init__(self, home: Path, descriptors: int | None = None) -> None:
+    `overlap`: the saves of its mounts overlap (tests/support/overlaps.py).
+    """
+
+    def __init__(self, home: Path, descriptors: int | None = None, *, overlap: bool = False) -> None:
         self._lock = threading.Lock()
         self._here, there = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forks", str(there.fileno())],
+            [sys.executable, "-m", "tests.support.forks", str(there.fileno()), *["overlap"][:overlap]],
             env={**environment(home, None), "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
@@ -192,4 +196,6 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    if "overlap" in sys.argv[2:]:
+        force_overlap()
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -62,11 +62,12 @@ class Tally:
 class Lane:
     """Plays chapters until told to stop. `tally` says what came of it."""
 
-    def __init__(self, home: Path, seed: int) -> None:
+    def __init__(self, home: Path, seed: int, *, overlap: bool = False) -> None:
+        """`overlap`: the saves of its mounts overlap (save/protocol.md R13)."""
         self.home, self.seed = home, seed
         self.tally = Tally()
         home.mkdir(parents=True, exist_ok=True)
-        self.forks = ForkServer(home)
+        self.forks = ForkServer(home, overlap=overlap)
 
     def close(self) -> None:
         """Ends what it started; directories of chapters without a violation are gone already."""

@@ -22,19 +22,23 @@ from .lane import Lane, Tally
 @program("crash-test")
 @click.option("--minutes", type=click.FloatRange(min=0.05), default=5.0, show_default=True, help="How long.")
 @click.option("--lanes", type=click.IntRange(1, 64), default=os.cpu_count() or 2, help="How many at once.")
+@click.option(
+    "--overlap", is_flag=True, help="Set-aside and promote of every save overlap, without a stagger."
+)
 @click.option("--lane", type=int, hidden=True, help="Be that lane of a run.")
 @click.option("--home", type=click.Path(path_type=Path), hidden=True, help="The run's directory.")
-def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | None) -> None:
+def main(run: Run, minutes: float, lanes: int, overlap: bool, lane: int | None, home: Path | None) -> None:
     """Kill a mount under load with kill -9, again and again, and look for what was lost.
 
     If anything was, the directories of the round are kept, and told with what was promised and found.
     """
     if lane is not None and home is not None:
-        _lane(run.seed, lane, home, minutes * 60)
-    print(f"seed {run.seed}, {lanes} lanes, {minutes:g} minutes", flush=True)
+        _lane(run.seed, lane, home, minutes * 60, overlap=overlap)
+    how = ["--overlap"] * overlap
+    print(f"seed {run.seed}, {lanes} lanes, {minutes:g} minutes", *how, flush=True)
     began = time.monotonic()
     homes = [run.home / f"lane{number}" for number in range(lanes)]
-    running = [_started(run.seed, number, minutes, home) for number, home in enumerate(homes)]
+    running = [_started(run.seed, number, minutes, home, *how) for number, home in enumerate(homes)]
     over = False
     try:
         for process in running:
@@ -53,9 +57,9 @@ def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | No
         run.add(Row("killed under load", f"{total}; {run.home}", checks, time.monotonic() - began))
 
 
-def _started(seed: int, number: int, minutes: float, home: Path) -> subprocess.Popen[bytes]:
+def _started(seed: int, number: int, minutes: float, home: Path, *how: str) -> subprocess.Popen[bytes]:
     words = f"crash-test --seed {seed} --lane {number} --minutes {minutes} --home".split()
-    command = [sys.executable, "-m", "tests.stress", *words, str(home)]
+    command = [sys.executable, "-m", "tests.stress", *words, str(home), *how]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
@@ -64,12 +68,12 @@ def _tally(home: Path) -> Tally:
     return Tally(**json.loads(told.read_text())) if told.exists() else Tally()
 
 
-def _lane(seed: int, number: int, home: Path, seconds: float) -> NoReturn:
+def _lane(seed: int, number: int, home: Path, seconds: float, *, overlap: bool) -> NoReturn:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end = time.monotonic() + seconds
-    lane = Lane(home, seed * 1000 + number)
+    lane = Lane(home, seed * 1000 + number, overlap=overlap)
     try:
         lane.play(lambda: time.monotonic() > end)
     finally:

@@ -392,6 +392,8 @@ class Mount:
             "set": in_time(lambda args, conversation: vfs.set(str(args.pop("path")), args)),
             "retry": in_time(lambda args, conversation: {"paths": vfs.retry(args.get("path"))}),
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
+            "forget": lambda args, conversation: {"known": vfs.forget_save(str(args["path"]))},
+            "put_back": in_time(lambda args, conversation: vfs.put_back(str(args["path"]), int(args["pid"]))),
             "flush": self._answer_flush,
             "watch": self._answer_watch,
             "umount": self._answer_umount,

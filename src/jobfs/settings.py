@@ -134,6 +134,13 @@ class Settings(BaseModel):
         "At most this many connections to the server.", 16, ge=1, le=256, title="N"
     )
     cache_size: _Size = _define("Cache at most this much, e.g. 512MiB.", "2GiB", ge=2**20, le=2**60)
+    keep_saves: int = _define(
+        "Keep the last save of so many files, for jobfs restore; 0 for none.",
+        1000,
+        ge=0,
+        le=100_000,
+        title="N",
+    )
     local_only: _Patterns = _define(
         "Files of such names stay on this machine; may be repeated, or joined with colons.", ()
     )

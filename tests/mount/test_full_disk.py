@@ -129,6 +129,33 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     assert not list(mounted.state.glob("*/*/bytes/*"))
 
 
+def test_kept_saves_go_before_anything_fails_and_a_save_is_made_without_one(
+    server: Server, disk: Disk, mount: Mount
+) -> None:
+    """vfs/semantics.md 4.56: of what is kept the oldest goes; once nothing is left, the writer gets ENOSPC."""
+    mounted = mount(write_back_delay=0.1)
+    expected: dict[str, bytes | None] = {}
+    for number in range(4):
+        expected[f"kept{number}"] = os.urandom(1 << 20)
+        (mounted.path / f"kept{number}").write_bytes(expected[f"kept{number}"] or b"")
+        mounted.flush()
+    assert len(list(mounted.state.glob("*/*/saves/[0-9]*"))) == 4
+    (disk.directory / "room").write_bytes(bytes(300_000))
+    disk.fill()
+    (disk.directory / "room").unlink()
+    for number in range(2):
+        expected[f"more{number}"] = os.urandom(900_000)
+        (mounted.path / f"more{number}").write_bytes(expected[f"more{number}"] or b"")
+        mounted.flush()
+    assert visible(server) == expected
+    assert errno_from((mounted.path / "large").write_bytes, bytes(8 << 20)) == errno.ENOSPC
+    assert list(mounted.state.glob("*/*/saves/[0-9]*")) == []
+    for name, content in expected.items():
+        assert (mounted.path / name).read_bytes() == content
+    done = mounted.jobfs("restore", mounted.path / "kept0")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     server: Server, disk: Disk, mount: Mount
 ) -> None:

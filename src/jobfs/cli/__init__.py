@@ -24,6 +24,7 @@ COMMANDS = {
     "flush": ("jobfs.cli.files", "Return when the server has everything."),
     "retry": ("jobfs.cli.files", "Try again to send what failed."),
     "discard": ("jobfs.cli.files", "Give up a save that was not sent."),
+    "restore": ("jobfs.cli.restore", "Print what you saved last in a file, or put it back."),
     "recover": ("jobfs.cli.recover", "Finish what a killed mount has left, without mounting."),
     "info": ("jobfs.cli.files", "Show what the server knows of a file."),
     "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),
@@ -78,6 +79,10 @@ class _Commands(click.Group):
         )
         return command
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands only: with a section for options, which the usage has, the help would not fit one screen."""
+        self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
@@ -96,7 +101,11 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=_Commands,
+    options_metavar="[--help] [--version]",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory."""

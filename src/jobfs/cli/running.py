@@ -14,7 +14,7 @@ from jobfs.cli.screen import tell
 from jobfs.document import kept
 from jobfs.errors import UsageError
 from jobfs.mountpoint import STAT_LIMIT, MountInfo, bounded, is_dead, mount_at
-from jobfs.names import CONTROL_DIR, quoted
+from jobfs.names import CONTROL_DIR, quoted, within
 from jobfs.private import user_name
 from jobfs.settings import command, load
 from jobfs.state import directory as slot
@@ -93,6 +93,18 @@ def _is_there(found: slot.Found) -> bool:
     """True if the job that is now mounted at the directory of a slot is the job of the slot."""
     there = mount_at(directory_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
+
+
+def ended_at(path: str, state_dir: str | None) -> list[tuple[slot.Found, str]]:
+    """Return the ended mounts in which `path` was, the latest first, each with the path inside."""
+    found = [
+        (each, spelt[len(directory) + 1 :])
+        for each in _slots(state_dir)
+        if (directory := directory_of(each))
+        for spelt in dict.fromkeys(_spellings(path))
+        if within(spelt, directory)
+    ]
+    return sorted(found, key=lambda pair: -pair[0].record.started if pair[0].record else 0.0)
 
 
 def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:

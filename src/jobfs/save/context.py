@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import logging
 import math
 import time
@@ -41,6 +42,8 @@ log = logging.getLogger("jobfs.save")
 
 T = TypeVar("T")
 
+#: Bytes of kept copies that are freed at once, at least.
+_AT_LEAST = 1 << 20
 #: Items that are remembered.
 _REMEMBERED = 2048
 #: Seconds after its `updatedAt` in which a version may be written to again without another `updatedAt` (R1).
@@ -215,17 +218,29 @@ class Context:
             raise BadRequestError(told)
 
     def with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
-        """Return the result of `attempt`; where the disk is full, the content cache frees the bytes that it `needs` first.
+        """Return the result of `attempt`; while the disk is full, make the bytes that it `needs` free first, and more each time.
 
-        Call it with no lock held: the cache may have to remove many files.
+        Call it with no lock held: many files may have to be removed. Raises what `attempt` raises once nothing is left to remove.
         """
-        try:
-            return attempt()
-        except (OSError, FsError) as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not is_full or not self.content.give_way(self.state.bytes.directory, needs()):
-                raise
-            return attempt()
+        for turn in itertools.count():
+            try:
+                return attempt()
+            except (OSError, FsError) as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self._make_room(needs() << turn):
+                    raise
+        raise AssertionError
+
+    def _make_room(self, size: int) -> bool:
+        """Free bytes on the disk of the state: of cached contents, or else of kept copies; False if there are none of either."""
+        if self.content.give_way(self.state.bytes.directory, size):
+            return True
+        size = max(size, _AT_LEAST)
+        if not (self.state.saves.give_way(size) or self.state.bases.give_way(size)):
+            return False
+        with contextlib.suppress(FsError):
+            self.state.store.sync()  # the bytes of what was just saved have a second name, until that is no longer needed
+        return True
 
     def stop(self) -> None:
         """End the threads, after the saves that they work for."""

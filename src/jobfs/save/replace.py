@@ -59,6 +59,7 @@ from jobfs.save.context import Context, Look
 from jobfs.save.overlap import Overlap
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
+from jobfs.state.copies import Copy
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -486,34 +487,52 @@ class Replace:
         source = state.bytes.path(file.ino, change.generation)
         # Copied before the locks are taken: readers wait for them.
         saved = content.take(source) if adopted else None
-        with self._going_on(change):
-            sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
-            state.write(
-                *([edit(change, stage=Stage.PLACED)] if change.asides else []),
-                edit(
-                    file,
-                    item_id=item.id,
-                    base=Base(item.id, item.updated_at, change.size, change.sha256, young=True),
-                    version=item.updated_at,
-                    sha256=change.sha256,
-                    permission=item.permission,
-                    wish=None if file.wish is item.permission else file.wish,
-                    refused="",
-                    **sent,
-                ),
-                gone=[] if change.asides else [change],
-            )
-            file.item, file.change = item, None
-            state.readers.placed(item.path, file.base)
-            if adopted:
-                content.remember(item, change.size)
-            self._tell(change, item)
-            if file.local is not None and file.local.generation == change.generation:
-                self._go_on(file, item, adopted=adopted)
-            state.bytes.retire(file.ino, change.generation)
-            if saved is not None:
-                # After the handles have opened the version: even if it is too young to be kept, it serves them.
-                content.adopt(item, saved)
+        copy = state.saves.take(change.target, source, change.size, change.sha256)
+        try:
+            with self._going_on(change):
+                self._keep_save(change, copy)
+                self._write_saved(change, file, item)
+                if adopted:
+                    content.remember(item, change.size)
+                self._tell(change, item)
+                if file.local is not None and file.local.generation == change.generation:
+                    self._go_on(file, item, adopted=adopted)
+                state.bytes.retire(file.ino, change.generation)
+                if saved is not None:
+                    # After the handles have opened the version: even if it is too young to be kept, it serves them.
+                    content.adopt(item, saved)
+        finally:
+            state.saves.discard(copy)
+
+    def _write_saved(self, change: Change, file: File, item: Item) -> None:
+        """Record that a save is placed, as `item`. The caller has the locks. Raises FsError(EIO)."""
+        sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
+        self._state.write(
+            *([edit(change, stage=Stage.PLACED)] if change.asides else []),
+            edit(
+                file,
+                item_id=item.id,
+                base=Base(item.id, item.updated_at, change.size, change.sha256, young=True),
+                version=item.updated_at,
+                sha256=change.sha256,
+                permission=item.permission,
+                wish=None if file.wish is item.permission else file.wish,
+                refused="",
+                **sent,
+            ),
+            gone=[] if change.asides else [change],
+        )
+        file.item, file.change = item, None
+        self._state.readers.placed(item.path, file.base)
+
+    def _keep_save(self, change: Change, copy: Copy | None) -> None:
+        """Keep what was saved in the place of what was saved there before, but nothing empty: a shell has emptied a file by
+        mistake before its owner asks for what was in it (vfs/semantics.md 4.55).
+
+        It comes before the journal has the save: a kill in between must not leave the save before as the last one.
+        """
+        if change.size:
+            self._state.saves.keep(change.target, copy)
 
     def _moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file

@@ -54,7 +54,7 @@ class WriteBack:
         self.client = client
         self.namespace = namespace
         self.content = content
-        self.state = State(directory)
+        self.state = State(directory, settings.keep_saves)
         # A save's own thread makes requests beside each of these: half as many threads as connections use them all.
         io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
         promote_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-promote")
@@ -102,7 +102,7 @@ class WriteBack:
             self.state.store.sync()  # the next mount may remove an item whose bytes are here
         except FsError as error:
             log.error("%s", error)
-        self.state.journal.close()
+        self.state.close()
 
     def _sync(self) -> float:
         """Sync what was closed to the disk, and repeat closes that found the disk full. Raises FsError(ENOSPC, EIO)."""
@@ -130,6 +130,7 @@ class WriteBack:
             self._listed = now
             self.cleanup.expose_orphans()
             self.cleanup.forget_vanished()
+            self.state.saves.expire()
             self.state.journal.prune(now - self.context.lifetime * _LIFETIMES)
             self._snapshot = number
         elif now > (again if self._listed < again else self._listed + _LIST_EVERY):

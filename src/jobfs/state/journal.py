@@ -16,11 +16,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
+from jobfs.state.copies import CopyStore
 from jobfs.state.localbytes import free, sync_directory
 from jobfs.state.records import Change, File, Record, decode, encode
 
@@ -91,14 +92,15 @@ def free_for_start(directory: Path) -> None:
 class Journal:
     """Records on disk. All methods may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the journal.
+    def __init__(self, path: Path, copies: Sequence[CopyStore] = ()) -> None:
+        """Open or make the journal. `copies`: what is removed before a write fails for want of room.
 
         Raises UsageError if another jobfs wrote it, if it is damaged, or if it is new although there are local bytes: no record
         names them, and they stay.
         """
         self.path = path
         self.lock = threading.Condition()
+        self._copies = copies
         self._written = 0
         self._synced = 0
         with contextlib.ExitStack() as opened:
@@ -179,7 +181,7 @@ class Journal:
         write records what has happened: it takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
         with self.lock:
-            if new and not self.spare.restore(beside=_LEAST):
+            if new and not self._has_room():
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             while True:
                 try:
@@ -192,6 +194,13 @@ class Journal:
                         told = f"the journal can't be written: {error}"
                         raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
             self._written += 1
+
+    def _has_room(self) -> bool:
+        """True if the disk has room for something new, at the latest once all copies are gone."""
+        while not self.spare.restore(beside=_LEAST):
+            if not any(store.give_way(_SPARE) for store in self._copies):
+                return False
+        return True
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str

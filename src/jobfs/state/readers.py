@@ -224,6 +224,12 @@ class Readers:
         loser.forgot = True
         self._notes.pop(loser, next(iter(self._notes.paths_of(loser))))
 
+    def replaces_unread(self, process: Process | None, path: str) -> None:
+        """Note that a process knows no version at a path that it is about to replace, unless one near it has read some."""
+        with self._lock:
+            if process is not None and self._nearest(process, self._notes.at(path)) is None:
+                self.wrote(process, path, None, _NONE, read=True)
+
     def backs_up(self, process: Process | None, path: str) -> None:
         """A process makes a file: the read just before the making of a backup is not counted (section 4.45)."""
         name = names.basename(path)

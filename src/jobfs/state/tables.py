@@ -39,6 +39,7 @@ from jobfs.api import deadline
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
 from jobfs.state.changes import Changes
+from jobfs.state.copies import BASES, MOST_FILES, SAVES, SAVES_LAST, CopyStore
 from jobfs.state.index import Index
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_of
@@ -51,9 +52,14 @@ from jobfs.state.store import Edit, Store, edit
 class State:
     """What this machine knows more than the server. Every method may be called from any thread."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
-        self.journal = Journal(directory / "journal.db")
+    def __init__(self, directory: Path, keep_saves: int = MOST_FILES) -> None:
+        """`directory`: the state directory of this mount; `keep_saves`: of how many files the last save is kept.
+
+        Raises UsageError if its journal can't be used.
+        """
+        self.saves = CopyStore(directory / SAVES, most=keep_saves, lasts=SAVES_LAST)
+        self.bases = CopyStore(directory / BASES)
+        self.journal = Journal(directory / "journal.db", (self.saves, self.bases))
         self.lock = self.journal.lock
         self.bytes = LocalBytes(directory / "bytes", directory / "trash", self.lock)
         self.index = Index(self.lock)
@@ -65,6 +71,12 @@ class State:
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.
         self.unclosed: set[File] = set()
+
+    def close(self) -> None:
+        """Close the journal and what is kept; the records and the copies stay."""
+        self.journal.close()
+        self.saves.close()
+        self.bases.close()
 
     def __bool__(self) -> bool:
         """True if any path may show something else than the namespace says."""
@@ -86,6 +98,18 @@ class State:
         Raises ValueError for a stage that a Change can't go to; then nothing was changed.
         """
         self.store.apply(record, **changed)
+
+    # -- copies for a person who wants them back (copies.py)
+
+    def forget_copies(self, path: str) -> None:
+        """Remove the copies that are kept of a path."""
+        for store in (self.saves, self.bases):
+            store.drop(path)
+
+    def rename_copies(self, old: str, new: str, *, directory: bool) -> None:
+        """Give the copies of a path, or of all below a `directory`, its new path."""
+        for store in (self.saves, self.bases):
+            store.renamed(old, new, directory=directory)
 
     # -- the life of a File
 

@@ -137,6 +137,17 @@ class Vfs:
         """See WriteBack."""
         return discard(self._write_back, path)
 
+    # -- what is kept of saves: CopyStore, Readers
+
+    def forget_save(self, path: str) -> bool:
+        """Remove the last save that is kept of a file; False if there is none."""
+        return self._state.saves.drop(path)
+
+    def put_back(self, path: str, pid: int) -> None:
+        """Note that a process is about to put an old save in the place of `path` without having read what is there."""
+        readers = self._state.readers
+        readers.replaces_unread(readers.process(pid), path)
+
     def empty_trash(self) -> None:
         """Remove the copies of bytes that were given up. Call this once everything is on the server."""
         self._state.bytes.empty_trash()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
@@ -148,6 +150,8 @@ class Tree:
             if old != new:
                 self._rename(source, old, new, self._state.readers.process(pid))
                 self._pages.moved(old, new, directory=is_dir(source))
+                if not self._view.stays_here(new):  # else an editor makes a backup, and writes the file again
+                    self._state.rename_copies(old, new, directory=is_dir(source))
 
     def _source(self, old: str, new: str) -> Node:
         """Return what is renamed, once no other rename of these names is in flight. Raises FsError(ENOENT, EINVAL), ApiError."""
@@ -263,6 +267,7 @@ class Tree:
         for gone in (over, replaced):
             if gone is not None and gone.path == new:
                 self._lose(gone)
+        self._state.forget_copies(new)  # the last save there is this one
         if file is not None:
             self._moved(file, answer, new)
 
@@ -343,7 +348,8 @@ class Tree:
                 except (StaleVersionError, NotFoundError):
                     node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
                     continue
-                self._write_back.rename.stay(node, old, new, attr, over, source)
+                stay = partial(self._write_back.rename.stay, node, old, new, attr, over, source)
+                self._write_back.context.with_room(stay, partial(os.path.getsize, source))
                 return
         raise FsError(errno.EIO, "the file keeps changing while it is renamed")
 
@@ -362,6 +368,7 @@ class Tree:
             else:
                 self._unlink_file(node, path)
             self._pages.part(path)
+            self._state.forget_copies(path)
 
     def _unlink_item(self, item: Item) -> None:
         file, shown = self._state.index.of(item), self._view.freeze(item)

@@ -333,7 +333,7 @@ class World:
 
     def close(self) -> None:
         self.context.stop()
-        self.state.journal.close()
+        self.state.close()
 
     def changes(self) -> list[str]:
         """The requests that were to change something."""

@@ -37,7 +37,7 @@ def refusing(code: int) -> Callable[..., NoReturn]:
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     state = State(tmp_path)
-    with closing(state.journal):
+    with closing(state):
         yield state
 
 
@@ -45,7 +45,7 @@ def again(state: State) -> State:
     """What the next mount finds."""
     other = State(state.journal.path.parent)
     other.store.load()
-    other.journal.close()
+    other.close()
     return other
 
 

@@ -18,6 +18,7 @@ from tests.unit.state.conftest import held, refusing
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.state.copies import CopyStore
 from jobfs.state.journal import SCHEMA_VERSION, Journal
 from jobfs.state.records import Aside, Base, Change, File, Stage, Verb
 
@@ -165,6 +166,25 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
         (small_disk / "filler").unlink()
         journal.write(put(accepted), new=True)
         assert (len(journal.load(Change)), journal.tombstone("1999")) == (accepted + 1, True)
+
+
+@pytest.mark.needs_root("only root can mount a disk of its own for this")
+def test_kept_copies_go_before_a_write_is_refused(small_disk: Path) -> None:
+    """vfs/semantics.md 4.56: and no write that needs none of their room takes them."""
+    store = CopyStore(small_disk / "saves")
+    with closing(store), closing(Journal(small_disk / "journal.db", (store,))) as journal:
+        for name in ("a", "b"):
+            (small_disk / name).write_bytes(bytes(5 << 20))
+            store.keep(name, store.take(name, small_disk / name, 5 << 20))
+            (small_disk / name).unlink()
+        journal.write(put(1), new=True)
+        assert store.paths() == ["a", "b"]
+        with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 16))
+        journal.write(put(2), new=True)
+        assert store.paths() == ["b"]
+        assert len(journal.load(Change)) == 2
 
 
 # -- sync

@@ -124,6 +124,21 @@ def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("reader", "base"), [(None, Base()), (CAT, SECOND), (SHELL, SECOND), (OTHER, SECOND)]
+)
+def test_who_puts_back_an_old_save_replaces_only_what_somebody_near_has_read(
+    proc: Proc, reader: int | None, base: Base | Item
+) -> None:
+    """vfs/semantics.md 4.54: else what is there stays beside, which otherwise would be replaced as what is shown."""
+    if reader is not None:
+        proc.read(reader, SECOND)
+    assert proc.replaced(MAKE, THIRD) == (SECOND if reader else None)
+    proc.readers.replaces_unread(proc.process(MAKE), "dir/f")
+    assert proc.replaced(MAKE, THIRD) == base
+    proc.readers.replaces_unread(None, "dir/f")
+
+
 @pytest.mark.parametrize("number", [0, -1, 99])
 def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: int) -> None:
     """vfs/semantics.md 4.47: as all processes outside of the mount's own namespace, which the kernel calls 0."""

@@ -33,7 +33,7 @@ def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
     assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
     assert [(found.target, found.file, files[0].change) for found in changes] == [("b", files[0], changes[0])]
     assert state.journal.tombstone("t")
-    other.journal.close()
+    other.close()
 
 
 def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""What commands write: a file of a mount, all of it or nothing, as an editor does; or standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jobfs.errors import FsError, UsageError
+from jobfs.names import quoted
+from jobfs.settings import command
+
+#: Bytes of a name that its scratch name begins with: 255 less what is around them.
+_SHARED = 200
+
+
+def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = lambda: None) -> None:
+    """Write `data` to a scratch name beside the file, rename that over it, and return when the server has it.
+
+    Raises UsageError for a file or a mount that can't be written, FsError for everything else; then the file is as it was, but
+    where only the last step has failed: its bytes are sent later.
+    """
+    begun = os.fsencode(file.name)[:_SHARED].decode(errors="ignore")
+    scratch = file.with_name(f".{begun}.{secrets.token_hex(4)}.swp")
+    try:
+        with contextlib.ExitStack() as undo:
+            with scratch.open("xb") as new:
+                undo.callback(_remove, scratch)
+                new.write(data)
+            if file.exists():
+                shutil.copymode(file, scratch)
+            before_rename()
+            scratch.rename(file)
+            undo.pop_all()
+        sync(file)
+    except OSError as error:
+        raise refusal(file, error) from None
+
+
+def print_beside(file: str, data: bytes) -> None:
+    """Write to standard output, unless that is the file: the shell has emptied it by now. Raises UsageError."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.stat(file), os.fstat(sys.stdout.fileno())):
+            remedy = command("restore", "--in-place", file)
+            raise UsageError(f"the output is {file} itself, which the shell has emptied: {remedy}")
+    sys.stdout.buffer.write(data)
+
+
+def sync(file: Path) -> None:
+    """Return when the server has what was written to a file. Raises OSError."""
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refusal(file: Path, error: OSError) -> UsageError | FsError:
+    """The error of a command that could not write a file."""
+    if error.errno == errno.EROFS:
+        return UsageError(f"{file} is mounted read-only")
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return read_only(file)
+    return FsError(error.errno or errno.EIO, f"{file}: {error.strerror}")
+
+
+def read_only(file: Path) -> UsageError:
+    """The error of a command that was given a readOnly file."""
+    return UsageError(f"{file} is readOnly in the job: chmod u+w {quoted(file)} first")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

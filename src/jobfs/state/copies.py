@@ -1,0 +1,341 @@
+"""Copies of contents by path, for a person who wants them back: what was saved last, and what a conflict is based on.
+
+    <directory>/<number>    the bytes of one copy, the youngest with the highest number; a hard link where that is possible
+    <directory>/index       a JSON object a line: what became of the copies; it is rewritten when most of its lines are outdated
+
+A line is one write, and a file without a line is removed by the next mount: a kill at any moment leaves each copy whole, or none.
+Where the disk refuses a copy it is left out, and the save does not fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from jobfs import names
+
+log = logging.getLogger("jobfs.state")
+
+#: The directories of a mount's copies, in its state directory.
+SAVES, BASES = "saves", "bases"
+#: Bounds of one store: bytes together, bytes of one copy; files, unless a setting says so.
+MOST_BYTES, LARGEST, MOST_FILES = 256 << 20, 64 << 20, 1000
+#: Seconds for which a save is kept.
+SAVES_LAST = 30 * 86400.0
+
+_INDEX = "index"
+#: Outdated lines of an index that are not worth a rewrite.
+_OUTDATED = 4000
+
+
+class Copy(NamedTuple):
+    """One copy: its path in the workspace, its number, size in bytes, time in seconds since the epoch, and hash if known."""
+
+    path: str
+    number: int
+    size: int
+    made: float
+    sha256: str = ""
+
+
+class _Table:
+    """Copies by path and by age."""
+
+    def __init__(self, lines: Iterable[str] = ()) -> None:
+        """`lines`: of an index. One that can't be understood, as it was torn on a full disk, is skipped."""
+        #: The oldest first: numbers only grow.
+        self.by_number: dict[int, Copy] = {}
+        self.numbers: dict[str, int] = {}
+        self.bytes = 0
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                self.apply(json.loads(line))
+
+    def at(self, path: str) -> Copy | None:
+        """Return the copy of a path, if any."""
+        number = self.numbers.get(path)
+        return None if number is None else self.by_number[number]
+
+    def apply(self, line: Mapping[str, Any]) -> list[Copy]:
+        """Do what a line of the index says; return the copies that are gone. Raises TypeError, LookupError."""
+        if "gone" in line:
+            return self._take(line["gone"])
+        if "moved" in line:
+            old, new = line["moved"]
+            return self._move(old, new)
+        copy = Copy(**line)
+        gone = self._take(copy.path)
+        self._put(copy)
+        return gone
+
+    def _put(self, copy: Copy) -> None:
+        self.by_number[copy.number] = copy
+        self.numbers[copy.path] = copy.number
+        self.bytes += copy.size
+
+    def _take(self, path: str) -> list[Copy]:
+        number = self.numbers.pop(path, None)
+        if number is None:
+            return []
+        copy = self.by_number.pop(number)
+        self.bytes -= copy.size
+        return [copy]
+
+    def _move(self, old: str, new: str) -> list[Copy]:
+        gone, number = self._take(new), self.numbers.pop(old)
+        # In its place: the order of age stays.
+        self.by_number[number] = self.by_number[number]._replace(path=new)
+        self.numbers[new] = number
+        return gone
+
+
+class CopyStore:
+    """The copies of one kind of one mount, within bounds at every moment. Thread-safe; raises nothing for what the disk does."""
+
+    def __init__(self, directory: Path, *, most: int = MOST_FILES, lasts: float | None = None) -> None:
+        """`most`: how many copies there may be, `lasts`: for how many seconds each is kept (None: no bound)."""
+        self._directory, self._most, self._lasts = directory, most, lasts
+        self._lock = threading.Lock()
+        self._index = -1
+        #: How many lines the index has; true if one is missing there, or was cut off.
+        self._lines, self._incomplete = 0, False
+        self._table = _Table()
+        #: Bytes of copies that were taken and not kept yet.
+        self._taken = 0
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._table, self._lines = _read(directory)
+            self._remove_strays()
+            self._open_index()
+        except OSError as error:
+            log.warning("%s can't be used, and nothing is kept there: %s", directory, error)
+        self._next = max(self._table.by_number, default=0) + 1
+        self.expire()
+
+    # -- what is kept
+
+    def find(self, path: str) -> Copy | None:
+        """Return the copy of a path, if there is one that has not expired."""
+        with self._lock:
+            copy = self._table.at(path)
+            return None if copy is None or self._has_expired(copy) else copy
+
+    def file(self, copy: Copy) -> Path:
+        """Return where the bytes of a copy are."""
+        return self._directory / str(copy.number)
+
+    def paths(self) -> list[str]:
+        """Return the paths of all copies."""
+        with self._lock:
+            return [*self._table.numbers]
+
+    # -- a copy is made in two steps: its bytes are taken with no lock held, and then kept in the step that saves them
+
+    def take(self, path: str, source: Path, size: int, sha256: str = "") -> Copy | None:
+        """Make room for the `size` bytes of `source`, which is never written again, and link or copy it; None if it is not kept.
+
+        `keep` or `discard` must follow: until then `path` has the copy that it had before.
+        """
+        if not 0 < size <= LARGEST or not self._most or self._index < 0:
+            return None
+        with self._lock:
+            self._evict(size, more=path not in self._table.numbers)
+            copy = Copy(path, self._next, size, time.time(), sha256)
+            self._next += 1
+            self._taken += size
+        try:
+            _link(source, self.file(copy))
+        except OSError as error:
+            log.info("%s is not kept: %s", source, error)
+            self.discard(copy)
+            return None
+        return copy
+
+    def keep(self, path: str, copy: Copy | None) -> None:
+        """Put a copy that was taken in the place of what was kept of a path. None: that goes all the same."""
+        if copy is None:
+            self.drop(path)
+            return
+        with self._lock:
+            self._taken -= copy.size
+            self._apply(copy._replace(path=path)._asdict())
+            self._evict()
+
+    def discard(self, copy: Copy | None) -> None:
+        """Remove a copy that was taken, unless it was kept."""
+        if copy is None:
+            return
+        with self._lock:
+            if copy.number in self._table.by_number:
+                return
+            self._taken -= copy.size
+            _remove(self.file(copy))
+
+    # -- what becomes of it
+
+    def drop(self, path: str) -> bool:
+        """Remove the copy of a path; False if there is none."""
+        with self._lock:
+            if path not in self._table.numbers:
+                return False
+            self._apply({"gone": path})
+            return True
+
+    def renamed(self, old: str, new: str, *, directory: bool = False) -> None:
+        """Give the copy of a path, or those of all below a `directory`, the new path."""
+        with self._lock:
+            known = self._table.numbers
+            moved = (
+                [path for path in known if names.under(path, old)] if directory else [old] * (old in known)
+            )
+            self._apply(*({"moved": [path, names.moved(path, old, new)]} for path in moved))
+
+    def give_way(self, size: int) -> bool:
+        """Free `size` bytes of the disk, the oldest copies first; False if there was none."""
+        with self._lock:
+            oldest = [*self._table.by_number.values()]
+            for copy in oldest:
+                self._apply({"gone": copy.path})
+                size -= copy.size
+                if size <= 0:
+                    break
+            return bool(oldest)
+
+    def expire(self) -> None:
+        """Remove the copies that are too old, or too many."""
+        with self._lock:
+            self._evict()
+
+    def close(self) -> None:
+        """Keep nothing more; the copies stay."""
+        with self._lock:
+            if self._index >= 0:
+                os.close(self._index)
+            self._index = -1
+
+    def _has_expired(self, copy: Copy) -> bool:
+        return self._lasts is not None and time.time() - copy.made > self._lasts
+
+    def _evict(self, room: int = 0, *, more: bool = False) -> None:
+        """Remove the oldest copies until `room` bytes, and one `more` copy, are within the bounds with the others."""
+        table = self._table
+        most_files, most_bytes = self._most - more, MOST_BYTES - room - self._taken
+        while table.by_number:
+            oldest = next(iter(table.by_number.values()))
+            fits = len(table.by_number) <= most_files and table.bytes <= most_bytes
+            if fits and not self._has_expired(oldest):
+                return
+            self._apply({"gone": oldest.path})
+
+    # -- the index
+
+    def _apply(self, *lines: dict[str, Any]) -> None:
+        """Do what lines say, here and on the disk: all of them, or after a kill none."""
+        gone = [copy for line in lines for copy in self._table.apply(line)]
+        if lines and self._index >= 0:
+            self._write(b"".join(map(_text, lines)), len(lines))
+        for copy in gone:
+            _remove(self.file(copy))
+
+    def _write(self, text: bytes, count: int) -> None:
+        self._lines += count
+        outdated = self._lines - len(self._table.by_number) > _OUTDATED
+        try:
+            if outdated or self._incomplete or os.write(self._index, text) < len(text):
+                self._rewrite()
+        except OSError as error:
+            # A copy whose file is gone counts as gone, whatever the index says.
+            self._incomplete = True
+            log.info("%s can't be written: %s", self._directory / _INDEX, error)
+
+    def _rewrite(self) -> None:
+        """Write the index as short as it can be. Raises OSError; then the old one is there still."""
+        new = self._directory / f"{_INDEX}.new"
+        with _opened(new) as file:
+            file.writelines(_text(copy._asdict()) for copy in self._table.by_number.values())
+        new.rename(self._directory / _INDEX)
+        self._lines, self._incomplete = len(self._table.by_number), False
+        os.close(self._index)
+        self._open_index()
+
+    def _open_index(self) -> None:
+        self._index = -1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._index = os.open(self._directory / _INDEX, flags, 0o600)
+
+    def _remove_strays(self) -> None:
+        """Forget copies whose files are gone, and remove files without a copy: of a mount that was killed. Raises OSError."""
+        there = {entry.name: entry.stat().st_size for entry in os.scandir(self._directory)}
+        for copy in [*self._table.by_number.values()]:
+            if there.get(str(copy.number)) != copy.size:
+                self._table.apply({"gone": copy.path})
+        for name in there.keys() - {str(number) for number in self._table.by_number} - {_INDEX}:
+            _remove(self._directory / name)
+
+
+def content_of(directory: Path, path: str, *, lasts: float | None = None) -> bytes | None:
+    """Return what is kept of a path in the directory of a store, whether a mount uses that or not; None if nothing is.
+
+    Nothing is changed. A copy that is replaced while it is read is looked up again. Bytes of another hash than theirs, as after
+    a loss of power, are none.
+    """
+    seen: Copy | None = None
+    while True:
+        try:
+            copy = _read(directory)[0].at(path)
+        except OSError:
+            return None
+        if copy is None or copy == seen or (lasts is not None and time.time() - copy.made > lasts):
+            return None
+        seen = copy
+        with contextlib.suppress(OSError):
+            data = (directory / str(copy.number)).read_bytes()
+            if len(data) == copy.size and copy.sha256 in ("", hashlib.sha256(data).hexdigest()):
+                return data
+
+
+def _read(directory: Path) -> tuple[_Table, int]:
+    """Return the copies that an index names, and how many lines it has. Raises OSError."""
+    try:
+        lines = (directory / _INDEX).read_bytes().splitlines()
+    except FileNotFoundError:
+        return _Table(), 0
+    return _Table(line.decode(errors="replace") for line in lines), len(lines)
+
+
+def _text(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a new file that only this user reads. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where that can't be done. Raises OSError."""
+    try:
+        os.link(source, target)
+    except OSError:
+        try:
+            with source.open("rb") as old, _opened(target) as new:
+                shutil.copyfileobj(old, new)
+        except OSError:
+            _remove(target)
+            raise
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s can't be removed: %s", path, error.strerror)

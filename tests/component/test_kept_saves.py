@@ -1,0 +1,90 @@
+"""What is kept for a person: as the server has it after a kill at any moment, and at no cost of requests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal
+from tests.support.operations import taken_up
+from tests.support.serverside import visible
+from tests.support.workspaces import Start, Workspace, settled
+
+from jobfs.emulator import Server
+from jobfs.state.copies import SAVES, content_of
+
+OLD, FIRST, SECOND = b"of the job", b"the first save", b"the second save"
+
+
+def kept(work: Workspace, path: str) -> bytes | None:
+    directory = work.settings.state_dir / work.server.job / work.mount_id
+    return content_of(directory / SAVES, path)
+
+
+@contextmanager
+def mortal(server: Server, home: Path, at: int) -> Iterator[Mortal]:
+    """A mount that dies at a boundary."""
+    server.reset()
+    server.store.seed({"file": OLD}, age=60)
+    work = Mortal(server, home, Boundaries(at))
+    work.start()
+    try:
+        yield work
+    finally:
+        work.end()
+
+
+@pytest.mark.parametrize("path", ["file", "new"])
+def test_killed_at_any_boundary_of_a_save_what_is_kept_is_what_was_saved_last(
+    server: Server, tmp_path: Path, path: str
+) -> None:
+    """vfs/semantics.md 4.53: once the next mount has finished the save."""
+    for at in count(1):
+        with mortal(server, tmp_path / f"{at}", at) as work:
+            work.write("file", FIRST)
+            work.settle()
+            work.work(lambda work=work: work.write(path, SECOND, fsync=True))  # type: ignore[misc]
+        with taken_up(work) as again:
+            again.settle()
+            assert kept(again, path) == visible(server).get(path), work.boundaries.last
+        if not work.boundaries.struck:
+            break
+    assert at > 5
+
+
+def test_a_save_that_is_kept_costs_no_request(server: Server, start: Start) -> None:
+    """vfs/semantics.md 4.52: neither in place, nor by a rename over, nor of a new file."""
+    counts = []
+    for keep_saves in (0, 1000):
+        server.reset()
+        server.store.seed({"file": OLD}, age=60)
+        work = start(keep_saves=keep_saves, write_back_delay=30.0, ttl=60.0)
+        work.names()
+        for content in (FIRST, SECOND):
+            work.write("file", content, fsync=True)
+            work.write("new", content, fsync=True)
+            work.write("temporary", content)
+            work.vfs.rename("temporary", "file")
+        settled(work, {"file": SECOND, "new": SECOND})
+        operations = Counter(entry.operation for entry in server.log.entries())
+        counts.append({name: number for name, number in operations.items() if name != "list"})
+        assert kept(work, "file") == (SECOND if keep_saves else None)
+        work.stop()
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("remounted", [False, True])
+def test_a_save_that_was_refused_leaves_the_one_before(server: Server, start: Start, remounted: bool) -> None:
+    """vfs/semantics.md 4.52: the last save that the server got."""
+    work = start(write_back_delay=0)
+    work.write("file", FIRST, fsync=True)
+    server.faults.rate("error", 1.0, on="create", status=413)
+    work.write("file", SECOND)
+    if remounted:
+        work.remount()
+    assert kept(work, "file") == FIRST
+    assert work.read("file") == SECOND

@@ -1,0 +1,247 @@
+"""`jobfs restore`: what was saved comes back, however a program saves, and whatever became of the file and the mount."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import Mount, MountedJob, run
+from tests.support.serverside import doubled, visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+_SOURCE = Path(__file__).parents[2] / "src"
+FIRST, SAVED, JOBS = "one\ntwo\n", "one\n2\n", "the job's\n"
+
+#: How programs turn `FIRST` into `SAVED` in the file `$0`.
+PROGRAMS = {
+    "vim": "vim -u NONE -N -es -c '%s/two/2/' -c wq \"$0\"",
+    "vim, which renames": 'vim -u NONE -N -es --cmd "set backupcopy=no" -c "%s/two/2/" -c wq "$0"',
+    "sed": 'sed -i s/two/2/ "$0"',
+    "shell": 'echo one > "$0"; echo 2 >> "$0"',
+    "python, in place": f"""{sys.executable} -c '
+import sys
+with open(sys.argv[1], "r+") as file:
+    file.seek(4); file.write("2\\n"); file.truncate()' "$0" """,
+    "python, anew": f"""{sys.executable} -c '
+import os, sys
+os.unlink(sys.argv[1])
+open(sys.argv[1], "x").write("one\\n2\\n")' "$0" """,
+    "a file from elsewhere": 'printf "one\\n2\\n" > "$0.new"; sync "$0.new"; mv "$0.new" "$0"',
+    "dd": 'printf "2\\n" | dd of="$0" bs=1 seek=4 status=none; truncate -s 6 "$0"',
+}
+#: Names that a shell, git or a terminal could take for something else.
+NAMES = ("notes.md", "-n", "it's $(here)", "dir/ü \t.md")
+
+
+def restored(mounted: MountedJob, name: str, *more: str) -> str:
+    """What `jobfs restore` prints of a file."""
+    done = mounted.jobfs("restore", *more, "--", mounted.path / name)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def is_gone(mounted: MountedJob, name: str) -> bool:
+    """True if nothing is kept of a file, as the command says in one sentence."""
+    done = mounted.jobfs("restore", "--", mounted.path / name)
+    told = f"jobfs: what you saved in {mounted.path / name} is no longer here\n"
+    return (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
+def saved(server: Server, mounted: MountedJob, name: str = "notes.md", text: str = SAVED) -> None:
+    """A file that was saved here, and that the job has overwritten since."""
+    (mounted.path / name).write_text(text)
+    mounted.settled()
+    server.store.write(name, JOBS)
+    eventually(lambda: (mounted.path / name).stat().st_size == len(JOBS))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_each_program_saved_is_printed_though_the_job_overwrote_or_deleted_it(
+    server: Server, mounted: MountedJob, program: str
+) -> None:
+    """vfs/semantics.md 4.51: whatever the job has done to FILE since; nothing is changed."""
+    server.store.seed({"notes.md": FIRST}, age=60)
+    run(mounted.path, "bash", "-e", "-c", PROGRAMS[program], "notes.md", home=mounted.home)
+    mounted.settled()
+    assert visible(server) == {"notes.md": SAVED.encode()}
+    server.store.write("notes.md", JOBS)
+    assert restored(mounted, "notes.md") == SAVED
+    server.store.delete("notes.md")
+    eventually(lambda: not (mounted.path / "notes.md").exists())
+    assert restored(mounted, "notes.md") == SAVED
+    assert visible(server) == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_survives_a_remount_and_a_kill_and_is_printed_when_nothing_is_mounted(
+    server: Server, mounted: MountedJob, name: str
+) -> None:
+    """vfs/semantics.md 4.53: after kill -9 too, with names that need quoting; files of mode 0600 in a directory of 0700."""
+    server.store.seed({"dir/other": "x"}, age=60)
+    saved(server, mounted, name)
+    mounted.remount()
+    assert restored(mounted, name) == SAVED
+    mounted.kill()
+    assert restored(mounted, name) == SAVED
+    done = mounted.jobfs("restore", "--in-place", "--", mounted.path / name)
+    assert (done.returncode, "mount it" in done.stderr) == (2, True)
+    mounted.mount()
+    assert restored(mounted, name) == SAVED
+    (saves,) = mounted.state.glob("*/*/saves")
+    assert stat.S_IMODE(saves.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in saves.iterdir()} == {0o600}
+    assert server.store.read(name) == JOBS.encode()
+
+
+def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.54: before a remount and after it; what a program near the caller has read is replaced."""
+    for round in range(2):
+        saved(server, mounted)
+        if round:
+            mounted.remount()
+        assert restored(mounted, "notes.md", "--in-place") == ""
+        mounted.settled()
+        (copy,) = [name for name in visible(server) if ".conflict-" in name]
+        assert visible(server) == {"notes.md": SAVED.encode(), copy: JOBS.encode()}
+        (mounted.path / copy).unlink()
+    server.store.write("notes.md", JOBS)
+    eventually(lambda: (mounted.path / "notes.md").stat().st_size == len(JOBS))
+    script = f"cat notes.md; PYTHONPATH={_SOURCE} {sys.executable} -m jobfs restore --in-place notes.md"
+    assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home) == JOBS
+    mounted.settled()
+    assert visible(server) == {"notes.md": SAVED.encode()}
+    assert doubled(server) == []
+
+
+def test_in_place_keeps_the_mode_and_brings_back_a_deleted_file(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.54: an editor would do the same."""
+    saved(server, mounted)
+    (mounted.path / "notes.md").chmod(0o755)
+    restored(mounted, "notes.md", "--in-place")
+    assert stat.S_IMODE((mounted.path / "notes.md").stat().st_mode) == 0o755
+    server.store.delete("notes.md")
+    eventually(lambda: not (mounted.path / "notes.md").exists())
+    restored(mounted, "notes.md", "--in-place")
+    assert server.store.read("notes.md") == SAVED.encode()
+    assert sorted(os.listdir(mounted.path))[-1] == "notes.md", "no scratch name is left"
+
+
+def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.55: `jobfs restore f > f`; a save of nothing does not take the place of what was saved."""
+    saved(server, mounted)
+    file = mounted.path / "notes.md"
+    command = [sys.executable, "-m", "jobfs", "restore", str(file)]
+    with file.open("wb") as out:
+        done = subprocess.run(
+            command, env=mounted.environment(), stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == f"jobfs: the output is {file} itself, which the shell has emptied: jobfs restore --in-place {file}\n"
+    )
+    mounted.settled()
+    assert server.store.read("notes.md") == b""
+    restored(mounted, "notes.md", "--in-place")
+    assert server.store.read("notes.md") == SAVED.encode()
+
+
+def removed(mounted: MountedJob) -> None:
+    (mounted.path / "notes.md").unlink()
+
+
+def forgotten(mounted: MountedJob) -> None:
+    assert restored(mounted, "notes.md", "--forget") == ""
+    assert mounted.jobfs("restore", "--forget", mounted.path / "notes.md").returncode == 2
+
+
+def forgotten_unmounted(mounted: MountedJob) -> None:
+    mounted.umount()
+    forgotten(mounted)
+    mounted.mount()
+
+
+def renamed_over(mounted: MountedJob) -> None:
+    (mounted.path / "other").rename(mounted.path / "notes.md")
+
+
+def turned_off(mounted: MountedJob) -> None:
+    mounted.remount(keep_saves=0)
+    assert list(mounted.state.glob("*/*/saves/[0-9]*")) == []
+    (mounted.path / "notes.md").write_text("more\n")
+    mounted.settled()
+
+
+@pytest.mark.parametrize("drop", [removed, forgotten, forgotten_unmounted, renamed_over, turned_off])
+def test_what_is_kept_goes_with_the_file_and_when_it_is_not_wanted(
+    server: Server, mounted: MountedJob, drop: Callable[[MountedJob], None]
+) -> None:
+    """vfs/semantics.md 4.52, 4.53: rm in this mount, --forget, a rename of an item over it, --keep-saves 0."""
+    server.store.seed({"other": "of the job"}, age=60)
+    saved(server, mounted)
+    drop(mounted)
+    assert is_gone(mounted, "notes.md")
+    mounted.kill()
+    assert is_gone(mounted, "notes.md")
+
+
+def test_a_rename_takes_it_along_and_so_does_one_of_a_directory(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.53: in this mount, after a remount too."""
+    server.store.seed({"dir/other": "x"}, age=60)
+    saved(server, mounted, "dir/notes.md")
+    (mounted.path / "dir/notes.md").rename(mounted.path / "dir/mine.md")
+    (mounted.path / "dir").rename(mounted.path / "to")
+    assert is_gone(mounted, "dir/mine.md")
+    assert is_gone(mounted, "to/notes.md")
+    mounted.remount()
+    assert restored(mounted, "to/mine.md") == SAVED
+
+
+def test_two_mounts_of_a_job_keep_their_own_saves_and_a_read_only_one_none(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.53: the save of another mount is, to this one, what the job does; 4.40: nothing is written."""
+    one, other = mount(), mount()
+    saved(server, one)
+    assert is_gone(other, "notes.md")
+    (other.path / "notes.md").write_text("of the other\n")
+    other.settled()
+    assert restored(one, "notes.md") == SAVED
+    assert restored(other, "notes.md") == "of the other\n"
+    one.remount(read_only=True)
+    assert restored(one, "notes.md") == SAVED
+    done = one.jobfs("restore", "--in-place", one.path / "notes.md")
+    assert (done.returncode, done.stderr) == (2, f"jobfs: {one.path / 'notes.md'} is mounted read-only\n")
+    assert server.store.read("notes.md") == b"of the other\n"
+
+
+def test_bad_input_is_told_in_a_sentence(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.51: a directory, a path outside of a mount, a file that never was, a readOnly one: exit code 2."""
+    (mounted.path / "dir").mkdir()
+    saved(server, mounted)
+    server.store.set_permission("notes.md", "readOnly")
+    eventually(lambda: not (mounted.path / "notes.md").stat().st_mode & 0o222)
+    cases = {
+        ("dir",): f"{mounted.path}/dir is a directory: give a file",
+        (".",): f"{mounted.path} is a directory: give a file",
+        ("never",): f"what you saved in {mounted.path}/never is no longer here",
+        ("--in-place", "notes.md"): f"{mounted.path}/notes.md is readOnly in the job: chmod u+w {mounted.path}/notes.md first",
+        ("--in-place", "--forget", "never"): "--in-place and --forget exclude each other",
+    }  # fmt: skip
+    for (*options, name), told in cases.items():
+        done = mounted.jobfs("restore", *options, mounted.path / name)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobfs: {told}\n")
+    outside = mounted.jobfs("restore", tmp_path / "file")
+    assert (outside.returncode, outside.stderr) == (2, f"jobfs: no job is mounted at {tmp_path}/file\n")
+    assert sorted(os.listdir(mounted.path)) == ["dir", "notes.md"], "no scratch name is left"

@@ -1,0 +1,252 @@
+"""Copies of contents: within bounds at every moment, whole or absent after a kill, and never in the way of a save."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.state.conftest import refusing
+
+from jobfs.state import copies
+from jobfs.state.copies import CopyStore, content_of
+
+
+class Saves:
+    """A store, and what is put into it; `again` is the next mount."""
+
+    def __init__(self, top: Path) -> None:
+        self.top, self.directory = top, top / "saves"
+        self.store = CopyStore(self.directory)
+        self._numbers = itertools.count()
+
+    def again(self, most: int = 1000, lasts: float | None = None) -> CopyStore:
+        self.store.close()
+        self.store = CopyStore(self.directory, most=most, lasts=lasts)
+        return self.store
+
+    def source(self, content: bytes) -> Path:
+        path = self.top / f"bytes-{next(self._numbers)}"
+        path.write_bytes(content)
+        return path
+
+    def save(self, path: str, content: bytes) -> None:
+        self.store.keep(path, self.store.take(path, self.source(content), len(content)))
+
+    def kept(self, *paths: str) -> list[bytes | None]:
+        return [content_of(self.directory, path) for path in paths]
+
+    @property
+    def files(self) -> int:
+        """How many contents are on the disk."""
+        return len(list(self.directory.glob("[0-9]*")))
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.directory.glob("[0-9]*"))
+
+
+@pytest.fixture
+def saves(tmp_path: Path) -> Iterator[Saves]:
+    saves = Saves(tmp_path)
+    yield saves
+    saves.store.close()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that a test reaches."""
+    monkeypatch.setattr(copies, "MOST_BYTES", 100)
+    monkeypatch.setattr(copies, "LARGEST", 60)
+
+
+def test_the_last_save_of_a_path_is_kept_as_a_link_that_only_its_user_reads(saves: Saves) -> None:
+    """vfs/semantics.md 4.52: hard links where possible, mode 0600 in a directory of mode 0700."""
+    saves.save("a", b"old")
+    source = saves.source(b"new")
+    source.chmod(0o600)
+    saves.store.keep("a", saves.store.take("a", source, 3))
+    assert saves.kept("a", "b") == [b"new", None]
+    assert saves.files == 1
+    assert source.stat().st_nlink == 2
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (saves.directory, saves.directory / "index")]
+    assert modes == [0o700, 0o600]
+
+
+def test_it_is_a_copy_where_no_link_can_be_made(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.52: hard links where possible."""
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    saves.save("a", b"bytes")
+    assert saves.kept("a") == [b"bytes"]
+    (file,) = saves.directory.glob("[0-9]*")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_no_more_files_than_the_bound_and_the_oldest_go_first(saves: Saves) -> None:
+    """vfs/semantics.md 4.52: at most 1,000; what is saved again is the youngest, what is renamed keeps its age."""
+    saves.again(most=4)
+    for name in ("a", "b", "c", "d"):
+        saves.save(name, name.encode())
+    saves.save("c", b"again")
+    assert (saves.files, saves.kept("a")) == (4, [b"a"]), "a path that is saved again needs no room"
+    saves.store.renamed("a", "moved")
+    saves.save("e", b"e")
+    assert (saves.files, saves.kept("moved", "b", "d", "c", "e")) == (4, [None, b"b", b"d", b"again", b"e"])
+    assert CopyStore(saves.directory, most=2).paths() == ["c", "e"], "a lower bound holds from the mount on"
+    assert saves.again(most=0).paths() == []
+    saves.save("f", b"f")
+    assert saves.files == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_no_more_bytes_than_the_bound_at_any_moment_and_no_large_file(saves: Saves) -> None:
+    """vfs/semantics.md 4.52: counted before each save is kept; a file that is not kept takes away what was kept of its path."""
+    saves.save("a", b"a" * 50)
+    saves.save("b", b"b" * 40)
+    first = saves.store.take("c", saves.source(b"c" * 30), 30)
+    assert (saves.bytes, saves.kept("a", "b", "c")) == (70, [None, b"b" * 40, None])
+    second = saves.store.take("d", saves.source(b"d" * 50), 50)
+    assert saves.bytes == 80, "what was taken counts before it is kept"
+    saves.store.keep("c", first)
+    saves.store.keep("d", second)
+    assert (saves.bytes, sorted(saves.store.paths())) == (80, ["c", "d"])
+    saves.save("d", b"x" * 61)
+    assert (saves.kept("c", "d"), saves.files) == ([b"c" * 30, None], 1)
+    saves.save("e", b"e" * 60)
+    assert saves.bytes == 90
+
+
+def test_what_is_too_old_goes_and_is_not_found(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.52: for 30 days."""
+    now = time.time()
+    saves.again(lasts=100.0)
+    for age, name in ((99.0, "a"), (50.0, "b")):
+        monkeypatch.setattr(time, "time", lambda age=age: now - age)
+        saves.save(name, b"bytes")
+    monkeypatch.setattr(time, "time", lambda: now + 2)
+    assert (saves.store.find("a"), content_of(saves.directory, "a", lasts=100.0)) == (None, None)
+    assert content_of(saves.directory, "b", lasts=100.0) == b"bytes"
+    assert saves.files == 2
+    saves.save("c", b"bytes")
+    assert (saves.files, sorted(saves.store.paths())) == (2, ["b", "c"])
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    assert saves.again(lasts=100.0).paths() == ["c"]
+
+
+def test_renames_and_removals_survive_as_they_are_at_each_moment(saves: Saves) -> None:
+    """vfs/semantics.md 4.53: a kill at any moment; nothing has to be closed."""
+    for name in ("dir/a", "dir/b", "dir.c", "other"):
+        saves.save(name, name.encode())
+    saves.store.renamed("dir", "to", directory=True)
+    saves.store.renamed("none", "dir.c")
+    saves.store.renamed("other", "to/b")
+    assert saves.store.drop("to/a")
+    assert not saves.store.drop("to/a")
+    for store in (saves.store, CopyStore(saves.directory)):
+        assert sorted(store.paths()) == ["dir.c", "to/b"]
+    assert saves.kept("to/b", "dir.c", "other", "dir/b") == [b"other", b"dir.c", None, None]
+    assert saves.files == 2
+
+
+def test_a_kill_while_a_copy_is_made_leaves_the_one_before(saves: Saves) -> None:
+    """vfs/semantics.md 4.53: what was taken and not kept is removed by the next mount."""
+    saves.save("a", b"old")
+    saves.store.take("a", saves.source(b"new"), 3)
+    assert saves.files == 2
+    saves.again()
+    assert (saves.kept("a"), saves.files) == ([b"old"], 1)
+    saves.save("a", b"newest")
+    assert saves.kept("a") == [b"newest"]
+
+
+def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
+    taken = saves.store.take("a", saves.source(b"new"), 3)
+    saves.store.discard(taken)
+    assert (saves.files, saves.store.paths()) == (0, [])
+    taken = saves.store.take("a", saves.source(b"new"), 3)
+    saves.store.keep("a", taken)
+    saves.store.discard(taken)
+    assert saves.kept("a") == [b"new"]
+
+
+def test_an_index_that_is_torn_or_not_ours_costs_only_what_it_names(saves: Saves) -> None:
+    """A full disk may cut off a line; a file may be lost or changed."""
+    for name in ("a", "b", "c"):
+        saves.save(name, name.encode())
+    saves.store.close()
+    index = saves.directory / "index"
+    first, second, third = index.read_text().splitlines()
+    index.write_text(f'{first}\n{second[:20]}\n[1]\n{{"moved": ["x", "y"]}}\n{{"other": 1}}\n{third}\n')
+    (saves.directory / str(json.loads(third)["number"])).write_bytes(b"longer")
+    assert saves.again().paths() == ["a"]
+    assert saves.files == 1
+    assert saves.kept("a", "c") == [b"a", None]
+
+
+def test_bytes_of_another_hash_are_not_given_out(saves: Saves) -> None:
+    """After a loss of power a file of the right length may hold zeros."""
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    saves.store.keep("a", saves.store.take("a", saves.source(b"abc"), 3, digest))
+    assert saves.kept("a") == [b"abc"]
+    (file,) = saves.directory.glob("[0-9]*")
+    file.write_bytes(bytes(3))
+    assert saves.kept("a") == [None]
+
+
+def test_what_the_disk_refuses_is_left_out(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.56: nothing raises; an older save is not taken for the last one."""
+    saves.save("a", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "_link", refusing(errno.ENOSPC))
+        saves.save("a", b"new")
+    assert saves.kept("a") == [None]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refusing(errno.ENOSPC))
+        patch.setattr(copies, "_opened", refusing(errno.ENOSPC))
+        saves.save("b", b"unwritten")
+        saves.save("c", b"c")
+        saves.store.drop("c")
+    assert saves.kept("b") == [None], "the disk has no line of it"
+    saves.save("d", b"d")
+    assert saves.kept("b", "c", "d") == [b"unwritten", None, b"d"], "the next line that it takes brings all"
+    assert sorted(saves.again().paths()) == ["b", "d"]
+
+
+def test_the_oldest_give_way_to_what_is_unsent(saves: Saves) -> None:
+    """vfs/semantics.md 4.56: as much as is needed, until nothing is left."""
+    for name in ("a", "b", "c"):
+        saves.save(name, bytes(10))
+    assert saves.store.give_way(11)
+    assert saves.store.paths() == ["c"]
+    assert saves.store.give_way(0)
+    assert not saves.store.give_way(1)
+    assert saves.files == 0
+
+
+def test_an_index_does_not_grow_with_the_number_of_saves(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 6.15: and is read by others while it is rewritten."""
+    monkeypatch.setattr(copies, "_OUTDATED", 10)
+    for number in range(50):
+        saves.save("a", b"%d" % number)
+        assert saves.kept("a") == [b"%d" % number]
+        assert len((saves.directory / "index").read_text().splitlines()) <= 12
+    assert saves.again().paths() == ["a"]
+
+
+def test_a_directory_that_cannot_be_used_keeps_nothing(tmp_path: Path) -> None:
+    """vfs/semantics.md 4.56: a mount starts all the same."""
+    (tmp_path / "saves").write_text("a file")
+    store = CopyStore(tmp_path / "saves")
+    (tmp_path / "bytes").write_bytes(b"x")
+    assert store.take("a", tmp_path / "bytes", 1) is None
+    store.keep("a", None)
+    assert (store.find("a"), store.paths(), store.give_way(1)) == (None, [], False)
+    store.close()

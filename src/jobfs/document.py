@@ -95,6 +95,10 @@ class Conflict(TypedDict):
     origin: Annotated[str, "of which file"]
     reason: Annotated[str, "whose version is whose"]
     diff: Annotated[str | None, "the shell command that compares the two; null if that file is gone"]
+    merge: Annotated[
+        str | None,
+        "the command that merges it into that file; null if that is gone, or where nothing is known that both began with",
+    ]
 
 
 class Odd(TypedDict):
@@ -236,7 +240,7 @@ def problems(status: Status, recovery: str) -> list[str]:
         retry = command("retry", status["directory"])
         found.append(f"{failed} failed: refused by the server: {retry}, or jobfs discard FILE")
     if conflicts:
-        told = "a second version was kept: compare, and delete what is not wanted"
+        told = "a second version was kept: compare, merge, or delete what is not wanted"
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {told}")
     return found + [
         f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: {recovery}"

@@ -16,7 +16,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from jobfs.control import Conversation, Handler, Server
 from jobfs.document import Unsent, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
-from jobfs.nodes import Sent
+from jobfs.nodes import Sent, Version
 from jobfs.process import tell_manager
 from jobfs.settings import Settings, command
 from jobfs.state.directory import StateDirectory
@@ -394,6 +394,7 @@ class Mount:
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
             "forget": lambda args, conversation: {"known": vfs.forget_save(str(args["path"]))},
             "put_back": in_time(lambda args, conversation: vfs.put_back(str(args["path"]), int(args["pid"]))),
+            "unlink_version": in_time(lambda args, conversation: {"done": _unlink_version(vfs, **args)}),
             "flush": self._answer_flush,
             "watch": self._answer_watch,
             "umount": self._answer_umount,
@@ -477,6 +478,11 @@ def drain(
     except Exception:
         _log.exception("sending failed")
     return vfs.unsent(path)
+
+
+def _unlink_version(vfs: Vfs, path: str, version: Sequence[Any], sha256: str) -> bool:
+    item_id, updated_at, size = version
+    return vfs.unlink_version(path, Version(str(item_id), str(updated_at), int(size)), sha256)
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:

@@ -197,13 +197,19 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     return join(directory, _cut(stem, room - len(ending.encode())) + mark + ending)
 
 
-_KEPT = re.compile(r"(.*)\.(conflict|recovered)-\d{8}[Tt]\d{6}[Zz](?:-\d+)?(\.[^./]*)?", re.DOTALL)
+_KEPT = re.compile(r"(.*)\.(conflict|recovered)-(\d{8}[Tt]\d{6}[Zz])(?:-(\d+))?(\.[^./]*)?", re.DOTALL)
 
 
 def kept_beside(path: str) -> tuple[str, str] | None:
     """The label that `beside` gave a second version at this path, and the path of its file; None if it is an ordinary name."""
     match = _KEPT.fullmatch(path)
-    return None if match is None else (match[2], match[1] + (match[3] or ""))
+    return None if match is None else (match[2], match[1] + (match[5] or ""))
+
+
+def kept_at(path: str) -> tuple[str, int]:
+    """The time in the name of a second version, and its number among those of one second: what orders them by age."""
+    match = _KEPT.fullmatch(path)
+    return ("", 0) if match is None else (match[3].upper(), int(match[4] or 0))
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:

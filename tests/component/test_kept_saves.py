@@ -15,14 +15,14 @@ from tests.support.serverside import visible
 from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.state.copies import SAVES, content_of
+from jobfs.state.copies import BASES, SAVES, content_of
 
 OLD, FIRST, SECOND = b"of the job", b"the first save", b"the second save"
 
 
-def kept(work: Workspace, path: str) -> bytes | None:
+def kept(work: Workspace, path: str, kind: str = SAVES) -> bytes | None:
     directory = work.settings.state_dir / work.server.job / work.mount_id
-    return content_of(directory / SAVES, path)
+    return content_of(directory / kind, path)
 
 
 @contextmanager
@@ -54,6 +54,30 @@ def test_killed_at_any_boundary_of_a_save_what_is_kept_is_what_was_saved_last(
         if not work.boundaries.struck:
             break
     assert at > 5
+
+
+def test_killed_at_any_boundary_a_conflict_copy_has_its_base(server: Server, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.61: while it is set aside, while it gets its name, and after that."""
+
+    def save(work: Mortal) -> None:
+        with work.opening("file") as fh:
+            work.vfs.write(fh, b"mine", 0)
+            server.store.write("file", b"the job's")
+            work.vfs.fsync(fh)
+
+    for at in count(1):
+        with mortal(server, tmp_path / f"{at}", at) as work:
+            work.read("file")
+            work.work(lambda work=work: save(work))  # type: ignore[misc]
+        with taken_up(work) as again:
+            again.settle()
+            copies = [path for path in visible(server) if ".conflict-" in path]
+            bases = {path: kept(again, path, BASES) for path in copies}
+            assert bases == dict.fromkeys(copies, OLD), work.boundaries.last
+        if not work.boundaries.struck:
+            break
+    assert at > 10
+    assert copies
 
 
 def test_a_save_that_is_kept_costs_no_request(server: Server, start: Start) -> None:

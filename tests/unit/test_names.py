@@ -127,6 +127,15 @@ def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: s
         assert found[1] == path
 
 
+def test_second_versions_are_ordered_by_their_times_and_their_numbers() -> None:
+    """vfs/semantics.md 4.57: the oldest first, also where several were kept in one second."""
+    times = [datetime(2024, 5, day, 12, tzinfo=UTC) for day in (1, 2)]
+    kept = [names.beside("dir/a.txt", "conflict", when, number) for when in times for number in (0, 1, 2, 10)]
+    younger_first = kept[::-1]
+    assert sorted(younger_first, key=names.kept_at) == kept
+    assert names.kept_at("a.txt") == ("", 0)
+
+
 @pytest.mark.parametrize(
     ("path", "told"),
     [

@@ -25,6 +25,7 @@ COMMANDS = {
     "retry": ("jobfs.cli.files", "Try again to send what failed."),
     "discard": ("jobfs.cli.files", "Give up a save that was not sent."),
     "restore": ("jobfs.cli.restore", "Print what you saved last in a file, or put it back."),
+    "merge": ("jobfs.cli.merge", "Merge the conflict copies of a file into it."),
     "recover": ("jobfs.cli.recover", "Finish what a killed mount has left, without mounting."),
     "info": ("jobfs.cli.files", "Show what the server knows of a file."),
     "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),

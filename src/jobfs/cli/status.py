@@ -138,8 +138,7 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     # Files that failed come first.
     for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
         yield f"  {shown(_described(entry))}"
-        if entry.get("diff"):
-            yield f"    {shown(entry['diff'])}"
+        yield from (f"    {shown(entry[name])}" for name in ("diff", "merge") if entry.get(name))
     if len(entries) > _MOST:
         yield f"  and {len(entries) - _MOST:,} more: --json has them all"
 

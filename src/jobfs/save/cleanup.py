@@ -24,6 +24,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
+from jobfs.save.bases import Bases
 from jobfs.save.context import Context, Look, sha256_of, with_bytes
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
@@ -42,8 +43,9 @@ _LIST_EVERY = 2.0
 class Cleanup:
     """Ends Changes, and decides over their asides. May be called from any thread, by one at a time for each Change."""
 
-    def __init__(self, context: Context, upload: Upload) -> None:
+    def __init__(self, context: Context, upload: Upload, bases: Bases) -> None:
         self._context = context
+        self._bases = bases
         self._client = context.client
         self._state = context.state
         self._upload = upload
@@ -74,6 +76,7 @@ class Cleanup:
         """
         for aside in reversed(change.asides):
             if self.decide(aside, change, back=back):
+                self._bases.settled(aside)
                 with self._state.lock:
                     self._state.apply(change, asides=[other for other in change.asides if other is not aside])
                     if change.asides:
@@ -96,7 +99,9 @@ class Cleanup:
             return True
         item = look.item
         if not aside.is_at(item):
-            return True  # someone gave it another name: it is theirs now
+            # Someone gave it another name: it is theirs now. Or this mount did so, and was killed.
+            self._bases.named(aside.path, item.path)
+            return True
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.seen(item)
             return False  # touched meanwhile: its bytes are read again
@@ -110,6 +115,8 @@ class Cleanup:
         # An item that a late request may have brought here belongs to another path.
         if ours and not self._context.is_elsewhere(look.item.id, change.target):
             return self._delete(aside, look)
+        if not back:
+            self._bases.keep(aside, change.base)
         return self.keep(aside, look, change.target, back=back)
 
     def _look_at(self, item_id: str) -> Look:
@@ -222,6 +229,7 @@ class Cleanup:
         """Show an item that had a hidden name under the name that it has in `answer`; `kept`: as a second version."""
         self._context.renamed(item.id, answer.path)
         self._context.namespace.publish(answer, item.path, kept=kept)
+        self._bases.named(item.path, answer.path)
         self._context.touch_directory(names.parent(answer.path))
 
     def undo(self, change: Change, reason: str, code: int) -> None:
@@ -346,6 +354,7 @@ class Cleanup:
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
+        self._bases.forget_vanished()
         known = self._context.namespace.known
         self._state.drop(*(f for f in self._state.index.files() if f.unneeded and known(f.item_id) is None))
 

@@ -54,6 +54,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
+from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context, Look
 from jobfs.save.overlap import Overlap
@@ -87,13 +88,14 @@ def check(change: Change) -> None:
 class Replace:
     """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
 
-    def __init__(self, context: Context, upload: Upload, cleanup: Cleanup) -> None:
+    def __init__(self, context: Context, upload: Upload, cleanup: Cleanup, bases: Bases) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
         self._cleanup = cleanup
         self._overlaps = Overlap(context, upload)
+        self._bases = bases
 
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
@@ -531,6 +533,7 @@ class Replace:
 
         It comes before the journal has the save: a kill in between must not leave the save before as the last one.
         """
+        self._bases.save_replaces(change)
         if change.size:
             self._state.saves.keep(change.target, copy)
 
@@ -546,6 +549,7 @@ class Replace:
             state.write(edit(change, stage=Stage.PLACED), *made, gone=gone)
             for replaced in gone:
                 state.unname(replaced)
+            self._bases.save_replaces(change)
             self._tell(change, item)
             # The namespace has the outcome: from here on its names show it, however long cleanup takes.
             state.apply(change, shows={})

@@ -15,6 +15,7 @@ from jobfs.content import ContentStore
 from jobfs.errors import FsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
+from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.items import ItemRequests, removal_of
@@ -64,8 +65,9 @@ class WriteBack:
             lifetime=settings.request_lifetime, timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
         self.upload = Upload(self.context, directory)
-        self.cleanup = Cleanup(self.context, self.upload)
-        self.replace = Replace(self.context, self.upload, self.cleanup)
+        bases = Bases(self.state, content, namespace)
+        self.cleanup = Cleanup(self.context, self.upload, bases)
+        self.replace = Replace(self.context, self.upload, self.cleanup, bases)
         self.items = ItemRequests(self.context, self.replace, self.cleanup)
         delay = settings.write_back_delay
         self.queue = Queue(self.context, self.replace, self.items, delay=delay)

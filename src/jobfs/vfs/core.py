@@ -18,7 +18,7 @@ from jobfs.content import ContentStore
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.namespace.news import News
-from jobfs.nodes import Attr, Item, Sent
+from jobfs.nodes import Attr, Item, Sent, Version
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import StateDirectory
@@ -271,6 +271,10 @@ class Vfs:
     def unlink(self, path: str) -> None:
         """See Tree."""
         self._tree.unlink(path)
+
+    def unlink_version(self, path: str, version: Version, sha256: str) -> bool:
+        """See Tree."""
+        return self._tree.unlink_version(path, version, sha256)
 
     def fsyncdir(self) -> None:
         """Bring what this machine knows of changed names to its disk; most are on the server already. Raises FsError(EIO)."""

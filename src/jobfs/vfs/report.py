@@ -17,6 +17,7 @@ from jobfs.api.models import Instance
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Attr, Kind
+from jobfs.settings import command
 from jobfs.state import StateDirectory
 from jobfs.state.directory import others
 from jobfs.state.left import age, left_in
@@ -146,13 +147,15 @@ class Report:
 
     def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
         there = self._view.find_known(origin) is not None
-        both = (names.quoted(f"{self._slot.record.directory}/{name}") for name in (origin, path))
+        both = [f"{self._slot.record.directory}/{name}" for name in (origin, path)]
+        merges = there and self._state.bases.find(path) is not None
         first, second = _KEPT[label]
         return {
             "path": path,
             "origin": origin,
             "reason": (f"{first}: {origin}" if there else f"{origin} is gone") + f"; {second}: {path}",
-            "diff": " ".join(("diff -u", *both)) if there else None,
+            "diff": " ".join(("diff -u", *map(names.quoted, both))) if there else None,
+            "merge": command("merge", both[0]) if merges else None,
         }
 
     def _foreign(self) -> Iterator[document.Odd]:

@@ -18,11 +18,11 @@ from functools import partial
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item, Kind, Version
 from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.processes import Process
-from jobfs.state.records import Handle, Verb
+from jobfs.state.records import Base, Handle, Verb
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
@@ -369,6 +369,27 @@ class Tree:
                 self._unlink_file(node, path)
             self._pages.part(path)
             self._state.forget_copies(path)
+
+    def unlink_version(self, path: str, version: Version, sha256: str) -> bool:
+        """Remove the file at `path` if the server has it in this version still, with bytes of this hash; False if not.
+
+        Raises as `unlink`.
+        """
+        base = Base(*version, sha256=sha256, young=True)  # its bytes are compared
+        self._view.may_change(path)
+        with self._leaving(path):
+            node = self._view.get(path, max_age=0.0)
+            item = node if isinstance(node, Item) else None if node.here else node.item
+            if item is None or not base.is_version(item):
+                return False
+            self._view.may_replace(node)
+            self._write_back.items.delete_version(path, base)
+            there = self._namespace.lookup(path, max_age=0.0)
+            if there is not None and there.id == base.id:
+                return False
+            self._pages.part(path)
+            self._state.forget_copies(path)
+            return True
 
     def _unlink_item(self, item: Item) -> None:
         file, shown = self._state.index.of(item), self._view.freeze(item)

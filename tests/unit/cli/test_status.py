@@ -17,7 +17,7 @@ from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
 
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
 CONFLICT = {
-    "path": "a.conflict-1", "origin": "a", "reason": "a is gone; the job's: a.conflict-1", "diff": None,
+    "path": "a.conflict-1", "origin": "a", "reason": "a is gone; the job's: a.conflict-1", "diff": None, "merge": None,
 }  # fmt: skip
 HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
@@ -33,6 +33,17 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
         ["cache", "1.2MiB"], ["taken", "up  1 save that an earlier mount had left"], ["unsent", "0"],
         ["log", "/state/a/jobfs.log"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("merge", ["jobfs merge /mnt/a/a", None])
+def test_a_conflict_has_the_commands_that_compare_and_merge_it(
+    run: Run, answering: Make, merge: str | None
+) -> None:
+    """vfs/semantics.md 4.61: as long as what both began with is on this machine."""
+    diff = "diff -u /mnt/a/a /mnt/a/a.conflict-1"
+    answering("/mnt/a", status=a_status(conflicts=[{**CONFLICT, "diff": diff, "merge": merge}]))
+    lines = run("status", "/mnt/a").out.rstrip().splitlines()
+    assert lines[lines.index(f"    {diff}") + 1 :] == ([f"    {merge}"] if merge else [])
 
 
 def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -> None:

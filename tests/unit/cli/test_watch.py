@@ -13,7 +13,7 @@ from jobfs.document import change, changes
 
 from .conftest import Make, Outcome, Run, a_status, unsent
 
-CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": None}
+CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": None, "merge": None}
 
 
 def telling(mount: str, **news: Any) -> Callable[..., Any]:

@@ -1,0 +1,260 @@
+"""`jobfs merge FILE`: the conflict copies of a file are merged into it, all of them or none (vfs/semantics.md 4, Merging)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from jobfs import control
+from jobfs.cli.options import files, not_empty, state_dir_option
+from jobfs.cli.replacing import print_beside, read_only, refusal, replace_file, sync
+from jobfs.cli.running import mount_of
+from jobfs.cli.screen import counted, tell
+from jobfs.errors import FsError, UsageError
+from jobfs.names import kept_at, kept_beside
+from jobfs.nodes import Permission, Version
+from jobfs.settings import command, size
+from jobfs.state.copies import BASES, content_of
+
+#: Bytes of a version, and seconds of one run of git, at most.
+_LARGEST, _PATIENCE = 16 << 20, 30.0
+#: Times that a version is read again because it was changed in between.
+_READS = 3
+
+
+class CannotMergeError(Exception):
+    """Why one conflict copy is not merged, in a sentence."""
+
+
+class _Target(NamedTuple):
+    """A file, and its path inside a mount of this state directory."""
+
+    file: Path
+    inside: str
+    state: Path
+
+    def ask(self, call: str, **args: Any) -> Any:
+        """Ask the mount something about this file. Raises FsError, NoMountError."""
+        return control.call(self.state, call, {"path": self.inside, **args})
+
+    def is_read_only(self) -> bool:
+        """Return whether the server has it as `readOnly`."""
+        return bool(self.ask("info").get("permission") == Permission.READ_ONLY)
+
+    def beside(self, name: str) -> _Target:
+        """Return another file of its directory."""
+        return self._replace(file=self.file.with_name(name), inside=str(Path(self.inside).with_name(name)))
+
+
+class _Merge(NamedTuple):
+    """What git has made of three versions: the bytes, and how many parts of them overlap."""
+
+    data: bytes
+    overlaps: int
+
+
+@click.command("merge")
+@click.argument("file", callback=not_empty, metavar="FILE", shell_complete=files)
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Print the result, with git's marks where both changed a line."
+)
+@state_dir_option
+def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
+    """Merge the conflict copies of FILE in a mount into it, the oldest first, and delete them once the server has FILE.
+
+    Each is merged by git, from the version that both began with. Where both changed the same lines, where a version is
+    binary or over 16 MiB, or where that first version is not on this machine, nothing is changed: each copy that can't be
+    merged is named, with the reason, and the exit code is 1. It is 2 if FILE can't be merged at all.
+    """
+    target = _find(file, state_dir)
+    if shutil.which("git") is None:
+        raise UsageError("git is needed to merge: install the package git")
+    copies = _copies_of(target)
+    if not copies:
+        tell(f"jobfs: {file} has no conflict copies", err=True)
+        return 0
+    if not dry_run:
+        _check_writable(target, copies)
+    before, ours = _read(target)
+    if len(ours) > _LARGEST:
+        raise FsError(errno.EFBIG, f"{file} has more than {size(_LARGEST)}: nothing is merged")
+    merged, versions, reasons = _merged(target, ours, copies, marks=dry_run)
+    for reason in reasons:
+        tell(f"jobfs: {reason}", err=True)
+    if dry_run:
+        print_beside(file, merged)
+    elif not reasons:
+        return _finish(target, before, ours, merged, versions)
+    return 1 if reasons else 0
+
+
+def _find(file: str, state_dir: str | None) -> _Target:
+    """Find a file in its mount. Raises UsageError for everything else."""
+    found, inside = mount_of(file, state_dir)
+    if os.path.isdir(file):
+        raise UsageError(f"{file} is a directory: give a file")
+    if not os.path.isfile(file) or os.path.islink(file):
+        raise UsageError(f"{file} is not a file in the job")
+    return _Target(Path(os.path.abspath(file)), inside, found.path)
+
+
+def _copies_of(target: _Target) -> list[_Target]:
+    """Return the conflict copies of a file, the oldest first. Raises FsError if one of them has copies itself."""
+    name = target.file.name
+    beside = {each: kept for each in _listed(target.file.parent) if (kept := kept_beside(each))}
+    own = [each for each, kept in beside.items() if kept == ("conflict", name)]
+    for each in own:
+        if ("conflict", each) in beside.values():
+            copy = target.file.with_name(each)
+            raise FsError(
+                errno.EBUSY, f"{copy} has conflict copies itself: {command('merge', str(copy))} first"
+            )
+    return [target.beside(each) for each in sorted(own, key=kept_at)]
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        raise refusal(directory, error) from None
+
+
+def _check_writable(target: _Target, copies: list[_Target]) -> None:
+    """Raise UsageError if the mount, or one of these files, can't be changed."""
+    if os.statvfs(target.file).f_flag & os.ST_RDONLY:
+        raise UsageError(f"{target.file} is mounted read-only")
+    for each in (target, *copies):
+        if each.is_read_only():
+            raise read_only(each.file)
+
+
+def _read(target: _Target) -> tuple[os.stat_result, bytes]:
+    """Return the attributes and the bytes of a file, both of one version. Raises UsageError, FsError."""
+    try:
+        with target.file.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+            return os.fstat(file.fileno()), data
+    except OSError as error:
+        raise refusal(target.file, error) from None
+
+
+def _merged(
+    target: _Target, ours: bytes, copies: list[_Target], *, marks: bool
+) -> tuple[bytes, list[tuple[_Target, Version, bytes]], list[str]]:
+    """Merge copies into the bytes of a file; return the result, the copies' versions, and why some are not merged.
+
+    With `marks`, what overlaps is in the result, with git's marks.
+    """
+    versions, reasons = [], []
+    for copy in copies:
+        try:
+            version, theirs = _version(copy)
+            base = content_of(copy.state / BASES, copy.inside)
+            if base is None:
+                raise CannotMergeError("the version that both began with is not on this machine")
+            result = three_way(copy.state, (str(target.file), ours), base, (str(copy.file), theirs))
+        except CannotMergeError as error:
+            reasons.append(f"{copy.file} is not merged: {error}")
+            continue
+        if result.overlaps:
+            more = "" if marks else f": {command('merge', '-n', str(target.file))} shows them"
+            places = counted(result.overlaps, "place")
+            reasons.append(f"{copy.file} is not merged: both changed the same lines, in {places}{more}")
+        if marks or not result.overlaps:
+            ours = result.data
+        versions.append((copy, version, theirs))
+    return ours, versions, reasons
+
+
+def _version(copy: _Target) -> tuple[Version, bytes]:
+    """Return the version of a copy that the server has, and its bytes. Raises CannotMergeError, FsError."""
+    for _ in range(_READS):
+        try:
+            sync(copy.file)  # what was written to it here, and not sent yet
+        except OSError as error:
+            raise refusal(copy.file, error) from None
+        before, (_, data), after = copy.ask("info"), _read(copy), copy.ask("info")
+        if before == after and (len(data) == after["size"] or len(data) > _LARGEST):
+            return Version(after.get("id", ""), after.get("updated_at", ""), after["size"]), data
+    raise CannotMergeError("it keeps changing")
+
+
+def three_way(
+    place: Path, ours: tuple[str, bytes], base: bytes, theirs: tuple[str, bytes], patience: float = _PATIENCE
+) -> _Merge:
+    """Merge two named contents by git, in a private directory in `place`: nothing but these bytes decides on the result.
+
+    Raises CannotMergeError.
+    """
+    versions = {"ours": ours[1], "base": base, "theirs": theirs[1]}
+    if any(len(data) > _LARGEST for data in versions.values()):
+        raise CannotMergeError(f"a version has more than {size(_LARGEST)}")
+    if any(b"\0" in data for data in versions.values()):
+        raise CannotMergeError("a version is binary")
+    labels = [word for label in (ours[0], "both began with", theirs[0]) for word in ("-L", label)]
+    with tempfile.TemporaryDirectory(prefix="merge-", dir=place) as private:
+        for name, data in versions.items():
+            Path(private, name).write_bytes(data)
+        done = _run_alone(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)
+    if not 0 <= done.returncode < 128:
+        raise CannotMergeError(f"git says: {done.stderr.decode(errors='replace').strip()}")
+    return _Merge(done.stdout, done.returncode)
+
+
+def _run_alone(words: list[str], directory: str, patience: float) -> subprocess.CompletedProcess[bytes]:
+    """Run git in a directory without any configuration. Raises CannotMergeError if it takes too long."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    above = {"GIT_CEILING_DIRECTORIES": os.path.dirname(directory)}
+    try:
+        return subprocess.run(
+            words,
+            cwd=directory,
+            env={**kept, **alone, **above},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotMergeError(f"git took more than {patience:.0f} s") from None
+
+
+def _finish(
+    target: _Target,
+    before: os.stat_result,
+    ours: bytes,
+    merged: bytes,
+    versions: list[tuple[_Target, Version, bytes]],
+) -> int:
+    """Save what was merged, and delete the copies that are as they were when they were read. Raises UsageError, FsError."""
+
+    def check() -> None:
+        now = os.stat(target.file)
+        if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+            raise FsError(errno.ESTALE, f"{target.file} has changed since it was read: merge again")
+
+    if merged != ours:
+        replace_file(target.file, merged, check)
+    else:
+        sync(target.file)
+    left = [*_left(versions)]
+    for copy in left:
+        tell(f"jobfs: {copy.file} was merged and has changed since it was read: it stays", err=True)
+    return 1 if left else 0
+
+
+def _left(versions: list[tuple[_Target, Version, bytes]]) -> Iterator[_Target]:
+    """Delete the copies that were merged; those that have changed since are left."""
+    for copy, version, data in versions:
+        digest = hashlib.sha256(data).hexdigest()
+        if not copy.ask("unlink_version", version=version, sha256=digest)["done"]:
+            yield copy

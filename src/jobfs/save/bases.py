@@ -1,0 +1,80 @@
+"""The bytes that a conflict copy and its file both began with, kept for `jobfs merge` (vfs/semantics.md 4, Merging).
+
+They are kept under the hidden name of the item that was set aside, from the moment at which it is to become a conflict copy, and
+go with that item to its new name: a kill in between loses none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from jobfs import names
+from jobfs.content import ContentStore
+from jobfs.errors import JobfsError
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item, Kind
+from jobfs.state import Change, State
+from jobfs.state.copies import LARGEST
+from jobfs.state.records import Aside, Base
+
+log = logging.getLogger("jobfs.save")
+
+
+class Bases:
+    """One for a mount. Every method may be called from any thread, and raises nothing."""
+
+    def __init__(self, state: State, content: ContentStore, namespace: Namespace) -> None:
+        self._state, self._content, self._namespace = state, content, namespace
+
+    def save_replaces(self, change: Change) -> None:
+        """Keep the last save of a Change's target, which it is about to replace, if only that has the bytes of its base.
+
+        Where `updatedAt` has whole seconds, the content cache does not have them.
+        """
+        kept, base = self._state.saves.find(change.target), change.base
+        if kept is None or not base.sha256 or kept.sha256 != base.sha256:
+            return
+        if not change.asides or self._cached(base) is not None:
+            return
+        for aside in change.asides:
+            self._keep(aside, self._state.saves.file(kept), base)
+
+    def keep(self, aside: Aside, base: Base) -> None:
+        """Keep the base of a save for an item that it has set aside, if the bytes are in the cache."""
+        item = self._cached(base)
+        if item is None or self._state.bases.find(names.basename(aside.path)) is not None:
+            return
+        with contextlib.suppress(JobfsError), self._content.open(item) as content:
+            self._keep(aside, content.fetch(), base)
+
+    def _keep(self, aside: Aside, source: Path, base: Base) -> None:
+        bases, name = self._state.bases, names.basename(aside.path)
+        with contextlib.suppress(OSError):
+            bases.keep(name, bases.take(name, source, source.stat().st_size, base.sha256))
+
+    def _cached(self, base: Base) -> Item | None:
+        """Return an item of the base's version if its content is whole in the cache, else None."""
+        # Of what was saved here the base has a size, although this server may tell none.
+        for size in dict.fromkeys((base.size, None)):
+            item = Item(base.id, Kind.FILE, "", updated_at=base.updated_at, size=size)
+            if base.id and (size or 0) <= LARGEST and self._content.whole(item):
+                return item
+        return None
+
+    def named(self, hidden: str, path: str) -> None:
+        """Rename the base of an item that had a hidden path, if it is a conflict copy now."""
+        if names.kept_beside(path) is not None:
+            self._state.bases.renamed(names.basename(hidden), path)
+
+    def settled(self, aside: Aside) -> None:
+        """Drop the base of an item over which nothing is left to decide, unless it has another name by now."""
+        self._state.bases.drop(names.basename(aside.path))
+
+    def forget_vanished(self) -> None:
+        """Forget the bases of conflict copies that the last listing does not show."""
+        for path in self._state.bases.paths():
+            hidden = names.parse_hidden(names.basename(path)) is not None  # its Change still decides over it
+            if not (hidden or self._namespace.peek(path) or self._state.index.at(path)):
+                self._state.bases.drop(path)

@@ -1,0 +1,101 @@
+"""Merging three versions: by git alone, which nothing else configures."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from jobfs.cli import merge
+from jobfs.cli.merge import CannotMergeError, three_way
+
+LINES = [f"line {number}" for number in range(9)]
+BASE = "\n".join(LINES).encode() + b"\n"
+OURS, THEIRS = BASE.replace(b"line 1", b"ours"), BASE.replace(b"line 7", b"theirs")
+
+
+def merged(place: Path, ours: bytes = OURS, base: bytes = BASE, theirs: bytes = THEIRS) -> tuple[bytes, int]:
+    return three_way(place, ("-p", ours), base, ("it's", theirs), patience=10.0)
+
+
+def test_what_does_not_overlap_is_in_the_result_byte_for_byte(tmp_path: Path) -> None:
+    """vfs/semantics.md 4.57: line ends, and bytes that are no text, stay as they are."""
+    both = OURS.replace(b"line 7", b"theirs")
+    assert merged(tmp_path) == (both, 0)
+    crlf = (text.replace(b"\n", b"\r\n") for text in (OURS, BASE, THEIRS))
+    assert merged(tmp_path, *crlf) == (both.replace(b"\n", b"\r\n"), 0)
+    latin = (text.replace(b"line 4", b"\xff\xfe") for text in (OURS, BASE, THEIRS))
+    assert merged(tmp_path, *latin) == (both.replace(b"line 4", b"\xff\xfe"), 0)
+    assert merged(tmp_path, OURS, BASE, OURS) == (OURS, 0)
+    assert merged(tmp_path, b"", BASE, BASE) == (b"", 0)
+    assert list(tmp_path.glob("merge-*")) == []
+
+
+def test_what_overlaps_is_counted_and_marked_with_the_names_of_both(tmp_path: Path) -> None:
+    """vfs/semantics.md 4.58: `-n` shows git's marks."""
+    theirs = BASE.replace(b"line 1", b"other").replace(b"line 7", b"theirs")
+    data, overlaps = merged(tmp_path, OURS.replace(b"line 7", b"my own"), BASE, theirs)
+    assert overlaps == 2
+    assert b"<<<<<<< -p\nours\n=======\nother\n>>>>>>> it's\n" in data
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_what_git_would_not_merge_is_named(
+    tmp_path: Path, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.58: a version that is binary or too large, whichever it is."""
+    versions = [OURS, BASE, THEIRS]
+    versions[which] = b"\0"
+    with pytest.raises(CannotMergeError, match=r"^a version is binary$"):
+        merged(tmp_path, *versions)
+    monkeypatch.setattr(merge, "_LARGEST", len(BASE) + 5)
+    versions[which] = BASE * 2
+    with pytest.raises(CannotMergeError, match=r"^a version has more than "):
+        merged(tmp_path, *versions)
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program called git, to be written by the test."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin/git"
+    script.touch(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    return script
+
+
+def test_git_runs_alone_in_a_private_directory(
+    tmp_path: Path, git: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.60: copies with fixed names, mode 0700, no `GIT_*` variables, no configuration."""
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in ("GIT_DIR", "GIT_CONFIG_COUNT", "GIT_EXTERNAL_DIFF"):
+        monkeypatch.setenv(name, "0")
+    git.write_text("#!/bin/sh\nenv | grep ^GIT_ | sort; pwd; ls; stat -c %a .; printf '%s ' \"$@\"\n")
+    lines = merged(place)[0].decode().splitlines()
+    assert lines[:3] == [
+        f"GIT_CEILING_DIRECTORIES={place}",
+        "GIT_CONFIG_GLOBAL=/dev/null",
+        "GIT_CONFIG_NOSYSTEM=1",
+    ]
+    assert Path(lines[3]).parent == place
+    assert lines[4:8] == ["base", "ours", "theirs", "700"]
+    assert lines[8] == "merge-file -p -q -L -p -L both began with -L it's ours base theirs "
+    assert stat.S_ISDIR(place.stat().st_mode)
+    assert list(place.iterdir()) == []
+
+
+def test_a_git_that_fails_or_hangs_is_told_and_leaves_nothing(tmp_path: Path, git: Path) -> None:
+    """vfs/semantics.md 4.58: git takes more than 30 s; or says that it can't."""
+    place = tmp_path / "place"
+    place.mkdir()
+    git.write_text("#!/bin/sh\necho 'error: odd' >&2; exit 255\n")
+    with pytest.raises(CannotMergeError, match=r"^git says: error: odd$"):
+        merged(place)
+    git.write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(CannotMergeError, match=r"^git took more than 0 s$"):
+        three_way(place, ("a", OURS), BASE, ("b", THEIRS), patience=0.1)
+    assert list(place.iterdir()) == []

@@ -20,6 +20,8 @@ REFUSED = "refused by the server: jobfs retry, or jobfs discard"
 
 #: Statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it, with another status.
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
+#: The status of a job that asks its owner for something.
+ASKING = "requestInteractiveToolResult"
 
 
 class Job(TypedDict):

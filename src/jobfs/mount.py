@@ -397,6 +397,7 @@ class Mount:
             "unlink_version": in_time(lambda args, conversation: {"done": _unlink_version(vfs, **args)}),
             "flush": self._answer_flush,
             "watch": self._answer_watch,
+            "wait": self._answer_wait,
             "umount": self._answer_umount,
         }
 
@@ -417,6 +418,18 @@ class Mount:
                 self._mounted.vfs.getattr(top)  # it may be misspelled
         self._live.follow(top, conversation.tell, lambda: self._finished.is_set() or conversation.gone())
         return {}
+
+    def _answer_wait(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
+        """Wait until the job has ended (vfs/semantics.md 7, jobfs wait).
+
+        `job` is null after `timeout` seconds, or once `mounted` is false. If the caller hangs up, nothing is waited for.
+        """
+
+        def cancelled() -> bool:
+            return conversation.gone() or self._attached() is None
+
+        job = self._mounted.vfs.wait_for_job(args.get("timeout"), conversation.say, cancelled)
+        return {"job": job, "mounted": self._attached() is not None}
 
 
 class Waiting:

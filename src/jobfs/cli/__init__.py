@@ -21,6 +21,7 @@ COMMANDS = {
     "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
     "status": ("jobfs.cli.status", "Show what a mount is doing and what needs a person."),
     "watch": ("jobfs.cli.watch", "Show what the job does, as it is seen."),
+    "wait": ("jobfs.cli.wait", "Return when the job has ended."),
     "flush": ("jobfs.cli.files", "Return when the server has everything."),
     "retry": ("jobfs.cli.files", "Try again to send what failed."),
     "discard": ("jobfs.cli.files", "Give up a save that was not sent."),

@@ -28,6 +28,7 @@ from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.drain import Drain
 from jobfs.vfs.files import Files
 from jobfs.vfs.handles import Caller, KernelFile, KernelPages, OpenFile, OpenResult
+from jobfs.vfs.job_end import JobEnd
 from jobfs.vfs.lookup import Lookup
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
@@ -70,6 +71,7 @@ class Vfs:
         self._tree = Tree(self._view, self._pages)
         self._attributes = Attributes(self._view)
         self._drain = Drain(self._view)
+        self._job_end = JobEnd(self._report, namespace, settings)
         self._stopped = threading.Event()
         #: What the status says of programs that watch; whoever informs them keeps it.
         self.watching = self._report.watching
@@ -152,11 +154,17 @@ class Vfs:
         """Remove the copies of bytes that were given up. Call this once everything is on the server."""
         self._state.bytes.empty_trash()
 
-    # -- the mount itself: Report, Namespace, Health
+    # -- the mount itself: Report, JobEnd, Namespace, Health
 
     def status(self) -> document.Status:
         """See Report."""
         return self._report.status()
+
+    def wait_for_job(
+        self, timeout: float | None, say: Callable[[str], None], cancelled: Callable[[], bool]
+    ) -> document.Job | None:
+        """See JobEnd.wait."""
+        return self._job_end.wait(timeout, say, cancelled)
 
     def unsent(self, under: str | None = None) -> list[document.Unsent]:
         """See Report."""

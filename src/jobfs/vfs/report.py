@@ -104,14 +104,20 @@ class Report:
         status["problems"] = document.problems(status, self._settings.recovery(record.job))
         return status
 
+    def ask_for_job(self) -> document.Job:
+        """Ask the server for the job now, and return it. Raises ApiError."""
+        self._next = time.monotonic() + _INSTANCE_AGE
+        self._instance = self._client.instance()
+        self._answered = time.monotonic()
+        return self._described_job()
+
     def _look(self) -> None:
         """Ask for the job, and list the workspace if nobody has, now and then. Errors are in the server's health."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INSTANCE_AGE
         with contextlib.suppress(JobfsError), deadline.within(_PATIENCE):
-            self._instance = self._client.instance()
-            self._answered = time.monotonic()
+            self.ask_for_job()
             if self._namespace.status().snapshot_age is None:
                 self._namespace.children("")
 

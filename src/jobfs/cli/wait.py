@@ -1,0 +1,48 @@
+"""`jobfs wait DIR`: return when the job has ended (vfs/semantics.md 7, jobfs wait)."""
+
+from __future__ import annotations
+
+import click
+
+from jobfs import control
+from jobfs.cli.options import mounted, not_empty, state_dir_option
+from jobfs.cli.running import directory_of, mount_of
+from jobfs.cli.screen import say
+from jobfs.document import ASKING, ENDED
+from jobfs.errors import JobfsError, UsageError
+
+#: Exit codes: of the job's statuses, and of the end of `--timeout`, which is that of timeout(1).
+_CODES = {**dict.fromkeys(ENDED, 1), "completed": 0, ASKING: 3}
+_TIMED_OUT = 124
+#: Seconds that a mount has to answer once `--timeout` has passed; the longest timeout that a socket takes, about.
+_GRACE, _LONGEST = 5.0, 1e8
+
+
+@click.command("wait")
+@click.argument("directory", callback=not_empty, metavar="DIR", shell_complete=mounted)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer than this."
+)
+@state_dir_option
+def wait(directory: str, timeout: float | None, state_dir: str | None) -> int:
+    """Return when the job at DIR (any part of a mount) has ended, and DIR shows its last writes.
+
+    One line on stderr says why it returns, and the exit code: 0 the job has completed; 1 it failed, was canceled,
+    expired or took too many steps; 3 it asks for something; 124 after --timeout; 2 the mount is gone. While the server
+    can't be reached, waiting continues. An ended job may be continued by its owner.
+    """
+    found, _ = mount_of(directory, state_dir)
+    where = directory_of(found)
+    patience = None if timeout is None else min(timeout, _LONGEST) + _GRACE
+    try:
+        answer = control.call(found.path, "wait", {"timeout": timeout}, timeout=patience, say=say)
+    except JobfsError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if (job := answer["job"]) is not None:
+        asks = job["status"] == ASKING
+        say(f"{where}: the job {'asks for something' if asks else 'has ended'}: {job['status']}")
+        return _CODES[job["status"]]
+    if not answer["mounted"]:
+        raise UsageError(f"{where} is unmounted")
+    say(f"{where}: the job has not ended within {timeout:g} s")
+    return _TIMED_OUT

@@ -14,8 +14,9 @@ import click
 from jobfs.api.access import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Rare, setting_options
+from jobfs.cli.options import Rare, directories, not_empty, setting_options
 from jobfs.cli.running import directory_of, left_by
+from jobfs.cli.salvage import save_unsent
 from jobfs.cli.screen import confirmed, sending, size, tell
 from jobfs.document import kept
 from jobfs.errors import JobfsError, UsageError
@@ -33,15 +34,33 @@ if TYPE_CHECKING:
     "--of", "mount", metavar="MOUNT", cls=Rare,
     help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )  # fmt: skip
+@click.option(
+    "--save", "to", metavar="TO", callback=not_empty, shell_complete=directories,
+    help="Copy what is unsent to the directory TO instead, without the server and without a key.",
+)  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @setting_options("base_url", "api_key_file", "state_dir")
-def recover(job: str, mount: str | None, yes: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
+def recover(
+    job: str,
+    mount: str | None,
+    to: str | None,
+    yes: bool,
+    mount_options: tuple[str, ...],
+    **flags: Any,
+) -> int:
     """Send what ended mounts of JOB on this machine have left unsent.
 
     The next mount of the job does that by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
+
+    With --save nothing is sent or changed: the unsent files are copied to TO, under their paths, and none there is
+    overwritten. Exits with 0 if all were copied, with 1 if not.
     """
     settings = load(flags, mount_options)
     check_job_id(job)
+    if to is not None:
+        if mount is not None:
+            raise UsageError("--of needs the server, and --save does without it: give one of them")
+        return save_unsent(settings.state_dir, job, Path(to))
     check_base_url(settings.base_url)
     if settings.read_only:
         raise UsageError(

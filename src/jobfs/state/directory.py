@@ -149,6 +149,11 @@ def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
     ]
 
 
+def of_job(state_dir: Path, job: str) -> list[Found]:
+    """Every state directory of this job, held by a mount or not; the one used last comes first."""
+    return sorted(_slots(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0)
+
+
 def running(state_dir: Path) -> list[Found]:
     """The state directories under `state_dir` that a running mount holds."""
     return [found for home in sorted(state_dir.glob("*")) for found in _slots(home) if in_use(found)]
@@ -177,6 +182,18 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
         return not _locked(lock, fcntl.LOCK_SH, patience)
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def kept_from_mounts(found: Found) -> Iterator[bool]:
+    """Keep mounts from taking a place in this block, without writing in it; yield False if a process holds it. Raises OSError."""
+    with contextlib.ExitStack() as opened:
+        free = True
+        with contextlib.suppress(FileNotFoundError):  # no mount was ever there
+            lock = os.open(found.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, lock)
+            free = _locked(lock, fcntl.LOCK_SH, _INSTANT)
+        yield free
 
 
 def _slots(home: Path) -> list[Found]:

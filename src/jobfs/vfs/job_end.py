@@ -38,7 +38,9 @@ class JobEnd:
             except JobfsError as error:
                 if not warned and time.monotonic() < end:
                     warned = True
-                    say(f"the server can't be asked whether the job has ended ({error}): waiting until it can")
+                    say(
+                        f"the server can't be asked whether the job has ended ({error}): waiting until it can"
+                    )
             if not self._pause(end, cancelled):
                 return None
 

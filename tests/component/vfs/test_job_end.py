@@ -81,9 +81,7 @@ def test_it_returns_once_the_job_has_ended_and_shows_its_last_write(
 
 
 @pytest.mark.parametrize("status", ["requestDelegateResult", "canceling", "queued", "aNewStatus"])
-def test_any_other_status_counts_as_running(
-    server: Server, work: Workspace, wait: Wait, status: str
-) -> None:
+def test_any_other_status_counts_as_running(server: Server, work: Workspace, wait: Wait, status: str) -> None:
     """vfs/semantics.md 7.10."""
     server.job_side(server.job).set_job(status=status)
     waiter = wait(work)
@@ -107,9 +105,7 @@ def test_a_job_continued_just_before_counts_as_running(server: Server, work: Wor
     assert waiter.status == "failed"
 
 
-def test_out_of_reach_it_says_so_once_and_keeps_waiting(
-    server: Server, work: Workspace, wait: Wait
-) -> None:
+def test_out_of_reach_it_says_so_once_and_keeps_waiting(server: Server, work: Workspace, wait: Wait) -> None:
     """vfs/semantics.md 7.11: an end that was seen before counts once the workspace could be listed."""
     assert work.names() == []
     server.faults.rate("error", 1.0, on="list", status=500)

@@ -1,0 +1,127 @@
+"""A directory of the user's to which files are copied: nothing there is overwritten, and no link there is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobfs import names
+from jobfs.state.localbytes import sync_directory
+from jobfs.state.records import UNSET
+
+#: A component of a path is a directory itself, and not a link to one.
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Of an owner who makes entries in a directory; of everybody, without the bits that give rights of another user.
+_OWNER, _EVERYBODY = 0o700, 0o777
+
+
+class Destination:
+    """Made with mode 0700 when the first entry is. Paths are those of a workspace, and not hostile (`names.hostile`)."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """Make a directory; one that is there already stays as it is. Raises OSError."""
+        with self._opened(names.parent(path)) as parent:
+            name = names.basename(path)
+            is_new = _make_if_missing(name, parent)
+            handle = os.open(name, _DIRECTORY, dir_fd=parent)
+            try:
+                if is_new and mode != UNSET:
+                    os.fchmod(handle, mode & _EVERYBODY | _OWNER)
+            finally:
+                os.close(handle)
+
+    def copy(self, path: str, source: Path, size: int | None, mode: int, mtime_ns: int) -> int:
+        """Copy the first `size` bytes of a file, all if None, and return how many those are.
+
+        Holes stay holes. Raises OSError, FileExistsError if there is an entry at `path`; then nothing is left of the copy.
+        """
+        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(handle)
+            size = facts.st_size if size is None else size
+            if facts.st_size < size:
+                raise OSError(errno.EIO, f"this machine has {facts.st_size} of its {size} bytes")
+            with self._created(path) as copied:
+                _copy_bytes(handle, copied, size)
+                if mode != UNSET:
+                    os.fchmod(copied, mode & _EVERYBODY)
+                changed = facts.st_mtime_ns if mtime_ns == UNSET else mtime_ns
+                os.utime(copied, ns=(changed, changed))
+            return size
+        finally:
+            os.close(handle)
+
+    def sync(self) -> None:
+        """Return when all that was copied is on the disk. Raises OSError."""
+        if self.top.exists():
+            sync_directory(self.top, whole=True)
+
+    @contextlib.contextmanager
+    def _created(self, path: str) -> Iterator[int]:
+        """A new file, which is removed again if the block raises."""
+        with self._opened(names.parent(path)) as parent:
+            name = names.basename(path)
+            handle = os.open(name, _NEW, 0o666, dir_fd=parent)
+            try:
+                yield handle
+            except BaseException:
+                os.unlink(name, dir_fd=parent)
+                raise
+            finally:
+                os.close(handle)
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        """A directory, which is made as far as it is not there."""
+        self.top.mkdir(_OWNER, parents=True, exist_ok=True)
+        handle = os.open(self.top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in path.split("/") if path else ():
+                _make_if_missing(name, handle)
+                above, handle = handle, os.open(name, _DIRECTORY, dir_fd=handle)
+                os.close(above)
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _make_if_missing(name: str, parent: int) -> bool:
+    """Make a directory if nothing has this name in the open directory `parent`; return whether it was made. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=parent)
+        return True
+    return False
+
+
+def _copy_bytes(source: int, target: int, size: int) -> None:
+    """Copy the first `size` bytes of an open file, but for its holes. Raises OSError."""
+    os.ftruncate(target, size)
+    for start, end in _data(source, size):
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            sent = os.sendfile(target, source, start, end - start)
+            if not sent:
+                raise OSError(errno.EIO, "it became shorter while it was copied")
+            start += sent
+
+
+def _data(source: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of the first `size` bytes that are not holes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(source, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # the rest is a hole
+            raise
+        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        if start < end:
+            yield start, end

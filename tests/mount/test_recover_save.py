@@ -1,5 +1,5 @@
-"""`jobfs recover JOB --save TO` after a kill: the copies are what the next mount sends (vfs/semantics.md 6, Unsent files without a
-server).
+"""`jobfs recover JOB --save TO` after a kill: the copies are what the next mount sends (vfs/semantics.md 6, Unsent files without
+a server).
 """
 
 from __future__ import annotations

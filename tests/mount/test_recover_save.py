@@ -23,9 +23,10 @@ HUGE = 4 << 30
 
 def saved_to(mounted: MountedJob, to: Path) -> subprocess.CompletedProcess[str]:
     """Without a key and without a way to the server."""
-    words = ["--state-dir", mounted.state, "--base-url", "http://127.0.0.1:9"]
-    env = environment(mounted.home, None)
-    return jobfs("recover", mounted.server.job, "--save", to, *words, home=mounted.home, env=env)
+    return jobfs(
+        "recover", mounted.server.job, "--save", to, "--state-dir", mounted.state, "--base-url", "http://127.0.0.1:9",
+        home=mounted.home, env=environment(mounted.home, None),
+    )  # fmt: skip
 
 
 def picture(top: Path) -> dict[Path, tuple[int, int, bytes]]:

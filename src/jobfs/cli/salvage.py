@@ -125,8 +125,9 @@ class Copies:
             self._to.make_directory(path, unsent.mode)
             self._directories.add(path)
             return "/"
-        copied = self._to.copy(path, unsent.source, unsent.size, unsent.mode, unsent.mtime_ns)
+        # Also if this is refused: what another mount has at this path is copied to another place in any case.
         self._files.add(path)
+        copied = self._to.copy(path, unsent.source, unsent.size, unsent.mode, unsent.mtime_ns)
         return f" ({size(copied)})"
 
 

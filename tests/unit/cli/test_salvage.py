@@ -98,6 +98,20 @@ def test_two_mounts_with_the_same_paths_are_both_copied(run: Run, leave: Leave, 
     }  # fmt: skip
 
 
+def test_a_refused_entry_is_no_reason_to_refuse_that_of_another_mount(
+    run: Run, leave: Leave, to: Path
+) -> None:
+    """vfs/semantics.md 6.21."""
+    first = leave("/mnt/a", {"same": b"of a"})
+    held = slot.reopen(slot.look(first), URL)
+    leave("/mnt/b", {"same": b"of b"})
+    held.close()
+    to.mkdir()
+    (to / "same").write_bytes(b"the user's")
+    assert run("recover", JOB, "--save", to).code == 1
+    assert on_disk(to) == {"same": b"the user's", first.name: None, f"{first.name}/same": b"of a"}
+
+
 def test_a_running_mount_is_refused_and_no_mount_begins_meanwhile(
     run: Run, leave: Leave, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

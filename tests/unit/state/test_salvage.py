@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
-from jobfs.state import salvage
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import BOOT, path_of
 from jobfs.state.records import File
@@ -157,7 +157,7 @@ def test_a_journal_that_cannot_be_read_is_damaged_and_one_that_cannot_be_copied_
     place: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
     """vfs/semantics.md 6.21: with room in the temporary directory, the files have names."""
-    monkeypatch.setattr(salvage.shutil, "copyfile", Mock(side_effect=OSError(code, "no")))
+    monkeypatch.setattr(shutil, "copyfile", Mock(side_effect=OSError(code, "no")))
     with pytest.raises(expected, match=r"no$"):
         unsent_in(place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -29,9 +30,8 @@ def test_killed_at_any_boundary_closed_bytes_are_on_the_server_or_copied(
         server.store.seed(seeded, age=60)
         work = Mortal(server, tmp_path / f"{at}", Boundaries(at))
         work.start()
-        closed = work.work(lambda work=work: write(work)) or "file" in {
-            f.path for f in work.state.left().files
-        }  # type: ignore[misc]
+        saved = work.work(partial(write, work))
+        closed = saved or "file" in {file.path for file in work.state.left().files}
         place = work._slot.path
         work.end()
         left = {entry.path: content(entry) for entry in unsent_in(place)}

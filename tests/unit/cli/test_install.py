@@ -156,7 +156,8 @@ def offered(*words: str) -> list[str]:
 
 @pytest.mark.parametrize(("words", "expected"), [
     (["um"], ["umount"]), (["mount", JOB, ""], DIRECTORIES), ([JOB, ""], DIRECTORIES), (["doctor", ""], []),
-    (["umount", ""], ["/mnt/a"]), (["umount", "jo"], PATHS), (["status", "/mnt/b"], PATHS),
+    (["umount", ""], ["/mnt/a"]), (["wait", ""], ["/mnt/a"]),
+    (["recover", JOB, "--save", ""], DIRECTORIES), (["umount", "jo"], PATHS), (["status", "/mnt/b"], PATHS),
     (["flush", "/mnt/a/no"], PATHS), (["discard", "no"], PATHS),
     (["set", "notes.md", "--permission", "readO"], ["readOnly"]),
     (["mount", "--log-level", "w"], ["warning"]), (["mount", "--cache-dir", ""], DIRECTORIES),

@@ -112,7 +112,7 @@ def test_a_refused_entry_is_no_reason_to_refuse_that_of_another_mount(
     assert on_disk(to) == {"same": b"the user's", first.name: None, f"{first.name}/same": b"of a"}
 
 
-def test_a_running_mount_is_refused_and_no_mount_begins_meanwhile(
+def test_a_running_mount_is_refused_and_none_starts_during_the_copy(
     run: Run, leave: Leave, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.19."""

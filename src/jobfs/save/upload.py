@@ -140,11 +140,10 @@ class Upload:
     def ask_moves(self, target: str) -> None:
         """Move a hidden item beside `target` onto another, and see what the server says. Raises ApiError, FsError."""
         tid = names.new_transaction_id()
-        above = names.parent(target)
-        moved, taken = (
-            names.hidden_path(names.join(above, name), self._context.mount, tid, names.Role.STAGED)
-            for name in "ab"
-        )
+        path = names.join(names.parent(target), TELLTALE)
+        # Hidden names of one file: a message about them names that file.
+        roles = (names.Role.STAGED, names.Role.ASIDE)
+        moved, taken = (names.hidden_path(path, self._context.mount, tid, role) for role in roles)
         made: list[Item] = []
         with self._question(moved, tid):
             try:

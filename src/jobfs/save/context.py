@@ -111,14 +111,14 @@ class Context:
 
     def fresh(self, look: Look, turn: Turn) -> Look:
         """Return the look, repeated on a connection that is held if it has grown too old (R8). Raises as `turn`."""
-        now, item = time.monotonic(), look.item
-        if now - look.at <= max(_FRESH, self.client.health.latency or 0.0, look.lasts):
+        item = look.item
+        if time.monotonic() - look.at <= max(_FRESH, self.client.health.latency or 0.0, look.lasts):
             return look
         again = self.client.get(item.id, turn=turn)
         if again.path != item.path or (look.exact and again.version != item.version):
             self.namespace.touch(item.path)
             raise ItemChangedError(f"{item.path} was changed on the server since it was looked at")
-        return look._replace(item=again, at=now)
+        return look._replace(item=again, at=time.monotonic())
 
     @contextlib.contextmanager
     def noting_loss(self, item_id: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from jobfs.state import edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Verb
 
-from .world import World, hidden, sha
+from .world import World, away, hidden, sha
 
 CONTENT = b"content"
 
@@ -62,6 +62,19 @@ def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_roun
     with world.context.turn(Look(item, 1000.0, lasts)) as (_, found):
         assert found == item
     assert bool(gets) is asked
+
+
+def test_a_look_that_was_repeated_is_as_young_as_its_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: else one that took longer than usual would be repeated a second time, on connections that are held."""
+    look, now = Look(world.client.put("a", "file"), -math.inf), [1000.0]
+    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
+    world.client.before["get"] = [lambda: now.append(now.pop() + 0.1), away]
+    with world.client.two_turns("file") as (turn, _):
+        repeated = world.context.fresh(look, turn)
+        assert repeated.at == 1000.1
+        assert world.context.fresh(repeated, turn) is repeated
 
 
 @pytest.mark.parametrize("exact", [True, False])

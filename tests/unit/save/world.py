@@ -121,7 +121,7 @@ class FakeClient:
         yield "a connection"
 
     @contextmanager
-    def two_turns(self, what: object) -> Iterator[object]:
+    def two_turns(self, what: object) -> Iterator[tuple[Turn, Turn]]:
         yield Turn(Rank.SMALL), Turn(Rank.SMALL)
 
     def get(self, item_id: str, *, turn: object = None) -> Item:

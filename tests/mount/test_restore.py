@@ -135,6 +135,35 @@ def test_in_place_keeps_the_mode_and_brings_back_a_deleted_file(server: Server, 
     assert sorted(os.listdir(mounted.path))[-1] == "notes.md", "no scratch name is left"
 
 
+@pytest.mark.parametrize("link", ["file", "directory"])
+def test_in_place_replaces_the_file_that_a_link_from_elsewhere_means(
+    server: Server, mounted: MountedJob, link: str
+) -> None:
+    """vfs/semantics.md 4.54: the link stays."""
+    server.store.seed({"dir/other": "x"}, age=60)
+    saved(server, mounted, "dir/notes.md")
+    at, file = mounted.home / "link", mounted.path / "dir/notes.md"
+    at.symlink_to(file if link == "file" else file.parent)
+    done = mounted.jobfs("restore", "--in-place", at if link == "file" else at / "notes.md")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert at.is_symlink()
+    assert server.store.read("dir/notes.md") == SAVED.encode()
+
+
+def test_in_place_makes_no_file_where_the_mount_was_detached(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.54: the process is still there, as a program has a file open; what is kept is printed."""
+    saved(server, mounted)
+    with (mounted.path / "notes.md").open("rb"):
+        mounted.jobfs("umount", "--lazy", "--timeout", "0.1", mounted.path)
+        done = mounted.jobfs("restore", "--in-place", mounted.path / "notes.md")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{mounted.path} is unmounted" in done.stderr
+        assert os.listdir(mounted.path) == []
+        assert restored(mounted, "notes.md") == SAVED
+    mounted.ended()
+    assert server.store.read("notes.md") == JOBS.encode()
+
+
 def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
     server: Server, mounted: MountedJob
 ) -> None:

@@ -12,8 +12,9 @@ import click
 from jobfs import control
 from jobfs.cli.options import files, not_empty, state_dir_option
 from jobfs.cli.replacing import print_beside, replace_file
-from jobfs.cli.running import ended_at, mount_of
+from jobfs.cli.running import directory_of, ended_at, is_attached, mount_of
 from jobfs.errors import UsageError
+from jobfs.names import within
 from jobfs.state import directory as slot
 from jobfs.state.copies import SAVES, SAVES_LAST, CopyStore, content_of
 
@@ -44,7 +45,7 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
         print_beside(file, data)
     elif runs:
         found, inside = places[0]
-        replace_file(Path(file), data, lambda: _put_back(found, inside))
+        replace_file(_in_mount(file, found), data, lambda: _put_back(found, inside))
     else:
         raise UsageError(f"no job is mounted at {file}: mount it, or print what is kept without --in-place")
     return 0
@@ -71,6 +72,14 @@ def _saved(file: str, places: list[tuple[slot.Found, str]]) -> bytes:
         if data is not None:
             return data
     raise _gone(file)
+
+
+def _in_mount(file: str, found: slot.Found) -> Path:
+    """Return the file's path in a mount: a link to the file stays a link. Raises UsageError if nothing is mounted there."""
+    if not is_attached(found):
+        raise UsageError(f"{directory_of(found)} is unmounted: mount the job there again")
+    path = os.path.abspath(file)
+    return Path(path if within(path, directory_of(found)) else os.path.realpath(file))
 
 
 def _put_back(found: slot.Found, inside: str) -> None:

@@ -40,7 +40,7 @@ def _recorded(path: str, state_dir: str | None) -> tuple[slot.Found, str] | None
     """Find the running mount of `path` by the records in the state directory, without a look at the mount; None if none fits."""
     # Of several mounts at one directory some may be detached: that of the job that is mounted there now comes first.
     candidates = sorted(
-        mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
+        mounts(state_dir), key=lambda found: (-len(directory_of(found)), not is_attached(found))
     )
     for name in _spellings(path):
         for found in candidates:
@@ -89,7 +89,7 @@ def _as_it_tells(there: MountInfo, state_dir: str | None) -> slot.Found:
     )
 
 
-def _is_there(found: slot.Found) -> bool:
+def is_attached(found: slot.Found) -> bool:
     """True if the job that is now mounted at the directory of a slot is the job of the slot."""
     there = mount_at(directory_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
@@ -167,7 +167,7 @@ def ended(state_dir: str | None) -> list[Ended]:
     mounted = {found.path.parent for found in mounts(state_dir)}
     every = list[Ended]()
     for found in _slots(state_dir):
-        dead = _is_there(found) and is_dead(directory_of(found))
+        dead = is_attached(found) and is_dead(directory_of(found))
         done = found.path.parent in mounted or (found.record is not None and found.record.clean)
         left = "" if done and not dead else left_by(found)
         every += [Ended(found, dead, left)] if dead or left else []

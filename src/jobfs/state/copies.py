@@ -109,8 +109,8 @@ class CopyStore:
         #: How many lines the index has; true if one is missing there, or was cut off.
         self._lines, self._incomplete = 0, False
         self._table = _Table()
-        #: Bytes of copies that were taken and not kept yet.
-        self._taken = 0
+        #: Sizes of the copies that were taken and neither kept nor discarded yet, by number.
+        self._taken: dict[int, int] = {}
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
             self._table, self._lines = _read(directory)
@@ -151,7 +151,7 @@ class CopyStore:
             self._evict(size, more=path not in self._table.numbers)
             copy = Copy(path, self._next, size, time.time(), sha256)
             self._next += 1
-            self._taken += size
+            self._taken[copy.number] = size
         try:
             _link(source, self.file(copy))
         except OSError as error:
@@ -166,19 +166,17 @@ class CopyStore:
             self.drop(path)
             return
         with self._lock:
-            self._taken -= copy.size
+            self._taken.pop(copy.number, None)
             self._apply(copy._replace(path=path)._asdict())
             self._evict()
 
     def discard(self, copy: Copy | None) -> None:
-        """Remove a copy that was taken, unless it was kept."""
+        """Remove a copy that was taken, unless it was kept: whatever has become of it since then."""
         if copy is None:
             return
         with self._lock:
-            if copy.number in self._table.by_number:
-                return
-            self._taken -= copy.size
-            _remove(self.file(copy))
+            if self._taken.pop(copy.number, None) is not None:
+                _remove(self.file(copy))
 
     # -- what becomes of it
 
@@ -228,7 +226,7 @@ class CopyStore:
     def _evict(self, room: int = 0, *, more: bool = False) -> None:
         """Remove the oldest copies until `room` bytes, and one `more` copy, are within the bounds with the others."""
         table = self._table
-        most_files, most_bytes = self._most - more, MOST_BYTES - room - self._taken
+        most_files, most_bytes = self._most - more, MOST_BYTES - room - sum(self._taken.values())
         while table.by_number:
             oldest = next(iter(table.by_number.values()))
             fits = len(table.by_number) <= most_files and table.bytes <= most_bytes

@@ -175,6 +175,20 @@ def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
     assert saves.kept("a") == [b"new"]
 
 
+@pytest.mark.usefixtures("small")
+def test_the_bound_holds_after_a_copy_was_removed_at_the_moment_it_was_kept(saves: Saves) -> None:
+    """vfs/semantics.md 4.52: counted at every moment; a program removes the file before its save has returned."""
+    for _ in range(5):
+        taken = saves.store.take("a", saves.source(b"a" * 60), 60)
+        saves.store.keep("a", taken)
+        saves.store.drop("a")
+        saves.store.discard(taken)
+    for name in ("b", "c", "d"):
+        saves.save(name, name.encode() * 40)
+        assert saves.bytes <= 100
+    assert saves.store.paths() == ["c", "d"]
+
+
 def test_an_index_that_is_torn_or_not_ours_costs_only_what_it_names(saves: Saves) -> None:
     """A full disk may cut off a line; a file may be lost or changed."""
     for name in ("a", "b", "c"):

@@ -43,12 +43,21 @@ def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = 
 
 
 def print_beside(file: str, data: bytes) -> None:
-    """Write to standard output, unless that is the file: the shell has emptied it by now. Raises UsageError."""
+    """Write to standard output, unless that is the file: the shell has emptied it by now.
+
+    Raises UsageError, BrokenPipeError, FsError if not everything could be written.
+    """
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(file), os.fstat(sys.stdout.fileno())):
             remedy = command("restore", "--in-place", file)
             raise UsageError(f"the output is {file} itself, which the shell has emptied: {remedy}")
-    sys.stdout.buffer.write(data)
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FsError(error.errno or errno.EIO, f"not all of it could be written: {error.strerror}") from None
 
 
 def sync(file: Path) -> None:

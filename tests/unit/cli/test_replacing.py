@@ -96,3 +96,13 @@ def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.Cap
             )
         assert "itself, which the shell has emptied: jobfs restore --in-place" in done.stderr
         assert file.read_bytes() == (b"" if mode == "wb" else b"old")
+
+
+def test_output_that_does_not_fit_on_the_disk_is_told_in_a_sentence() -> None:
+    """vfs/semantics.md 4.51: whoever restores to a full disk learns that this copy is cut off."""
+    code = "from jobfs.cli.replacing import *\ntry: print_beside('/nowhere', b'x')\nexcept FsError as error: sys.exit(str(error))"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr.splitlines()[0] == "not all of it could be written: No space left on device"

@@ -23,6 +23,7 @@ from jobfs.errors import FsError, UsageError
 from jobfs.names import kept_at, kept_beside
 from jobfs.nodes import Permission, Version
 from jobfs.settings import command, size
+from jobfs.state import directory as slot
 from jobfs.state.copies import BASES, content_of
 
 #: Bytes of a version, and seconds of one run of git, at most.
@@ -201,10 +202,13 @@ def three_way(
     if any(b"\0" in data for data in versions.values()):
         raise CannotMergeError("a version is binary")
     labels = [word for label in (ours[0], "both began with", theirs[0]) for word in ("-L", label)]
-    with tempfile.TemporaryDirectory(prefix="merge-", dir=place) as private:
-        for name, data in versions.items():
-            Path(private, name).write_bytes(data)
-        done = _run_alone(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)
+    try:
+        with tempfile.TemporaryDirectory(prefix=slot.MERGING, dir=place) as private:
+            for name, data in versions.items():
+                Path(private, name).write_bytes(data)
+            done = _run_alone(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)
+    except OSError as error:
+        raise CannotMergeError(f"git can't be run in {place}: {error.strerror}") from None
     if not 0 <= done.returncode < 128:
         raise CannotMergeError(f"git says: {done.stderr.decode(errors='replace').strip()}")
     return _Merge(done.stdout, done.returncode)

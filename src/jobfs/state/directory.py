@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,8 @@ from jobfs.state.journal import free_for_start
 
 #: Seconds to try again for a lock: a process that only looks whether it is free holds it for an instant.
 _INSTANT = 0.3
+#: The names of the directories in which `jobfs merge` works begin with this.
+MERGING = "merge-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def acquire(
             if (lock := _locked_in(_private(path))) >= 0:
                 break
         _private(path / "bytes")
+        for left in path.glob(f"{MERGING}*"):  # of a merge that was killed
+            shutil.rmtree(left, ignore_errors=True)
         named = str(key_file or "")
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=named)
         place = StateDirectory(path, lock, record)

@@ -99,3 +99,11 @@ def test_a_git_that_fails_or_hangs_is_told_and_leaves_nothing(tmp_path: Path, gi
     with pytest.raises(CannotMergeError, match=r"^git took more than 0 s$"):
         three_way(place, ("a", OURS), BASE, ("b", THEIRS), patience=0.1)
     assert list(place.iterdir()) == []
+
+
+def test_a_disk_that_has_no_room_for_a_merge_is_named(tmp_path: Path) -> None:
+    """vfs/semantics.md 4.58: the copy is named with the reason, and nothing is changed."""
+    with pytest.raises(
+        CannotMergeError, match=f"^git can't be run in {tmp_path}/gone: No such file or directory$"
+    ):
+        merged(tmp_path / "gone")

@@ -15,7 +15,7 @@ import pytest
 
 from jobfs.errors import UsageError
 from jobfs.state import directory as places
-from jobfs.state.directory import Record, StateDirectory
+from jobfs.state.directory import MERGING, Record, StateDirectory
 
 Take = Callable[..., StateDirectory]
 
@@ -101,6 +101,17 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
     assert told == {second.path: False, fourth.path: True}
     assert [found.path for found in places.running(state)] == [first.path]
     assert places.in_use(places.look(Path("/dev/null"))), "where that can't be told, it is left alone"
+
+
+def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> None:
+    """vfs/semantics.md 4.60: three versions of a file, of up to 16 MiB each."""
+    one = ended(take())
+    left = one.path / f"{MERGING}x1y2"
+    left.mkdir()
+    (left / "ours").write_bytes(b"ours")
+    assert take().path == one.path
+    assert not left.exists()
+    assert (one.path / "bytes").is_dir()
 
 
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])

@@ -132,6 +132,20 @@ def test_a_copy_that_the_job_has_written_since_it_was_read_stays(
     assert visible(server) == {"notes.md": BOTH.replace("line 5", line).encode()}
 
 
+def test_a_copy_stays_whose_changes_were_taken_out_of_the_file_since_that_was_read(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 4.57: FILE has all of the copy when it is read, and another program writes it then."""
+    copy = write_both(server, mounted, "python, in place")
+    (mounted.path / "notes.md").write_text(BOTH)
+    mounted.settled()
+    slow_git(mounted, f"echo other > {mounted.path}/notes.md")
+    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: merge again\n"
+    assert merge(mounted, "notes.md") == (1, "", told)
+    mounted.settled()
+    assert visible(server) == {"notes.md": b"other\n", copy: JOBS.encode()}
+
+
 def test_a_file_that_was_changed_since_it_was_read_is_left_alone(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.57: what another program has written there would be lost."""
     copy = write_both(server, mounted, "python, in place")

@@ -249,6 +249,7 @@ def _finish(
     if merged != ours:
         replace_file(target.file, merged, check)
     else:
+        check()
         sync(target.file)
     left = [*_left(versions)]
     for copy in left:

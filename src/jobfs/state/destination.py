@@ -33,7 +33,7 @@ class Destination:
             handle = os.open(name, _DIRECTORY, dir_fd=parent)
             try:
                 if is_new and mode != UNSET:
-                    os.fchmod(handle, mode & _EVERYBODY | _OWNER)
+                    _set_attributes(handle, mode & _EVERYBODY | _OWNER)
             finally:
                 os.close(handle)
 
@@ -50,10 +50,8 @@ class Destination:
                 raise OSError(errno.EIO, f"this machine has {facts.st_size} of its {size} bytes")
             with self._created(path) as copied:
                 _copy_bytes(handle, copied, size)
-                if mode != UNSET:
-                    os.fchmod(copied, mode & _EVERYBODY)
                 changed = facts.st_mtime_ns if mtime_ns == UNSET else mtime_ns
-                os.utime(copied, ns=(changed, changed))
+                _set_attributes(copied, mode & _EVERYBODY if mode != UNSET else UNSET, changed)
             return size
         finally:
             os.close(handle)
@@ -98,6 +96,16 @@ def _make_if_missing(name: str, parent: int) -> bool:
         os.mkdir(name, dir_fd=parent)
         return True
     return False
+
+
+def _set_attributes(handle: int, mode: int, mtime_ns: int = UNSET) -> None:
+    """Set those that are not UNSET, as far as the file system has them: that of a USB stick may refuse both."""
+    with contextlib.suppress(OSError):
+        if mtime_ns != UNSET:
+            os.utime(handle, ns=(mtime_ns, mtime_ns))
+    with contextlib.suppress(OSError):
+        if mode != UNSET:
+            os.fchmod(handle, mode)
 
 
 def _copy_bytes(source: int, target: int, size: int) -> None:

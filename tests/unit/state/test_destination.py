@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, on_disk
+from tests.unit.state.conftest import refusing
 
 from jobfs.state.destination import Destination
 from jobfs.state.records import UNSET
@@ -59,6 +60,17 @@ def test_a_copy_has_its_path_mode_and_time(to: Destination, top: Path, source: P
         "b": b"con", "closed": None, "closed/c": b"content", "dir": None, "dir/plain": None, "dir/program": b"",
         "dir/sub": None, "dir/sub/a": b"content",
     }  # fmt: skip
+
+
+def test_a_file_system_without_modes_and_times_gets_the_bytes(
+    to: Destination, top: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 6.19: such as a USB stick."""
+    monkeypatch.setattr(os, "fchmod", refusing(errno.EPERM))
+    monkeypatch.setattr(os, "utime", refusing(errno.ENOTSUP))
+    assert to.copy("dir/a", source, None, 0o640, 9) == 7
+    to.make_directory("plain", 0o750)
+    assert on_disk(top) == {"dir": None, "dir/a": b"content", "plain": None}
 
 
 def test_nothing_is_overwritten_and_no_link_is_followed(

@@ -25,7 +25,7 @@ from jobfs.state.copies import SAVES, SAVES_LAST, CopyStore, content_of
 @click.option("--forget", is_flag=True, help="Remove what is kept of FILE, and print nothing.")
 @state_dir_option
 def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> int:
-    """Print what was saved last in FILE, in a mount that runs or has ended, whatever the job has done to FILE since.
+    """Print the last save of FILE that the server got, from a mount that runs or has ended, whatever the job has done since.
 
     Nothing is changed without --in-place. Then FILE gets it as by an editor's save: if the job has put a version there
     that nobody here has read, that stays beside it. Of 1,000 files (--keep-saves) the last save is kept in the state

@@ -16,7 +16,7 @@ from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind
 from jobfs.state import Change, State
-from jobfs.state.copies import LARGEST
+from jobfs.state.copies import LARGEST, Copy
 from jobfs.state.records import Aside, Base
 
 log = logging.getLogger("jobfs.save")
@@ -40,6 +40,14 @@ class Bases:
             return
         for aside in change.asides:
             self._keep(aside, self._state.saves.file(kept), base)
+
+    def keep_save(self, change: Change, copy: Copy | None) -> None:
+        """Keep what a Change has saved in the place of what was saved at its target before, but nothing empty: a shell has
+        emptied a file by mistake before its owner asks for what was in it (vfs/semantics.md 4.55).
+        """
+        self.save_replaces(change)
+        if change.size:
+            self._state.saves.keep(change.target, copy)
 
     def keep(self, aside: Aside, base: Base) -> None:
         """Keep the base of a save for an item that it has set aside, if the bytes are in the cache."""

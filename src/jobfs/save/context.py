@@ -35,7 +35,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, implicit_directory, shows_fraction
 from jobfs.state import Change, State, edit
 from jobfs.state.processes import Process
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Stage
 from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
@@ -52,6 +52,16 @@ YOUNG = 2.0
 _FRESH = 0.05
 #: Seconds for which what a program names is good once it was seen, at least (R8).
 _NAMED = 1.0
+
+
+class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
+    """The change was cancelled: no further step of it is taken (R10)."""
+
+
+def check(change: Change) -> None:
+    """Raise Cancelled if a change must take no further step."""
+    if change.stage in (Stage.CANCELLED, Stage.DONE):
+        raise Cancelled
 
 
 class Look(NamedTuple):

@@ -56,11 +56,10 @@ from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Context, Look
+from jobfs.save.context import Cancelled, Context, Look, check
 from jobfs.save.overlap import Overlap
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
-from jobfs.state.copies import Copy
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -71,18 +70,8 @@ _ROUNDS = 8
 _CREATES = 4
 
 
-class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
-    """The change is not to go on: it was cancelled meanwhile (R10)."""
-
-
 #: What stands at a path, and when that was answered (monotonic seconds).
 Finding = tuple[Item | None, float]
-
-
-def check(change: Change) -> None:
-    """Raises Cancelled if the change is not to go on."""
-    if change.stage in (Stage.CANCELLED, Stage.DONE):
-        raise Cancelled
 
 
 class Replace:
@@ -492,7 +481,8 @@ class Replace:
         copy = state.saves.take(change.target, source, change.size, change.sha256)
         try:
             with self._going_on(change):
-                self._keep_save(change, copy)
+                # Before the journal has the save: a kill in between must not leave the save before as the last one.
+                self._bases.keep_save(change, copy)
                 self._write_saved(change, file, item)
                 if adopted:
                     content.remember(item, change.size)
@@ -527,20 +517,10 @@ class Replace:
         file.item, file.change = item, None
         self._state.readers.placed(item.path, file.base)
 
-    def _keep_save(self, change: Change, copy: Copy | None) -> None:
-        """Keep what was saved in the place of what was saved there before, but nothing empty: a shell has emptied a file by
-        mistake before its owner asks for what was in it (vfs/semantics.md 4.55).
-
-        It comes before the journal has the save: a kill in between must not leave the save before as the last one.
-        """
-        self._bases.save_replaces(change)
-        if change.size:
-            self._state.saves.keep(change.target, copy)
-
     def _moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file
         with self._going_on(change):
-            gone = _moved_over(change)
+            gone = change.moved_over()
             made = []
             if file is not None and change.verb is Verb.MKDIR:
                 made = [edit(file, item_id=item.id, version=item.updated_at)]
@@ -612,12 +592,3 @@ class Replace:
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))
-
-
-def _moved_over(change: Change) -> list[File]:
-    """The File of unsent bytes that an item has replaced, if the journal has it and it was not written since."""
-    file = change.file
-    if file is None or not file.recorded or change.verb is Verb.MKDIR:
-        return []
-    newer = file.generation != change.generation or file.written
-    return [] if change.generation and newer else [file]

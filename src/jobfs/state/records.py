@@ -393,6 +393,14 @@ class Change:
         """The aside whose lifecycle and permission the new item takes over: the first that has moved; None if there is none."""
         return next((aside for aside in self.asides if aside.moved), None)
 
+    def moved_over(self) -> list[File]:
+        """The File of unsent bytes that its item has replaced, if the journal has it and it was not written since."""
+        file = self.file
+        if file is None or not file.recorded or self.verb is Verb.MKDIR:
+            return []
+        newer = file.generation != self.generation or file.written
+        return [] if self.generation and newer else [file]
+
 
 Record = File | Change
 

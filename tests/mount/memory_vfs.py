@@ -91,6 +91,9 @@ class MemoryVfs:
     def read(self, fh: int, size: int, offset: int) -> bytes:
         return bytes(self.open_files[fh].data[offset : offset + size])
 
+    def shown_size(self, fh: int) -> int:
+        return len(self.open_files[fh].data)
+
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         self.open_files[fh].data[offset : offset + len(data)] = data
         return len(data)

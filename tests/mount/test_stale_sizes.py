@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -74,6 +75,15 @@ AS_SOON_AS_IT_IS_NEW = _python(
     "    os.close(fd)",
     "os.pwrite(fd, b'mine\\n', end)",
 )
+
+#: Opens its file, waits until its input ends, and shows all that it reads.
+_READER = """if True:
+    import sys
+    file = open(sys.argv[1], "rb")
+    print("opened", flush=True)
+    sys.stdin.read()
+    sys.stdout.buffer.write(file.read())
+"""
 
 #: Each shows the whole of its file.
 READERS = {
@@ -176,3 +186,24 @@ def test_a_reader_that_goes_by_the_size_has_a_whole_version(mount: Mount) -> Non
         look(mounted, file)
         shown[name] = run_on(mounted, READERS[name], file)
     assert {name: said[-30:] for name, said in shown.items() if said != new} == {}
+
+
+def test_a_reader_of_a_large_file_that_the_job_makes_longer_after_its_open_has_the_whole_of_it(
+    mount: Mount,
+) -> None:
+    """vfs/semantics.md 3.17, 4.42: else an editor would save it without its end."""
+    mounted, old = mount(ttl=60), b"a line\n" * (LARGE // 7)
+    seeded(mounted, {"only": []}, old)
+    look(mounted, "file0", old)
+    mounted.server.faults.rate("unavailable", 1.0, on="download")
+    reader = subprocess.Popen(
+        [sys.executable, "-c", _READER, mounted.path / "file0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"opened\n"
+        mounted.server.store.write("file0", ADDED + old)
+        mounted.server.faults.clear()
+        reader.stdin.close()
+        assert reader.stdout.read() == ADDED + old

@@ -120,7 +120,7 @@ class Answers:
         """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
         opcode, node = request.opcode, request.node
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
-            self._expire(node)
+            self.expire(node)  # by `/proc/self/fd` it looks up no name
             self._look_again(slot.thread, node, error)
         # EBADF: the handle that was found for a getattr has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
@@ -131,8 +131,8 @@ class Answers:
             self._look_again(slot.thread, node, error)
         return bool(request.handle)
 
-    def _expire(self, node: int) -> None:
-        """Have the kernel ask for the attributes of a node before it opens it again: by `/proc/self/fd` it looks up no name."""
+    def expire(self, node: int) -> None:
+        """Have the kernel ask for the attributes of a node before it uses them again; waits for nothing."""
         body = _EXPIRED.pack(node, -1, 0)
         message = ANSWER.pack(ANSWER.size + len(body), _INVALIDATE_INODE, 0) + body
         write(self._device, message, len(message))

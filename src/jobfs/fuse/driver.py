@@ -130,6 +130,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         #: The node of each open file, by the number of its handle; and the node that this thread's request is about.
         self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
+        #: Has the kernel ask for the attributes of a node before it uses them again.
+        self.expire: Callable[[int], None] = lambda _: None
         #: Has the calls made that watchers hear of.
         self.teller = Teller(vfs.known)
 
@@ -241,9 +243,12 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         fi.fh, fi.direct_io, fi.keep_cache = self.vfs.create(relative(path), mode, fi.flags, _caller())
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
+        before = self.vfs.shown_size(fi.fh)
         data = self.vfs.read(fi.fh, size, offset)
         if len(data) < size:
             self.kernel_sizes.read_to(self.node(), offset + len(data))
+        if self.vfs.shown_size(fi.fh) > before:
+            self.expire(self.node())  # else its program would find the end of the version before in a longer one
         return data
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:

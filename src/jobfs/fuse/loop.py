@@ -140,6 +140,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._current = CurrentSlot()
         driver.node = lambda: self._current.slot.request.node
         self._sending = Answers(self.device, self._current, driver.kernel_sizes, driver.nodes)
+        driver.expire = self._sending.expire
         self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, self._current, driver.kernel_sizes)
         #: What serves a request, by opcode; `_process` serves all others.

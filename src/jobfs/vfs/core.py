@@ -316,6 +316,10 @@ class Vfs:
         """See OpenFile. Raises FsError(EBADF) too."""
         return self._files.handle(fh).read(size, offset)
 
+    def shown_size(self, fh: int) -> int:
+        """Return the size of what an open file shows (`OpenFile.known_size`). Raises FsError(EBADF)."""
+        return self._files.handle(fh).known_size()
+
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """See Files."""
         return self._files.write(fh, data, offset, mapped=mapped)

@@ -198,3 +198,23 @@ def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver
     assert driver.kernel_sizes.get(11) == 10
     assert driver.read("/file", 6, 0, fi) == b"conte"
     assert driver.kernel_sizes.get(11) is None
+
+
+@pytest.mark.parametrize(("size", "expires"), [(6, False), (7, False), (8, True)])
+def test_a_read_of_a_longer_version_has_the_size_expire_that_the_kernel_has(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch, size: int, expires: bool
+) -> None:
+    """vfs/semantics.md 3.17: a shorter one, or the end of the same one, is told by the read itself."""
+    expired, read = list[int](), vfs.read
+
+    def read_next_version(*args: int) -> bytes:
+        vfs.nodes["file"].data[:] = b"versions"[:size]
+        return read(*args)
+
+    driver.node, driver.expire = lambda: 11, expired.append
+    monkeypatch.setattr(vfs, "read", read_next_version)
+    fi = handle()
+    driver.open("/file", fi)
+    assert driver.read("/file", 4, 0, fi) == b"vers"
+    driver.read("/file", 4, 0, fi)
+    assert expired == [11] * expires

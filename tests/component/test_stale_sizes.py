@@ -213,3 +213,43 @@ def test_a_reader_of_a_lost_version_gets_the_whole_of_the_next_one(
     assert work.vfs.fgetattr(fh).size == len(new)
     assert work.vfs.read(fh, len(new) + 1, 0) == new
     work.vfs.release(fh)
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_before(
+    server: Server, start: Start, size: int
+) -> None:
+    """vfs/semantics.md 3.17, 4.42: it may have read only so many bytes of the longer version as the one before had."""
+    old = os.urandom(size)
+    server.store.seed({"file": old}, age=60)
+    work = start(ttl=60)
+    assert work.vfs.getattr("file").size == size
+    server.faults.next("cut", on="download", at=0.5)
+    fh = opened(work, os.O_RDONLY, size).fh
+    server.store.append("file", NEW)
+    assert work.vfs.read(fh, size, 0) == old
+    work.vfs.release(fh)
+    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC, CALLER.pid).fh
+    work.vfs.write(fh, old + MINE, 0)
+    work.vfs.release(fh)
+    work.drain()
+    eventually(lambda: untimed(visible(server)) == {"file": old + MINE, "file.conflict": old + NEW})
+
+
+def test_a_save_keeps_a_longer_version_of_which_its_program_has_asked_for_the_size_only(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 3.14, 4.42: an open log shows it from then on, but no byte of it was read."""
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=0)
+    assert work.vfs.getattr("file").size == len(OLD)
+    fh = opened(work, os.O_RDONLY, len(OLD)).fh
+    assert work.vfs.read(fh, len(OLD) + 1, 0) == OLD
+    server.store.append("file", NEW)
+    eventually(lambda: work.vfs.fgetattr(fh).size == len(OLD + NEW))
+    work.vfs.release(fh)
+    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC, CALLER.pid).fh
+    work.vfs.write(fh, OLD + MINE, 0)
+    work.vfs.release(fh)
+    work.drain()
+    eventually(lambda: untimed(visible(server)) == {"file": OLD + MINE, "file.conflict": OLD + NEW})

@@ -80,6 +80,8 @@ class OpenFile(Handle):
         self.has_read = False
         #: True once it has continued from the end of a version with a newer one, as the reader of a log does.
         self.follows = False
+        #: True while it shows a newer version that counts as read once its program gets bytes of it.
+        self._counts_when_read = False
         #: The last newer version with which it did not continue.
         self.skipped_version: Version | None = None
         #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
@@ -144,7 +146,7 @@ class OpenFile(Handle):
                     raise FsError(errno.ESTALE, str(gone)) if self.has_read else gone from None
                 continue
             if not self._continues(source, data, size, offset):
-                self.has_read = True
+                self._gave(source, data)
                 return data
         if data is None:
             raise FsError(errno.EIO, "the file keeps changing while it is read")
@@ -163,6 +165,13 @@ class OpenFile(Handle):
         finally:
             if isinstance(source, Local):
                 source.release()
+
+    def _gave(self, source: Readable, data: bytes) -> None:
+        """Note that its program gets `data`, which `source` had."""
+        self.has_read = True
+        if data and self._counts_when_read and source is self.content:
+            self._counts_when_read = False
+            self.note_read()
 
     def _continues(self, source: Readable, data: bytes, size: int, offset: int) -> bool:
         """Follow a log if this read of `size` bytes, which got `data`, was at the end. Return whether it shows more now."""
@@ -279,7 +288,7 @@ class OpenFile(Handle):
             newer = stack.enter_context(self._view.content.open(item))
             if self._is_continued_by(newer, place):
                 stack.pop_all()
-                self._rebase(item, newer)
+                self._rebase(item, newer, at_end=True)
                 self.follows = True
                 return True
         self.skipped_version = item.version
@@ -294,23 +303,25 @@ class OpenFile(Handle):
         # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
         return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
 
-    def _rebase(self, item: Item, content: Content, *, opening: bool = False) -> None:
-        """Show `item` from now on, whose bytes `content` has. Raises FsError(EBADF) if the file was closed."""
+    def _rebase(self, item: Item, content: Content, *, opening: bool = False, at_end: bool = False) -> None:
+        """Show `item` from now on, whose bytes `content` has; `at_end`: it continues what was read to its end.
+
+        Raises FsError(EBADF) if the file was closed.
+        """
         # First: a file opened in between must not trust the kernel's pages.
         self._pages.unsure(self.node_path)
         with self.file.lock:
             if self not in self.file.handles:
                 content.close()
                 raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
-            is_base = opening or self._may_be_base(item)
+            is_base = opening or at_end or self._may_be_base(item)
             old, self.content = self.content, content
             self.item, self.eof_reads, self.eof_stats = item, 0, 0
             if is_base:
                 self.seen, self.young = item, self._view.write_back.context.young(item)
             if self.file.local is None:
                 self.file.item = item
-        if is_base and not opening:  # an open notes the version with which it ends
-            self.note_read()
+            self._counts_when_read = is_base and not opening  # an open notes the version with which it ends
         if old is not None:
             old.close()
 
@@ -322,12 +333,13 @@ class OpenFile(Handle):
     def _may_be_base(self, item: Item) -> bool:
         """Return whether `item` may become the base of saves: the program knows nothing of the version before.
 
-        A reader does not save. A writer may have read, from pages of the kernel too; and knows the size, unless it appends.
+        Unless it appends, it knows the size: a reader may get no more bytes of a longer version. A writer may have read, from pages
+        of the kernel too.
         """
-        if not self.writable:
-            return True
+        if self.readable and self.writable:
+            return False
         same_size = self.item is not None and self._view.size(self.item) == self._view.size(item)
-        return not self.readable and (self.append or same_size)
+        return same_size or (self.append and not self.readable)
 
     def _newer(self, max_age: float | None, *, opening: bool = False) -> Item | None:
         """Return the item at its path, if that is of another version. Raises ApiError, FsError."""

@@ -253,3 +253,28 @@ def test_a_save_keeps_a_longer_version_of_which_its_program_has_asked_for_the_si
     work.vfs.release(fh)
     work.drain()
     eventually(lambda: untimed(visible(server)) == {"file": OLD + MINE, "file.conflict": OLD + NEW})
+
+
+def test_reads_at_the_same_time_have_one_version(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 3.13: what one of them has fetched is not given once another has found that version gone."""
+    new = NEW[::-1]
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=60)
+    fh = opened(work, os.O_RDONLY, work.vfs.getattr("file").size).fh
+    handle = work.vfs.handle(fh)
+    read_once = handle._read_once
+
+    def read_beside_another(size: int, offset: int) -> Any:
+        fetched = read_once(size, offset)
+        monkeypatch.setattr(handle, "_read_once", read_once)
+        server.store.write("file", new)
+        assert handle.follow_newer(max_age=0.0)
+        return fetched
+
+    monkeypatch.setattr(handle, "_read_once", read_beside_another)
+    assert work.vfs.read(fh, 100, 0) == new[:100]
+    server.store.write("file", OLD)
+    assert not handle.follow_newer(max_age=0.0), "bytes of one version were given"
+    assert work.vfs.read(fh, len(new), 100) == new[100:]

@@ -139,15 +139,18 @@ class OpenFile(Handle):
         """Read bytes at `offset`; short only at end of file. Raises FsError(ESTALE, EIO), ApiError."""
         data: bytes | None = None
         for _ in range(REOPENS):
+            content = self.content
             try:
                 source, data = self._read_once(size, offset)
             except (StaleVersionError, NotFoundError) as gone:
-                if not self._replace_lost(offset):
+                if self.content is content and not self._replace_lost(offset):
                     raise FsError(errno.ESTALE, str(gone)) if self.has_read else gone from None
                 continue
-            if not self._continues(source, data, size, offset):
-                self._gave(source, data)
+            if self._continues(source, data, size, offset):
+                continue
+            if self._gives(source, data):
                 return data
+            data = None
         if data is None:
             raise FsError(errno.EIO, "the file keeps changing while it is read")
         return data
@@ -166,12 +169,17 @@ class OpenFile(Handle):
             if isinstance(source, Local):
                 source.release()
 
-    def _gave(self, source: Readable, data: bytes) -> None:
-        """Note that its program gets `data`, which `source` had."""
-        self.has_read = True
-        if data and self._counts_when_read and source is self.content:
-            self._counts_when_read = False
+    def _gives(self, source: Readable, data: bytes) -> bool:
+        """Return whether its program may get `data`, and note that: not if another read has replaced the version of `source`."""
+        with self.file.lock:
+            if source is not self.content and not self.follows and not isinstance(source, Local):
+                return False
+            self.has_read = True
+            is_first = bool(data) and self._counts_when_read and source is self.content
+            self._counts_when_read = self._counts_when_read and not is_first
+        if is_first:
             self.note_read()
+        return True
 
     def _continues(self, source: Readable, data: bytes, size: int, offset: int) -> bool:
         """Follow a log if this read of `size` bytes, which got `data`, was at the end. Return whether it shows more now."""
@@ -268,8 +276,12 @@ class OpenFile(Handle):
         item = self._newer(max_age, opening=opening)
         if item is None:
             return False
-        self._rebase(item, self._view.content.open(item), opening=opening)
-        return True
+        with contextlib.ExitStack() as stack:
+            newer = stack.enter_context(self._view.content.open(item))
+            if self._rebase(item, newer, opening=opening):
+                stack.pop_all()
+                return True
+        return False
 
     def follow_append(self, place: int, max_age: float | None = None) -> bool:
         """Continue at `place`, the end, with a newer version that was appended to (3.14). Raises FsError, ApiError."""
@@ -303,18 +315,21 @@ class OpenFile(Handle):
         # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
         return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
 
-    def _rebase(self, item: Item, content: Content, *, opening: bool = False, at_end: bool = False) -> None:
+    def _rebase(self, item: Item, content: Content, *, opening: bool = False, at_end: bool = False) -> bool:
         """Show `item` from now on, whose bytes `content` has; `at_end`: it continues what was read to its end.
 
-        Raises FsError(EBADF) if the file was closed.
+        Return False if its program has got bytes of the version before by now. Raises FsError(EBADF) if the file was closed.
+        After either, the caller closes `content`.
         """
+        fits_what_was_read = opening or at_end
         # First: a file opened in between must not trust the kernel's pages.
         self._pages.unsure(self.node_path)
         with self.file.lock:
             if self not in self.file.handles:
-                content.close()
                 raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
-            is_base = opening or at_end or self._may_be_base(item)
+            if self.has_read and not fits_what_was_read:
+                return False
+            is_base = fits_what_was_read or self._may_be_base(item)
             old, self.content = self.content, content
             self.item, self.eof_reads, self.eof_stats = item, 0, 0
             if is_base:
@@ -324,6 +339,7 @@ class OpenFile(Handle):
             self._counts_when_read = is_base and not opening  # an open notes the version with which it ends
         if old is not None:
             old.close()
+        return True
 
     @property
     def goes_by_size(self) -> bool:
@@ -333,8 +349,8 @@ class OpenFile(Handle):
     def _may_be_base(self, item: Item) -> bool:
         """Return whether `item` may become the base of saves: the program knows nothing of the version before.
 
-        Unless it appends, it knows the size: a reader may get no more bytes of a longer version. A writer may have read, from pages
-        of the kernel too.
+        Unless it appends, it knows the size: a reader may get no more bytes of a longer version. A writer may have read, from
+        pages of the kernel too.
         """
         if self.readable and self.writable:
             return False

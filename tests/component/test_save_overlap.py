@@ -90,8 +90,8 @@ def test_an_overlapping_operation_ends_right_whatever_answers_are_lost(
 ) -> None:
     """save/protocol.md R13: a promote without an answer is judged by R6, a set-aside without one waits as R7 says."""
     killed.test_an_operation_ends_right_whatever_answers_are_lost(server, tmp_path, operation, *lost)
-    # Where the first request is lost, the only save may be unsure, and unsure saves do not overlap.
-    assert sent.total() or lost == ("drop", 1)
+    # What a program reads is looked at once more, and a save that begins again after a lost answer need not overlap.
+    assert sent.total() or operation.name == "rename over an open file"
 
 
 @pytest.mark.parametrize("move_touches", ["item", "no"])

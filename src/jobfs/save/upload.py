@@ -139,13 +139,12 @@ class Upload:
 
     def ask_moves(self, target: str) -> None:
         """Move a hidden item beside `target` onto another, and see what the server says. Raises ApiError, FsError."""
-        tid = names.new_transaction_id()
+        # Two hidden names of one file: a message about either names that file.
+        tids = (names.new_transaction_id(), names.new_transaction_id())
         path = names.join(names.parent(target), TELLTALE)
-        # Hidden names of one file: a message about them names that file.
-        roles = (names.Role.STAGED, names.Role.ASIDE)
-        moved, taken = (names.hidden_path(path, self._context.mount, tid, role) for role in roles)
+        moved, taken = (names.hidden_path(path, self._context.mount, tid, names.Role.STAGED) for tid in tids)
         made: list[Item] = []
-        with self._question(moved, tid):
+        with self._question(moved, tids[0]), self._question(taken, tids[1]):
             try:
                 for path in (moved, taken):
                     made.append(self._client.create_file(path, Path(os.devnull), 0, Permission.READ_WRITE))

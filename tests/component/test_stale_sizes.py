@@ -203,6 +203,98 @@ def test_a_writer_may_write_to_another_version_than_the_lost_one(
     eventually(lambda: untimed(visible(server)) == there)
 
 
+@pytest.fixture
+def changed(server: Server, start: Start) -> Callable[[int, bytes], tuple[Workspace, int]]:
+    """Open a file with these flags; after that the job gives it this content, which the mount has seen."""
+
+    def change(flags: int, new: bytes) -> tuple[Workspace, int]:
+        server.store.seed({"file": OLD}, age=60)
+        work = start(ttl=60)
+        fh = opened(work, flags, work.vfs.getattr("file").size).fh
+        server.store.write("file", new)
+        work.vfs.refresh()
+        assert work.vfs.getattr("file").size == len(new)
+        return work, fh
+
+    return change
+
+
+@pytest.mark.parametrize("flags", _BY_SIZE)
+@pytest.mark.parametrize("new", [NEW, OLD[:-9]], ids=["longer", "shorter"])
+def test_a_first_write_at_the_end_of_a_newer_version_fails(
+    server: Server, changed: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes
+) -> None:
+    """vfs/semantics.md 3.17: and one behind the end of the version that was opened, as often as it is tried."""
+    work, fh = changed(flags, new)
+    for place in (len(new), len(OLD) + 1, len(new)):
+        assert errno_from(work.vfs.write, fh, MINE, place) == errno.ESTALE
+        assert errno_from(work.vfs.ftruncate, fh, place) == errno.ESTALE
+    assert errno_from(work.vfs.write, fh, NEW, 0, mapped=True) == errno.ESTALE
+    work.vfs.release(fh)
+    work.drain()
+    assert (untimed(visible(server)), server.log.changes()) == ({"file": new}, [])
+
+
+@pytest.mark.parametrize(("flags", "new", "place"), [
+    (os.O_RDWR, NEW, 0), (os.O_RDWR, NEW, len(OLD)), (os.O_RDWR, OLD[:-9], len(OLD)), (os.O_RDWR, OLD[::-1], len(OLD) + 9),
+], ids=["its start", "its end", "its end, behind the newer one's", "behind the end of both"])  # fmt: skip
+def test_another_first_write_changes_the_version_that_was_opened(
+    server: Server, changed: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes, place: int
+) -> None:
+    """vfs/semantics.md 3.17, 4.20: the newer one is kept, and further writes may be anywhere."""
+    work, fh = changed(flags, new)
+    assert work.vfs.write(fh, MINE, place) == len(MINE)
+    assert work.vfs.write(fh, MINE, len(NEW)) == len(MINE)
+    work.vfs.release(fh)
+    work.drain()
+    mine = bytearray(OLD.ljust(len(NEW), b"\0") + MINE)
+    mine[place : place + len(MINE)] = MINE
+    eventually(lambda: untimed(visible(server)) == {"file": bytes(mine), "file.conflict": new})
+
+
+@pytest.mark.parametrize("flags", _APPENDS)
+def test_an_append_is_not_refused_for_the_size_of_a_newer_version(
+    server: Server, changed: Callable[[int, bytes], tuple[Workspace, int]], flags: int
+) -> None:
+    """vfs/semantics.md 3.17: it needs no size."""
+    work, fh = changed(flags, NEW)
+    assert work.vfs.write(fh, MINE, len(NEW)) == len(MINE)
+    work.vfs.release(fh)
+    work.drain()
+    eventually(lambda: untimed(visible(server))["file"] == OLD + MINE)
+
+
+def test_a_size_that_was_not_shown_refuses_no_write(server: Server, start: Start) -> None:
+    """vfs/semantics.md 3.17: that of a newer version that nobody has looked at."""
+    server.set(sizes="omitted")
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=60)
+    fh = opened(work, os.O_RDWR, work.vfs.getattr("file").size).fh
+    server.store.write("file", NEW)
+    work.vfs.refresh()
+    assert work.vfs.write(fh, MINE, 0) == len(MINE)
+    work.vfs.release(fh)
+    work.drain()
+
+
+def test_a_program_may_write_behind_an_end_that_it_has_set_itself(server: Server, start: Start) -> None:
+    """vfs/semantics.md 3.17: and where it wrote before, also once that is saved."""
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=60)
+    fh = opened(work, os.O_RDWR, work.vfs.getattr("file").size).fh
+    for end in (len(OLD) + 50, len(OLD) + 90):
+        work.vfs.ftruncate(fh, end)
+        work.vfs.write(fh, MINE, end)
+        work.vfs.fsync(fh)
+        work.vfs.write(fh, MINE, len(OLD))
+        work.vfs.fsync(fh)
+        work.vfs.write(fh, MINE, end + 20)
+        work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    work.drain()
+    assert [*untimed(visible(server))] == ["file"]
+
+
 def test_a_reader_of_a_lost_version_gets_the_whole_of_the_next_one(
     lost: Callable[[int, bytes], tuple[Workspace, int]],
 ) -> None:

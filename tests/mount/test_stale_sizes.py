@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import untimed, visible
+from tests.support.waiting import eventually
 
 #: A script that shows itself, so that it can be executed as well as read.
 OLD = b'#!/bin/sh\ncat "$0"; exit\n' + b"an old line\n" * 20
@@ -207,3 +213,49 @@ def test_a_reader_of_a_large_file_that_the_job_makes_longer_after_its_open_has_t
         mounted.server.faults.clear()
         reader.stdin.close()
         assert reader.stdout.read() == ADDED + old
+
+
+def _write(fd: int, end: int) -> None:
+    os.pwrite(fd, MINE, end)
+
+
+def _write_behind_new_length(fd: int, end: int) -> None:
+    os.ftruncate(fd, end + len(MINE))
+    os.pwrite(fd, MINE, end)
+
+
+@pytest.mark.parametrize(("write", "new"), [
+    (_write, OLD + ADDED), (_write, OLD[:100]), (_write_behind_new_length, OLD + ADDED),
+], ids=["write", "write, shorter", "ftruncate"])  # fmt: skip
+def test_a_writer_that_finds_the_end_of_a_newer_version_writes_to_no_other(
+    mount: Mount, write: Callable[[int, int], None], new: bytes
+) -> None:
+    """vfs/semantics.md 3.17: `fstat` shows the size of the newest version, and the file is open as the one before."""
+    mounted = mount(ttl=0.5)
+    seeded(mounted, {"only": []})
+    fd = os.open(mounted.path / "file0", os.O_RDWR)
+    try:
+        mounted.server.store.write("file0", new)
+        eventually(lambda: os.fstat(fd).st_size == len(new))
+        assert errno_from(write, fd, len(new)) == errno.ESTALE
+    finally:
+        os.close(fd)
+    mounted.settled()
+    assert untimed(visible(mounted.server)) == {"file0": new}
+
+
+def test_a_page_of_a_mapping_brings_no_zeros_up_to_the_end_of_a_newer_version(mount: Mount) -> None:
+    """vfs/semantics.md 3.17: the kernel fills the page up to the size that it was sent last, and writes all of it."""
+    mounted, new = mount(ttl=0.5), OLD + ADDED
+    seeded(mounted, {"only": []})
+    fd = os.open(mounted.path / "file0", os.O_RDWR)
+    try:
+        with mmap.mmap(fd, 0) as pages:
+            pages[: len(MINE)] = MINE
+            mounted.server.store.write("file0", new)
+            eventually(lambda: os.fstat(fd).st_size == len(new))
+            assert errno_from(pages.flush) == errno.ESTALE
+    finally:
+        os.close(fd)
+    mounted.settled()
+    assert untimed(visible(mounted.server)) == {"file0": new}

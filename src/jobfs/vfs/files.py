@@ -288,8 +288,13 @@ class Files:
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
-        """Write all of `data`; `mapped`: a page of a mapping, never appended. Raises FsError(EBADF, ENOSPC, EIO), ApiError."""
+        """Write all of `data`; `mapped`: a page of a mapping, never appended.
+
+        Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_end` and `fetch_to_edit`.
+        """
         handle = self.handle(fh)
+        # The kernel sends a page up to the end of the file that it knows, whatever part of it was changed.
+        handle.check_end(offset + len(data) if mapped else offset)
         at_end = handle.append and not mapped
 
         def attempt() -> int:
@@ -383,6 +388,8 @@ class Files:
     def ftruncate(self, fh: int, length: int) -> None:
         """Cut or extend an open file. Raises as `write`."""
         handle = self.handle(fh)
+        if length:
+            handle.check_end(length)
 
         def attempt() -> None:
             with self._writing(handle, at=length, keep=length > 0) as local:

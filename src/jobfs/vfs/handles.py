@@ -21,7 +21,7 @@ from jobfs.state import File
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Handle, Readable
 from jobfs.vfs.report import Report
-from jobfs.vfs.view import View
+from jobfs.vfs.view import View, is_dir
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
 REOPENS = 3
@@ -245,6 +245,22 @@ class OpenFile(Handle):
         if self.goes_by_size and isinstance(content, Content) and content.size != opened_size:
             raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
         return content, source
+
+    def check_end(self, place: int) -> None:
+        """Raise FsError(ESTALE) if a first write or a new length at `place` may go by the end of another version (3.17)."""
+        if self.file.local is None and self.goes_by_size:
+            opened_size, newest_size = self.known_size(), self._newest_size()
+            is_changed = newest_size is not None and newest_size != opened_size
+            if is_changed and (place > opened_size or place == newest_size):
+                raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
+
+    def _newest_size(self) -> int | None:
+        """Return the size of the file that was last shown at its path; None if there is none, or its size is not known."""
+        path = self.file.path
+        node = self._view.find_known(path) if path is not None else None
+        if node is None or is_dir(node) or self._view.unmeasured(node) is not None:
+            return None
+        return self._view.attr(node).size
 
     def fetch_whole(self, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """Return the pinned content, and the file that has all of its bytes. Raises ApiError, FsError."""

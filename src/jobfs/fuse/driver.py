@@ -248,9 +248,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         if len(data) < size:
             self.kernel_sizes.read_to(self.node(), offset + len(data))
         if self.vfs.shown_size(fi.fh) > before:
-            self.expire(
-                self.node()
-            )  # else its program would find the end of the version before in a longer one
+            # Else its program would find the end of the version before in a longer one.
+            self.expire(self.node())
         return data
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:

@@ -104,8 +104,8 @@ def test_torn_reads_are_reported(read: Callable[[Written], bytes], whole: bool) 
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_large_file_read_by_its_size_may_only_be_cut_at_its_end(read: str) -> None:
-    """vfs/semantics.md 3.17: what was read is a version's beginning, as long as the version before."""
+def test_a_file_read_by_its_size_may_only_be_cut_at_its_end(read: str) -> None:
+    """vfs/semantics.md 3.17: what was read is a version's beginning, as long as another version."""
     written = Written()
     what, whole = READS[read]
     written.lines.read(LOG, what(written), may_be_cut=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Behaviour, EmulatorConfig, Server, running
 
+_PYTHON = shlex.quote(sys.executable)
 LINES = "".join(f"line {number}\n" for number in range(12))
 MINE, JOBS = LINES.replace("line 2", "mine"), LINES.replace("line 9", "the job's")
 BOTH = MINE.replace("line 9", "the job's")
@@ -27,17 +29,17 @@ PROGRAMS = {
     "vim, which renames": """vim -u NONE -N -es --cmd 'set backupcopy=no' -c '%s/line 2/mine/' -c '!$job' -c 'w!' -c q "$0" """,
     "sed": """sed "s/line 2/mine/; 1e $job" "$0" > "$0.new"; mv "$0.new" "$0" """,
     "shell": """new=$(sed 's/line 2/mine/' "$0"); $job; echo "$new" > "$0" """,
-    "python, in place": f"""{sys.executable} -c '
+    "python, in place": f"""{_PYTHON} -c '
 import os, sys
 with open(sys.argv[1], "r+") as file:
     text = file.read().replace("line 2", "mine"); os.system(os.environ["job"])
     file.seek(0); file.write(text); file.truncate()' "$0" """,
-    "VS Code": f"""{sys.executable} -c '
+    "VS Code": f"""{_PYTHON} -c '
 import os, sys
 text = open(sys.argv[1]).read().replace("line 2", "mine"); os.system(os.environ["job"])
 with open(sys.argv[1], "w") as file:
     file.write(text); file.flush(); os.fsync(file.fileno())' "$0" """,
-    "append": f"""{sys.executable} -c '
+    "append": f"""{_PYTHON} -c '
 import os, sys
 with open(sys.argv[1], "a+") as file:
     file.seek(0); file.read(); os.system(os.environ["job"]); file.write("mine\\n")' "$0" """,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
+_PYTHON = shlex.quote(sys.executable)
 _SOURCE = Path(__file__).parents[2] / "src"
 FIRST, SAVED, JOBS = "one\ntwo\n", "one\n2\n", "the job's\n"
 
@@ -25,11 +27,11 @@ PROGRAMS = {
     "vim, which renames": 'vim -u NONE -N -es --cmd "set backupcopy=no" -c "%s/two/2/" -c wq "$0"',
     "sed": 'sed -i s/two/2/ "$0"',
     "shell": 'echo one > "$0"; echo 2 >> "$0"',
-    "python, in place": f"""{sys.executable} -c '
+    "python, in place": f"""{_PYTHON} -c '
 import sys
 with open(sys.argv[1], "r+") as file:
     file.seek(4); file.write("2\\n"); file.truncate()' "$0" """,
-    "python, anew": f"""{sys.executable} -c '
+    "python, anew": f"""{_PYTHON} -c '
 import os, sys
 os.unlink(sys.argv[1])
 open(sys.argv[1], "x").write("one\\n2\\n")' "$0" """,
@@ -115,7 +117,9 @@ def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
         (mounted.path / copy).unlink()
     server.store.write("notes.md", JOBS)
     eventually(lambda: (mounted.path / "notes.md").stat().st_size == len(JOBS))
-    script = f"cat notes.md; PYTHONPATH={_SOURCE} {sys.executable} -m jobfs restore --in-place notes.md"
+    script = (
+        f"cat notes.md; PYTHONPATH={shlex.quote(str(_SOURCE))} {_PYTHON} -m jobfs restore --in-place notes.md"
+    )
     assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home) == JOBS
     mounted.settled()
     assert visible(server) == {"notes.md": SAVED.encode()}

@@ -221,7 +221,7 @@ class Mortal(Workspace):
         for thread in write_back._threads:
             thread.join()
         write_back.context.stop()
-        self.state.journal.close()
+        self.state.close()
         self._graph.close()
         self._slot.close()
 

@@ -100,7 +100,9 @@ def test_a_save_that_is_kept_costs_no_request(
             work.vfs.rename("temporary", "file")
         settled(work, {"file": SECOND, "new": SECOND})
         operations = Counter(entry.operation for entry in server.log.entries())
-        counts.append({name: number for name, number in operations.items() if name != "list"})
+        # Looks are repeated on a machine that is slow (save/protocol.md R8).
+        looks = ("list", "find", "get")
+        counts.append({name: number for name, number in operations.items() if name not in looks})
         assert kept(work, "file") == (SECOND if keep_saves else None)
         work.stop()
     assert counts[0] == counts[1]

@@ -307,6 +307,15 @@ def test_a_reader_of_a_lost_version_gets_the_whole_of_the_next_one(
     work.vfs.release(fh)
 
 
+def rewritten_beside_the_next_version(server: Server, work: Workspace, old: bytes) -> None:
+    """The program that read `old` saves all of it with `MINE`; the version with `NEW` is kept beside it."""
+    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC, CALLER.pid).fh
+    work.vfs.write(fh, old + MINE, 0)
+    work.vfs.release(fh)
+    work.drain()
+    eventually(lambda: untimed(visible(server)) == {"file": old + MINE, "file.conflict": old + NEW})
+
+
 @pytest.mark.parametrize("size", [1000, LARGE])
 def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_before(
     server: Server, start: Start, size: int
@@ -321,11 +330,7 @@ def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_befo
     server.store.append("file", NEW)
     assert work.vfs.read(fh, size, 0) == old
     work.vfs.release(fh)
-    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC, CALLER.pid).fh
-    work.vfs.write(fh, old + MINE, 0)
-    work.vfs.release(fh)
-    work.drain()
-    eventually(lambda: untimed(visible(server)) == {"file": old + MINE, "file.conflict": old + NEW})
+    rewritten_beside_the_next_version(server, work, old)
 
 
 def test_a_save_keeps_a_longer_version_of_which_its_program_has_asked_for_the_size_only(
@@ -340,11 +345,7 @@ def test_a_save_keeps_a_longer_version_of_which_its_program_has_asked_for_the_si
     server.store.append("file", NEW)
     eventually(lambda: work.vfs.fgetattr(fh).size == len(OLD + NEW))
     work.vfs.release(fh)
-    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC, CALLER.pid).fh
-    work.vfs.write(fh, OLD + MINE, 0)
-    work.vfs.release(fh)
-    work.drain()
-    eventually(lambda: untimed(visible(server)) == {"file": OLD + MINE, "file.conflict": OLD + NEW})
+    rewritten_beside_the_next_version(server, work, OLD)
 
 
 def test_reads_at_the_same_time_have_one_version(

@@ -415,8 +415,8 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
     assert b"".join(chunks) == b"x" * 8
 
 
-def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, done: threading.Event) -> None:
-    """save/protocol.md R13: a promote is sent so long after its set-aside."""
+def falls_silent(done: threading.Event) -> tuple[threading.Event, Talk]:
+    """A server that reads one request and answers nothing until `done`, and the event that it has read it."""
     asked = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -424,6 +424,12 @@ def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, don
         asked.set()
         done.wait(30)
 
+    return asked, silent
+
+
+def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, done: threading.Event) -> None:
+    """save/protocol.md R13: a promote is sent so long after its set-aside."""
+    asked, silent = falls_silent(done)
     client = serve(silent).client(timeout=300.0)
     with client, ThreadPoolExecutor(1) as pool, client.turn("x") as turn:
         assert not turn.sent.is_set()
@@ -436,13 +442,7 @@ def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, don
 
 def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
-    asked = threading.Event()
-
-    def silent(connection: socket.socket) -> None:
-        read_request(connection)
-        asked.set()
-        done.wait(30)
-
+    asked, silent = falls_silent(done)
     with serve(silent).client(timeout=300.0) as client, ThreadPoolExecutor(2) as pool:
         calls: list[Future[Any]] = [pool.submit(client.get, ID), pool.submit(client.delete, ID)]
         assert asked.wait(10)

@@ -104,6 +104,7 @@ def test_a_renamed_directory_keeps_its_names_beside_hidden_unsent_files(
         assert {name: work.read(f"new/{name}") for name in work.names("new")} == expected
         work.remount()
     assert names.kept_beside(kept) == ("conflict", "file")
+    work.drain()
     assert visible(server) == {"new": None, **{f"new/{name}": data for name, data in expected.items()}}
 
 

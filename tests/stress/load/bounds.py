@@ -154,10 +154,12 @@ class Sampler:
         if pid is None:
             return
         with suppress(OSError, TypeError):
-            sample.descriptors = len(os.listdir(f"/proc/{pid}/fd"))
             status = Path(f"/proc/{pid}/status").read_text()
             sample.threads = int(re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
             sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+            # Only root may list the descriptors of a mount, which is not dumpable; Linux 6.2 and later counts them for all.
+            directory = f"/proc/{pid}/fd"
+            sample.descriptors = os.stat(directory).st_size or len(os.listdir(directory))
 
     def _of_state(self, sample: Sample) -> None:
         sample.tables, sample.unsent = Counter(), 0

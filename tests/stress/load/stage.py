@@ -131,6 +131,7 @@ class Stage:
         self.mounted.mount()
         os.listdir(self.path)
         self.baseline = self.sampler.take()
+        assert min(self.baseline.descriptors, self.baseline.threads, self.baseline.memory) > 0, self.baseline
         self.sampler.start()
 
     def begin(self, *command: str | Path, **more: Any) -> subprocess.Popen[bytes]:

@@ -52,7 +52,7 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
 def files() -> Iterator[tuple[str, str]]:
     """Each file: its place below a prefix, and what is in it."""
     from jobfs.cli import COMMANDS, jobfs
-    from jobfs.cli.install import SHELLS, script
+    from jobfs.cli.install import SHELLS, completion_script
     from jobfs.cli.options import HELP_ALL
 
     group = jobfs.make_context("jobfs", [], resilient_parsing=True)
@@ -67,7 +67,7 @@ def files() -> Iterator[tuple[str, str]]:
         context = command.make_context(name, [], parent=group, resilient_parsing=True)
         yield f"share/man/man1/jobfs-{name}.1", man_page(context, line, {})
     for shell in SHELLS:
-        yield COMPLETIONS[shell], script(shell)
+        yield COMPLETIONS[shell], completion_script(shell)
 
 
 def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> str:
@@ -107,7 +107,9 @@ def _fields(path: str) -> Iterator[str]:
 
     yield from _paragraphs((document.__doc__ or "").replace("`", ""))
     status = path == "jobfs status"
-    for name, meaning in _described(document.Status, "mounts[].") if status else _described(document.Change):
+    for name, meaning in (
+        _described(document.Status, "mounts[].") if status else _described(document.WatchEvent)
+    ):
         yield from (".TP", f"\\fB{_plain(name)}\\fP", _plain(meaning))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from jobfs.emulator.jobside import JobSide
 from jobfs.emulator.records import DIRECTORY, FILE, StoredItem, new_id
-from jobfs.emulator.store import Store
+from jobfs.emulator.store import EmulatorStore
 from jobfs.emulator.workspace import Workspaces
 
 from . import tree
@@ -186,7 +186,7 @@ def huge_paths() -> tuple[list[str], list[str]]:
 
 
 def _seed(directory: Path, jobs: Mapping[str, tree.Tree]) -> None:
-    store = Store(directory)
+    store = EmulatorStore(directory)
     try:
         for job, content in jobs.items():
             JobSide(Workspaces(store).add(job)).seed(content, age=3600)
@@ -196,7 +196,7 @@ def _seed(directory: Path, jobs: Mapping[str, tree.Tree]) -> None:
 
 def _seed_huge(directory: Path, job: str) -> None:
     """Rows only: every file has the same content, of which the server keeps one copy."""
-    store = Store(directory)
+    store = EmulatorStore(directory)
     try:
         workspace = Workspaces(store).add(job)
         blob = store.new_blob()
@@ -206,7 +206,7 @@ def _seed_huge(directory: Path, job: str) -> None:
         directories, files = huge_paths()
         kinds: list[tuple[Any, str]] = [(DIRECTORY, path) for path in directories]
         kinds += [(FILE, path) for path in files]
-        workspace.apply(
+        workspace.commit(
             [
                 StoredItem(
                     new_id(), kind, path, "expert", "expertJob", "readWrite", start + n, start + n,

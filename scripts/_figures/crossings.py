@@ -135,7 +135,8 @@ def _look_up(driver: FuseDriver, path: str) -> None:
     driver("getattr", path)
     sizes = getattr(driver, "kernel_sizes", None)  # trees before it was counted have none
     if sizes is not None:
-        sizes.sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.now)
+        note_sent = getattr(sizes, "note_sent", None) or sizes.sent  # its name in older trees
+        note_sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.now)
 
 
 def _read(driver: FuseDriver, path: str) -> None:

@@ -25,7 +25,7 @@ def main() -> int:
     try:
         return _run()
     finally:
-        _drop_unwritten()
+        _discard_unwritten_output()
 
 
 def _run() -> int:
@@ -38,13 +38,13 @@ def _run() -> int:
     except click.ClickException as error:
         asked = getattr(error, "ctx", None)
         more = f" See {asked.command_path} --help." if asked is not None else ""
-        return _tell(error.format_message() + more, error.exit_code)
+        return _print_and_return(error.format_message() + more, error.exit_code)
     except JobfsError as error:
-        return _tell(str(error), 2 if isinstance(error, UsageError) else 1)
+        return _print_and_return(str(error), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
-        return _unexpected(error)
+        return _report_unexpected(error)
 
 
 def _prepare_streams() -> None:
@@ -57,7 +57,7 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
 
-def _drop_unwritten() -> None:
+def _discard_unwritten_output() -> None:
     """Discard buffered output that can't be written: its reader is gone, or a disk is full.
 
     When the interpreter ends it would fail again, and the exit code would be 120.
@@ -70,23 +70,23 @@ def _drop_unwritten() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
-def _unexpected(error: Exception) -> int:
+def _report_unexpected(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
-        return _tell("the directory you are in was removed: go to another one", 2)
-    return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
+        return _print_and_return("the directory you are in was removed: go to another one", 2)
+    return _print_and_return(f"unexpected {type(error).__name__}: {error}{_save_traceback()}", UNEXPECTED)
 
 
-def _tell(message: str, code: int) -> int:
-    from jobfs.cli.screen import tell
+def _print_and_return(message: str, code: int) -> int:
+    from jobfs.cli.screen import print_escaped
 
     with contextlib.suppress(OSError):  # the exit code still says what came of it
-        tell(f"jobfs: {' '.join(message.split())}", err=True)
+        print_escaped(f"jobfs: {' '.join(message.split())}", err=True)
     return code
 
 
-def _keep_trace() -> str:
+def _save_traceback() -> str:
     """Write the traceback to a file of the user's own. Returns in words where it is."""
     trace = traceback.format_exc()
     try:

@@ -21,7 +21,7 @@ from typing import Any
 
 from jobfs.background import Background
 from jobfs.errors import FsError, JobfsError
-from jobfs.nodes import Sent
+from jobfs.nodes import SendProgress
 
 _log = logging.getLogger("jobfs.control")
 
@@ -41,23 +41,23 @@ class Conversation:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def progress(self, sent: Sent) -> None:
+    def send_progress(self, sent: SendProgress) -> None:
         """Tell the other side how far the work is; never raises, for the work goes on without a listener too."""
         self._send({"progress": sent})
 
-    def say(self, sentence: str) -> None:
+    def send_sentence(self, sentence: str) -> None:
         """Tell the other side's user something while the work goes on; never raises."""
         self._send({"say": sentence})
 
-    def tell(self, news: Mapping[str, Any]) -> None:
+    def send_event(self, event: Mapping[str, Any]) -> None:
         """Tell the other side what it has asked for; never raises. If it does not read for ten seconds, this hangs up."""
         try:
-            self._connection.sendall(_line({"tell": news}))
+            self._connection.sendall(_encode_line({"tell": event}))
         except OSError:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
         """True if the other side has hung up."""
         waiting = select.poll()
         waiting.register(self._connection, select.POLLIN)
@@ -68,13 +68,13 @@ class Conversation:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            self._connection.sendall(_line(message))
+            self._connection.sendall(_encode_line(message))
 
 
 Handler = Callable[[dict[str, Any], Conversation], Any]
 
 
-class Server:
+class ControlServer:
     """Answers calls with `handlers`, a thread for each. The socket is made anew in `directory`, mode 0600."""
 
     def __init__(self, directory: Path, handlers: Mapping[str, Handler]) -> None:
@@ -84,7 +84,7 @@ class Server:
         self._busy: set[threading.Thread] = set()
         with contextlib.suppress(FileNotFoundError):
             (directory / SOCKET).unlink()
-        with _address(directory) as address:
+        with _short_address(directory) as address:
             self._listener.bind(address)
         (directory / SOCKET).chmod(0o600)
         self._listener.listen(16)
@@ -136,38 +136,40 @@ class Server:
             }
 
 
-def call(
+def call_mount(
     directory: Path,
     name: str,
     args: Mapping[str, Any] | None = None,
     *,
     timeout: float | None = None,
-    progress: Callable[[Sent], None] | None = None,
-    say: Callable[[str], None] | None = None,
-    tell: Callable[[Any], None] | None = None,
+    on_progress: Callable[[SendProgress], None] | None = None,
+    on_sentence: Callable[[str], None] | None = None,
+    on_event: Callable[[Any], None] | None = None,
 ) -> Any:
-    """What the mount of the slot `directory` answers; `progress`, `say` and `tell` get its messages meanwhile.
+    """What the mount of the slot `directory` answers; `on_progress`, `on_sentence` and `on_event` get its messages meanwhile.
 
     Raises NoMountError if its process is gone, or says nothing for `timeout` seconds; FsError if it refuses.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout)
-            with _address(directory) as address:
+            with _short_address(directory) as address:
                 connection.connect(address)
             # A mount that refuses at once may hang up before it reads this; its answer can be read all the same.
             with contextlib.suppress(BrokenPipeError):
-                connection.sendall(_line({"call": name, "args": dict(args or {})}))
-            return _result(connection, progress or _ignore, say or _ignore, tell or _ignore)
+                connection.sendall(_encode_line({"call": name, "args": dict(args or {})}))
+            return _read_result(
+                connection, on_progress or _ignore, on_sentence or _ignore, on_event or _ignore
+            )
     except (OSError, ValueError) as error:
         raise NoMountError(f"the mount does not answer: {error}") from None
 
 
-def _result(
+def _read_result(
     connection: socket.socket,
-    progress: Callable[[Sent], None],
-    say: Callable[[str], None],
-    tell: Callable[[Any], None],
+    on_progress: Callable[[SendProgress], None],
+    on_sentence: Callable[[str], None],
+    on_event: Callable[[Any], None],
 ) -> Any:
     with connection.makefile("rb") as lines:
         for line in lines:
@@ -177,11 +179,11 @@ def _result(
             if "error" in message:
                 raise FsError(int(message.get("errno", 5)), str(message["error"]))
             if "say" in message:
-                say(str(message["say"]))
+                on_sentence(str(message["say"]))
             elif "tell" in message:
-                tell(message["tell"])
+                on_event(message["tell"])
             else:
-                progress(Sent(*message["progress"]))
+                on_progress(SendProgress(*message["progress"]))
     raise NoMountError("the mount ended before it answered")
 
 
@@ -189,12 +191,12 @@ def _ignore(message: object) -> None:
     pass
 
 
-def _line(message: Mapping[str, Any]) -> bytes:
+def _encode_line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
 @contextlib.contextmanager
-def _address(directory: Path) -> Iterator[str]:
+def _short_address(directory: Path) -> Iterator[str]:
     """The socket's address by way of a descriptor: a long path would not fit in 108 bytes."""
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypedDict, TypeVar
 
-from jobfs.settings import command
+from jobfs.settings import shell_command
 
 SCHEMA = 5
 
@@ -24,7 +24,7 @@ ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expir
 ASKING = "requestInteractiveToolResult"
 
 
-class Job(TypedDict):
+class JobStatus(TypedDict):
     """The job as the server described it last."""
 
     status: Annotated[str | None, "as the server says"]
@@ -38,7 +38,7 @@ class Job(TypedDict):
     age: Annotated[float | None, "how long ago the server said so"]
 
 
-class Server(TypedDict):
+class ServerStatus(TypedDict):
     """How the server has been answering."""
 
     answering: Annotated[bool, "whether it answered what was asked last"]
@@ -49,7 +49,7 @@ class Server(TypedDict):
     stale: Annotated[bool, "true while it can't be asked and what is known is shown"]
 
 
-class Cache(TypedDict):
+class CacheStatus(TypedDict):
     """The content cache."""
 
     bytes: Annotated[int, "what it takes on the disk"]
@@ -59,7 +59,7 @@ class Cache(TypedDict):
     ]
 
 
-class Watching(TypedDict):
+class WatchStatus(TypedDict):
     """The programs on this machine that watch what the job does, and what that costs."""
 
     programs: Annotated[int, "how many watch now, by inotify or by jobfs watch"]
@@ -83,14 +83,14 @@ class Unsent(TypedDict):
     ]
 
 
-class Cleaning(TypedDict):
+class CleanupEntry(TypedDict):
     """A save of which something is left on the server."""
 
     path: Annotated[str, "of which file"]
     age: Annotated[float, "since it was closed"]
 
 
-class Conflict(TypedDict):
+class ConflictEntry(TypedDict):
     """A second version."""
 
     path: Annotated[str, "where it is"]
@@ -103,14 +103,14 @@ class Conflict(TypedDict):
     ]
 
 
-class Odd(TypedDict):
+class PathProblem(TypedDict):
     """A path, and what is the matter with it."""
 
     path: Annotated[str, "which"]
     reason: Annotated[str, "why"]
 
 
-class Slot(TypedDict):
+class EndedMountEntry(TypedDict):
     """What an ended mount has left on this machine."""
 
     path: Annotated[str, "its state directory"]
@@ -132,29 +132,32 @@ class Status(TypedDict):
     read_only: Annotated[bool, "true if it refuses everything that writes"]
     state_dir: Annotated[str, "where its unsent work is"]
     log: Annotated[str, "the file that its log goes to; journal; stderr"]
-    job: Job
-    server: Server
+    job: JobStatus
+    server: ServerStatus
     items: Annotated[int | None, "how many files and directories the workspace has"]
     snapshot_age: Annotated[float | None, "how old the listing is"]
     effective_ttl: Annotated[float, "how old it may be: as --ttl says, or five times what listings take"]
     listing_seconds: Annotated[float, "how long the last one took"]
     listing_error: Annotated[str | None, "why the last listing failed, or why the server can't be asked"]
-    cache: Cache
-    watching: Watching
+    cache: CacheStatus
+    watching: WatchStatus
     taken_up: Annotated[list[str], "what an earlier mount had left and this one took up, a line each"]
     unsent: Annotated[list[Unsent], "what is not on the server"]
     failed: Annotated[list[Unsent], "those of them that it has refused"]
     cleaning: Annotated[
-        list[Cleaning], "saves that are on the server, and of which something is left to be tidied up there"
+        list[CleanupEntry],
+        "saves that are on the server, and of which something is left to be tidied up there",
     ]
-    conflicts: Annotated[list[Conflict], "second versions that were kept, until they are deleted or renamed"]
-    shadowed: Annotated[list[Odd], "items hidden behind another one"]
-    hostile: Annotated[list[Odd], "items whose names can't be shown"]
-    foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
-    other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
+    conflicts: Annotated[
+        list[ConflictEntry], "second versions that were kept, until they are deleted or renamed"
+    ]
+    shadowed: Annotated[list[PathProblem], "items hidden behind another one"]
+    hostile: Annotated[list[PathProblem], "items whose names can't be shown"]
+    foreign_hidden: Annotated[list[PathProblem], "saves that another mount left unfinished"]
+    other_slots: Annotated[list[EndedMountEntry], "ended mounts of this job that have left something here"]
 
 
-class Change(TypedDict):
+class WatchEvent(TypedDict):
     """One change, as `jobfs watch` tells it."""
 
     time: Annotated[float, "when it was seen, in seconds since 1970"]
@@ -171,10 +174,10 @@ class Change(TypedDict):
     directory: Annotated[bool, "true if it is a directory"]
     size: Annotated[int | None, "of a file, as far as it is known"]
     reason: Annotated[str | None, "why, in words"]
-    job: Annotated[Job | None, "of job: as in the status"]
+    job: Annotated[JobStatus | None, "of job: as in the status"]
 
 
-def change(
+def make_event(
     status: Status,
     what: str,
     path: str | None = None,
@@ -183,8 +186,8 @@ def change(
     directory: bool = False,
     size: int | None = None,
     reason: str | None = None,
-    job: Job | None = None,
-) -> Change:
+    job: JobStatus | None = None,
+) -> WatchEvent:
     """A change that is seen now, in the mount that has this status."""
     return {
         "time": time.time(), "mount": status["directory"], "what": what, "path": path, "old": old, "directory": directory,
@@ -192,40 +195,40 @@ def change(
     }  # fmt: skip
 
 
-def changes(before: Status | None, now: Status) -> Iterator[Change]:
+def events_between(before: Status | None, now: Status) -> Iterator[WatchEvent]:
     """What is another in a status than `before`, and concerns who watches. Of the first one only the job is told."""
-    yield from _job_changes(before, now)
+    yield from _job_events(before, now)
     if before is None:
         return
     if bool(before["listing_error"]) is not bool(now["listing_error"]):
-        yield change(now, "server", reason=now["listing_error"] or "answers again")
-    for conflict in _added(before["conflicts"], now["conflicts"]):
-        yield change(now, "conflict", conflict["path"], reason=conflict["reason"])
-    for save in _added(before["failed"], now["failed"]):
-        yield change(now, "failed", save["path"], size=save["size"], reason=save["reason"])
+        yield make_event(now, "server", reason=now["listing_error"] or "answers again")
+    for conflict in _new_entries(before["conflicts"], now["conflicts"]):
+        yield make_event(now, "conflict", conflict["path"], reason=conflict["reason"])
+    for save in _new_entries(before["failed"], now["failed"]):
+        yield make_event(now, "failed", save["path"], size=save["size"], reason=save["reason"])
 
 
-_Entry = TypeVar("_Entry", Unsent, Conflict)
+_Entry = TypeVar("_Entry", Unsent, ConflictEntry)
 
 
-def _added(before: Sequence[_Entry], now: Sequence[_Entry]) -> list[_Entry]:
+def _new_entries(before: Sequence[_Entry], now: Sequence[_Entry]) -> list[_Entry]:
     """Return the entries of `now` whose paths are not in `before`."""
     known = {entry["path"] for entry in before}
     return [entry for entry in now if entry["path"] not in known]
 
 
-def _job_changes(before: Status | None, now: Status) -> Iterator[Change]:
+def _job_events(before: Status | None, now: Status) -> Iterator[WatchEvent]:
     job, earlier = now["job"], before["job"] if before is not None else None
-    if earlier is None or _stage(earlier) != _stage(job):
+    if earlier is None or _job_progress(earlier) != _job_progress(job):
         continued = earlier is not None and earlier["ended"] and job["ended"] is False
-        yield change(now, "job", job=job, reason="continued" if continued else None)
+        yield make_event(now, "job", job=job, reason="continued" if continued else None)
 
 
-def _stage(job: Job) -> tuple[str | None, int | None, int | None]:
+def _job_progress(job: JobStatus) -> tuple[str | None, int | None, int | None]:
     return job["status"], job["current_step"], job["total_steps"]
 
 
-def problems(status: Status, recovery: str) -> list[str]:
+def list_problems(status: Status, recovery: str) -> list[str]:
     """One sentence for each thing in a status that needs a person; `recovery`: the command for what ended mounts have left."""
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
@@ -239,7 +242,7 @@ def problems(status: Status, recovery: str) -> list[str]:
         why = status["cache"]["refused"]
         found.append(f"the disk of the content cache takes no bytes ({why}): files over 16 MiB can't be read")
     if failed:
-        retry = command("retry", status["directory"])
+        retry = shell_command("retry", status["directory"])
         found.append(f"{failed} failed: refused by the server: {retry}, or jobfs discard FILE")
     if conflicts:
         told = "a second version was kept: compare, merge, or delete what is not wanted"
@@ -250,12 +253,12 @@ def problems(status: Status, recovery: str) -> list[str]:
     ]
 
 
-def kept(left: Sequence[Any]) -> str:
+def describe_kept(left: Sequence[Any]) -> str:
     """What is left when a mount ends, in one line, "" if nothing is."""
-    return f"{len(left)} unsent: kept for the next mount of this job: {describe(left)}" if left else ""
+    return f"{len(left)} unsent: kept for the next mount of this job: {describe_paths(left)}" if left else ""
 
 
-def describe(left: Sequence[Any], most: int = 10) -> str:
+def describe_paths(left: Sequence[Any], most: int = 10) -> str:
     """The paths in `left`, or in its entries, in one line; refused files, which are not tried again by themselves, are marked."""
     paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in left]
     more = f" and {len(paths) - most} more" if len(paths) > most else ""

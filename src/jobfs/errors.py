@@ -24,7 +24,7 @@ class JobfsError(Exception):
 _Error = TypeVar("_Error", bound=JobfsError)
 
 
-def again(error: _Error) -> _Error:
+def copy_error(error: _Error) -> _Error:
     """A copy of `error` to raise once more, or in another thread, without the frames that `error` itself holds on to."""
     fresh = type(error).__new__(type(error), *error.args)
     fresh.__dict__.update(error.__dict__)

@@ -16,12 +16,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobfs import names, watchers
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.background import Background
-from jobfs.document import Change, Status, change, changes
+from jobfs.document import Status, WatchEvent, events_between, make_event
 from jobfs.errors import JobfsError
-from jobfs.fuse.telling import Call, Teller
-from jobfs.namespace.news import Happened, News
+from jobfs.fuse.events import EventInjector, HelperCall
+from jobfs.namespace.differences import Difference, DifferenceKind
 from jobfs.nodes import Attr, Item
 
 if TYPE_CHECKING:
@@ -41,19 +41,19 @@ _WAITING, _WAIT = 20_000, 0.5
 _EXECUTABLE = 0o111
 
 
-class Live:
+class ChangeNotifier:
     """Tells programs on this machine what the job does.
 
     `events`: programs that watch by inotify are looked for, and told by events. `timeout`: seconds that a listing has without
     progress.
     """
 
-    def __init__(self, vfs: Vfs, teller: Teller, *, events: bool, timeout: float) -> None:
-        self._vfs, self._teller, self._events, self._timeout = vfs, teller, events, timeout
-        _, self._device = teller.place
-        self._listeners: list[queue.Queue[News]] = []
+    def __init__(self, vfs: Vfs, injector: EventInjector, *, events: bool, timeout: float) -> None:
+        self._vfs, self._injector, self._events, self._timeout = vfs, injector, events, timeout
+        _, self._device = injector.mount
+        self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
-        self._thread = Background("jobfs-live", self._look, first=_SELDOM, retry=_SELDOM)
+        self._thread = Background("jobfs-live", self._check_once, first=_SELDOM, retry=_SELDOM)
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
@@ -63,69 +63,73 @@ class Live:
     def stop(self) -> None:
         """Look no more, and tell nobody anything. Does not wait for a listing that is under way."""
         self._thread.stop()
-        self._teller.close()
+        self._injector.close()
 
-    def follow(self, top: str, tell: Callable[[Change], None], over: Callable[[], bool]) -> None:
-        """Tell what changes at `top` or below it, and with the job, until it is `over`; not all of it if `tell` takes long."""
-        with self._listening() as waiting:
-            for each in self._changes(waiting, over):
+    def follow(self, top: str, report: Callable[[WatchEvent], None], is_over: Callable[[], bool]) -> None:
+        """Tell what changes at `top` or below it, and with the job, until it is `is_over`; not all of it if `report` takes
+        long.
+        """
+        with self._subscribe() as waiting:
+            for each in self._watch_events(waiting, is_over):
                 if _concerns(each, top):
-                    tell(each)
+                    report(each)
 
-    def _changes(self, waiting: queue.Queue[News], over: Callable[[], bool]) -> Iterator[Change]:
-        """Yield what the status and the `waiting` news show, as it comes, until it is `over`."""
+    def _watch_events(
+        self, waiting: queue.Queue[Difference], is_over: Callable[[], bool]
+    ) -> Iterator[WatchEvent]:
+        """Yield what the status and the `waiting` news show, as it comes, until it is `is_over`."""
         status: Status | None = None
         due = 0.0
-        while not over():
-            found: list[Change] = []
+        while not is_over():
+            found: list[WatchEvent] = []
             if status is None or time.monotonic() >= due:
-                with within(self._timeout):
+                with limit_time(self._timeout):
                     before, status = status, self._vfs.status()
                 due = time.monotonic() + max(_OFTEN, status["effective_ttl"])
-                found += changes(before, status)
+                found += events_between(before, status)
             if waiting.full():
-                found.append(change(status, "missed", reason="more has changed than is told"))
+                found.append(make_event(status, "missed", reason="more has changed than is told"))
             with contextlib.suppress(queue.Empty):
-                found.append(_described(status, waiting.get(timeout=0 if found else _WAIT)))
+                found.append(_watch_event(status, waiting.get(timeout=0 if found else _WAIT)))
             yield from found
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[queue.Queue[News]]:
+    def _subscribe(self) -> Iterator[queue.Queue[Difference]]:
         """News as they are seen, in a queue; what has no room in it is left out.
 
         If nobody has watched until now, they begin with what the listing shows now; that is waited for.
         """
-        waiting: queue.Queue[News] = queue.Queue(_WAITING)
-        if not self._programs():
-            self._read()
-            self._vfs.news()
+        waiting: queue.Queue[Difference] = queue.Queue(_WAITING)
+        if not self._count_programs():
+            self._refresh_listing()
+            self._vfs.take_differences()
         self._listeners.append(waiting)
-        self._programs()
+        self._count_programs()
         try:
             yield waiting
         finally:
             self._listeners.remove(waiting)
-            self._programs()
+            self._count_programs()
 
-    def _programs(self) -> int:
+    def _count_programs(self) -> int:
         """Count the programs that watch something here by inotify, or by `jobfs watch`; for the status too."""
         programs = self._vfs.watching["programs"] = len(self._watched) + len(self._listeners)
         return programs
 
-    def _read(self) -> None:
-        with contextlib.suppress(JobfsError), within(self._timeout):
-            self._vfs.look()
+    def _refresh_listing(self) -> None:
+        with contextlib.suppress(JobfsError), limit_time(self._timeout):
+            self._vfs.refresh_if_stale()
 
-    def _look(self) -> float:
+    def _check_once(self) -> float:
         """One look; returns the seconds until the next."""
-        before = self._programs()
+        before = self._count_programs()
         if before:
-            self._read()
+            self._refresh_listing()
         began = time.thread_time()
-        self._watched = watchers.watched(self._device) if self._events else {}
+        self._watched = watchers.find_watched_inodes(self._device) if self._events else {}
         cost = time.thread_time() - began
-        news = self._vfs.news()
-        programs = self._programs()
+        news = self._vfs.take_differences()
+        programs = self._count_programs()
         self._inform_listeners(news)
         if self._watched and news:
             self._make_events(news)
@@ -133,10 +137,12 @@ class Live:
             return 0.0  # who has just begun to watch waits for a listing
         return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
 
-    def _inform_listeners(self, news: Sequence[News]) -> None:
+    def _inform_listeners(self, differences: Sequence[Difference]) -> None:
         """Queue the changes for each `jobfs watch`, as far as its queue has room."""
         # That another directory is at a path is an event for the kernel only.
-        told = [each for each in news if each.happened is not Happened.CHANGED or not each.item.is_dir]
+        told = [
+            each for each in differences if each.kind is not DifferenceKind.CHANGED or not each.item.is_dir
+        ]
         for waiting in [*self._listeners]:
             with contextlib.suppress(queue.Full):
                 for each in told:
@@ -145,99 +151,112 @@ class Live:
 
     # Events
 
-    def _make_events(self, news: Sequence[News]) -> None:
+    def _make_events(self, differences: Sequence[Difference]) -> None:
         """Make the events of these changes that somebody watches for.
 
         A directory in which a helper hangs, or with changes beyond `_MOST`, gets one event for the rest of them.
         """
         # Not with the size of another version than the one that a program has open, and perhaps mapped.
         before = {
-            path: self._vfs.attr_of(each.was or each.item, path)
-            for each in news
-            if (path := each.old or each.path * (each.happened is not Happened.CREATED))
+            path: self._vfs.attr_of_item(each.previous or each.item, path)
+            for each in differences
+            if (path := each.old or each.path * (each.kind is not DifferenceKind.CREATED))
         }
-        self._teller.before = before
+        self._injector.before = before
         batch, made = _Batch(self._vfs, before), False
-        for _, level in groupby(news, lambda each: each.path.count("/")):
+        for _, level in groupby(differences, lambda each: each.path.count("/")):
             if made:
                 # Programs that watch the directories that were just made get the time to begin.
                 self._stopping.wait(_SETTLE)
-                self._watched = watchers.watched(self._device)
+                self._watched = watchers.find_watched_inodes(self._device)
             made = self._make_level(level, batch)
             if self._stopping.is_set():
                 return
         for directory in batch.rest:
-            self._teller.tell(Call("attributes", directory))
+            self._injector.inject(HelperCall("attributes", directory))
 
-    def _make_level(self, news: Iterable[News], batch: _Batch) -> bool:
+    def _make_level(self, differences: Iterable[Difference], batch: _Batch) -> bool:
         """Make the events of changes in directories of one depth; return whether a directory was created."""
         made = False
-        for each in news:
-            if not self._is_watched(batch.inodes(each)) or not batch.admit(each):
+        for each in differences:
+            if not self._is_watched(batch.inodes_of(each)) or not batch.count_if_allowed(each):
                 continue
-            made |= each.item.is_dir and each.happened is Happened.CREATED
-            if not self._make(each):
+            made |= each.item.is_dir and each.kind is DifferenceKind.CREATED
+            if not self._make_events_of(each):
                 batch.rest.add(names.parent(each.path))
-            if self._stopping.wait(batch.pause()):
+            if self._stopping.wait(batch.delay()):
                 break
         return made
 
     def _is_watched(self, inodes: set[int]) -> bool:
         return any(not inodes.isdisjoint(watched) for watched in self._watched.values())
 
-    def _make(self, news: News) -> bool:
+    def _make_events_of(self, difference: Difference) -> bool:
         """Make the events of a change; False if the helper hangs."""
-        if news.happened is Happened.DELETED and self._is_there(news.path, news.item):
+        if difference.kind is DifferenceKind.DELETED and self._is_there(difference.path, difference.item):
             return True  # it is back
-        if news.item.size is None and not news.item.is_dir:
-            with contextlib.suppress(JobfsError), within(self._timeout):
-                self._vfs.getattr(news.path)
-        code = self._tell_all(self._calls(news))
-        if code == errno.EBUSY and news.old:
-            code = self._tell_all(self._calls_apart(news))  # a program has made a file at the old name
+        if difference.item.size is None and not difference.item.is_dir:
+            with contextlib.suppress(JobfsError), limit_time(self._timeout):
+                self._vfs.getattr(difference.path)
+        code = self._inject_all(self._calls_for(difference))
+        if code == errno.EBUSY and difference.old:
+            # A program has made a file at the old name.
+            code = self._inject_all(self._calls_for_replacement(difference))
         if code not in (0, errno.ETIMEDOUT):
-            changed = news.path if news.happened is Happened.CHANGED else names.parent(news.path)
-            code = self._teller.tell(Call("attributes", changed))
+            changed = (
+                difference.path
+                if difference.kind is DifferenceKind.CHANGED
+                else names.parent(difference.path)
+            )
+            code = self._injector.inject(HelperCall("attributes", changed))
         self._vfs.watching["told"] += 1
         return code != errno.ETIMEDOUT
 
-    def _tell_all(self, calls: Sequence[Call]) -> int:
+    def _inject_all(self, calls: Sequence[HelperCall]) -> int:
         """Have calls made until one fails; its errno, 0 if all were made."""
-        return next((code for call in calls if (code := self._teller.tell(call))), 0)
+        return next((code for call in calls if (code := self._injector.inject(call))), 0)
 
     def _is_there(self, path: str, item: Item) -> bool:
         """True if a path shows something of the item's kind."""
         with contextlib.suppress(JobfsError):
-            return stat.S_ISDIR(self._vfs.known(path).mode) is item.is_dir
+            return stat.S_ISDIR(self._vfs.last_attr(path).mode) is item.is_dir
         return False
 
-    def _calls(self, news: News) -> list[Call]:
+    def _calls_for(self, difference: Difference) -> list[HelperCall]:
         """The calls that have the events of a change."""
-        path, item = news.path, news.item
-        if news.happened is Happened.CHANGED:
+        path, item = difference.path, difference.item
+        if difference.kind is DifferenceKind.CHANGED:
             # Of another directory at a path the kernel has the number of the first until its attributes are told.
-            return [Call("attributes", path)] if item.is_dir else [Call("modify", path), *self._closing(news)]
-        is_open = any(map(self._vfs.is_open, filter(None, (path, news.old))))
-        if news.old and not is_open:
-            return [Call("rename", news.old, path)]
-        if news.happened is Happened.DELETED and item.is_dir and is_open:
+            return (
+                [HelperCall("attributes", path)]
+                if item.is_dir
+                else [HelperCall("modify", path), *self._closing_calls(difference)]
+            )
+        is_open = any(map(self._vfs.is_open, filter(None, (path, difference.old))))
+        if difference.old and not is_open:
+            return [HelperCall("rename", difference.old, path)]
+        if difference.kind is DifferenceKind.DELETED and item.is_dir and is_open:
             # libfuse waits for reads below before it takes a directory away, and the kernel holds the one above meanwhile.
-            return [Call("attributes", names.parent(path))]
-        return self._calls_apart(news)
+            return [HelperCall("attributes", names.parent(path))]
+        return self._calls_for_replacement(difference)
 
-    def _calls_apart(self, news: News) -> list[Call]:
+    def _calls_for_replacement(self, difference: Difference) -> list[HelperCall]:
         """The calls that delete and create; what is at the old name again is not deleted."""
-        path, item = news.path, news.item
-        gone = [Call("rmdir" if item.is_dir else "unlink", news.old or path)]
-        if news.happened is Happened.DELETED:
+        path, item = difference.path, difference.item
+        gone = [HelperCall("rmdir" if item.is_dir else "unlink", difference.old or path)]
+        if difference.kind is DifferenceKind.DELETED:
             return gone
-        come = [Call("mkdir", path)] if item.is_dir else [Call("create", path), *self._closing(news)]
-        return gone + come if news.old and not self._is_there(news.old, item) else come
+        come = (
+            [HelperCall("mkdir", path)]
+            if item.is_dir
+            else [HelperCall("create", path), *self._closing_calls(difference)]
+        )
+        return gone + come if difference.old and not self._is_there(difference.old, item) else come
 
-    def _closing(self, news: News) -> list[Call]:
+    def _closing_calls(self, difference: Difference) -> list[HelperCall]:
         """The call that closes a file; none for a program, which could not be run while it is open to be written."""
-        mode = self._vfs.attr_of(news.item).mode
-        return [] if mode & _EXECUTABLE else [Call("close", news.path)]
+        mode = self._vfs.attr_of_item(difference.item).mode
+        return [] if mode & _EXECUTABLE else [HelperCall("close", difference.path)]
 
 
 class _Batch:
@@ -253,28 +272,28 @@ class _Batch:
         self._began, self._count = time.monotonic(), 0
         self._directories: dict[str, set[int]] = {}
 
-    def inodes(self, news: News) -> set[int]:
+    def inodes_of(self, difference: Difference) -> set[int]:
         """The numbers by which the kernel may know what has changed, and the directories that have or had it."""
-        inodes = {self._vfs.attr_of(news.item).ino}
-        for path in filter(None, (news.path, news.old)):
-            inodes |= self._at(path)
+        inodes = {self._vfs.attr_of_item(difference.item).ino}
+        for path in filter(None, (difference.path, difference.old)):
+            inodes |= self._inodes_at(path)
             directory = names.parent(path)
             # Once a directory: most changes of a look are in few.
             if directory not in self._directories:
-                self._directories[directory] = self._at(directory)
+                self._directories[directory] = self._inodes_at(directory)
             inodes |= self._directories[directory]
         return inodes
 
-    def _at(self, path: str) -> set[int]:
+    def _inodes_at(self, path: str) -> set[int]:
         """The numbers of what is at `path`, and of what was there."""
         inodes = {self._before[path].ino} if path in self._before else set[int]()
         with contextlib.suppress(JobfsError):
-            inodes.add(self._vfs.known(path).ino)
+            inodes.add(self._vfs.last_attr(path).ino)
         return inodes
 
-    def admit(self, news: News) -> bool:
+    def count_if_allowed(self, difference: Difference) -> bool:
         """Count a change whose events are made singly; False, and its directory is in `rest`, if there have been too many."""
-        directory = names.parent(news.path)
+        directory = names.parent(difference.path)
         if self._count == _MOST:
             self.rest.add(directory)
         if directory in self.rest:
@@ -282,19 +301,21 @@ class _Batch:
         self._count += 1
         return True
 
-    def pause(self) -> float:
+    def delay(self) -> float:
         """Seconds until the next change is due at `_RATE`."""
         return max(0.0, self._began + self._count / _RATE - time.monotonic())
 
 
-def _concerns(each: Change, top: str) -> bool:
+def _concerns(each: WatchEvent, top: str) -> bool:
     """True for a change at `top` or below it, or one of the job, which has no path."""
     paths = [path for path in (each["path"], each["old"]) if path is not None]
-    return not paths or any(names.within(path, top) for path in paths)
+    return not paths or any(names.is_at_or_below(path, top) for path in paths)
 
 
-def _described(status: Status, news: News) -> Change:
+def _watch_event(status: Status, difference: Difference) -> WatchEvent:
     """A change of the job as `jobfs watch` tells of it."""
-    item, gone = news.item, news.happened is Happened.DELETED
+    item, gone = difference.item, difference.kind is DifferenceKind.DELETED
     size = None if gone or item.is_dir else item.size
-    return change(status, news.happened, news.path, old=news.old or None, directory=item.is_dir, size=size)
+    return make_event(
+        status, difference.kind, difference.path, old=difference.old or None, directory=item.is_dir, size=size
+    )

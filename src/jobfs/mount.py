@@ -21,15 +21,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.background import Background
-from jobfs.control import Conversation, Handler, Server
-from jobfs.document import Unsent, kept
+from jobfs.control import ControlServer, Conversation, Handler
+from jobfs.document import Unsent, describe_kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, programs_in, unmount
-from jobfs.nodes import Sent, Version
-from jobfs.process import tell_manager
-from jobfs.settings import Settings, command
+from jobfs.mountpoint import (
+    BusyError,
+    MountInfo,
+    describe_programs,
+    list_mounts,
+    mount_at,
+    programs_in,
+    run_bounded,
+    unmount,
+)
+from jobfs.nodes import SendProgress, Version
+from jobfs.process import notify_manager
+from jobfs.settings import Settings, shell_command
 from jobfs.state.directory import StateDirectory
 
 if TYPE_CHECKING:
@@ -53,11 +62,11 @@ _SILENCE = 3.0
 
 
 #: Of a drain that has not begun, or has no files.
-_NOTHING = Sent(0, 0)
+_NOTHING = SendProgress(0, 0)
 
 
 @dataclass(frozen=True)
-class Mounted:
+class MountParts:
     """What a mount serves; `break_off`: every request under way ends at once."""
 
     vfs: Vfs
@@ -65,10 +74,10 @@ class Mounted:
     close: Callable[[], None] = lambda: None
 
 
-def run(
+def run_mount(
     settings: Settings,
     slot: StateDirectory,
-    build: Callable[[], Mounted],
+    build: Callable[[], MountParts],
     say: Callable[[str], None],
     on_mounted: Callable[[], None],
 ) -> int:
@@ -91,7 +100,7 @@ def run(
 
 
 class Mount:
-    """A mount and the reasons to end it; see `run`."""
+    """A mount and the reasons to end it; see `run_mount`."""
 
     def __init__(
         self,
@@ -117,19 +126,19 @@ class Mount:
         self._manager = os.environ.pop("NOTIFY_SOCKET", None)
         self._finished = threading.Event()
         self._left: list[Unsent] = []
-        Background("signals", self._take_signal, retry=_LOOK).start()
+        Background("signals", self._wait_for_signal, retry=_LOOK).start()
 
     @property
     def _directory(self) -> str:
         """The directory where it was asked to be."""
         return self._slot.record.directory
 
-    def start(self, build: Callable[[], Mounted]) -> None:
+    def start(self, build: Callable[[], MountParts]) -> None:
         """Build, mount, and return once the kernel and the control socket are answered."""
         self._mounted = mounted = build()
         self._drain = partial(drain, mounted.vfs, self._settings.timeout)
         try:
-            with within():
+            with limit_time():
                 mounted.vfs.start()
             for warning in mounted.vfs.warnings:
                 self._say(warning)
@@ -137,7 +146,7 @@ class Mount:
                 _log.warning("taken up: %s", line)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
             self._live.start()
-            self._server = Server(self._slot.path, self._handlers(mounted.vfs))
+            self._server = ControlServer(self._slot.path, self._handlers(mounted.vfs))
         except BaseException:
             self.abandon()
             mounted.vfs.stop()
@@ -154,15 +163,15 @@ class Mount:
     def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell callers of umount, and put everything away."""
         self._announce(on_mounted)
-        end = self._until_over()
-        tell_manager(self._manager, "STOPPING=1")
+        end = self._wait_until_over()
+        notify_manager(self._manager, "STOPPING=1")
         self._live.stop()
         over = self._over.is_set()
-        answered = self._pool.close(_within(end, _LAST_CALLBACKS))
-        self._send_last(None if end is None else _within(end))
-        stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
+        answered = self._pool.close(_seconds_until(end, _LAST_CALLBACKS))
+        self._drain_at_end(None if end is None else _seconds_until(end))
+        stopped = _finishes_within(self._mounted.vfs.stop, _seconds_until(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
-        self._put_away(stopped=stopped)
+        self._close_everything(stopped=stopped)
         code = 1 if self._left else 0
         if not ended:
             if not (answered and stopped):
@@ -174,7 +183,7 @@ class Mount:
 
     def _announce(self, on_mounted: Callable[[], None]) -> None:
         """Say that the mount is ready: to the service manager, and to the process that waits for it."""
-        tell_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
+        notify_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
         try:
             on_mounted()
         except BrokenPipeError:
@@ -182,16 +191,16 @@ class Mount:
         except OSError as error:
             _log.warning("that it is mounted can't be told: %s", error)
 
-    def _send_last(self, timeout: float | None) -> None:
+    def _drain_at_end(self, timeout: float | None) -> None:
         """Send what is unsent at the end, within `timeout` seconds or until a signal; note and say what is left."""
-        self._left = self._drain(timeout, self._count, self._interrupted())
+        self._left = self._drain(timeout, self._note_progress, self._signal_detector())
         self._finished.set()
         if self._left:
             # Requests that still wait for the server would only keep this from ending.
             self._mounted.break_off()
-            self._say(kept(self._left))
+            self._say(describe_kept(self._left))
 
-    def _put_away(self, *, stopped: bool) -> None:
+    def _close_everything(self, *, stopped: bool) -> None:
         """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""
         clean = not (self._left or self._mounted.vfs.left_alone)
         if stopped:
@@ -208,7 +217,7 @@ class Mount:
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver
         from jobfs.fuse.loop import LoopPool, Session
-        from jobfs.live import Live
+        from jobfs.live import ChangeNotifier
 
         greeted = threading.Event()
         self._before = mount_at(self._directory)
@@ -217,25 +226,25 @@ class Mount:
         driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
         session = Session(driver, self._directory, options)
         here = mount_at(self._directory)
-        pool = LoopPool(session, self._is_over)
+        pool = LoopPool(session, self._on_unmounted)
         pool.start()
         if here is not None:
-            driver.teller.place = (here.point, os.makedev(*map(int, here.device.split(":"))))
+            driver.injector.mount = (here.point, os.makedev(*map(int, here.device.split(":"))))
         # The kernel of a read-only mount refuses the calls that have events.
         events = not (self._settings.no_watch or self._settings.read_only)
-        self._live = Live(vfs, driver.teller, events=events, timeout=self._settings.timeout)
+        self._live = ChangeNotifier(vfs, driver.injector, events=events, timeout=self._settings.timeout)
         if here is None or not greeted.wait(_GREETING):
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
         return session, pool, here
 
-    def _is_over(self) -> None:
+    def _on_unmounted(self) -> None:
         """The kernel says so: it is unmounted, and nothing in it is open any more."""
         self._over.set()
         self._reasons.put("")
 
     # Signals
 
-    def _take_signal(self) -> float:
+    def _wait_for_signal(self) -> float:
         """Wait for a signal: all are blocked in every thread. Before anything is mounted, a signal ends the process."""
         number = signal.sigwait(self._stopping)
         if not self._serving:
@@ -244,31 +253,33 @@ class Mount:
         self._reasons.put(signal.Signals(number).name)
         return 0.0
 
-    def _interrupted(self) -> Callable[[], bool]:
+    def _signal_detector(self) -> Callable[[], bool]:
         """A function that tells whether a signal came after this call."""
         before = self._signals
         return lambda: self._signals > before
 
-    def _until_over(self) -> float | None:
+    def _wait_until_over(self) -> float | None:
         """Wait until it is over, or a signal has cut it off. Returns when everything has to be done (monotonic time)."""
         if not (reason := self._reasons.get()):
             return self._end
         _log.info("ending: %s", reason)
-        tell_manager(self._manager, "STOPPING=1")
-        return self._leave(self._interrupted())
+        notify_manager(self._manager, "STOPPING=1")
+        return self._drain_and_detach(self._signal_detector())
 
-    def _leave(self, again: Callable[[], bool]) -> float:
+    def _drain_and_detach(self, again: Callable[[], bool]) -> float:
         """A signal came: drain and wait for open files for `timeout`, or until the next (`again`); end within twice that."""
         patience, began = self._settings.timeout, time.monotonic()
-        if unsent := len(self._mounted.vfs.unsent()):
+        if unsent := len(self._mounted.vfs.list_unsent()):
             self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
-        self._drain(patience, self._count, again)
+        self._drain(patience, self._note_progress, again)
         self._detach_when_idle(began + patience, again)
         # Files that are open then are still served, but for the time that the last drain and the end may take.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
             pass
         if not self._over.wait(_INSTANT):
-            self._say(f"{self._directory} was in use by {self._users()}: what is still open there is cut off")
+            self._say(
+                f"{self._directory} was in use by {self._describe_users()}: what is still open there is cut off"
+            )
         return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
 
     def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
@@ -285,7 +296,7 @@ class Mount:
                 if not told:
                     told = True
                     self._say(
-                        f"{self._directory} is in use by {self._users()}: waiting for {_within(end):.0f} s; "
+                        f"{self._directory} is in use by {self._describe_users()}: waiting for {_seconds_until(end):.0f} s; "
                         "once more cuts them off"
                     )
             except JobfsError as error:
@@ -294,17 +305,17 @@ class Mount:
 
     # Unmounting
 
-    def _attached(self) -> MountInfo | None:
+    def _find_mount(self) -> MountInfo | None:
         """This mount, wherever it is by now (a directory above it may have another name); None if it is unmounted."""
         # Once it is over, another mount may have its device number.
-        found = () if self._over.is_set() else mounts()
+        found = () if self._over.is_set() else list_mounts()
         own = (self._here.number, self._here.device)
         return next((mount for mount in found if (mount.number, mount.device) == own), None)
 
     def _detach(self, *, lazy: bool, end: float | None = None) -> None:
         """Unmount it, if that was not done yet; `end`: when everything has to be over. Raises JobfsError, BusyError."""
         with self._detaching:
-            if (own := self._attached()) is not None:
+            if (own := self._find_mount()) is not None:
                 if mount_at(own.point) != own:
                     raise BusyError(f"{own.point} is covered by another mount")
                 before, self._end = self._end, end
@@ -314,22 +325,22 @@ class Mount:
                     self._end = before
                     raise
 
-    def _users(self) -> str:
+    def _describe_users(self) -> str:
         """The programs that have something open here, in words."""
-        return described(programs_in(self._here))
+        return describe_programs(programs_in(self._here))
 
-    def _refuse_while(self, used: Callable[[], bool]) -> None:
+    def _wait_while_busy(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names the programs in the way, if that takes long."""
         patient_until = time.monotonic() + _BUSY_PATIENCE
         while used():
             if time.monotonic() >= patient_until:
                 raise BusyError(
-                    f"{self._directory} is in use by {self._users()}: close what is open there, "
-                    f"or detach it with {command('umount', '--lazy', self._directory)}"
+                    f"{self._directory} is in use by {self._describe_users()}: close what is open there, "
+                    f"or detach it with {shell_command('umount', '--lazy', self._directory)}"
                 )
             time.sleep(0.05)
 
-    def _busy(self, end: float | None) -> bool:
+    def _is_busy(self, end: float | None) -> bool:
         try:
             self._detach(lazy=False, end=end)
         except BusyError:
@@ -343,41 +354,41 @@ class Mount:
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
-        waiting = Waiting(self._mounted.vfs, conversation)
+        waiting = DrainReporter(self._mounted.vfs, conversation)
         if args.get("lazy"):
             self._detach(lazy=True)
-        elif self._attached():
+        elif self._find_mount():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(programs_in(self._here)))
-            self._drain(timeout, waiting, conversation.gone)
-            if conversation.gone():
+            self._wait_while_busy(lambda: bool(programs_in(self._here)))
+            self._drain(timeout, waiting, conversation.is_gone)
+            if conversation.is_gone():
                 return {}
-            self._refuse_while(lambda: self._busy(end))
+            self._wait_while_busy(lambda: self._is_busy(end))
             # The last sending ends by itself within that.
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
-            conversation.say(
-                f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._users()}"
+            conversation.send_sentence(
+                f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._describe_users()}"
             )
         return self._answer_when_over(end, conversation, waiting)
 
     def _answer_when_over(
-        self, end: float | None, conversation: Conversation, waiting: Waiting
+        self, end: float | None, conversation: Conversation, waiting: DrainReporter
     ) -> dict[str, Any]:
         while not self._finished.wait(_LOOK):
-            if conversation.gone():
+            if conversation.is_gone():
                 return {}
             waiting(self._sent)
             if end is not None and time.monotonic() > end + _INSTANT:
                 programs = programs_in(self._here)
                 return {
-                    "left": self._mounted.vfs.unsent(),
+                    "left": self._mounted.vfs.list_unsent(),
                     "goes_on": os.getpid(),
-                    "open": described(programs) if programs else "",
+                    "open": describe_programs(programs) if programs else "",
                 }
         return {"left": self._left}
 
-    def _count(self, sent: Sent) -> None:
+    def _note_progress(self, sent: SendProgress) -> None:
         """Note how far the drain at the end is, for callers that wait for it."""
         self._sent = sent
 
@@ -385,16 +396,18 @@ class Mount:
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
         # These are waited for, and have a deadline, as a system call has.
-        in_time = within(self._settings.timeout)
+        in_time = limit_time(self._settings.timeout)
         return {
             "status": in_time(lambda args, conversation: vfs.status()),
             "info": in_time(lambda args, conversation: vfs.info(str(args["path"]))),
-            "set": in_time(lambda args, conversation: vfs.set(str(args.pop("path")), args)),
+            "set": in_time(lambda args, conversation: vfs.set_on_server(str(args.pop("path")), args)),
             "retry": in_time(lambda args, conversation: {"paths": vfs.retry(args.get("path"))}),
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
             "forget": lambda args, conversation: {"known": vfs.forget_save(str(args["path"]))},
-            "put_back": in_time(lambda args, conversation: vfs.put_back(str(args["path"]), int(args["pid"]))),
-            "unlink_version": in_time(lambda args, conversation: {"done": _unlink_version(vfs, **args)}),
+            "put_back": in_time(
+                lambda args, conversation: vfs.note_put_back(str(args["path"]), int(args["pid"]))
+            ),
+            "unlink_version": in_time(lambda args, conversation: {"done": _unlink_if_version(vfs, **args)}),
             "flush": self._answer_flush,
             "watch": self._answer_watch,
             "wait": self._answer_wait,
@@ -403,20 +416,22 @@ class Mount:
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")
-        with within(self._settings.timeout):
+        with limit_time(self._settings.timeout):
             if path:
                 self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
-        waiting = Waiting(self._mounted.vfs, conversation, path)
-        left = self._drain(args.get("timeout"), waiting, conversation.gone, path)
+        waiting = DrainReporter(self._mounted.vfs, conversation, path)
+        left = self._drain(args.get("timeout"), waiting, conversation.is_gone, path)
         return {"left": left}
 
     def _answer_watch(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Tell what changes at or below `path`, until the other side hangs up or does not read, or the mount has ended."""
         top = str(args["path"])
         if top:
-            with within(self._settings.timeout):
+            with limit_time(self._settings.timeout):
                 self._mounted.vfs.getattr(top)  # it may be misspelled
-        self._live.follow(top, conversation.tell, lambda: self._finished.is_set() or conversation.gone())
+        self._live.follow(
+            top, conversation.send_event, lambda: self._finished.is_set() or conversation.is_gone()
+        )
         return {}
 
     def _answer_wait(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
@@ -426,34 +441,34 @@ class Mount:
         """
 
         def cancelled() -> bool:
-            return conversation.gone() or self._attached() is None
+            return conversation.is_gone() or self._find_mount() is None
 
-        job = self._mounted.vfs.wait_for_job(args.get("timeout"), conversation.say, cancelled)
-        return {"job": job, "mounted": self._attached() is not None}
+        job = self._mounted.vfs.wait_for_job(args.get("timeout"), conversation.send_sentence, cancelled)
+        return {"job": job, "mounted": self._find_mount() is not None}
 
 
-class Waiting:
+class DrainReporter:
     """Reports the progress of a drain at or below `path`; says once that the server is silent (vfs/semantics.md 6.17)."""
 
     def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
         self._vfs, self._conversation, self._path = vfs, conversation, path
         self._sent, self._since, self._said = _NOTHING, time.monotonic(), False
 
-    def __call__(self, sent: Sent) -> None:
+    def __call__(self, sent: SendProgress) -> None:
         """Pass on the progress if there was some; it is looked at several times a second."""
         if sent not in (self._sent, _NOTHING):
             self._sent, self._since = sent, time.monotonic()
-            self._conversation.progress(sent)
+            self._conversation.send_progress(sent)
         if self._said or time.monotonic() - self._since < _SILENCE:
             return
-        if why := self._vfs.silence(time.monotonic() - _SILENCE):
+        if why := self._vfs.describe_silence(time.monotonic() - _SILENCE):
             self._said = True
-            self._conversation.say(
-                f"waiting for the server, which {why}: {self._unsent()}; Ctrl-C ends the waiting"
+            self._conversation.send_sentence(
+                f"waiting for the server, which {why}: {self._describe_unsent()}; Ctrl-C ends the waiting"
             )
 
-    def _unsent(self) -> str:
-        count = len(self._vfs.unsent(self._path))
+    def _describe_unsent(self) -> str:
+        count = len(self._vfs.list_unsent(self._path))
         if not count:
             return "all is sent, but what saves have set aside is not deleted there"
         return f"{count} file{'s are' if count > 1 else ' is'} unsent"
@@ -463,7 +478,7 @@ def drain(
     vfs: Vfs,
     patience: float,
     timeout: float | None,
-    progress: Callable[[Sent], None],
+    progress: Callable[[SendProgress], None],
     cancelled: Callable[[], bool],
     path: str | None = None,
 ) -> list[Unsent]:
@@ -474,10 +489,10 @@ def drain(
     """
     files, size, moved = 0, 0, time.monotonic()
 
-    def going_on(sent: Sent) -> None:
+    def going_on(sent: SendProgress) -> None:
         nonlocal files, size, moved
         # Once nothing is unsent, items that were set aside are cleaned up, which has a bound of its own.
-        cleaning = sent.files == sent.all_files and not vfs.unsent(path)
+        cleaning = sent.files == sent.all_files and not vfs.list_unsent(path)
         if sent.files > files or sent.bytes > size or cleaning:
             files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
         if cancelled() or time.monotonic() - moved >= 1.25 * patience:
@@ -490,12 +505,12 @@ def drain(
         pass
     except Exception:
         _log.exception("sending failed")
-    return vfs.unsent(path)
+    return vfs.list_unsent(path)
 
 
-def _unlink_version(vfs: Vfs, path: str, version: Sequence[Any], sha256: str) -> bool:
+def _unlink_if_version(vfs: Vfs, path: str, version: Sequence[Any], sha256: str) -> bool:
     item_id, updated_at, size = version
-    return vfs.unlink_version(path, Version(str(item_id), str(updated_at), int(size)), sha256)
+    return vfs.unlink_if_version(path, Version(str(item_id), str(updated_at), int(size)), sha256)
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:
@@ -521,15 +536,15 @@ def mount_options(settings: Settings, job: str) -> list[str]:
     return options + ["ro"] * settings.read_only + ["allow_other"] * settings.allow_other
 
 
-def _within(end: float | None, most: float = float("inf")) -> float:
+def _seconds_until(end: float | None, most: float = float("inf")) -> float:
     """Seconds until `end` (monotonic time), `most` at most; an instant if that has passed."""
     return most if end is None else max(min(end - time.monotonic(), most), 0.0)
 
 
-def _done_within(work: Callable[[], object], timeout: float) -> bool:
+def _finishes_within(work: Callable[[], object], timeout: float) -> bool:
     """Do `work`; True if it was done in `timeout` seconds, else it is left to itself."""
     try:
-        bounded(work, max(timeout, _INSTANT))
+        run_bounded(work, max(timeout, _INSTANT))
     except TimeoutError:
         return False
     except Exception:

@@ -45,7 +45,7 @@ class MountInfo(NamedTuple):
     source: str = ""
 
 
-def mounts() -> list[MountInfo]:
+def list_mounts() -> list[MountInfo]:
     """Every mount that this process sees, in the order in which they were made."""
     found = []
     # As bytes: the kernel escapes a space, a tab and a new line in a name, and nothing else that ends a word or a line.
@@ -58,10 +58,10 @@ def mounts() -> list[MountInfo]:
                 MountInfo(
                     words[0],
                     words[2],
-                    _unescaped(words[4]),
+                    _unescape(words[4]),
                     words[rest + 1],
                     int(user[1]) if user else None,
-                    _unescaped(words[rest + 2]),
+                    _unescape(words[rest + 2]),
                 )
             )
     return found
@@ -69,7 +69,7 @@ def mounts() -> list[MountInfo]:
 
 def mount_at(point: str) -> MountInfo | None:
     """What is mounted at a directory, above everything else there."""
-    return next((mount for mount in reversed(mounts()) if mount.point == point), None)
+    return next((mount for mount in reversed(list_mounts()) if mount.point == point), None)
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
@@ -80,14 +80,14 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
         code = ctypes.get_errno() if libc.umount2(os.fsencode(directory), flags) else 0
         reason = os.strerror(code)
     else:
-        code, reason = _by_user(directory, lazy=lazy)
+        code, reason = _unmount_by_helper(directory, lazy=lazy)
     if code == errno.EBUSY and not lazy:
         raise BusyError(f"{directory} is in use")
     if code not in (0, errno.EINVAL):
         raise JobfsError(f"could not unmount {directory}: {reason}")
 
 
-def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
+def _unmount_by_helper(directory: str, *, lazy: bool) -> tuple[int, str]:
     """Unmount by fusermount, which is allowed to. Returns its code, 0 if it was done, and its words."""
     words = ["fusermount", "-u", *(["-z"] if lazy else []), "--", directory]
     try:
@@ -103,7 +103,7 @@ def is_dead(path: str) -> bool:
     """True if the process that served the mount at `path` is gone: then whatever is asked of it fails with ENOTCONN."""
     try:
         # Not stat: the kernel may know the answer to that for a second longer.
-        bounded(lambda: os.statvfs(path), STAT_LIMIT)
+        run_bounded(lambda: os.statvfs(path), STAT_LIMIT)
     except TimeoutError:
         return False
     except OSError as error:
@@ -111,8 +111,10 @@ def is_dead(path: str) -> bool:
     return False
 
 
-def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
-    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself. `meanwhile` is done beside it."""
+def run_bounded(
+    work: Callable[[], T], seconds: float, concurrently: Callable[[], object] = lambda: None
+) -> T:
+    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself. `concurrently` is done beside it."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -124,7 +126,7 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    meanwhile()
+    concurrently()
     thread.join(seconds)
     if errors:
         raise errors[0]
@@ -142,25 +144,25 @@ def programs_in(mount: MountInfo) -> list[str]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         # The program may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
-            if int(pid) != os.getpid() and (use := next(_uses(pid, mount), None)) is not None:
+            if int(pid) != os.getpid() and (use := next(_find_uses(pid, mount), None)) is not None:
                 # The name has 15 bytes at most, and may be cut within a character.
                 name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
                 found.append(f"{name} ({pid}: {use})")
     return found
 
 
-def described(programs: list[str]) -> str:
+def describe_programs(programs: list[str]) -> str:
     """Programs and their pids, in one line; a phrase if none is known."""
     more = [f"{len(programs) - _MOST_PROGRAMS} more"] if len(programs) > _MOST_PROGRAMS else []
     return ", ".join([*programs[:_MOST_PROGRAMS], *more]) or "a program that can't be seen from here"
 
 
-def _uses(pid: str, mount: MountInfo) -> Iterator[str]:
+def _find_uses(pid: str, mount: MountInfo) -> Iterator[str]:
     """The uses that a program has of a mount: a path in it, or a phrase. Raises OSError."""
     # Not by its path: the directory that the mount covers has the same path. This asks no file system.
     handle = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
     try:
-        if _mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
+        if _read_mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
             yield "current directory"
     finally:
         os.close(handle)
@@ -169,14 +171,14 @@ def _uses(pid: str, mount: MountInfo) -> Iterator[str]:
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
             # The kernel says on which mount an open file is: paths say nothing once the mount is detached.
-            if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
+            if path.startswith("/") and _read_mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
                 yield path.removesuffix(" (deleted)").removeprefix(mount.point).lstrip("/") or "."
 
 
-def _mount_number(file: str) -> str:
+def _read_mount_number(file: str) -> str:
     with open(file) as lines:
         return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
 
 
-def _unescaped(word: str) -> str:
+def _unescape(word: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), word)

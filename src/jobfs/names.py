@@ -95,24 +95,24 @@ def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def under(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
     """True if `path` lies below `directory` (not if it is that directory)."""
     return path.startswith(directory + "/") if directory else bool(path)
 
 
-def within(path: str, top: str) -> bool:
+def is_at_or_below(path: str, top: str) -> bool:
     """True if `path` is `top`, or lies below it."""
-    return path == top or under(path, top)
+    return path == top or is_below(path, top)
 
 
 def control_name(path: str) -> str | None:
     """The name below `.jobfs/` (vfs/semantics.md 6), "" for that directory itself, None for every other path."""
     if path == CONTROL_DIR:
         return ""
-    return path.removeprefix(CONTROL_DIR + "/") if under(path, CONTROL_DIR) else None
+    return path.removeprefix(CONTROL_DIR + "/") if is_below(path, CONTROL_DIR) else None
 
 
-def moved(path: str, old: str, new: str) -> str:
+def path_after_rename(path: str, old: str, new: str) -> str:
     """`path`, which is `old` or lies below it, after `old` was renamed to `new`."""
     return new + path[len(old) :]
 
@@ -122,7 +122,7 @@ def path_length(path: str) -> int:
     return len(path) if path.isascii() else len(path.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def hostile(path: str) -> str | None:
+def hostile_reason(path: str) -> str | None:
     """Why a server's path can't be shown (vfs/semantics.md 1), or None if it can."""
     if path_length(path) > PATH_MAX:
         return f"has over {PATH_MAX} characters"
@@ -140,7 +140,7 @@ def hostile(path: str) -> str | None:
     return None
 
 
-def parse_hidden(name: str) -> HiddenName | None:
+def parse_hidden_name(name: str) -> HiddenName | None:
     """The parts of a hidden name, or None: a name that merely begins with `.jobfs-` is that of an ordinary file."""
     match = _HIDDEN.fullmatch(name)
     if match is None:
@@ -148,7 +148,7 @@ def parse_hidden(name: str) -> HiddenName | None:
     return HiddenName(match[1], match[2], Role(match[3]), match[4])
 
 
-def plain(text: str) -> str:
+def replace_hidden_names(text: str) -> str:
     """The text with the names that people know in place of hidden ones."""
     return re.sub(_BEFORE, "", text)
 
@@ -160,30 +160,30 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
         prefix = join(directory, str(HiddenName(mount, transaction, role, "")))
         room = min(NAME_MAX - len(basename(prefix)), PATH_MAX - 1 - path_length(prefix))
         if room > 0 or not directory:
-            return prefix + _cut(basename(target), room)
+            return prefix + _truncate_name(basename(target), room)
         directory = parent(directory)
 
 
-def other_form(asked: str, shown: str) -> str:
+def describe_other_form(asked: str, shown: str) -> str:
     """A sentence on the other form in which a server keeps a path; "" if it is kept as asked, or `shown` is a path of its own.
 
     Two forms of a path differ only in composition, case or blanks at the end of a name (save/protocol.md R6). Hidden names of one
     transaction are forms of one name, whatever became of the rest.
     """
-    if asked == shown or _folded(asked) != _folded(shown):
+    if asked == shown or _fold_path(asked) != _fold_path(shown):
         return ""
-    asked, shown = plain(asked), plain(shown)
+    asked, shown = replace_hidden_names(asked), replace_hidden_names(shown)
     return f"the server keeps the name {asked!a} as {shown!a}: choose one that it keeps as it is"
 
 
-def _folded(path: str) -> str:
+def _fold_path(path: str) -> str:
     composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
     folded = "/".join(name.rstrip(" .") for name in composed.split("/"))
-    hidden = parse_hidden(basename(folded))
+    hidden = parse_hidden_name(basename(folded))
     return folded if hidden is None else join(parent(folded), str(hidden._replace(name="")))
 
 
-def beside(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
+def second_version_path(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
     """`name.<label>-<UTC time>.ext` beside `target`: where a second version of a file is kept and shown."""
     stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     mark = f".{label}-{stamp}" + (f"-{attempt}" if attempt else "")
@@ -194,19 +194,21 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     room = min(NAME_MAX, PATH_MAX - 1 - path_length(directory) - 1) - len(mark)
     if len(ending.encode()) >= room:
         stem, ending = name, ""
-    return join(directory, _cut(stem, room - len(ending.encode())) + mark + ending)
+    return join(directory, _truncate_name(stem, room - len(ending.encode())) + mark + ending)
 
 
 _KEPT = re.compile(r"(.*)\.(conflict|recovered)-(\d{8}[Tt]\d{6}[Zz])(?:-(\d+))?(\.[^./]*)?", re.DOTALL)
 
 
-def kept_beside(path: str) -> tuple[str, str] | None:
-    """The label that `beside` gave a second version at this path, and the path of its file; None if it is an ordinary name."""
+def parse_second_version(path: str) -> tuple[str, str] | None:
+    """The label that `second_version_path` gave a second version at this path, and the path of its file; None if it is an
+    ordinary name.
+    """
     match = _KEPT.fullmatch(path)
     return None if match is None else (match[2], match[1] + (match[5] or ""))
 
 
-def kept_at(path: str) -> tuple[str, int]:
+def second_version_order(path: str) -> tuple[str, int]:
     """The time in the name of a second version, and its number among those of one second: what orders them by age."""
     match = _KEPT.fullmatch(path)
     return ("", 0) if match is None else (match[3].upper(), int(match[4] or 0))
@@ -217,7 +219,7 @@ def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*SCRATCH, *extra))
 
 
-def shown(text: object, keep: str = "") -> str:
+def escape_for_terminal(text: object, keep: str = "") -> str:
     """The text with every character that a terminal obeys, or can't encode, as `\\x1b` or `\\udc80`; `keep` stay."""
     return _UNSAFE.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"),
@@ -225,27 +227,28 @@ def shown(text: object, keep: str = "") -> str:
     )
 
 
-def quoted(word: object) -> str:
+def quote_for_shell(word: object) -> str:
     """Quote one word of a command that a person will paste into a shell: bash, zsh, dash or fish.
 
-    The result is one line without any character that `shown` escapes; for those it needs `$'…'`, which fish refuses.
+    The result is one line without any character that `escape_for_terminal` escapes; for those it needs `$'…'`, which fish
+    refuses.
     """
     text = str(word)
     if _UNSAFE.search(text):
-        return "$'" + "".join(map(_escaped, text)) + "'"
+        return "$'" + "".join(map(_escape_character, text)) + "'"
     if _PLAIN_WORD.fullmatch(text):
         return text
     # Not by shlex.quote: between single quotes fish reads `\'` as a quote, so a name could end its word and begin a command.
     parts = re.findall(r"['\\]+|[^'\\]+", text) or [""]
-    return "".join(f"'{part}'" if part[:1] not in "'\\" else _between_double_quotes(part) for part in parts)
+    return "".join(f"'{part}'" if part[:1] not in "'\\" else _double_quote(part) for part in parts)
 
 
-def _between_double_quotes(part: str) -> str:
+def _double_quote(part: str) -> str:
     """Quote what consists of single quotes and backslashes."""
     return '"' + part.replace("\\", "\\\\") + '"'
 
 
-def _escaped(character: str) -> str:
+def _escape_character(character: str) -> str:
     if _NO_ESCAPE.match(character):
         return character
     # A byte that is not UTF-8 is a surrogate in a name of this machine; a server may send others, which no file has.
@@ -255,6 +258,6 @@ def _escaped(character: str) -> str:
     )
 
 
-def _cut(name: str, room: int) -> str:
+def _truncate_name(name: str, room: int) -> str:
     """`name` cut to at most `room` bytes, never inside a character, never empty."""
     return name.encode()[: max(room, 1)].decode(errors="ignore") or "_"

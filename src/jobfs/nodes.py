@@ -35,7 +35,7 @@ class Permission(StrEnum):
     READ_WRITE = "readWrite"
 
 
-class Sent(NamedTuple):
+class SendProgress(NamedTuple):
     """How far sending is: files and bytes that the server has, and how many there are in all."""
 
     files: int
@@ -80,7 +80,7 @@ class Item:
         return self.kind is Kind.DIRECTORY
 
     @property
-    def implicit(self) -> bool:
+    def is_implicit(self) -> bool:
         """True for a directory that no item stands for (vfs/semantics.md 1)."""
         return not self.id
 
@@ -90,7 +90,7 @@ class Item:
         return Version(self.id, self.updated_at, self.size)
 
     @property
-    def read_only(self) -> bool:
+    def is_read_only(self) -> bool:
         """True if the API says readOnly."""
         return self.permission is Permission.READ_ONLY
 
@@ -100,7 +100,7 @@ def implicit_directory(path: str) -> Item:
     return Item(id="", kind=Kind.DIRECTORY, path=path)
 
 
-def held_ns(time_ns: int) -> int:
+def clamp_ns(time_ns: int) -> int:
     """A time in nanoseconds since the epoch, or the nearest that 64 bits hold: what disks and the journal can keep."""
     return max(min(time_ns, _LAST_NS), -_LAST_NS)
 
@@ -119,7 +119,7 @@ class Attr(NamedTuple):
     ctime_ns: int
 
 
-def shows_fraction(updated_ns: int) -> bool:
+def has_subsecond(updated_ns: int) -> bool:
     """True if an `updatedAt`, in nanoseconds, is finer than a second: no two contents share it."""
     return updated_ns % 1_000_000_000 != 0
 

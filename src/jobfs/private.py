@@ -17,7 +17,7 @@ _OTHERS_WRITE = 0o022
 
 
 @contextlib.contextmanager
-def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
+def open_own_directory(path: Path, what: str, option: str) -> Iterator[int]:
     """A handle on the directory that `path` leads to, which is made with mode 0700 if it is not there.
 
     Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to another
@@ -49,7 +49,7 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
                 place.mkdir(0o700)
         above = place.parent.stat()
         renamed = not (above.st_mode & stat.S_ISVTX and place.lstat().st_uid in trusted)
-        check(place.parent, above, trusted, writable=renamed and _others_write(above))
+        check(place.parent, above, trusted, writable=renamed and _is_writable_by_others(above))
     handle = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(handle)
@@ -59,7 +59,7 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
         os.close(handle)
 
 
-def _others_write(info: os.stat_result) -> bool:
+def _is_writable_by_others(info: os.stat_result) -> bool:
     """True if others than its owner may write in a directory; a group of this user alone does not count.
 
     Many systems give each user a group of his own, and new directories are writable for it.

@@ -14,7 +14,7 @@ _ARENAS, _LARGE = 2, 1 << 20
 _PATIENCE = 2.0
 
 
-def keep_little() -> None:
+def limit_arenas() -> None:
     """Have all threads share two arenas; a block of a megabyte or more is returned as soon as it is free.
 
     By default, glibc gives each thread an arena of its own, which keeps all memory that it once needed.
@@ -25,13 +25,13 @@ def keep_little() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Return whole pages that are free, wherever they lie; that takes a few milliseconds."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def tell_manager(address: str | None, *words: str) -> None:
+def notify_manager(address: str | None, *words: str) -> None:
     """Send words such as `READY=1` to the service manager at an address of NOTIFY_SOCKET, if there is one; never raises."""
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
@@ -39,15 +39,15 @@ def tell_manager(address: str | None, *words: str) -> None:
             line.sendto("\n".join(words).encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
-def log_goes_to() -> str:
+def describe_log_target() -> str:
     """Where stderr goes, and the log with it: the path of a file or terminal, `journal`, or `stderr` if it can't be told."""
     with contextlib.suppress(OSError):
         if (target := os.readlink("/proc/self/fd/2")).startswith("/"):
             return target
-    return "journal" if in_journal() else "stderr"
+    return "journal" if is_stderr_journal() else "stderr"
 
 
-def in_journal() -> bool:
+def is_stderr_journal() -> bool:
     """True if stderr is the stream to the journal that a unit was given (systemd.exec(5), JOURNAL_STREAM)."""
     with contextlib.suppress(OSError):
         info = os.fstat(2)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Ty
 from pydantic_core import PydanticUndefined
 
 from jobfs.errors import UsageError
-from jobfs.names import quoted
+from jobfs.names import quote_for_shell
 
 #: Options of fstab and mount(8) that mean nothing here, or go without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
@@ -39,20 +39,20 @@ def parse_size(value: Any) -> int:
         raise ValueError("must be a size such as 512MiB, 2GiB or a number of bytes") from None
 
 
-def size(number: int) -> str:
+def format_size(number: int) -> str:
     """A size as it may be typed: `512MiB`, `1.5GiB`, `17B`."""
     unit = min((max(number, 1).bit_length() - 1) // 10, 6)
     return f"{number / 1024**unit:.1f}".removesuffix(".0") + ("KMGTPE"[unit - 1] + "iB" if unit else "B")
 
 
-def _octal(value: Any) -> int:
+def _parse_octal(value: Any) -> int:
     text = str(value)
     if not re.fullmatch(r"(0o)?0*[0-7]{1,3}", text):
         raise ValueError("must be an octal mask from 000 to 777, such as 022")
     return int(text.removeprefix("0o"), 8)
 
 
-def _number_or_name(value: Any, find: Callable[[str], Any], what: str) -> int:
+def _parse_id(value: Any, find: Callable[[str], Any], what: str) -> int:
     text = str(value)
     if re.fullmatch(r"\d{1,10}", text) and int(text) < 2**32 - 1:
         return int(text)
@@ -62,7 +62,7 @@ def _number_or_name(value: Any, find: Callable[[str], Any], what: str) -> int:
         raise ValueError(f"must be the number or name of a {what} of this machine") from None
 
 
-def _patterns(value: Any) -> tuple[str, ...]:
+def _parse_patterns(value: Any) -> tuple[str, ...]:
     """Patterns match the last component, which has no "/" and hence nothing is lost by splitting at ":"."""
     parts = value.split(":") if isinstance(value, str) else [p for v in value for p in str(v).split(":")]
     if any("/" in part for part in parts):
@@ -70,7 +70,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def _absolute(value: Any) -> Path | None:
+def _make_absolute(value: Any) -> Path | None:
     if value is None:
         return None
     if not str(value):
@@ -82,23 +82,21 @@ def _absolute(value: Any) -> Path | None:
 
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False, title="SECONDS")]
-_File = Annotated[Path | None, BeforeValidator(_absolute), Field(title="FILE")]
-_Directory = Annotated[Path, BeforeValidator(_absolute), Field(title="DIR")]
+_File = Annotated[Path | None, BeforeValidator(_make_absolute), Field(title="FILE")]
+_Directory = Annotated[Path, BeforeValidator(_make_absolute), Field(title="DIR")]
 _Size = Annotated[int, BeforeValidator(parse_size), Field(title="SIZE")]
-_Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns), Field(title="PATTERN")]
-_Mask = Annotated[int, BeforeValidator(_octal), Field(title="MASK")]
-_User = Annotated[
-    int, BeforeValidator(lambda value: _number_or_name(value, getpwnam, "user")), Field(title="USER")
-]
+_Patterns = Annotated[tuple[str, ...], BeforeValidator(_parse_patterns), Field(title="PATTERN")]
+_Mask = Annotated[int, BeforeValidator(_parse_octal), Field(title="MASK")]
+_User = Annotated[int, BeforeValidator(lambda value: _parse_id(value, getpwnam, "user")), Field(title="USER")]
 _Group = Annotated[
-    int, BeforeValidator(lambda value: _number_or_name(value, getgrnam, "group")), Field(title="GROUP")
+    int, BeforeValidator(lambda value: _parse_id(value, getgrnam, "group")), Field(title="GROUP")
 ]
 _LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Field(title="LEVEL")]
 _LogFormat = Annotated[Literal["text", "json"], Field(title="HOW")]
 _Encoding = Annotated[Literal["auto", "multipart", "json"], Field(title="HOW")]
 
 
-def _define(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
+def _setting(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
     """A setting: its help, its default or the `default_factory`, its bounds. The title is what the help calls a value."""
     return Field(default, description=help, **more)
 
@@ -108,65 +106,65 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    base_url: str = _define("Where the API is.", "https://api.perstack.ai", title="URL")
-    api_key_file: _File = _define("Read the API key from FILE (else PERSTACK_API_KEY).", None)
-    cache_dir: _Directory = _define(
+    base_url: str = _setting("Where the API is.", "https://api.perstack.ai", title="URL")
+    api_key_file: _File = _setting("Read the API key from FILE (else PERSTACK_API_KEY).", None)
+    cache_dir: _Directory = _setting(
         "Where contents are cached.", default_factory=lambda: user_cache_path("jobfs")
     )
-    state_dir: _Directory = _define(
+    state_dir: _Directory = _setting(
         "Where unsent work is kept.", default_factory=lambda: user_state_path("jobfs")
     )
-    ttl: _Seconds = _define("The job's changes show within this time.", 5.0, ge=0, le=3600)
-    write_back_delay: _Seconds = _define(
+    ttl: _Seconds = _setting("The job's changes show within this time.", 5.0, ge=0, le=3600)
+    write_back_delay: _Seconds = _setting(
         "Wait this long after a close before sending, less if many wait.", 0.5, ge=0, le=3600
     )
-    sync_on_close: bool = _define("A close returns when the server has the file.", False)
-    no_watch: bool = _define("Tell no program that watches a directory what the job does in it.", False)
-    read_only: bool = _define("Refuse everything that writes; also -o ro.", False)
-    timeout: _Seconds = _define("Fail after this long without progress.", 30.0, ge=0.1, le=3600)
-    stale_if_error: _Seconds = _define(
+    sync_on_close: bool = _setting("A close returns when the server has the file.", False)
+    no_watch: bool = _setting("Tell no program that watches a directory what the job does in it.", False)
+    read_only: bool = _setting("Refuse everything that writes; also -o ro.", False)
+    timeout: _Seconds = _setting("Fail after this long without progress.", 30.0, ge=0.1, le=3600)
+    stale_if_error: _Seconds = _setting(
         "Serve what is known for this long while the server cannot be reached.", 300.0, ge=0, le=604800
     )
-    request_lifetime: _Seconds = _define(
+    request_lifetime: _Seconds = _setting(
         "How long a request that lost its connection may still be carried out.", 30.0, ge=0, le=3600
     )
-    max_connections: int = _define(
+    max_connections: int = _setting(
         "At most this many connections to the server.", 16, ge=1, le=256, title="N"
     )
-    cache_size: _Size = _define("Cache at most this much, e.g. 512MiB.", "2GiB", ge=2**20, le=2**60)
-    keep_saves: int = _define(
+    cache_size: _Size = _setting("Cache at most this much, e.g. 512MiB.", "2GiB", ge=2**20, le=2**60)
+    keep_saves: int = _setting(
         "Keep the last save of so many files, for jobfs restore; 0 for none.",
         1000,
         ge=0,
         le=100_000,
         title="N",
     )
-    local_only: _Patterns = _define(
+    local_only: _Patterns = _setting(
         "Files of such names stay on this machine; may be repeated, or joined with colons.", ()
     )
-    local_symlinks: bool = _define(
+    local_symlinks: bool = _setting(
         "Keep symbolic links on this machine, where the job does not see them.", False
     )
-    umask: _Mask = _define("Octal mask taken off the permissions shown.", "022")
-    uid: _User = _define("Owner of everything in the mount (else you).", default_factory=os.getuid)
-    gid: _Group = _define("Group of everything in the mount (else yours).", default_factory=os.getgid)
-    allow_other: bool = _define("Let other users of this machine in.", False)
-    noexec: bool = _define("Let no program in the mount be run.", False)
-    allow_core_dumps: bool = _define(
+    umask: _Mask = _setting("Octal mask taken off the permissions shown.", "022")
+    uid: _User = _setting("Owner of everything in the mount (else you).", default_factory=os.getuid)
+    gid: _Group = _setting("Group of everything in the mount (else yours).", default_factory=os.getgid)
+    allow_other: bool = _setting("Let other users of this machine in.", False)
+    noexec: bool = _setting("Let no program in the mount be run.", False)
+    allow_core_dumps: bool = _setting(
         "Let a crash leave a core dump, and debuggers attach; the API key is in it.", False
     )
-    log_level: _LogLevel = _define("How much to log: debug, info, warning or error.", "warning")
-    log_format: _LogFormat = _define("How to log: text, or json (an object a line).", "text")
-    create_encoding: _Encoding = _define("How new files are sent: auto, multipart or json.", "auto")
+    log_level: _LogLevel = _setting("How much to log: debug, info, warning or error.", "warning")
+    log_format: _LogFormat = _setting("How to log: text, or json (an object a line).", "text")
+    create_encoding: _Encoding = _setting("How new files are sent: auto, multipart or json.", "auto")
 
     @property
     def kernel_timeout(self) -> float:
         """Seconds the kernel may remember names and attributes: a part of the TTL, which includes it."""
         return min(1.0, self.ttl / 5)
 
-    def recovery(self, job: str) -> str:
+    def recovery_command(self, job: str) -> str:
         """The command that sends what ended mounts of a job with these settings have left."""
-        return command(
+        return shell_command(
             "recover", job, base_url=self.base_url, state_dir=self.state_dir, api_key_file=self.api_key_file
         )
 
@@ -175,25 +173,25 @@ class Settings(BaseModel):
 OPTIONS = Settings.model_fields
 
 
-def flag(name: str) -> str:
+def flag_of(name: str) -> str:
     """The long option of a setting, `--write-back-delay`."""
     return "--" + name.replace("_", "-")
 
 
-def variable(name: str) -> str:
+def variable_of(name: str) -> str:
     """The environment variable of a setting, `JOBFS_WRITE_BACK_DELAY`."""
     return "JOBFS_" + name.upper()
 
 
-def command(*words: str, **settings: object) -> str:
+def shell_command(*words: str, **settings: object) -> str:
     """A `jobfs` command to be pasted into a shell: quoted, with every setting that is not the default (vfs/semantics.md 6.18)."""
     options = (
         word
         for name, value in settings.items()
         if value and str(value) != str(_default(name))
-        for word in (flag(name), str(value))
+        for word in (flag_of(name), str(value))
     )
-    return " ".join(map(quoted, ("jobfs", *words, *options)))
+    return " ".join(map(quote_for_shell, ("jobfs", *words, *options)))
 
 
 def _default(name: str) -> object:
@@ -202,7 +200,7 @@ def _default(name: str) -> object:
         default = OPTIONS[name].get_default(call_default_factory=True)
     except RuntimeError:  # this user has no home directory
         return None
-    return _absolute(default) if isinstance(default, Path) else default
+    return _make_absolute(default) if isinstance(default, Path) else default
 
 
 def is_switch(name: str) -> bool:
@@ -210,7 +208,7 @@ def is_switch(name: str) -> bool:
     return OPTIONS[name].annotation is bool
 
 
-def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
+def load_settings(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
     """Settings from flags (None: not given), `-o` strings and the environment; raises UsageError."""
     places: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -221,13 +219,13 @@ def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Setting
         places.update({name: place(name) for name in given})
 
     take({"base_url": os.environ.get("PERSTACK_BASE_URL") or None}, lambda name: "PERSTACK_BASE_URL")
-    take({name: os.environ.get(variable(name)) or None for name in OPTIONS}, variable)
+    take({name: os.environ.get(variable_of(name)) or None for name in OPTIONS}, variable_of)
     take(parse_mount_options(mount_options), lambda name: f"-o {name}")
-    take(flags, flag)
+    take(flags, flag_of)
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise UsageError(_sentence(error, places)) from None
+        raise UsageError(_first_problem(error, places)) from None
     except RuntimeError:  # platformdirs: neither HOME nor the system's list of users names one
         raise UsageError(
             "this user has no home directory: set HOME, or give --state-dir and --cache-dir"
@@ -242,16 +240,16 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
         if part in _WORDS:
             values |= _WORDS[part]
         elif not _NOISE.fullmatch(part.partition("=")[0]):
-            _take(part, values)
+            _parse_option(part, values)
     return values
 
 
-def _take(part: str, values: dict[str, Any]) -> None:
+def _parse_option(part: str, values: dict[str, Any]) -> None:
     """Put one setting of an `-o` string into `values`; raises UsageError."""
     name, equals, value = part.partition("=")
     key = name.replace("-", "_")
     if key not in OPTIONS:
-        raise UsageError(_unknown(name))
+        raise UsageError(_unknown_option_message(name))
     if not equals and not is_switch(key):
         raise UsageError(f"-o {name} needs a value: -o {name}={OPTIONS[key].title}.")
     if key == "local_only":
@@ -259,29 +257,30 @@ def _take(part: str, values: dict[str, Any]) -> None:
     values[key] = value if equals else True
 
 
-def _unknown(name: str) -> str:
+def _unknown_option_message(name: str) -> str:
     if name.replace("-", "_") in ("api_key", "key", "token"):
         return "The API key is never given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
-    return f"Unknown option -o {name[:64]}" + _nearest(name)
+    return f"Unknown option -o {name[:64]}" + _suggest(name)
 
 
-def _nearest(name: str, spell: Callable[[str], str] = str) -> str:
+def _suggest(name: str, spell: Callable[[str], str] = str) -> str:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), OPTIONS, 1)
     return f": did you mean {spell(close[0])}?" if close else "."
 
 
-def unknown_variables() -> Iterator[str]:
+def describe_unknown_variables() -> Iterator[str]:
     """A sentence for each variable that looks like a setting's, and is none's."""
-    known = set(map(variable, OPTIONS))
+    known = set(map(variable_of, OPTIONS))
     for name in sorted(os.environ):
         if name.startswith("JOBFS_") and name not in known:
-            yield f"{name[:64]} is no setting" + _nearest(name[6:], variable)
+            yield f"{name[:64]} is no setting" + _suggest(name[6:], variable_of)
 
 
-def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:
+def _first_problem(error: ValidationError, places: Mapping[str, str]) -> str:
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    what = re.sub(r"\d{7,}", lambda bound: size(int(bound[0])), what)  # no other bound has so many digits
+    # No other bound has so many digits.
+    what = re.sub(r"\d{7,}", lambda bound: format_size(int(bound[0])), what)
     where = places[str(problem["loc"][0])]
     return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 
-def watched(device: int) -> dict[int, set[int]]:
+def find_watched_inodes(device: int) -> dict[int, set[int]]:
     """The inode numbers that each program watches on a device (`st_dev`), by its process; none but those that watch something."""
     # A watch, as the kernel tells of it: the inode number, and the device, both in hex. There may be 100,000 on other devices.
     watch = re.compile(rb" ino:([0-9a-f]+) sdev:%x " % (os.major(device) << 20 | os.minor(device)))

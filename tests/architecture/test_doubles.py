@@ -16,7 +16,7 @@ from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.replace import Replace
+from jobfs.save.replace import Replacer
 from jobfs.vfs import Vfs
 from jobfs.vfs.report import Report
 
@@ -24,16 +24,18 @@ from jobfs.vfs.report import Report
 DOUBLES: list[tuple[type, type, str]] = [
     (Server, Client, "list_page find get"),
     (Transfers, Client, "get update download"),
-    (FakeClient, Client, "turn get find download delete update create_file create_directory"),
-    (FakeNamespace, Namespace, "publish forget touch note_names peek refresh listed_since seen_at known lookup"),
-    (FakeNamespace, Namespace, "subtree children hidden"),
-    (FakeContent, ContentStore, "changing whole open take drop remember adopt"),
-    (Runner, Replace, "run"),
-    (Runner, Cleanup, "finish"),
-    (MemoryVfs, Vfs, "edition getattr looked_up known others open create write flush release flush_all"),
-    (MemoryVfs, Report, "unsent"),
+    (FakeClient, Client, "hold_connection get find download delete update create_file create_directory"),
+    (FakeNamespace, Namespace, "record_own_change record_deleted invalidate note_names_changed peek refresh "
+                               "is_listed_since last_seen_at peek_by_id lookup"),
+    (FakeNamespace, Namespace, "subtree children hidden_items"),
+    (FakeContent, ContentStore, "exclude_verification is_cached open link_or_copy drop_replaced remember_size adopt_file"),
+    (Runner, Replacer, "run_change"),
+    (Runner, Cleanup, "clean_up"),
+    (MemoryVfs, Vfs, "edition getattr cached_getattr last_attr handles_on_other_versions open create write "
+                     "flush release flush_all"),
+    (MemoryVfs, Report, "list_unsent"),
     (DrainedVfs, Vfs, "flush_all"),
-    (DrainedVfs, Report, "unsent"),
+    (DrainedVfs, Report, "list_unsent"),
 ]  # fmt: skip
 
 

@@ -11,14 +11,14 @@ import pytest
 from tests.support.boundaries import Boundaries, Mortal, hurrying
 from tests.support.workspaces import Workspace, workspace
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.emulator import EmulatorConfig, Server, running
 
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
     """A test's own calls are system calls; what is tested is the order of things, not how many seconds are between them."""
-    with within(), hurrying():
+    with limit_time(), hurrying():
         yield
 
 

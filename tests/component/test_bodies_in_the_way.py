@@ -11,7 +11,7 @@ from tests.support.serverside import visible
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.workspaces import Start, Workspace
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 
 OLD, NEW = b"the old content", b"what the user wrote"
@@ -28,14 +28,14 @@ def work(server: Server, start: Start) -> Workspace:
 @contextmanager
 def hanging(server: Server) -> Iterator[None]:
     """No body of a large file comes."""
-    server.faults.rate("slow", 1.0, on="download", path="large*", delay=600)
+    server.faults.set_rate("slow", 1.0, on="download", path="large*", delay=600)
     yield
     server.faults.clear()
 
 
 def overwrite(work: Workspace, path: str, *, fsync: bool = False) -> None:
     """Writes a file anew that nobody has read: before it is set aside, its old bytes are learned."""
-    with within(PATIENCE):
+    with limit_time(PATIENCE):
         work.write(path, NEW, fsync=fsync, flags=os.O_WRONLY | os.O_TRUNC)
 
 
@@ -65,4 +65,4 @@ def test_fsync_waits_for_no_large_file_that_is_overwritten_unread(server: Server
             lambda: server.faults.struck and queue._busy == queue._most, "as many as may run are on their way"
         )
         saves_unread(server, work)
-        work.vfs._write_back.client.break_off()
+        work.vfs._write_back.client.abort_requests()

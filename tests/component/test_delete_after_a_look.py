@@ -30,14 +30,14 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def spare(context: Context, item_id: str) -> None:
-        item = work.server.store.by_id(item_id)
-        if not done and work.server.store.content(item_id) == OLD:
+        item = work.server.store.item_by_id(item_id)
+        if not done and work.server.store.content_of(item_id) == OLD:
             done.append(item_id)
             work.server.store.write(item.path, JOBS)
             time.sleep(0.06)
 
     for module in (cleanup, items):
-        monkeypatch.setattr(module, "spare", spare)
+        monkeypatch.setattr(module, "fetch_for_handles", spare)
 
 
 def rewrite(work: Mortal) -> None:

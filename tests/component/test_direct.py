@@ -48,8 +48,8 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     server: Server, work: Workspace, fault: Literal["error_after", "odd_item"]
 ) -> None:
     """save/protocol.md R9: a lost direct create: find T; if there is nothing, create again; if the same bytes, adopt."""
-    work.vfs._write_back.upload.ask("x")
-    server.faults.next(fault, on="create", field="path", value='"elsewhere"')
+    work.vfs._write_back.uploader.probe_creates("x")
+    server.faults.fail_next(fault, on="create", field="path", value='"elsewhere"')
     work.write("file.txt", b"content", fsync=True)
     settled(work)
     eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))

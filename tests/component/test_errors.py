@@ -23,7 +23,7 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(server: Server, start:
     server.store.seed({"dir/file": "x"}, age=60)
     work = start(ttl=0.1, stale_if_error=0)
     assert work.names() == ["dir"]
-    server.faults.rate("error", 1.0, status=401, reason="Failed to authenticate")
+    server.faults.set_rate("error", 1.0, status=401, reason="Failed to authenticate")
     eventually(lambda: errno_from(work.vfs.getattr, "unknown") == errno.EACCES)
     server.log.clear()
     for _ in range(100):
@@ -43,7 +43,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server.store.seed({"file.txt": "old"}, age=60)
     assert work.read("file.txt") == b"old"
     operation, _, second = target.partition(" ")
-    server.faults.next(kind, on=operation, skip=1 if second else 0, **LOST[kind])
+    server.faults.fail_next(kind, on=operation, skip=1 if second else 0, **LOST[kind])
     work.write("file.txt", b"new", fsync=True)
     assert server.store.read("file.txt") == b"new"
     settled(work, {"file.txt": b"new"})
@@ -61,7 +61,7 @@ def test_a_file_made_read_only_before_it_was_sent_is_saved(server: Server, start
     work.write("file", b"new")
     work.vfs.chmod("file", 0o444)
     settled(work)
-    assert (visible(server), server.store.item("file").permission) == ({"file": b"new"}, "readOnly")
+    assert (visible(server), server.store.item_at("file").permission) == ({"file": b"new"}, "readOnly")
     assert errno_from(work.vfs.unlink, "file") == errno.EIO
     assert work.read("file") == b"new"
     work.vfs.chmod("file", 0o644)

@@ -13,7 +13,7 @@ from tests.support.workspaces import Start, Workspace
 
 from jobfs.content.disk import DiskCache
 from jobfs.emulator import Server
-from jobfs.state.localbytes import Local, LocalBytes
+from jobfs.state.localbytes import LocalBytes, LocalGeneration
 
 #: Bytes of each file that is read; as many as these fill the cache.
 SIZE, COUNT = 16 << 10, 64
@@ -33,24 +33,24 @@ def once(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def saved(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE), fsync=True)
-    eventually(lambda: work.vfs._content.used() <= COUNT * SIZE)  # not before the fsync returns
+    eventually(lambda: work.vfs._content.used_bytes() <= COUNT * SIZE)  # not before the fsync returns
 
 
 def written(work: Workspace, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Local, "write", once(Local.write))
+    patch.setattr(LocalGeneration, "write", once(LocalGeneration.write))
     work.write("mine", bytes(10 * SIZE))
 
 
 def changed(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE))
-    patch.setattr(LocalBytes, "new", once(LocalBytes.new))
+    patch.setattr(LocalBytes, "create", once(LocalBytes.create))
     with work.opening("mine") as fh:
         work.vfs.write(fh, b"x", 0)
 
 
 def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE))
-    patch.setattr(LocalBytes, "new", once(LocalBytes.new))
+    patch.setattr(LocalBytes, "create", once(LocalBytes.create))
     with work.opening("mine", os.O_RDWR) as fh:
         work.vfs.ftruncate(fh, 10)
 
@@ -76,11 +76,11 @@ def test_files_are_evicted_while_no_lock_is_held(
         evicted.extend(names)
         if names:
             assert not state.lock._is_owned()  # type: ignore[attr-defined]
-            assert not [file.path for file in state.index.files() if file.lock._is_owned()]  # type: ignore[attr-defined]
+            assert not [file.path for file in state.index.all_files() if file.lock._is_owned()]  # type: ignore[attr-defined]
         evict(disk, names)
 
     monkeypatch.setattr(DiskCache, "_remove", watched)
     change(work, monkeypatch)
     assert evicted
-    assert work.vfs._content.used() <= COUNT * SIZE
+    assert work.vfs._content.used_bytes() <= COUNT * SIZE
     assert COUNT - len(evicted) <= most

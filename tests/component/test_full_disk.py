@@ -40,12 +40,14 @@ class Disk:
         self._real = journal.write
         journal.write = self._write  # type: ignore[method-assign]
 
-    def _write(self, *edits: Edit, gone: Iterable[Record] = (), used: str = "", new: bool = False) -> None:
-        if new or self._spent:
+    def _write(
+        self, *edits: Edit, remove: Iterable[Record] = (), transaction_id: str = "", is_new: bool = False
+    ) -> None:
+        if is_new or self._spent:
             self.writes += 1
             if self.at and self.at <= self.writes:
                 raise FsError(errno.ENOSPC)
-        self._real(*edits, gone=gone, used=used, new=new)
+        self._real(*edits, remove=remove, transaction_id=transaction_id, is_new=is_new)
 
     def free(self) -> bool:
         """Takes all writes from now on; returns whether it ever refused one."""
@@ -221,7 +223,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Start, kind: str)
     """vfs/semantics.md 4.11 and 4, Nothing is forgotten: an operation that makes room needs none."""
     server.store.seed({} if kind == "new" else {"file": OLD}, age=60)
     work = start(write_back_delay=0 if kind == "refused" else 30)
-    server.faults.rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
+    server.faults.set_rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
     work.write("file", USERS)
     eventually(lambda: kind != "refused" or work.vfs.status()["failed"], "it is refused")
     Disk(work.vfs._state.journal, 1)

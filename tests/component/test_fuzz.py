@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from jobfs import names
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.content import ContentStore
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
@@ -255,7 +255,7 @@ def test_odd_items_hide_themselves_at_most(hostile: Hostile, stack: Stack, odd: 
     namespace.refresh()
     shown = namespace.children("", max_age=60.0)
     for name, item in shown.items():
-        assert names.hostile(name) is None
+        assert names.hostile_reason(name) is None
         check_item(item)
     for item_id, path in GOOD.items():
         found = namespace.lookup(path)
@@ -288,25 +288,27 @@ def test_any_answer_is_a_result_or_an_error_in_time(
             list(body.chunks())
 
     calls: list[Callable[[], object]] = [
-        client.instance, lambda: client.list_page(100, 0), lambda: client.find("good0"), lambda: client.get(item_id),
+        client.get_instance, lambda: client.list_page(100, 0), lambda: client.find("good0"), lambda: client.get(item_id),
         lambda: client.create_file("x", source, 5, Permission.READ_WRITE),
         lambda: client.create_directory("x", Permission.READ_WRITE),
         lambda: client.update(item_id, path="x"), lambda: client.delete(item_id), lambda: download(0), lambda: download(2),
-        namespace.refresh, lambda: namespace.children(""), lambda: namespace.lookup("good0"), lambda: content.measure(item),
+        namespace.refresh, lambda: namespace.children(""), lambda: namespace.lookup("good0"), lambda: content.measure_size(item),
     ]  # fmt: skip
     hostile.answer = answer
     for call in calls:
         began = time.monotonic()
         # As a program that waits: the background would leave the server alone after the first `Retry-After`.
-        with suppress(JobfsError), within(HURRY):
+        with suppress(JobfsError), limit_time(HURRY):
             result = call()
             if isinstance(result, Item):
                 check_item(result)
         assert time.monotonic() - began < HURRY + SLACK
-    hostile.answer = client.health.away = None  # in a mount, the background finds out that it is back
+    hostile.answer = client.health.unreachable_reason = (
+        None  # in a mount, the background finds out that it is back
+    )
 
     def recovered() -> bool:
-        with suppress(JobfsError), within(HURRY):
+        with suppress(JobfsError), limit_time(HURRY):
             namespace.refresh()
             return set(GOOD.values()) <= namespace.children("", max_age=60.0).keys()
         return False

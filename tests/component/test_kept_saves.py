@@ -15,15 +15,15 @@ from tests.support.serverside import visible
 from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.save.upload import Upload
-from jobfs.state.copies import BASES, SAVES, content_of
+from jobfs.save.upload import Uploader
+from jobfs.state.copies import BASES, SAVES, read_copy
 
 OLD, FIRST, SECOND = b"of the job", b"the first save", b"the second save"
 
 
 def kept(work: Workspace, path: str, kind: str = SAVES) -> bytes | None:
     directory = work.settings.state_dir / work.server.job / work.mount_id
-    return content_of(directory / kind, path)
+    return read_copy(directory / kind, path)
 
 
 @contextmanager
@@ -85,8 +85,11 @@ def test_a_save_that_is_kept_costs_no_request(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.52: neither in place, nor by a rename over, nor of a new file."""
-    for question in ("count_new", "count_replaced"):  # what a mount asks once in its life is not counted
-        monkeypatch.setattr(Upload, question, lambda *_: None)
+    for question in (
+        "count_create",
+        "count_replacement",
+    ):  # what a mount asks once in its life is not counted
+        monkeypatch.setattr(Uploader, question, lambda *_: None)
     counts = []
     for keep_saves in (0, 1000):
         server.reset()
@@ -113,7 +116,7 @@ def test_a_save_that_was_refused_leaves_the_one_before(server: Server, start: St
     """vfs/semantics.md 4.52: the last save that the server got."""
     work = start(write_back_delay=0)
     work.write("file", FIRST, fsync=True)
-    server.faults.rate("error", 1.0, on="create", status=413)
+    server.faults.set_rate("error", 1.0, on="create", status=413)
     work.write("file", SECOND)
     if remounted:
         work.remount()

@@ -27,7 +27,7 @@ def _descriptors() -> int:
 def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Workspace) -> None:
     work.names()
     before = _descriptors()
-    server.faults.rate("unavailable", 1.0, on="create")
+    server.faults.set_rate("unavailable", 1.0, on="create")
     for number in range(300):
         work.write(f"f{number}", b"%d" % number)
     assert _descriptors() < before + _SOME
@@ -81,7 +81,7 @@ def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
-    odd = work.vfs.handle(handles[0]).file
+    odd = work.vfs.get_handle(handles[0]).file
     store, write = work.vfs._state.store, work.vfs._state.store.write
 
     def refuse(*edits: Any, **more: Any) -> None:

@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
-from jobfs.names import basename, moved, parent, under, within
+from jobfs.names import basename, is_at_or_below, is_below, parent, path_after_rename
 from jobfs.save import rename
 from jobfs.vfs import Caller, KernelFile
 
@@ -237,7 +237,9 @@ class Machine(RuleBasedStateMachine):
 
     def look_again(self, *paths: str) -> None:
         """The next look at one of these is a new one, if the job has changed something there."""
-        if not self.down and any(within(path, at) or within(at, path) for at in self.older for path in paths):
+        if not self.down and any(
+            is_at_or_below(path, at) or is_at_or_below(at, path) for at in self.older for path in paths
+        ):
             self.pass_time()
 
     def lose(self, path: str) -> None:
@@ -332,7 +334,7 @@ class Machine(RuleBasedStateMachine):
         if kind != "cut":
             text, size = self.text(length), len(local.data)
             place = {"write": offset, "append": size, "end": end}.get(kind, 0)
-            place = size if self.vfs.handle(handle.fh).append else place
+            place = size if self.vfs.get_handle(handle.fh).append else place
             assert kind != "end" or place == size, "it would write over what it does not know of"
             assert self.vfs.write(handle.fh, text, place) == len(text)
             local.data = local.data.ljust(place, b"\0")[:place] + text + local.data[place + len(text) :]
@@ -495,10 +497,14 @@ class Machine(RuleBasedStateMachine):
             self.sizes.clear()
             trees: tuple[dict[str, Any], ...] = (self.there, self.here, self.nodes)
             for tree in trees:
-                for path in [path for path in tree if within(path, old)]:
-                    tree[moved(path, old, new)] = tree.pop(path)
+                for path in [path for path in tree if is_at_or_below(path, old)]:
+                    tree[path_after_rename(path, old, new)] = tree.pop(path)
             for node in {handle.node for handle in self.handles}:
-                node.path = moved(node.path, old, new) if node.path and under(node.path, old) else node.path
+                node.path = (
+                    path_after_rename(node.path, old, new)
+                    if node.path and is_below(node.path, old)
+                    else node.path
+                )
 
     def list(self, directory: str) -> None:
         """A listing agrees with look-ups, and with what is there."""
@@ -562,7 +568,7 @@ class Machine(RuleBasedStateMachine):
             self.another(new)
 
     def job_changes_directory(self, path: str) -> None:
-        below = {at for at in (*self.there, *self.here, *self.leaving, *self.older) if under(at, path)}
+        below = {at for at in (*self.there, *self.here, *self.leaving, *self.older) if is_below(at, path)}
         if path not in self.there:
             self.server.store.mkdir(path)
             self.job_changed(path, DIRECTORY)
@@ -576,8 +582,8 @@ class Machine(RuleBasedStateMachine):
     def pass_time(self, seconds: float = 100.0) -> None:
         """As if so much time had passed in which nobody looked."""
         self.sizes.clear()
-        known = self.vfs._namespace._known
-        eventually(lambda: not known._airborne)
+        known = self.vfs._namespace._cache
+        eventually(lambda: not known._in_flight)
         known.snapshot = known.snapshot._replace(began=known.snapshot.began - seconds)
         for path, stamp in list(known._stamps.items()):
             known._stamps[path] = stamp._replace(began=stamp.began - seconds)
@@ -586,7 +592,7 @@ class Machine(RuleBasedStateMachine):
 
     def lose_an_answer(self) -> None:
         """vfs/semantics.md 5.9: the next change is carried out or not, and its answer does not come."""
-        self.server.faults.next(LOST[next(self.count) % 4], on="change")
+        self.server.faults.fail_next(LOST[next(self.count) % 4], on="change")
         self.unanswered = True
 
     def go_down(self) -> None:
@@ -595,7 +601,7 @@ class Machine(RuleBasedStateMachine):
         self.server.faults.clear()
         self.vfs.refresh()
         if self.down:
-            self.server.faults.rate("unavailable", 1.0)
+            self.server.faults.set_rate("unavailable", 1.0)
         self.know()
 
     def settle(self) -> None:

@@ -74,7 +74,7 @@ def test_attributes_come_from_the_item(server: Server, start: Start) -> None:
     assert modes == {"file": 0o604, "dir": 0o705, "brief": 0o404, "closed": 0o505}
     attr = work.vfs.getattr("file")
     assert (attr.size, attr.uid, attr.gid) == (5000, 12, 34)
-    assert attr.mtime_ns // 1000 == server.store.item("file").updated_us // 1000 * 1000
+    assert attr.mtime_ns // 1000 == server.store.item_at("file").updated_us // 1000 * 1000
     stat = work.vfs.statfs()
     assert (stat["f_namemax"], stat["f_frsize"], stat["f_blocks"] - stat["f_bfree"]) == (255, 4096, 3)
     assert stat["f_bavail"] > 0
@@ -108,7 +108,7 @@ def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(server: Serve
     server.store.seed({"file": "text"}, age=60)
     work = start(timeout=2.0)
     assert work.names() == ["file"]
-    server.faults.rate("unavailable", 1.0, on="download")
+    server.faults.set_rate("unavailable", 1.0, on="download")
     assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
 
 
@@ -129,7 +129,7 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     """save/protocol.md R10 and R12: `rm -r`: a save that was begun is taken back first."""
     server.store.seed({"dir": None}, age=60)
     work = start(write_back_delay=0)
-    server.faults.next("slow", on=step, delay=0.5)
+    server.faults.fail_next("slow", on=step, delay=0.5)
     work.write("dir/file", b"new")
     eventually(lambda: not server.faults.rules(), f"the {step} is under way")
     work.vfs.unlink("dir/file")

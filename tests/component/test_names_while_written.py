@@ -81,14 +81,14 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
         work.vfs.refresh()
     fh = opened(work, "file")
     if name == "moved~" and not over:
-        attr = work.vfs._view.attr
+        attr = work.vfs._view.attr_of_node
 
         def meanwhile(node: Any) -> Any:
             monkeypatch.undo()
             put(work, fh, b"new", closed=closed)
             return attr(node)
 
-        monkeypatch.setattr(work.vfs._view, "attr", meanwhile)
+        monkeypatch.setattr(work.vfs._view, "attr_of_node", meanwhile)
     else:
         written_at(work, fh, "update", monkeypatch, closed=closed)
     work.vfs.rename("file", name)
@@ -173,7 +173,7 @@ def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server,
 
 def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: changes of one name come one after another."""
-    server.faults.next("slow", on="update", delay=0.5)
+    server.faults.fail_next("slow", on="update", delay=0.5)
     with ThreadPoolExecutor() as pool:
         renaming = pool.submit(work.vfs.rename, "file", "new")
         eventually(lambda: not server.faults.rules(), "the rename is under way")
@@ -187,12 +187,12 @@ def test_a_file_that_is_unlinked_while_it_is_opened_is_not_there(
 ) -> None:
     """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""
     work.write("a~", b"bytes of this machine")
-    measured = work.vfs._view.measured
+    measured = work.vfs._view.with_size
 
     def meanwhile(path: str, node: Any) -> Any:
         monkeypatch.undo()
         work.vfs.unlink(path)
         return measured(path, node)
 
-    monkeypatch.setattr(work.vfs._view, "measured", meanwhile)
+    monkeypatch.setattr(work.vfs._view, "with_size", meanwhile)
     assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT

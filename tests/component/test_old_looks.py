@@ -84,7 +84,7 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
     server: Server, work: Workspace
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the look is fresh."""
-    replace = work.vfs._write_back.replace
+    replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", rename_away(server)):
         edit(work)
     settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
@@ -92,7 +92,7 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
 
 def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
-    replace = work.vfs._write_back.replace
+    replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", server.log.clear):
         edit(work)
     settled(work, {"file": NEW, "other": NEW})
@@ -102,7 +102,7 @@ def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Ser
 
 def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, work: Workspace) -> None:
     """save/protocol.md R10, vfs/semantics.md 4.32: the id that stood at the path a second before the delete is sent."""
-    with waiting(work, work.vfs._write_back.items, "_delete", rename_away(server), NAMED):
+    with waiting(work, work.vfs._write_back.items, "_delete_observed", rename_away(server), NAMED):
         work.vfs.unlink("file")
     settled(work, {"elsewhere": OLD, "other": NEW})
     assert not work.exists("file")
@@ -112,7 +112,9 @@ def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Serve
     """save/protocol.md R8: what was decided about a version is decided again."""
     work.vfs._write_back.queue.delay = 30.0
     work.write("file", NEW, flags=os.O_RDWR)
-    with waiting(work, work.vfs._write_back.items, "_delete", lambda: server.store.write("file", JOBS)):
+    with waiting(
+        work, work.vfs._write_back.items, "_delete_observed", lambda: server.store.write("file", JOBS)
+    ):
         work.vfs.unlink("file")
     settled(work, {"file": JOBS, "other": NEW})
 
@@ -127,7 +129,7 @@ def test_bytes_written_to_an_aside_while_its_delete_waits_are_kept(
         (aside,) = hidden(server)
         server.store.write(aside, content)
 
-    with waiting(work, work.vfs._write_back.cleanup, "_delete", overwrite):
+    with waiting(work, work.vfs._write_back.cleanup, "_delete_if_unchanged", overwrite):
         edit(work)
         settled(work)
     found = sorted(data for data in visible(server).values() if data is not None)
@@ -145,7 +147,7 @@ def test_a_file_renamed_while_a_change_of_it_waits_is_left_alone(
     }
     items = work.vfs._write_back.items
     with (
-        waiting(work, items, "update", rename_away(server), NAMED),
+        waiting(work, items, "update_item", rename_away(server), NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         calls[change]()
@@ -161,7 +163,7 @@ def test_a_source_renamed_while_its_rename_over_a_file_waits_is_left_alone(
     """save/protocol.md R8: what was set aside for it goes back."""
     moved = lambda: server.store.move("other", "elsewhere")  # noqa: E731
     with (
-        waiting(work, work.vfs._write_back.replace, "_move", moved, NAMED),
+        waiting(work, work.vfs._write_back.replacer, "_move_to_target", moved, NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         work.vfs.rename("other", "file")
@@ -175,7 +177,7 @@ def test_a_directory_renamed_while_its_removal_waits_is_left_alone(server: Serve
     eventually(lambda: work.exists("dir"))
     moved = lambda: server.store.move("dir", "kept")  # noqa: E731
     with (
-        waiting(work, work.vfs._write_back.items, "update", moved, NAMED),
+        waiting(work, work.vfs._write_back.items, "update_item", moved, NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         work.vfs.rmdir("dir")

@@ -159,7 +159,7 @@ def test_a_partial_write_is_not_filled_with_another_version(server: Server, star
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SIZE // 4)
-    server.faults.next("cut", on="download")
+    server.faults.fail_next("cut", on="download")
     with work.opening("file") as fh:
         eventually(lambda: server.log.count("download"), "what is edited is fetched meanwhile")
         assert work.vfs.read(fh, 4096, END) == OLD[END:]

@@ -24,8 +24,8 @@ PATIENT = 5.0
 def _go_down(server: Server, work: Workspace) -> None:
     """The workspace is known, and the server is found not to answer."""
     work.names()
-    server.faults.rate("unavailable", 1.0)
-    eventually(lambda: work.names() is not None and work.vfs._namespace.unreachable)
+    server.faults.set_rate("unavailable", 1.0)
+    eventually(lambda: work.names() is not None and work.vfs._namespace.is_unreachable)
 
 
 @pytest.fixture
@@ -142,12 +142,12 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     """vfs/semantics.md 6, Bounds: a save that was begun is taken back, whether it has reached the server or not."""
     work = start(timeout=PATIENT, ttl=0.1, write_back_delay=0.0)
     work.names()
-    server.faults.rate(kind, 1.0, on="create")  # type: ignore[arg-type]
-    server.faults.rate("unavailable", 1.0)
+    server.faults.set_rate(kind, 1.0, on="create")  # type: ignore[arg-type]
+    server.faults.set_rate("unavailable", 1.0)
     for name in ("first", "second", "third"):
         work.write(name, OLD)
-    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
-    eventually(lambda: work.names() and work.vfs._namespace.unreachable)
+    eventually(lambda: any(change.started for change in list(work.vfs._state.changes.values())))
+    eventually(lambda: work.names() and work.vfs._namespace.is_unreachable)
     if again:
         for name in ("first", "second", "third"):
             work.write(name, NEW)

@@ -9,7 +9,7 @@ from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace
 
-from jobfs.api.deadline import carried
+from jobfs.api.deadline import bind_deadline
 from jobfs.emulator import Server
 
 TREE = {f"d{number // 20:02}/f{number % 20:02}.txt": f"file {number}\n" for number in range(200)}
@@ -71,10 +71,10 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     work = start(ttl=60)
     order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
     work.read(order[0])
-    server.faults.next("hang", on="download", path="d00/*", times=100)
+    server.faults.fail_next("hang", on="download", path="d00/*", times=100)
     ahead = work.settings.max_connections - 2
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit(carried(errno_from), work.vfs.open, order[1], os.O_RDONLY)
+        reader = threads.submit(bind_deadline(errno_from), work.vfs.open, order[1], os.O_RDONLY)
         eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
         assert work.read("elsewhere/sub/b") == b"bb"
         assert work.read("elsewhere/a") == b"aa"

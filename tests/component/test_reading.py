@@ -48,7 +48,7 @@ def test_a_download_that_hangs_is_an_error_and_may_be_tried_again(server: Server
     server.store.seed({"file": b"content" * 1000}, age=60)
     work = start(timeout=1.0)
     assert work.names() == ["file"]
-    server.faults.rate("hang", 1.0, on="download")
+    server.faults.set_rate("hang", 1.0, on="download")
     assert errno_from(work.read, "file") in (errno.EIO, errno.ETIMEDOUT)
     server.faults.clear()
     eventually(lambda: errno_from(work.read, "file") == 0)
@@ -79,7 +79,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     assert work.vfs.read(fh, 100, 0) == b"one\n"
     server.store.replace("log", b"one\ntwo\n")
     monkeypatch.setattr(remote, "_PATIENCE", 60.0)
-    server.faults.rate("slow", 1.0, on="read", delay=1.5)
+    server.faults.set_rate("slow", 1.0, on="read", delay=1.5)
     asked = server.log.count("list") + server.log.count("find")
     with ThreadPoolExecutor(1) as threads:
         reading = threads.submit(errno_from, work.vfs.read, fh, 100, 4)
@@ -116,7 +116,7 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Start)
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
     eventually(lambda: work.names() and work.vfs.edition())
-    assert [work.vfs.lasting(path) for path in ("a", ".jobfs/status.json")] == [True, False]
+    assert [work.vfs.changes_with_edition(path) for path in ("a", ".jobfs/status.json")] == [True, False]
     before = work.vfs.edition()
     work.vfs.chown("a", 7, 8)
     assert work.vfs.edition() != before, "what is changed here counts too"
@@ -165,7 +165,7 @@ def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
     old, added = b"x" * (2 << 20), b" and what the job added"
     server.store.seed({"large.bin": old}, age=60)
     work = start(ttl=60)
-    server.faults.next("slow", on="download", delay=0.3)
+    server.faults.fail_next("slow", on="download", delay=0.3)
     with work.opening("large.bin") as fh:
         server.store.append("large.bin", added)
         shown = b"".join(work.vfs.read(fh, 1 << 20, place) for place in (0, 1 << 20))

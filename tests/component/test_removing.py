@@ -25,7 +25,7 @@ def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
     server.store.seed({"file": OLD}, age=60)
     work = mortal(At("failed delete", 1, lambda: server.store.write("file", JOBS)))
     assert work.names() == ["file"]
-    server.faults.next(fault, on="delete")  # type: ignore[arg-type]
+    server.faults.fail_next(fault, on="delete")  # type: ignore[arg-type]
     work.boundaries.arm()
     work.vfs.unlink("file")
     assert visible(server) == {"file": JOBS}
@@ -44,7 +44,7 @@ def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
     work = mortal(At(f"failed {request_}", 1, lambda: server.store.move(what, "kept")))
     assert work.names() == ["dir", "file"]
     with work.opening("file", os.O_RDONLY):
-        server.faults.next(fault, on=request_)  # type: ignore[arg-type]
+        server.faults.fail_next(fault, on=request_)  # type: ignore[arg-type]
         work.boundaries.arm()
         errno_from(work.vfs.unlink if what == "file" else work.vfs.rmdir, what)
         server.set(bandwidth=0)
@@ -61,7 +61,7 @@ def test_a_removed_directory_goes_back_to_its_place(
     server.store.seed({"top/dir/sub": None}, age=60)
     work = mortal(Boundaries())
     with monkeypatch.context() as patch:
-        patch.setattr(work.write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
+        patch.setattr(work.write_back.cleanup, "clean_up", lambda change: time.monotonic() + 0.1)
         work.vfs.rmdir("top/dir/sub")
         if back.startswith("other"):
             work.vfs.rename("top/dir", "other")
@@ -71,7 +71,7 @@ def test_a_removed_directory_goes_back_to_its_place(
         (sub,) = (path for path in hidden(server) if path.endswith("-sub"))
         server.store.seed({f"{sub}/new": b"the job's"})
         for change in work.state.changes.values():
-            change.since = time.monotonic()  # no listing before this has shown that it is empty
+            change.finished_at = time.monotonic()  # no listing before this has shown that it is empty
     eventually_equal(lambda: (visible(server).get(back), hidden(server)), (b"the job's", []))
 
 
@@ -82,8 +82,8 @@ def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_de
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
     assert work.names("dir") == []
-    server.faults.rate("late", 1.0, on="update", delay=1.0)
-    server.faults.rate("drop", 1.0, on="get")
+    server.faults.set_rate("late", 1.0, on="update", delay=1.0)
+    server.faults.set_rate("drop", 1.0, on="get")
     assert errno_from(work.vfs.rmdir, "dir")
     server.faults.clear()
     listed = server.log.count("list")
@@ -101,8 +101,8 @@ def test_a_tree_goes_whole_however_late_its_content_is_deleted(
     """save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""
     paths = [f"w/{a}{end}" for a in range(16) for end in ("", "/b", "/b/c")]
     work = mortal(Boundaries())
-    server.faults.rate("slow", 0.5, on="delete", delay=0.05)
-    server.faults.rate("drop_after", 0.1, on="delete")
+    server.faults.set_rate("slow", 0.5, on="delete", delay=0.05)
+    server.faults.set_rate("drop_after", 0.1, on="delete")
     for path in ["w", *paths]:
         work.mkdir(path)
     for path in [*sorted(paths, reverse=True), "w"]:

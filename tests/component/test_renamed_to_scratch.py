@@ -87,13 +87,13 @@ def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
     if over:
         work.write("file~", b"older")
     before = work.names()
-    server.faults.rate("unavailable", 1.0)
+    server.faults.set_rate("unavailable", 1.0)
     assert errno_from(work.vfs.rename, "file", "file~")
     server.faults.clear()
     eventually_equal(work.names, before)
     server.store.write("file", NEW)
     work.vfs.rename("file", "file~")
-    server.faults.rate("unavailable", 1.0)
+    server.faults.set_rate("unavailable", 1.0)
     assert work.read("file~") == NEW
     server.faults.clear()
     settled(work)
@@ -136,7 +136,7 @@ def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     server.log.clear()
     work.write("file", NEW, fsync=fsync)
     settled(work, {"file": NEW, "other": OTHER})
-    assert server.store.item("file").lifecycle == "application"
+    assert server.store.item_at("file").lifecycle == "application"
     assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
     for _ in range(2):
         assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
@@ -163,7 +163,7 @@ def test_a_file_renamed_to_the_old_name_replaces_the_item(
     assert (work.read("file"), work.read("file~")) == (content, OLD)
     settled(work)
     assert visible(server)["file"] == content
-    assert server.store.item("file").lifecycle == "application"
+    assert server.store.item_at("file").lifecycle == "application"
     assert OLD not in visible(server).values()
     assert work.vfs.status()["conflicts"] == []
     assert (work.read("file"), work.read("file~")) == (content, OLD)
@@ -175,7 +175,7 @@ def test_a_rename_to_the_old_name_that_is_refused_keeps_the_item(
     """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
     work = start()
     back_up(work)
-    server.faults.rate("error", 1.0, on="update", status=403)
+    server.faults.set_rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "other", "file")
     server.faults.clear()
     assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
@@ -192,7 +192,7 @@ def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
     for _ in range(2):
         assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
         work.remount()
-    assert (server.store.item(name).lifecycle == "application") is (name == "file")
+    assert (server.store.item_at(name).lifecycle == "application") is (name == "file")
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
@@ -229,7 +229,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
 def test_a_removal_that_is_refused_leaves_both(server: Server, start: Start, seeded: None) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the server's word counts at the old name again."""
     work = start()
-    server.faults.rate("error", 1.0, on="delete", status=403)
+    server.faults.set_rate("error", 1.0, on="delete", status=403)
     back_up(work)
     eventually(lambda: not work.vfs._state.changes)
     assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
@@ -243,7 +243,7 @@ def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
     work = mortal()
     back_up(work)
     if begun:
-        server.faults.rate("unavailable", 1.0, on="delete")
+        server.faults.set_rate("unavailable", 1.0, on="delete")
         work.vfs.flush_all(None, 0.3, None)
     work.kill()
     server.faults.clear()

@@ -12,7 +12,7 @@ from tests.support.serverside import visible
 from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
-from jobfs.state.salvage import UnsentEntry, unsent_in
+from jobfs.state.salvage import UnsentEntry, read_unsent
 
 
 def content(entry: UnsentEntry) -> bytes | None:
@@ -31,10 +31,10 @@ def test_killed_at_any_boundary_closed_bytes_are_on_the_server_or_copied(
         work = Mortal(server, tmp_path / f"{at}", Boundaries(at))
         work.start()
         saved = work.work(partial(write, work))
-        closed = saved or "file" in {file.path for file in work.state.left().files}
+        closed = saved or "file" in {file.path for file in work.state.backlog().files}
         place = work._slot.path
         work.end()
-        left = {entry.path: content(entry) for entry in unsent_in(place)}
+        left = {entry.path: content(entry) for entry in read_unsent(place)}
         there = {"file": b"new content"}
         if closed:
             assert there.items() <= left.items() or there.items() <= visible(server).items(), (at, left)
@@ -58,8 +58,8 @@ def test_a_directory_that_is_not_made_yet_is_a_copy_and_one_of_the_server_is_not
     work = Mortal(server, tmp_path / "home", Boundaries())
     work.start()
     work.mkdir("there")
-    server.faults.rate("drop", 1.0)
+    server.faults.set_rate("drop", 1.0)
     work.vfs.mkdir("there/new", 0o750, CALLER)
     work.kill()
     server.faults.clear()
-    assert unsent_in(work._slot.path) == [UnsentEntry("there/new", mode=0o750)]
+    assert read_unsent(work._slot.path) == [UnsentEntry("there/new", mode=0o750)]

@@ -62,7 +62,7 @@ def test_an_operation_ends_right_whatever_answers_are_lost(
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), **options) as work:
-            server.faults.next(fault, on="change", skip=skip, times=times, delay=LATE)
+            server.faults.fail_next(fault, on="change", skip=skip, times=times, delay=LATE)
             failed = errno_from(work.work, lambda work=work, promise=promise: operation.run(work, promise))
             struck = not any(rule.times == times for rule in server.faults.rules())
             server.faults.clear()
@@ -87,14 +87,16 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:
-            server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
+            server.faults.fail_next(
+                "error", skip=skip, times=10**6, status=401, reason="Failed to authenticate"
+            )
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
             struck = refused(server)
             server.faults.clear()
             changes = work.state.changes
             # A refusal of just before may not be recorded yet: the change would be refused after the retry.
-            eventually(lambda changes=changes: not any(c.running for c in list(changes.values())))  # type: ignore[misc]
+            eventually(lambda changes=changes: not any(c.is_running for c in list(changes.values())))  # type: ignore[misc]
             work.vfs.retry(None)
             eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
             operation.check(work, promise, f"refused after {skip} requests, errno {failed}")

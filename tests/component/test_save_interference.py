@@ -86,11 +86,11 @@ def interfered(
 
     def bytes_of(item: StoredItem) -> bytes:
         with suppress(KeyError, OSError):  # a directory, or gone meanwhile
-            return server.store.content(item.id)
+            return server.store.content_of(item.id)
         return b""
 
     def job() -> None:
-        if USERS not in [server.store.content(item.id) for item in server.store.at("dir/file.txt")]:
+        if USERS not in [server.store.content_of(item.id) for item in server.store.items_at("dir/file.txt")]:
             act(server.store)
             # Nobody else makes these bytes, whatever the save does at the same time.
             made.extend(content for item in server.store.items() if (content := bytes_of(item)) == JOBS)
@@ -160,7 +160,7 @@ def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
 
 def saves(other: Mortal, seen: list[bool]) -> None:
     """The other mount saves the file; `seen`: whether what it replaces may be the user's."""
-    there = [other.server.store.content(item.id) for item in other.server.store.at("dir/file.txt")]
+    there = [other.server.store.content_of(item.id) for item in other.server.store.items_at("dir/file.txt")]
     seen.append(USERS in there)
     other.write("dir/file.txt", JOBS, fsync=True)
 

@@ -60,15 +60,15 @@ def knows() -> bool:
 @pytest.fixture(autouse=True)
 def sent(monkeypatch: pytest.MonkeyPatch, knows: bool) -> Sent:
     """Overlaps wherever that is allowed; counts them."""
-    sent, send = Sent(), overlap.Overlap.send
+    sent, send = Sent(), overlap.OverlapSender.send_pair
 
-    def noted(self: overlap.Overlap, *arguments: Any) -> tuple[overlap.Outcome, overlap.Outcome | None]:
+    def noted(self: overlap.OverlapSender, *arguments: Any) -> tuple[overlap.Outcome, overlap.Outcome | None]:
         outcomes = send(self, *arguments)
         sent.note(outcomes)
         return outcomes
 
     force_overlap(monkeypatch.setattr, knows=knows)
-    monkeypatch.setattr(overlap.Overlap, "send", noted)
+    monkeypatch.setattr(overlap.OverlapSender, "send_pair", noted)
     return sent
 
 
@@ -134,8 +134,8 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             if not is_aside:
                 promoting.set()
             if is_aside is not (which == "aside"):
-                if more.get("turn"):
-                    more["turn"].sent.set()  # it is slow behind its socket
+                if more.get("connection"):
+                    more["connection"].sent_event.set()  # it is slow behind its socket
                 eventually(carried_out.is_set)
             reply = send(self, item_id, path=path, **more)
             eventually(promoting.is_set)

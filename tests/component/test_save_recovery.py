@@ -42,7 +42,7 @@ class Left:
         (item,) = first.write_back.client.find(TARGET)
         first.stop()
         server.log.clear()
-        self.base = Base.of(item, sha256=sha256(OLD).hexdigest())
+        self.base = Base.from_item(item, sha256=sha256(OLD).hexdigest())
         self.file = File(INO, path=TARGET, item_id=item.id, generation=GENERATION, size=len(NEW), boot=BOOT)
         self.file.base = self.base
         self.change = Change(1000, Verb.PUT, TARGET, ino=INO, generation=GENERATION, size=len(NEW))
@@ -72,7 +72,7 @@ class Left:
         """An item was about to be set aside; returns the hidden path that it was to have."""
         tid = new_transaction_id()
         away = hidden_path(path, self.mount, tid, Role.REMOVED if removed else Role.ASIDE)
-        item = self.server.store.item(path)
+        item = self.server.store.item_at(path)
         kind = Kind.DIRECTORY if item.is_dir else Kind.FILE
         updated_at = "" if removed else self.base.updated_at
         self.change.asides.append(Aside(item.id, away, kind, moved, len(OLD), updated_at))
@@ -100,7 +100,7 @@ class Left:
         with closing(Journal(self.place / "journal.db")) as journal:
             journal.write(*(edit(record) for record in self.records))
             for tid in self.used:
-                journal.write(used=tid)
+                journal.write(transaction_id=tid)
 
     def taken_up(self, look: Callable[[Mortal], object] = lambda work: None) -> dict[str, bytes | None]:
         """The tree after the next mount has done all there is to do, and nothing is left here."""
@@ -110,8 +110,8 @@ class Left:
         try:
             look(work)
             work.settle()
-            assert work.state.journal.load(Change) == []
-            assert [file for file in work.state.journal.load(File) if file.generation] == []
+            assert work.state.journal.load_records(Change) == []
+            assert [file for file in work.state.journal.load_records(File) if file.generation] == []
             work.state.store.sync()
             assert list((self.place / "bytes").iterdir()) == []
         finally:
@@ -216,7 +216,7 @@ def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
     left.renamed_over(unsent=True)
     if done:
         left.server.store.move(SOURCE, TARGET)
-    left.server.faults.rate("unavailable", 1.0)
+    left.server.faults.set_rate("unavailable", 1.0)
 
     def act(work: Mortal) -> None:
         assert work.read(TARGET) == NEW

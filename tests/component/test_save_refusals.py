@@ -12,7 +12,7 @@ from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
 
@@ -63,15 +63,15 @@ def test_a_refusal_at_any_step_loses_nothing(
     work.vfs.write(fh, NEW, 0)
     # Not a rate: the step's first requests are to get through.
     times = 1000 if for_good else 1
-    server.faults.next("error", on=on, skip=skip, times=times, status=status, reason=reason)
-    with within(3.0):
+    server.faults.fail_next("error", on=on, skip=skip, times=times, status=status, reason=reason)
+    with limit_time(3.0):
         failed = errno_from(work.vfs.fsync, fh)
     work.vfs.release(fh)
     eventually(lambda: not any(rule.times == times for rule in server.faults.rules()), "it is refused")
     assert failed in ({0} if (on, skip, status) in GOES_ON else {*allowed, errno.EIO}), os.strerror(failed)
     assert work.read("dir/file.txt") == NEW, "it is readable as before"
     if failed:
-        everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
+        everything = [server.store.content_of(item.id) for item in server.store.items() if not item.is_dir]
         assert OLD in everything, "the server's version is whole"
         if not (for_good and on in ("update", "change")):
             # Where every update is refused, the aside can't go back either.
@@ -98,9 +98,9 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     """vfs/semantics.md 4.2: fsync returns when the server has it, or with the error."""
     mount = mortal(write_back_delay=0.0)
     server.set(latency=300)
-    server.faults.next("error", on="create", times=1000, status=413, reason="Too large")
+    server.faults.fail_next("error", on="create", times=1000, status=413, reason="Too large")
     mount.write("new", NEW)
-    eventually(lambda: any(change.running for change in list(mount.write_back.state.changes.values())))
+    eventually(lambda: any(change.is_running for change in list(mount.write_back.state.changes.values())))
     fh = mount.vfs.open("new", os.O_RDWR).fh
     assert errno_from(mount.vfs.fsync, fh) == errno.EFBIG
     mount.vfs.release(fh)
@@ -111,7 +111,7 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
 ) -> None:
 
     def act() -> None:
-        server.faults.next("error", on="update", status=413, reason="Too large")
+        server.faults.fail_next("error", on="update", status=413, reason="Too large")
         mount.write("dir/file.txt", NEW)
 
     server.store.seed({"dir/file.txt": OLD}, age=60)

@@ -36,7 +36,7 @@ def test_a_step_with_an_odd_answer_counts_by_what_a_look_shows(
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal()
     assert work.read(TARGET) == OLD
-    server.faults.next("odd_item", on=on, skip=skip, field=field, value=value)
+    server.faults.fail_next("odd_item", on=on, skip=skip, field=field, value=value)
     work.write(TARGET, USERS, fsync=True)
     work.settle()
     assert visible(server) == {"dir": None, TARGET: USERS}
@@ -52,10 +52,10 @@ def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
     path = "dir/draft" if change == "chmod" else TARGET
     work = mortal(At("failed update", 1, job_writes(server, path)))
     assert work.read("dir/draft") == USERS
-    server.faults.next("drop_after", on="update", skip=int(change == "rename over"))
+    server.faults.fail_next("drop_after", on="update", skip=int(change == "rename over"))
     if change == "chmod":
         work.work(lambda: work.vfs.chmod(path, 0o444))
-        assert server.store.item(path).permission == Permission.READ_ONLY
+        assert server.store.item_at(path).permission == Permission.READ_ONLY
     else:
         work.work(lambda: work.vfs.rename("dir/draft", path))
         work.settle()

@@ -130,7 +130,7 @@ def test_the_kernel_keeps_no_pages_for_an_open_that_failed(grown: Workspace) -> 
     assert refused(grown, os.O_RDONLY, len(OLD))
     item = grown.vfs._namespace.peek("file")
     assert item is not None
-    eventually(lambda: grown.vfs._content.whole(item))
+    eventually(lambda: grown.vfs._content.is_cached(item))
     for kept in (False, True):
         result = opened(grown, os.O_RDONLY, len(NEW), is_retry=True)
         assert result.keep_cache == kept
@@ -165,7 +165,7 @@ def lost(server: Server, start: Start) -> Callable[[int, bytes], tuple[Workspace
         server.store.seed({"file": bytes(LARGE)}, age=60)
         work = start(ttl=60)
         assert work.vfs.getattr("file").size == LARGE
-        server.faults.rate("unavailable", 1.0, on="download")
+        server.faults.set_rate("unavailable", 1.0, on="download")
         fh = opened(work, flags, LARGE).fh
         server.store.write("file", new)
         server.faults.clear()
@@ -325,7 +325,7 @@ def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_befo
     server.store.seed({"file": old}, age=60)
     work = start(ttl=60)
     assert work.vfs.getattr("file").size == size
-    server.faults.next("cut", on="download", at=0.5)
+    server.faults.fail_next("cut", on="download", at=0.5)
     fh = opened(work, os.O_RDONLY, size).fh
     server.store.append("file", NEW)
     assert work.vfs.read(fh, size, 0) == old
@@ -356,7 +356,7 @@ def test_reads_at_the_same_time_have_one_version(
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=60)
     fh = opened(work, os.O_RDONLY, work.vfs.getattr("file").size).fh
-    handle = work.vfs.handle(fh)
+    handle = work.vfs.get_handle(fh)
     read_once = handle._read_once
 
     def read_beside_another(size: int, offset: int) -> Any:

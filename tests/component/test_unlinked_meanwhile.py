@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace, settled
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 from jobfs.nodes import Item
 
@@ -23,7 +23,7 @@ def work(server: Server, start: Start) -> Workspace:
     """`file` was unlinked while a save of it was under way, which the server is still busy with."""
     server.store.seed({"file": "old", "other": "another"}, age=60)
     work = start(write_back_delay=0)
-    server.faults.next("slow", on="create", delay=0.4)
+    server.faults.fail_next("slow", on="create", delay=0.4)
     work.write("file", b"not wanted any more")
     eventually(lambda: not server.faults.rules(), "the save is under way")
     work.vfs.unlink("file")
@@ -79,7 +79,7 @@ def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Start) ->
     work = start(write_back_delay=30)
     fh = work.opened("file")
     work.vfs.write(fh, b"content", 0)
-    server.faults.next("slow", on="create", delay=0.4)
+    server.faults.fail_next("slow", on="create", delay=0.4)
     syncing = threading.Thread(target=work.vfs.fsync, args=(fh,), daemon=True)
     syncing.start()
     eventually(lambda: not server.faults.rules(), "the save is under way")
@@ -95,14 +95,14 @@ def test_an_unanswered_create_holds_up_no_other_file_of_its_name(server: Server,
     """save/protocol.md R7: no call waits for what an unanswered request may still do."""
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()
-    server.faults.next("drop", on="create")
-    server.faults.next("slow", on="create", delay=2.0)
+    server.faults.fail_next("drop", on="create")
+    server.faults.fail_next("slow", on="create", delay=2.0)
     work.write("file", b"not wanted any more")
     eventually(lambda: not server.faults.rules(), "the save is tried again")
     work.vfs.unlink("file")
     (change,) = work.vfs._write_back.state.changes.values()
-    eventually(lambda: not change.unfinished, "it is taken back")
-    with within(3.0):
+    eventually(lambda: not change.needs_undo, "it is taken back")
+    with limit_time(3.0):
         work.write("file", b"another", fsync=True)
     assert visible(server) == {"file": b"another"}
 

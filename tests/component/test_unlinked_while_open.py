@@ -62,7 +62,7 @@ def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, morta
     """vfs/semantics.md 4.36: it is unlinked at once, and goes from the server when its reader's bytes are here."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
-    server.faults.rate("unavailable", 1.0, on="download")
+    server.faults.set_rate("unavailable", 1.0, on="download")
     work.vfs.unlink("dir/large")
     assert work.names("dir") == ["inner"]
     assert server.store.exists("dir/large")
@@ -154,7 +154,7 @@ def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
     assert work.vfs.getattr("file").ino != work.vfs.fgetattr(fh).ino
     close(work, fh)
     settled(work, wanted)
-    assert source is not new or server.store.item("file").lifecycle == "application"
+    assert source is not new or server.store.item_at("file").lifecycle == "application"
     assert hidden(server) == []
     assert work.vfs.status()["conflicts"] == []
     assert work.names() == sorted(name for name in wanted if "/" not in name)
@@ -183,7 +183,7 @@ def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
 ) -> None:
     """vfs/semantics.md 4: a failed rename has changed nothing; until the rename is sent, its file has the name here."""
     path = source(work)
-    server.faults.rate("error", 1.0, on="change", status=403)
+    server.faults.set_rate("error", 1.0, on="change", status=403)
     fh = work.vfs.open("file", os.O_RDONLY).fh
     failed = errno_from(work.vfs.rename, path, "file")
     server.faults.clear()
@@ -206,7 +206,7 @@ def test_a_file_that_the_server_refuses_to_remove_is_still_there(
     """vfs/semantics.md 4.29: unlink's errors are the caller's."""
     if unsent:
         work.write("file", b"unsent")
-    server.faults.rate("error", 1.0, on="delete", status=422)
+    server.faults.set_rate("error", 1.0, on="delete", status=422)
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert errno_from(work.vfs.unlink, "file")
     assert work.names() == ["dir", "file", "other"]
@@ -223,7 +223,7 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
     """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
-    server.faults.rate("unavailable", 1.0, on="download")
+    server.faults.set_rate("unavailable", 1.0, on="download")
     work.vfs.unlink("dir/large")
     assert {entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)} == {"dir/large"}
     work.vfs.release(fh)

@@ -17,10 +17,10 @@ from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Start, Workspace, settled
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 from jobfs.errors import FsError
-from jobfs.state.localbytes import Local, LocalBytes
+from jobfs.state.localbytes import LocalBytes, LocalGeneration
 
 
 def changes(server: Server) -> list[str]:
@@ -50,14 +50,14 @@ def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each new generation was begun with."""
     made: list[int] = []
-    new = LocalBytes.new
+    new = LocalBytes.create
 
-    def counted(store: LocalBytes, *arguments: Any) -> Local:
+    def counted(store: LocalBytes, *arguments: Any) -> LocalGeneration:
         local = new(store, *arguments)
         made.append(local.size)
         return local
 
-    monkeypatch.setattr(LocalBytes, "new", counted)
+    monkeypatch.setattr(LocalBytes, "create", counted)
     return made
 
 
@@ -76,7 +76,9 @@ def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
             if reopened:
                 work.vfs.release(fh)
             written += line
-            assert work.vfs._state.left().files[0].size == len(written), "it is closed when `close` returns"
+            assert work.vfs._state.backlog().files[0].size == len(written), (
+                "it is closed when `close` returns"
+            )
     assert (copies, len([*work.vfs._state.bytes.directory.iterdir()])) == ([0], 1)
     assert work.read("log") == written
     settled(work, {"log": written})
@@ -97,8 +99,8 @@ def test_closed_bytes_that_change_are_copied_once(
             work.vfs.ftruncate(fh, 3 if how == "cut" else 0)
         work.vfs.write(fh, b"more", 6)
         work.vfs.ftruncate(fh, 8)
-        (closed,) = work.vfs._state.left().files
-        assert work.vfs._state.bytes.path(closed.ino, closed.generation).read_bytes() == b"closed"
+        (closed,) = work.vfs._state.backlog().files
+        assert work.vfs._state.bytes.generation_path(closed.ino, closed.generation).read_bytes() == b"closed"
     assert copies == [0, 0 if how == "emptied" else 6]
     settled(
         work, {"file": {"written over": b"closeD", "cut": b"clo\0\0\0", "emptied": bytes(6)}[how] + b"mo"}
@@ -115,11 +117,11 @@ def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
         work.vfs.write(fh, b"one ", 0)
         work.vfs.flush(fh)
         work.vfs.write(fh, b"two " * begun, 4)
-        server.faults.next("slow", on="create", delay=0.2)
+        server.faults.fail_next("slow", on="create", delay=0.2)
         with ThreadPoolExecutor(1) as thread:
-            (file,) = work.vfs._state.left().files
+            (file,) = work.vfs._state.backlog().files
             assert file.change is not None
-            sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
+            sending = thread.submit(work.vfs._write_back.queue.run_until_finished, file.change)
             eventually(lambda: server.log.count("create"))
             work.vfs.write(fh, b"three ", 4 + 4 * begun)
             sending.result(20)
@@ -143,17 +145,17 @@ def test_fsync_waits_for_what_was_written_behind_bytes_that_are_being_sent(
         work.vfs.write(fh, b"one ", 0)
         work.vfs.flush(fh)
         work.vfs.write(fh, b"two ", 4)  # not closed: the save sets what is closed apart
-        server.faults.next("slow", on="create", delay=0.5)
+        server.faults.fail_next("slow", on="create", delay=0.5)
         with ThreadPoolExecutor(1) as thread:
-            (file,) = work.vfs._state.left().files
+            (file,) = work.vfs._state.backlog().files
             assert file.change is not None
-            sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
+            sending = thread.submit(work.vfs._write_back.queue.run_until_finished, file.change)
             eventually(lambda: server.log.count("create"))
             if sync == "fsync":
                 work.vfs.fsync(fh)
             else:
                 work.vfs.flush(fh)
-                work.vfs._write_back.commit(file)
+                work.vfs._write_back.wait_until_uploaded(file)
             assert visible(server) == {"log": b"one two "}
             sending.result(20)
 
@@ -169,17 +171,17 @@ def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_t
         work.vfs.flush(fh)
         state = work.vfs._state
         state.store.sync()
-        (file,) = state.left().files
-        on_disk, size = state.bytes.path(file.ino, file.generation), file.size
+        (file,) = state.backlog().files
+        on_disk, size = state.bytes.generation_path(file.ino, file.generation), file.size
         assert file.boot == ""
         work.vfs.write(fh, b"two ", 4)
-        server.faults.next("slow", on="create", delay=0.5)
+        server.faults.fail_next("slow", on="create", delay=0.5)
         with ThreadPoolExecutor(1) as thread:
             assert file.change is not None
-            sending = thread.submit(work.vfs._write_back.queue.commit, file.change)
+            sending = thread.submit(work.vfs._write_back.queue.run_until_finished, file.change)
             eventually(lambda: server.log.count("create"))
             work.vfs.write(fh, b"XXX", 0)
-            assert state.journal.unsynced, "after a loss of power the journal names the first generation"
+            assert state.journal.needs_sync, "after a loss of power the journal names the first generation"
             assert on_disk.read_bytes()[:size] == b"one "
             sending.result(20)
     settled(work, {"log": b"XXX two "})
@@ -197,9 +199,9 @@ def test_a_save_that_sets_bytes_apart_takes_the_room_of_the_cache(
         work.vfs.flush(fh)
         work.vfs.write(fh, b"two ", 4)
         state, full = work.vfs._state, [True]
-        new = LocalBytes.new
+        new = LocalBytes.create
 
-        def refusing(store: LocalBytes, *arguments: Any) -> Local:
+        def refusing(store: LocalBytes, *arguments: Any) -> LocalGeneration:
             if full[0]:
                 raise FsError(errno.ENOSPC)
             return new(store, *arguments)
@@ -208,11 +210,11 @@ def test_a_save_that_sets_bytes_apart_takes_the_room_of_the_cache(
             full[0] = False
             return True
 
-        monkeypatch.setattr(LocalBytes, "new", refusing)
-        monkeypatch.setattr(work.vfs._content, "give_way", gives_way)
-        (file,) = state.left().files
+        monkeypatch.setattr(LocalBytes, "create", refusing)
+        monkeypatch.setattr(work.vfs._content, "free_disk", gives_way)
+        (file,) = state.backlog().files
         assert file.change is not None
-        work.vfs._write_back.queue.commit(file.change)
+        work.vfs._write_back.queue.run_until_finished(file.change)
         assert visible(server) == {"log": b"one "}
 
 
@@ -244,7 +246,7 @@ def test_a_half_downloaded_content_is_never_sent(server: Server, start: Start) -
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
     work = start(timeout=1.0)
     assert work.names() == ["file"]
-    server.faults.rate("cut", 1.0, on="download")
+    server.faults.set_rate("cut", 1.0, on="download")
     assert errno_from(work.vfs.open, "file", os.O_RDWR) in (errno.EIO, errno.ETIMEDOUT)
     server.faults.clear()
     settled(work, {"file": b"0123456789" * 1000})
@@ -259,7 +261,7 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     server.store.seed({"file": "of the job"}, age=60)
     work.write("file", b"of the user", fsync=True)
     settled(work)
-    found = {item.lifecycle: server.store.content(item.id) for item in server.store.at("file")}
+    found = {item.lifecycle: server.store.content_of(item.id) for item in server.store.items_at("file")}
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
@@ -315,9 +317,9 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     fh = work.vfs.open("file", os.O_RDWR).fh
     with monkeypatch.context() as patch:
         # The aside goes in the background, as soon as the save is done.
-        patch.setattr(work.vfs._write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
+        patch.setattr(work.vfs._write_back.cleanup, "clean_up", lambda change: time.monotonic() + 0.1)
         server.log.clear()
-        server.faults.next("slow", times=2, delay=1.0)  # time for look and create to begin side by side
+        server.faults.fail_next("slow", times=2, delay=1.0)  # time for look and create to begin side by side
         work.vfs.write(fh, b"new", 0)
         work.vfs.fsync(fh)
         assert server.store.read("file") == b"new"
@@ -333,20 +335,22 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
 ) -> None:
     """vfs/semantics.md 4: fsync returns when the server has what was written before it."""
     fh = work.opened("file")
-    file = work.vfs.handle(fh).file
+    file = work.vfs.get_handle(fh).file
 
     def synced() -> bytes:
         work.vfs.fsync(fh)
         return server.store.read("file")
 
-    server.faults.next("slow", on="create", times=2, delay=1.0)
+    server.faults.fail_next("slow", on="create", times=2, delay=1.0)
     with ThreadPoolExecutor(2) as threads:
         work.vfs.write(fh, b"1", 0)
         first = threads.submit(synced)
-        eventually(lambda: not file.written and server.log.count("create"), "the first save is under way")
+        eventually(
+            lambda: not file.has_unclosed_bytes and server.log.count("create"), "the first save is under way"
+        )
         work.vfs.write(fh, b"12", 0)
         second = threads.submit(synced)
-        eventually(lambda: not file.written, "the second fsync is of what was written until now")
+        eventually(lambda: not file.has_unclosed_bytes, "the second fsync is of what was written until now")
         work.vfs.write(fh, b"123", 0)
         work.vfs.flush(fh)
         assert sorted([first.result(20), second.result(20)]) in ([b"1", b"12"], [b"1", b"123"])
@@ -376,7 +380,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     with work.opening("file", os.O_RDWR | (os.O_APPEND if append else 0)) as fh:
-        inode = work.vfs.handle(fh).file
+        inode = work.vfs.get_handle(fh).file
         inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
         work.vfs.write(fh, b"and more", 21)
     settled(work)
@@ -405,10 +409,10 @@ def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
     server.store.seed({"file": b"the old content"}, age=60)
     work = start(timeout=2.0)
     work.names()
-    server.faults.rate("unavailable", 1.0, on="download")
+    server.faults.set_rate("unavailable", 1.0, on="download")
     with work.opening("file", os.O_RDWR | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"new", 0)
-        with within(1.0):
+        with limit_time(1.0):
             assert errno_from(work.vfs.fsync, fh)
         assert visible(server) == {"file": b"the old content"}
     server.faults.clear()

@@ -10,7 +10,7 @@ from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace, settled
 
-from jobfs.api.wire import Turn
+from jobfs.api.wire import HeldConnection
 from jobfs.emulator import Server
 from jobfs.emulator.faults import Kind
 from jobfs.nodes import Item
@@ -86,14 +86,14 @@ def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
     client = work.vfs._view.write_back.client
     get = client.get
 
-    def get_after_a_write(item_id: str, *, turn: Turn | None = None) -> Item:
-        if turn is None:  # before the second attempt
+    def get_after_a_write(item_id: str, *, connection: HeldConnection | None = None) -> Item:
+        if connection is None:  # before the second attempt
             monkeypatch.undo()
             server.store.write("file", b"JOB content")
-        return get(item_id, turn=turn)
+        return get(item_id, connection=connection)
 
     monkeypatch.setattr(client, "get", get_after_a_write)
-    server.faults.next(fault, on="update")
+    server.faults.fail_next(fault, on="update")
     work.vfs.rename("file", "new")
     with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
@@ -117,7 +117,7 @@ def test_what_the_job_wrote_over_a_save_before_a_change_is_kept(
     server.store.write("file", b"JOB content")
     eventually(lambda: time.monotonic() > seen + 0.1, "the look is older than a round trip")
     name = changed(work, how)
-    monkeypatch.setattr("jobfs.save.context.YOUNG", 0.0)  # some seconds later
+    monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", 0.0)  # some seconds later
     with work.opening(name, os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
     settled(work)

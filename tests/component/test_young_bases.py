@@ -73,7 +73,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start
     """save/protocol.md R2: base is H with the hash of what was sent."""
     server.set(move_touches=moves)
     work = start(request_lifetime=0.2)
-    server.faults.next("drop_after", on="update")
+    server.faults.fail_next("drop_after", on="update")
     work.write("file", b"before", fsync=True)
     truncate_and_write(work)
     settled(work, {"file": OURS})

@@ -191,7 +191,7 @@ def chapters(steps: Sequence[Step]) -> Iterator[tuple[tuple[Step, ...], str]]:
 
 
 def test_the_switches_cover_every_value() -> None:
-    used = [Behaviour().changed(**switches) for switches in SWITCHES.values()]
+    used = [Behaviour().with_changes(**switches) for switches in SWITCHES.values()]
     for name, field in behaviour.SWITCHES.items():
         if name in ("read_only", "move_carries", "move_existing", "move_locked"):
             # What `chmod u-w` made readOnly can't be removed until `chmod u+w`; a rename that loses contents is EXDEV; no
@@ -212,7 +212,7 @@ def test_random_calls_answer_as_on_a_disk_and_leave_their_files_on_the_server(
     switches: dict[str, Any], tmp_path: Path
 ) -> None:
     """vfs/semantics.md 2.2, 2.15: names, reads, writes, memory maps, truncation, fsync, close and remount."""
-    with beside(tmp_path, Behaviour().changed(**switches)) as (mounted, both):
+    with beside(tmp_path, Behaviour().with_changes(**switches)) as (mounted, both):
         pair = Twins(mounted, both)
 
         @settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))

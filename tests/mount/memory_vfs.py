@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobfs.errors import FsError
-from jobfs.nodes import Attr, Sent
+from jobfs.nodes import Attr, SendProgress
 from jobfs.vfs import Caller, KernelFile, OpenResult
 
 
@@ -61,17 +61,17 @@ class MemoryVfs:
         self._call("getattr", path)
         return self._attr(self._node(path))
 
-    def looked_up(self, path: str) -> Attr:
+    def cached_getattr(self, path: str) -> Attr:
         """Of a name with "to-be-asked-for" in it nothing is known."""
-        self._call("looked_up", path)
+        self._call("cached_getattr", path)
         if "to-be-asked-for" in path:
             raise FsError(errno.ENOENT)
         return self._attr(self._node(path))
 
-    def known(self, path: str) -> Attr:
+    def last_attr(self, path: str) -> Attr:
         return self._attr(self._node(path))
 
-    def others(self, path: str) -> list[Any]:
+    def handles_on_other_versions(self, path: str) -> list[Any]:
         return []
 
     def open(self, path: str, flags: int, pid: int = 0, kernel: KernelFile | None = None) -> OpenResult:
@@ -104,13 +104,13 @@ class MemoryVfs:
     def release(self, fh: int) -> None:
         del self.open_files[fh]
 
-    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+    def list_unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return []
 
     def flush_all(
-        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
+        self, path: str | None, timeout: float | None, progress: Callable[[SendProgress], None] | None = None
     ) -> list[str]:
         self._call("flush_all", path or "")
         if progress is not None:
-            progress(Sent(0, 0))
+            progress(SendProgress(0, 0))
         return []

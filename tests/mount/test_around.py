@@ -64,10 +64,10 @@ def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob)
     server.store.seed({"dir/file.txt": "content"})
     path = mounted.path / "dir/file.txt"
     assert mounted.jobfs("set", path, "--permission", "readOnly").returncode == 0
-    assert server.store.item("dir/file.txt").permission == "readOnly"
+    assert server.store.item_at("dir/file.txt").permission == "readOnly"
     assert errno_from(path.write_bytes, b"x") == errno.EACCES
     done = mounted.jobfs("set", path, "--permission", "readWrite", "--lifecycle", "application")
     assert done.returncode == 0, done.stderr
-    item = server.store.item("dir/file.txt")
+    item = server.store.item_at("dir/file.txt")
     assert (item.permission, item.lifecycle) == ("readWrite", "application")
     assert server.store.read("dir/file.txt") == b"content"

@@ -87,10 +87,10 @@ def test_read_only_items_refuse_all_changes(server: Server, mounted: MountedJob)
     assert errno_from(os.mkdir, closed / "newdir") == errno.EACCES
     assert server.log.changes() == []
     os.chmod(brief, 0o644)
-    assert server.store.item("brief.md").permission == "readWrite"
+    assert server.store.item_at("brief.md").permission == "readWrite"
     saved(brief, b"written")
     os.chmod(brief, 0o444)
-    assert server.store.item("brief.md").permission == "readOnly"
+    assert server.store.item_at("brief.md").permission == "readOnly"
     assert errno_from(os.open, brief, os.O_WRONLY) == errno.EACCES
     mounted.settled()
     assert server.store.read("brief.md") == b"written"

@@ -103,7 +103,7 @@ def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     others = {f"other/f{number}": b"stays" for number in range(300)}
     server.store.seed(others, age=60)
     # An item that was moved away goes at any moment while the directory above it is looked at.
-    server.faults.rate("slow", 0.5, on="delete", delay=0.05)
+    server.faults.set_rate("slow", 0.5, on="delete", delay=0.05)
     run(root, "bash", "-c", f"mkdir -p {trees}")
     command, pipe = ["env", "-C", str(root), "rm", "-rf", "w"], subprocess.PIPE
     programs = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT) for _ in range(at_once)]

@@ -102,7 +102,7 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
     mounted = mount(write_back_delay=0.1, timeout=5)
     sorted(mounted.path.iterdir())
-    server.faults.rate("unavailable", 1.0, on="create")
+    server.faults.set_rate("unavailable", 1.0, on="create")
     expected: dict[str, bytes | None] = {}
     for number in range(20):
         content = b"%d" % number * 1000

@@ -54,7 +54,7 @@ def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server
     at, group = mounted.path, mounted.ask("status")["pid"]
     for name in ("shown", "both", "unsent"):
         assert (at / name).read_bytes() == b"before"
-    server.faults.rate("slow", 1.0, on="download", delay=0.5)
+    server.faults.set_rate("slow", 1.0, on="download", delay=0.5)
     reader = subprocess.Popen(["cat", at / "read"], stdout=subprocess.PIPE)
     eventually(lambda: len(server.log.entries("download")) > 3)
     for name in ("both", "unsent"):

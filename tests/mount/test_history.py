@@ -201,13 +201,13 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(server: Server, histor
     """What was recorded of it stays; files of more than 32 KiB, which git maps by default, are among them."""
     large = 100_000
     server.store.seed({"small": b"s", "large": b"l" * large, "it's": b"q", "known": b"before", "other": b"o"})
-    server.faults.rate("error", 1.0, on="download", status=403, path="[sli]*")
+    server.faults.set_rate("error", 1.0, on="download", status=403, path="[sli]*")
     code, said = history.record()
     assert (code, "Bus error" in said) == (0, False)
     for quoted in ("'small'", "'large'", r"'it'\''s'"):
         assert f"left out: {quoted}\n" in said
     assert history.files() == {"known": b"before", "other": b"o"}
-    server.faults.rate("error", 1.0, on="download", status=403, path="known")
+    server.faults.set_rate("error", 1.0, on="download", status=403, path="known")
     server.store.write("known", b"and after")
     server.store.write("other", b"new")
     eventually(lambda: (history.directory / "known").stat().st_size == 9)
@@ -223,8 +223,8 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(server: Server, histor
 def test_a_file_whose_download_breaks_off_is_left_out_and_named(server: Server, history: History) -> None:
     """By default git maps a file of over 32 KiB, and dies of SIGBUS at such a one, with its lock left behind."""
     server.store.seed({"breaks": bytes(3_000_000), "beside": b"b"})
-    server.faults.next("cut", on="download", path="breaks", at=0.3)
-    server.faults.rate("error", 1.0, on="download", path="breaks", status=403)
+    server.faults.fail_next("cut", on="download", path="breaks", at=0.3)
+    server.faults.set_rate("error", 1.0, on="download", path="breaks", status=403)
     code, said = history.record()
     assert (code, said.endswith("left out: 'breaks'\n"), "Bus error" in said) == (0, True, False), said
     assert history.files() == {"beside": b"b"}
@@ -242,7 +242,7 @@ def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> Non
     eventually(lambda: (history.directory / "grows").stat().st_size > limit)
     history.recorded()
     assert history.blob("HEAD:grows") == b"small", "what was recorded of it stays"
-    huge = server.store.item("huge").id
+    huge = server.store.item_at("huge").id
     assert not [entry for entry in server.log.entries("download") if huge in entry.path]
 
 
@@ -289,7 +289,7 @@ def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: M
     history.recorded()
     before = history.files()
     assert len(before) == 9
-    server.faults.rate(kind, 1.0)
+    server.faults.set_rate(kind, 1.0)
     eventually(lambda: history.record()[0] == 1)
     assert history.record()[1].endswith(f"not everything in {mounted.path} can be listed\n")
     assert (history.commits(), history.files()) == (2, before)

@@ -61,7 +61,7 @@ def go(program: subprocess.Popen[str]) -> None:
 
 def hanging(server: Server, on: str) -> Callable[[], object]:
     """From now on nothing of the kind `on` is answered; the function returned waits until something of it was asked."""
-    server.faults.rate("hang", 1.0, on=on)
+    server.faults.set_rate("hang", 1.0, on=on)
 
     def count() -> int:
         return sum(map(server.log.count, _REQUESTS[on]))
@@ -117,7 +117,7 @@ os.close(f)
 print(len(ticks) > 1)
 """
     with program(mounted.path, code, "handler") as busy:
-        server.faults.rate("slow", 1.0, delay=0.6)
+        server.faults.set_rate("slow", 1.0, delay=0.6)
         go(busy)
         assert busy.communicate(timeout=60)[0] == "True\n"
     assert server.store.read("d/file") == b"text and mine"

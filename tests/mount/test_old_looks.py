@@ -26,8 +26,8 @@ def test_a_file_renamed_while_what_replaces_it_waits_for_a_connection_is_not_los
     busy = os.open(mounted.path / "busy", os.O_RDONLY)
     try:
         server.log.clear()
-        server.faults.next("slow", on="find", path="file", delay=1.0)
-        server.faults.next("slow", on="update", path="busy", delay=2.0)
+        server.faults.fail_next("slow", on="find", path="file", delay=1.0)
+        server.faults.fail_next("slow", on="update", path="busy", delay=2.0)
         with ThreadPoolExecutor(2) as threads:
             renaming = threads.submit(os.rename, mounted.path / "new", path)
             eventually(lambda: server.log.count("find"), "the rename looks at what it replaces")

@@ -78,11 +78,11 @@ def test_the_key_is_found_nowhere(server: Server, mount: Mount) -> None:
     server.store.seed({"note.txt": "text", "dir/a.txt": "a"})
     run(mounted.path, "grep", "-r", "text", ".")
     saved(mounted.path / "note.txt", b"new text")
-    server.faults.next("error", on="create", status=401, reason="Failed to authenticate")
+    server.faults.fail_next("error", on="create", status=401, reason="Failed to authenticate")
     assert errno_from(saved, mounted.path / "other.txt", b"other") != 0
     said.append(str(mounted.status()["failed"]))
     os.unlink(mounted.path / "other.txt")
-    server.faults.next("drop", on="find", times=2)
+    server.faults.fail_next("drop", on="find", times=2)
     run(mounted.path, "ls", "-lR")
     for arguments in (("status",), ("status", "--json"), ("flush",)):
         done = mounted.jobfs(arguments[0], mounted.path, *arguments[1:])

@@ -34,7 +34,7 @@ def slot(mounted: MountedJob) -> Path:
 
 def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     """A save that the server refuses for good."""
-    mounted.server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    mounted.server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, mounted.path / name, content)
     eventually(lambda: name in str(mounted.status()["failed"]))
     mounted.server.faults.clear()
@@ -102,7 +102,7 @@ def test_recover_names_unsent_files_while_the_server_refuses(server: Server, mou
     mounted = mount(write_back_delay=30)
     (mounted.path / "big").write_bytes(b"too large")
     mounted.kill()
-    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     code, _, err = recover(mounted)
     assert code == 1
     assert "big" in err

@@ -91,7 +91,7 @@ def test_directories_and_files_of_an_outage_are_copied(server: Server, mount: Mo
     """vfs/semantics.md 6.19: what was made while the server could not be reached, a very large file too."""
     mounted = mount(write_back_delay=60, timeout=2)
     assert os.listdir(mounted.path) == []
-    server.faults.rate("drop", 1.0)
+    server.faults.set_rate("drop", 1.0)
     run(mounted.path, "sh", "-c", "mkdir -p dir/sub alone; echo below > dir/sub/file; chmod 700 alone")
     with (mounted.path / "huge").open("wb") as file:
         file.write(b"begins")

@@ -68,7 +68,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
         assert (done.returncode, done.stderr) == (2, remedy)
     assert is_mounted(mounted.path)
     # mount itself, though there is something to be told. It would send the changes that it takes up at once.
-    server.faults.rate("unavailable", 1.0, on="create")
+    server.faults.set_rate("unavailable", 1.0, on="create")
     mounted.mount()
     assert f"{gone}: its dead mount was taken away\n" in mounted.log
     assert (mounted.path / "file").read_bytes() == b"kept"
@@ -115,7 +115,7 @@ def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: S
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.1: a user who stopped the command does not want the mount, and finds no dead mount."""
     mounted = mount(start=False)
-    server.faults.rate("slow", 1.0, on="list", delay=3.0)
+    server.faults.set_rate("slow", 1.0, on="list", delay=3.0)
     words = [word for word in mounted.command() if word != "--foreground"]
     with subprocess.Popen(words, env=environment(mounted.home, mounted.key)) as waiting:
         asked = server.log.count()

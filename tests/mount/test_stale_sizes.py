@@ -201,7 +201,7 @@ def test_a_reader_of_a_large_file_that_the_job_makes_longer_after_its_open_has_t
     mounted, old = mount(ttl=60), b"a line\n" * (LARGE // 7)
     seeded(mounted, {"only": []}, old)
     look(mounted, "file0", old)
-    mounted.server.faults.rate("unavailable", 1.0, on="download")
+    mounted.server.faults.set_rate("unavailable", 1.0, on="download")
     reader = subprocess.Popen(
         [sys.executable, "-c", _READER, mounted.path / "file0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

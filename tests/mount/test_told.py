@@ -122,7 +122,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mou
     """vfs/semantics.md 6, bounds: by a client that is gone."""
     mounted = mount(timeout=60)
     assert os.listdir(mounted.path) == []
-    server.faults.rate("unavailable", 1.0, on="change")
+    server.faults.set_rate("unavailable", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")
     eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
     # Threads that other parts start meanwhile, once: a timer, a thread of a pool.
@@ -130,7 +130,7 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mou
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as connection:
             (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
-            with control._address(place.parent) as address:
+            with control._short_address(place.parent) as address:
                 connection.connect(address)
             connection.sendall(b'{"call": "flush"}\n')
     eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
@@ -139,11 +139,11 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mou
 def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
     server.store.seed({"old": "old"}, age=60)
-    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     errno_from(saved, mounted.path / "big", b"refused")
     eventually(lambda: mounted.status()["failed"])
     server.faults.clear()
-    server.faults.rate("unavailable", 1.0, on="change")
+    server.faults.set_rate("unavailable", 1.0, on="change")
     (mounted.path / "waits").write_bytes(b"unsent")
     code, status = told(mounted)
     assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])

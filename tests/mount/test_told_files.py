@@ -36,7 +36,7 @@ def events(mounted: MountedJob, directory: str = "a") -> AbstractContextManager[
 def helper_of(mounted: MountedJob) -> int:
     """The process that makes the calls of the events."""
     assert mounted.process is not None
-    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"]
+    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/event_helper.py"]
     (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
     return helper
 
@@ -122,7 +122,7 @@ def test_a_helper_that_is_killed_takes_no_other_event_with_it(server: Server, mo
         eventually(lambda: made & {*watcher.lines})
         assert mounted.process is not None
         subprocess.run(
-            ["pkill", "-KILL", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/calls.py"], check=True
+            ["pkill", "-KILL", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/event_helper.py"], check=True
         )
         # That of the call under way may be lost.
         eventually(lambda: len(made & {*watcher.lines}) >= len(made) - 1)

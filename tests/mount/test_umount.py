@@ -271,7 +271,7 @@ def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Ser
         assert program.does("write one") == "ok"
         end(mounted)
         eventually(lambda: "once more" in mounted.log)
-        server.faults.rate("hang", 1.0, on="change")
+        server.faults.set_rate("hang", 1.0, on="change")
         assert program.does("write two") == "ok"
         end(mounted)
         assert code_of(mounted) == 1
@@ -289,7 +289,7 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     """vfs/semantics.md 6.4: within `--timeout`; without it as long as it gets on; the rest is for the next mount."""
     mounted = mount(timeout=20 if flags else 2)
     assert os.listdir(mounted.path) == []
-    server.faults.rate("hang", 1.0, on="change")
+    server.faults.set_rate("hang", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")
     began = time.monotonic()
     done = mounted.jobfs("umount", mounted.path, *flags)
@@ -306,7 +306,7 @@ def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_kill
     mounted = mount()
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
         assert "is detached" in line(umount)
-        server.faults.rate("unavailable", 1.0, on="change")
+        server.faults.set_rate("unavailable", 1.0, on="change")
         assert (program.does("write one"), program.does("close")) == ("ok", "ok")
         mounted.kill()
         assert ended(umount) == (1, "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n")

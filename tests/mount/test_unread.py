@@ -192,7 +192,7 @@ def test_programs_that_save_in_turn_make_no_second_version(server: Server, mount
     saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")
     pairs = {f"file{number}": pair for number, pair in enumerate(product(saves, repeat=2))}
     server.store.seed(dict.fromkeys(pairs, OLD), age=60)
-    server.faults.rate("unavailable", 1.0, on="create")
+    server.faults.set_rate("unavailable", 1.0, on="create")
     for file, (one, other) in pairs.items():
         run(mounted.path, "sh", "-c", f"{one} {file}; {other} {file}; mv {file} {file}~; echo new > {file}")
     server.faults.clear()
@@ -203,7 +203,7 @@ def test_programs_that_save_in_turn_make_no_second_version(server: Server, mount
 def test_who_is_near_a_reader_keeps_what_the_job_wrote(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.43, 4.44."""
     server.store.seed({"file": OLD}, age=60)
-    server.faults.rate("unavailable", 1.0, on="create")
+    server.faults.set_rate("unavailable", 1.0, on="create")
     run(mounted.path, "sh", "-c", "echo mine > file; cat file")
     server.faults.clear()
     mounted.settled()

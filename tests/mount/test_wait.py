@@ -74,7 +74,7 @@ def test_the_timeout_is_124_and_holds_while_the_server_is_silent(server: Server,
     done = mounted.jobfs("wait", mounted.path, "--timeout", "0.5")
     line = f"jobfs: {mounted.path}: the job has not ended within 0.5 s\n"
     assert (done.returncode, done.stderr) == (124, line)
-    server.faults.rate("hang", 1.0)
+    server.faults.set_rate("hang", 1.0)
     done = mounted.jobfs("wait", mounted.path, "--timeout", "1.5")
     assert (done.returncode, done.stderr) == (124, line.replace("0.5", "1.5"))
 
@@ -84,7 +84,7 @@ def test_out_of_reach_it_says_so_once_and_returns_after_the_outage(
 ) -> None:
     """vfs/semantics.md 7.11."""
     with waiting(mounted) as process:
-        server.faults.rate("drop", 1.0)
+        server.faults.set_rate("drop", 1.0)
         assert process.stderr is not None
         said = process.stderr.readline()
         assert "the server can't be asked whether the job has ended" in said

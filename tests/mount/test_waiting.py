@@ -20,7 +20,7 @@ TIMEOUT = "5"
 @contextmanager
 def hanging(server: Server) -> Iterator[None]:
     """The server takes requests and never answers."""
-    server.faults.rate("silent", 1.0)
+    server.faults.set_rate("silent", 1.0)
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ def test_who_waits_for_a_silent_server_is_told_once(
 @pytest.mark.parametrize("command", ["flush", "umount"])
 def test_a_server_that_answers_is_not_mentioned(server: Server, mounted: MountedJob, command: str) -> None:
     """vfs/semantics.md 6.17: slow answers too, as long as they come."""
-    server.faults.rate("slow", 1.0, on="change", delay=0.5)
+    server.faults.set_rate("slow", 1.0, on="change", delay=0.5)
     done = mounted.jobfs(command, mounted.path)
     assert (done.returncode, done.stderr) == (0, "")
     assert visible(server) == {"dir": None, **FILES}

@@ -122,7 +122,7 @@ def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mou
             opened.write(b"new")
             server.store.write("a", "the job's")
         mounted.settled()
-        server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+        server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
         errno_from(saved, mounted.path / "big", b"refused")
         eventually(lambda: told("job") and told("conflict") and told("failed"), lambda: watch.told)
         (job,), (conflict,), (failed,) = map(told, ("job", "conflict", "failed"))
@@ -179,7 +179,7 @@ def test_one_that_does_not_read_holds_up_nobody(server: Server, mounted: Mounted
     """vfs/semantics.md 7.7, 7.9."""
     (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
     with socket.socket(socket.AF_UNIX) as deaf, watching(mounted, mounted.path) as watch:
-        with control._address(place.parent) as address:
+        with control._short_address(place.parent) as address:
             deaf.connect(address)
         deaf.sendall(b'{"call": "watch", "args": {"path": ""}}\n')
         eventually_equal(lambda: mounted.status()["watching"]["programs"], 2)

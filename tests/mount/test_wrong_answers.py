@@ -24,7 +24,7 @@ def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_th
     server.store.seed(old, age=60)
     server.set(create_existing="overwrite")  # else what is new is made at its name after a while
     assert len(os.listdir(mounted.path)) == 5
-    server.faults.rate("undone", 1.0, on="update")
+    server.faults.set_rate("undone", 1.0, on="update")
     failed = {name: errno_from(saved, mounted.path / name, content) for name, content in saves.items()}
     assert failed == dict.fromkeys(saves, errno.EIO)
     struck = server.faults.struck
@@ -43,7 +43,7 @@ def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, m
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path
     shown = sorted(os.listdir(path))
-    server.faults.rate("undone", 1.0, on="update")
+    server.faults.set_rate("undone", 1.0, on="update")
     calls: dict[str, Callable[[], object]] = {
         "rename": lambda: (path / "file").rename(path / "moved"),
         "rename over": lambda: (path / "file").rename(path / "other"),
@@ -108,7 +108,7 @@ def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: 
     server.store.seed({f"old{status}": "old" for status in REFUSALS}, age=60)
     os.listdir(mounted.path)
     for status, expected in REFUSALS.items():
-        server.faults.rate("error", 1.0, on="create", status=status, reason="No")
+        server.faults.set_rate("error", 1.0, on="create", status=status, reason="No")
         for path in (mounted.path / f"new{status}", mounted.path / f"old{status}"):
             assert errno_from(saved, path, b"mine") == expected, status
             assert path.read_bytes() == b"mine"

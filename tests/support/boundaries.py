@@ -133,13 +133,13 @@ def _watched(boundaries: Boundaries) -> type[Client]:
 
         return call
 
-    def turn(self: Client, what: object) -> Any:
+    def hold_connection(self: Client, what: object) -> Any:
         if boundaries.turns:
             boundaries.reach("before turn")
-        return Client.turn(self, what)
+        return Client.hold_connection(self, what)
 
     watched = {name: around(name, after) for name, after in _REQUESTS.items()}
-    return type("Watched", (Client,), {**watched, "turn": turn})
+    return type("Watched", (Client,), {**watched, "hold_connection": hold_connection})
 
 
 def watch(journal: Journal, tell: Callable[[str], object]) -> None:
@@ -195,8 +195,8 @@ class Mortal(Workspace):
     def at_rest(self) -> bool:
         """True if nothing is left to send or to judge, and the server shows nothing hidden."""
         self.vfs.listdir("")
-        refused = [file for file in self.state.left().files if file.refused]
-        unsent = [file for file in self.state.left().files if file not in refused]
+        refused = [file for file in self.state.backlog().files if file.refused]
+        unsent = [file for file in self.state.backlog().files if file not in refused]
         late = self.write_back.context.look_again > time.monotonic()
         return not (unsent or self.state.changes or late) and not hidden(self.server)
 
@@ -220,7 +220,7 @@ class Mortal(Workspace):
         write_back.queue.stop()
         for thread in write_back._threads:
             thread.join()
-        write_back.context.stop()
+        write_back.context.stop_threads()
         self.state.close()
         self._graph.close()
         self._slot.close()

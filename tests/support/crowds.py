@@ -15,9 +15,9 @@ class Crowd:
     """Holds every connection of a client until it is dispersed."""
 
     def __init__(self, client: Client) -> None:
-        self._line = client.line
+        self._line = client.connections
         self._ranks = [
-            self._line.take(Deadline(UNBOUNDED), "the crowd") for _ in range(client.max_connections)
+            self._line.acquire(Deadline(UNBOUNDED), "the crowd") for _ in range(client.max_connections)
         ]
 
     def delays(self) -> None:

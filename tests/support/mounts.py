@@ -194,7 +194,7 @@ class MountedJob:
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """What the commands ask of a mount, over its control socket, without starting a program."""
         (socket,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
-        answer: dict[str, Any] = control.call(socket.parent, name, arguments, timeout=30.0)
+        answer: dict[str, Any] = control.call_mount(socket.parent, name, arguments, timeout=30.0)
         return answer
 
     def flush(self) -> None:

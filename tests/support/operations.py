@@ -166,9 +166,9 @@ def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
     work.vfs.write(fh, BEGINNING, 0)
     work.vfs.flush(fh)
     work.vfs.write(fh, NEW[len(BEGINNING) :], len(BEGINNING))
-    file = work.state.index.at("dir/file")
+    file = work.state.index.file_at("dir/file")
     if sent and file is not None and file.change is not None:
-        work.write_back.queue.commit(file.change)
+        work.write_back.queue.run_until_finished(file.change)
     work.vfs.flush(fh)
     promise.keep(work)
     work.vfs.release(fh)
@@ -208,7 +208,7 @@ def comes_to(work: Mortal, request: str) -> None:
 
     def there() -> bool:
         changes = list(work.state.changes.values())
-        refused = any(file.refused for file in work.state.left().files) or any(
+        refused = any(file.refused for file in work.state.backlog().files) or any(
             isinstance(change.error, (*REFUSALS, FsError)) for change in changes
         )
         return work.boundaries.dead or request in work.boundaries.passed or refused or work.at_rest()
@@ -230,7 +230,7 @@ def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = 
 
 def knows_rejection(work: Mortal) -> None:
     """This mount has seen the server reject a create at an existing path (R9)."""
-    work.write_back.upload.ask("dir/file")
+    work.write_back.uploader.probe_creates("dir/file")
     assert work.write_back.context.server.facts.rejects.get(Kind.FILE)
     eventually(work.at_rest)
 
@@ -254,18 +254,18 @@ def unsent(**saves: bytes) -> Callable[[Mortal], None]:
 
 def unlink_begun(work: Mortal, promise: Promise) -> None:
     """The file is unlinked when its save has been begun, and has no row yet."""
-    replace, go = work.write_back.replace, threading.Event()
-    run = replace.run
+    replace, go = work.write_back.replacer, threading.Event()
+    run = replace.run_change
 
     def run_late(change: Change) -> None:
         go.wait(10)
         run(change)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replace, "run", run_late)
+        patch.setattr(replace, "run_change", run_late)
         (change,) = work.state.changes.values()
-        work.write_back.queue.add(change, 0.0)
-        eventually(lambda: change.begun)
+        work.write_back.queue.add_change(change, 0.0)
+        eventually(lambda: change.started)
         try:
             unlink(work, promise)
         finally:

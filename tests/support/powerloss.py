@@ -49,10 +49,10 @@ class SyncedState:
             if not path.name.endswith("-shm"):
                 shutil.copyfile(path, self._copy / path.name)
         state = self._work.state
-        unsynced = {state.bytes.path(*key) for key in state.bytes._unsynced}
+        unsynced = {state.bytes.generation_path(*key) for key in state.bytes._unsynced}
         for path in state.bytes.directory.iterdir():
-            file = state.index.file(int(path.name.split(".")[0], 16))
-            named = file is not None and state.bytes.path(file.ino, file.generation) == path
+            file = state.index.file_by_number(int(path.name.split(".")[0], 16))
+            named = file is not None and state.bytes.generation_path(file.ino, file.generation) == path
             if file is not None and named and path not in unsynced:
                 self._safe[path.name] = file.size
 

@@ -14,7 +14,7 @@ def hidden(server: Server) -> list[str]:
     return sorted(
         item.path
         for item in server.store.items()
-        if any(names.parse_hidden(part) is not None for part in item.path.split("/"))
+        if any(names.parse_hidden_name(part) is not None for part in item.path.split("/"))
     )
 
 
@@ -22,9 +22,9 @@ def visible(server: Server) -> dict[str, bytes | None]:
     """Path to bytes (None: a directory) of everything but hidden items."""
     tree: dict[str, bytes | None] = {}
     for item in sorted(server.store.items(), key=lambda item: item.updated_us):
-        if not any(names.parse_hidden(part) is not None for part in item.path.split("/")):
+        if not any(names.parse_hidden_name(part) is not None for part in item.path.split("/")):
             try:
-                tree[item.path] = None if item.is_dir else server.store.content(item.id)
+                tree[item.path] = None if item.is_dir else server.store.content_of(item.id)
             except (KeyError, OSError):  # deleted since the items were counted
                 continue
     return tree

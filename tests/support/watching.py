@@ -31,7 +31,7 @@ class Watcher:
 
     def watches(self) -> int:
         """How many inodes of the directory's file system it watches."""
-        return len(watchers.watched(os.stat(self.directory).st_dev).get(self.process.pid, ()))
+        return len(watchers.find_watched_inodes(os.stat(self.directory).st_dev).get(self.process.pid, ()))
 
     def says(self, expected: set[str], timeout: float) -> None:
         """Waits until it has said all of these lines."""

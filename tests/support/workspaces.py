@@ -40,7 +40,7 @@ class Workspace:
         home, server = self.home, self.server
         self._slot = slot.acquire(self.settings.state_dir, server.job, str(home / "mnt"), server.url)
         try:
-            self._graph = graph.build(self.settings, server.job, self._slot, fixed_key(server.key))
+            self._graph = graph.build_mount(self.settings, server.job, self._slot, fixed_key(server.key))
             self.vfs: Vfs = self._graph.vfs
             self.vfs.start()
         except BaseException:

@@ -14,16 +14,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from jobfs.control import SOCKET, Conversation, NoMountError, Server, call
+from jobfs.control import SOCKET, ControlServer, Conversation, NoMountError, call_mount
 from jobfs.errors import FsError
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    servers: list[Server] = []
+    servers: list[ControlServer] = []
 
     def serve(**handlers: Any) -> Path:
-        servers.append(Server(tmp_path, handlers))
+        servers.append(ControlServer(tmp_path, handlers))
         return tmp_path
 
     yield serve
@@ -33,8 +33,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
     place = serve(add=lambda args, conversation: args["a"] + args["b"])
-    assert call(place, "add", {"a": 1, "b": 2}) == 3
-    assert call(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
+    assert call_mount(place, "add", {"a": 1, "b": 2}) == 3
+    assert call_mount(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
 
 
 def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: p
         return accept(listener)
 
     monkeypatch.setattr(socket.socket, "accept", short)
-    assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
+    assert call_mount(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
 def test_the_control_socket_survives_any_error(
@@ -60,7 +60,7 @@ def test_the_control_socket_survives_any_error(
         return accept(listener)
 
     monkeypatch.setattr(socket.socket, "accept", fails)
-    assert call(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
+    assert call_mount(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
 def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_and_answered(
@@ -69,11 +69,11 @@ def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_a
     error = FsError(2, "there is no such file")
     place = serve(refuse=Mock(side_effect=error), broken=lambda args, conversation: args["missing"])
     with pytest.raises(FsError, match="there is no such file") as caught:
-        call(place, "refuse")
+        call_mount(place, "refuse")
     assert (caught.value.errno, caplog.text) == (2, "")
     for name in ("broken", "unheard-of"):
         with pytest.raises(FsError, match="see its log, and whether it is of this version"):
-            call(place, name)
+            call_mount(place, name)
         assert name in caplog.text
 
 
@@ -83,15 +83,17 @@ def test_who_does_not_read_what_is_told_is_hung_up(serve: Callable[..., Path]) -
     with here, there:
         here.settimeout(0.1)
         conversation, told = Conversation(here), 0
-        while not conversation.gone():
-            conversation.tell({"text": "x" * 1000})
+        while not conversation.is_gone():
+            conversation.send_event({"text": "x" * 1000})
             told += 1
         assert told > 10
         with there.makefile("rb") as lines:
             assert len(lines.readlines()) >= told - 1
     heard: list[Any] = []
-    place = serve(watch=lambda args, conversation: [conversation.tell({"n": n}) for n in range(3)] and "over")
-    assert call(place, "watch", tell=heard.append) == "over"
+    place = serve(
+        watch=lambda args, conversation: [conversation.send_event({"n": n}) for n in range(3)] and "over"
+    )
+    assert call_mount(place, "watch", on_event=heard.append) == "over"
     assert heard == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
@@ -99,18 +101,18 @@ def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     both = threading.Barrier(2, timeout=20)
     place = serve(meet=lambda args, conversation: both.wait() >= 0)
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(call, [place] * 2, ["meet"] * 2)) == [True, True]
+        assert list(pool.map(call_mount, [place] * 2, ["meet"] * 2)) == [True, True]
 
 
 def test_a_mount_that_is_gone_or_does_not_answer_is_given_up(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(NoMountError):
-            call(place, "status")
+            call_mount(place, "status")
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(tmp_path / SOCKET))
         deaf.listen()
         with pytest.raises(NoMountError, match="does not answer"):
-            call(tmp_path, "status", timeout=0.05)
+            call_mount(tmp_path, "status", timeout=0.05)
 
 
 def test_a_line_that_is_no_request_harms_nobody(serve: Callable[..., Path]) -> None:
@@ -122,13 +124,13 @@ def test_a_line_that_is_no_request_harms_nobody(serve: Callable[..., Path]) -> N
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(4096):
                 pass
-        assert call(place, "ping") == "pong"
+        assert call_mount(place, "ping") == "pong"
 
 
 def test_the_socket_is_the_users_own_and_goes_away_however_long_its_path(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
-    server = Server(deep, {"ping": lambda args, conversation: "pong"})
-    assert (stat.S_IMODE((deep / SOCKET).stat().st_mode), call(deep, "ping")) == (0o600, "pong")
+    server = ControlServer(deep, {"ping": lambda args, conversation: "pong"})
+    assert (stat.S_IMODE((deep / SOCKET).stat().st_mode), call_mount(deep, "ping")) == (0o600, "pong")
     server.close()
     assert not (deep / SOCKET).exists()

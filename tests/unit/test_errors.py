@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobfs import errors
-from jobfs.errors import ApiError, again
+from jobfs.errors import ApiError, copy_error
 
 
 def test_only_an_error_that_does_not_pass_by_waiting_is_a_refusal() -> None:
@@ -19,6 +19,6 @@ def test_an_error_raised_again_says_the_same_without_its_past() -> None:
     try:
         raise ApiError("down", status=502)
     except ApiError as exc:
-        fresh = again(exc)
+        fresh = copy_error(exc)
     assert (str(fresh), fresh.status, type(fresh)) == ("down", 502, ApiError)
     assert fresh.__traceback__ is None

@@ -15,11 +15,11 @@ from tests.support.waiting import eventually
 from tests.unit.cli.conftest import a_status
 
 from jobfs import live, watchers
-from jobfs.document import Change
+from jobfs.document import WatchEvent
 from jobfs.errors import FsError
-from jobfs.fuse.telling import Call, Teller
-from jobfs.live import Live
-from jobfs.namespace.news import Happened, News
+from jobfs.fuse.events import EventInjector, HelperCall
+from jobfs.live import ChangeNotifier
+from jobfs.namespace.differences import Difference, DifferenceKind
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs import Vfs
 
@@ -36,39 +36,39 @@ def folder(path: str) -> Item:
     return Item(f"id of {path}", Kind.DIRECTORY, path)
 
 
-def news(words: str) -> list[News]:
+def news(words: str) -> list[Difference]:
     """Of `created a, renamed old new`: of a file, of a directory if the path ends in a slash, of a program if in a star."""
     told = []
     for happened, *old, path in (one.split() for one in words.split(", ")):
         name = path.rstrip("/*")
         file = Item(f"id of {name}", Kind.FILE, name, size=1, updated_ns=int(path[-1] == "*"))
         item = folder(name) if path[-1] == "/" else file
-        told.append(News(Happened[happened.upper()], name, item, "".join(old)))
+        told.append(Difference(DifferenceKind[happened.upper()], name, item, "".join(old)))
     return told
 
 
 class Shown(Vfs):
     """Shows `there`; a file whose `updated_ns` is 1 is a program."""
 
-    def __init__(self, news: Iterable[News], there: set[str]) -> None:
+    def __init__(self, news: Iterable[Difference], there: set[str]) -> None:
         self.untold, self.there = list(news), {"/", *there}
         self.looks, self.opened, self.asked = 0, set[str](), list[str]()
         self.watching = {"programs": 0, "told": 0, "requests": 0}
 
-    def look(self) -> None:
+    def refresh_if_stale(self) -> None:
         self.looks += 1
 
-    def news(self) -> list[News]:
+    def take_differences(self) -> list[Difference]:
         untold, self.untold = self.untold, []
         return untold
 
-    def known(self, path: str) -> Attr:
+    def last_attr(self, path: str) -> Attr:
         """Of a directory if the path ends in a slash in `there`."""
         if not {path, f"{path}/"} & self.there:
             raise FsError(errno.ENOENT)
-        return self.attr_of(folder(path) if f"{path}/" in self.there else Item("", Kind.FILE, path))
+        return self.attr_of_item(folder(path) if f"{path}/" in self.there else Item("", Kind.FILE, path))
 
-    def attr_of(self, item: Item, path: str = "") -> Attr:
+    def attr_of_item(self, item: Item, path: str = "") -> Attr:
         mode = stat.S_IFDIR | 0o755 if item.is_dir else stat.S_IFREG | (0o755 if item.updated_ns else 0o644)
         ino = inode(item.path + "/" * item.is_dir)
         return Attr(ino, mode, 1, 0, 0, item.size or 0, 0, 0, 0)
@@ -78,10 +78,10 @@ class Shown(Vfs):
 
     def getattr(self, path: str) -> Attr:
         self.asked.append(path)
-        return self.known(path)
+        return self.last_attr(path)
 
 
-class Helper(Teller):
+class Helper(EventInjector):
     """Notes the calls, and answers `codes` by name and path, else 0."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Helper(Teller):
         self.calls: list[str] = []
         self.codes: dict[str, int] = {}
 
-    def tell(self, call: Call) -> int:
+    def inject(self, call: HelperCall) -> int:
         self.calls.append(" ".join(filter(None, (call.name, call.path, call.new))))
         return self.codes.get(self.calls[-1], 0)
 
@@ -110,13 +110,13 @@ class Pauses(threading.Event):
 
 
 class Played:
-    """A `Live` in which a program watches some paths; `look` is one look, and gives the calls that were made."""
+    """A `ChangeNotifier` in which a program watches some paths; `look` is one look, and gives the calls that were made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.helper, self.watched = Helper(), {"/"}
         #: What is watched after each pause.
         self.begun: list[set[str]] = []
-        monkeypatch.setattr(watchers, "watched", self._watched)
+        monkeypatch.setattr(watchers, "find_watched_inodes", self._watched)
 
     def _watched(self, device: int) -> dict[int, set[int]]:
         return {PROGRAM: {inode(path) for path in self.watched}} if self.watched else {}
@@ -125,14 +125,14 @@ class Played:
         self.helper.calls.append("pause")
         self.watched = self.begun.pop(0)
 
-    def live(self, untold: str, there: str = "") -> Live:
+    def live(self, untold: str, there: str = "") -> ChangeNotifier:
         self.vfs = Shown(news(untold) if untold else [], set(there.split()))
-        made = Live(self.vfs, self.helper, events=True, timeout=1.0)
+        made = ChangeNotifier(self.vfs, self.helper, events=True, timeout=1.0)
         made._stopping = self.pauses = Pauses(self._settled)
         return made
 
     def look(self, untold: str, there: str = "") -> list[str]:
-        self.live(untold, there)._look()
+        self.live(untold, there)._check_once()
         return self.helper.calls
 
 
@@ -147,8 +147,8 @@ def test_live_survives_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
         looked.set()
         return {}
 
-    monkeypatch.setattr(watchers, "watched", fails)
-    made = Live(Shown([], set()), Helper(), events=True, timeout=1.0)
+    monkeypatch.setattr(watchers, "find_watched_inodes", fails)
+    made = ChangeNotifier(Shown([], set()), Helper(), events=True, timeout=1.0)
     made.start()
     assert looked.wait(20)
     made.stop()
@@ -208,7 +208,7 @@ def test_each_change_is_told_by_its_calls(
     played.helper.codes = {more.get("fails", ""): more.get("code", errno.EACCES)}
     made = played.live(untold, there)
     played.vfs.opened = {more.get("opened", "")}
-    made._look()
+    made._check_once()
     assert (", ".join(played.helper.calls), played.begun) == (calls, [])
 
 
@@ -227,7 +227,7 @@ def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(p
     played.helper.calls.clear()
     played.watched = set()
     idle = played.live(untold, there)
-    assert (idle._look(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
+    assert (idle._check_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
     assert played.vfs.watching["programs"] == 0
     assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
 
@@ -247,8 +247,8 @@ def test_many_changes_are_told_at_a_rate(played: Played, monkeypatch: pytest.Mon
 def test_a_size_that_is_not_known_is_asked_for_before_the_helper_asks(played: Played) -> None:
     """fuse/notes.md: the kernel holds a directory until a call in it is answered, so no answer to a helper makes a request."""
     made = played.live("", "x")
-    played.vfs.untold = [News(Happened.CREATED, "x", Item("1", Kind.FILE, "x"))]
-    made._look()
+    played.vfs.untold = [Difference(DifferenceKind.CREATED, "x", Item("1", Kind.FILE, "x"))]
+    made._check_once()
     assert played.vfs.asked == ["x"]
 
 
@@ -257,13 +257,13 @@ def test_a_size_that_is_not_known_is_asked_for_before_the_helper_asks(played: Pl
 
 @pytest.fixture
 def vfs() -> Mock:
-    return Mock(status=a_status, news=Mock(return_value=[]), watching={"programs": 0, "told": 0})
+    return Mock(status=a_status, take_differences=Mock(return_value=[]), watching={"programs": 0, "told": 0})
 
 
 @contextmanager
-def following(vfs: Mock, top: str, tell: Callable[[Change], Any]) -> Iterator[live.Live]:
+def following(vfs: Mock, top: str, tell: Callable[[WatchEvent], Any]) -> Iterator[live.ChangeNotifier]:
     over = threading.Event()
-    looking = live.Live(vfs, Mock(place=("", 0)), events=False, timeout=5.0)
+    looking = live.ChangeNotifier(vfs, Mock(mount=("", 0)), events=False, timeout=5.0)
     thread = threading.Thread(target=looking.follow, args=(top, tell, over.is_set))
     thread.start()
     try:
@@ -276,33 +276,33 @@ def following(vfs: Mock, top: str, tell: Callable[[Change], Any]) -> Iterator[li
 
 def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
     """vfs/semantics.md 7.6, 7.9: what was unseen because nobody looked is no news."""
-    told: list[Change] = []
+    told: list[WatchEvent] = []
     later = "created dir, created dirt, created dir/in, renamed dir/x out"
-    vfs.news.side_effect = [news("created dir/before"), news(later)]
+    vfs.take_differences.side_effect = [news("created dir/before"), news(later)]
     with following(vfs, "dir", told.append) as looking:
-        assert looking._look() == 1.0
+        assert looking._check_once() == 1.0
         eventually(lambda: len(told) == 4)
     assert [each["path"] for each in told] == [None, "dir", "dir/in", "out"]
     assert vfs.watching == {"programs": 0, "told": 4}
-    vfs.news.side_effect = None
-    vfs.look.reset_mock()
-    assert looking._look() >= 2.0
-    vfs.look.assert_not_called()
+    vfs.take_differences.side_effect = None
+    vfs.refresh_if_stale.reset_mock()
+    assert looking._check_once() >= 2.0
+    vfs.refresh_if_stale.assert_not_called()
 
 
 def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 7.9."""
     monkeypatch.setattr(live, "_WAITING", 10)
-    going_on, told = threading.Event(), list[Change]()
+    going_on, told = threading.Event(), list[WatchEvent]()
 
-    def slow(each: Change) -> None:
+    def slow(each: WatchEvent) -> None:
         going_on.wait(20)
         told.append(each)
 
     with following(vfs, "", slow) as looking:
-        vfs.news.return_value = news(", ".join(f"created f{number}" for number in range(50)))
-        looking._look()
-        looking._look()
+        vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
+        looking._check_once()
+        looking._check_once()
         going_on.set()
         eventually(lambda: len(told) >= 12)
     assert [each["what"] for each in told] == ["job", "missed", *["created"] * 10]

@@ -13,17 +13,17 @@ import pytest
 from tests.mount.memory_vfs import MemoryVfs
 
 from jobfs import mount
-from jobfs.document import describe, kept
+from jobfs.document import describe_kept, describe_paths
 from jobfs.mount import Mount, drain, mount_options
-from jobfs.nodes import Sent
-from jobfs.settings import load
+from jobfs.nodes import SendProgress
+from jobfs.settings import load_settings
 
 JOB = "j" * 24
 
 
 def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> None:
     """vfs/semantics.md 1: kernel timeouts count into the TTL."""
-    options = set(mount_options(load({"ttl": 2}), JOB))
+    options = set(mount_options(load_settings({"ttl": 2}), JOB))
     timeouts = {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"}
     assert {
         f"fsname={JOB}",
@@ -33,13 +33,13 @@ def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> 
         "big_writes",
     } | timeouts <= options
     assert not {"ro", "allow_other"} & options
-    assert "ro" in mount_options(load({"read_only": True}), JOB)
+    assert "ro" in mount_options(load_settings({"read_only": True}), JOB)
 
 
 def test_the_user_option_of_fstab_implies_noexec() -> None:
     """mount(8): user implies noexec, unless exec comes after it."""
     for given in (["ro,user,noexec,nosuid,nodev,_netdev"], ["user,noexec", "exec"], ["rw,_netdev"]):
-        assert ("noexec" in mount_options(load({}, given), JOB)) is (given[0][:2] == "ro")
+        assert ("noexec" in mount_options(load_settings({}, given), JOB)) is (given[0][:2] == "ro")
 
 
 def test_signals_are_taken_whatever_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,19 +59,19 @@ def test_signals_are_taken_whatever_failed_before(monkeypatch: pytest.MonkeyPatc
         Mount, "_serving", property(lambda mount: True, lambda mount, value: None), raising=False
     )
     monkeypatch.setattr(signal, "sigwait", Mock(side_effect=lambda numbers: sent()))
-    mount.__init__(load({}), Mock(), print, frozenset({signal.SIGTERM}))  # type: ignore[misc]
+    mount.__init__(load_settings({}), Mock(), print, frozenset({signal.SIGTERM}))  # type: ignore[misc]
     assert mount._reasons.get(timeout=20) == "SIGTERM"
 
 
 class DrainedVfs(MemoryVfs):
     """Gets on as `how_far` says at each look; unless something is to be `left`, it ends at the sixtieth."""
 
-    def __init__(self, how_far: Callable[[int], Sent], left: list[str]) -> None:
+    def __init__(self, how_far: Callable[[int], SendProgress], left: list[str]) -> None:
         super().__init__()
         self.how_far, self.left, self.ends, self.ended = how_far, ["a", "b"], not left, False
 
     def flush_all(
-        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
+        self, path: str | None, timeout: float | None, progress: Callable[[SendProgress], None] | None = None
     ) -> list[str]:
         assert progress is not None
         for number in range(1, 60 if self.ends else 1000):
@@ -82,20 +82,20 @@ class DrainedVfs(MemoryVfs):
         self.ended = True
         return []
 
-    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+    def list_unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return [{"path": path} for path in self.left]
 
 
 @pytest.mark.parametrize(
     ("how_far", "left"),
     [
-        (lambda number: Sent(0, 2, number, 1000), []),
-        (lambda number: Sent(number, 1000), []),
-        (lambda number: Sent(2, 2), []),
-        (lambda number: Sent(0, 2), ["a", "b"]),
-        (lambda number: Sent(0, 2, number % 7, 10), ["a", "b"]),
-        (lambda number: Sent(2, 2), ["a", "b"]),
-        (lambda number: Sent(1 // 0, 2), ["a", "b"]),
+        (lambda number: SendProgress(0, 2, number, 1000), []),
+        (lambda number: SendProgress(number, 1000), []),
+        (lambda number: SendProgress(2, 2), []),
+        (lambda number: SendProgress(0, 2), ["a", "b"]),
+        (lambda number: SendProgress(0, 2, number % 7, 10), ["a", "b"]),
+        (lambda number: SendProgress(2, 2), ["a", "b"]),
+        (lambda number: SendProgress(1 // 0, 2), ["a", "b"]),
     ],
     ids=[
         "bytes move",
@@ -107,7 +107,9 @@ class DrainedVfs(MemoryVfs):
         "broken",
     ],
 )
-def test_a_drain_goes_on_as_long_as_it_gets_on(how_far: Callable[[int], Sent], left: list[str]) -> None:
+def test_a_drain_goes_on_as_long_as_it_gets_on(
+    how_far: Callable[[int], SendProgress], left: list[str]
+) -> None:
     vfs: Any = DrainedVfs(how_far, left)
     found = drain(vfs, 0.1, None, lambda sent: None, lambda: False)
     assert ([entry["path"] for entry in found], vfs.ended) == (left, not left)
@@ -124,8 +126,10 @@ def test_a_drain_goes_on_as_long_as_it_gets_on(how_far: Callable[[int], Sent], l
     ],
 )
 def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
-    assert describe(left) == line
-    assert kept(left) == (f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else "")
+    assert describe_paths(left) == line
+    assert describe_kept(left) == (
+        f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else ""
+    )
 
 
 class Clock:
@@ -140,8 +144,8 @@ class Caller:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.seen: list[Sent] = []
-        self.say, self.progress = self.said.append, self.seen.append
+        self.seen: list[SendProgress] = []
+        self.send_sentence, self.send_progress = self.said.append, self.seen.append
 
 
 class SilentVfs(MemoryVfs):
@@ -149,10 +153,10 @@ class SilentVfs(MemoryVfs):
 
     heard = 0.0
 
-    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+    def list_unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return [{"path": f"dir/{number}"} for number in range(3 if under == "dir" else 1)]
 
-    def silence(self, since: float) -> str:
+    def describe_silence(self, since: float) -> str:
         return "" if self.heard > since else "does not answer"
 
 
@@ -165,17 +169,17 @@ def test_a_caller_is_told_once_of_a_silent_server_and_not_while_something_is_sen
     vfs: Any = SilentVfs()
     vfs.heard = 99.0
     caller: Any = Caller()
-    waiting = mount.Waiting(vfs, caller, "dir")
+    waiting = mount.DrainReporter(vfs, caller, "dir")
     for clock.now, sent in ((102.0, 0), (104.0, 1), (106.5, 1)):
-        waiting(Sent(sent, 3))
+        waiting(SendProgress(sent, 3))
         assert caller.said == []
     for clock.now in (108.0, 120.0):
-        waiting(Sent(1, 3))
+        waiting(SendProgress(1, 3))
         (told,) = caller.said
     assert (
         told == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
     )
-    assert caller.seen == [Sent(0, 3), Sent(1, 3)]
+    assert caller.seen == [SendProgress(0, 3), SendProgress(1, 3)]
 
 
 def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +188,12 @@ def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.Monk
     monkeypatch.setattr(mount, "time", clock)
     vfs: Any = SilentVfs()
     caller: Any = Caller()
-    waiting = mount.Waiting(vfs, caller)
+    waiting = mount.DrainReporter(vfs, caller)
     for clock.now in (104.0, 109.0, 120.0):
         vfs.heard = clock.now - 1
-        waiting(Sent(0, 1))
+        waiting(SendProgress(0, 1))
     assert caller.said == []
-    vfs.heard, vfs.unsent = 0.0, lambda under: []
-    waiting(Sent(0, 1))
+    vfs.heard, vfs.list_unsent = 0.0, lambda under: []
+    waiting(SendProgress(0, 1))
     (told,) = caller.said
     assert "all is sent, but what saves have set aside is not deleted" in told

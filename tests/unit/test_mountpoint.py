@@ -13,7 +13,15 @@ from unittest.mock import Mock
 import pytest
 
 from jobfs.errors import JobfsError
-from jobfs.mountpoint import BusyError, MountInfo, bounded, described, mount_at, mounts, unmount
+from jobfs.mountpoint import (
+    BusyError,
+    MountInfo,
+    describe_programs,
+    list_mounts,
+    mount_at,
+    run_bounded,
+    unmount,
+)
 
 LINES = r"""
 42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
@@ -33,7 +41,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("lines")
 def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     """The kernel escapes no white space but a space, a tab and a new line."""
-    jobfs, disk, memory, other = mounts()
+    jobfs, disk, memory, other = list_mounts()
     assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x")
     assert (disk.point, disk.kind, disk.user, other.point) == ("/", "ext4", None, "/mnt/仕事\u3000一\r")
     assert (mount_at("/mnt/my job\\"), mount_at("/mnt")) == (memory, None)
@@ -57,16 +65,16 @@ def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: 
 
 
 def test_programs_are_described_in_one_line() -> None:
-    assert described(["vim (42: a)", "git (7: b)"]) == "vim (42: a), git (7: b)"
-    assert described(["vim (42: a)"] * 7) == "vim (42: a), " * 5 + "2 more"
-    assert described([]) == "a program that can't be seen from here"
+    assert describe_programs(["vim (42: a)", "git (7: b)"]) == "vim (42: a), git (7: b)"
+    assert describe_programs(["vim (42: a)"] * 7) == "vim (42: a), " * 5 + "2 more"
+    assert describe_programs([]) == "a program that can't be seen from here"
 
 
 def test_a_bounded_call_raises_timeout_error_or_the_error_of_the_call() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError):
-        bounded(lambda: never.wait(20), 0.01)
+        run_bounded(lambda: never.wait(20), 0.01)
     never.set()
-    assert bounded(lambda: 3, 20) == 3
+    assert run_bounded(lambda: 3, 20) == 3
     with pytest.raises(KeyboardInterrupt):
-        bounded(Mock(side_effect=KeyboardInterrupt), 20)
+        run_bounded(Mock(side_effect=KeyboardInterrupt), 20)

@@ -34,12 +34,12 @@ HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
 def test_a_hidden_path_is_understood_again_and_fits(path: str, role: Role) -> None:
     """save/protocol.md, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
     hidden = names.hidden_path(path, MOUNT, TRANSACTION, role)
-    parts = names.parse_hidden(names.basename(hidden))
+    parts = names.parse_hidden_name(names.basename(hidden))
     assert parts is not None
     assert parts[:3] == (MOUNT, TRANSACTION, role)
-    assert names.hostile(hidden) is None
+    assert names.hostile_reason(hidden) is None
     assert names.path_length(hidden) < names.PATH_MAX
-    assert names.under(path, names.parent(hidden)), "higher up where nothing fits"
+    assert names.is_below(path, names.parent(hidden)), "higher up where nothing fits"
     if names.path_length(path) + 60 < names.PATH_MAX:
         assert names.parent(hidden) == names.parent(path)
         assert names.basename(path).startswith(parts.name)
@@ -55,7 +55,7 @@ def test_a_hidden_path_is_understood_again_and_fits(path: str, role: Role) -> No
 )  # fmt: skip
 def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
     """vfs/semantics.md 4.26: a name that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
-    assert names.parse_hidden(name) is None
+    assert names.parse_hidden_name(name) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
 def test_a_second_version_stands_beside_with_the_same_ending(target: str, expected: str) -> None:
     """vfs/semantics.md 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
     when = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
-    assert names.beside(target, "conflict", when) == expected.format("conflict-20251103T040506Z")
+    assert names.second_version_path(target, "conflict", when) == expected.format("conflict-20251103T040506Z")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_second_version_stands_beside_with_the_same_ending(target: str, expect
     ],
 )  # fmt: skip
 def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
-    assert reason in (names.hostile(path) or "")
+    assert reason in (names.hostile_reason(path) or "")
 
 
 def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
@@ -102,26 +102,26 @@ def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
 )  # fmt: skip
 def test_another_form_of_a_path_is_told_from_another_path(asked: str, shown: str, told: str) -> None:
     """save/protocol.md R6: equal after NFC and case folding, not equal as sent."""
-    assert (told or "nothing") in (names.other_form(asked, shown) or "nothing")
+    assert (told or "nothing") in (names.describe_other_form(asked, shown) or "nothing")
 
 
 @given(paths, components)
 def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
     assert names.join(names.parent(path), names.basename(path)) == path
     inside = names.join(path, name)
-    assert names.under(inside, path)
-    assert not names.under(path, path)
-    assert names.under(path, "")
-    assert names.moved(inside, path, "other") == f"other/{name}"
+    assert names.is_below(inside, path)
+    assert not names.is_below(path, path)
+    assert names.is_below(path, "")
+    assert names.path_after_rename(inside, path, "other") == f"other/{name}"
 
 
 @given(paths, st.sampled_from(["conflict", "recovered"]), st.integers(0, 49))
 def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: str, attempt: int) -> None:
     """vfs/semantics.md 4, Keep both: conflict copies need no table: their names say what they are, where they fit."""
-    kept = names.beside(path, label, attempt=attempt)
-    assert names.hostile(kept) is None
+    kept = names.second_version_path(path, label, attempt=attempt)
+    assert names.hostile_reason(kept) is None
     assert names.path_length(kept) < names.PATH_MAX
-    found = names.kept_beside(kept) or ("", "")
+    found = names.parse_second_version(kept) or ("", "")
     assert found[0] == label
     if len(names.basename(path).encode()) < 200 and names.path_length(path) < 900:
         assert found[1] == path
@@ -130,10 +130,14 @@ def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: s
 def test_second_versions_are_ordered_by_their_times_and_their_numbers() -> None:
     """vfs/semantics.md 4.57: the oldest first, also where several were kept in one second."""
     times = [datetime(2024, 5, day, 12, tzinfo=UTC) for day in (1, 2)]
-    kept = [names.beside("dir/a.txt", "conflict", when, number) for when in times for number in (0, 1, 2, 10)]
+    kept = [
+        names.second_version_path("dir/a.txt", "conflict", when, number)
+        for when in times
+        for number in (0, 1, 2, 10)
+    ]
     younger_first = kept[::-1]
-    assert sorted(younger_first, key=names.kept_at) == kept
-    assert names.kept_at("a.txt") == ("", 0)
+    assert sorted(younger_first, key=names.second_version_order) == kept
+    assert names.second_version_order("a.txt") == ("", 0)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_second_versions_are_ordered_by_their_times_and_their_numbers() -> None:
     ],
 )  # fmt: skip
 def test_only_a_name_of_a_kept_copy_is_a_second_version(path: str, told: tuple[str, str] | None) -> None:
-    assert names.kept_beside(path) == told
+    assert names.parse_second_version(path) == told
 
 
 #: Names by which a job could try to have a command run where a person pastes what jobfs prints, in one shell or another.
@@ -177,9 +181,9 @@ def test_what_is_pasted_into_a_shell_is_one_word(shell: str, tmp_path: Path) -> 
     """vfs/semantics.md 6.16: whatever names are in a command, it runs nothing else, and it is one line."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    steering = list(map(names.quoted, STEERING))
-    assert "".join(steering) == names.shown("".join(steering)), "nothing that a terminal obeys"
-    assert words_of(shell, list(map(names.quoted, PASTED)), tmp_path) == PASTED
+    steering = list(map(names.quote_for_shell, STEERING))
+    assert "".join(steering) == names.escape_for_terminal("".join(steering)), "nothing that a terminal obeys"
+    assert words_of(shell, list(map(names.quote_for_shell, PASTED)), tmp_path) == PASTED
     if shell in ("bash", "zsh"):
         assert words_of(shell, steering, tmp_path) == STEERING
     for word in steering:
@@ -194,11 +198,11 @@ def test_what_is_pasted_into_a_shell_is_one_word(shell: str, tmp_path: Path) -> 
 )
 def test_a_name_that_is_not_utf_8_is_quoted_too(name: str, pasted: str) -> None:
     """vfs/semantics.md 6.16: a byte of a path on this machine, and what a server may send."""
-    assert names.quoted(name) == pasted
+    assert names.quote_for_shell(name) == pasted
 
 
 @given(components)
 def test_a_quoted_name_is_that_name(name: str) -> None:
-    assert names.quoted(name) == names.shown(names.quoted(name))
-    if names.shown(name) == name:
-        assert shlex.split(names.quoted(name)) == [name]
+    assert names.quote_for_shell(name) == names.escape_for_terminal(names.quote_for_shell(name))
+    if names.escape_for_terminal(name) == name:
+        assert shlex.split(names.quote_for_shell(name)) == [name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.nodes import held_ns, inode_number
+from jobfs.nodes import clamp_ns, inode_number
 
 
 @given(st.text(max_size=40))
@@ -17,7 +17,7 @@ def test_inode_numbers_are_stable_and_fit_in_63_bits(item_id: str) -> None:
 
 @given(st.integers())
 def test_every_time_becomes_one_that_64_bits_hold(time_ns: int) -> None:
-    held = held_ns(time_ns)
+    held = clamp_ns(time_ns)
     held.to_bytes(8, "little", signed=True)
     assert held == time_ns or abs(time_ns) > 2**63 - 1
     assert (held > 0) == (time_ns > 0)

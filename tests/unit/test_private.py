@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.private import own_directory, user_name
+from jobfs.private import open_own_directory, user_name
 
 OTHER = 65534
 pytestmark = pytest.mark.needs_root("only root can give files to another user")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs_root("only root can give files to another user")
 
 def take(path: Path) -> int:
     """The inode of the directory that is used."""
-    with own_directory(path, "cache", "--cache-dir") as handle:
+    with open_own_directory(path, "cache", "--cache-dir") as handle:
         return os.fstat(handle).st_ino
 
 

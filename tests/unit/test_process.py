@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from jobfs import process
-from jobfs.process import tell_manager
+from jobfs.process import notify_manager
 
 _HELD = """
 import ctypes, threading
 from jobfs import process
-process.keep_little()
+process.limit_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 
@@ -30,7 +30,7 @@ for number, block in enumerate(blocks):
     if number % 10:  # the others keep all of it
         libc.free(block)
 before = resident()
-process.give_back()
+process.trim_memory()
 print(before - resident())
 """
 
@@ -51,10 +51,10 @@ def test_a_manager_hears_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(name.replace("@", "\0"))
         ear.settimeout(20)
-        tell_manager(name, "READY=1", "MAINPID=7")
-        tell_manager(name, "STOPPING=1")
+        notify_manager(name, "READY=1", "MAINPID=7")
+        notify_manager(name, "STOPPING=1")
         assert (ear.recv(1000), ear.recv(1000)) == (b"READY=1\nMAINPID=7", b"STOPPING=1")
         for number in range(20):
-            tell_manager(name, str(number))
+            notify_manager(name, str(number))
     for nobody in (name, "x" * 200, None):
-        tell_manager(nobody, "READY=1")
+        notify_manager(nobody, "READY=1")

@@ -11,13 +11,13 @@ import pytest
 from jobfs.errors import UsageError
 from jobfs.settings import (
     OPTIONS,
-    command,
+    describe_unknown_variables,
+    format_size,
     is_switch,
-    load,
+    load_settings,
     parse_mount_options,
     parse_size,
-    size,
-    unknown_variables,
+    shell_command,
 )
 
 
@@ -26,8 +26,11 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://perstack")
     for set_here, told in (("", "https://perstack"), ("https://jobfs", "https://jobfs")):
         monkeypatch.setenv("JOBFS_BASE_URL", set_here)
-        assert load({}).base_url == told
-    assert [load({}, option).base_url, load(flag, option).base_url] == ["https://option", "https://flag"]
+        assert load_settings({}).base_url == told
+    assert [load_settings({}, option).base_url, load_settings(flag, option).base_url] == [
+        "https://option",
+        "https://flag",
+    ]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -36,18 +39,18 @@ def test_every_setting_is_flag_variable_and_option(name: str, monkeypatch: pytes
         "umask": "027", "log_level": "debug", "log_format": "json", "create_encoding": "json", "cache_size": "1GiB",
     }  # fmt: skip
     text = "yes" if is_switch(name) else named.get(name, "7")
-    unset = getattr(load({}), name)
-    by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
-    by_option = getattr(load({}, [f"{name}={text}"]), name)
-    by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
+    unset = getattr(load_settings({}), name)
+    by_flag = getattr(load_settings({name: (text,) if name == "local_only" else text}), name)
+    by_option = getattr(load_settings({}, [f"{name}={text}"]), name)
+    by_dashes = getattr(load_settings({}, [f"{name.replace('_', '-')}={text}"]), name)
     monkeypatch.setenv(f"JOBFS_{name.upper()}", text)
-    assert unset != by_flag == by_option == by_dashes == getattr(load({}), name)
+    assert unset != by_flag == by_option == by_dashes == getattr(load_settings({}), name)
 
 
 def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
     """vfs/semantics.md 1.5: the TTL is the one promise about staleness, kernel timeouts included."""
     for ttl, timeout in ((5, 1.0), (60, 1.0), (0.5, pytest.approx(0.1)), (0, 0.0)):
-        assert load({"ttl": ttl}).kernel_timeout == timeout
+        assert load_settings({"ttl": ttl}).kernel_timeout == timeout
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
 )  # fmt: skip
 def test_sizes_have_units_and_what_is_printed_may_be_typed(text: str, number: int) -> None:
     assert parse_size(text) == number
-    assert parse_size(size(number)) == pytest.approx(number, rel=0.05)
+    assert parse_size(format_size(number)) == pytest.approx(number, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +81,17 @@ def test_a_bad_value_is_told_with_its_place(name: str, value: str, monkeypatch: 
         if place == variable:
             monkeypatch.setenv(variable, value)
         with pytest.raises(UsageError, match=rf"\A{place} must be.*\Z"):
-            load(flags, mount_options)
+            load_settings(flags, mount_options)
 
 
 def test_ro_means_read_only_fstabs_other_options_mean_nothing_and_the_last_of_a_name_counts() -> None:
     noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro", "ttl=1,ttl=2", "ttl=3"]) == {"read_only": True, "ttl": "3"}
-    assert load({}, ["local_only=*.tmp,local_only=*.bak:core"]).local_only == ("*.tmp", "*.bak", "core")
+    assert load_settings({}, ["local_only=*.tmp,local_only=*.bak:core"]).local_only == (
+        "*.tmp",
+        "*.bak",
+        "core",
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,56 +106,56 @@ def test_ro_means_read_only_fstabs_other_options_mean_nothing_and_the_last_of_a_
 )
 def test_what_is_wrong_is_told_with_what_is_right(flags: dict[str, str], option: str, told: str) -> None:
     with pytest.raises(UsageError, match=f"^{told}$"):
-        load(flags, [option])
+        load_settings(flags, [option])
 
 
 def test_an_unknown_variable_is_told_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBFS_TLL", "JOBFS_TTL", "JOBFS_1234"):
         monkeypatch.setenv(name, "3")
     told = ["JOBFS_1234 is no setting.", "JOBFS_TLL is no setting: did you mean JOBFS_TTL?"]
-    assert list(unknown_variables()) == told
+    assert list(describe_unknown_variables()) == told
 
 
 def test_a_key_as_an_o_option_is_refused_and_not_repeated() -> None:
     """vfs/semantics.md 6.9: the API key is never on the command line."""
     for name in ("api-key", "key", "token"):
         with pytest.raises(UsageError, match="api_key_file") as caught:
-            load({}, [f"{name}=a-secret"])
+            load_settings({}, [f"{name}=a-secret"])
         assert "a-secret" not in str(caught.value)
 
 
 def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.settings.user_state_path", Mock(side_effect=RuntimeError("no home directory")))
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
-        load({})
+        load_settings({})
 
 
 def test_paths_are_absolute_and_users_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    settings = load({"cache_dir": "~/cache", "state_dir": "state", "api_key_file": "key"})
+    settings = load_settings({"cache_dir": "~/cache", "state_dir": "state", "api_key_file": "key"})
     found = settings.cache_dir, settings.state_dir, settings.api_key_file
     assert found == (tmp_path / "cache", tmp_path / "state", tmp_path / "key")
-    settings = load({"uid": "root", "gid": "root"})
+    settings = load_settings({"uid": "root", "gid": "root"})
     assert (settings.uid, settings.gid) == (0, 0)
 
 
 def test_a_command_in_a_message_has_the_settings_that_are_not_the_defaults() -> None:
     """vfs/semantics.md 6.18: and nothing else; a shell reads it as it was meant."""
-    assert load({}).recovery("job") == "jobfs recover job"
+    assert load_settings({}).recovery_command("job") == "jobfs recover job"
     given = {
         "base_url": "http://127.0.0.1:1",
         "state_dir": "/a b/$(c)",
         "api_key_file": "/it's/key",
         "ttl": 1,
     }
-    assert shlex.split(load(given).recovery("job")) == [
+    assert shlex.split(load_settings(given).recovery_command("job")) == [
         "jobfs", "recover", "job", "--base-url", "http://127.0.0.1:1", "--state-dir", "/a b/$(c)", "--api-key-file", "/it's/key",
     ]  # fmt: skip
-    assert command("umount", "/a b", state_dir=load({}).state_dir) == "jobfs umount '/a b'"
+    assert shell_command("umount", "/a b", state_dir=load_settings({}).state_dir) == "jobfs umount '/a b'"
 
 
 def test_a_default_of_which_this_machine_has_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.18: without a home directory every --state-dir is needed."""
     monkeypatch.setattr(OPTIONS["state_dir"], "default_factory", Mock(side_effect=RuntimeError))
-    assert command("recover", "job", state_dir="/s") == "jobfs recover job --state-dir /s"
+    assert shell_command("recover", "job", state_dir="/s") == "jobfs recover job --state-dir /s"

@@ -17,8 +17,8 @@ import pytest
 import jobfs
 from jobfs import cli
 from jobfs.cli import COMMANDS
-from jobfs.cli.install import script
-from jobfs.document import Change, Status
+from jobfs.cli.install import completion_script
+from jobfs.document import Status, WatchEvent
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -100,7 +100,7 @@ def test_each_command_has_its_man_page_and_completion_in_each_shell(prefix: Path
         assert [flag for flag in options if flag not in shown] == []
     listed = roff(pages["jobfs.1"])
     assert ("jobfs-umount(1)" in listed, "jobfs-emulator(1)" in listed) == (True, False)
-    for page, document in ("jobfs-status.1", Status), ("jobfs-watch.1", Change):
+    for page, document in ("jobfs-status.1", Status), ("jobfs-watch.1", WatchEvent):
         titles = re.findall(r"^ {7}\S.*", roff(pages[page]).partition("FIELDS")[2], re.M)
         assert set(get_type_hints(document)) <= set(re.findall(r"\w+", " ".join(titles))), (
             "the fields of its document"
@@ -110,7 +110,9 @@ def test_each_command_has_its_man_page_and_completion_in_each_shell(prefix: Path
         ("zsh", "zsh/site-functions/_jobfs"),
         ("fish", "fish/vendor_completions.d/jobfs.fish"),
     ):
-        assert (prefix / "share" / place).read_text() == script(shell), "completion is where each shell looks"
+        assert (prefix / "share" / place).read_text() == completion_script(shell), (
+            "completion is where each shell looks"
+        )
 
 
 def test_the_wheel_has_jobfs_and_nothing_else(wheel: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from jobfs.watchers import watched
+from jobfs.watchers import find_watched_inodes
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MODIFY = 2
@@ -21,14 +21,14 @@ def test_what_a_program_watches_on_a_device_is_found_until_it_closes_its_descrip
         inodes, device, mine = {place.stat().st_ino for place in places}, places[0].stat().st_dev, os.getpid()
         descriptors = [_libc.inotify_init1(os.O_CLOEXEC) for _ in places]
         try:
-            assert mine not in watched(device), "it watches nothing"
+            assert mine not in find_watched_inodes(device), "it watches nothing"
             for descriptor, place in zip(descriptors, places, strict=True):
                 assert _libc.inotify_add_watch(descriptor, os.fsencode(place), _MODIFY) == 1
-            assert watched(device)[mine] == inodes
-            assert mine not in watched(Path("/proc").stat().st_dev), "another device"
+            assert find_watched_inodes(device)[mine] == inodes
+            assert mine not in find_watched_inodes(Path("/proc").stat().st_dev), "another device"
             os.close(descriptors.pop())
-            assert watched(device)[mine] == {places[0].stat().st_ino}
+            assert find_watched_inodes(device)[mine] == {places[0].stat().st_ino}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        assert mine not in watched(device)
+        assert mine not in find_watched_inodes(device)

@@ -20,7 +20,7 @@ _KEY = re.compile(r"[!-~]+")
 KeySource = Callable[[], str]
 
 
-def check_base_url(url: str) -> str:
+def normalize_base_url(url: str) -> str:
     """The base URL in its normal form: lower-case scheme and host, no default port, no trailing slash.
 
     Raises UsageError for anything a key must not be sent to (api/wire.md, Authentication), or that is no base URL.
@@ -68,7 +68,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def proxy_for(base_url: str) -> str | None:
+def find_proxy(base_url: str) -> str | None:
     """The proxy that the environment names for this server, or None; loopback is never proxied."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -83,7 +83,7 @@ def proxy_for(base_url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _check_key(key: str) -> str:
+def _validate_key(key: str) -> str:
     """The key without surrounding white space; raises UsageError if it could not stand in a header."""
     key = key.strip()
     if not key:
@@ -95,7 +95,7 @@ def _check_key(key: str) -> str:
 
 def fixed_key(key: str) -> KeySource:
     """A source that always gives this key; raises UsageError at once if it can't be a key."""
-    checked = _check_key(key)
+    checked = _validate_key(key)
     return lambda: checked
 
 
@@ -112,7 +112,7 @@ class FileKey:
     def __call__(self) -> str:
         """The key as the file has it now; raises UsageError if there never was one."""
         try:
-            self._key = _check_key(self._path.read_text(encoding="utf-8"))
+            self._key = _validate_key(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, UsageError) as exc:
             if not self._key:
                 why = getattr(exc, "strerror", None) or "write the key into that file, and nothing else"
@@ -120,6 +120,6 @@ class FileKey:
         return self._key
 
 
-def scrub(text: str, key: str) -> str:
+def redact_key(text: str, key: str) -> str:
     """`text` without the key, should a server or a library have echoed it."""
     return text.replace(key, "***")

@@ -36,12 +36,12 @@ _CHUNK = 3 * 16 * 1024
 _BUFFERED = 8 << 20
 
 
-class Body(httpx.SyncByteStream):
+class RequestBody(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start: `head`, `size` bytes of a file, `tail`.
 
-    While it is sent, `moved` is called with the seconds that each piece of the file took: time in which there was progress; and
-    `taken` with each piece of the file and the number of bytes before it, at the end with an empty piece. Sending raises FsError:
-    the file's errno, or EIO if the file is shorter than said.
+    While it is sent, `on_send_time` is called with the seconds that each piece of the file took: time in which there was
+    progress; and `taken` with each piece of the file and the number of bytes before it, at the end with an empty piece. Sending
+    raises FsError: the file's errno, or EIO if the file is shorter than said.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Body(httpx.SyncByteStream):
         self.content_type = content_type
         size = file[1] if file else 0
         self.length = len(head) + ((size + 2) // 3 * 4 if as_base64 else size) + len(tail)
-        self.moved: Callable[[float], None] = lambda seconds: None
+        self.on_send_time: Callable[[float], None] = lambda seconds: None
         self.taken: Callable[[int, bytes], None] = lambda before, piece: None
         self._head, self._file, self._tail = head, file, tail
         self._as_base64 = as_base64
@@ -77,7 +77,7 @@ class Body(httpx.SyncByteStream):
                     if not chunk:
                         raise FsError(errno.EIO, f"{path} is shorter than the {size} bytes to be sent")
                     now = time.monotonic()
-                    self.moved(now - since)
+                    self.on_send_time(now - since)
                     since = now
                     self.taken(sent, chunk)
                     piece += base64.b64encode(chunk) if self._as_base64 else chunk
@@ -92,18 +92,20 @@ class Body(httpx.SyncByteStream):
         yield piece + self._tail
         now = time.monotonic()
         # The last bytes are still on their way: in buffers here and there.
-        self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
+        self.on_send_time(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
-def json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> Body:
+def make_json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> RequestBody:
     """A JSON object, with a `file` as its `content`."""
     text = json.dumps(fields, ensure_ascii=False)
     if file is None:
-        return Body("application/json", text.encode())
-    return Body("application/json", (text[:-1] + ', "content": "').encode(), file, b'"}', as_base64=True)
+        return RequestBody("application/json", text.encode())
+    return RequestBody(
+        "application/json", (text[:-1] + ', "content": "').encode(), file, b'"}', as_base64=True
+    )
 
 
-def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
+def make_multipart_body(fields: dict[str, str], file: tuple[Path, int] | None) -> RequestBody:
     """A create as multipart/form-data: the fields, then for a file the part `file` (api/wire.md)."""
     boundary = secrets.token_hex(16)
     head = "".join(
@@ -113,7 +115,7 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
     tail = f"--{boundary}--\r\n"
     content_type = f"multipart/form-data; boundary={boundary}"
     if file is None:
-        return Body(content_type, (head + tail).encode())
+        return RequestBody(content_type, (head + tail).encode())
     name = basename(fields["path"])
     # The escapes of HTML's form submission: the only ones that every parser agrees on.
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
@@ -124,7 +126,7 @@ def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> B
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
         f"Content-Type: {mime_type}\r\n\r\n"
     )
-    return Body(content_type, head.encode(), file, f"\r\n{tail}".encode())
+    return RequestBody(content_type, head.encode(), file, f"\r\n{tail}".encode())
 
 
 Encoding = Literal["multipart", "json"]
@@ -138,38 +140,38 @@ _ABOUT_THE_FORM = frozenset({400, 415, 422})
 UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
-class Form(NamedTuple):
+class CreateForm(NamedTuple):
     """One form of a create: how the body is encoded, and if a type is `workspaceItemFile` or `file`."""
 
     encoding: Encoding
     long_type: bool
 
-    def body(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> Body:
+    def encode(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> RequestBody:
         """The request body for one item."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
-        return (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
+        return (make_multipart_body if self.encoding == "multipart" else make_json_body)(fields, file)
 
 
-class Forms:
+class CreateFormSelector:
     """Finds the form that works and remembers it, for files and for directories apart (api/wire.md, Create)."""
 
     def __init__(self, encoding: CreateEncoding) -> None:
         self.long_type = True
         self._pinned = encoding
         #: The forms that have worked.
-        self.good: dict[Kind, Form] = {}
+        self.working: dict[Kind, CreateForm] = {}
 
-    def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
+    def create_with_any_form(self, kind: Kind, attempt: Callable[[CreateForm], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
 
         A 400 that tells what stands at the path is final; once a form has worked, every error is. If all forms are refused, the
         error is the first that is not about the media type: it is about the request itself.
         """
-        if kind in self.good:
-            return attempt(self.good[kind])
+        if kind in self.working:
+            return attempt(self.working[kind])
         refusals: list[ApiError] = []
-        for form in self._candidates():
+        for form in self._forms_to_try():
             try:
                 item = attempt(form)
             except (InvalidRequestError, BadRequestError) as exc:
@@ -177,17 +179,17 @@ class Forms:
                     raise
                 refusals.append(exc)
             else:
-                self.good[kind] = form
+                self.working[kind] = form
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
-    def _candidates(self) -> list[Form]:
+    def _forms_to_try(self) -> list[CreateForm]:
         """Forms worth trying, the likeliest first."""
-        guess = next(iter(self.good.values()), Form("multipart", self.long_type))
+        guess = next(iter(self.working.values()), CreateForm("multipart", self.long_type))
         encodings: list[Encoding] = ["multipart", "json"]
         encodings.sort(key=lambda name: name != guess.encoding)
         return [
-            Form(encoding, spelling)
+            CreateForm(encoding, spelling)
             for spelling in (guess.long_type, not guess.long_type)
             for encoding in encodings
             if self._pinned in ("auto", encoding)
@@ -201,12 +203,12 @@ MOST_JSON = 8 << 20
 _PIECE = 64 << 10
 
 
-def read_answer(response: httpx.Response, *, whole: bool = True) -> bytes:
+def read_body(response: httpx.Response, *, whole: bool = True) -> bytes:
     """The body of an answer; raises httpx.HTTPError, MismatchError. Not `whole`: its beginning is enough, and raises nothing."""
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)
     try:
-        for piece in decoded(response.stream, response.headers):
+        for piece in decompress(response.stream, response.headers):
             body += piece
             if len(body) > MOST_JSON:
                 raise MismatchError(f"a body of more than {MOST_JSON} bytes")
@@ -218,14 +220,14 @@ def read_answer(response: httpx.Response, *, whole: bool = True) -> bytes:
     return bytes(body)
 
 
-def compressed(headers: httpx.Headers) -> bool:
+def is_compressed(headers: httpx.Headers) -> bool:
     """True if a body is not sent as it is."""
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
-def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
+def decompress(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
     """A body as it was before it was compressed, in small pieces; raises MismatchError where it is not gzip, or broken."""
-    if not compressed(headers):
+    if not is_compressed(headers):
         yield from chunks
         return
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)

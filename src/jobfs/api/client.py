@@ -16,13 +16,21 @@ from urllib.parse import quote
 import httpx
 
 from jobfs import names
-from jobfs.api.access import KeySource, check_base_url, check_job_id
-from jobfs.api.bodies import UNDERSTOOD, CreateEncoding, Form, Forms, compressed, decoded, json_body
-from jobfs.api.deadline import about_to_wait, current
-from jobfs.api.failures import Call, MismatchError
-from jobfs.api.line import LARGE
+from jobfs.api.access import KeySource, check_job_id, normalize_base_url
+from jobfs.api.bodies import (
+    UNDERSTOOD,
+    CreateEncoding,
+    CreateForm,
+    CreateFormSelector,
+    decompress,
+    is_compressed,
+    make_json_body,
+)
+from jobfs.api.connection_queue import LARGE
+from jobfs.api.deadline import announce_blocking, current_deadline
+from jobfs.api.failures import MismatchError, RequestInfo
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
-from jobfs.api.wire import PLAIN, Answer, Send, Turn, Wire
+from jobfs.api.wire import PLAIN, HeldConnection, Payload, Reply, Wire
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -89,31 +97,31 @@ class Client(AbstractContextManager["Client"]):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
-        self.base_url = check_base_url(base_url)
+        self.base_url = normalize_base_url(base_url)
         self.max_connections = max_connections
         self._root = f"/api/studio/v1/expert_jobs/{job_id}/workspace_instance/"
         self._items = f"{self._root}items/"
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
-        self.health, self.line = self._wire.health, self._wire.line
-        self._forms = Forms(create_encoding)
+        self.health, self.connections = self._wire.health, self._wire.connections
+        self._forms = CreateFormSelector(create_encoding)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
         #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came. The lock of
         #: `health` guards them.
         self._asked, self._asking, self._answered = -math.inf, threading.Thread(), False
 
     @property
-    def forms(self) -> dict[Kind, Form]:
+    def working_forms(self) -> dict[Kind, CreateForm]:
         """How this server has taken creates."""
-        return dict(self._forms.good)
+        return dict(self._forms.working)
 
     @property
     def server_time_offset(self) -> float:
-        """Seconds that the server's clock is ahead of `steady()`; 0.0 until an answer came."""
-        return self.health.offset
+        """Seconds that the server's clock is ahead of `steady_time()`; 0.0 until an answer came."""
+        return self.health.clock_offset
 
-    def answers(self) -> bool:
+    def has_recovered(self) -> bool:
         """True if a server that did not answer answers again.
 
         Once a second a thread asks for all callers, and waits as long as a slow server takes. Callers wait for it during its
@@ -121,66 +129,70 @@ class Client(AbstractContextManager["Client"]):
         """
         with self.health.lock:
             now = time.monotonic()
-            if now - self._asked >= _ASK_EVERY and (self.health.away or not self._asking.is_alive()):
-                self._asked, self._asking = now, threading.Thread(target=self._ask_again, daemon=True)
+            if now - self._asked >= _ASK_EVERY and (
+                self.health.unreachable_reason or not self._asking.is_alive()
+            ):
+                self._asked, self._asking = now, threading.Thread(target=self._probe, daemon=True)
                 self._asking.start()
             asking, until = self._asking, self._asked + _MOMENT
-        about_to_wait()
+        announce_blocking()
         asking.join(max(0.0, until - now))
         return self._answered and not asking.is_alive()
 
-    def _ask_again(self) -> None:
+    def _probe(self) -> None:
         self._answered = False
         with suppress(JobfsError):
             self.list_page(1, 0)
             self._answered = True
 
-    def reach(self, what: object) -> None:
+    def require_reachable(self, what: object) -> None:
         """Where the server is out of reach, see whether it is back. Raises HeldBackError(ENETUNREACH) if not: `what` needs it."""
-        if self.health.away is not None:
-            self.answers()
-            self.health.check(what)
+        if self.health.unreachable_reason is not None:
+            self.has_recovered()
+            self.health.require_reachable(what)
 
-    def turn(self, what: object) -> AbstractContextManager[Turn]:
-        """Wait for a connection, and hold it for the requests that are given the turn (save/protocol.md R8).
+    def hold_connection(self, what: object) -> AbstractContextManager[HeldConnection]:
+        """Wait for a connection, and hold it for the requests that are given it (save/protocol.md R8).
 
         Each of these has one attempt: it raises UnavailableError where another would have to wait before it tries again.
         """
-        self._reach_for_call(what)
-        return self._wire.turn(what)
+        self._require_reachable_in_foreground(what)
+        return self._wire.hold_connection(what)
 
-    def two_turns(self, what: object) -> AbstractContextManager[tuple[Turn, Turn] | None]:
+    def hold_two_connections(
+        self, what: object
+    ) -> AbstractContextManager[tuple[HeldConnection, HeldConnection] | None]:
         """Wait for two connections, for requests that are sent at once; None where there are too few (save/protocol.md R13)."""
-        self._reach_for_call(what)
-        return self._wire.two_turns(what)
+        self._require_reachable_in_foreground(what)
+        return self._wire.hold_two_connections(what)
 
-    def instance(self) -> Instance:
+    def get_instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
-        return self._ask(Call("asking for the job", "GET", self._root), parse_instance)
+        return self._request_parsed(RequestInfo("asking for the job", "GET", self._root), parse_instance)
 
     def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
-        call = Call("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
-        return self._ask(call, partial(parse_page, take=take, skip=skip))
+        call = RequestInfo("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
+        return self._request_parsed(call, partial(parse_page, take=take, skip=skip))
 
-    def find(self, path: str, *, turn: Turn | None = None) -> list[Item]:
+    def find(self, path: str, *, connection: HeldConnection | None = None) -> list[Item]:
         """Every item at exactly `path`, which may be more than one (GET items/find)."""
         if not path:
             return []
         asked = self._slash or ""
-        items = self._find(asked + path, path, turn)
+        items = self._find_by_argument(asked + path, path, connection)
         if not items and self._slash != asked:
             # No item had shown this server's style yet, and "not there" must not be a matter of style.
-            items = self._find("/" + path, path, turn)
+            items = self._find_by_argument("/" + path, path, connection)
         if not items and _SPECIAL.search(path):
             # Where find takes patterns, `[id].txt` does not match itself.
-            items = self._find((self._slash or "") + _SPECIAL.sub("?", path), path, turn)
+            items = self._find_by_argument((self._slash or "") + _SPECIAL.sub("?", path), path, connection)
         return items
 
-    def get(self, item_id: str, *, turn: Turn | None = None) -> Item:
+    def get(self, item_id: str, *, connection: HeldConnection | None = None) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
-        call = Call("looking at item", "GET", self._items + item_id, item_id)
-        return self._ask(call, parse_item, turn=turn)
+        call = RequestInfo("looking at item", "GET", self._items + item_id, item_id)
+        return self._request_parsed(call, parse_item, connection=connection)
 
     def create_file(
         self,
@@ -209,7 +221,7 @@ class Client(AbstractContextManager["Client"]):
         permission: Permission | None = None,
         lifecycle: Lifecycle | None = None,
         kind: Kind | None = None,
-        turn: Turn | None = None,
+        connection: HeldConnection | None = None,
         explain: bool = True,
     ) -> Item:
         """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
@@ -220,21 +232,21 @@ class Client(AbstractContextManager["Client"]):
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
         doing = ("changing item", item_id) if path is None else (_RENAMING, path)
-        call = Call(doing[0], "POST", self._items + item_id, doing[1], changing=True)
+        call = RequestInfo(doing[0], "POST", self._items + item_id, doing[1], is_change=True)
 
         def send(**styled: str) -> Item:
-            body = json_body({name: str(value) for name, value in (asked | styled).items()})
-            item = self._ask(call, parse_item, Send(body), turn=turn)
-            return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
+            body = make_json_body({name: str(value) for name, value in (asked | styled).items()})
+            item = self._request_parsed(call, parse_item, Payload(body), connection=connection)
+            return self._check_reply(call, item, {"id": item_id, "kind": kind, **asked})
 
         if path is None:
             return send()
-        return self._put(path, lambda to: send(path=to), item_id, turn, explain=explain)
+        return self._send_in_path_style(path, lambda to: send(path=to), item_id, connection, explain=explain)
 
-    def delete(self, item_id: str, *, turn: Turn | None = None) -> None:
+    def delete(self, item_id: str, *, connection: HeldConnection | None = None) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
-        call = Call("deleting item", "DELETE", self._items + item_id, item_id, changing=True)
-        self._request(call, turn=turn)
+        call = RequestInfo("deleting item", "DELETE", self._items + item_id, item_id, is_change=True)
+        self._send_request(call, connection=connection)
 
     @contextmanager
     def download(
@@ -246,14 +258,14 @@ class Client(AbstractContextManager["Client"]):
         was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
         seconds.
         """
-        call = Call("downloading item", "GET", self._items + item_id + "/download", item_id)
+        call = RequestInfo("downloading item", "GET", self._items + item_id + "/download", item_id)
         headers = [("Accept-Encoding", "identity")]  # some gateways compress all the same
         if start or end is not None:
             headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
         stop = size if end is None else end
-        send = Send(None, headers, streamed=True, large=stop is None or stop - start > LARGE)
+        send = Payload(None, headers, streamed=True, large=stop is None or stop - start > LARGE)
         try:
-            answer = self._request(call, send)
+            answer = self._send_request(call, send)
         except NotFoundError as error:
             # The 404 may be about the bytes alone, but callers would forget the item.
             self.get(item_id)
@@ -261,23 +273,23 @@ class Client(AbstractContextManager["Client"]):
         stream = answer.stream
         assert stream is not None
         try:
-            start, length, total = _extent(answer, start)
+            start, length, total = _parse_extent(answer, start)
 
             def chunks() -> Iterator[bytes]:
                 try:
-                    yield from decoded(stream, answer.headers) if length != 0 else ()
+                    yield from decompress(stream, answer.headers) if length != 0 else ()
                 except (httpx.HTTPError, MismatchError) as exc:
-                    raise self._wire.explain(call, exc) from None
+                    raise self._wire.error_from_bad_reply(call, exc) from None
 
             yield Download(start, length, total, chunks)
         except MismatchError as exc:
-            raise self._wire.explain(call, exc) from None
+            raise self._wire.error_from_bad_reply(call, exc) from None
         finally:
             stream.close()
 
-    def break_off(self) -> None:
+    def abort_requests(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""
-        self.line.break_off()
+        self.connections.abort()
 
     def close(self) -> None:
         """Close every connection; requests that wait for a retry end at once."""
@@ -295,21 +307,23 @@ class Client(AbstractContextManager["Client"]):
         taken: Callable[[int, bytes], None] = lambda before, piece: None,
     ) -> Item:
         doing = "uploading" if file else "making directory"
-        call = Call(doing, "POST", self._items, path, changing=True)
+        call = RequestInfo(doing, "POST", self._items, path, is_change=True)
         asked = {"path": path, "kind": kind, "size": file and file[1]}
 
-        def attempt(to: str, form: Form) -> Item:
-            body = form.body(kind, to, permission, file)
+        def attempt(to: str, form: CreateForm) -> Item:
+            body = form.encode(kind, to, permission, file)
             body.taken = taken
-            item = self._ask(call, parse_item, Send(body))
+            item = self._request_parsed(call, parse_item, Payload(body))
             try:
-                return self._as_asked(call, item, asked)
+                return self._check_reply(call, item, asked)
             except WrongAnswerError as error:
-                self._undo(call, item, error)
+                self._undo_wrong_create(call, item, error)
 
-        return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
+        return self._send_in_path_style(
+            path, lambda to: self._forms.create_with_any_form(kind, partial(attempt, to))
+        )
 
-    def _as_asked(self, call: Call, item: Item, asked: Mapping[str, object]) -> Item:
+    def _check_reply(self, call: RequestInfo, item: Item, asked: Mapping[str, object]) -> Item:
         """The item in the answer to a change, if the fields that it shows are as asked for (section 5).
 
         Raises WrongAnswerError: only a look tells what was done.
@@ -317,17 +331,19 @@ class Client(AbstractContextManager["Client"]):
         for name, value in asked.items():
             shown = getattr(item, name)
             if None not in (value, shown) and shown != value:
-                raise self._wire.explain(call, _mismatch(call, name, str(shown), str(value)))
+                raise self._wire.error_from_bad_reply(
+                    call, _mismatch_error(call, name, str(shown), str(value))
+                )
         return item
 
-    def _undo(self, call: Call, item: Item, error: WrongAnswerError) -> NoReturn:
+    def _undo_wrong_create(self, call: RequestInfo, item: Item, error: WrongAnswerError) -> NoReturn:
         """A create was answered with another `item` than was asked for. Raises `error`.
 
         If a hidden name shows that it is ours, and this server made another name of it, it is deleted again; then raises
         BadRequestError (save/protocol.md R6).
         """
-        changed = names.other_form(call.subject, item.path)
-        if not changed or names.parse_hidden(names.basename(call.subject)) is None:
+        changed = names.describe_other_form(call.subject, item.path)
+        if not changed or names.parse_hidden_name(names.basename(call.subject)) is None:
             raise error
         try:
             self.delete(item.id)
@@ -335,12 +351,12 @@ class Client(AbstractContextManager["Client"]):
             raise AnswerLostError(f"{error}: {failure}") from None
         raise BadRequestError(changed, status=error.status)
 
-    def _put(
+    def _send_in_path_style(
         self,
         path: str,
         send: Callable[[str], Item],
         item_id: str = "",
-        turn: Turn | None = None,
+        connection: HeldConnection | None = None,
         *,
         explain: bool = True,
     ) -> Item:
@@ -359,16 +375,24 @@ class Client(AbstractContextManager["Client"]):
             return send("/" + path)
         except BadRequestError as refusal:
             if explain and type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
-                raise self._meaning(path, item_id, turn)(str(refusal), status=refusal.status) from None
+                raise self._classify_bad_request(path, item_id, connection)(
+                    str(refusal), status=refusal.status
+                ) from None
             raise
 
-    def _meaning(self, path: str, item_id: str, turn: Turn | None) -> type[BadRequestError]:
+    def _classify_bad_request(
+        self, path: str, item_id: str, connection: HeldConnection | None
+    ) -> type[BadRequestError]:
         above = names.parent(path)
         try:
-            there = self.find(path, turn=turn)
+            there = self.find(path, connection=connection)
             if any(item.id != item_id for item in there):
                 return PathExistsError
-            if not there and above and not any(item.is_dir for item in self.find(above, turn=turn)):
+            if (
+                not there
+                and above
+                and not any(item.is_dir for item in self.find(above, connection=connection))
+            ):
                 return NoDirectoryError
         except UnavailableError:
             raise
@@ -376,51 +400,58 @@ class Client(AbstractContextManager["Client"]):
             pass
         return BadRequestError
 
-    def _find(self, argument: str, path: str, turn: Turn | None) -> list[Item]:
+    def _find_by_argument(self, argument: str, path: str, connection: HeldConnection | None) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")
-        call = Call("looking up", "GET", f"{self._items}find?path={quoted}", path)
-        page = self._ask(call, partial(parse_page, take=0, skip=0), turn=turn)
+        call = RequestInfo("looking up", "GET", f"{self._items}find?path={quoted}", path)
+        page = self._request_parsed(call, partial(parse_page, take=0, skip=0), connection=connection)
         return [item for item in page.items if item.path == path]
 
-    def _ask(
-        self, call: Call, parse: _Parse[_Parsed], send: Send = PLAIN, *, turn: Turn | None = None
+    def _request_parsed(
+        self,
+        call: RequestInfo,
+        parse: _Parse[_Parsed],
+        payload: Payload = PLAIN,
+        *,
+        connection: HeldConnection | None = None,
     ) -> _Parsed:
         """The parsed answer to a call; the server's spelling is learned from it."""
-        body = self._request(call, send, turn=turn).body
+        body = self._send_request(call, payload, connection=connection).body
         try:
             parsed, spelling = parse(body)
         except MismatchError as exc:
-            raise self._wire.explain(call, exc) from None
+            raise self._wire.error_from_bad_reply(call, exc) from None
         if spelling is not None:
             self._slash, self._forms.long_type = spelling
         return parsed
 
-    def _request(self, call: Call, send: Send = PLAIN, *, turn: Turn | None = None) -> Answer:
-        if turn is None:
-            self._reach_for_call(call)
-        return self._wire.request(call, send, turn=turn)
+    def _send_request(
+        self, call: RequestInfo, payload: Payload = PLAIN, *, connection: HeldConnection | None = None
+    ) -> Reply:
+        if connection is None:
+            self._require_reachable_in_foreground(call)
+        return self._wire.request(call, payload, connection=connection)
 
-    def _reach_for_call(self, what: object) -> None:
-        """As `reach`, where a program waits for `what`: the background finds out by its own requests."""
-        deadline = current()
-        if deadline is not None and deadline.waited:
-            self.reach(what)
+    def _require_reachable_in_foreground(self, what: object) -> None:
+        """As `require_reachable`, where a program waits for `what`: the background finds out by its own requests."""
+        deadline = current_deadline()
+        if deadline is not None and deadline.is_foreground:
+            self.require_reachable(what)
 
 
-def _mismatch(call: Call, name: str, shown: str, asked: str) -> MismatchError | WrongAnswerError:
+def _mismatch_error(call: RequestInfo, name: str, shown: str, asked: str) -> MismatchError | WrongAnswerError:
     """The error for an answer that shows another value of this field than was asked for.
 
     Messages show a hidden path as the path of its file. So two paths that differ only in that would read the same.
     """
-    if name == "path" and names.plain(shown) == names.plain(asked):
-        done = "did not move it" if call.doing == _RENAMING else "gave it another name"
+    if name == "path" and names.replace_hidden_names(shown) == names.replace_hidden_names(asked):
+        done = "did not move it" if call.action == _RENAMING else "gave it another name"
         return WrongAnswerError(f"{call}: the server answered, but {done}", status=200)
     return MismatchError(f"{name} is {shown!a}, not {asked!a}")
 
 
-def _extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
+def _parse_extent(answer: Reply, start: int) -> tuple[int, int | None, int | None]:
     """`start`, `length` and `total` of the answer to a request for the bytes from `start` on; raises MismatchError."""
-    headers, packed = answer.headers, compressed(answer.headers)
+    headers, packed = answer.headers, is_compressed(answer.headers)
     if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return start, 0, None
     if answer.status == httpx.codes.OK:

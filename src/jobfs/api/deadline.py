@@ -1,7 +1,8 @@
 """The time that a system call has: one deadline over all that it asks, looks at again and tries again (vfs/semantics.md 3).
 
-The thread that serves a call sets it (`begin`), and every wait in the call ends with it. Work that a call hands to other threads
-takes it along (`carried`). A thread without a deadline works in the background: there, each request has a timeout of its own.
+The thread that serves a call sets it (`begin_call`), and every wait in the call ends with it. Work that a call hands to other
+threads takes it along (`bind_deadline`). A thread without a deadline works in the background: there, each request has a timeout
+of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ UNBOUNDED = 1e8
 _STARTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def steady() -> float:
+def steady_time() -> float:
     """Seconds since the epoch by the clock of this machine as it was when this process began, whoever sets it afterwards."""
     return _STARTED + time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -34,81 +35,81 @@ def steady() -> float:
 class Deadline:
     """`timeout` seconds without progress; a deadline within an `outer` deadline ends with that at the latest.
 
-    `waited`: a program waits for the work within it, which then goes before the rest; within an outer deadline, the outer one
+    `foreground`: a program waits for the work within it, which then goes before the rest; within an outer deadline, the outer one
     says so. Threads may share it.
     """
 
-    __slots__ = ("_end", "_joined", "_outer", "_waited", "timeout")
+    __slots__ = ("_end", "_is_foreground", "_outer", "_waiters", "timeout")
 
-    def __init__(self, timeout: float, outer: Deadline | None = None, *, waited: bool = True) -> None:
+    def __init__(self, timeout: float, outer: Deadline | None = None, *, foreground: bool = True) -> None:
         self.timeout = timeout
         self._outer = outer
         self._end = time.monotonic() + timeout
-        self._waited = waited and outer is None
-        self._joined: list[Deadline] = []
+        self._is_foreground = foreground and outer is None
+        self._waiters: list[Deadline] = []
 
     @property
-    def waited(self) -> bool:
-        """True if a program waits for the work within this deadline, if only for a while (see `joined`)."""
-        others = (self._outer, *self._joined)
-        return self._waited or any(other is not None and other.waited for other in others)
+    def is_foreground(self) -> bool:
+        """True if a program waits for the work within this deadline, if only for a while (see `attach_waiter`)."""
+        others = (self._outer, *self._waiters)
+        return self._is_foreground or any(other is not None and other.is_foreground for other in others)
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds that remain; negative once it has passed."""
         left = self._end - time.monotonic()
-        return left if self._outer is None else min(left, self._outer.left())
+        return left if self._outer is None else min(left, self._outer.remaining())
 
     def extend(self, seconds: float) -> None:
         """Do not count `seconds` in which bytes were moving, here or in deadlines that wait for the same work."""
         self._end += seconds  # two threads at once may count as one: their seconds are the same
-        for other in (self._outer, *self._joined):
+        for other in (self._outer, *self._waiters):
             if other is not None:
                 other.extend(seconds)
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """Begin to count anew; an outer deadline goes on."""
         self._end = time.monotonic() + self.timeout
 
     @contextlib.contextmanager
-    def joined(self, other: Deadline | None) -> Iterator[None]:
+    def attach_waiter(self, other: Deadline | None) -> Iterator[None]:
         """In this block `other` waits for work within this one: its program waits here too, and progress here counts there."""
         if other is None or other is self:
             yield
             return
-        self._joined.append(other)
+        self._waiters.append(other)
         try:
             yield
         finally:
-            self._joined.remove(other)
+            self._waiters.remove(other)
 
-    def check(self, what: str) -> None:
+    def raise_if_passed(self, what: str) -> None:
         """Raises OutOfTimeError(ETIMEDOUT) once it has passed; `what` did not come to its end."""
-        if self.left() <= 0:
-            raise out_of_time(what)
+        if self.remaining() <= 0:
+            raise timeout_error(what)
 
 
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 #: The deadline of this thread's call; None in the background.
-current: Callable[[], Deadline | None] = _current.get
+current_deadline: Callable[[], Deadline | None] = _current.get
 
 
 #: What each thread does before it waits.
 _before = threading.local()
 
 
-def before_waits(call: Callable[[], None]) -> None:
+def set_blocking_hook(call: Callable[[], None]) -> None:
     """This thread makes `call` before it waits for anything: others may go on."""
     _before.call = call
 
 
-def about_to_wait() -> None:
+def announce_blocking() -> None:
     """This thread may wait now, for the server or for another thread, and not just for a lock that nobody holds for long."""
     call = getattr(_before, "call", None)
     if call is not None:
         call()
 
 
-def begin(timeout: float) -> Deadline:
+def begin_call(timeout: float) -> Deadline:
     """This thread, which serves nothing but system calls, begins a call."""
     deadline = Deadline(timeout)
     _current.set(deadline)
@@ -116,15 +117,15 @@ def begin(timeout: float) -> Deadline:
 
 
 @contextlib.contextmanager
-def within(timeout: float = UNBOUNDED) -> Iterator[Deadline]:
+def limit_time(timeout: float = UNBOUNDED) -> Iterator[Deadline]:
     """In this block the thread has `timeout` seconds without progress, and no more than its call has left."""
     deadline = Deadline(timeout, _current.get())
-    with bound_by(deadline):
+    with use_deadline(deadline):
         yield deadline
 
 
 @contextlib.contextmanager
-def bound_by(deadline: Deadline | None) -> Iterator[None]:
+def use_deadline(deadline: Deadline | None) -> Iterator[None]:
     """In this block the thread is bound by `deadline`."""
     token = _current.set(deadline)
     try:
@@ -133,43 +134,43 @@ def bound_by(deadline: Deadline | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
+def bind_deadline(task: Callable[..., _Result]) -> Callable[..., _Result]:
     """`task` for another thread: it runs within the deadline of this thread's call."""
     context = copy_context()
     return lambda *args: context.copy().run(task, *args)
 
 
-def left(most: float = UNBOUNDED) -> float:
-    """Seconds that this thread's call may still wait: not negative, and at most `most`."""
+def remaining_time(limit: float = UNBOUNDED) -> float:
+    """Seconds that this thread's call may still wait: not negative, and at most `limit`."""
     deadline = _current.get()
-    return max(0.0, most if deadline is None else min(most, deadline.left()))
+    return max(0.0, limit if deadline is None else min(limit, deadline.remaining()))
 
 
-def wait(condition: threading.Condition, what: str) -> None:
+def wait_notified(condition: threading.Condition, what: str) -> None:
     """Wait for a notification, with the condition's lock held, as long as this thread's call may; the caller looks again.
 
     Raises OutOfTimeError(ETIMEDOUT): `what` did not come to its end.
     """
-    about_to_wait()
+    announce_blocking()
     if (deadline := _current.get()) is not None:
-        deadline.check(what)
-    condition.wait(None if deadline is None else deadline.left())
+        deadline.raise_if_passed(what)
+    condition.wait(None if deadline is None else deadline.remaining())
 
 
-def result(future: Future[_Result], what: str) -> _Result:
+def wait_result(future: Future[_Result], what: str) -> _Result:
     """The result of `what` another thread does for this thread's call; raises its error, or OutOfTimeError(ETIMEDOUT)."""
-    about_to_wait()
+    announce_blocking()
     while True:
         deadline = _current.get()
         try:
-            return future.result(None if deadline is None else max(deadline.left(), 0.0))
+            return future.result(None if deadline is None else max(deadline.remaining(), 0.0))
         except TimeoutError:
             if deadline is None or future.done():
                 raise
-            deadline.check(what)
+            deadline.raise_if_passed(what)
 
 
-def out_of_time(what: str) -> OutOfTimeError:
+def timeout_error(what: str) -> OutOfTimeError:
     """The error of a call whose deadline has passed."""
     return OutOfTimeError(f"{what}: not within the time that a call has", errno=errno.ETIMEDOUT)
 
@@ -179,7 +180,9 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
 
-def backoff(attempt: int, error: JobfsError | None = None, *, first: float = 0.0, most: float = 0.0) -> float:
+def retry_delay(
+    attempt: int, error: JobfsError | None = None, *, first: float = 0.0, most: float = 0.0
+) -> float:
     """Seconds to wait after failed attempt number `attempt` (from 0): what its `error` asks for (`Retry-After`), and more.
 
     The part added grows from `first` to `most`, with jitter: calls that have failed together do not come back together.
@@ -189,8 +192,8 @@ def backoff(attempt: int, error: JobfsError | None = None, *, first: float = 0.0
     return asked + grown * random.uniform(0.5, 1.0)
 
 
-def pause(seconds: float, error: JobfsError, timeout: float) -> None:
+def sleep_before_retry(seconds: float, error: JobfsError, timeout: float) -> None:
     """Wait in this thread before the next attempt; raises `error` if its call, or `timeout`, would be over by then."""
-    if seconds >= left(timeout):
+    if seconds >= remaining_time(timeout):
         raise error
     time.sleep(seconds)

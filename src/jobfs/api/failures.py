@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 
 from jobfs import names
-from jobfs.api.access import scrub
+from jobfs.api.access import redact_key
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -56,20 +56,26 @@ class MismatchError(ValueError):
     """A reply is not what the reference says; the text says where."""
 
 
-class Call(NamedTuple):
+class RequestInfo(NamedTuple):
     """One request as messages name it: what is done, with what, and whether that changes anything."""
 
-    doing: str
+    action: str
     method: str
     target: str
     subject: str = ""
-    changing: bool = False
+    is_change: bool = False
 
     def __str__(self) -> str:
-        return f"{self.doing} {names.shown(names.plain(self.subject))}" if self.subject else self.doing
+        return (
+            f"{self.action} {names.escape_for_terminal(names.replace_hidden_names(self.subject))}"
+            if self.subject
+            else self.action
+        )
 
 
-def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
+def error_from_reply(
+    call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes, key: str
+) -> ApiError:
     """The error that an answer other than success means; the only place that maps statuses."""
     try:
         said = json.loads(body[: 64 << 10])  # no more of a hostile body becomes objects
@@ -80,20 +86,20 @@ def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
     if not isinstance(reason, str):
         reason = json.dumps(reason, ensure_ascii=False)
     # Cut only after the key was scrubbed: half a key would not be recognised.
-    reason = _one_line(scrub(reason, key))[:300]
+    reason = _to_one_line(redact_key(reason, key))[:300]
     phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
     phrase = "401 (API key refused)" if status == 401 else phrase
     told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
     gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
     if status == 404 and not gone:
         # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
-        return _passing(call, status, headers, f"{told} (something on the way, not the API)")
+        return _transient_error(call, status, headers, f"{told} (something on the way, not the API)")
     if status in _PASSING:
-        return _passing(call, status, headers, told)
-    return _kind(status, reason)(told, status=status)
+        return _transient_error(call, status, headers, told)
+    return _error_class(status, reason)(told, status=status)
 
 
-def _kind(status: int, reason: str) -> type[ApiError]:
+def _error_class(status: int, reason: str) -> type[ApiError]:
     """The class of an error that speaks of the request."""
     if status in (400, 409):
         named = (kind for words, kind in _REASONS.items() if reason.casefold().startswith(words))
@@ -101,40 +107,40 @@ def _kind(status: int, reason: str) -> type[ApiError]:
     return _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
 
 
-def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
+def _transient_error(call: RequestInfo, status: int, headers: Mapping[str, str], told: str) -> ApiError:
     asked = headers.get("retry-after", "").strip()
     wait = float(asked) if _SECONDS.fullmatch(asked) else None
     refused = status == 429 or (status == 503 and wait is not None)
-    if call.changing and not refused:
+    if call.is_change and not refused:
         return AnswerLostError(told, status=status)
     error = UnavailableError(told, status=status)
     error.wait = wait or 0.0
     return error
 
 
-def from_exception(call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
+def error_from_exception(call: RequestInfo, exc: httpx.HTTPError | MismatchError) -> ApiError:
     """The error that an exception of httpx means, or an odd answer; the only place that maps them."""
     if isinstance(exc, MismatchError):
         # A changing request was most likely carried out.
-        kind = WrongAnswerError if call.changing else ContractError
+        kind = WrongAnswerError if call.is_change else ContractError
         return kind(f"{call}: the reply does not match the API reference: {exc}", status=200)
-    told = f"{call}: {reason(exc)}"
+    told = f"{call}: {describe_exception(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
     number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
-    lost = call.changing and not isinstance(exc, _NOT_SENT)
+    lost = call.is_change and not isinstance(exc, _NOT_SENT)
     return (AnswerLostError if lost else UnavailableError)(told, errno=number)
 
 
-def _one_line(text: str) -> str:
+def _to_one_line(text: str) -> str:
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())
 
 
-def reason(exc: Exception) -> str:
+def describe_exception(exc: Exception) -> str:
     """Why a request got no answer, in words."""
     if isinstance(exc, httpx.TimeoutException):
         return "no answer in time"
-    detail = _one_line(str(exc))
+    detail = _to_one_line(str(exc))
     if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
         return f"the server's certificate is not trusted: {detail} (SSL_CERT_FILE names those to be trusted)"
     if detail.startswith("407 "):

@@ -1,7 +1,7 @@
 """How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone.
 
-While the server is out of reach (`away`, vfs/semantics.md 1.14), requests that a program waits for fail at once. One request a
-second finds out whether the server is back: that of `Client.answers`, or one that the background has to send.
+While the server is out of reach (`unreachable_reason`, vfs/semantics.md 1.14), requests that a program waits for fail at once.
+One request a second finds out whether the server is back: that of `Client.has_recovered`, or one that the background has to send.
 
 Where requests of the background fail, but are answered, the background sends one a second too; the first success opens everything
 at once. 429 and `Retry-After` hold for the whole background, whichever request was told. Failures of reads and of changes are
@@ -17,7 +17,7 @@ import threading
 import time
 from email.utils import parsedate_to_datetime
 
-from jobfs.api.failures import Call
+from jobfs.api.failures import RequestInfo
 from jobfs.errors import ApiError, ContractError, HeldBackError, UnauthorizedError, UnavailableError
 
 log = logging.getLogger("jobfs.api")
@@ -41,8 +41,8 @@ class Health:
 
     Open to every reader: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
     `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of `steady`. `away`: why
-    the server is out of reach; None if it is not, as far as is known.
+    average until an answer begins. `requests`: attempts. `clock_offset`: how far the server's clock is ahead of `steady_time`.
+    `unreachable_reason`: why the server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -51,10 +51,10 @@ class Health:
         self.last_error: str | None = None
         self.latency: float | None = None
         self.requests = 0
-        self.offset = 0.0
-        self.away: str | None = None
+        self.clock_offset = 0.0
+        self.unreachable_reason: str | None = None
         self._timeout = timeout
-        #: Guards what is known here, and who asks whether the server is back (`Client.answers`). Nothing is taken under it.
+        #: Guards what is known here, and who asks whether the server is back (`Client.has_recovered`). Nothing is taken under it.
         self.lock = threading.RLock()
         #: Failures since the last success, of reads and of changes; and when the next request finds out whether the outage is
         #: over.
@@ -69,77 +69,78 @@ class Health:
 
     # -- may it be asked
 
-    def admit(self, call: Call, *, waited: bool) -> float:
-        """A request is about to be sent; `waited`: a program waits for it. Returns the seconds that it may go without progress.
+    def admit_with_timeout(self, call: RequestInfo, *, foreground: bool) -> float:
+        """A request is about to be sent; `foreground`: a program waits for it. Returns the seconds that it may go without
+        progress.
 
-        Raises HeldBackError: in the background while the server is left alone; for a program as `check` does.
+        Raises HeldBackError: in the background while the server is left alone; for a program as `require_reachable` does.
         """
         with self.lock:
             now, patience = time.monotonic(), math.inf
-            if waited:
-                self.check(call)
-            elif (wait := self.wait(changing=call.changing)) > 0:
+            if foreground:
+                self.require_reachable(call)
+            elif (wait := self.background_delay(changing=call.is_change)) > 0:
                 error = HeldBackError(
                     f"{call}: not sent: {self.last_error or 'the server asked to be left alone'} (tried again in {wait:.1f} s)"
                 )
                 error.wait = wait
                 raise error
-            elif self._failing(call.changing):
+            elif self._is_probing(call.is_change):
                 self._next_probe = now + _PROBE_EVERY
                 # The server may have become slow: the longer it has failed, the longer the request waits.
                 patience = max(_PROBE_PATIENCE, now - (self.last_ok or 0.0))
             self.requests += 1
             return patience
 
-    def check(self, what: object) -> None:
+    def require_reachable(self, what: object) -> None:
         """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
-        if (why := self.away) is not None:
+        if (why := self.unreachable_reason) is not None:
             raise HeldBackError(
                 f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
             )
 
-    def silence(self, since: float) -> str:
+    def describe_silence(self, since: float) -> str:
         """Complete the sentence "the server …" while none of its answers has come since `since` (monotonic time); else ""."""
-        if self.away is not None:
+        if self.unreachable_reason is not None:
             return "can't be reached"
         return "" if self._heard > since else "does not answer"
 
-    def _failing(self, changing: bool) -> bool:
+    def _is_probing(self, changing: bool) -> bool:
         """True if one request a second finds out whether reads, or changes, succeed again."""
-        return self.away is not None or self._failures[changing] >= _OUTAGE
+        return self.unreachable_reason is not None or self._failures[changing] >= _OUTAGE
 
-    def wait(self, *, changing: bool) -> float:
+    def background_delay(self, *, changing: bool) -> float:
         """Seconds until the background may send a read, or a change; 0.0: now."""
         with self.lock:
-            probe = self._next_probe if self._failing(changing) else 0.0
+            probe = self._next_probe if self._is_probing(changing) else 0.0
             return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
 
     @property
-    def out(self) -> bool:
+    def is_in_outage(self) -> bool:
         """True in an outage: one request a second finds out whether it is over."""
-        return self._failing(False) or self._failing(True)
+        return self._is_probing(False) or self._is_probing(True)
 
     # -- what came of it
 
-    def heard(self, date: str, began: float, ended: float) -> None:
-        """An answer of any kind begins, with this Date header; `began` and `ended`: `steady()` when it was asked, and now."""
+    def note_reply(self, date: str, began: float, ended: float) -> None:
+        """An answer of any kind begins, with this Date header; `began`, `ended`: `steady_time()` when it was asked, and now."""
         with self.lock:
             known = self._heard > 0
             self._heard = self._began = self._ended = time.monotonic()
             self._refusals = 0
-            if self.away is not None:
-                self.away = None
+            if self.unreachable_reason is not None:
+                self.unreachable_reason = None
                 if known:
                     log.warning("the server answers again")
             # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
             # narrow. Where they contradict (a clock was set), the newest answer counts alone.
-            if (seconds := _http_date(date)) is not None:
+            if (seconds := _parse_http_date(date)) is not None:
                 low, high = seconds - ended, seconds + 1.0 - began
                 merged = max(self._bounds[0], low), min(self._bounds[1], high)
                 self._bounds = merged if merged[0] <= merged[1] else (low, high)
-                self.offset = sum(self._bounds) / 2
+                self.clock_offset = sum(self._bounds) / 2
 
-    def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
+    def note_no_reply(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """A request has waited for `seconds`, and no answer came; or it was not sent, for there was no connection (`refused`)."""
         with self.lock:
             now = time.monotonic()
@@ -150,13 +151,13 @@ class Health:
             self._refusals += refused
             lasts = now - self._began
             no_way = self._refusals >= _REFUSALS and lasts >= _REFUSED_FOR
-            if self.away is None and (no_way or lasts >= _NEARLY * self._timeout):
-                self.away, self._next_probe = why, now + _PROBE_EVERY
+            if self.unreachable_reason is None and (no_way or lasts >= _NEARLY * self._timeout):
+                self.unreachable_reason, self._next_probe = why, now + _PROBE_EVERY
                 if self._heard:  # before the first answer, the error itself tells the caller
                     told = "what is known is shown, saves are kept here, what else needs it fails"
                     log.warning("the server can't be reached (%s): %s", why, told)
 
-    def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
+    def note_success(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""
         with self.lock:
             self.answering, self.key_refused = True, False
@@ -167,7 +168,7 @@ class Health:
                 )
             self._failures[changing] = 0
 
-    def learn(self, call: Call, error: ApiError) -> None:
+    def note_error(self, call: RequestInfo, error: ApiError) -> None:
         """Note what an error says of the server."""
         with self.lock:
             now = time.monotonic()
@@ -176,18 +177,18 @@ class Health:
                 self.last_ok, self.last_error = now, str(error)
             elif isinstance(error, (UnavailableError, ContractError)):
                 self.answering, self.last_error = False, str(error)
-                self._failures[call.changing] += 1
-                if self._failures[call.changing] == _OUTAGE:
+                self._failures[call.is_change] += 1
+                if self._failures[call.is_change] == _OUTAGE:
                     self._next_probe = now + _PROBE_EVERY
                 wait = error.wait if isinstance(error, UnavailableError) else 0.0
                 if wait or error.status == _THROTTLED:
                     until = now + min(wait or _A_WHILE, _LONGEST)
                     self._left_alone_until = max(self._left_alone_until, until)
             else:
-                self.succeeded(changing=call.changing)
+                self.note_success(changing=call.is_change)
 
 
-def _http_date(value: str) -> float | None:
+def _parse_http_date(value: str) -> float | None:
     """Seconds since the epoch of an HTTP date; None if the text is none."""
     try:
         return parsedate_to_datetime(value).timestamp()

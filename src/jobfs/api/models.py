@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from jobfs.api.failures import MismatchError
-from jobfs.nodes import Item, Kind, Lifecycle, Permission, held_ns
+from jobfs.nodes import Item, Kind, Lifecycle, Permission, clamp_ns
 
 logger = logging.getLogger("jobfs.api")
 
@@ -39,7 +39,7 @@ _MOST_IN_A_PAGE = 20_000
 NAMELESS = "#"
 
 
-class Else:
+class OrDefault:
     """Gives a field that can't be read as its type this `value`, as if the server had left the field out."""
 
     def __init__(self, value: object) -> None:
@@ -50,16 +50,16 @@ class Else:
 
 
 # Longer texts and paths are not what the reference says (1,024 at most), and not kept.
-_Text = Annotated[str, StringConstraints(max_length=1024), Else("")]
+_Text = Annotated[str, StringConstraints(max_length=1024), OrDefault("")]
 _Path = Annotated[str, StringConstraints(max_length=4096)]
 # Ids that can stand in a URL as they are: wider than the reference's pattern, never a path.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 #: A number, whether the server writes 12, 12.0 or "12".
-_Number = Annotated[int | None, Field(ge=0, lt=2**63), Else(None)]
-_Count = Annotated[int | None, Field(ge=0, le=MOST_ITEMS), Else(None)]
+_Number = Annotated[int | None, Field(ge=0, lt=2**63), OrDefault(None)]
+_Count = Annotated[int | None, Field(ge=0, le=MOST_ITEMS), OrDefault(None)]
 
 
-def _at(*place: str, default: object = ...) -> Any:
+def _nested_field(*place: str, default: object = ...) -> Any:
     """A field that is inside other objects of the answer; without a `default` it must be there."""
     return Field(default, validation_alias=AliasPath(*place))
 
@@ -70,8 +70,8 @@ class _WireItem(BaseModel):
     type: Literal["workspaceItemFile", "workspaceItemDirectory", "file", "directory"]
     id: _Id
     path: _Path
-    lifecycle: Annotated[Lifecycle, Else(Lifecycle.EXPERT_JOB)] = Lifecycle.EXPERT_JOB
-    permission: Annotated[Permission, Else(Permission.READ_WRITE)] = Permission.READ_WRITE
+    lifecycle: Annotated[Lifecycle, OrDefault(Lifecycle.EXPERT_JOB)] = Lifecycle.EXPERT_JOB
+    permission: Annotated[Permission, OrDefault(Permission.READ_WRITE)] = Permission.READ_WRITE
     owner: _Text = ""
     created_at: _Text = Field("", alias="createdAt")
     updated_at: _Text = Field("", alias="updatedAt")
@@ -79,7 +79,7 @@ class _WireItem(BaseModel):
     mime_type: _Text = Field("", alias="mimeType")
     key: _Text = ""
 
-    def item(self) -> Item:
+    def to_item(self) -> Item:
         """The item that this stands for."""
         kind = Kind.FILE if self.type in ("workspaceItemFile", "file") else Kind.DIRECTORY
         return Item(
@@ -98,24 +98,26 @@ class _WireItem(BaseModel):
             key=self.key,
         )
 
-    def spelling(self) -> Spelling:
+    def read_spelling(self) -> Spelling:
         """How the server writes its items."""
         return Spelling("/" if self.path.startswith("/") else "", self.type.startswith("workspaceItem"))
 
 
-class _LeftOut(BaseModel):
+class _UnknownItem(BaseModel):
     """An item of a type or form that is not known."""
 
-    id: Annotated[_Id, Else("")] = ""
+    id: Annotated[_Id, OrDefault("")] = ""
 
 
-_Entry = Annotated[_WireItem | _LeftOut, Field(union_mode="left_to_right"), Else(_LeftOut())]
+_Entry = Annotated[_WireItem | _UnknownItem, Field(union_mode="left_to_right"), OrDefault(_UnknownItem())]
 
 
 class _ItemsReply(BaseModel):
-    items: Annotated[list[_Entry] | None, Field(max_length=_MOST_IN_A_PAGE)] = _at("data", "workspaceItems")
-    total: _Count = _at("meta", "total", default=None)
-    take: _Count = _at("meta", "take", default=None)
+    items: Annotated[list[_Entry] | None, Field(max_length=_MOST_IN_A_PAGE)] = _nested_field(
+        "data", "workspaceItems"
+    )
+    total: _Count = _nested_field("meta", "total", default=None)
+    take: _Count = _nested_field("meta", "take", default=None)
 
 
 class _ItemReply(BaseModel):
@@ -143,18 +145,18 @@ class Page(NamedTuple):
 class Instance(BaseModel):
     """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
 
-    raw: dict[str, Any] = _at("data", "workspaceInstance")
-    count_items: _Number = _at("data", "workspaceInstance", "countItems", default=None)
+    raw: dict[str, Any] = _nested_field("data", "workspaceInstance")
+    count_items: _Number = _nested_field("data", "workspaceInstance", "countItems", default=None)
 
 
 def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
     """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
-    reply = _read(_ItemsReply, body)
+    reply = _parse_model(_ItemsReply, body)
     entries = reply.items or []  # Go writes null for a list of none
     items, unknown = [], []
     for place, entry in enumerate(entries):
         if isinstance(entry, _WireItem):
-            items.append(entry.item())
+            items.append(entry.to_item())
         else:
             # An item without an id is known by its place in the list: so on two pages it counts once, and two items on a page
             # count twice.
@@ -168,18 +170,18 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         unknown=tuple(unknown),
     )
     first = next(iter(entries), None)
-    return page, first.spelling() if isinstance(first, _WireItem) else None
+    return page, first.read_spelling() if isinstance(first, _WireItem) else None
 
 
 def parse_item(body: bytes) -> tuple[Item, Spelling]:
     """The item of a get, create or update, under either of its names; raises MismatchError."""
-    wire = _read(_ItemReply, body).item
-    return wire.item(), wire.spelling()
+    wire = _parse_model(_ItemReply, body).item
+    return wire.to_item(), wire.read_spelling()
 
 
 def parse_instance(body: bytes) -> tuple[Instance, None]:
     """The workspace instance; raises MismatchError."""
-    return _read(Instance, body), None
+    return _parse_model(Instance, body), None
 
 
 def parse_time(text: str) -> int:
@@ -192,10 +194,10 @@ def parse_time(text: str) -> int:
     except ValueError:
         return 0
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return held_ns((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
+    return clamp_ns((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
 
 
-def _read(model: type[_Model], body: bytes) -> _Model:
+def _parse_model(model: type[_Model], body: bytes) -> _Model:
     """An answer as its model; raises MismatchError that says where it differs."""
     try:
         try:

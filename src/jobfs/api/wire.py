@@ -17,12 +17,19 @@ from typing import Any, NamedTuple
 import httpx
 
 from jobfs import __version__, names
-from jobfs.api.access import KeySource, scrub
-from jobfs.api.bodies import Body, read_answer
-from jobfs.api.deadline import Deadline, backoff, current, out_of_time, steady
-from jobfs.api.failures import NO_WAY, Call, MismatchError, from_answer, from_exception, reason
+from jobfs.api.access import KeySource, redact_key
+from jobfs.api.bodies import RequestBody, read_body
+from jobfs.api.connection_queue import LARGE, ConnectionQueue, Priority, make_transport
+from jobfs.api.deadline import Deadline, current_deadline, retry_delay, steady_time, timeout_error
+from jobfs.api.failures import (
+    NO_WAY,
+    MismatchError,
+    RequestInfo,
+    describe_exception,
+    error_from_exception,
+    error_from_reply,
+)
 from jobfs.api.health import Health
-from jobfs.api.line import LARGE, Line, Rank, pool
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -48,24 +55,25 @@ _NO_SUCH_RANGE = 416
 _NO_BODY = httpx.ByteStream(b"")
 
 
-class Send(NamedTuple):
+class Payload(NamedTuple):
     """What is sent for a call; `streamed`: the caller reads the answer's body, if the file goes on at the byte asked for.
 
-    `large`: the answer's body is large (see line.py), or may be. `sent` is set once the request was handed to its socket.
+    `large`: the answer's body is large (see connection_queue.py), or may be. `sent_event` is set once the request was handed to
+    its socket.
     """
 
-    body: Body | None = None
+    body: RequestBody | None = None
     headers: Sequence[tuple[str, str]] = (("Accept-Encoding", "gzip"),)
     streamed: bool = False
     large: bool = False
-    sent: threading.Event | None = None
+    sent_event: threading.Event | None = None
 
 
-PLAIN = Send()
+PLAIN = Payload()
 
 
 @dataclass(eq=False)
-class Stream:
+class BodyStream:
     """A body that has its connection until it is closed, and goes on for as long as bytes of it come.
 
     Time in which bytes come does not count for callers that wait for the body; time that its reader takes does not count for the
@@ -73,19 +81,19 @@ class Stream:
     """
 
     _response: httpx.Response
-    _line: Line
-    _rank: Rank
+    _line: ConnectionQueue
+    _rank: Priority
     _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
         since = time.monotonic()
         assert isinstance(self._response.stream, httpx.SyncByteStream)
         for chunk in self._response.stream:
-            self._line.moved_at = now = time.monotonic()
+            self._line.progress_at = now = time.monotonic()
             self._deadline.extend(now - since)
             yield chunk
             since = time.monotonic()
-            self._deadline.renew()
+            self._deadline.restart()
 
     def close(self) -> None:
         """Give the connection back; if bytes of the body are still to come, the connection is closed."""
@@ -95,25 +103,25 @@ class Stream:
             self._line.release(self._rank)
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """A success, or another answer that is welcome, with its body: decompressed, or if it is `streamed` as it comes."""
 
     status: int
     headers: httpx.Headers
     body: bytes = b""
-    stream: Stream | None = None
+    stream: BodyStream | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class HeldConnection:
     """A connection that one thread holds for several small requests, one after another; each is sent once.
 
-    Nothing in between may wait for another connection: with one connection, that would never become free. `sent` is set once a
-    request was handed to the socket of the connection.
+    Nothing in between may wait for another connection: with one connection, that would never become free. `sent_event` is set
+    once a request was handed to the socket of the connection.
     """
 
-    rank: Rank
-    sent: threading.Event = field(default_factory=threading.Event)
+    priority: Priority
+    sent_event: threading.Event = field(default_factory=threading.Event)
 
 
 class Wire:
@@ -129,158 +137,189 @@ class Wire:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.health = Health(timeout)
-        self.line = Line(max_connections)
+        self.connections = ConnectionQueue(max_connections)
         self._key = key
         self._timeout = timeout
         self._base_url = base_url
         #: True if this server has the paths of collections without the slash at their end.
         self._bare = False
-        self._transport = transport or pool(base_url, timeout, max_connections)
+        self._transport = transport or make_transport(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
 
     def close(self) -> None:
         """Close every connection; requests that wait for a retry or for a connection end at once."""
-        self.line.close()
+        self.connections.close()
         self._transport.close()
 
-    def _trace(self, sent: threading.Event | None, event: str, info: Mapping[str, Any]) -> None:
-        """Called by httpcore: get to know each connection, and set `sent` once a request was handed to its socket."""
-        if sent is not None and event.endswith(_SENT):
-            sent.set()
+    def _trace_connection(
+        self, sent_event: threading.Event | None, event: str, info: Mapping[str, Any]
+    ) -> None:
+        """Called by httpcore: get to know each connection, and set `sent_event` once a request was handed to its socket."""
+        if sent_event is not None and event.endswith(_SENT):
+            sent_event.set()
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
-            _bound(stream)
-            self.line.opened(stream.get_extra_info("socket"))
+            _impose_deadline(stream)
+            self.connections.track_socket(stream.get_extra_info("socket"))
 
     @contextlib.contextmanager
-    def turn(self, what: object) -> Iterator[Turn]:
-        """Wait for a connection, and hold it for `what` in this block. Raises as `Line.take`."""
-        rank = self.line.take(Deadline(self._timeout, current(), waited=False), what)
+    def hold_connection(self, what: object) -> Iterator[HeldConnection]:
+        """Wait for a connection, and hold it for `what` in this block. Raises as `ConnectionQueue.acquire`."""
+        rank = self.connections.acquire(Deadline(self._timeout, current_deadline(), foreground=False), what)
         try:
-            yield Turn(rank)
+            yield HeldConnection(rank)
         finally:
-            self.line.release(rank)
+            self.connections.release(rank)
 
     @contextlib.contextmanager
-    def two_turns(self, what: object) -> Iterator[tuple[Turn, Turn] | None]:
-        """Wait for two connections, and hold both in this block; yields None where there are too few. Raises as `turn`."""
-        if not self.line.has_pairs:
+    def hold_two_connections(self, what: object) -> Iterator[tuple[HeldConnection, HeldConnection] | None]:
+        """Wait for two connections, and hold both in this block; yields None where there are too few. Raises as
+        `hold_connection`.
+        """
+        if not self.connections.has_pairs:
             yield None
             return
-        rank = self.line.take(Deadline(self._timeout, current(), waited=False), what, count=2)
+        rank = self.connections.acquire(
+            Deadline(self._timeout, current_deadline(), foreground=False), what, count=2
+        )
         try:
-            yield Turn(rank), Turn(rank)
+            yield HeldConnection(rank), HeldConnection(rank)
         finally:
-            self.line.release(rank)
-            self.line.release(rank)
+            self.connections.release(rank)
+            self.connections.release(rank)
 
-    def request(self, call: Call, send: Send = PLAIN, *, turn: Turn | None = None) -> Answer:
+    def request(
+        self, call: RequestInfo, payload: Payload = PLAIN, *, connection: HeldConnection | None = None
+    ) -> Reply:
         """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 
         All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. With a
-        `turn` there is one attempt, on the connection that is held: a second one would need another look before it.
+        `connection` there is one attempt, on the connection that is held: a second one would need another look before it.
         """
-        deadline = Deadline(self._timeout, current(), waited=False)
+        deadline = Deadline(self._timeout, current_deadline(), foreground=False)
         attempt = 0
         last: UnavailableError | None = None
         while True:
             try:
-                return self._attempt(call, send, self._key(), deadline, turn)
+                return self._attempt_once(call, payload, self._key(), deadline, connection)
             except (OutOfTimeError, HeldBackError) as error:
                 # This attempt was not made: the error of the one before says more.
                 raise last or error from None
             except UnavailableError as error:
                 # A subclass: the request may have been carried out.
-                final = turn is not None or type(error) is not UnavailableError
-                if final or not self._wait_to_retry(call, deadline, backoff(attempt, error)):
+                final = connection is not None or type(error) is not UnavailableError
+                if final or not self._wait_to_retry(call, deadline, retry_delay(attempt, error)):
                     raise
                 last, attempt = error, attempt + 1
 
-    def _wait_to_retry(self, call: Call, deadline: Deadline, pause: float) -> bool:
+    def _wait_to_retry(self, call: RequestInfo, deadline: Deadline, pause: float) -> bool:
         """Wait `pause` seconds before the next attempt; False, at once, if the server, the deadline or `close` allows none."""
-        held = self.health.away if deadline.waited else self.health.wait(changing=call.changing)
-        return not (held or pause >= deadline.left() or self.line.closed.wait(pause))
+        held = (
+            self.health.unreachable_reason
+            if deadline.is_foreground
+            else self.health.background_delay(changing=call.is_change)
+        )
+        return not (held or pause >= deadline.remaining() or self.connections.closed.wait(pause))
 
-    def explain(self, call: Call, exc: httpx.HTTPError | MismatchError | WrongAnswerError) -> ApiError:
+    def error_from_bad_reply(
+        self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | WrongAnswerError
+    ) -> ApiError:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
-        return self._learn(call, exc, self._key())
+        return self._note_failure(call, exc, self._key())
 
-    def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline, turn: Turn | None) -> Answer:
+    def _attempt_once(
+        self,
+        call: RequestInfo,
+        payload: Payload,
+        key: str,
+        deadline: Deadline,
+        connection: HeldConnection | None,
+    ) -> Reply:
         """Make one attempt on the connection that is held, or on the next that is free; raises ApiError."""
-        if turn is not None:
-            return self._admitted(call, send._replace(sent=turn.sent), key, deadline, turn.rank)
-        large = send.large or (send.body is not None and send.body.length > LARGE)
-        rank = self.line.take(deadline, call, large=large)
-        answer: Answer | None = None
+        if connection is not None:
+            return self._send_if_admitted(
+                call, payload._replace(sent_event=connection.sent_event), key, deadline, connection.priority
+            )
+        large = payload.large or (payload.body is not None and payload.body.length > LARGE)
+        rank = self.connections.acquire(deadline, call, large=large)
+        answer: Reply | None = None
         try:
-            answer = self._admitted(call, send, key, deadline, rank)
+            answer = self._send_if_admitted(call, payload, key, deadline, rank)
             return answer
         finally:
             if answer is None or answer.stream is None:
-                self.line.release(rank)
+                self.connections.release(rank)
 
-    def _admitted(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
+    def _send_if_admitted(
+        self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
+    ) -> Reply:
         """Make one attempt if there is time for it and the server may be asked; raises ApiError."""
-        if deadline.left() <= 0:
-            raise out_of_time(str(call))
-        patience = self.health.admit(call, waited=deadline.waited)
-        if patience < deadline.left():
-            deadline = Deadline(patience, current(), waited=False)
-        if send.body is not None:
-            send.body.moved = functools.partial(self._moved, deadline)
+        if deadline.remaining() <= 0:
+            raise timeout_error(str(call))
+        patience = self.health.admit_with_timeout(call, foreground=deadline.is_foreground)
+        if patience < deadline.remaining():
+            deadline = Deadline(patience, current_deadline(), foreground=False)
+        if payload.body is not None:
+            payload.body.on_send_time = functools.partial(self._note_send_time, deadline)
         try:
-            return self._exchange(call, send, key, deadline, rank)
+            return self._send_and_receive(call, payload, key, deadline, priority)
         except (httpx.HTTPError, MismatchError, ApiError) as exc:
-            raise self._learn(call, exc, key) from None
+            raise self._note_failure(call, exc, key) from None
 
-    def _exchange(self, call: Call, send: Send, key: str, deadline: Deadline, rank: Rank) -> Answer:
+    def _send_and_receive(
+        self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
+    ) -> Reply:
         """Send a request and take in its answer; raises httpx's errors, MismatchError, ApiError."""
-        response, latency = self._timed(call, send, key, deadline)
+        response, latency = self._send_and_time(call, payload, key, deadline)
         status, headers = response.status_code, response.headers
-        if not (200 <= status < 300 or (send.streamed and status == _NO_SUCH_RANGE)):
+        if not (200 <= status < 300 or (payload.streamed and status == _NO_SUCH_RANGE)):
             # The reason of a failure has few words.
-            raise from_answer(call, status, headers, read_answer(response, whole=False), key)
-        if send.streamed:
-            deadline.renew()  # from here on only bytes are progress
-            answer = Answer(status, headers, stream=Stream(response, self.line, rank, deadline))
+            raise error_from_reply(call, status, headers, read_body(response, whole=False), key)
+        if payload.streamed:
+            deadline.restart()  # from here on only bytes are progress
+            answer = Reply(status, headers, stream=BodyStream(response, self.connections, priority, deadline))
         else:
             # Only the status of a reply to a delete counts.
-            answer = Answer(status, headers, read_answer(response, whole=call.method != "DELETE"))
-        self.health.succeeded(changing=call.changing, latency=None if send.body else latency)
+            answer = Reply(status, headers, read_body(response, whole=call.method != "DELETE"))
+        self.health.note_success(changing=call.is_change, latency=None if payload.body else latency)
         return answer
 
-    def _timed(self, call: Call, send: Send, key: str, deadline: Deadline) -> tuple[httpx.Response, float]:
+    def _send_and_time(
+        self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline
+    ) -> tuple[httpx.Response, float]:
         """Send a request; return the start of its reply and the seconds until then. `health` notes both, or the silence.
 
         Raises httpx's errors, ApiError.
         """
-        clock, began = steady(), time.monotonic()
+        clock, began = steady_time(), time.monotonic()
         try:
-            response = self._send(call, send, key, deadline)
+            response = self._send_following_redirect(call, payload, key, deadline)
         except httpx.TransportError as exc:
             no_way = isinstance(exc, NO_WAY)
             # Before a connection broke, bytes of a body may have gone out for long.
             waited = no_way or isinstance(exc, httpx.TimeoutException)
             seconds = time.monotonic() - began if waited else 0.0
-            self.health.unanswered(seconds, scrub(reason(exc), key), refused=no_way)
+            self.health.note_no_reply(seconds, redact_key(describe_exception(exc), key), refused=no_way)
             raise
         latency = time.monotonic() - began
-        self.health.heard(response.headers.get("date", ""), clock, clock + latency)
+        self.health.note_reply(response.headers.get("date", ""), clock, clock + latency)
         logger.debug("%s %s: %d, %.1f ms", call.method, call, response.status_code, latency * 1e3)
         return response, latency
 
-    def _send(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response:
+    def _send_following_redirect(
+        self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline
+    ) -> httpx.Response:
         """Send one request, following a redirect to the other form of its path; raises httpx's errors, ApiError."""
         path, mark, query = call.target.partition("?")
-        first, second = self._forms(path)
+        first, second = self._slash_forms(path)
         for form, other in (first, second), (second, first):
-            request = self._request(call.method, f"{form}{mark}{query}", send, key, deadline)
+            request = self._build_request(call.method, f"{form}{mark}{query}", payload, key, deadline)
             response = self._transport.handle_request(request)
             if response.status_code not in _REDIRECTS:
                 return response
-            read_answer(response, whole=False)
-            if _location(request, response) != self._base_url + other:
+            read_body(response, whole=False)
+            if _redirect_target(request, response) != self._base_url + other:
                 break
             if path.endswith("/"):
                 self._bare = form == path
@@ -288,44 +327,51 @@ class Wire:
         status = response.status_code
         raise ContractError(f"{call}: a redirect ({status}) to another place, or in a circle", status=status)
 
-    def _forms(self, path: str) -> tuple[str, str]:
+    def _slash_forms(self, path: str) -> tuple[str, str]:
         """Return `path` with and without a slash at its end; first the form that the server has, as far as is known."""
         if not path.endswith("/"):
             return path, f"{path}/"
         bare = path.removesuffix("/")
         return (bare, path) if self._bare else (path, bare)
 
-    def _request(self, method: str, target: str, send: Send, key: str, deadline: Deadline) -> httpx.Request:
+    def _build_request(
+        self, method: str, target: str, payload: Payload, key: str, deadline: Deadline
+    ) -> httpx.Request:
         """Build a request to `target` whose every step ends by the deadline."""
-        headers, body = [*self._headers, *send.headers, ("Authorization", f"Bearer {key}")], send.body
+        headers, body = [*self._headers, *payload.headers, ("Authorization", f"Bearer {key}")], payload.body
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
-        left = max(deadline.left(), _LEAST)
+        left = max(deadline.remaining(), _LEAST)
         steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
         return httpx.Request(
             method,
             self._base_url + target,
             headers=headers,
             stream=body or _NO_BODY,
-            extensions={"timeout": steps, "trace": functools.partial(self._trace, send.sent)},
+            extensions={
+                "timeout": steps,
+                "trace": functools.partial(self._trace_connection, payload.sent_event),
+            },
         )
 
-    def _moved(self, deadline: Deadline, seconds: float) -> None:
+    def _note_send_time(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for `seconds`."""
         deadline.extend(seconds)
-        self.line.moved_at = time.monotonic()
+        self.connections.progress_at = time.monotonic()
 
-    def _learn(self, call: Call, exc: httpx.HTTPError | MismatchError | ApiError, key: str) -> ApiError:
+    def _note_failure(
+        self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | ApiError, key: str
+    ) -> ApiError:
         """The error for what went wrong, noted and logged."""
         odd = isinstance(exc, (MismatchError, ContractError, WrongAnswerError))
-        error = exc if isinstance(exc, ApiError) else from_exception(call, exc)
-        error.args = (names.plain(scrub(str(error), key)),)
-        self.health.learn(call, error)
+        error = exc if isinstance(exc, ApiError) else error_from_exception(call, exc)
+        error.args = (names.replace_hidden_names(redact_key(str(error), key)),)
+        self.health.note_error(call, error)
         logger.log(logging.WARNING if odd else logging.DEBUG, "%s", error)
         return error
 
 
-def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL | None:
+def _redirect_target(request: httpx.Request, response: httpx.Response) -> httpx.URL | None:
     """Return where a redirect leads, without its query; None if its `Location` is malformed."""
     try:
         return request.url.join(response.headers.get("location", "")).copy_with(query=None, fragment=None)
@@ -333,7 +379,7 @@ def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL | N
         return None
 
 
-def _bound(stream: Any) -> None:
+def _impose_deadline(stream: Any) -> None:
     """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
 
     A timeout bounds only one read or write, and a request may take any number of them: headers, or the framing of a body, may
@@ -343,12 +389,12 @@ def _bound(stream: Any) -> None:
 
     # None: a SOCKS handshake.
     def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
-        left = None if timeout is None else timeout.left()
+        left = None if timeout is None else timeout.remaining()
         if left is not None and left <= 0:
             raise httpx.ReadTimeout("the answer came too slowly")
         return bytes(read(max_bytes, left))
 
     def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
-        write(buffer, None if timeout is None else max(timeout.left(), _LEAST))
+        write(buffer, None if timeout is None else max(timeout.remaining(), _LEAST))
 
     stream.read, stream.write = bounded_read, bounded_write

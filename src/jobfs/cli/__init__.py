@@ -45,7 +45,7 @@ _JOB_ID = re.compile(r"[a-z0-9]{24}")
 LINKS = ("mount.fuse.jobfs", "mount.jobfs", "umount.fuse.jobfs")
 
 
-def words(called: str, arguments: list[str]) -> list[str]:
+def translate_arguments(called: str, arguments: list[str]) -> list[str]:
     """The words of a command line of ours, if mount(8) calls this program (vfs/semantics.md 6.2). Raises UsageError.
 
     It does so by one of `LINKS`, else by the name that is in PATH, with a job id first:
@@ -96,7 +96,7 @@ class _Commands(click.Group):
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        args = words(sys.argv[0], args)
+        args = translate_arguments(sys.argv[0], args)
         if args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         args[:1] = [_ALSO.get(name, name) for name in args[:1]]
@@ -111,8 +111,8 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory."""
-    from jobfs.cli.screen import tell
-    from jobfs.settings import unknown_variables
+    from jobfs.cli.screen import print_escaped
+    from jobfs.settings import describe_unknown_variables
 
-    for line in unknown_variables():
-        tell(f"jobfs: {line}", err=True)
+    for line in describe_unknown_variables():
+        print_escaped(f"jobfs: {line}", err=True)

@@ -17,14 +17,14 @@ from typing import Any, NoReturn
 
 import click
 
-from jobfs.api.access import KeySource, check_base_url, check_job_id
-from jobfs.api.deadline import within
+from jobfs.api.access import KeySource, check_job_id, normalize_base_url
+from jobfs.api.deadline import limit_time
 from jobfs.cli import preflight
 from jobfs.cli.options import setting_options
-from jobfs.cli.running import ended, mounts
-from jobfs.cli.screen import confirmed, counted, shown, tell
+from jobfs.cli.running import find_ended, running_mounts
+from jobfs.cli.screen import confirm, escape_for_terminal, format_count, print_escaped
 from jobfs.errors import JobfsError, UsageError
-from jobfs.settings import Settings, load
+from jobfs.settings import Settings, load_settings
 
 #: Seconds without progress after which the server is not waited for, whatever --timeout says.
 _PATIENCE = 10.0
@@ -62,26 +62,26 @@ def doctor(
     Changes nothing on the server without --try. Prints what is not well, with a remedy. The last line says whether a mount works;
     exits with 0 if it does, else with 1.
     """
-    _refuse(job, trying, yes)
-    settings = load(flags, mount_options)
+    _check_options(job, trying, yes)
+    settings = load_settings(flags, mount_options)
     checkup = Checkup(everything=verbose)
-    _machine(checkup, settings)
-    key = _account(checkup, settings, job)
+    _check_machine(checkup, settings)
+    key = _check_account(checkup, settings, job)
     checkup.sum_up("this machine, the key and the way to the server")
     if trying and job and key is not None:
-        if not yes and not confirmed(
+        if not yes and not confirm(
             f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, "
             "write about 20 small files in it, and delete it again?"
         ):
-            tell("nothing was tried")
+            print_escaped("nothing was tried")
             return 1
-        _try(checkup, settings, job, key)
+        _run_trial(checkup, settings, job, key)
         checkup.sum_up("the server")
     more = "" if trying else ", as far as this tells: --try asks the server more"
     return checkup.conclude(more if job else " if the server knows the job: jobfs doctor JOB asks it")
 
 
-def _refuse(job: str | None, trying: bool, yes: bool) -> None:
+def _check_options(job: str | None, trying: bool, yes: bool) -> None:
     """Raises UsageError for options that do not go together."""
     if yes and not trying:
         raise UsageError("--yes belongs to --try: jobfs doctor JOB --try")
@@ -100,7 +100,7 @@ class Checkup:
         self._well = 0
         self._slower: list[str] = []
 
-    def show(self, about: str, mark: str, text: str) -> None:
+    def print_finding(self, about: str, mark: str, text: str) -> None:
         """Print a line on a finding; of what is slower one line is made in the end."""
         self._marks[mark] += 1
         if mark == "slower":
@@ -108,47 +108,49 @@ class Checkup:
         elif mark != "ok" or self._everything:
             _print(mark, f"{about}: {text}")
 
-    def look(self, what: str, check: Callable[[], str]) -> bool:
+    def run_check(self, what: str, check: Callable[[], str]) -> bool:
         """Make a check, and show what it says; True if that is well."""
         try:
             mark, text = "ok", check()
         except (JobfsError, OSError) as error:
             mark, text = "FAILED", str(error)
-        self.show(what, mark, text)
+        self.print_finding(what, mark, text)
         return mark == "ok"
 
     def sum_up(self, what: str) -> None:
         """Print in one line each what was well since the last time, and what is slower."""
         well, self._well = self._marks["ok"] - self._well, self._marks["ok"]
         if well and not self._everything:
-            _print("ok", f"{counted(well, 'check')} of {what} (--verbose shows them)")
+            _print("ok", f"{format_count(well, 'check')} of {what} (--verbose shows them)")
         if self._slower:
             _print("ok", f"works, but slower: {'; '.join(self._slower)}")
 
     def conclude(self, more: str) -> int:
         """Print the last line; the exit code."""
         text, code = next(end for mark, end in _ENDS.items() if self._marks[mark])
-        tell(text + ("" if code else more))
+        print_escaped(text + ("" if code else more))
         return code
 
 
 def _print(mark: str, text: str) -> None:
-    click.echo(f"{click.style(f'{mark:6}', **_STYLES.get(mark, {'fg': 'yellow'}))}  {shown(text)}")
+    click.echo(
+        f"{click.style(f'{mark:6}', **_STYLES.get(mark, {'fg': 'yellow'}))}  {escape_for_terminal(text)}"
+    )
 
 
-def _machine(checkup: Checkup, settings: Settings) -> None:
+def _check_machine(checkup: Checkup, settings: Settings) -> None:
     """Check what a mount needs of this machine, and list the mounts: the running ones, and those that ended with work left."""
-    for what, check in preflight.checks(settings).items():
-        checkup.look(what, check)
-    if running := mounts(str(settings.state_dir)):
-        checkup.show("mounts", "ok", f"{len(running)} running")
-    for each in ended(str(settings.state_dir)):
-        checkup.show("mounts", "WARN", each.told)
+    for what, check in preflight.list_checks(settings).items():
+        checkup.run_check(what, check)
+    if running := running_mounts(str(settings.state_dir)):
+        checkup.print_finding("mounts", "ok", f"{len(running)} running")
+    for each in find_ended(str(settings.state_dir)):
+        checkup.print_finding("mounts", "WARN", each.description)
 
 
-def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:
+def _check_account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:
     """Check the key, the way to the server, and the job. Returns the key, if the server accepts it."""
-    from jobfs.api.line import route
+    from jobfs.api.connection_queue import describe_route
 
     keys: list[KeySource] = []
 
@@ -158,42 +160,44 @@ def _account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource
 
     def ask(job: str) -> str:
         check_job_id(job)
-        preflight.ask_server(settings, job, keys[0])
+        preflight.probe_server(settings, job, keys[0])
         return f"{job} is known, and the key is accepted"
 
-    checkup.look("API key", find_key)
-    checkup.look("connection", lambda: f"{settings.base_url}: {route(check_base_url(settings.base_url))}")
-    return keys[0] if job and keys and checkup.look("job", partial(ask, job)) else None
+    checkup.run_check("API key", find_key)
+    checkup.run_check(
+        "connection", lambda: f"{settings.base_url}: {describe_route(normalize_base_url(settings.base_url))}"
+    )
+    return keys[0] if job and keys and checkup.run_check("job", partial(ask, job)) else None
 
 
-def _try(checkup: Checkup, settings: Settings, job: str, key: KeySource) -> None:
+def _run_trial(checkup: Checkup, settings: Settings, job: str, key: KeySource) -> None:
     """Ask the server of this job, and take everything away, whatever happens. Raises SystemExit after a signal."""
     from jobfs.api.client import Client
     from jobfs.state.server import KnownServer
     from jobfs.trial import questions
 
-    base_url, timeout = check_base_url(settings.base_url), min(settings.timeout, _PATIENCE)
+    base_url, timeout = normalize_base_url(settings.base_url), min(settings.timeout, _PATIENCE)
     logging.getLogger("jobfs").addHandler(logging.NullHandler())  # its warnings are in the answers
-    tell(f"jobfs: asking {base_url} what jobfs relies on", err=True)
+    print_escaped(f"jobfs: asking {base_url} what jobfs relies on", err=True)
     with (
-        within(),
+        limit_time(),
         Client(base_url, job, key, timeout=timeout, max_connections=_CONNECTIONS) as client,
         tempfile.TemporaryDirectory(prefix="jobfs-try-") as scratch,
     ):
         trial = questions.Trial(client, Path(scratch))
         for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
-            signal.signal(number, _stop)
+            signal.signal(number, _exit_on_signal)
         try:
-            for row in questions.run(trial):
-                checkup.show(*row)
+            for row in questions.run_trial(trial):
+                checkup.print_finding(*row)
         except SystemExit:
-            tell("jobfs: taking everything away again", err=True)
+            print_escaped("jobfs: taking everything away again", err=True)
             raise
         finally:
-            for row in questions.clear(trial):
-                checkup.show(*row)
+            for row in questions.clean_up(trial):
+                checkup.print_finding(*row)
     KnownServer(settings.state_dir, base_url).learn(**trial.facts)
 
 
-def _stop(number: int, frame: object) -> NoReturn:
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from jobfs.cli.options import Rare, help_all
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import print_escaped
 from jobfs.emulator.behaviour import SWITCHES, Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import parse_rule
 from jobfs.emulator.keys import find_key, keep_key
 from jobfs.errors import UsageError
-from jobfs.names import quoted
+from jobfs.names import quote_for_shell
 
 if TYPE_CHECKING:
     from jobfs.emulator.runner import Server
@@ -68,9 +68,9 @@ def emulator(
     State is kept in DIR and survives a restart. On start the job and the URL are printed. SIGTERM or Ctrl-C stops it.
     Faults: see jobfs.emulator.faults; to change things while it runs: jobfs.emulator.control.
     """
-    runner = _runner()
+    runner = _import_runner()
     found = find_key(directory, key, key_file)
-    config = _config(found.key, options)
+    config = _make_config(found.key, options)
     server = runner.Server(config, directory)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -91,7 +91,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: bool) -> None:
     server.start()
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
     control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
-    tell(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
+    print_escaped(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
     player = Player(server.store) if play else None
     if player:
         player.start()
@@ -100,28 +100,30 @@ def _serve(server: Server, key_source: str, sample: bool, play: bool) -> None:
         player.stop()
 
 
-def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
-    switches = {name: _typed(name, options.pop(name)) for name in SWITCHES}
+def _make_config(key: str, options: dict[str, Any]) -> EmulatorConfig:
+    switches = {name: _convert_choice(name, options.pop(name)) for name in SWITCHES}
     try:
-        behaviour = Behaviour().changed(**{n: value for n, value in switches.items() if value is not None})
+        behaviour = Behaviour().with_changes(
+            **{n: value for n, value in switches.items() if value is not None}
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     faults: Sequence[str] = options.pop("faults")
     return EmulatorConfig(key=key, behaviour=behaviour, faults=tuple(map(parse_rule, faults)), **options)
 
 
-def _typed(name: str, value: Any) -> Any:
+def _convert_choice(name: str, value: Any) -> Any:
     """click's choices are strings; the model's may be numbers."""
     choices = get_args(SWITCHES[name].annotation)
     return next((choice for choice in choices if str(choice) == value), value)
 
 
-def _runner() -> types.ModuleType:
+def _import_runner() -> types.ModuleType:
     try:
         import jobfs.emulator.runner as runner
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the local server needs {error.name}, which is not installed: in a clone of jobfs, "
-            f"{quoted(sys.executable)} -m pip install '.[emulator]'"
+            f"{quote_for_shell(sys.executable)} -m pip install '.[emulator]'"
         ) from None
     return runner

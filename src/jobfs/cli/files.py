@@ -10,16 +10,18 @@ from typing import Any
 import click
 
 from jobfs import control
-from jobfs.cli.options import files, mounted, not_empty, state_dir_option
-from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
-from jobfs.cli.screen import confirmed, say, sending, tell
-from jobfs.document import describe
+from jobfs.cli.options import complete_mounted, files, reject_empty, state_dir_option
+from jobfs.cli.running import ask_or_report, directory_of, find_mount_of, find_mounts_of, report_ended
+from jobfs.cli.screen import confirm, print_escaped, print_sentence, show_progress
+from jobfs.document import describe_paths
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
 
 @click.command("flush")
-@click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
+@click.argument(
+    "path", callback=reject_empty, required=False, metavar="[DIR|FILE]", shell_complete=complete_mounted
+)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
 @state_dir_option
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
@@ -29,19 +31,23 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     tried again by `jobfs retry`. Ctrl-C ends only this command, with 130: what is unsent goes on being sent.
     """
     answers: list[dict[str, Any] | None] = []
-    for found, inside in mounts_of(path, state_dir):
-        with sending(f"sending {directory_of(found)}") as progress, _about(path):
+    for found, inside in find_mounts_of(path, state_dir):
+        with show_progress(f"sending {directory_of(found)}") as progress, _name_path_in_errors(path):
             args = {"path": inside or None, "timeout": timeout}
-            answers.append(asked(found, "flush", args, progress=progress, say=say))
+            answers.append(
+                ask_or_report(found, "flush", args, on_progress=progress, on_sentence=print_sentence)
+            )
     left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
-        tell(f"jobfs: {len(left)} unsent: {describe(left)}", err=True)
-    ended = path is None and tell_of_ended(state_dir)
+        print_escaped(f"jobfs: {len(left)} unsent: {describe_paths(left)}", err=True)
+    ended = path is None and report_ended(state_dir)
     return 1 if left or ended or None in answers else 0
 
 
 @click.command("retry")
-@click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
+@click.argument(
+    "path", callback=reject_empty, required=False, metavar="[DIR|FILE]", shell_complete=complete_mounted
+)
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
     """Send again what the server refused, or what waits for its next try, at PATH or in every mount.
@@ -49,18 +55,19 @@ def retry(path: str | None, state_dir: str | None) -> int:
     Returns at once: `jobfs flush` waits for the outcome, `jobfs status` shows it.
     """
     answers = [
-        asked(found, "retry", {"path": inside or None}) for found, inside in mounts_of(path, state_dir)
+        ask_or_report(found, "retry", {"path": inside or None})
+        for found, inside in find_mounts_of(path, state_dir)
     ]
     tried = [name for answer in filter(None, answers) for name in answer["paths"]]
     for name in tried:
-        tell(f"trying again: {name}")
+        print_escaped(f"trying again: {name}")
     if not tried and None not in answers:
-        tell("jobfs: nothing there has failed", err=True)
+        print_escaped("jobfs: nothing there has failed", err=True)
     return 1 if None in answers else 0
 
 
 @click.command("discard")
-@click.argument("path", callback=not_empty, metavar="PATH", shell_complete=files)
+@click.argument("path", callback=reject_empty, metavar="PATH", shell_complete=files)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
 def discard(path: str, yes: bool, state_dir: str | None) -> int:
@@ -68,37 +75,37 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
 
     A copy of the bytes is kept in the state directory until the next clean unmount.
     """
-    found, inside = mount_of(path, state_dir)
-    report = control.call(found.path, "status")
+    found, inside = find_mount_of(path, state_dir)
+    report = control.call_mount(found.path, "status")
     unsent = [e for e in report["unsent"] if not inside or f"{e['path']}/".startswith(f"{inside}/")]
     if not unsent:
         raise UsageError(f"nothing is unsent at {path}")
-    if not (yes or confirmed(f"Give up what was written to {describe(unsent)}?")):
-        tell("nothing was given up")
+    if not (yes or confirm(f"Give up what was written to {describe_paths(unsent)}?")):
+        print_escaped("nothing was given up")
         return 1
-    for name, kept in control.call(found.path, "discard", {"path": inside})["given_up"]:
-        tell(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
+    for name, kept in control.call_mount(found.path, "discard", {"path": inside})["given_up"]:
+        print_escaped(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
     return 0
 
 
 @click.command("info")
-@click.argument("path", callback=not_empty, shell_complete=files)
+@click.argument("path", callback=reject_empty, shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def info(path: str, as_json: bool, state_dir: str | None) -> int:
     """Show what the server knows of the file or directory PATH in a mount, and its state on this machine."""
-    facts = _ask("info", path, state_dir)
+    facts = _call_mount("info", path, state_dir)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return 0
     for name, value in facts.items():
         if value not in (None, "", []):
-            tell(f"{name:10}  {value}")
+            print_escaped(f"{name:10}  {value}")
     return 0
 
 
 @click.command("set")
-@click.argument("path", callback=not_empty, shell_complete=files)
+@click.argument("path", callback=reject_empty, shell_complete=files)
 @click.option("--permission", type=click.Choice([str(value) for value in Permission]))
 @click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))
 @state_dir_option
@@ -110,18 +117,18 @@ def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str
     """
     if permission is None and lifecycle is None:
         raise UsageError("nothing to change: give --permission or --lifecycle")
-    _ask("set", path, state_dir, permission=permission, lifecycle=lifecycle)
+    _call_mount("set", path, state_dir, permission=permission, lifecycle=lifecycle)
     return 0
 
 
-def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any:
-    found, inside = mount_of(path, state_dir)
-    with _about(path):
-        return control.call(found.path, call, {"path": inside, **args})
+def _call_mount(call: str, path: str, state_dir: str | None, **args: str | None) -> Any:
+    found, inside = find_mount_of(path, state_dir)
+    with _name_path_in_errors(path):
+        return control.call_mount(found.path, call, {"path": inside, **args})
 
 
 @contextlib.contextmanager
-def _about(path: str | None) -> Iterator[None]:
+def _name_path_in_errors(path: str | None) -> Iterator[None]:
     """An error names the path that it is about."""
     try:
         yield

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jobfs.api.access import KeySource, check_base_url
+from jobfs.api.access import KeySource, normalize_base_url
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
-from jobfs.mount import Mounted
+from jobfs.mount import MountParts
 from jobfs.namespace import Namespace
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
@@ -13,12 +13,14 @@ from jobfs.state.server import KnownServer
 from jobfs.vfs import Vfs
 
 
-def build(settings: Settings, job: str, slot: StateDirectory, key: KeySource, expected: int = 0) -> Mounted:
+def build_mount(
+    settings: Settings, job: str, slot: StateDirectory, key: KeySource, expected: int = 0
+) -> MountParts:
     """Everything that serves `job`, with its unsent work in `slot`; nothing is asked or started yet.
 
     `expected`: how many items there may be.
     """
-    server = KnownServer(settings.state_dir, check_base_url(settings.base_url))
+    server = KnownServer(settings.state_dir, normalize_base_url(settings.base_url))
     client = Client(
         settings.base_url,
         job,
@@ -47,8 +49,8 @@ def build(settings: Settings, job: str, slot: StateDirectory, key: KeySource, ex
         content.close()
         client.close()
 
-    return Mounted(
+    return MountParts(
         vfs=Vfs(settings, slot, client, content, namespace, server),
-        break_off=client.break_off,
+        break_off=client.abort_requests,
         close=close,
     )

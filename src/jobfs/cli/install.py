@@ -18,13 +18,13 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from jobfs.api.access import check_base_url, check_job_id
+from jobfs.api.access import check_job_id, normalize_base_url
 from jobfs.cli import LINKS
-from jobfs.cli.options import not_empty, setting_options
-from jobfs.cli.screen import tell
+from jobfs.cli.options import reject_empty, setting_options
+from jobfs.cli.screen import print_escaped
 from jobfs.errors import JobfsError, UsageError
-from jobfs.names import quoted
-from jobfs.settings import OPTIONS, Settings, flag, load
+from jobfs.names import quote_for_shell
+from jobfs.settings import OPTIONS, Settings, flag_of, load_settings
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -63,7 +63,7 @@ WantedBy=default.target
 """
 
 
-def program() -> str:
+def find_program() -> str:
     """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none."""
     called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
     for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
@@ -82,9 +82,9 @@ def install_helper(remove: bool) -> int:
     Puts links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
     /sbin/umount.fuse.jobfs. `umount DIR` is `jobfs umount DIR` then. Needs root.
     """
-    target = program()
+    target = find_program()
     if not os.access(_PLACE, os.W_OK):
-        command = f"sudo {quoted(target)} install-helper{' --remove' * remove}"
+        command = f"sudo {quote_for_shell(target)} install-helper{' --remove' * remove}"
         raise UsageError(f"only root can write in {_PLACE}: {command}")
     links = [_PLACE / name for name in LINKS]
     for link in links:
@@ -94,10 +94,10 @@ def install_helper(remove: bool) -> int:
         for link in links:
             link.unlink(missing_ok=True)
             if remove:
-                tell(f"{link} is gone")
+                print_escaped(f"{link} is gone")
             else:
                 link.symlink_to(target)
-                tell(f"{link} is {target}")
+                print_escaped(f"{link} is {target}")
     except OSError as error:
         raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
     return 0
@@ -105,24 +105,24 @@ def install_helper(remove: bool) -> int:
 
 @click.command("systemd-unit")
 @click.argument("job")
-@click.argument("directory", callback=not_empty, metavar="DIR")
+@click.argument("directory", callback=reject_empty, metavar="DIR")
 @setting_options("base_url", "api_key_file", "state_dir", "mount_options")
 def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Print a unit for `systemctl --user` that mounts JOB at DIR with the settings given here, or in the environment.
 
     The API key is not in it: it is read from --api-key-file, else from a file of environment variables.
     """
-    settings = load(flags, mount_options)
+    settings = load_settings(flags, mount_options)
     check_job_id(job)
-    check_base_url(settings.base_url)
-    jobfs, place = program(), os.path.abspath(directory)
+    normalize_base_url(settings.base_url)
+    jobfs, place = find_program(), os.path.abspath(directory)
     stop = [jobfs, "umount", place, "--timeout", str(_DRAIN)]
     if "state_dir" in settings.model_fields_set:
         stop += ["--state-dir", str(settings.state_dir)]
     text = _UNIT.format(
         job=job,
-        start=_line([jobfs, "mount", job, place, "--foreground", *_flags(settings)]),
-        stop=_line(stop),
+        start=_exec_line([jobfs, "mount", job, place, "--foreground", *_given_flags(settings)]),
+        stop=_exec_line(stop),
         # A program that keeps the mount busy is waited for as long as --timeout, and so is the last sending.
         timeout=_DRAIN + 2 * settings.timeout + 15,
     )
@@ -130,25 +130,25 @@ def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **fla
     return 0
 
 
-def _flags(settings: Settings) -> Iterator[str]:
+def _given_flags(settings: Settings) -> Iterator[str]:
     """The settings that were given, whichever way, as flags."""
     for name in filter(settings.model_fields_set.__contains__, OPTIONS):
         value = getattr(settings, name)
         if isinstance(value, bool):
-            yield from [flag(name)] * value
+            yield from [flag_of(name)] * value
         else:
             text = (
                 f"{value:03o}" if name == "umask" else ":".join(value) if isinstance(value, tuple) else value
             )
-            yield f"{flag(name)}={text}"
+            yield f"{flag_of(name)}={text}"
 
 
-def _line(words: list[str]) -> str:
+def _exec_line(words: list[str]) -> str:
     """A command line as systemd reads it (systemd.service(5), Command Lines). Raises UsageError if it can't hold a word."""
-    return " ".join(map(_quoted, words))
+    return " ".join(map(_quote_word, words))
 
 
-def _quoted(word: str) -> str:
+def _quote_word(word: str) -> str:
     if any(ord(character) < 32 for character in word):
         raise UsageError(f"a unit can't hold the name {word!r}: give another directory")
     word = word.replace("%", "%%")
@@ -170,10 +170,10 @@ def completion(shell: str) -> None:
     fish: run once              cd ~/.config/fish/completions
                                 jobfs completion fish > jobfs.fish
     """
-    click.echo(script(shell))
+    click.echo(completion_script(shell))
 
 
-def script(shell: str) -> str:
+def completion_script(shell: str) -> str:
     """The script that makes one of `SHELLS` ask jobfs."""
     kind = get_completion_class(shell)
     assert kind is not None

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobfs.api.access import KeySource
-from jobfs.cli.screen import shown, tell
-from jobfs.process import in_journal
+from jobfs.cli.screen import escape_for_terminal, print_escaped
+from jobfs.process import is_stderr_journal
 
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20
 
 
-def set_up(level: str, key: KeySource, form: str = "text") -> None:
+def set_up_logging(level: str, key: KeySource, form: str = "text") -> None:
     """Log records of `level` and above to stderr, as `text` or `json`; other libraries' only from warning on."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json(key) if form == "json" else _Formatter(key))
@@ -28,12 +28,12 @@ def set_up(level: str, key: KeySource, form: str = "text") -> None:
     logging.getLogger("jobfs").setLevel(level.upper())
 
 
-def keep_in(path: Path) -> bool:
+def log_to_file(path: Path) -> bool:
     """From now on everything logged or printed goes to `path`, which only this user can read; one older file is kept.
 
     False if it goes to the journal and stays there.
     """
-    if in_journal():
+    if is_stderr_journal():
         return False
     handler = _ToFile(path)
     root = logging.getLogger()
@@ -45,20 +45,20 @@ def keep_in(path: Path) -> bool:
     return True
 
 
-def keep_crashes() -> None:
+def log_thread_crashes() -> None:
     """From now on an exception that ends a thread is logged, as everything else is, instead of printed."""
     log = logging.getLogger("jobfs")
     threading.excepthook = lambda crash: log.error("a thread has crashed", exc_info=crash.exc_value)
 
 
-def say(sentence: str) -> None:
+def warn_user(sentence: str) -> None:
     """Tell the user something on stderr; once there is a log, as a warning in it, whatever the level."""
     root = logging.getLogger()
     if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
         with contextlib.suppress(OSError):  # the terminal, or its reader, is gone: the mount goes on
-            tell(f"jobfs: {sentence}", err=True)
+            print_escaped(f"jobfs: {sentence}", err=True)
 
 
 # Forms
@@ -72,13 +72,13 @@ class _Formatter(logging.Formatter):
         self._key = key
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        record.message = shown(record.message)
+        record.message = escape_for_terminal(record.message)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.without_key(shown(super().format(record), keep="\n"))  # of tracebacks
+        return self.redact_key(escape_for_terminal(super().format(record), keep="\n"))  # of tracebacks
 
-    def without_key(self, text: str) -> str:
+    def redact_key(self, text: str) -> str:
         """The text with stars where the key was."""
         return text.replace(self._key(), "***")
 
@@ -94,8 +94,8 @@ class _Json(_Formatter):
                 "time": time.replace("+00:00", "Z"),
                 "level": record.levelname.lower(),
                 "logger": record.name,
-                "message": self.without_key(record.getMessage()),
-                "exception": None if trace is None else self.without_key(trace),
+                "message": self.redact_key(record.getMessage()),
+                "exception": None if trace is None else self.redact_key(trace),
             }
         )
 
@@ -108,13 +108,13 @@ class _ToFile(logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_LIMIT, backupCount=1, encoding="utf-8", errors="backslashreplace")
-        self._take_output()
+        self._redirect_output()
 
     def doRollover(self) -> None:  # noqa: N802 - the library's name
         super().doRollover()
-        self._take_output()
+        self._redirect_output()
 
-    def _take_output(self) -> None:
+    def _redirect_output(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         assert self.stream is not None

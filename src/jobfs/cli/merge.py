@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import click
 
 from jobfs import control
-from jobfs.cli.options import files, not_empty, state_dir_option
-from jobfs.cli.replacing import print_beside, read_only, refusal, replace_file, sync
-from jobfs.cli.running import mount_of
-from jobfs.cli.screen import counted, tell
+from jobfs.cli.options import files, reject_empty, state_dir_option
+from jobfs.cli.output import print_unless_same_file, read_only_error, replace_file, sync_file, write_error
+from jobfs.cli.running import find_mount_of
+from jobfs.cli.screen import format_count, print_escaped
 from jobfs.errors import FsError, UsageError
-from jobfs.names import kept_at, kept_beside
+from jobfs.names import parse_second_version, second_version_order
 from jobfs.nodes import Permission, Version
-from jobfs.settings import command, size
+from jobfs.settings import format_size, shell_command
 from jobfs.state import directory as slot
-from jobfs.state.copies import BASES, content_of
+from jobfs.state.copies import BASES, read_copy
 
 #: Bytes of a version, and seconds of one run of git, at most.
 _LARGEST, _PATIENCE = 16 << 20, 30.0
@@ -36,35 +36,37 @@ class CannotMergeError(Exception):
     """Why one conflict copy is not merged, in a sentence."""
 
 
-class _Target(NamedTuple):
+class _MountedFile(NamedTuple):
     """A file, and its path inside a mount of this state directory."""
 
     file: Path
-    inside: str
-    state: Path
+    relative_path: str
+    state_dir: Path
 
     def ask(self, call: str, **args: Any) -> Any:
         """Ask the mount something about this file. Raises FsError, NoMountError."""
-        return control.call(self.state, call, {"path": self.inside, **args})
+        return control.call_mount(self.state_dir, call, {"path": self.relative_path, **args})
 
     def is_read_only(self) -> bool:
         """Return whether the server has it as `readOnly`."""
         return bool(self.ask("info").get("permission") == Permission.READ_ONLY)
 
-    def beside(self, name: str) -> _Target:
+    def sibling(self, name: str) -> _MountedFile:
         """Return another file of its directory."""
-        return self._replace(file=self.file.with_name(name), inside=str(Path(self.inside).with_name(name)))
+        return self._replace(
+            file=self.file.with_name(name), relative_path=str(Path(self.relative_path).with_name(name))
+        )
 
 
-class _Merge(NamedTuple):
+class _MergeResult(NamedTuple):
     """What git has made of three versions: the bytes, and how many parts of them overlap."""
 
     data: bytes
-    overlaps: int
+    overlap_count: int
 
 
 @click.command("merge")
-@click.argument("file", callback=not_empty, metavar="FILE", shell_complete=files)
+@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
 @click.option(
     "-n", "--dry-run", is_flag=True, help="Print the result, with git's marks where both changed a line."
 )
@@ -79,78 +81,80 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
     target = _find(file, state_dir)
     if shutil.which("git") is None:
         raise UsageError("git is needed to merge: install the package git")
-    copies = _copies_of(target)
+    copies = _find_copies(target)
     if not copies:
-        tell(f"jobfs: {file} has no conflict copies", err=True)
+        print_escaped(f"jobfs: {file} has no conflict copies", err=True)
         return 0
     if not dry_run:
         _check_writable(target, copies)
     before, ours = _read(target)
     if len(ours) > _LARGEST:
-        raise FsError(errno.EFBIG, f"{file} has more than {size(_LARGEST)}: nothing is merged")
-    merged, versions, reasons = _merged(target, ours, copies, marks=dry_run)
+        raise FsError(errno.EFBIG, f"{file} has more than {format_size(_LARGEST)}: nothing is merged")
+    merged, versions, reasons = _merge_copies(target, ours, copies, marks=dry_run)
     for reason in reasons:
-        tell(f"jobfs: {reason}", err=True)
+        print_escaped(f"jobfs: {reason}", err=True)
     if dry_run:
-        print_beside(file, merged)
+        print_unless_same_file(file, merged)
     elif not reasons:
-        return _finish(target, before, ours, merged, versions)
+        return _save_and_delete_copies(target, before, ours, merged, versions)
     return 1 if reasons else 0
 
 
-def _find(file: str, state_dir: str | None) -> _Target:
+def _find(file: str, state_dir: str | None) -> _MountedFile:
     """Find a file in its mount. Raises UsageError for everything else."""
-    found, inside = mount_of(file, state_dir)
+    found, inside = find_mount_of(file, state_dir)
     if os.path.isdir(file):
         raise UsageError(f"{file} is a directory: give a file")
     if not os.path.isfile(file) or os.path.islink(file):
         raise UsageError(f"{file} is not a file in the job")
-    return _Target(Path(os.path.abspath(file)), inside, found.path)
+    return _MountedFile(Path(os.path.abspath(file)), inside, found.path)
 
 
-def _copies_of(target: _Target) -> list[_Target]:
+def _find_copies(target: _MountedFile) -> list[_MountedFile]:
     """Return the conflict copies of a file, the oldest first. Raises FsError if one of them has copies itself."""
     name = target.file.name
-    beside = {each: kept for each in _listed(target.file.parent) if (kept := kept_beside(each))}
+    beside = {
+        each: kept for each in _list_directory(target.file.parent) if (kept := parse_second_version(each))
+    }
     own = [each for each, kept in beside.items() if kept == ("conflict", name)]
     for each in own:
         if ("conflict", each) in beside.values():
             copy = target.file.with_name(each)
             raise FsError(
-                errno.EBUSY, f"{copy} has conflict copies itself: {command('merge', str(copy))} first"
+                errno.EBUSY, f"{copy} has conflict copies itself: {shell_command('merge', str(copy))} first"
             )
-    return [target.beside(each) for each in sorted(own, key=kept_at)]
+    return [target.sibling(each) for each in sorted(own, key=second_version_order)]
 
 
-def _listed(directory: Path) -> list[str]:
+def _list_directory(directory: Path) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError as error:
-        raise refusal(directory, error) from None
+        raise write_error(directory, error) from None
 
 
-def _check_writable(target: _Target, copies: list[_Target]) -> None:
+def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
     """Raise UsageError if the mount, or one of these files, can't be changed."""
     if os.statvfs(target.file).f_flag & os.ST_RDONLY:
         raise UsageError(f"{target.file} is mounted read-only")
     for each in (target, *copies):
         if each.is_read_only():
-            raise read_only(each.file)
+            raise read_only_error(each.file)
 
 
-def _read(target: _Target) -> tuple[os.stat_result, bytes]:
+def _read(target: _MountedFile) -> tuple[os.stat_result, bytes]:
     """Return the attributes and the bytes of a file, both of one version. Raises UsageError, FsError."""
     try:
         with target.file.open("rb") as file:
             data = file.read(_LARGEST + 1)
             return os.fstat(file.fileno()), data
     except OSError as error:
-        raise refusal(target.file, error) from None
+        raise write_error(target.file, error) from None
 
 
-def _merged(
-    target: _Target, ours: bytes, copies: list[_Target], *, marks: bool
-) -> tuple[bytes, list[tuple[_Target, Version, bytes]], list[str]]:
+def _merge_copies(
+    target: _MountedFile, ours: bytes, copies: list[_MountedFile], *, marks: bool
+) -> tuple[bytes, list[tuple[_MountedFile, Version, bytes]], list[str]]:
     """Merge copies into the bytes of a file; return the result, the copies' versions, and why some are not merged.
 
     With `marks`, what overlaps is in the result, with git's marks.
@@ -158,47 +162,47 @@ def _merged(
     versions, reasons = [], []
     for copy in copies:
         try:
-            version, theirs = _version(copy)
-            base = content_of(copy.state / BASES, copy.inside)
+            version, theirs = _read_server_version(copy)
+            base = read_copy(copy.state_dir / BASES, copy.relative_path)
             if base is None:
                 raise CannotMergeError("the version that both began with is not on this machine")
-            result = three_way(copy.state, (str(target.file), ours), base, (str(copy.file), theirs))
+            result = merge_three_way(copy.state_dir, (str(target.file), ours), base, (str(copy.file), theirs))
         except CannotMergeError as error:
             reasons.append(f"{copy.file} is not merged: {error}")
             continue
-        if result.overlaps:
-            more = "" if marks else f": {command('merge', '-n', str(target.file))} shows them"
-            places = counted(result.overlaps, "place")
+        if result.overlap_count:
+            more = "" if marks else f": {shell_command('merge', '-n', str(target.file))} shows them"
+            places = format_count(result.overlap_count, "place")
             reasons.append(f"{copy.file} is not merged: both changed the same lines, in {places}{more}")
-        if marks or not result.overlaps:
+        if marks or not result.overlap_count:
             ours = result.data
         versions.append((copy, version, theirs))
     return ours, versions, reasons
 
 
-def _version(copy: _Target) -> tuple[Version, bytes]:
+def _read_server_version(copy: _MountedFile) -> tuple[Version, bytes]:
     """Return the version of a copy that the server has, and its bytes. Raises CannotMergeError, FsError."""
     for _ in range(_READS):
         try:
-            sync(copy.file)  # what was written to it here, and not sent yet
+            sync_file(copy.file)  # what was written to it here, and not sent yet
         except OSError as error:
-            raise refusal(copy.file, error) from None
+            raise write_error(copy.file, error) from None
         before, (_, data), after = copy.ask("info"), _read(copy), copy.ask("info")
         if before == after and (len(data) == after["size"] or len(data) > _LARGEST):
             return Version(after.get("id", ""), after.get("updated_at", ""), after["size"]), data
     raise CannotMergeError("it keeps changing")
 
 
-def three_way(
+def merge_three_way(
     place: Path, ours: tuple[str, bytes], base: bytes, theirs: tuple[str, bytes], patience: float = _PATIENCE
-) -> _Merge:
+) -> _MergeResult:
     """Merge two named contents by git, in a private directory in `place`: nothing but these bytes decides on the result.
 
     Raises CannotMergeError.
     """
     versions = {"ours": ours[1], "base": base, "theirs": theirs[1]}
     if any(len(data) > _LARGEST for data in versions.values()):
-        raise CannotMergeError(f"a version has more than {size(_LARGEST)}")
+        raise CannotMergeError(f"a version has more than {format_size(_LARGEST)}")
     if any(b"\0" in data for data in versions.values()):
         raise CannotMergeError("a version is binary")
     labels = [word for label in (ours[0], "both began with", theirs[0]) for word in ("-L", label)]
@@ -206,15 +210,15 @@ def three_way(
         with tempfile.TemporaryDirectory(prefix=slot.MERGING, dir=place) as private:
             for name, data in versions.items():
                 Path(private, name).write_bytes(data)
-            done = _run_alone(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)
+            done = _run_isolated(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)
     except OSError as error:
         raise CannotMergeError(f"git can't be run in {place}: {error.strerror}") from None
     if not 0 <= done.returncode < 128:
         raise CannotMergeError(f"git says: {done.stderr.decode(errors='replace').strip()}")
-    return _Merge(done.stdout, done.returncode)
+    return _MergeResult(done.stdout, done.returncode)
 
 
-def _run_alone(words: list[str], directory: str, patience: float) -> subprocess.CompletedProcess[bytes]:
+def _run_isolated(words: list[str], directory: str, patience: float) -> subprocess.CompletedProcess[bytes]:
     """Run git in a directory without any configuration. Raises CannotMergeError if it takes too long."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -232,12 +236,12 @@ def _run_alone(words: list[str], directory: str, patience: float) -> subprocess.
         raise CannotMergeError(f"git took more than {patience:.0f} s") from None
 
 
-def _finish(
-    target: _Target,
+def _save_and_delete_copies(
+    target: _MountedFile,
     before: os.stat_result,
     ours: bytes,
     merged: bytes,
-    versions: list[tuple[_Target, Version, bytes]],
+    versions: list[tuple[_MountedFile, Version, bytes]],
 ) -> int:
     """Save what was merged, and delete the copies that are as they were when they were read. Raises UsageError, FsError."""
 
@@ -250,14 +254,14 @@ def _finish(
         replace_file(target.file, merged, check)
     else:
         check()
-        sync(target.file)
-    left = [*_left(versions)]
+        sync_file(target.file)
+    left = [*_delete_unchanged(versions)]
     for copy in left:
-        tell(f"jobfs: {copy.file} was merged and has changed since it was read: it stays", err=True)
+        print_escaped(f"jobfs: {copy.file} was merged and has changed since it was read: it stays", err=True)
     return 1 if left else 0
 
 
-def _left(versions: list[tuple[_Target, Version, bytes]]) -> Iterator[_Target]:
+def _delete_unchanged(versions: list[tuple[_MountedFile, Version, bytes]]) -> Iterator[_MountedFile]:
     """Delete the copies that were merged; those that have changed since are left."""
     for copy, version, data in versions:
         digest = hashlib.sha256(data).hexdigest()

@@ -17,10 +17,10 @@ import click
 
 from jobfs import process
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import directories, not_empty, setting_options
-from jobfs.cli.screen import tell
+from jobfs.cli.options import directories, reject_empty, setting_options
+from jobfs.cli.screen import print_escaped
 from jobfs.errors import JobfsError, UsageError
-from jobfs.settings import Settings, load
+from jobfs.settings import Settings, load_settings
 from jobfs.state import directory as slot
 
 #: The exit code for an unexpected error.
@@ -44,7 +44,7 @@ _EPILOG = (
 
 @click.command("mount", epilog=_EPILOG)
 @click.argument("job")
-@click.argument("directory", callback=not_empty, metavar="DIR", shell_complete=directories)
+@click.argument("directory", callback=reject_empty, metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
@@ -52,18 +52,18 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 
     Returns once it answers, and goes on in the background until `jobfs umount`.
     """
-    settings = load(flags, mount_options)
+    settings = load_settings(flags, mount_options)
     made = not os.path.lexists(directory)
     with contextlib.suppress(OSError):  # the checks find out why it can't be made
         os.mkdir(directory)
     failed = True
     try:
-        place = preflight.check_machine(settings, job, directory, logs.say)
+        place = preflight.check_machine(settings, job, directory, logs.warn_user)
 
         def serve(ready: Ready) -> int:
             return _serve(settings, job, place, ready)
 
-        code = serve(lambda text, log: tell(text)) if foreground else in_background(serve)
+        code = serve(lambda text, log: print_escaped(text)) if foreground else run_in_background(serve)
         # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
         failed = code != 0 and not foreground
         return code
@@ -76,33 +76,33 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     os.umask(0o077)  # of files that we write; those in the mount have the mode that their programs ask for
     key = preflight.find_key(settings)
-    logs.set_up(settings.log_level, key, settings.log_format)
-    logs.keep_crashes()
-    expected = preflight.ask_server(settings, job, key, _load_parts)
+    logs.set_up_logging(settings.log_level, key, settings.log_format)
+    logs.log_thread_crashes()
+    expected = preflight.probe_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph
-    from jobfs.vfs.core import ask_for_more_descriptors
+    from jobfs.vfs.core import raise_descriptor_limit
 
     # Most objects are either soon gone or stay for good, above all those of the tree. To look for cycles each time the tree has
     # grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
-    process.keep_little()
-    ask_for_more_descriptors()
+    process.limit_arenas()
+    raise_descriptor_limit()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url, settings.api_key_file)
     try:
-        return mounting.run(
+        return mounting.run_mount(
             settings,
             place,
-            lambda: graph.build(settings, job, place, key, expected),
-            logs.say,
-            lambda: ready(f"mounted {job} at {directory}", place.log),
+            lambda: graph.build_mount(settings, job, place, key, expected),
+            logs.warn_user,
+            lambda: ready(f"mounted {job} at {directory}", place.log_path),
         )
     finally:
         place.close()
 
 
-def in_background(serve: Callable[[Ready], int]) -> int:
+def run_in_background(serve: Callable[[Ready], int]) -> int:
     """Run `serve` in a new process of its own session. Returns the exit code once the process is ready or has failed.
 
     Until then the process writes its messages here, and afterwards in its log. To be called before a thread is started: only the
@@ -110,7 +110,7 @@ def in_background(serve: Callable[[Ready], int]) -> int:
     """
 
     def ready(text: str, log: Path) -> None:
-        kept = logs.keep_in(log)
+        kept = logs.log_to_file(log)
         os.write(say, (f"{text}; its log is {log}" if kept else text).encode())
         os.close(say)
 
@@ -118,7 +118,7 @@ def in_background(serve: Callable[[Ready], int]) -> int:
     child = os.fork()
     if child:
         os.close(say)
-        return _wait(hear, child)
+        return _wait_for_child(hear, child)
     os.close(hear)
     # Other files that the caller has open are its own: a lock, or a file in another mount.
     os.closerange(3, say)
@@ -133,14 +133,14 @@ def in_background(serve: Callable[[Ready], int]) -> int:
         code = serve(ready)
     except JobfsError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        logs.say(str(error))
+        logs.warn_user(str(error))
     except Exception as error:
-        logs.say(f"unexpected {type(error).__name__}: {error}")
+        logs.warn_user(f"unexpected {type(error).__name__}: {error}")
     finally:
         os._exit(code)
 
 
-def _wait(hear: int, child: int) -> int:
+def _wait_for_child(hear: int, child: int) -> int:
     """Wait until the mount answers, or has ended and said why. Raises JobfsError if it could not say why."""
     try:
         with os.fdopen(hear, "rb") as pipe:
@@ -149,7 +149,7 @@ def _wait(hear: int, child: int) -> int:
         os.kill(child, signal.SIGTERM)
         raise
     if ready:
-        tell(ready.decode())
+        print_escaped(ready.decode())
         return 0
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (1, 2, _UNEXPECTED):

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from jobfs.mountpoint import mounts
-from jobfs.settings import OPTIONS, flag, is_switch, variable
+from jobfs.mountpoint import list_mounts
+from jobfs.settings import OPTIONS, flag_of, is_switch, variable_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,10 +22,12 @@ directories = click.Path(file_okay=False).shell_complete
 files = click.Path().shell_complete
 
 
-def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+def complete_mounted(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem[str]]:
     """Directories where a job is mounted; if none of them begins so, any path: it may be inside a mount, or relative."""
     # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
-    points = {mount.point: mount.kind for mount in mounts()}
+    points = {mount.point: mount.kind for mount in list_mounts()}
     offered = [
         CompletionItem(point)
         for point, kind in points.items()
@@ -34,7 +36,7 @@ def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> l
     return offered or files(context, parameter, begun)
 
 
-def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+def reject_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """A path as it was given; an empty one, which would be the current directory, is refused."""
     if value == "":
         raise click.BadParameter("a path is needed, and this one is empty.")
@@ -52,11 +54,11 @@ class Rare(click.Option):
 def help_all(command: F) -> F:
     """`--help-all`, for a command that has options which are `Rare`."""
     return click.option(
-        "--help-all", is_flag=True, expose_value=False, is_eager=True, callback=_show_all, help="Show every option.",
+        "--help-all", is_flag=True, expose_value=False, is_eager=True, callback=_print_full_help, help="Show every option.",
     )(command)  # fmt: skip
 
 
-def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _print_full_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         ctx.meta[HELP_ALL] = True
         click.echo(ctx.get_help())
@@ -98,14 +100,19 @@ def _option(name: str, *, rare: bool) -> Callable[[F], F]:
             "multiple": field.default == (),
             "shell_complete": click.Choice(choices).shell_complete if choices else completing,
         }
-    env = f"  [env: {variable(name)}]" if rare else ""
+    env = f"  [env: {variable_of(name)}]" if rare else ""
     cls = Rare if rare else click.Option
     return click.option(
-        flag(name), name, cls=cls, default=None, help=f"{field.description}{_default(name)}{env}", **words
+        flag_of(name),
+        name,
+        cls=cls,
+        default=None,
+        help=f"{field.description}{_describe_default(name)}{env}",
+        **words,
     )
 
 
-def _default(name: str) -> str:
+def _describe_default(name: str) -> str:
     """How the help tells a setting's default, "" if there is none to tell."""
     default = OPTIONS[name].default
     if is_switch(name) or not isinstance(default, (str, int, float)):

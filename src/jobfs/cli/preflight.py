@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobfs.api.access import FileKey, KeySource, check_base_url, check_job_id, fixed_key
-from jobfs.api.deadline import within
-from jobfs.cli.running import gone
-from jobfs.cli.screen import size, tell
+from jobfs.api.access import FileKey, KeySource, check_job_id, fixed_key, normalize_base_url
+from jobfs.api.deadline import limit_time
+from jobfs.cli.running import describe_dead
+from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import bounded, is_dead, mount_at, unmount
-from jobfs.names import quoted
-from jobfs.private import own_directory
-from jobfs.settings import Settings, command
+from jobfs.mountpoint import is_dead, mount_at, run_bounded, unmount
+from jobfs.names import quote_for_shell
+from jobfs.private import open_own_directory
+from jobfs.settings import Settings, shell_command
 
 if TYPE_CHECKING:
     from jobfs.api.client import Client
@@ -47,27 +47,27 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
     A dead mount that is there is taken away; `say` tells the user.
     """
     check_job_id(job)
-    check_base_url(settings.base_url)
+    normalize_base_url(settings.base_url)
     place = check_mount_point(directory, say)
-    for path, what, option in _places(settings):
+    for path, what, option in _writable_places(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
                 f"the {what} directory {path} lies in the mount point: give another with {option}"
             )
-    for check in checks(settings).values():
+    for check in list_checks(settings).values():
         check()
     return place
 
 
-def checks(settings: Settings) -> dict[str, Callable[[], str]]:
+def list_checks(settings: Settings) -> dict[str, Callable[[], str]]:
     """By what they look at, the checks of a machine: each returns in words what is well, or raises UsageError."""
     return {"/dev/fuse": check_device, "libfuse 2": check_library, "fusermount": check_helper} | {
         f"{what} directory": partial(check_writable, path, what, option)
-        for path, what, option in _places(settings)
+        for path, what, option in _writable_places(settings)
     }
 
 
-def _places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
+def _writable_places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
     """The directories that a mount writes in: each with what it is for, and the option that moves it."""
     return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
@@ -78,10 +78,10 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
     there = mount_at(path)
     if there is not None and is_dead(path):
         unmount(path, lazy=True)
-        say(f"{gone(path)}: its dead mount was taken away")
+        say(f"{describe_dead(path)}: its dead mount was taken away")
     elif there is not None and there.kind == "fuse.jobfs":
         raise UsageError(
-            f"a job is mounted at {path} already: {command('umount', path)}, or give another directory"
+            f"a job is mounted at {path} already: {shell_command('umount', path)}, or give another directory"
         )
     try:
         if os.listdir(path):
@@ -91,18 +91,18 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
     return path
 
 
-def ask_server(
-    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
+def probe_server(
+    settings: Settings, job: str, key: KeySource, concurrently: Callable[[], object] = lambda: None
 ) -> int:
     """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key.
 
-    `meanwhile` is done while the question is on its way.
+    `concurrently` is done while the question is on its way.
     """
     # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
     from jobfs.api.client import Client
 
     try:
-        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)
+        return run_bounded(lambda: _probe(Client, settings, job, key), _PROBE_LIMIT, concurrently)
     except UnauthorizedError:
         raise UsageError(
             f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
@@ -118,11 +118,11 @@ def ask_server(
         raise UsageError(f"can't use {settings.base_url}: {why}; check the URL and the network") from None
 
 
-def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
+def _probe(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
     timeout = min(settings.timeout, _PROBE)
-    with within(), connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client:
+    with limit_time(), connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client:
         try:
-            return client.instance().count_items or 0
+            return client.get_instance().count_items or 0
         except ContractError:
             # The answer may be too large, if it has all items in it: a page tells how many there are.
             return client.list_page(1, 0).total
@@ -134,13 +134,13 @@ def check_writable(path: Path, what: str, option: str) -> str:
     Before that, check that the directory is this user's alone: another writer would choose what is read from it.
     """
     try:
-        with own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
+        with open_own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(
             f"can't write in the {what} directory {path}: {error.strerror}; give another with {option}"
         ) from None
-    return f"{path}, {size(shutil.disk_usage(path).free)} free"
+    return f"{path}, {format_size(shutil.disk_usage(path).free)} free"
 
 
 def check_device() -> str:
@@ -191,7 +191,7 @@ def find_key(settings: Settings) -> KeySource:
     From here on this process leaves no core dump, unless `allow_core_dumps`.
     """
     if not settings.allow_core_dumps:
-        _leave_no_core_dump()
+        _disable_core_dumps()
     if settings.api_key_file is None:
         key = os.environ.get("PERSTACK_API_KEY", "")
         if not key.strip():
@@ -204,13 +204,15 @@ def find_key(settings: Settings) -> KeySource:
     info = path.stat()
     # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-        tell(f"jobfs: others can read the API key in {path}: chmod 600 {quoted(path)}", err=True)
+        print_escaped(
+            f"jobfs: others can read the API key in {path}: chmod 600 {quote_for_shell(path)}", err=True
+        )
     source = FileKey(path)
     source()
     return source
 
 
-def _leave_no_core_dump() -> None:
+def _disable_core_dumps() -> None:
     """The kernel writes no core of this process, hands none to a program, and lets no debugger of the same user attach.
 
     It also gives /proc/PID of this process to root: other programs of the user no longer read its environment there.

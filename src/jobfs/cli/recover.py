@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobfs.api.access import KeySource, check_base_url, check_job_id
-from jobfs.api.deadline import within
+from jobfs.api.access import KeySource, check_job_id, normalize_base_url
+from jobfs.api.deadline import limit_time
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Rare, directories, not_empty, setting_options
-from jobfs.cli.running import directory_of, left_by
+from jobfs.cli.options import Rare, directories, reject_empty, setting_options
+from jobfs.cli.running import describe_left, directory_of
 from jobfs.cli.salvage import save_unsent
-from jobfs.cli.screen import confirmed, sending, size, tell
-from jobfs.document import kept
+from jobfs.cli.screen import confirm, format_size, print_escaped, show_progress
+from jobfs.document import describe_kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.names import is_mount_id, plain
-from jobfs.settings import Settings, load
+from jobfs.names import is_mount_id, replace_hidden_names
+from jobfs.settings import Settings, load_settings
 from jobfs.state import directory as slot
 
 if TYPE_CHECKING:
-    from jobfs.mount import Mounted
+    from jobfs.mount import MountParts
 
 
 @click.command("recover")
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )  # fmt: skip
 @click.option(
-    "--save", "to", metavar="TO", callback=not_empty, shell_complete=directories,
+    "--save", "to", metavar="TO", callback=reject_empty, shell_complete=directories,
     help="Copy what is unsent to the directory TO instead, without the server and without a key.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -55,20 +55,20 @@ def recover(
     With --save nothing is sent or changed: the unsent files are copied to TO, under their paths, and none there is
     overwritten. Exits with 0 if all were copied, with 1 if not.
     """
-    settings = load(flags, mount_options)
+    settings = load_settings(flags, mount_options)
     check_job_id(job)
     if to is not None:
         if mount is not None:
             raise UsageError("--of needs the server, and --save does without it: give one of them")
         return save_unsent(settings.state_dir, job, Path(to))
-    check_base_url(settings.base_url)
+    normalize_base_url(settings.base_url)
     if settings.read_only:
         raise UsageError(
             "jobfs recover sends what is left: it can't be read-only (-o ro, or JOBFS_READ_ONLY)"
         )
     key = preflight.find_key(settings)
-    logs.set_up(settings.log_level, key, settings.log_format)
-    preflight.ask_server(settings, job, key)
+    logs.set_up_logging(settings.log_level, key, settings.log_format)
+    preflight.probe_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
     return _finish_all(settings, job, key)
@@ -76,56 +76,60 @@ def recover(
 
 def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
     """Finish what each ended mount of the job has left; return the exit code."""
-    running, ended = _name_running(settings, job), slot.others(settings.state_dir, job, "")
+    running, ended = _name_running(settings, job), slot.find_others(settings.state_dir, job, "")
     if not ended and not running:
-        tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
+        print_escaped(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     outcomes = [_try_to_finish(settings, job, key, found) for found in ended]
     left = [*chain.from_iterable(filter(None, outcomes))]
     if left:
-        tell(f"jobfs: {kept(left)}", err=True)
+        print_escaped(f"jobfs: {describe_kept(left)}", err=True)
     return 1 if running or left or None in outcomes else 0
 
 
 def _name_running(settings: Settings, job: str) -> bool:
     """Name the running mounts of the job on stderr; return whether there are any."""
-    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
+    running = [found for found in slot.find_running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = directory_of(found) or "?"
-        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+        print_escaped(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
     return bool(running)
 
 
-def _try_to_finish(settings: Settings, job: str, key: KeySource, found: slot.Found) -> list[Any] | None:
+def _try_to_finish(
+    settings: Settings, job: str, key: KeySource, found: slot.FoundDirectory
+) -> list[Any] | None:
     """Finish one slot as `_finish` does; return None, and name the error, where it fails: other slots are not affected."""
     try:
         return _finish(settings, job, key, slot.reopen(found, settings.base_url))
     except JobfsError as error:
-        tell(f"jobfs: {error}", err=True)
+        print_escaped(f"jobfs: {error}", err=True)
         return None
 
 
-@within()
+@limit_time()
 def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
     place.write_record()
     where = place.record.directory
     with (
-        sending(f"sending what {where} had left") as progress,
-        _started(settings, job, key, place) as mounted,
+        show_progress(f"sending what {where} had left") as progress,
+        _run_without_mount(settings, job, key, place) as mounted,
     ):
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
-            tell(line)
+            print_escaped(line)
         left: list[Any] = list(mounted.vfs.flush_all(None, None, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
+            left = mounted.vfs.wait_for_cleanup(2 * settings.request_lifetime + settings.timeout)
         if not left:
-            tell(f"{'finished: what was' if had_left else 'nothing was'} left by the mount at {where}")
+            print_escaped(
+                f"{'finished: what was' if had_left else 'nothing was'} left by the mount at {where}"
+            )
     return left
 
 
-@within()
+@limit_time()
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
     if not is_mount_id(mount):
         raise UsageError(
@@ -133,34 +137,36 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         )
     if (settings.state_dir / job / mount / "journal.db").exists():
         raise UsageError(
-            f"the state of mount {mount} is on this machine: {settings.recovery(job)}, without --of, loses nothing"
+            f"the state of mount {mount} is on this machine: {settings.recovery_command(job)}, without --of, loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # This has a state directory of its own: it leaves alone what other mounts have left on this machine.
         place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
-        with _started(settings, job, key, place) as mounted:
+        with _run_without_mount(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
-            found = mounted.vfs.hidden_of(mount)
+            found = mounted.vfs.hidden_items_of(mount)
             for item in found:
-                bytes = "" if item.is_dir else f" ({size(item.size or 0)})"
-                tell(f"unfinished: {plain(item.path)}{bytes}")
+                bytes = "" if item.is_dir else f" ({format_size(item.size or 0)})"
+                print_escaped(f"unfinished: {replace_hidden_names(item.path)}{bytes}")
             if not found:
-                tell(f"mount {mount} has left nothing on the server")
-            elif yes or confirmed(f"Is mount {mount} gone for good? These get visible names then"):
-                for line in mounted.vfs.expose(mount):
-                    tell(line)
+                print_escaped(f"mount {mount} has left nothing on the server")
+            elif yes or confirm(f"Is mount {mount} gone for good? These get visible names then"):
+                for line in mounted.vfs.expose_hidden_items(mount):
+                    print_escaped(line)
             else:
-                tell("nothing was changed")
+                print_escaped("nothing was changed")
                 return 1
     return 0
 
 
 @contextmanager
-def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> Iterator[Mounted]:
+def _run_without_mount(
+    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory
+) -> Iterator[MountParts]:
     """The parts of a mount, at work without a mount point; at the end it is noted whether anything is left."""
     from jobfs.cli import graph
 
-    mounted = graph.build(settings, job, place, key)
+    mounted = graph.build_mount(settings, job, place, key)
     try:
         mounted.vfs.start()
         yield mounted
@@ -170,7 +176,7 @@ def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDire
         raise
     finally:
         mounted.vfs.stop()
-        clean = not left_by(slot.look(place.path))
+        clean = not describe_left(slot.inspect_directory(place.path))
         if clean:
             mounted.vfs.empty_trash()
         mounted.close()

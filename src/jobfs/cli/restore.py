@@ -10,17 +10,17 @@ from pathlib import Path
 import click
 
 from jobfs import control
-from jobfs.cli.options import files, not_empty, state_dir_option
-from jobfs.cli.replacing import print_beside, replace_file
-from jobfs.cli.running import directory_of, ended_at, is_attached, mount_of
+from jobfs.cli.options import files, reject_empty, state_dir_option
+from jobfs.cli.output import print_unless_same_file, replace_file
+from jobfs.cli.running import directory_of, find_ended_at, find_mount_of, is_attached
 from jobfs.errors import UsageError
-from jobfs.names import within
+from jobfs.names import is_at_or_below
 from jobfs.state import directory as slot
-from jobfs.state.copies import SAVES, SAVES_LAST, CopyStore, content_of
+from jobfs.state.copies import SAVES, SAVES_LIFETIME, CopyStore, read_copy
 
 
 @click.command("restore")
-@click.argument("file", callback=not_empty, metavar="FILE", shell_complete=files)
+@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
 @click.option("--in-place", is_flag=True, help="Put it back into FILE.")
 @click.option("--forget", is_flag=True, help="Remove what is kept of FILE, and print nothing.")
 @state_dir_option
@@ -35,61 +35,61 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
         raise UsageError("--in-place and --forget exclude each other")
     if os.path.isdir(file):
         raise UsageError(f"{file} is a directory: give a file")
-    places, runs = _places(file, state_dir)
+    places, runs = _find_places(file, state_dir)
     if forget:
         if not sum(_forget(*place, runs=runs) for place in places):
-            raise _gone(file)
+            raise _gone_error(file)
         return 0
-    data = _saved(file, places)
+    data = _read_save(file, places)
     if not in_place:
-        print_beside(file, data)
+        print_unless_same_file(file, data)
     elif runs:
         found, inside = places[0]
-        replace_file(_in_mount(file, found), data, lambda: _put_back(found, inside))
+        replace_file(_path_in_mount(file, found), data, lambda: _note_put_back(found, inside))
     else:
         raise UsageError(f"no job is mounted at {file}: mount it, or print what is kept without --in-place")
     return 0
 
 
-def _places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.Found, str]], bool]:
+def _find_places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.FoundDirectory, str]], bool]:
     """Return the mounts that may keep a save of a file, with its path in each, and whether they run. Raises UsageError."""
     try:
-        return [mount_of(file, state_dir)], True
+        return [find_mount_of(file, state_dir)], True
     except UsageError:
-        if ended := ended_at(file, state_dir):
+        if ended := find_ended_at(file, state_dir):
             return ended, False
         raise
 
 
-def _gone(file: str) -> UsageError:
+def _gone_error(file: str) -> UsageError:
     return UsageError(f"what you saved in {file} is no longer here")
 
 
-def _saved(file: str, places: list[tuple[slot.Found, str]]) -> bytes:
+def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> bytes:
     """Return what the first of these mounts that has a save of the file keeps. Raises UsageError if none has."""
     for found, inside in places:
-        data = content_of(found.path / SAVES, inside, lasts=SAVES_LAST)
+        data = read_copy(found.path / SAVES, inside, lifetime=SAVES_LIFETIME)
         if data is not None:
             return data
-    raise _gone(file)
+    raise _gone_error(file)
 
 
-def _in_mount(file: str, found: slot.Found) -> Path:
+def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
     """Return the file's path in a mount: a link to the file stays a link. Raises UsageError if nothing is mounted there."""
     if not is_attached(found):
         raise UsageError(f"{directory_of(found)} is unmounted: mount the job there again")
     path = os.path.abspath(file)
-    return Path(path if within(path, directory_of(found)) else os.path.realpath(file))
+    return Path(path if is_at_or_below(path, directory_of(found)) else os.path.realpath(file))
 
 
-def _put_back(found: slot.Found, inside: str) -> None:
-    control.call(found.path, "put_back", {"path": inside, "pid": os.getpid()})
+def _note_put_back(found: slot.FoundDirectory, inside: str) -> None:
+    control.call_mount(found.path, "put_back", {"path": inside, "pid": os.getpid()})
 
 
-def _forget(found: slot.Found, inside: str, *, runs: bool) -> bool:
+def _forget(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool:
     """Remove what a mount keeps of a file; False if it keeps nothing. Raises UsageError, NoMountError."""
     if runs:
-        return bool(control.call(found.path, "forget", {"path": inside})["known"])
+        return bool(control.call_mount(found.path, "forget", {"path": inside})["known"])
     place = slot.reopen(found, "")
     try:
         with closing(CopyStore(found.path / SAVES, most=sys.maxsize)) as saves:

@@ -10,25 +10,25 @@ from pathlib import Path
 
 from jobfs import names
 from jobfs.cli.running import directory_of
-from jobfs.cli.screen import size, tell
+from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import UsageError
-from jobfs.names import quoted
+from jobfs.names import quote_for_shell
 from jobfs.state import directory as slot
 from jobfs.state.destination import Destination
-from jobfs.state.salvage import UnsentEntry, numbered_in, unsent_in
+from jobfs.state.salvage import UnsentEntry, list_local_bytes, read_unsent
 
 
 def save_unsent(state_dir: Path, job: str, to: Path) -> int:
     """Copy what the ended mounts of the job have left unsent to `to`; return the exit code. Raises UsageError."""
     _check_destination(to, state_dir)
-    copies, whole = Copies(to), True
-    for found in slot.of_job(state_dir, job):
+    copies, whole = UnsentCopier(to), True
+    for found in slot.find_of_job(state_dir, job):
         whole &= _save_one(found, copies)
     if copies.count:
-        tell(f"{copies.count} copied to {to}")
+        print_escaped(f"{copies.count} copied to {to}")
     elif whole:
-        tell(f"nothing is unsent: there is nothing to copy of job {job} in {state_dir}")
-    return 0 if whole and copies.finish() else 1
+        print_escaped(f"nothing is unsent: there is nothing to copy of job {job} in {state_dir}")
+    return 0 if whole and copies.sync() else 1
 
 
 def _check_destination(to: Path, state_dir: Path) -> None:
@@ -41,31 +41,33 @@ def _check_destination(to: Path, state_dir: Path) -> None:
         )
 
 
-def _save_one(found: slot.Found, copies: Copies) -> bool:
+def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
     """Copy what one mount has left; return whether that is everything."""
     where = directory_of(found) or str(found.path)
     try:
-        with slot.kept_from_mounts(found) as ended:
+        with slot.exclude_mounts(found) as ended:
             if ended:
-                return copies.add(_unsent_of(found, where), found.path.name, where)
-        tell(f"jobfs: the mount at {where} is running: nothing of it is copied", err=True)
+                return copies.copy_all(_list_unsent(found, where), found.path.name, where)
+        print_escaped(f"jobfs: the mount at {where} is running: nothing of it is copied", err=True)
     except OSError as error:
-        tell(f"jobfs: nothing of the mount at {where} is copied: {error.strerror}", err=True)
+        print_escaped(f"jobfs: nothing of the mount at {where} is copied: {error.strerror}", err=True)
     return False
 
 
-def _unsent_of(found: slot.Found, where: str) -> list[UnsentEntry]:
+def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
     """Return what a mount has unsent, with names if its journal can be read. Raises OSError."""
     try:
-        return unsent_in(found.path)
+        return read_unsent(found.path)
     except UsageError as error:
-        numbered = numbered_in(found.path)
+        numbered = list_local_bytes(found.path)
         if numbered:
-            tell(f"jobfs: the mount at {where}: {error}: its bytes are copied by their numbers", err=True)
+            print_escaped(
+                f"jobfs: the mount at {where}: {error}: its bytes are copied by their numbers", err=True
+            )
         return numbered
 
 
-class Copies:
+class UnsentCopier:
     """What was copied so far: what several mounts have at one path is copied to several places."""
 
     def __init__(self, to: Path) -> None:
@@ -74,52 +76,52 @@ class Copies:
         self._files: set[str] = set()
         self._directories: set[str] = set()
 
-    def add(self, left: Iterable[UnsentEntry], mount: str, where: str) -> bool:
+    def copy_all(self, entries: Iterable[UnsentEntry], mount: str, where: str) -> bool:
         """Copy what the mount with the id `mount` has left, and print a line for each; return whether all was copied."""
-        outcomes = [self._copy(unsent, *self._place(unsent, mount, where)) for unsent in left]
+        outcomes = [self._copy_one(unsent, *self._choose_path(unsent, mount, where)) for unsent in entries]
         return all(outcomes)
 
-    def finish(self) -> bool:
+    def sync(self) -> bool:
         """Bring the copies to the disk; return whether that has worked."""
         try:
             self._to.sync()
         except OSError as error:
-            tell(f"jobfs: the copies may not be on the disk: {error.strerror}", err=True)
+            print_escaped(f"jobfs: the copies may not be on the disk: {error.strerror}", err=True)
             return False
         return True
 
-    def _place(self, unsent: UnsentEntry, mount: str, where: str) -> tuple[str, str]:
+    def _choose_path(self, unsent: UnsentEntry, mount: str, where: str) -> tuple[str, str]:
         """Return the path for a copy, and why it is not the path that its program gave it, "" if it is."""
         number = f"{mount}/{unsent.source.name}" if unsent.source else ""
         if not unsent.path:
             return number, "its name is not known"
-        if why := names.hostile(unsent.path):
-            return number, f"its path {quoted(unsent.path)} {why}"
+        if why := names.hostile_reason(unsent.path):
+            return number, f"its path {quote_for_shell(unsent.path)} {why}"
         if self._is_taken(unsent):
-            return f"{mount}/{unsent.path}", f"{quoted(unsent.path)} of the mount at {where}"
+            return f"{mount}/{unsent.path}", f"{quote_for_shell(unsent.path)} of the mount at {where}"
         return unsent.path, unsent.reason
 
     def _is_taken(self, unsent: UnsentEntry) -> bool:
         """Return whether another copy has this path, or is a file where this one needs a directory."""
-        file_in_way = not self._files.isdisjoint({unsent.path, *_parents(unsent.path)})
+        file_in_way = not self._files.isdisjoint({unsent.path, *_directories_above(unsent.path)})
         return file_in_way or (unsent.source is not None and unsent.path in self._directories)
 
-    def _copy(self, unsent: UnsentEntry, path: str, reason: str) -> bool:
+    def _copy_one(self, unsent: UnsentEntry, path: str, reason: str) -> bool:
         """Copy one file or directory to `path`, and print a line; return whether that has worked."""
         try:
             if not path:
                 raise OSError(0, reason)  # a directory
-            amount = self._written(unsent, path)
+            amount = self._write_one(unsent, path)
         except OSError as error:
             why = f"{self._to.top / path} exists" if isinstance(error, FileExistsError) else error.strerror
-            tell(f"jobfs: {quoted(path or unsent.path)} is not copied: {why}", err=True)
+            print_escaped(f"jobfs: {quote_for_shell(path or unsent.path)} is not copied: {why}", err=True)
             return False
         self.count += 1
-        self._directories.update(_parents(path))
-        tell(f"copied: {quoted(path)}{amount}{f': {reason}' if reason else ''}")
+        self._directories.update(_directories_above(path))
+        print_escaped(f"copied: {quote_for_shell(path)}{amount}{f': {reason}' if reason else ''}")
         return True
 
-    def _written(self, unsent: UnsentEntry, path: str) -> str:
+    def _write_one(self, unsent: UnsentEntry, path: str) -> str:
         """Copy one file or directory, and return in words how large it is. Raises OSError."""
         if unsent.source is None:
             self._to.make_directory(path, unsent.mode)
@@ -128,10 +130,10 @@ class Copies:
         # Also if this is refused: what another mount has at this path is copied to another place in any case.
         self._files.add(path)
         copied = self._to.copy(path, unsent.source, unsent.size, unsent.mode, unsent.mtime_ns)
-        return f" ({size(copied)})"
+        return f" ({format_size(copied)})"
 
 
-def _parents(path: str) -> set[str]:
+def _directories_above(path: str) -> set[str]:
     """Return the directories above a path, but for the top."""
     found = set[str]()
     while path := names.parent(path):

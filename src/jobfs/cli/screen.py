@@ -9,49 +9,49 @@ from collections.abc import Callable, Iterator
 import click
 
 from jobfs.errors import UsageError
-from jobfs.names import shown as shown
-from jobfs.nodes import Sent
-from jobfs.settings import size as size
+from jobfs.names import escape_for_terminal as escape_for_terminal
+from jobfs.nodes import SendProgress
+from jobfs.settings import format_size as format_size
 
 
-def tell(text: object, *, err: bool = False) -> None:
+def print_escaped(text: object, *, err: bool = False) -> None:
     """Print one line, escaped: names and reasons come from the server, the job or a neighbour."""
-    click.echo(shown(text), err=err)
+    click.echo(escape_for_terminal(text), err=err)
 
 
-def say(sentence: str) -> None:
+def print_sentence(sentence: str) -> None:
     """Print on stderr a sentence that comes from a mount."""
-    tell(f"jobfs: {sentence}", err=True)
+    print_escaped(f"jobfs: {sentence}", err=True)
 
 
-def confirmed(question: str) -> bool:
+def confirm(question: str) -> bool:
     """The answer to a question, asked on stderr. Raises UsageError where nobody can be asked."""
     if not sys.stdin.isatty():
         raise UsageError("nobody can be asked here: give --yes")
-    return click.confirm(shown(question), err=True)
+    return click.confirm(escape_for_terminal(question), err=True)
 
 
-def counted(number: int, what: str) -> str:
+def format_count(number: int, what: str) -> str:
     """A number of things: `1 file`, `1,234 files`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 @contextlib.contextmanager
-def sending(what: str) -> Iterator[Callable[[Sent], None]]:
+def show_progress(what: str) -> Iterator[Callable[[SendProgress], None]]:
     """A function to call with how far the sending is: it shows a bar on a terminal."""
     try:
         if sys.stderr.isatty():
-            with _bar(shown(what)) as update:
+            with _progress_bar(escape_for_terminal(what)) as update:
                 yield update
         else:
             yield lambda sent: None
     except KeyboardInterrupt:
-        tell("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
+        print_escaped("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
         raise
 
 
 @contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
+def _progress_bar(what: str) -> Iterator[Callable[[SendProgress], None]]:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
@@ -64,9 +64,9 @@ def _bar(what: str) -> Iterator[Callable[[Sent], None]]:
     with progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task(what, total=None)
 
-        def update(sent: Sent) -> None:
+        def update(sent: SendProgress) -> None:
             # Directories and empty files have no bytes: then nothing moves until they are there.
-            files = f"{sent.files} of {counted(sent.all_files, 'file')}: {what}"
+            files = f"{sent.files} of {format_count(sent.all_files, 'file')}: {what}"
             bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, description=files)
 
         yield update

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from jobfs import document
-from jobfs.cli.options import mounted, not_empty, state_dir_option
-from jobfs.cli.running import asked, mounts_of, tell_of_ended
-from jobfs.cli.screen import counted, shown, size
-from jobfs.document import Job, Status, Unsent
+from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
+from jobfs.cli.running import ask_or_report, find_mounts_of, report_ended
+from jobfs.cli.screen import escape_for_terminal, format_count, format_size
+from jobfs.document import JobStatus, Status, Unsent
 from jobfs.errors import UsageError
-from jobfs.names import plain
-from jobfs.settings import command
+from jobfs.names import replace_hidden_names
+from jobfs.settings import shell_command
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
@@ -45,7 +45,9 @@ _MOST = 20
 
 
 @click.command("status")
-@click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
+@click.argument(
+    "directory", callback=reject_empty, required=False, metavar="[DIR]", shell_complete=complete_mounted
+)
 @click.option("--json", "as_json", is_flag=True,
               help="Print an object with a list `mounts` (its fields: man jobfs-status).")  # fmt: skip
 @click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
@@ -58,9 +60,9 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     """
     watched = functools.partial(_look, directory, state_dir, as_json=as_json, watch=watch)
     if watch:
-        return _repeated(watched)
+        return _repeat(watched)
     code = watched()
-    ended = directory is None and tell_of_ended(state_dir)
+    ended = directory is None and report_ended(state_dir)
     return NEEDS_A_PERSON if ended and code == WELL else code
 
 
@@ -68,8 +70,8 @@ def _look(directory: str | None, state_dir: str | None, *, as_json: bool, watch:
     """Show the mounts once; returns the exit code. Raises UsageError if none answers."""
     reports: list[Status] = []
     try:
-        every = mounts_of(directory, state_dir)
-        answers = [asked(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
+        every = find_mounts_of(directory, state_dir)
+        answers = [ask_or_report(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
         reports += filter(None, answers)
         _check(reports)
     except UsageError:
@@ -87,7 +89,7 @@ def _check(reports: Sequence[Status]) -> None:
     if not reports:
         raise UsageError("no mount answers")
     for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
-        remedy = f"{command('umount', str(where))}, then mount it again"
+        remedy = f"{shell_command('umount', str(where))}, then mount it again"
         raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
 
 
@@ -98,12 +100,12 @@ def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps({"mounts": reports}, indent=None if watch else 2))
     else:
-        lines = [line for report in reports for line in (*_lines(report), "")]
+        lines = [line for report in reports for line in (*_format_mount(report), "")]
         most = shutil.get_terminal_size().lines - 1 if watch and sys.stdout.isatty() else None
         click.echo("\n".join(lines[:most]))
 
 
-def _repeated(look: Callable[[], int]) -> int:
+def _repeat(look: Callable[[], int]) -> int:
     """Look until Ctrl-C; the exit code of the last look."""
     code: int | None = None
     try:
@@ -119,53 +121,55 @@ def _repeated(look: Callable[[], int]) -> int:
 # In words
 
 
-def _lines(report: Status) -> Iterator[str]:
+def _format_mount(report: Status) -> Iterator[str]:
     """A mount as a person reads of it: the facts, the problems, and the lists."""
-    for name, value in _facts(report):
-        yield click.style(f"{name:10}", bold=True) + shown(value)
+    for name, value in _format_facts(report):
+        yield click.style(f"{name:10}", bold=True) + escape_for_terminal(value)
     for problem in report["problems"]:
-        yield click.style(f"! {shown(problem)}", fg="red")
+        yield click.style(f"! {escape_for_terminal(problem)}", fg="red")
     lists: Mapping[str, Any] = report
     for name, (meaning, needed) in _LISTS.items():
         if entries := lists[name]:
             title = f"{name.replace('_', ' ')} ({len(entries)})" + (f": {meaning}" if meaning else "")
             yield ""
             yield click.style(title, bold=True, fg="red" if needed else None)
-            yield from _entries(entries)
+            yield from _format_entries(entries)
 
 
-def _entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _format_entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     # Files that failed come first.
     for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
-        yield f"  {shown(_described(entry))}"
-        yield from (f"    {shown(entry[name])}" for name in ("diff", "merge") if entry.get(name))
+        yield f"  {escape_for_terminal(_describe_entry(entry))}"
+        yield from (
+            f"    {escape_for_terminal(entry[name])}" for name in ("diff", "merge") if entry.get(name)
+        )
     if len(entries) > _MOST:
         yield f"  and {len(entries) - _MOST:,} more: --json has them all"
 
 
-def _facts(report: Status) -> Iterator[tuple[str, str]]:
+def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
     """The facts on a mount, a line each: a name and a text."""
     yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
-    yield "job", f"{report['job_id']} {job_in_words(report['job'])}"
-    yield "server", f"{report['base_url']} {_server(report)}"
+    yield "job", f"{report['job_id']} {describe_job(report['job'])}"
+    yield "server", f"{report['base_url']} {_describe_server(report)}"
     if report["items"] is not None:
         yield "items", f"{report['items']:,}"
     age = report["snapshot_age"]
     left = report["effective_ttl"] - (age or 0.0)
-    more = f"good for {_span(left)} more" if left > 0 else "read again when it is needed"
-    yield "listing", "not read yet" if age is None else f"{_span(age)} old, {more}"
-    yield "cache", size(report["cache"]["bytes"])
+    more = f"good for {_format_duration(left)} more" if left > 0 else "read again when it is needed"
+    yield "listing", "not read yet" if age is None else f"{_format_duration(age)} old, {more}"
+    yield "cache", format_size(report["cache"]["bytes"])
     if report["watching"]["programs"]:
-        requests = counted(report["watching"]["requests"], "request")
+        requests = format_count(report["watching"]["requests"], "request")
         cost = f"the workspace is listed every {report['effective_ttl']:.0f} s ({requests} so far)"
-        yield "watched", f"by {counted(report['watching']['programs'], 'program')}: {cost}"
+        yield "watched", f"by {format_count(report['watching']['programs'], 'program')}: {cost}"
     if report["taken_up"]:
-        yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
-    yield "unsent", _unsent(report["unsent"], len(report["failed"]))
+        yield "taken up", f"{format_count(len(report['taken_up']), 'save')} that an earlier mount had left"
+    yield "unsent", _describe_unsent(report["unsent"], len(report["failed"]))
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
 
-def job_in_words(job: Job) -> str:
+def describe_job(job: JobStatus) -> str:
     """The job's status and step, its model and what it has used; how long ago, if the server has not answered since."""
     if job["status"] is None:
         return "(not known yet)"
@@ -175,45 +179,45 @@ def job_in_words(job: Job) -> str:
     tokens = None if job["tokens"] is None else f"{job['tokens']:,} tokens"
     ended = "has ended" if job["ended"] else None
     age = job["age"] or 0.0
-    old = f"as of {_span(age)} ago" if age >= _OLD else None
+    old = f"as of {_format_duration(age)} ago" if age >= _OLD else None
     return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens, old)))
 
 
-def _server(report: Status) -> str:
+def _describe_server(report: Status) -> str:
     server = report["server"]
     answering = "answers" if server["answering"] else "does not answer"
     latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
     return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
 
 
-def _unsent(entries: Sequence[Unsent], failed: int) -> str:
+def _describe_unsent(entries: Sequence[Unsent], failed: int) -> str:
     if not entries:
         return "0"
     oldest = max(entry["age"] or 0.0 for entry in entries)
-    old = f", the oldest {_span(oldest)} old" if oldest else ""
+    old = f", the oldest {_format_duration(oldest)} old" if oldest else ""
     refused = f"; {failed} of them failed" if failed else ""
     whole, part = sum(entry["size"] for entry in entries), sum(entry["sent"] for entry in entries)
-    sent = f" ({size(part)} sent)" if part else ""
-    return f"{counted(len(entries), 'file')}, {size(whole)}{sent}{old}{refused}"
+    sent = f" ({format_size(part)} sent)" if part else ""
+    return f"{format_count(len(entries), 'file')}, {format_size(whole)}{sent}{old}{refused}"
 
 
-def _described(entry: Mapping[str, Any]) -> str:
+def _describe_entry(entry: Mapping[str, Any]) -> str:
     """One line for an entry of a list: its path, and what else is known of it."""
     if "origin" in entry:
         return str(entry["reason"])
     told = [
-        size(entry["size"]) if "size" in entry else "",
-        f"{size(entry['sent'])} sent" if entry.get("sent") else "",
-        f"{_span(entry['age'])} old" if entry.get("age") is not None else "",
+        format_size(entry["size"]) if "size" in entry else "",
+        f"{format_size(entry['sent'])} sent" if entry.get("sent") else "",
+        f"{_format_duration(entry['age'])} old" if entry.get("age") is not None else "",
         entry.get("reason", ""),
         "failed" if entry.get("state") == "failed" else "",
     ]
     rest = ", ".join(filter(None, told))
-    path = plain(entry["path"])
+    path = replace_hidden_names(entry["path"])
     return f"{path}: {rest}" if rest else path
 
 
-def _span(value: float) -> str:
+def _format_duration(value: float) -> str:
     """A duration as people say it."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= 2 * length:

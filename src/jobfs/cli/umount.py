@@ -10,22 +10,31 @@ from typing import Any
 import click
 
 from jobfs import control
-from jobfs.cli.options import mounted, not_empty, state_dir_option
-from jobfs.cli.running import directory_of, ended, gone, left_by, mount_of, mounts
-from jobfs.cli.screen import confirmed, say, sending, tell
+from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
+from jobfs.cli.running import (
+    describe_dead,
+    describe_left,
+    directory_of,
+    find_ended,
+    find_mount_of,
+    running_mounts,
+)
+from jobfs.cli.screen import confirm, print_escaped, print_sentence, show_progress
 from jobfs.control import NoMountError
-from jobfs.document import describe, kept
+from jobfs.document import describe_kept, describe_paths
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
-from jobfs.settings import command
-from jobfs.state.directory import Found, in_use
+from jobfs.settings import shell_command
+from jobfs.state.directory import FoundDirectory, is_in_use
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
 
 
 @click.command("umount")
-@click.argument("directory", callback=not_empty, metavar="DIR", required=False, shell_complete=mounted)
+@click.argument(
+    "directory", callback=reject_empty, metavar="DIR", required=False, shell_complete=complete_mounted
+)
 @click.option(
     "-a", "--all", "every", is_flag=True,
     help="Unmount every job that this user has mounted; on a terminal, ask first if there are several.",
@@ -63,7 +72,7 @@ def umount(
     if plainly:
         # If no mount of this user serves the directory, umount(8) unmounts it as it would without a helper.
         try:
-            mount_of(directory, None)
+            find_mount_of(directory, None)
         except UsageError:
             os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
     return _unmount(directory, lazy, timeout, state_dir)
@@ -71,80 +80,84 @@ def umount(
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
-    dead = filter(attrgetter("dead"), ended(state_dir))
-    found = [*mounts(state_dir), *(each.found for each in dead)]
+    dead = filter(attrgetter("dead"), find_ended(state_dir))
+    found = [*running_mounts(state_dir), *(each.found for each in dead)]
     if not found:
-        tell("jobfs: no job is mounted", err=True)
+        print_escaped("jobfs: no job is mounted", err=True)
     for one in found:
-        tell(f"to be unmounted: {one.path.parent.name} at {directory_of(one)}")
+        print_escaped(f"to be unmounted: {one.path.parent.name} at {directory_of(one)}")
     asks = len(found) > 1 and sys.stdin.isatty() and not yes
-    if asks and not confirmed(f"Unmount these {len(found)}?"):
-        tell("nothing was unmounted")
+    if asks and not confirm(f"Unmount these {len(found)}?"):
+        print_escaped("nothing was unmounted")
         return 1
     worst = 0
     for directory in map(directory_of, found):
         try:
             worst = max(worst, _unmount(directory, lazy, timeout, state_dir))
         except JobfsError as error:
-            worst = _told(str(error))
+            worst = _report_left(str(error))
     return worst
 
 
 def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     try:
-        found, inside = mount_of(directory, state_dir)
+        found, inside = find_mount_of(directory, state_dir)
     except UsageError:
         there = mount_at(os.path.realpath(directory))
         if there is None or there.kind != "fuse.jobfs" or not is_dead(there.point):
             raise
-        return _take_away(there, state_dir)
+        return _unmount_dead(there, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
     os.chdir("/")  # this command must not keep the mount busy itself
     try:
-        with sending(f"sending {directory_of(found)}") as progress:
-            answer: dict[str, Any] = control.call(
-                found.path, "umount", {"timeout": timeout, "lazy": lazy}, progress=progress, say=say
+        with show_progress(f"sending {directory_of(found)}") as progress:
+            answer: dict[str, Any] = control.call_mount(
+                found.path,
+                "umount",
+                {"timeout": timeout, "lazy": lazy},
+                on_progress=progress,
+                on_sentence=print_sentence,
             )
     except NoMountError:
-        return _code_after_the_end(found, state_dir)
+        return _exit_code_of_ended(found, state_dir)
     left = answer["left"]
     if "goes_on" in answer:
         open_there = f"; still open there: {answer['open']}" if answer["open"] else ""
-        unsent = f"; {len(left)} unsent: {describe(left)}" if left else ""
-        return _told(
+        unsent = f"; {len(left)} unsent: {describe_paths(left)}" if left else ""
+        return _report_left(
             f"{directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
             f"sent{open_there}{unsent}"
         )
     # Waits, so that the next mount finds the slot free.
-    in_use(found, _ENDING)
-    return _told(kept(left))
+    is_in_use(found, _ENDING)
+    return _report_left(describe_kept(left))
 
 
-def _code_after_the_end(found: Found, state_dir: str | None) -> int:
+def _exit_code_of_ended(found: FoundDirectory, state_dir: str | None) -> int:
     """The exit code for a mount that ended before it could answer, by what it has left. Raises NoMountError if it goes on."""
-    if in_use(found, _ENDING):
+    if is_in_use(found, _ENDING):
         raise NoMountError(f"the mount at {directory_of(found)} does not answer")
     there = mount_at(directory_of(found))
     if there is not None and is_dead(there.point):
-        return _take_away(there, state_dir)
-    return _told(left_by(found))
+        return _unmount_dead(there, state_dir)
+    return _report_left(describe_left(found))
 
 
-def _told(left: str) -> int:
+def _report_left(left: str) -> int:
     """Say what is left or wrong, if anything is. Returns the exit code."""
     if left:
-        tell(f"jobfs: {left}", err=True)
+        print_escaped(f"jobfs: {left}", err=True)
     return 1 if left else 0
 
 
-def _take_away(there: MountInfo, state_dir: str | None) -> int:
+def _unmount_dead(there: MountInfo, state_dir: str | None) -> int:
     """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
-    known = [each for each in ended(state_dir) if each.dead and each.directory == there.point]
+    known = [each for each in find_ended(state_dir) if each.dead and each.directory == there.point]
     # Files that are open there give nothing but errors.
     unmount(there.point, lazy=True)
     left = known[0].left if known else "what is not known here"
-    recovery = known[0].recovery if known else command("recover", there.source)
+    recovery = known[0].recovery_command if known else shell_command("recover", there.source)
     becomes = f"; it has left {left}: mount the job again, or {recovery}" if left else ""
-    tell(f"jobfs: {gone(there.point)}: its dead mount was taken away{becomes}", err=True)
+    print_escaped(f"jobfs: {describe_dead(there.point)}: its dead mount was taken away{becomes}", err=True)
     return 1 if left else 0

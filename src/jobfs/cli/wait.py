@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from jobfs import control
-from jobfs.cli.options import mounted, not_empty, state_dir_option
-from jobfs.cli.running import directory_of, mount_of
-from jobfs.cli.screen import say
+from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
+from jobfs.cli.running import directory_of, find_mount_of
+from jobfs.cli.screen import print_sentence
 from jobfs.document import ASKING, ENDED
 from jobfs.errors import JobfsError, UsageError
 
@@ -19,7 +19,7 @@ _GRACE, _LONGEST = 5.0, 1e8
 
 
 @click.command("wait")
-@click.argument("directory", callback=not_empty, metavar="DIR", shell_complete=mounted)
+@click.argument("directory", callback=reject_empty, metavar="DIR", shell_complete=complete_mounted)
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer than this."
 )
@@ -31,18 +31,20 @@ def wait(directory: str, timeout: float | None, state_dir: str | None) -> int:
     expired or took too many steps; 3 it asks for something; 124 after --timeout; 2 the mount is gone. While the server
     can't be reached, waiting continues. An ended job may be continued by its owner.
     """
-    found, _ = mount_of(directory, state_dir)
+    found, _ = find_mount_of(directory, state_dir)
     where = directory_of(found)
     patience = None if timeout is None else min(timeout, _LONGEST) + _GRACE
     try:
-        answer = control.call(found.path, "wait", {"timeout": timeout}, timeout=patience, say=say)
+        answer = control.call_mount(
+            found.path, "wait", {"timeout": timeout}, timeout=patience, on_sentence=print_sentence
+        )
     except JobfsError as error:
         raise UsageError(f"{where}: {error}") from None
     if (job := answer["job"]) is not None:
         asks = job["status"] == ASKING
-        say(f"{where}: the job {'asks for something' if asks else 'has ended'}: {job['status']}")
+        print_sentence(f"{where}: the job {'asks for something' if asks else 'has ended'}: {job['status']}")
         return _CODES[job["status"]]
     if not answer["mounted"]:
         raise UsageError(f"{where} is unmounted")
-    say(f"{where}: the job has not ended within {timeout:g} s")
+    print_sentence(f"{where}: the job has not ended within {timeout:g} s")
     return _TIMED_OUT

@@ -12,11 +12,11 @@ import time
 import click
 
 from jobfs import control
-from jobfs.cli.options import mounted, not_empty, state_dir_option
-from jobfs.cli.running import directory_of, mounts_of
-from jobfs.cli.screen import shown, size, tell
-from jobfs.cli.status import job_in_words
-from jobfs.document import Change
+from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
+from jobfs.cli.running import directory_of, find_mounts_of
+from jobfs.cli.screen import escape_for_terminal, format_size, print_escaped
+from jobfs.cli.status import describe_job
+from jobfs.document import WatchEvent
 from jobfs.errors import JobfsError
 from jobfs.names import join
 from jobfs.state import directory as slot
@@ -31,7 +31,9 @@ _COLOURS = {
 
 
 @click.command("watch")
-@click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
+@click.argument(
+    "directory", callback=reject_empty, required=False, metavar="[DIR]", shell_complete=complete_mounted
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON object a line (its fields: man jobfs-watch)."
 )
@@ -42,40 +44,40 @@ def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
     The job's step and status, conflicts and failed saves are shown too. Meanwhile the workspace is listed as often as
     --ttl of the mount says. Exits with 0 at Ctrl-C, with 1 once no mount is left.
     """
-    every = mounts_of(directory, state_dir)
+    every = find_mounts_of(directory, state_dir)
     # One at a time: what is not printed yet waits in the mounts, which bound it.
-    told: queue.Queue[Change | JobfsError] = queue.Queue(1)
+    told: queue.Queue[WatchEvent | JobfsError] = queue.Queue(1)
     for found, inside in every:
         threading.Thread(target=_listen, args=(found, inside, told), daemon=True).start()
     left = len(every)
     try:
         while left:
-            if (news := _next(told)) is None:
+            if (news := _next_event(told)) is None:
                 continue
             if isinstance(news, JobfsError):
-                tell(f"jobfs: {news}", err=True)
+                print_escaped(f"jobfs: {news}", err=True)
                 left -= 1
             else:
-                click.echo(json.dumps(news) if as_json else _line(news, several=len(every) > 1))
+                click.echo(json.dumps(news) if as_json else _format_event(news, several=len(every) > 1))
     except KeyboardInterrupt:
         return 0
     return 1
 
 
-def _listen(found: slot.Found, inside: str, told: queue.Queue[Change | JobfsError]) -> None:
+def _listen(found: slot.FoundDirectory, inside: str, told: queue.Queue[WatchEvent | JobfsError]) -> None:
     """Hear what a mount tells, and in the end why it tells no more."""
     where = directory_of(found)
     try:
-        control.call(found.path, "watch", {"path": inside}, tell=told.put)
+        control.call_mount(found.path, "watch", {"path": inside}, on_event=told.put)
         told.put(JobfsError(f"{where} is unmounted"))
     except control.NoMountError as error:
         slow = "what it tells was not read for ten seconds, and it tells no more"
-        told.put(JobfsError(f"{where}: {slow if slot.in_use(found, _LOOK) else error}"))
+        told.put(JobfsError(f"{where}: {slow if slot.is_in_use(found, _LOOK) else error}"))
     except JobfsError as error:
         told.put(JobfsError(f"{join(where, inside)}: {error}"))
 
 
-def _next(told: queue.Queue[Change | JobfsError]) -> Change | JobfsError | None:
+def _next_event(told: queue.Queue[WatchEvent | JobfsError]) -> WatchEvent | JobfsError | None:
     """What is told next, None if nothing is for a while. Raises BrokenPipeError if nobody can read it."""
     reader = select.poll()
     reader.register(sys.stdout, 0)  # for errors only
@@ -87,18 +89,18 @@ def _next(told: queue.Queue[Change | JobfsError]) -> Change | JobfsError | None:
         return None
 
 
-def _line(news: Change, *, several: bool) -> str:
+def _format_event(event: WatchEvent, *, several: bool) -> str:
     """A change as a person reads of it; `several`: the mount is told too."""
-    slash = "/" * news["directory"]
-    names = [name + slash for name in (news["old"], news["path"]) if name is not None]
+    slash = "/" * event["directory"]
+    names = [name + slash for name in (event["old"], event["path"]) if name is not None]
     if several:
-        names = [join(news["mount"], name) for name in names] or [news["mount"]]
+        names = [join(event["mount"], name) for name in names] or [event["mount"]]
     facts = [
-        " -> ".join(map(shown, names)),
-        size(news["size"]) if news["size"] is not None else "",
-        shown(news["reason"] or ""),
-        shown(job_in_words(news["job"])) if news["job"] else "",
+        " -> ".join(map(escape_for_terminal, names)),
+        format_size(event["size"]) if event["size"] is not None else "",
+        escape_for_terminal(event["reason"] or ""),
+        escape_for_terminal(describe_job(event["job"])) if event["job"] else "",
     ]
-    clock = time.strftime("%H:%M:%S", time.localtime(news["time"]))
-    what = click.style(f"{shown(news['what']):8}", fg=_COLOURS.get(news["what"]))
+    clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+    what = click.style(f"{escape_for_terminal(event['what']):8}", fg=_COLOURS.get(event["what"]))
     return "  ".join(filter(None, (clock, what, *facts)))

@@ -33,7 +33,7 @@ from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import FsError, UsageError
 from jobfs.names import is_mount_id
 from jobfs.nodes import Version
-from jobfs.private import is_own_file, own_directory
+from jobfs.private import is_own_file, open_own_directory
 
 _log = logging.getLogger("jobfs.content")
 
@@ -53,7 +53,7 @@ _OWNER = "owner"
 
 
 @lru_cache(_NAMES)
-def version_name(version: Version) -> str:
+def file_name_of(version: Version) -> str:
     """The file name of a version."""
     return hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
 
@@ -79,7 +79,7 @@ class CacheFile:
             if self.unfinished:
                 os.unlink(self.path)
 
-    def there(self) -> bool:
+    def is_linked(self) -> bool:
         """True if the path still leads to this file (somebody may have cleared the cache)."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
@@ -115,11 +115,11 @@ class DiskCache:
         #: Files that the index does not count: unfinished ones, and those in memory.
         self._others: weakref.WeakSet[CacheFile] = weakref.WeakSet()
         #: Why the disk takes no bytes now; "" if it does.
-        self.refused = ""
+        self.refusal_reason = ""
         self._parts = f"{directory}/tmp"
         self._numbers = itertools.count()
         try:
-            self._make()
+            self._make_directories()
             for left in os.listdir(self._parts):  # by a mount that was killed
                 os.unlink(f"{self._parts}/{left}")
             self._build_index()
@@ -128,16 +128,16 @@ class DiskCache:
 
     # -- looking ------------------------------------------------------------------------------------------
 
-    def size(self, version: Version) -> int | None:
+    def complete_size(self, version: Version) -> int | None:
         """The length of a whole content in bytes; None if it is not there, or of another length than its version's."""
         if version.size == 0:
             return 0
-        found = self._index.get(version_name(version))
+        found = self._index.get(file_name_of(version))
         return found if version.size in (None, found) else None
 
     def pin(self, version: Version) -> int | None:
-        """Note that one handle more has this content open; its size, as `size` tells it."""
-        name = version_name(version)
+        """Note that one handle more has this content open; its size, as `complete_size` tells it."""
+        name = file_name_of(version)
         with self.lock:
             self._pinned[name] = self._pinned.get(name, 0) + 1
             found = self._index.get(name)
@@ -149,15 +149,15 @@ class DiskCache:
 
     def unpin(self, version: Version) -> None:
         """Note that one handle less has this content open."""
-        name = version_name(version)
+        name = file_name_of(version)
         with self.lock:
             left = self._pinned.pop(name) - 1
             if left:
                 self._pinned[name] = left
 
-    def open(self, version: Version, size: int) -> CacheFile | None:
+    def open_complete(self, version: Version, size: int) -> CacheFile | None:
         """The whole content of a version, of `size` bytes, for reading; None if it is not there or damaged."""
-        name = version_name(version)
+        name = file_name_of(version)
         path = self._path(name)
         if name not in self._index:
             return None
@@ -170,46 +170,46 @@ class DiskCache:
         return None
 
     @property
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes of all contents, unfinished ones included."""
         with self.lock:
             return self._used + sum(file.bytes for file in self._others if file.unfinished)
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def part(self) -> CacheFile:
+    def create_partial(self) -> CacheFile:
         """An empty unfinished file, for reading and writing."""
         try:
             if not os.path.isdir(self._parts):
-                self._make()  # again: somebody has cleared the cache
+                self._make_directories()  # again: somebody has cleared the cache
         except UsageError as error:  # another user was faster
             raise PermissionError(errno.EACCES, str(error)) from None
-        path = self._next_part()
+        path = self._next_partial_path()
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        return self._other(CacheFile(handle, path, unfinished=True))
+        return self._track_file(CacheFile(handle, path, unfinished=True))
 
-    def copy(self, source: Path, size: int) -> CacheFile:
+    def link_or_copy(self, source: Path, size: int) -> CacheFile:
         """An unfinished file with the `size` bytes of `source`, which is never written again: a link if possible.
 
         Raises FsError (EIO) if it has another size.
         """
-        path = self._next_part()
+        path = self._next_partial_path()
         try:
             os.link(source, path)
-            file = self._other(CacheFile(os.open(path, _READ), path, unfinished=True))
+            file = self._track_file(CacheFile(os.open(path, _READ), path, unfinished=True))
         except OSError:
-            file = self.part()
+            file = self.create_partial()
             shutil.copyfile(source, file.path)
         file.bytes = os.fstat(file.fd).st_size
         if file.bytes != size:
             raise FsError(errno.EIO, f"a file of {size} bytes has {file.bytes} now")
         return file
 
-    def keep(self, file: CacheFile, version: Version, size: int) -> bool:
+    def commit(self, file: CacheFile, version: Version, size: int) -> bool:
         """Make a finished part the content of a version, atomically; False if that fails, or if it is in memory."""
         if not file.path:
             return False
-        name = version_name(version)
+        name = file_name_of(version)
         path = self._path(name)
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
@@ -224,20 +224,20 @@ class DiskCache:
             self._index.move_to_end(name)
         return True
 
-    def drop(self, version: Version) -> None:
+    def remove_unless_pinned(self, version: Version) -> None:
         """Remove a content that is not wanted any more, unless somebody has it open."""
-        if version_name(version) not in self._pinned:
+        if file_name_of(version) not in self._pinned:
             self.remove(version)
 
     def remove(self, version: Version) -> None:
         """Remove a whole content."""
-        self._remove([version_name(version)])
+        self._remove([file_name_of(version)])
 
-    def fit(self, room: int = 0) -> None:
-        """Bring the cache, and `room` bytes that are about to come, under its limit."""
-        self.free(self.used + room - self.limit)
+    def evict_to_limit(self, incoming: int = 0) -> None:
+        """Bring the cache, and `incoming` bytes that are about to come, under its limit."""
+        self.evict_bytes(self.used_bytes + incoming - self.limit)
 
-    def free(self, wanted: int) -> bool:
+    def evict_bytes(self, wanted: int) -> bool:
         """Remove contents that nobody has open, the least recently used first: `wanted` bytes, and as many as are too many.
 
         False if none was removed.
@@ -257,15 +257,17 @@ class DiskCache:
         self._remove(name for name in gone if name not in self._index)
         return bool(gone)
 
-    def hold(self, size: int, error: OSError) -> CacheFile:
+    def create_in_memory(self, size: int, error: OSError) -> CacheFile:
         """A file in memory for a content that the disk has refused. Raises FsError(EIO) if it or their number is too large."""
-        self.refused = error.strerror or str(error)
-        _log.warning("the content cache can't be used: %s", self.refused)
+        self.refusal_reason = error.strerror or str(error)
+        _log.warning("the content cache can't be used: %s", self.refusal_reason)
         with self.lock:
             held = sum(not file.path for file in self._others)
             if size > HELD or held >= _HELD_MOST:
-                raise FsError(errno.EIO, f"the disk of the content cache takes no bytes: {self.refused}")
-            return self._other(CacheFile(os.memfd_create("jobfs"), ""))
+                raise FsError(
+                    errno.EIO, f"the disk of the content cache takes no bytes: {self.refusal_reason}"
+                )
+            return self._track_file(CacheFile(os.memfd_create("jobfs"), ""))
 
     def close(self) -> None:
         """Remove unfinished contents."""
@@ -273,11 +275,11 @@ class DiskCache:
 
     # -- the caches of other mounts -----------------------------------------------------------------------
 
-    def claim(self, owner: Path) -> None:
+    def record_owner(self, owner: Path) -> None:
         """Note that this cache goes when the state directory `owner` is gone."""
         (self.directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
 
-    def remove_abandoned(self) -> None:
+    def remove_orphaned_caches(self) -> None:
         """Remove the caches of all jobs, each in <cache directory>/<job>/<mount id>, whose owner is gone."""
         for owner in self.directory.parents[1].glob(f"*/*/{_OWNER}"):
             cache = owner.parent
@@ -291,17 +293,17 @@ class DiskCache:
 
     # -- inside -------------------------------------------------------------------------------------------
 
-    def _make(self) -> None:
+    def _make_directories(self) -> None:
         """Make the directories. Raises UsageError if they are not this user's alone."""
         for directory in (self.directory.parent, self.directory):
-            with own_directory(directory, "cache", "--cache-dir") as handle:
+            with open_own_directory(directory, "cache", "--cache-dir") as handle:
                 os.fchmod(handle, 0o700)
         os.makedirs(self._parts, 0o700, exist_ok=True)
 
-    def _next_part(self) -> str:
+    def _next_partial_path(self) -> str:
         return f"{self._parts}/{next(self._numbers)}.part"
 
-    def _other(self, file: CacheFile) -> CacheFile:
+    def _track_file(self, file: CacheFile) -> CacheFile:
         with self.lock:
             self._others.add(file)
         return file
@@ -324,19 +326,19 @@ class DiskCache:
         mark = f"{self._root}/boot"
         boot = _BOOT_ID.read_bytes().strip() if _BOOT_ID.exists() else b""
         trusted = os.path.exists(mark) and Path(mark).read_bytes() == boot
-        found = sorted(self._files())
+        found = sorted(self._scan_files())
         for written, name, size in found:
             self._index[name] = size
             self._used += size
             if not trusted and written > found[-1][0] - _WRITTEN_OUT:
                 self._remove([name])
         if not trusted:
-            note = self.part()
+            note = self.create_partial()
             write_all(note.fd, boot, 0)
             os.rename(note.path, mark)
             note.unfinished = False
 
-    def _files(self) -> Iterator[tuple[float, str, int]]:
+    def _scan_files(self) -> Iterator[tuple[float, str, int]]:
         """When each whole content was written, its name and its length; what can't be read is left out."""
         for path in filter(_NAME.fullmatch, glob.iglob("??/*", root_dir=self._root)):
             with contextlib.suppress(OSError):

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current, steady, wait
-from jobfs.errors import ApiError, NotFoundError, again
-from jobfs.nodes import Item, shows_fraction
+from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, steady_time, use_deadline, wait_notified
+from jobfs.errors import ApiError, NotFoundError, copy_error
+from jobfs.nodes import Item, has_subsecond
 
 #: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
 _COARSE, _FINE = 2.0, 0.05
@@ -37,15 +37,15 @@ def is_racy(updated_ns: int, began: float) -> bool:
     """
     if updated_ns == 0:
         return True
-    return began < updated_ns / 1e9 + (_FINE if shows_fraction(updated_ns) else _COARSE)
+    return began < updated_ns / 1e9 + (_FINE if has_subsecond(updated_ns) else _COARSE)
 
 
-class Proof:
+class VersionProof:
     """Whether all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
 
     `replies`: how many replies with its bytes have begun, that is, sent their headers. `stale`: the error for readers once the
-    server was seen to have another version. `began`: `steady()` of the first request. `asking_deadline`: that of the thread that
-    is asking the server; None if none is. `cond` has the store's lock.
+    server was seen to have another version. `began`: `steady_time()` of the first request. `asking_deadline`: that of the thread
+    that is asking the server; None if none is. `cond` has the store's lock.
     """
 
     def __init__(self, item: Item, size: int, client: Client, cond: threading.Condition) -> None:
@@ -62,49 +62,49 @@ class Proof:
         self._cond = cond
 
     @property
-    def holds(self) -> bool:
+    def is_proven(self) -> bool:
         """True if all bytes are of one version: those of one reply are; those of several are once that is verified."""
         return self.stale is None and (self.replies <= 1 or self._verified_replies == self.replies)
 
-    def check(self) -> None:
+    def raise_if_stale(self) -> None:
         """Raise StaleVersionError if the server no longer has this version, as far as that is known."""
         if self.stale is not None:
-            raise again(self.stale)
+            raise copy_error(self.stale)
 
-    def require(self) -> None:
+    def require_verification(self) -> None:
         """Require a proof for the next reply too, though none came before: a program may have bytes from elsewhere."""
         self.replies = max(self.replies, 1)
 
     # -- asking the server ----------------------------------------------------------------------------------
 
-    def verify(self) -> None:
+    def verify_version(self) -> None:
         """Prove that all replies whose headers have come are of this version: asked after them, the server still shows it.
 
         Raises StaleVersionError if the version is gone, ApiError if that cannot be known.
         """
-        with self.asking() as deadline:
-            self.check()
-            if self.holds:
+        with self.exclude_other_askers() as deadline:
+            self.raise_if_stale()
+            if self.is_proven:
                 return
             replies, shown = self.replies, None
-            with contextlib.suppress(NotFoundError), bound_by(deadline):
+            with contextlib.suppress(NotFoundError), use_deadline(deadline):
                 shown = self._client.get(self._item_id)
             if shown is None or not self.is_shown_by(shown):
                 self.stale = StaleVersionError("download: the item was written while it was read")
-                raise again(self.stale)
+                raise copy_error(self.stale)
             self._verified_replies = replies
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[Deadline]:
+    def exclude_other_askers(self) -> Iterator[Deadline]:
         """In this block no other thread asks whether the server still shows this version, or makes it show another `updatedAt`.
 
         Others wait within their own deadlines, which join the one of this block. Raises OutOfTimeError(ETIMEDOUT).
         """
-        deadline = Deadline(UNBOUNDED, current(), waited=False)
+        deadline = Deadline(UNBOUNDED, current_deadline(), foreground=False)
         with self._cond:
             while self.asking_deadline is not None:
-                with self.asking_deadline.joined(current()):
-                    wait(self._cond, "download: asking whether the item was written")
+                with self.asking_deadline.attach_waiter(current_deadline()):
+                    wait_notified(self._cond, "download: asking whether the item was written")
             self.asking_deadline = deadline
         try:
             yield deadline
@@ -134,7 +134,7 @@ class Proof:
     @property
     def is_ambiguous(self) -> bool:
         """True if the name of this version may by now mean other bytes: its time is a whole second, and that is over."""
-        return not (shows_fraction(self._updated_ns) or self._is_racy(steady()))
+        return not (has_subsecond(self._updated_ns) or self._is_racy(steady_time()))
 
     def _is_racy(self, began: float) -> bool:
         return is_racy(self._updated_ns, began + self._client.server_time_offset)

@@ -32,16 +32,16 @@ class IntervalSet:
 
     def covers(self, start: int, end: int) -> bool:
         """True if every byte of [start, end) is covered; an empty interval is."""
-        return start >= end or self.covered_until(start) >= end
+        return start >= end or self.contiguous_end(start) >= end
 
-    def covered_until(self, position: int) -> int:
+    def contiguous_end(self, position: int) -> int:
         """The end of the interval that holds `position`; `position` itself if none does."""
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
-    def gap(self, start: int, end: int) -> tuple[int, int] | None:
+    def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
         """The first stretch of [start, end) that is not covered; None if there is none."""
-        start = self.covered_until(start)
+        start = self.contiguous_end(start)
         if start >= end:
             return None
         following = bisect_left(self._starts, start)
@@ -61,7 +61,7 @@ NEAR = MIB
 _SLACK = 256 * KIB
 
 
-class Run:
+class SequentialRun:
     """The stretch [start, end) that a handle has read in order. Races between its readers are harmless."""
 
     __slots__ = ("end", "start")
@@ -70,7 +70,7 @@ class Run:
         self.start = start
         self.end = end
 
-    def note(self, offset: int, end: int) -> None:
+    def note_read(self, offset: int, end: int) -> None:
         """A read of [offset, end) came: it goes on with the run, or begins a new one."""
         if self.end >= 0 and self.end - _SLACK <= offset <= self.end + _SLACK:
             self.start = min(self.start, offset)
@@ -79,15 +79,15 @@ class Run:
             self.start, self.end = offset, end
 
     @property
-    def from_start(self) -> bool:
+    def is_from_start(self) -> bool:
         """True if the file is being read from its beginning: the whole of it is wanted."""
         return self.start == 0
 
-    def chunk(self) -> int:
+    def next_chunk_size(self) -> int:
         """How many bytes to ask for at once: twice the length of the run, within bounds."""
         length = max(self.end - self.start, 0)
         return min(max(2 * length // CHUNK * CHUNK, CHUNK), CHUNK_MAX)
 
-    def sequential(self, asked: int) -> bool:
+    def is_sequential(self, asked: int) -> bool:
         """True if this is a run of more than one read of `asked` bytes."""
         return self.end - self.start > asked

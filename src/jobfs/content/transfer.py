@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from cachetools import FIFOCache
 
 from jobfs.api.client import Client, Download
-from jobfs.api.deadline import UNBOUNDED, Deadline, backoff, current, steady
-from jobfs.api.line import Rank
+from jobfs.api.connection_queue import Priority
+from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, retry_delay, steady_time
 from jobfs.content.cached_version import CachedVersion
-from jobfs.content.proof import Proof, StaleVersionError
+from jobfs.content.proof import StaleVersionError, VersionProof
 from jobfs.content.ranges import NEAR
-from jobfs.errors import ContractError, JobfsError, UnavailableError, again
+from jobfs.errors import ContractError, JobfsError, UnavailableError, copy_error
 from jobfs.nodes import Version
 
 #: Seconds before the first retry of a broken body.
@@ -73,21 +73,21 @@ class TransferPool:
         """True if a transfer waits for a thread."""
         return self._jobs > self._most
 
-    def begin(self, task: Callable[[], None]) -> None:
+    def submit(self, task: Callable[[], None]) -> None:
         """Run `task` as soon as a thread is free. Raises UnavailableError if the pool is closed."""
         with self._lock:
             try:
-                self._threads.submit(self._run, task)
+                self._threads.submit(self._run_task, task)
             except RuntimeError:
                 raise UnavailableError("download: the mount is going away") from None
             self._jobs += 1
 
     def close(self) -> None:
         """Break off every transfer, and wait for their threads."""
-        self.client.break_off()
+        self.client.abort_requests()
         self._threads.shutdown(cancel_futures=True)
 
-    def _run(self, task: Callable[[], None]) -> None:
+    def _run_task(self, task: Callable[[], None]) -> None:
         try:
             task()
         finally:
@@ -99,14 +99,15 @@ class Transfer:
     """Brings a range [start, end), or where `end` is None the stream from `start` to the end of the file, into `cached`.
 
     It goes from its start to its end, skips bytes that are there, and takes as many requests as needed. Other threads read `pos`
-    (the next byte to come); they set `stop` and, under the store's lock, `waiters` and `error`. `siblings`: all transfers of this
-    version that are running. A transfer in the `background` has a thread of its own, and no reader waited when it began.
+    (the next byte to come); they set `stop_requested` and, under the store's lock, `waiters` and `error`. `siblings`: all
+    transfers of this version that are running. A transfer in the `background` has a thread of its own, and no reader waited when
+    it began.
     """
 
     def __init__(
         self,
         cached: CachedVersion,
-        proof: Proof,
+        proof: VersionProof,
         pool: TransferPool,
         siblings: list[Transfer],
         *,
@@ -117,7 +118,7 @@ class Transfer:
         self.pos = start
         self.end = end
         self.background = background
-        self.stop = False
+        self.stop_requested = False
         self.waiters = 0
         self.error: JobfsError | None = None
         self._cached = cached
@@ -126,9 +127,11 @@ class Transfer:
         self._siblings = siblings
         self._gained = 0.0  # when new bytes came last
         self._furthest, self._is_interrupted, self._has_restarted = start, False, False
-        call = current()
+        call = current_deadline()
         #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
-        self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
+        self.deadline = Deadline(
+            UNBOUNDED, foreground=not background and call is not None and call.is_foreground
+        )
 
     def run(self) -> bool:
         """Send requests until nothing is left to bring; False if another transfer must have this thread first: run again later.
@@ -137,10 +140,10 @@ class Transfer:
         """
         self._gained = time.monotonic()
         self._is_interrupted = False
-        self._proof.began = self._proof.began or steady()
-        self._cached.make_room(self._limit - self.pos)
+        self._proof.began = self._proof.began or steady_time()
+        self._cached.make_room(self._end_position - self.pos)
         failures = 0
-        while (start := self._next_start()) is not None:
+        while (start := self._next_missing()) is not None:
             if self._is_interrupted and not self.background:
                 return False
             self.pos = start
@@ -154,28 +157,30 @@ class Transfer:
 
     def should_stop(self) -> bool:
         """True if this transfer must stop where it is: it was told to, or nobody wants it and its end is far."""
-        if self.stop or self._pool.closed or self._proof.stale is not None:
+        if self.stop_requested or self._pool.closed or self._proof.stale is not None:
             return True
-        return not (self.waiters or self._cached.is_wanted()) and self._limit - self.pos > NEAR
+        return not (self.waiters or self._cached.is_wanted()) and self._end_position - self.pos > NEAR
 
     @property
-    def _limit(self) -> int:
+    def _end_position(self) -> int:
         """Where this transfer ends."""
         return self._cached.size if self.end is None else self.end
 
-    def _next_start(self) -> int | None:
+    def _next_missing(self) -> int | None:
         """The first byte that this transfer still has to bring; None if it may end."""
         with self._cached.cond:
-            gap = None if self.should_stop() else self._cached.have.gap(self.pos, self._limit)
+            gap = (
+                None if self.should_stop() else self._cached.available.first_gap(self.pos, self._end_position)
+            )
         return None if gap is None else gap[0]
 
     def _pause(self, broken: UnavailableError, failures: int) -> None:
         """Wait before a broken transfer is resumed; raises `broken` if nothing new has come for too long."""
         left = self._gained + self._pool.timeout - time.monotonic()
         if left <= 0:
-            raise again(broken)
+            raise copy_error(broken)
         with self._cached.cond:
-            pause = min(left, backoff(failures, first=_FIRST_PAUSE))
+            pause = min(left, retry_delay(failures, first=_FIRST_PAUSE))
             self._cached.cond.wait_for(self.should_stop, pause)
 
     # -- one request ----------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ class Transfer:
             if self._has_restarted:
                 raise
         self._has_restarted, self.pos, self.end = True, 0, None
-        self._cached.reset()
+        self._cached.forget_bytes()
         return None
 
     def _check_version(self, wrong: ContractError) -> None:
@@ -207,17 +212,17 @@ class Transfer:
         """
         start, size = self.pos, self._cached.size
         with self._pool.client.download(self._cached.version.item_id, start, self.end, size=size) as body:
-            if not self._accept(start, body):
+            if not self._accept_reply(start, body):
                 return None
             try:
                 complete = self._receive(body)
             except UnavailableError as broken:
                 return broken
-        if complete and self.pos < self._limit and (self.pos == start or body.start == 0):
+        if complete and self.pos < self._end_position and (self.pos == start or body.start == 0):
             raise ContractError(f"download: {self.pos} bytes came instead of the {size} promised")
         return None
 
-    def _accept(self, start: int, body: Download) -> bool:
+    def _accept_reply(self, start: int, body: Download) -> bool:
         """Process the headers of a reply; False if its bytes are not wanted. Raises ContractError."""
         self._check_headers(start, body)
         if start:
@@ -242,8 +247,10 @@ class Transfer:
     def _become_stream(self) -> bool:
         """Take the whole file, which comes instead of a range; False if another stream brings it."""
         with self._cached.cond:
-            self.stop = self.stop or any(other.end is None and not other.stop for other in self._siblings)
-        if self.stop:
+            self.stop_requested = self.stop_requested or any(
+                other.end is None and not other.stop_requested for other in self._siblings
+            )
+        if self.stop_requested:
             return False
         self.end = None
         return True
@@ -254,7 +261,7 @@ class Transfer:
         for chunk in filter(None, body.chunks()):
             self._store(chunk)
             # A range is read to its end, which keeps the connection, but no further.
-            if self.should_stop() or self.pos > self._limit or self._must_yield(began):
+            if self.should_stop() or self.pos > self._end_position or self._must_yield(began):
                 return False
         return True
 
@@ -262,7 +269,7 @@ class Transfer:
         end = self.pos + len(chunk)
         if end > self._cached.size:
             raise ContractError(f"download: more came instead of the {self._cached.size} promised")
-        self._cached.put(self.pos, chunk)
+        self._cached.store_bytes(self.pos, chunk)
         self.pos = end
         if end > self._furthest:
             self._furthest, self._gained = end, time.monotonic()
@@ -271,6 +278,8 @@ class Transfer:
         """True if the request that began at `began` had its turn, and another transfer waits for its thread or connection."""
         if not self._pool.ranges or time.monotonic() - began <= _TURN:
             return False
-        rank = Rank.LARGE if self.deadline.waited else Rank.BACKGROUND_LARGE
-        self._is_interrupted = self._pool.is_starved or self._pool.client.line.wanted(before=rank + 1)
+        rank = Priority.LARGE if self.deadline.is_foreground else Priority.BACKGROUND_LARGE
+        self._is_interrupted = self._pool.is_starved or self._pool.client.connections.has_waiter_before(
+            priority=rank + 1
+        )
         return self._is_interrupted

@@ -15,14 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from .bodies import Unsupported
 from .control import Control
-from .exchange import Answer, Exchange, Line, Struck, error
+from .exchange import Answer, Bandwidth, Exchange, Struck, error_answer
 from .faults import BEFORE, Faults, Rule
 from .log import RequestLog
-from .records import BadPath, Invalid, Missing, Refused, valid_id
-from .routes import Operations, Route, resolve
-from .store import Store
-from .wire import invalid_json, with_odd_items
-from .workspace import Nowhere, Workspaces
+from .records import BadPath, Invalid, Missing, Refused, is_valid_id
+from .routes import Operations, Route, resolve_route
+from .store import EmulatorStore
+from .wire import add_odd_items, invalid_json
+from .workspace import MissingWorkspace, Workspaces
 
 _STATUS = {"unavailable": 503, "throttled": 429}
 _LOST = ("drop_after", "hang_after", "late")
@@ -34,7 +34,7 @@ class App:
 
     def __init__(
         self,
-        store: Store,
+        store: EmulatorStore,
         workspaces: Workspaces,
         key: str,
         faults: Faults,
@@ -45,7 +45,7 @@ class App:
         self._key = key.encode()
         self._faults = faults
         self._log = log
-        self._line = Line()
+        self._line = Bandwidth()
         self._operations = Operations(store)
         self._control = control
         self._date = (0, b"")
@@ -57,21 +57,21 @@ class App:
         if scope["path"].startswith("/_emulator/"):
             await self._control(scope, receive, send)
             return
-        route = resolve(scope["method"], scope["raw_path"].decode("ascii")) or Route("")
+        route = resolve_route(scope["method"], scope["raw_path"].decode("ascii")) or Route("")
         query = scope["query_string"].decode("latin-1")
         entry = self._log.start(scope["method"], route.operation, route.job, scope["path"], query)
         entry.item = route.item
         behaviour = self._store.behaviour
         exchange = Exchange(scope, receive, send, entry, self._faults, behaviour, self._line)
         try:
-            answer = await self._answer(exchange, route)
+            answer = await self._respond(exchange, route)
         except ConnectionResetError:
             answer = None
         if answer is None:
             self._log.finish(entry, None)
-            await exchange.gone()
+            await exchange.wait_closed()
             return
-        answer.headers.append((b"date", self._now()))
+        answer.headers.append((b"date", self._date_value()))
         self._log.finish(entry, answer.status)
         try:
             rule = exchange.rule
@@ -79,19 +79,19 @@ class App:
         finally:
             answer.close()
 
-    async def _answer(self, exchange: Exchange, route: Route) -> Answer | None:
+    async def _respond(self, exchange: Exchange, route: Route) -> Answer | None:
         """The answer, or None if there is to be none; what a rule says happens before or after the work."""
-        await exchange.arrive()
+        await exchange.wait_for_head()
         rule = exchange.rule = self._faults.pick(route.operation, exchange.entry.method)
         if rule is not None:
             exchange.entry.fault = rule.kind
             if rule.kind in BEFORE:
                 return await self._strike(exchange, rule)
         try:
-            answer = await self._work(exchange, route)
+            answer = await self._run_operation(exchange, route)
         except Struck as hit:
             return await self._strike(exchange, hit.rule)
-        await exchange.travel()
+        await exchange.wait_latency()
         rule = exchange.rule
         return answer if rule is None else self._spoil(exchange, rule, answer)
 
@@ -99,16 +99,16 @@ class App:
         """What becomes of the answer once the work is done."""
         if rule.kind == "error_after":
             answer.close()
-            return error(rule.status, rule.reason)
+            return error_answer(rule.status, rule.reason)
         if rule.kind in _LOST:
             answer.close()
             if rule.kind == "drop_after":
                 exchange.drop()
             return None
         if rule.kind == "wrong_length":
-            answer.stretch(rule.by)
+            answer.pad_or_cut(rule.by)
         if rule.kind == "odd_item":
-            answer.body = with_odd_items(answer.body, rule.path, rule.field, rule.value)
+            answer.body = add_odd_items(answer.body, rule.path, rule.field, rule.value)
         return answer
 
     async def _strike(self, exchange: Exchange, rule: Rule) -> Answer | None:
@@ -124,71 +124,71 @@ class App:
             return None
         if rule.kind == "gateway":
             return Answer(rule.status, _PAGE, [(b"content-type", b"text/html")])
-        answer = error(_STATUS.get(rule.kind, rule.status), rule.reason)
+        answer = error_answer(_STATUS.get(rule.kind, rule.status), rule.reason)
         if rule.retry_after is not None and rule.kind in _STATUS:
-            answer.headers.append((b"retry-after", self._moment(rule.retry_after)))
+            answer.headers.append((b"retry-after", self._retry_after_value(rule.retry_after)))
         return answer
 
-    def _moment(self, retry_after: str) -> bytes:
+    def _retry_after_value(self, retry_after: str) -> bytes:
         """The header's value; "+N" is a date."""
         if retry_after.startswith("+"):
             clock = time.time() + self._store.behaviour.clock_skew
             retry_after = formatdate(clock + float(retry_after), usegmt=True)
         return retry_after.encode()
 
-    async def _work(self, exchange: Exchange, route: Route) -> Answer:
+    async def _run_operation(self, exchange: Exchange, route: Route) -> Answer:
         """The operation's own answer; its refusals become the reference's error bodies."""
         try:
-            answer = self._refusal(exchange, route)
+            answer = self._find_refusal(exchange, route)
             if answer is None:
                 return await self._operations.table[route.operation](exchange)
         except Refused as refused:
-            answer = _refused(exchange, refused)
+            answer = _refused_answer(exchange, refused)
         except Missing as missing:
-            answer = error(404, str(missing))
+            answer = error_answer(404, str(missing))
         except Invalid as invalid:
             answer = Answer(422, invalid_json(invalid.where, str(invalid)))
         except Unsupported:
-            answer = self._unsupported(exchange)
+            answer = self._unsupported_answer(exchange)
         except ConnectionResetError:
             raise
         except OSError as failure:
-            answer = error(507 if failure.errno == errno.ENOSPC else 500, failure.strerror)
+            answer = error_answer(507 if failure.errno == errno.ENOSPC else 500, failure.strerror)
         # What is left of the body is read, so that the client gets to see the answer.
         await exchange.drain()
         return answer
 
-    def _refusal(self, exchange: Exchange, route: Route) -> Answer | None:
+    def _find_refusal(self, exchange: Exchange, route: Route) -> Answer | None:
         """What is wrong before the operation is asked, in order: 404 or 405, 307, 401, 422, 404 (job)."""
         if not route.operation:
-            return _no_operation(route)
-        redirect = self._redirect(exchange, route)
+            return _no_operation_answer(route)
+        redirect = self._find_redirect(exchange, route)
         if redirect is not None:
             return redirect
-        if not self._authorized(exchange):
-            return error(401, "Failed to authenticate")
+        if not self._is_authorized(exchange):
+            return error_answer(401, "Failed to authenticate")
         self._find_job(exchange, route)
         return None
 
     def _find_job(self, exchange: Exchange, route: Route) -> None:
         """The workspace that the request is about. Raises Invalid, Missing."""
-        if not valid_id(route.job):
+        if not is_valid_id(route.job):
             raise Invalid("params.expertJobId", "expected 24 characters of a-z and 0-9")
-        if route.item and not valid_id(route.item):
+        if route.item and not is_valid_id(route.item):
             raise Invalid("params.workspaceItemId", "expected 24 characters of a-z and 0-9")
         workspace = self._workspaces.get(route.job)
         if workspace is None:
             if route.operation == "instance" or exchange.behaviour.unknown_job == 404:
                 raise Missing("Expert job not found")
-            workspace = Nowhere(self._store, route.job)
+            workspace = MissingWorkspace(self._store, route.job)
         exchange.workspace = workspace
         exchange.item_id = route.item
 
-    def _authorized(self, exchange: Exchange) -> bool:
+    def _is_authorized(self, exchange: Exchange) -> bool:
         scheme, _, key = exchange.request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self._key)
 
-    def _redirect(self, exchange: Exchange, route: Route) -> Answer | None:
+    def _find_redirect(self, exchange: Exchange, route: Route) -> Answer | None:
         mode = exchange.behaviour.trailing_slash
         path = exchange.request.scope["raw_path"].decode("ascii")
         wanted = "/" if route.collection and mode == "slash" else ""
@@ -199,12 +199,12 @@ class App:
         answer.headers.append((b"location", str(url).encode()))
         return answer
 
-    def _unsupported(self, exchange: Exchange) -> Answer:
+    def _unsupported_answer(self, exchange: Exchange) -> Answer:
         if exchange.behaviour.other_encoding == 422:
             return Answer(422, invalid_json("body", "expected another content type"))
-        return error(415, "Unsupported content type")
+        return error_answer(415, "Unsupported content type")
 
-    def _now(self) -> bytes:
+    def _date_value(self) -> bytes:
         """The Date header, of the server's own clock."""
         second = int(time.time() + self._store.behaviour.clock_skew)
         if second != self._date[0]:
@@ -212,15 +212,15 @@ class App:
         return self._date[1]
 
 
-def _no_operation(route: Route) -> Answer:
+def _no_operation_answer(route: Route) -> Answer:
     if not route.allow:
-        return error(404, "Route not found")
-    answer = error(405, "Method not allowed")
+        return error_answer(404, "Route not found")
+    answer = error_answer(405, "Method not allowed")
     answer.headers.append((b"allow", route.allow.encode()))
     return answer
 
 
-def _refused(exchange: Exchange, refused: Refused) -> Answer:
+def _refused_answer(exchange: Exchange, refused: Refused) -> Answer:
     if isinstance(refused, BadPath) and exchange.behaviour.bad_path_status == 422:
         return Answer(422, invalid_json("body.path", str(refused)))
-    return error(400, str(refused))
+    return error_answer(400, str(refused))

@@ -21,7 +21,7 @@ class Switch(NamedTuple):
     high: float = math.inf
     annotation: Any = None
 
-    def refuses(self, value: Any) -> str:
+    def explain_refusal(self, value: Any) -> str:
         """What a value must be, if it is not; else ""."""
         choices = get_args(self.annotation)
         if choices:
@@ -39,7 +39,7 @@ def _switch(default: Any, description: str, low: float = -math.inf, high: float 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How the server acts where the reference is silent (api/wire.md); immutable, see `changed`."""
+    """How the server acts where the reference is silent (api/wire.md); immutable, see `with_changes`."""
 
     create_existing: Literal["reject", "overwrite", "duplicate"] = _switch(
         "reject", "Create at an existing path: 400, new content in the same item, or a second item."
@@ -126,12 +126,12 @@ class Behaviour:
     )
     clock_skew: float = _switch(0.0, "Seconds that the server's clock is ahead of this machine's.")
 
-    def changed(self, **changes: Any) -> Behaviour:
+    def with_changes(self, **changes: Any) -> Behaviour:
         """This behaviour with some switches set anew; ValueError, in one sentence, for what can't be."""
         for name, value in changes.items():
             if name not in SWITCHES:
                 raise ValueError(f"behaviour {name}: there is no such switch")
-            refusal = SWITCHES[name].refuses(value)
+            refusal = SWITCHES[name].explain_refusal(value)
             if refusal:
                 raise ValueError(f"behaviour {name}: {refusal}")
         return replace(self, **changes)

@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from .behaviour import Behaviour
 from .exchange import Exchange
 from .records import DIRECTORY, FILE, LIFECYCLES, PERMISSIONS, Invalid
-from .store import Blob, Store
+from .store import Blob, EmulatorStore
 from .wire import LONG, SHORT
 
 #: Longest value of a form field that is not the file, in bytes.
@@ -26,7 +26,7 @@ class Unsupported(Exception):  # noqa: N818
 
 
 @dataclass(slots=True)
-class Draft:
+class CreateRequest:
     """What a create asks for; `blob` holds a file's bytes."""
 
     kind: Literal["file", "directory"]
@@ -35,7 +35,7 @@ class Draft:
     blob: Blob | None
 
 
-async def read_create(exchange: Exchange, store: Store) -> Draft:
+async def read_create(exchange: Exchange, store: EmulatorStore) -> CreateRequest:
     """The body of POST items/; Unsupported, or Invalid."""
     behaviour = exchange.behaviour
     header = exchange.request.headers.get("content-type", "")
@@ -47,7 +47,7 @@ async def read_create(exchange: Exchange, store: Store) -> Draft:
             raise Invalid("body", "multipart without a boundary")
         return await _read_multipart(exchange, store, boundary)
     if kind == b"application/json" and accepted in ("both", "json"):
-        return _json_draft(await read_object(exchange), store, behaviour)
+        return _read_json(await read_object(exchange), store, behaviour)
     raise Unsupported
 
 
@@ -57,7 +57,7 @@ async def read_object(exchange: Exchange) -> dict[str, Any]:
     async for piece in exchange.body():
         body += piece
     try:
-        value = json.loads(body.decode(), parse_constant=_no_json)
+        value = json.loads(body.decode(), parse_constant=_reject_constant)
     except ValueError:
         raise Invalid("body", "not JSON") from None
     except RecursionError:
@@ -67,7 +67,7 @@ async def read_object(exchange: Exchange) -> dict[str, Any]:
     return value
 
 
-def _no_json(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(constant)  # NaN and Infinity, which Python takes for JSON
 
 
@@ -78,16 +78,16 @@ async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str |
         raise Invalid("body", "expected JSON")
     value = await read_object(exchange)
     return (
-        _text(value, "path") if "path" in value else None,
-        _choice(value, "permission", PERMISSIONS) if "permission" in value else None,
-        _choice(value, "lifecycle", LIFECYCLES) if "lifecycle" in value else None,
+        _require_text(value, "path") if "path" in value else None,
+        _require_choice(value, "permission", PERMISSIONS) if "permission" in value else None,
+        _require_choice(value, "lifecycle", LIFECYCLES) if "lifecycle" in value else None,
     )
 
 
 class _Form:
     """Collects the parts: fields in memory, the part `file` straight into a content file."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EmulatorStore) -> None:
         self.fields: dict[str, str] = {}
         self.blob: Blob | None = None
         self.whole = False
@@ -106,7 +106,7 @@ class _Form:
             "on_header_end": self._header_end,
             "on_part_data": self._part_data,
             "on_part_end": self._part_end,
-            "on_end": self._end,
+            "on_end": self._mark_whole,
         }
 
     def _part_begin(self) -> None:
@@ -117,11 +117,11 @@ class _Form:
         if bytes(self._header).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
-            self._begin(b"filename" in options)
+            self._begin_part(b"filename" in options)
         self._header.clear()
         self._value.clear()
 
-    def _begin(self, named: bool) -> None:
+    def _begin_part(self, named: bool) -> None:
         # A framework makes a list of parts with one name, and a string of a part without a filename.
         if self._name in self.fields or (self._name == "file" and self.blob is not None):
             raise Invalid(f"body.{self._name}", "given more than once")
@@ -145,10 +145,10 @@ class _Form:
             except UnicodeDecodeError:
                 raise Invalid(f"body.{self._name}", "not UTF-8") from None
 
-    def _end(self) -> None:
+    def _mark_whole(self) -> None:
         self.whole = True
 
-    def complete(self, kind: Literal["file", "directory"]) -> None:
+    def check_complete(self, kind: Literal["file", "directory"]) -> None:
         """A file needs bytes, those sent with a directory are dropped. Raises Invalid."""
         if kind == FILE and self.blob is None:
             raise Invalid("body.file", "required for a file")
@@ -157,7 +157,7 @@ class _Form:
             self.blob = None
 
 
-async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> Draft:
+async def _read_multipart(exchange: Exchange, store: EmulatorStore, boundary: bytes) -> CreateRequest:
     form = _Form(store)
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
@@ -166,8 +166,8 @@ async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> 
         parser.finalize()
         if not form.whole:
             raise Invalid("body", "the multipart body is not whole")
-        kind, path, permission = _common(form.fields, exchange.behaviour)
-        form.complete(kind)
+        kind, path, permission = _parse_common(form.fields, exchange.behaviour)
+        form.check_complete(kind)
     except BaseException as error:
         if form.blob is not None:
             form.blob.discard()
@@ -176,32 +176,34 @@ async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> 
         raise
     if form.blob is not None:
         form.blob.close()
-    return Draft(kind, path, permission, form.blob)
+    return CreateRequest(kind, path, permission, form.blob)
 
 
-def _json_draft(value: dict[str, Any], store: Store, behaviour: Behaviour) -> Draft:
+def _read_json(value: dict[str, Any], store: EmulatorStore, behaviour: Behaviour) -> CreateRequest:
     # The rewritten client sends path and content only (api/wire.md): such a body is a file.
-    kind, path, permission = _common({"type": _spelling(behaviour)[FILE], **value}, behaviour)
+    kind, path, permission = _parse_common({"type": _own_spelling(behaviour)[FILE], **value}, behaviour)
     if kind == DIRECTORY:
-        return Draft(kind, path, permission, None)
+        return CreateRequest(kind, path, permission, None)
     try:
-        content = base64.b64decode(_text(value, "content"), validate=True)
+        content = base64.b64decode(_require_text(value, "content"), validate=True)
     except (binascii.Error, ValueError):
         raise Invalid("body.content", "not base64") from None
     blob = store.new_blob()
     blob.write(content)
     blob.close()
-    return Draft(kind, path, permission, blob)
+    return CreateRequest(kind, path, permission, blob)
 
 
-def _common(value: dict[str, Any], behaviour: Behaviour) -> tuple[Literal["file", "directory"], str, str]:
-    kind = _kind(_text(value, "type"), behaviour)
-    permission = _choice({"permission": "readWrite", **value}, "permission", PERMISSIONS)
-    return kind, _text(value, "path"), permission
+def _parse_common(
+    value: dict[str, Any], behaviour: Behaviour
+) -> tuple[Literal["file", "directory"], str, str]:
+    kind = _parse_kind(_require_text(value, "type"), behaviour)
+    permission = _require_choice({"permission": "readWrite", **value}, "permission", PERMISSIONS)
+    return kind, _require_text(value, "path"), permission
 
 
-def _kind(text: str, behaviour: Behaviour) -> Literal["file", "directory"]:
-    spellings = (LONG, SHORT) if behaviour.input_spelling == "both" else (_spelling(behaviour),)
+def _parse_kind(text: str, behaviour: Behaviour) -> Literal["file", "directory"]:
+    spellings = (LONG, SHORT) if behaviour.input_spelling == "both" else (_own_spelling(behaviour),)
     for spelling in spellings:
         if text == spelling[FILE]:
             return FILE
@@ -210,11 +212,11 @@ def _kind(text: str, behaviour: Behaviour) -> Literal["file", "directory"]:
     raise Invalid("body.type", f"expected {' or '.join(spellings[0].values())}")
 
 
-def _spelling(behaviour: Behaviour) -> dict[str, str]:
+def _own_spelling(behaviour: Behaviour) -> dict[str, str]:
     return LONG if behaviour.type_spelling == "long" else SHORT
 
 
-def _text(value: dict[str, Any], name: str) -> str:
+def _require_text(value: dict[str, Any], name: str) -> str:
     if name not in value:
         raise Invalid(f"body.{name}", "required")
     if not isinstance(value[name], str):
@@ -222,8 +224,8 @@ def _text(value: dict[str, Any], name: str) -> str:
     return str(value[name])
 
 
-def _choice(value: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
-    text = _text(value, name)
+def _require_choice(value: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    text = _require_text(value, name)
     if text not in choices:
         raise Invalid(f"body.{name}", f"expected {' or '.join(choices)}")
     return text

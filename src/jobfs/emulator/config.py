@@ -10,7 +10,7 @@ from jobfs.errors import UsageError
 
 from .behaviour import Behaviour
 from .faults import Rule
-from .records import valid_id
+from .records import is_valid_id
 
 #: The job and key of a server that a test starts without saying which.
 DEFAULT_JOB = "test12345678901234567890"
@@ -41,7 +41,7 @@ class EmulatorConfig:
 
     def __post_init__(self) -> None:
         for job in self.jobs:
-            if not valid_id(job):
+            if not is_valid_id(job):
                 raise UsageError(f"malformed job id {job!r}: 24 characters of a-z and 0-9")
         if not _WORD.fullmatch(self.key):
             raise UsageError("the API key must be one word of printable ASCII")

@@ -36,11 +36,11 @@ from starlette.types import Receive, Scope, Send
 
 from jobfs.errors import UsageError
 
-from .faults import Faults, rule_from
+from .faults import Faults, rule_from_json
 from .jobside import JobSide
 from .listener import Listener
 from .log import RequestLog
-from .store import Store
+from .store import EmulatorStore
 from .workspace import Workspaces
 
 
@@ -54,7 +54,12 @@ class Control:
     """The ASGI application of the control routes."""
 
     def __init__(
-        self, store: Store, workspaces: Workspaces, faults: Faults, log: RequestLog, listener: Listener
+        self,
+        store: EmulatorStore,
+        workspaces: Workspaces,
+        faults: Faults,
+        log: RequestLog,
+        listener: Listener,
     ) -> None:
         self._store, self._workspaces = store, workspaces
         self._faults = faults
@@ -80,38 +85,38 @@ class Control:
         sent: str = request.scope["raw_path"].decode("ascii")
         name, _, rest = sent.removeprefix("/_emulator/").partition("/")
         if name == "jobs" and rest:
-            return await self._job(request, rest)
+            return await self._handle_job(request, rest)
         handlers = {
-            "behaviour": self._behaviour,
-            "faults": self._rules,
-            "listener": self._listening,
-            "log": self._entries,
-            "jobs": self._jobs,
+            "behaviour": self._handle_behaviour,
+            "faults": self._handle_rules,
+            "listener": self._handle_listening,
+            "log": self._handle_entries,
+            "jobs": self._handle_jobs,
         }
         if rest or name not in handlers:
             raise _Refusal(404, f"no such control route: {request.url.path}")
         return JSONResponse(await handlers[name](request))
 
-    async def _behaviour(self, request: Request) -> Any:
-        if _method(request, "GET", "POST") == "POST":
-            self._store.behaviour = self._store.behaviour.changed(**await _object(request))
+    async def _handle_behaviour(self, request: Request) -> Any:
+        if _check_method(request, "GET", "POST") == "POST":
+            self._store.behaviour = self._store.behaviour.with_changes(**await _read_object(request))
         return asdict(self._store.behaviour)
 
-    async def _rules(self, request: Request) -> Any:
-        method = _method(request, "GET", "POST", "PUT", "DELETE")
+    async def _handle_rules(self, request: Request) -> Any:
+        method = _check_method(request, "GET", "POST", "PUT", "DELETE")
         rules = []
         if method in ("POST", "PUT"):
             value = await request.json()
-            rules = [rule_from(one) for one in (value if isinstance(value, list) else [value])]
+            rules = [rule_from_json(one) for one in (value if isinstance(value, list) else [value])]
         if method in ("PUT", "DELETE"):
             self._faults.clear()
         for rule in rules:
             self._faults.add(rule)
         return [asdict(rule) for rule in self._faults.rules()]
 
-    async def _listening(self, request: Request) -> Any:
-        if _method(request, "GET", "POST") == "POST":
-            value = await _object(request)
+    async def _handle_listening(self, request: Request) -> Any:
+        if _check_method(request, "GET", "POST") == "POST":
+            value = await _read_object(request)
             is_open, seconds = value.get("open"), value.get("seconds")
             if not isinstance(is_open, bool) or not (seconds is None or 0 <= float(seconds) <= 86_400):
                 raise _Refusal(422, 'expected {"open": true or false}, and "seconds" from 0 to 86400 or none')
@@ -129,38 +134,38 @@ class Control:
             # Its own end is something that this request can't wait for; the answer goes first.
             threading.Thread(target=self._listener.close, args=(seconds,), daemon=True).start()
 
-    async def _entries(self, request: Request) -> Any:
-        if _method(request, "GET", "DELETE") == "DELETE":
+    async def _handle_entries(self, request: Request) -> Any:
+        if _check_method(request, "GET", "DELETE") == "DELETE":
             self._log.clear()
         entries = self._log.entries(request.query_params.get("operation"))
         if request.query_params.get("changing"):
-            entries = [entry for entry in entries if entry.changing]
+            entries = [entry for entry in entries if entry.is_change]
         return [asdict(entry) for entry in entries]
 
-    async def _jobs(self, request: Request) -> Any:
-        _method(request, "GET")
+    async def _handle_jobs(self, request: Request) -> Any:
+        _check_method(request, "GET")
         return [asdict(workspace.job) for workspace in self._workspaces.values()]
 
-    async def _job(self, request: Request, rest: str) -> Response:
+    async def _handle_job(self, request: Request, rest: str) -> Response:
         job_id, _, rest = rest.partition("/")
         if job_id not in self._workspaces:
             raise _Refusal(404, f"no such job: {job_id}")
         side = JobSide(self._workspaces[job_id])
         if not rest:
-            if _method(request, "GET", "POST") == "POST":
-                side.set_job(**await _object(request))
+            if _check_method(request, "GET", "POST") == "POST":
+                side.set_job(**await _read_object(request))
             return JSONResponse(asdict(side.job()))
         if rest == "items":
-            _method(request, "GET")
-            return JSONResponse([_described(side, item.id) for item in side.items()])
+            _check_method(request, "GET")
+            return JSONResponse([_describe_item(side, item.id) for item in side.items()])
         if rest.startswith("files/"):
-            return await self._file(request, side, unquote(rest.removeprefix("files/")))
+            return await self._handle_file(request, side, unquote(rest.removeprefix("files/")))
         raise _Refusal(404, f"no such control route: {request.url.path}")
 
-    async def _file(self, request: Request, side: JobSide, path: str) -> Response:
-        method = _method(request, "GET", "PUT", "POST", "DELETE", "PATCH")
+    async def _handle_file(self, request: Request, side: JobSide, path: str) -> Response:
+        method = _check_method(request, "GET", "PUT", "POST", "DELETE", "PATCH")
         body = await request.body()
-        to = str((await _object(request))["path"]) if method == "PATCH" else path
+        to = str((await _read_object(request))["path"]) if method == "PATCH" else path
         with side.lock:
             _check_condition(request, side, to)
             if method == "GET":
@@ -170,9 +175,9 @@ class Control:
                 return JSONResponse(None)
             if method == "PATCH":
                 side.move(path, to)
-                return JSONResponse(_described(side, side.item(to).id))
+                return JSONResponse(_describe_item(side, side.item_at(to).id))
             write = side.write if method == "PUT" else side.append
-            return JSONResponse(_described(side, write(path, body).id))
+            return JSONResponse(_describe_item(side, write(path, body).id))
 
 
 def _check_condition(request: Request, side: JobSide, path: str) -> None:
@@ -191,23 +196,23 @@ def _check_local(request: Request) -> None:
         raise _Refusal(403, "control routes answer to this machine only")
 
 
-def _method(request: Request, *allowed: str) -> str:
+def _check_method(request: Request, *allowed: str) -> str:
     if request.method not in allowed:
         raise _Refusal(405, f"{request.method} is not possible here; {' or '.join(allowed)}")
     return request.method
 
 
-async def _object(request: Request) -> dict[str, Any]:
+async def _read_object(request: Request) -> dict[str, Any]:
     value = json.loads(await request.body())
     if not isinstance(value, dict):
         raise _Refusal(422, "expected a JSON object")
     return value
 
 
-def _described(side: JobSide, item_id: str) -> dict[str, Any]:
-    item = side.by_id(item_id)
+def _describe_item(side: JobSide, item_id: str) -> dict[str, Any]:
+    item = side.item_by_id(item_id)
     described = asdict(item)
     del described["blob"]
     if not item.is_dir:
-        described["sha256"] = hashlib.sha256(side.content(item_id)).hexdigest()
+        described["sha256"] = hashlib.sha256(side.content_of(item_id)).hexdigest()
     return described

@@ -62,7 +62,7 @@ class Answer:
         for offset in range(0, max(self.length, 1), size):
             yield self.body[offset : offset + size]
 
-    def stretch(self, by: int) -> None:
+    def pad_or_cut(self, by: int) -> None:
         """Makes the body `by` bytes longer, or shorter if negative; an empty one is always made longer."""
         body = self.body
         self.body = body[:by] if -len(body) <= by < 0 else body + bytes(abs(by))
@@ -91,8 +91,8 @@ class FileAnswer(Answer):
             wanted = min(size, self._end - offset)
             yield os.pread(self._fd, wanted, offset).ljust(wanted, b"\0")
 
-    def stretch(self, by: int) -> None:
-        """Makes the stretch longer, by zeros, or shorter; see `Answer.stretch`."""
+    def pad_or_cut(self, by: int) -> None:
+        """Makes the stretch longer, by zeros, or shorter; see `Answer.pad_or_cut`."""
         self._end += by if by >= -self.length else abs(by)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class FileAnswer(Answer):
             self._fd = -1
 
 
-def error(status: int, reason: Any) -> Answer:
+def error_answer(status: int, reason: Any) -> Answer:
     """An answer with the reference's error body."""
     return Answer(status, error_json(status, reason))
 
@@ -113,7 +113,7 @@ class Throttle:
     def __init__(self) -> None:
         self._free_at = 0.0
 
-    async def take(self, size: int, rate: int) -> None:
+    async def wait_for_bytes(self, size: int, rate: int) -> None:
         """Waits until `size` more bytes have passed; no wait if `rate` is 0."""
         piece = max(rate // _PER_SECOND, 1)
         while rate > 0 and size > 0:
@@ -124,7 +124,7 @@ class Throttle:
             await asyncio.sleep(self._free_at - now)
 
 
-class Line:
+class Bandwidth:
     """What all connections share: one direction is one line, and does not slow the other."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class Exchange:
         entry: Entry,
         faults: Faults,
         behaviour: Behaviour,
-        line: Line,
+        line: Bandwidth,
     ) -> None:
         self.request = Request(scope, receive)
         self.entry = entry
@@ -158,15 +158,17 @@ class Exchange:
         self._line = line
         self._ended = False
 
-    async def travel(self) -> None:
+    async def wait_latency(self) -> None:
         """Half of the latency: once on the way to the work, once on the way back."""
         if self.behaviour.latency:
             await asyncio.sleep(self.behaviour.latency / 2000)
 
-    async def arrive(self) -> None:
+    async def wait_for_head(self) -> None:
         """Waits until the request's head is here."""
-        await self.travel()
-        await self._line.up.take(_weight(self.request.scope["headers"]), self.behaviour.bandwidth)
+        await self.wait_latency()
+        await self._line.up.wait_for_bytes(
+            _head_size(self.request.scope["headers"]), self.behaviour.bandwidth
+        )
 
     async def body(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; ConnectionResetError if the client goes away."""
@@ -179,7 +181,7 @@ class Exchange:
             self._ended = not message.get("more_body", False)
             piece = message.get("body", b"")
             if piece:
-                await self._line.up.take(len(piece), self.behaviour.bandwidth)
+                await self._line.up.wait_for_bytes(len(piece), self.behaviour.bandwidth)
                 yield piece
 
     async def drain(self) -> None:
@@ -198,7 +200,7 @@ class Exchange:
             await asyncio.sleep(_LOOK)
         self._transport.abort()
 
-    async def aim(self, path: str) -> None:
+    async def strike_path_fault(self, path: str) -> None:
         """Called right before the work with the path it is about: the place of late, slow and path faults."""
         self.entry.target = path
         if self.rule is None:
@@ -217,7 +219,7 @@ class Exchange:
         """Drops the connection; what was not sent yet is lost."""
         self._transport.abort()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Waits until the connection has ended."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -227,22 +229,22 @@ class Exchange:
         length = answer.length
         headers = [*answer.headers, (b"content-length", str(length).encode())]
         rate, line = self.behaviour.bandwidth, self._line.down
-        await line.take(_weight(headers), rate)
+        await line.wait_for_bytes(_head_size(headers), rate)
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         left = length if cut is None else int(length * cut)
         for piece in answer.chunks(min(CHUNK, max(rate // _PER_SECOND, 1024)) if rate else CHUNK):
             piece = piece[:left]
             left -= len(piece)
-            await line.take(len(piece), rate)
+            await line.wait_for_bytes(len(piece), rate)
             more = cut is not None or left > 0
             await self._send({"type": "http.response.body", "body": piece, "more_body": more})
             if left == 0:
                 break
         if cut is not None:
             self._transport.close()
-            await self.gone()
+            await self.wait_closed()
 
 
-def _weight(headers: Iterable[tuple[bytes, bytes]]) -> int:
+def _head_size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """Bytes of a head, about."""
     return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -98,7 +98,7 @@ class Rule:
                 raise UsageError(f"a fault's {name} is between {least} and {most}{unit}, not {given}")
 
     @property
-    def by_path(self) -> bool:
+    def depends_on_path(self) -> bool:
         """True if it depends on the path that a request is about."""
         return self.path != "*" and self.kind != "odd_item"
 
@@ -125,11 +125,11 @@ class Faults:
             ending = sum(other.times is not None for other in self._rules)
             self._rules.insert(len(self._rules) if rule.times is None else ending, rule)
 
-    def next(self, kind: Kind, on: str = "*", times: int = 1, **more: Any) -> None:
+    def fail_next(self, kind: Kind, on: str = "*", times: int = 1, **more: Any) -> None:
         """The next `times` requests of `on` get this fault; a second call is about those after them."""
         self.add(Rule(kind, on, times=times, **more))
 
-    def rate(self, kind: Kind, rate: float, on: str = "*", **more: Any) -> None:
+    def set_rate(self, kind: Kind, rate: float, on: str = "*", **more: Any) -> None:
         """This share of the requests of `on` gets this fault."""
         self.add(Rule(kind, on, rate=rate, **more))
 
@@ -154,16 +154,16 @@ class Faults:
             return None
         with self._lock:
             for position, rule in enumerate(self._rules):
-                if rule.by_path is (path is None) or not rule.matches(operation, method):
+                if rule.depends_on_path is (path is None) or not rule.matches(operation, method):
                     continue
                 if path is not None and not fnmatchcase(path, rule.path):
                     continue
                 if self._strikes(position, rule):
                     self.struck += 1
-                    return self._drawn(rule) if rule.kind == "weather" else rule
+                    return self._draw_weather(rule) if rule.kind == "weather" else rule
         return None
 
-    def _drawn(self, rule: Rule) -> Rule:
+    def _draw_weather(self, rule: Rule) -> Rule:
         """What the weather is for one request."""
         return replace(
             rule,
@@ -186,7 +186,7 @@ class Faults:
         return True
 
 
-def rule_from(values: dict[str, Any]) -> Rule:
+def rule_from_json(values: dict[str, Any]) -> Rule:
     """A rule from JSON; UsageError, in one sentence, for what is not one."""
     unknown = set(values) - {field.name for field in fields(Rule)}
     if unknown:
@@ -217,4 +217,4 @@ def parse_rule(text: str) -> Rule:
             values[name] = numbers.get(name, str)(value)
         except ValueError:
             raise UsageError(f"in the fault {text!r}, {name} is not a number") from None
-    return rule_from(values)
+    return rule_from_json(values)

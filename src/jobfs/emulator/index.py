@@ -12,7 +12,7 @@ from .records import StoredItem, ancestors, parent
 _NEIGHBOURS = 4
 
 
-class Index:
+class ItemIndex:
     """Items by id and by path; several may share a path. Iteration is in the order of creation."""
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class Index:
         """The item of this id."""
         return self._items.get(item_id)
 
-    def at(self, path: str) -> list[StoredItem]:
+    def items_at(self, path: str) -> list[StoredItem]:
         """All items at exactly this path, oldest first."""
         return [self._items[item_id] for item_id in self._paths.get(path, ())]
 
-    def under(self, directory: str) -> list[StoredItem]:
+    def items_below(self, directory: str) -> list[StoredItem]:
         """All items below this path."""
         found: list[StoredItem] = []
         left = [directory]
@@ -46,13 +46,13 @@ class Index:
             # "/x", which a test may seed, is below "" as "x" is, but not in the directory "".
             below = [path for path in self._below.get(inside, ()) if path.startswith(inside + "/")]
             for path in below:
-                found += self.at(path)
+                found += self.items_at(path)
             left += below
         return found
 
-    def shown(self, path: str) -> StoredItem | None:
+    def shown_at(self, path: str) -> StoredItem | None:
         """The item that wins at this path: the job's own before a default, then the newest."""
-        return max(self.at(path), key=_precedence, default=None)
+        return max(self.items_at(path), key=_precedence, default=None)
 
     def put(self, item: StoredItem) -> None:
         """Adds the item, or takes it in place of the one with its id."""
@@ -67,27 +67,29 @@ class Index:
         else:
             self._order = None
 
-    def drop(self, item: StoredItem) -> None:
+    def remove(self, item: StoredItem) -> None:
         """Removes the item."""
         del self._items[item.id]
         self._unlink(item)
         self._order = None
 
-    def blocked(self, path: str) -> bool:
+    def is_blocked(self, path: str) -> bool:
         """True if something above `path` is a file and not a directory as well."""
-        return any(items and not any(i.is_dir for i in items) for items in map(self.at, ancestors(path)))
+        return any(
+            items and not any(i.is_dir for i in items) for items in map(self.items_at, ancestors(path))
+        )
 
     def has_directory(self, path: str) -> bool:
         """True for the root and for a path where a directory item stands."""
-        return path == "" or any(item.is_dir for item in self.at(path))
+        return path == "" or any(item.is_dir for item in self.items_at(path))
 
-    def ordered(self, behaviour: Behaviour, rng: random.Random) -> list[StoredItem]:
+    def in_list_order(self, behaviour: Behaviour, rng: random.Random) -> list[StoredItem]:
         """All items in the order that the list shows; not to be changed by the caller."""
         kind = behaviour.list_order
         if self._order is None or self._order_kind != kind:
-            self._order = _sorted(self._items.values(), kind)
+            self._order = _sort_items(self._items.values(), kind)
             self._order_kind = kind
-        return _perturbed(self._order, rng) if kind == "unstable" else self._order
+        return _shuffle_neighbours(self._order, rng) if kind == "unstable" else self._order
 
     def _link(self, item: StoredItem) -> None:
         path = item.path
@@ -115,7 +117,7 @@ def _precedence(item: StoredItem) -> tuple[bool, int, int, str]:
     return (item.lifecycle == "expertJob", item.updated_us, item.created_us, item.id)
 
 
-def _sorted(items: Iterable[StoredItem], kind: str) -> list[StoredItem]:
+def _sort_items(items: Iterable[StoredItem], kind: str) -> list[StoredItem]:
     if kind == "path":
         return sorted(items, key=lambda item: (item.path, item.id))
     if kind == "updated":
@@ -123,7 +125,7 @@ def _sorted(items: Iterable[StoredItem], kind: str) -> list[StoredItem]:
     return list(items)
 
 
-def _perturbed(items: list[StoredItem], rng: random.Random) -> list[StoredItem]:
+def _shuffle_neighbours(items: list[StoredItem], rng: random.Random) -> list[StoredItem]:
     """`items` with neighbours shuffled, as a database does that sorts by a key which is not unique."""
     start = rng.randrange(_NEIGHBOURS)
     result = items[:start]
@@ -134,7 +136,7 @@ def _perturbed(items: list[StoredItem], rng: random.Random) -> list[StoredItem]:
     return result
 
 
-def missing_parents(index: Index, paths: Iterable[str]) -> list[str]:
+def missing_parents(index: ItemIndex, paths: Iterable[str]) -> list[str]:
     """The directories that `paths` need and that have no item, outermost first."""
     wanted: dict[str, None] = {}
     seen: set[str] = set()

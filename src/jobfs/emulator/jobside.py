@@ -50,28 +50,28 @@ class JobSide:
             above = [p for p in missing_parents(self._index, tree) if p not in tree] if directories else []
             for path, content in {**dict.fromkeys(above), **tree}.items():
                 moment = self._store.now_us() - int(age * 1_000_000)
-                blob, size = ("", 0) if content is None else self._stored(content)
+                blob, size = ("", 0) if content is None else self._store_content(content)
                 kind = DIRECTORY if content is None else FILE
                 made.append(
                     StoredItem(new_id(), kind, path, owner, lifecycle, permission, moment, moment, size, blob)
                 )
-            self._workspace.apply(made)
+            self._workspace.commit(made)
             return [item for item in made if item.path in tree]
 
     def write(self, path: str, content: bytes | str) -> StoredItem:
         """New content in place, as the job writes it: the same id with a new updatedAt; or a new file."""
         with self.lock:
-            item = self._index.shown(path)
+            item = self._index.shown_at(path)
             if item is None:
                 return self.seed({path: content})[0]
-            blob, size = self._stored(content)
-            return self._changed(item, blob=blob, size=size)
+            blob, size = self._store_content(content)
+            return self._change_item(item, blob=blob, size=size)
 
     def append(self, path: str, content: bytes | str) -> StoredItem:
         """Adds to the end of a file in place, or makes it."""
         with self.lock:
-            before = self.read(path) if self._index.shown(path) else b""
-            return self.write(path, before + _bytes(content))
+            before = self.read(path) if self._index.shown_at(path) else b""
+            return self.write(path, before + _to_bytes(content))
 
     def replace(self, path: str, content: bytes | str) -> StoredItem:
         """The job deletes what is there and makes a new file: another id at the same path."""
@@ -82,67 +82,67 @@ class JobSide:
     def mkdir(self, path: str) -> StoredItem:
         """The directory item at this path, made if there is none."""
         with self.lock:
-            found = [item for item in self._index.at(path) if item.is_dir]
+            found = [item for item in self._index.items_at(path) if item.is_dir]
             return found[0] if found else self.seed({path: None})[0]
 
     def delete(self, path: str) -> None:
         """Removes every item at this path and below."""
         with self.lock:
-            self._workspace.apply(drops=self._tree_at(path))
+            self._workspace.commit(drops=self._tree_at(path))
 
     def clear(self) -> None:
         """Removes everything."""
         with self.lock:
-            self._workspace.apply(drops=self._index)
+            self._workspace.commit(drops=self._index)
 
     def move(self, old: str, new: str) -> None:
         """Renames as the job's own `mv` does: what is at `new` is replaced, all below `old` goes along."""
         with self.lock:
             moving = self._tree_at(old)
-            doomed = {item.id: item for item in [*self._index.at(new), *self._index.under(new)]}
-            self._workspace.apply(drops=[i for i in doomed.values() if i not in moving])
-            for item in self._index.at(old) or moving:
+            doomed = {item.id: item for item in [*self._index.items_at(new), *self._index.items_below(new)]}
+            self._workspace.commit(drops=[i for i in doomed.values() if i not in moving])
+            for item in self._index.items_at(old) or moving:
                 if self._index.get(item.id) is item:
                     self._workspace.move(item, new + item.path[len(old) :])
 
     def read(self, path: str) -> bytes:
         """The bytes of the file that is shown at this path."""
         with self.lock:
-            item = self.item(path)
+            item = self.item_at(path)
             if item.is_dir:
                 raise KeyError(path)
-            return self._content(item)
+            return self._read_content(item)
 
-    def content(self, item_id: str) -> bytes:
+    def content_of(self, item_id: str) -> bytes:
         """The bytes of one item, shadowed or not."""
         with self.lock:
-            item = self.by_id(item_id)
+            item = self.item_by_id(item_id)
             if item.is_dir:
                 raise KeyError(item_id)
-            return self._content(item)
+            return self._read_content(item)
 
-    def item(self, path: str) -> StoredItem:
+    def item_at(self, path: str) -> StoredItem:
         """The item that is shown at this path: the job's own before a default, then the newest."""
-        item = self._index.shown(path)
+        item = self._index.shown_at(path)
         if item is None:
             raise KeyError(path)
         return item
 
-    def by_id(self, item_id: str) -> StoredItem:
+    def item_by_id(self, item_id: str) -> StoredItem:
         """The item of this id."""
         item = self._index.get(item_id)
         if item is None:
             raise KeyError(item_id)
         return item
 
-    def at(self, path: str) -> list[StoredItem]:
+    def items_at(self, path: str) -> list[StoredItem]:
         """All items at this path, oldest first."""
         with self.lock:
-            return self._index.at(path)
+            return self._index.items_at(path)
 
     def exists(self, path: str) -> bool:
         """True if an item stands at this path."""
-        return bool(self.at(path))
+        return bool(self.items_at(path))
 
     def items(self) -> list[StoredItem]:
         """All items, oldest first."""
@@ -152,18 +152,18 @@ class JobSide:
     def tree(self) -> dict[str, bytes | None]:
         """Path to bytes (None: a directory) of all items that are shown, sorted by path."""
         with self.lock:
-            shown = [self.item(path) for path in sorted({item.path for item in self._index})]
-            return {item.path: None if item.is_dir else self._content(item) for item in shown}
+            shown = [self.item_at(path) for path in sorted({item.path for item in self._index})]
+            return {item.path: None if item.is_dir else self._read_content(item) for item in shown}
 
     def set_permission(self, path: str, permission: Permission) -> StoredItem:
         """Changes the permission of the item that is shown."""
         with self.lock:
-            return self._changed(self.item(path), permission=permission)
+            return self._change_item(self.item_at(path), permission=permission)
 
     def set_lifecycle(self, path: str, lifecycle: Lifecycle) -> StoredItem:
         """Changes the lifecycle of the item that is shown."""
         with self.lock:
-            return self._changed(self.item(path), lifecycle=lifecycle)
+            return self._change_item(self.item_at(path), lifecycle=lifecycle)
 
     def set_job(self, **changes: Any) -> Job:
         """Changes the job's state: `status`, `current_step`, `max_steps`, `query`."""
@@ -177,32 +177,32 @@ class JobSide:
         """The job's state."""
         return self._workspace.job
 
-    def _changed(self, item: StoredItem, **changes: Any) -> StoredItem:
+    def _change_item(self, item: StoredItem, **changes: Any) -> StoredItem:
         changed = replace(item, updated_us=self._store.now_us(), **changes)
-        self._workspace.apply([changed])
+        self._workspace.commit([changed])
         return changed
 
     def _tree_at(self, path: str) -> list[StoredItem]:
-        found = [*self._index.at(path), *self._index.under(path)]
+        found = [*self._index.items_at(path), *self._index.items_below(path)]
         if not found:
             raise KeyError(path)
         return found
 
-    def _stored(self, content: bytes | str) -> tuple[str, int]:
+    def _store_content(self, content: bytes | str) -> tuple[str, int]:
         blob = self._store.new_blob()
         try:
-            blob.write(_bytes(content))
+            blob.write(_to_bytes(content))
         except BaseException:
             blob.discard()
             raise
         blob.close()
         return blob.name, blob.size
 
-    def _content(self, item: StoredItem) -> bytes:
+    def _read_content(self, item: StoredItem) -> bytes:
         fd = self._store.open_blob(item.blob)
         with os.fdopen(fd, "rb") as file:
             return file.read()
 
 
-def _bytes(content: bytes | str) -> bytes:
+def _to_bytes(content: bytes | str) -> bytes:
     return content.encode() if isinstance(content, str) else content

@@ -137,7 +137,7 @@ class Listener:
             self._timer = None
         if self._kept is None or self._server is not None:
             return
-        bound = _listening(*self._address)
+        bound = _listen(*self._address)
         config = uvicorn.Config(
             self._app,
             http=_Protocol,
@@ -182,21 +182,21 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _unavailable(host, port, error) from None
+        raise _bind_error(host, port, error) from None
     return bound
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     bound = _bind(host, port)
     try:
         bound.listen(256)
     except OSError as error:
         bound.close()
-        raise _unavailable(host, port, error) from None
+        raise _bind_error(host, port, error) from None
     return bound
 
 
-def _unavailable(host: str, port: int, error: OSError) -> UsageError:
+def _bind_error(host: str, port: int, error: OSError) -> UsageError:
     return UsageError(
         f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
     )

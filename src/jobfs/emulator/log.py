@@ -41,7 +41,7 @@ class Entry:
     fault: str = ""
 
     @property
-    def changing(self) -> bool:
+    def is_change(self) -> bool:
         """True if the request was to change something, whether it did or not."""
         return self.operation in CHANGING or self.method not in ("GET", "HEAD")
 
@@ -53,7 +53,7 @@ class RequestLog:
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._counts: Counter[str] = Counter()
-        self._file = _opened(file) if file else None
+        self._file = _open_file(file) if file else None
 
     def start(self, method: str, operation: str, job: str, path: str, query: str) -> Entry:
         """Notes a request that has arrived."""
@@ -81,7 +81,7 @@ class RequestLog:
 
     def changes(self) -> list[Entry]:
         """The requests that were to change something."""
-        return [entry for entry in self.entries() if entry.changing]
+        return [entry for entry in self.entries() if entry.is_change]
 
     def count(self, operation: str | None = None) -> int:
         """How many requests there were, of one operation or of all."""
@@ -100,7 +100,7 @@ class RequestLog:
                 self._file.close()
 
 
-def _opened(path: Path) -> TextIO:
+def _open_file(path: Path) -> TextIO:
     try:
         return path.open("a", encoding="utf-8")
     except OSError as error:

@@ -12,7 +12,7 @@ DIRECTORY: Literal["directory"] = "directory"
 LIFECYCLES = ("application", "expertJob")
 PERMISSIONS = ("readOnly", "readWrite")
 
-#: api/wire.md: 1..1024 characters, counted as `units` does.
+#: api/wire.md: 1..1024 characters, counted as `utf16_length` does.
 PATH_MAX = 1024
 
 _ID = re.compile(r"[a-z0-9]{24}")
@@ -92,7 +92,7 @@ def new_id() -> str:
     return "".join(letters)
 
 
-def valid_id(text: str) -> bool:
+def is_valid_id(text: str) -> bool:
     """True if `text` fits the reference's pattern for ids."""
     return _ID.fullmatch(text) is not None
 
@@ -108,16 +108,16 @@ def ancestors(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def units(text: str) -> int:
+def utf16_length(text: str) -> int:
     """The length of `text` as JavaScript counts it: UTF-16 units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def clean_path(path: str) -> str:
+def checked_path(path: str) -> str:
     """`path` without one leading slash; BadPath if no client may use it."""
     relative = path.removeprefix("/")
     parts = relative.split("/")
-    if units(path) > PATH_MAX or "\0" in relative or any(part in ("", ".", "..") for part in parts):
+    if utf16_length(path) > PATH_MAX or "\0" in relative or any(part in ("", ".", "..") for part in parts):
         raise BadPath
     try:
         relative.encode()

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 from .bodies import read_create, read_update
 from .exchange import Answer, Exchange, FileAnswer
 from .records import Invalid, StoredItem
-from .store import Store
-from .texts import content_range, number
-from .wire import instance_json, many_json, one_json
+from .store import EmulatorStore
+from .texts import parse_number, parse_range
+from .wire import envelope_json, instance_json, page_json
 
 _PREFIX = "/api/studio/v1/expert_jobs/"
 
@@ -35,7 +35,7 @@ class Route(NamedTuple):
     allow: str = ""
 
 
-def resolve(method: str, path: str) -> Route | None:
+def resolve_route(method: str, path: str) -> Route | None:
     """The route of a URL path, with or without a trailing slash; None if the API has no such URL.
 
     `path` is as sent: what is encoded in it is decoded after the ids are cut out, so that an encoded slash is part of an id.
@@ -71,7 +71,7 @@ def _route(
 class Operations:
     """The handlers, one an endpoint; they raise Refused, Missing, Invalid, Unsupported or Struck."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EmulatorStore) -> None:
         self._store = store
         self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self.table: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
@@ -88,41 +88,43 @@ class Operations:
     async def instance(self, exchange: Exchange) -> Answer:
         """GET workspace_instance/."""
         workspace = exchange.workspace
-        await exchange.aim("")
+        await exchange.strike_path_fault("")
         items, count = workspace.page(2**62, 0)
         shown = exchange.behaviour.instance_items
         items = [] if shown == "empty" else items[:_PARTIAL] if shown == "partial" else items
-        rendered = [workspace.rendered(item) for item in items]
+        rendered = [workspace.render(item) for item in items]
         return Answer(body=instance_json(workspace.job, rendered, count, exchange.behaviour))
 
     async def list(self, exchange: Exchange) -> Answer:
         """GET items/: take 1..100, default 100; skip from 0, default 0."""
         workspace = exchange.workspace
         query = exchange.request.query_params
-        take = min(_number(query.get("take", "100"), "take", 1, 100), float(exchange.behaviour.page_cap))
-        skip = _number(query.get("skip", "0"), "skip", 0, math.inf)
-        await exchange.aim("")
+        take = min(
+            _parse_number(query.get("take", "100"), "take", 1, 100), float(exchange.behaviour.page_cap)
+        )
+        skip = _parse_number(query.get("skip", "0"), "skip", 0, math.inf)
+        await exchange.strike_path_fault("")
         items, total = workspace.page(int(take), int(skip))
-        meta = {"total": total, "take": _shown(take), "skip": _shown(skip)}
-        return Answer(body=many_json(map(workspace.rendered, items), meta))
+        meta = {"total": total, "take": _format_number(take), "skip": _format_number(skip)}
+        return Answer(body=page_json(map(workspace.render, items), meta))
 
     async def find(self, exchange: Exchange) -> Answer:
         """GET items/find: path of at least one character."""
         path = exchange.request.query_params.get("path")
         if not path:
             raise Invalid("query.path", "required" if path is None else "at least 1 character")
-        await exchange.aim(path.removeprefix("/"))
+        await exchange.strike_path_fault(path.removeprefix("/"))
         workspace = exchange.workspace
         own = exchange.behaviour.input_spelling == "own"
         foreign = own and path.startswith("/") != (exchange.behaviour.path_style == "slash")
         found = [] if foreign else workspace.find(path)
-        return Answer(body=many_json(map(workspace.rendered, found)))
+        return Answer(body=page_json(map(workspace.render, found)))
 
     async def get(self, exchange: Exchange) -> Answer:
         """GET items/{id}."""
         workspace = exchange.workspace
-        await exchange.aim(workspace.path_of(exchange.item_id))
-        return _one(exchange, workspace.get(exchange.item_id))
+        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
+        return _item_answer(exchange, workspace.get(exchange.item_id))
 
     async def create(self, exchange: Exchange) -> Answer:
         """POST items/."""
@@ -130,7 +132,7 @@ class Operations:
         draft = await read_create(exchange, self._store)
         blob = draft.blob
         try:
-            await exchange.aim(draft.path.removeprefix("/"))
+            await exchange.strike_path_fault(draft.path.removeprefix("/"))
             name, size = ("", 0) if blob is None else (blob.name, blob.size)
             item = workspace.create(draft.kind, draft.path, draft.permission, name, size)
         except BaseException:
@@ -138,47 +140,47 @@ class Operations:
                 blob.discard()
             raise
         exchange.entry.item = item.id
-        return _one(exchange, item)
+        return _item_answer(exchange, item)
 
     async def update(self, exchange: Exchange) -> Answer:
         """POST items/{id}."""
         workspace = exchange.workspace
         path, permission, lifecycle = await read_update(exchange)
         current = workspace.path_of(exchange.item_id)
-        await exchange.aim(current if path is None else path.removeprefix("/"))
+        await exchange.strike_path_fault(current if path is None else path.removeprefix("/"))
         if exchange.rule is not None and exchange.rule.kind == "undone":
-            return _one(exchange, workspace.get(exchange.item_id))
+            return _item_answer(exchange, workspace.get(exchange.item_id))
         changes = exchange.item_id, path, permission, lifecycle
         if path is None or not exchange.behaviour.move_work:
-            return _one(exchange, workspace.update(*changes))
-        async with self._moving() if exchange.behaviour.move_locked else contextlib.nullcontext():
+            return _item_answer(exchange, workspace.update(*changes))
+        async with self._move_lock() if exchange.behaviour.move_locked else contextlib.nullcontext():
             workspace.check_update(*changes)
             await asyncio.sleep(exchange.behaviour.move_work / 1000)
-            return _one(exchange, workspace.carry_out_update(*changes))
+            return _item_answer(exchange, workspace.carry_out_update(*changes))
 
-    def _moving(self) -> asyncio.Lock:
+    def _move_lock(self) -> asyncio.Lock:
         """The lock that moves hold; a server that was started again has another loop, and another lock."""
         return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def delete(self, exchange: Exchange) -> Answer:
         """DELETE items/{id}."""
         workspace = exchange.workspace
-        await exchange.aim(workspace.path_of(exchange.item_id))
+        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
         item = workspace.delete(exchange.item_id)
         bodies = {"null": b"null", "empty": b"{}", "nothing": b""}
         body = bodies.get(exchange.behaviour.delete_body)
-        return _one(exchange, item) if body is None else Answer(body=body)
+        return _item_answer(exchange, item) if body is None else Answer(body=body)
 
     async def download(self, exchange: Exchange) -> Answer:
         """GET items/{id}/download: text/plain whatever the bytes are; 206 or 416 to a Range if `ranges`."""
         workspace = exchange.workspace
-        await exchange.aim(workspace.path_of(exchange.item_id))
+        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
         item, fd = workspace.open_content(exchange.item_id)
         headers = [_TEXT]
         if not exchange.behaviour.ranges:
             return FileAnswer(200, headers, fd, 0, item.size)
         headers.append((b"accept-ranges", b"bytes"))
-        wanted = content_range(exchange.request.headers.get("range"), item.size)
+        wanted = parse_range(exchange.request.headers.get("range"), item.size)
         if wanted is None:
             return FileAnswer(200, headers, fd, 0, item.size)
         start, end = wanted
@@ -189,18 +191,18 @@ class Operations:
         return FileAnswer(206 if end > start else 416, headers, fd, start, end)
 
 
-def _one(exchange: Exchange, item: StoredItem) -> Answer:
-    return Answer(body=one_json(exchange.workspace.rendered(item), exchange.behaviour.envelope))
+def _item_answer(exchange: Exchange, item: StoredItem) -> Answer:
+    return Answer(body=envelope_json(exchange.workspace.render(item), exchange.behaviour.envelope))
 
 
-def _shown(value: float) -> float:
+def _format_number(value: float) -> float:
     """As JavaScript writes a number: 5, 5.5, 1e+21."""
     return int(value) if value.is_integer() and value < 1e21 else value
 
 
-def _number(text: str, name: str, low: float, high: float) -> float:
+def _parse_number(text: str, name: str, low: float, high: float) -> float:
     """A number as JavaScript reads one from a query; Invalid if it is none or out of range."""
-    value = number(text)
+    value = parse_number(text)
     if not math.isfinite(value):
         raise Invalid(f"query.{name}", "expected number")
     if not low <= value <= high:

@@ -17,7 +17,7 @@ from .jobside import JobSide
 from .listener import Listener
 from .log import RequestLog
 from .records import new_id
-from .store import Store
+from .store import EmulatorStore
 from .workspace import Workspaces
 
 
@@ -32,7 +32,7 @@ class Server:
         self.config = config
         self.directory = directory
         self.key = config.key
-        self._state = Store(directory, config.behaviour, config.seed)
+        self._state = EmulatorStore(directory, config.behaviour, config.seed)
         try:
             self.log = RequestLog(config.log)
             self._workspaces = Workspaces(self._state)
@@ -76,7 +76,7 @@ class Server:
 
     def set(self, **changes: Any) -> None:
         """Changes some switches."""
-        self.behaviour = self.behaviour.changed(**changes)
+        self.behaviour = self.behaviour.with_changes(**changes)
 
     def job_side(self, job_id: str) -> JobSide:
         """Direct access to the items of a job, which is made if it is not there."""

@@ -73,7 +73,7 @@ class Blob:
         self._path.unlink(missing_ok=True)
 
 
-class Store:
+class EmulatorStore:
     """All jobs in one directory; UsageError if it can't be used, or is in use by another server."""
 
     def __init__(self, directory: Path, behaviour: Behaviour | None = None, seed: int = 0) -> None:
@@ -83,7 +83,7 @@ class Store:
         self.seed = seed
         self._last_us = 0
         self._content = directory / "content"
-        self._lock_fd = _claim(directory)
+        self._lock_fd = _lock_directory(directory)
         try:
             self._db = sqlite3.connect(directory / "items.db", check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -136,7 +136,7 @@ class Store:
         try:
             self._db.executemany(
                 f"INSERT OR REPLACE INTO items (job, {_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                [(job_id, *_row(item)) for item in puts],
+                [(job_id, *_to_row(item)) for item in puts],
             )
             self._db.executemany("DELETE FROM items WHERE id = ?", [(item.id,) for item in drops])
         except BaseException:
@@ -161,7 +161,7 @@ class Store:
         items: dict[str, list[StoredItem]] = {}
         rows = self._db.execute(f"SELECT job, {_COLUMNS} FROM items ORDER BY created_us, rowid")
         for job_id, *row in rows:
-            items.setdefault(job_id, []).append(_item(row))
+            items.setdefault(job_id, []).append(_from_row(row))
         jobs = [
             Job(**json.loads(state)) for (state,) in self._db.execute("SELECT state FROM jobs ORDER BY rowid")
         ]
@@ -174,7 +174,7 @@ class Store:
                 path.unlink()
 
 
-def _claim(directory: Path) -> int:
+def _lock_directory(directory: Path) -> int:
     """Makes the directory and takes its lock."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def _claim(directory: Path) -> int:
     return lock
 
 
-def _row(item: StoredItem) -> tuple[object, ...]:
+def _to_row(item: StoredItem) -> tuple[object, ...]:
     # Paths are bytes in the table: a test may seed one that is not valid Unicode.
     return (
         item.id, item.kind, item.path.encode("utf-8", "surrogatepass"), item.owner, item.lifecycle,
@@ -201,6 +201,6 @@ def _row(item: StoredItem) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _item(row: list[object]) -> StoredItem:
+def _from_row(row: list[object]) -> StoredItem:
     item = StoredItem(*row)  # type: ignore[arg-type]
     return replace(item, path=row[2].decode("utf-8", "surrogatepass"))  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _OTHER = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """The value of JavaScript's `Number(text)`, which is how the service reads take and skip (api/wire.md).
 
     An infinity for a number beyond all others, NaN for what is none.
@@ -33,39 +33,39 @@ def number(text: str) -> float:
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
 
 
-def content_range(header: str | None, size: int) -> tuple[int, int] | None:
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Start and end (exclusive) of what to send; None: the whole, as HTTP allows; start == end: nothing fits, a 416."""
     match = _RANGE.fullmatch(header) if header else None
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
-        return _last(int(match[2]), size)
+        return _last_bytes(int(match[2]), size)
     start, last = int(match[1]), int(match[2] or size)
     if match[2] and last < start:
         return None
     return (start, min(last + 1, size)) if start < size else (0, 0)
 
 
-def _last(count: int, size: int) -> tuple[int, int]:
+def _last_bytes(count: int, size: int) -> tuple[int, int]:
     return (max(size - count, 0), size) if count and size else (0, 0)
 
 
 _TOKEN = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
 
 
-def matcher(pattern: str) -> Callable[[str], bool]:
+def make_matcher(pattern: str) -> Callable[[str], bool]:
     """Whether a path fits `pattern`, as shells and JavaScript's libraries read it.
 
     `*` and `?` stay within a name, `**` does not; `[a-z]`, `[!a]`, `{a,b}`.
     """
     try:
-        expression = re.compile(_expression(pattern), re.DOTALL)
+        expression = re.compile(_to_regex(pattern), re.DOTALL)
     except re.error:  # a class like [z-a] fits nothing
         return lambda path: False
     return lambda path: expression.fullmatch(path) is not None
 
 
-def _expression(pattern: str) -> str:
+def _to_regex(pattern: str) -> str:
     whole = pattern.count("{") == pattern.count("}")
     depth, parts = 0, []
     for token in _TOKEN.findall(pattern):
@@ -73,11 +73,11 @@ def _expression(pattern: str) -> str:
             depth += {"{": 1, "}": -1, ",": 0}[token]
             parts.append({"{": "(?:", "}": ")", ",": "|"}[token])
         else:
-            parts.append(_part(token))
+            parts.append(_token_regex(token))
     return "".join(parts)
 
 
-def _part(token: str) -> str:
+def _token_regex(token: str) -> str:
     if token == "**/":
         return "(?:.*/)?"
     if token == "**":

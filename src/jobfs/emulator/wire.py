@@ -57,18 +57,18 @@ def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def one_json(item: bytes, envelope: str) -> bytes:
+def envelope_json(item: bytes, envelope: str) -> bytes:
     """`data.workspaceItem`, or `data.item`."""
     return b'{"data":{"' + envelope.encode() + b'":' + item + b"}}"
 
 
-def many_json(items: Iterable[bytes], meta: dict[str, float] | None = None) -> bytes:
+def page_json(items: Iterable[bytes], meta: dict[str, float] | None = None) -> bytes:
     """`data.workspaceItems`, with `meta` on a page."""
     tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
     return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"
 
 
-def with_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
+def add_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
     """The answer with the JSON `value` as `field` of each item whose path fits `pattern`."""
     answer = json.loads(body) if body else None
     data = answer.get("data") if isinstance(answer, dict) else None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from .behaviour import Behaviour
-from .index import Index
+from .index import ItemIndex
 from .records import (
     PATH_MAX,
     BadPath,
@@ -17,13 +17,13 @@ from .records import (
     Missing,
     Refused,
     StoredItem,
-    clean_path,
+    checked_path,
     new_id,
     parent,
-    units,
+    utf16_length,
 )
-from .store import Store
-from .texts import matcher
+from .store import EmulatorStore
+from .texts import make_matcher
 from .wire import item_json, shown_path
 
 #: How names are kept, by the switch `name_form`.
@@ -39,10 +39,10 @@ _KEPT: dict[str, Callable[[str], str]] = {
 class Workspace:
     """The items of one job, as the API sees and changes them."""
 
-    def __init__(self, store: Store, job: Job, items: Iterable[StoredItem]) -> None:
+    def __init__(self, store: EmulatorStore, job: Job, items: Iterable[StoredItem]) -> None:
         self.store = store
         self.lock = store.lock
-        self.index = Index()
+        self.index = ItemIndex()
         self._rng = random.Random(store.seed)
         self._rendered: dict[str, bytes] = {}
         self._rendered_for = store.behaviour
@@ -56,13 +56,13 @@ class Workspace:
         """POST items/: a new item; takes over the content. Refused as the reference's 400 table says."""
         with self.lock:
             behaviour = self.store.behaviour
-            path = self._checked_destination(path)
-            existing = self._existing(path, "expertJob")
+            path = self._check_destination(path)
+            existing = self._find_existing(path, "expertJob")
             if existing and behaviour.create_existing != "duplicate":
                 return self._overwrite(existing, kind, permission, blob, size)
             now = self.store.now_us()
             item = StoredItem(new_id(), kind, path, "user", "expertJob", permission, now, now, size, blob)
-            self.apply([item])
+            self.commit([item])
             return item
 
     def get(self, item_id: str) -> StoredItem:
@@ -89,8 +89,8 @@ class Workspace:
             if path is None and permission is None and lifecycle is None:
                 raise Refused("At least one field is required")
             self._check_writable(item, moves=path is not None or lifecycle is not None)
-            target = item.path if path is None else self._checked_destination(path, item)
-            self._make_free(item, target, lifecycle or item.lifecycle)
+            target = item.path if path is None else self._check_destination(path, item)
+            self._free_target(item, target, lifecycle or item.lifecycle)
 
     def carry_out_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
@@ -98,7 +98,7 @@ class Workspace:
         """The second half of `update`, whatever stands at the path by now. Raises Missing."""
         with self.lock:
             item = self.get(item_id)
-            target = item.path if path is None else self._checked_destination(path, item)
+            target = item.path if path is None else self._check_destination(path, item)
             return self.move(
                 item,
                 target,
@@ -111,7 +111,7 @@ class Workspace:
         with self.lock:
             item = self.get(item_id)
             self._check_writable(item)
-            self.apply(drops=[item, *(self.index.under(item.path) if item.is_dir else ())])
+            self.commit(drops=[item, *(self.index.items_below(item.path) if item.is_dir else ())])
             return item
 
     def find(self, path: str) -> list[StoredItem]:
@@ -120,18 +120,18 @@ class Workspace:
             mode = self.store.behaviour.find
             wanted = path.removeprefix("/")
             if mode == "exact":
-                return self.index.at(wanted)
+                return self.index.items_at(wanted)
             if mode == "prefix":
                 return [item for item in self.index if item.path.startswith(wanted)]
             if mode == "glob":
-                matches = matcher(wanted)
+                matches = make_matcher(wanted)
                 return [item for item in self.index if matches(item.path)]
             return [item for item in self.index if wanted in item.path]
 
     def page(self, take: int, skip: int) -> tuple[list[StoredItem], int]:
         """GET items/: one page and the number of all items."""
         with self.lock:
-            items = self.index.ordered(self.store.behaviour, self._rng)
+            items = self.index.in_list_order(self.store.behaviour, self._rng)
             return items[skip : skip + take], len(items)
 
     def open_content(self, item_id: str) -> tuple[StoredItem, int]:
@@ -147,7 +147,7 @@ class Workspace:
         item = self.index.get(item_id)
         return item.path if item else ""
 
-    def rendered(self, item: StoredItem) -> bytes:
+    def render(self, item: StoredItem) -> bytes:
         """The JSON of an item under the current behaviour, remembered until either changes."""
         with self.lock:
             behaviour = self.store.behaviour
@@ -161,7 +161,7 @@ class Workspace:
                 text = self._rendered[item.id] = item_json(item, self.job.id, behaviour)
             return text
 
-    def apply(self, puts: Iterable[StoredItem] = (), drops: Iterable[StoredItem] = ()) -> None:
+    def commit(self, puts: Iterable[StoredItem] = (), drops: Iterable[StoredItem] = ()) -> None:
         """Commits, then changes memory, then removes contents that nothing names any more."""
         puts, drops = list(puts), list(drops)
         self.store.commit(self.job.id, puts, drops)
@@ -173,7 +173,7 @@ class Workspace:
             self.index.put(item)
             self._rendered.pop(item.id, None)
         for item in drops:
-            self.index.drop(item)
+            self.index.remove(item)
             self._rendered.pop(item.id, None)
         for blob in stale:
             self.store.remove_blob(blob)
@@ -193,28 +193,28 @@ class Workspace:
                     path=target + below.path[len(item.path) :],
                     updated_us=now if touches == "tree" else below.updated_us,
                 )
-                for below in self.index.under(item.path)
+                for below in self.index.items_below(item.path)
             ]
-        self.apply(puts)
+        self.commit(puts)
         return moved
 
     def _overwrite(
         self, existing: list[StoredItem], kind: str, permission: str, blob: str, size: int
     ) -> StoredItem:
-        shown = self.index.shown(existing[0].path)
+        shown = self.index.shown_at(existing[0].path)
         item = shown if shown in existing else existing[-1]
         if self.store.behaviour.create_existing == "reject" or item is None or item.kind != kind:
             raise Refused("Path already exists")
         now = self.store.now_us()
         changed = replace(item, permission=permission, updated_us=now, size=size, blob=blob)
-        self.apply([changed])
+        self.commit([changed])
         return changed
 
-    def _make_free(self, item: StoredItem, target: str, lifecycle: str) -> None:
+    def _free_target(self, item: StoredItem, target: str, lifecycle: str) -> None:
         """Raise Refused if another item is at the target; where moves replace, delete that."""
         if (target, lifecycle) == (item.path, item.lifecycle):
             return
-        others = [other for other in self._existing(target, lifecycle) if other.id != item.id]
+        others = [other for other in self._find_existing(target, lifecycle) if other.id != item.id]
         if others and self.store.behaviour.move_existing == "reject":
             raise Refused("Path already exists")
         for other in others:
@@ -224,42 +224,45 @@ class Workspace:
         if moves and item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
             raise Refused("Workspace item is read only")
 
-    def _existing(self, path: str, lifecycle: str) -> list[StoredItem]:
+    def _find_existing(self, path: str, lifecycle: str) -> list[StoredItem]:
         everywhere = self.store.behaviour.path_scope == "all"
-        return [item for item in self.index.at(path) if everywhere or item.lifecycle == lifecycle]
+        return [item for item in self.index.items_at(path) if everywhere or item.lifecycle == lifecycle]
 
-    def _checked_destination(self, path: str, item: StoredItem | None = None) -> str:
+    def _check_destination(self, path: str, item: StoredItem | None = None) -> str:
         """The relative path of a destination; Refused if it is not one."""
         behaviour = self.store.behaviour
         if behaviour.input_spelling == "own" and path.startswith("/") != (behaviour.path_style == "slash"):
             raise BadPath
-        path = clean_path(_KEPT[behaviour.name_form](path))
+        path = checked_path(_KEPT[behaviour.name_form](path))
         if item is not None and item.is_dir and path.startswith(item.path + "/"):
             raise BadPath
-        if self._too_long(path, item, behaviour):
+        if self._is_too_long(path, item, behaviour):
             raise BadPath
         if not self._has_parent(path, behaviour):
             raise Refused("Directory not found")
         return path
 
-    def _too_long(self, path: str, item: StoredItem | None, behaviour: Behaviour) -> bool:
+    def _is_too_long(self, path: str, item: StoredItem | None, behaviour: Behaviour) -> bool:
         """True if the path, or that of something a moved directory takes along, would be shown too long."""
-        longest = units(shown_path(path, behaviour))
+        longest = utf16_length(shown_path(path, behaviour))
         if item is not None and item.is_dir and behaviour.move_carries:
-            ends = (units(below.path) - units(item.path) for below in self.index.under(item.path))
+            ends = (
+                utf16_length(below.path) - utf16_length(item.path)
+                for below in self.index.items_below(item.path)
+            )
             longest += max(ends, default=0)
         return longest > PATH_MAX
 
     def _has_parent(self, path: str, behaviour: Behaviour) -> bool:
         if behaviour.implicit_directories == "allowed":
-            return not self.index.blocked(path)
+            return not self.index.is_blocked(path)
         return self.index.has_directory(parent(path))
 
 
 class Workspaces(dict[str, Workspace]):
     """The workspaces of all jobs in a store, by the job's id."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EmulatorStore) -> None:
         super().__init__((job.id, Workspace(store, job, items)) for job, items in store.saved)
         self._store = store
 
@@ -271,10 +274,10 @@ class Workspaces(dict[str, Workspace]):
             return self[job_id]
 
 
-class Nowhere(Workspace):
+class MissingWorkspace(Workspace):
     """The workspace of a job that does not exist: nothing is in it, and no directory to make anything in."""
 
-    def __init__(self, store: Store, job_id: str) -> None:
+    def __init__(self, store: EmulatorStore, job_id: str) -> None:
         super().__init__(store, Job(job_id, "", "", "", 0, 0), ())
 
     def _has_parent(self, path: str, behaviour: Behaviour) -> bool:

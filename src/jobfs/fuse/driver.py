@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError, UsageError
+from jobfs.fuse.events import EventInjector
 from jobfs.fuse.sizes import KernelSizes
-from jobfs.fuse.telling import Teller
 from jobfs.names import NAME_MAX, PATH_MAX, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller, KernelFile
@@ -72,7 +72,7 @@ def errno_of(operation: str, error: BaseException) -> int:
     return errno.EIO if operation in _SAVES and number not in _SAVE_ERRORS else number
 
 
-def relative(path: str) -> str:
+def to_vfs_path(path: str) -> str:
     """The Vfs's form of a path that libfuse gave: no leading slash, the root is ""; raises ENAMETOOLONG."""
     path = path[1:]
     if len(path) > NAME_MAX // 4 and (
@@ -91,7 +91,7 @@ def pack_stat(attr: Attr) -> bytes:
     )  # fmt: skip
 
 
-def _caller() -> Caller:
+def _current_caller() -> Caller:
     return Caller(*fuse.fuse_get_context())
 
 
@@ -122,7 +122,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self.vfs = vfs
         self._on_ready = on_ready
-        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
+        self._attr_cache: tuple[int, dict[str | int, bytes]] = (0, {})
         self._listing = _NO_LISTING
         self.kernel_sizes = KernelSizes()
         #: The path that a thread has been made to look up and open again, by thread.
@@ -131,9 +131,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
         #: Has the kernel ask for the attributes of a node before it uses them again.
-        self.expire: Callable[[int], None] = lambda _: None
+        self.expire_attributes: Callable[[int], None] = lambda _: None
         #: Has the calls made that watchers hear of.
-        self.teller = Teller(vfs.known)
+        self.injector = EventInjector(vfs.last_attr)
 
     def __call__(self, operation: str, *args: Any) -> Any:
         try:
@@ -150,73 +150,73 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """`listed`: for a listing, which makes no request; FsError(ENOENT) for attributes that are not known."""
         if fi is not None:
             return pack_stat(self.vfs.fgetattr(fi.fh))
-        answers = self.answers()
+        answers = self.attr_cache()
         stat = answers.get(path)
         if stat is None:
-            name = relative(path)
-            stat = self._listed(name, answers) if listed else pack_stat(self.vfs.getattr(name))
-            if self._answers[0] and self.vfs.lasting(name):
+            name = to_vfs_path(path)
+            stat = self._listed_attr(name, answers) if listed else pack_stat(self.vfs.getattr(name))
+            if self._attr_cache[0] and self.vfs.changes_with_edition(name):
                 answers[path] = stat
         return stat
 
-    def answers(self) -> dict[str | int, bytes]:
+    def attr_cache(self) -> dict[str | int, bytes]:
         """The answers of `getattr` by path, and of libfuse by node; those found from now on hold for the edition read here."""
         edition = self.vfs.edition()
-        kept, answers = self._answers
+        kept, answers = self._attr_cache
         if not edition or edition != kept or len(answers) > _ANSWERS:
             answers = {}
-            self._answers = (edition, answers)
+            self._attr_cache = (edition, answers)
             self._listing = _NO_LISTING
         return answers
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
-        answers, directory = self.answers(), relative(path)
+        answers, directory = self.attr_cache(), to_vfs_path(path)
         entries = [(name, pack_stat(attr)) for name, attr in self.vfs.listdir(directory)]
         prefix = f"{directory}/" if directory else ""
         self._listing = (answers, {prefix + name: stat for name, stat in entries})
         return entries
 
-    def _listed(self, name: str, answers: dict[str | int, bytes]) -> bytes:
-        """What `readdir` has computed for an entry, while that holds: the answers are of its edition. Raises as `looked_up`."""
+    def _listed_attr(self, name: str, answers: dict[str | int, bytes]) -> bytes:
+        """What `readdir` has computed for an entry, while that holds: answers are of its edition. Raises as `cached_getattr`."""
         made_in, stats = self._listing
         if made_in is answers and name in stats and self.vfs.is_as_listed(name):
             return stats[name]
-        return pack_stat(self.vfs.looked_up(name))
+        return pack_stat(self.vfs.cached_getattr(name))
 
     def chmod(self, path: str, mode: int) -> None:
-        self.vfs.chmod(relative(path), mode)
+        self.vfs.chmod(to_vfs_path(path), mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        self.vfs.chown(relative(path), uid, gid)
+        self.vfs.chown(to_vfs_path(path), uid, gid)
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
         now = time.time_ns()
         atime, mtime = times or (_UTIME_NOW, _UTIME_NOW)
         special: dict[int, int | None] = {_UTIME_NOW: now, _UTIME_OMIT: None}
-        self.vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
+        self.vfs.utimens(to_vfs_path(path), special.get(atime, atime), special.get(mtime, mtime))
 
     def statfs(self, path: str) -> dict[str, int]:
         return self.vfs.statfs()
 
     def readlink(self, path: str) -> str:
-        return self.vfs.readlink(relative(path))
+        return self.vfs.readlink(to_vfs_path(path))
 
     # The tree
 
     def mkdir(self, path: str, mode: int) -> None:
-        self.vfs.mkdir(relative(path), mode, _caller())
+        self.vfs.mkdir(to_vfs_path(path), mode, _current_caller())
 
     def rmdir(self, path: str) -> None:
-        self.vfs.rmdir(relative(path))
+        self.vfs.rmdir(to_vfs_path(path))
 
     def unlink(self, path: str) -> None:
-        self.vfs.unlink(relative(path))
+        self.vfs.unlink(to_vfs_path(path))
 
     def rename(self, old: str, new: str) -> None:
-        self.vfs.rename(relative(old), relative(new), _caller().pid)
+        self.vfs.rename(to_vfs_path(old), to_vfs_path(new), _current_caller().pid)
 
     def symlink(self, target: str, source: str) -> None:
-        self.vfs.symlink(relative(target), source, _caller())
+        self.vfs.symlink(to_vfs_path(target), source, _current_caller())
 
     def link(self, target: str, source: str) -> None:
         raise FsError(errno.EPERM, "the API has no hard links")
@@ -227,10 +227,10 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        thread = _caller().pid
+        thread = _current_caller().pid
         known = KernelFile(self.kernel_sizes.get(self.node()), self._reopening.pop(thread, None) == path)
         try:
-            opened = self.vfs.open(relative(path), fi.flags, thread, known)
+            opened = self.vfs.open(to_vfs_path(path), fi.flags, thread, known)
             fi.fh, fi.direct_io, fi.keep_cache = opened
         except JobfsError as error:
             if error.errno == errno.ESTALE and not known.is_retry:
@@ -240,26 +240,28 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             raise
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        fi.fh, fi.direct_io, fi.keep_cache = self.vfs.create(relative(path), mode, fi.flags, _caller())
+        fi.fh, fi.direct_io, fi.keep_cache = self.vfs.create(
+            to_vfs_path(path), mode, fi.flags, _current_caller()
+        )
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
         before = self.vfs.shown_size(fi.fh)
         data = self.vfs.read(fi.fh, size, offset)
         if len(data) < size:
-            self.kernel_sizes.read_to(self.node(), offset + len(data))
+            self.kernel_sizes.note_end_read(self.node(), offset + len(data))
         if self.vfs.shown_size(fi.fh) > before:
             # Else its program would find the end of the version before in a longer one.
-            self.expire(self.node())
+            self.expire_attributes(self.node())
         return data
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
         written = self.vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
-        self.kernel_sizes.grew(self.node(), offset + written)
+        self.kernel_sizes.note_growth(self.node(), offset + written)
         return written
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
-            self.vfs.truncate(relative(path), length, _caller().pid)
+            self.vfs.truncate(to_vfs_path(path), length, _current_caller().pid)
         else:
             self.vfs.ftruncate(fi.fh, length)
 

@@ -72,9 +72,9 @@ _TO_END = sum(
 
 
 class Header(NamedTuple):
-    """The header of a request in a slot's buffer; `turn` distinguishes it from others in the same buffer."""
+    """The header of a request in a slot's buffer; `sequence` distinguishes it from others in the same buffer."""
 
-    turn: int
+    sequence: int
     opcode: int
     unique: int
     thread: int
@@ -84,7 +84,7 @@ class Header(NamedTuple):
 class Request:
     """A request while it is served: what libfuse's callbacks, and the sender of its reply, have to know of each other."""
 
-    #: True: it is a helper's (see telling.py), and changes nothing.
+    #: True: it is a helper's (see events.py), and changes nothing.
     injected = False
     #: Where the reply to a getattr is kept, if it lasts.
     attr_cache: dict[str | int, bytes] | None = None
@@ -109,7 +109,7 @@ class Request:
 class WorkerSlot:
     """Where one thread of the loop pool has the request that it is at work on.
 
-    `turn` is odd while there is one: a thread that looks at the buffer of another believes it only if the turn is odd,
+    `sequence` is odd while there is one: a thread that looks at the buffer of another believes it only if the turn is odd,
     and the same before and after.
     """
 
@@ -126,11 +126,11 @@ class WorkerSlot:
         self.request = Request(0, 0, 0)
         #: What libfuse has answered to a request of ours.
         self.answer = b""
-        self.turn = 0
+        self.sequence = 0
         #: The last turn whose request was answered early.
         self.answered = -1
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.
-        self.reads: list[bool] = []
+        self.token: list[bool] = []
         self._seen = 0
 
     @property
@@ -138,14 +138,14 @@ class WorkerSlot:
         """The thread that made the request at work."""
         return int(_HEADER.unpack_from(self.buffer)[6])
 
-    def waiting(self) -> Header | None:
+    def stuck_request(self) -> Header | None:
         """The request under way, if it was there at the last look already."""
-        turn, seen = self.turn, self._seen
+        turn, seen = self.sequence, self._seen
         self._seen = turn
         if turn % 2 == 0 or turn != seen:
             return None
         _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
-        return Header(turn, opcode, unique, thread, flags) if self.turn == turn else None
+        return Header(turn, opcode, unique, thread, flags) if self.sequence == turn else None
 
 
 class CurrentSlot(threading.local):
@@ -154,7 +154,7 @@ class CurrentSlot(threading.local):
     slot: WorkerSlot
 
 
-def told_to_end(thread: int) -> bool:
+def has_fatal_signal(thread: int) -> bool:
     """True if a signal that is meant to end the thread's program, at once or by a handler, waits for the thread."""
     # As bytes: the name of the program, which comes first, may be cut within a character.
     signals = dict.fromkeys((b"SigPnd", b"ShdPnd", b"SigBlk"), 0)
@@ -170,14 +170,14 @@ def told_to_end(thread: int) -> bool:
 class Interrupter:
     """Looks at the requests at the slots, and answers those of programs that were told to end.
 
-    `relieve` gets the slots that were at work on the same request at the last look already.
+    `revoke` gets the slots that were at work on the same request at the last look already.
     """
 
     def __init__(
-        self, device: int, slots: Sequence[WorkerSlot], relieve: Callable[[list[WorkerSlot]], None]
+        self, device: int, slots: Sequence[WorkerSlot], revoke: Callable[[list[WorkerSlot]], None]
     ) -> None:
-        self._device, self._slots, self._relieve = device, slots, relieve
-        self._thread = Background("interrupter", self.look, first=_LOOK, retry=_LOOK)
+        self._device, self._slots, self._revoke = device, slots, revoke
+        self._thread = Background("interrupter", self.check_slots, first=_LOOK, retry=_LOOK)
 
     def start(self) -> None:
         """Begin to look."""
@@ -188,24 +188,26 @@ class Interrupter:
         self._thread.stop()
         self._thread.join()
 
-    def look(self) -> float:
+    def check_slots(self) -> float:
         """Look at all slots once; return the seconds until the next look."""
-        found = [(slot, request) for slot in list(self._slots) if (request := slot.waiting()) is not None]
-        self._relieve([slot for slot, _ in found])
+        found = [
+            (slot, request) for slot in list(self._slots) if (request := slot.stuck_request()) is not None
+        ]
+        self._revoke([slot for slot, _ in found])
         for slot, request in found:
-            if self._is_answered_early(slot, request) and told_to_end(request.thread):
-                slot.answered = request.turn
-                self._answer(request)
+            if self._may_interrupt(slot, request) and has_fatal_signal(request.thread):
+                slot.answered = request.sequence
+                self._reply_interrupted(request)
         return _LOOK
 
-    def _is_answered_early(self, slot: WorkerSlot, request: Header) -> bool:
+    def _may_interrupt(self, slot: WorkerSlot, request: Header) -> bool:
         """True if the request has no answer yet, and its program may get EINTR."""
-        if slot.answered == request.turn or request.opcode not in _INTERRUPTIBLE or not request.thread:
+        if slot.answered == request.sequence or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
         # A program that is told of an interruption must not find the file empty.
         return request.opcode != Opcode.OPEN or not request.flags & os.O_TRUNC
 
-    def _answer(self, request: Header) -> None:
+    def _reply_interrupted(self, request: Header) -> None:
         with suppress(OSError):  # it was answered just now, as usual
             os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
             _log.info("%s was interrupted", Opcode(request.opcode).name)

@@ -3,7 +3,7 @@
 
 One thread at a time reads: it takes a request, has libfuse call back and answer, and takes the next. So a known answer needs
 no change of threads, which costs as much as an answer, and the pieces of a large file are asked for in order. Before a call
-waits, for the server or for another thread (`deadline.about_to_wait`), its thread hands over to one that is idle. A thread
+waits, for the server or for another thread (`deadline.announce_blocking`), its thread hands over to one that is idle. A thread
 that waits without saying so, such as for a slow disk, is relieved at the interrupter's next look.
 
 A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it.
@@ -26,18 +26,10 @@ from typing import IO, Any
 
 import fuse
 
-from jobfs.api.deadline import before_waits, begin
+from jobfs.api.deadline import begin_call, set_blocking_hook
 from jobfs.errors import FsError, UsageError
-from jobfs.fuse.answers import (
-    ANSWERED_HERE,
-    REQUEST_SIZE,
-    Answers,
-    ChannelOperations,
-    ReadDirPlus,
-    size_in,
-    write,
-)
-from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path
+from jobfs.fuse.events import InjectedReplies
 from jobfs.fuse.interrupt import (
     ANSWER,
     HEAD,
@@ -48,7 +40,15 @@ from jobfs.fuse.interrupt import (
     Request,
     WorkerSlot,
 )
-from jobfs.fuse.telling import HelperAnswers
+from jobfs.fuse.replies import (
+    ANSWERED_HERE,
+    REQUEST_SIZE,
+    ChannelOperations,
+    ReadDirPlus,
+    ReplyFilter,
+    size_in_reply,
+    write,
+)
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -100,24 +100,24 @@ class _Operations(ctypes.Structure):
     )
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def _libfuse_function(name: str, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)((name, _lib))
 
 
 # For these functions, unlike fuse_mount and fuse_new, a look-up without a version finds the current one.
-_fuse_setup = _function(
+_fuse_setup = _libfuse_function(
     "fuse_setup", _pointer, _int, _pointer, _pointer, _size, ctypes.POINTER(_pointer), _pointer, _pointer
 )
-_fuse_get_session = _function("fuse_get_session", _pointer, _pointer)
-_fuse_session_next_chan = _function("fuse_session_next_chan", _pointer, _pointer, _pointer)
-_fuse_session_process = _function("fuse_session_process", None, _pointer, _pointer, _size, _pointer)
-_fuse_chan_fd = _function("fuse_chan_fd", _int, _pointer)
-_fuse_chan_new = _function(
+_fuse_get_session = _libfuse_function("fuse_get_session", _pointer, _pointer)
+_fuse_session_next_chan = _libfuse_function("fuse_session_next_chan", _pointer, _pointer, _pointer)
+_fuse_session_process = _libfuse_function("fuse_session_process", None, _pointer, _pointer, _size, _pointer)
+_fuse_chan_fd = _libfuse_function("fuse_chan_fd", _int, _pointer)
+_fuse_chan_new = _libfuse_function(
     "fuse_chan_new", _pointer, ctypes.POINTER(ChannelOperations), _int, _size, _pointer
 )
-_fuse_chan_destroy = _function("fuse_chan_destroy", None, _pointer)
-_fuse_chan_bufsize = _function("fuse_chan_bufsize", _size, _pointer)
-_fuse_teardown = _function("fuse_teardown", None, _pointer, _pointer)
+_fuse_chan_destroy = _libfuse_function("fuse_chan_destroy", None, _pointer)
+_fuse_chan_bufsize = _libfuse_function("fuse_chan_bufsize", _size, _pointer)
+_fuse_teardown = _libfuse_function("fuse_teardown", None, _pointer, _pointer)
 
 _info = fuse.fuse_file_info.from_address
 
@@ -139,18 +139,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._current = CurrentSlot()
         driver.node = lambda: self._current.slot.request.node
-        self._sending = Answers(self.device, self._current, driver.kernel_sizes, driver.nodes)
-        driver.expire = self._sending.expire
-        self._answering = _fuse_chan_new(ctypes.byref(self._sending.operations), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, self._current, driver.kernel_sizes)
+        self._filter = ReplyFilter(self.device, self._current, driver.kernel_sizes, driver.nodes)
+        driver.expire_attributes = self._filter.expire_attributes
+        self._answering = _fuse_chan_new(ctypes.byref(self._filter.operations), self.device, 0, None)
+        self._plus = ReadDirPlus(self.device, self._ask_libfuse, self._current, driver.kernel_sizes)
         #: What serves a request, by opcode; `_process` serves all others.
         self._servers: dict[int, Callable[[WorkerSlot, int], None]] = {
             **dict.fromkeys(ANSWERED_HERE, self._process_completed),
-            Opcode.INIT: self._plus.accept,
-            Opcode.READDIRPLUS: self._plus.answer,
+            Opcode.INIT: self._plus.negotiate,
+            Opcode.READDIRPLUS: self._plus.reply_to_listing,
         }
-        self._teller = driver.teller
-        self._helped = HelperAnswers(self.device, self._plus.ask, driver.teller, driver.kernel_sizes)
+        self._injector = driver.injector
+        self._injected = InjectedReplies(
+            self.device, self._plus.ask_libfuse, driver.injector, driver.kernel_sizes
+        )
         # With the size of the kernel's channel: INIT is answered on this one, and libfuse takes the longest write from it.
         size = int(_fuse_chan_bufsize(self._channel))
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
@@ -166,7 +168,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         arguments, table = (_path * len(words))(*words), self._table
         threads = _int()
         with TemporaryFile("w+", errors="replace") as said:
-            with _stderr_in(said):
+            with _redirect_stderr(said):
                 session = _fuse_setup(
                     len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
                     ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
@@ -175,28 +177,28 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 raise UsageError(f"could not mount: {said.read().strip() or 'libfuse gave no reason'}")
         return session
 
-    def _ask(self, address: int, length: int) -> None:
+    def _ask_libfuse(self, address: int, length: int) -> None:
         """Have libfuse carry out a request of ours, and answer to us."""
         _fuse_session_process(self._session, address, length, self._caught)
 
-    def loop(self, slot: WorkerSlot, readers: Readers) -> bool:
+    def loop(self, slot: WorkerSlot, token: ReadToken) -> bool:
         """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
 
         Called by many threads, each with its slot. Raises OSError if requests can't be read.
         """
         self._current.slot, buffers = slot, [slot.buffer]
-        while slot.reads or readers.joined(slot):
+        while slot.token or token.acquire(slot):
             length = self._receive(buffers)
             if length is None:
                 return True
             if not length:
                 continue
-            slot.turn += 1
+            slot.sequence += 1
             # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
             closed = self.closed
             if not closed:
                 self._serve(slot, length)
-            slot.turn += 1
+            slot.sequence += 1
             if closed:
                 return True
         return False
@@ -217,11 +219,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         opcode, unique, node = HEAD.unpack_from(slot.buffer)
         slot.request = Request(opcode, node, self.operations.kernel_sizes.now)
         try:
-            if self._teller.helpers and self._answered_helper(slot, opcode, length):
+            if self._injector.helpers and self._reply_to_helper(slot, opcode, length):
                 return
-            if opcode == Opcode.GETATTR and self._answered(slot, unique, node):
+            if opcode == Opcode.GETATTR and self._reply_from_cache(slot, unique, node):
                 return
-            begin(self.operations.timeout)
+            begin_call(self.operations.timeout)
             self._servers.get(opcode, self._process)(slot, length)
         except Exception:
             _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
@@ -233,42 +235,42 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         _fuse_session_process(self._session, slot.address, length, self._channel)
 
     def _process_completed(self, slot: WorkerSlot, length: int) -> None:
-        """Have libfuse carry out a request whose reply `Answers` completes and sends, or holds back: then it is repeated."""
+        """Have libfuse carry out a request whose reply `ReplyFilter` completes and sends, or holds back: then it is repeated."""
         process, session, channel = _fuse_session_process, self._session, self._answering
         request, address = slot.request, slot.address
         process(session, address, length, channel)
         while request.detaching:
-            self._plus.part(slot, length)
+            self._plus.detach_node(slot, length)
             process(session, address, length, channel)
         while request.handle:
             slot.flags.value, slot.number.value, request.handle = _WITH_A_HANDLE, request.handle, 0
             process(session, address, length, channel)
 
-    def _answered(self, slot: WorkerSlot, unique: int, node: int) -> bool:
+    def _reply_from_cache(self, slot: WorkerSlot, unique: int, node: int) -> bool:
         """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
         if slot.flags.value:  # of an open file
             return False
-        answers = self.operations.answers()
+        answers = self.operations.attr_cache()
         known = answers.get(node)
         if known is None:
             slot.request.attr_cache = answers
             return False
-        self.operations.kernel_sizes.sent(node, size_in(known), slot.request.began)
+        self.operations.kernel_sizes.note_sent(node, size_in_reply(known), slot.request.began)
         answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
         if write(self.device, answer, len(answer)) < 0:
             self.operations.kernel_sizes.forget(node)  # its program was told to end, and has its answer
         return True
 
-    def _answered_helper(self, slot: WorkerSlot, opcode: int, length: int) -> bool:
+    def _reply_to_helper(self, slot: WorkerSlot, opcode: int, length: int) -> bool:
         """True if the request was a helper's; it is answered then."""
         if opcode == Opcode.RELEASE:
-            return self._helped.released(ctypes.string_at(slot.address, _RELEASE))
-        if slot.thread not in self._teller.helpers:
+            return self._injected.reply_to_release(ctypes.string_at(slot.address, _RELEASE))
+        if slot.thread not in self._injector.helpers:
             return False
-        self._helped.answer(slot, ctypes.string_at(slot.address, length))
+        self._injected.reply(slot, ctypes.string_at(slot.address, length))
         return True
 
-    def mute(self) -> None:
+    def silence(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
         os.dup2(self._nowhere, self.device, inheritable=False)
 
@@ -287,24 +289,24 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
             if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
-                setattr(table, name, kind(_guarded(name, getattr(self, name))))
+                setattr(table, name, kind(_guard_callback(name, getattr(self, name))))
         return table
 
     # The frequent callbacks. Pointers are numbers, good until the callback returns. The callbacks go past the driver's
-    # `__call__`: `_guarded` does the same about errors.
+    # `__call__`: `_guard_callback` does the same about errors.
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, request, vfs = path.decode(), self._current.slot.request, self.operations.vfs
         if request.injected:
-            ctypes.memmove(buffer, pack_stat(self._teller.attr(relative(name))), _STAT_SIZE)
+            ctypes.memmove(buffer, pack_stat(self._injector.attr_for_helper(to_vfs_path(name))), _STAT_SIZE)
             return
         stat = self.operations.getattr(name, listed=request.no_fetch)
-        others = vfs.others(name[1:])
+        others = vfs.handles_on_other_versions(name[1:])
         request.uncached_attr = bool(others)
         if others and not any(handle.writable for handle in others):
             request.detaching = request.opcode == Opcode.LOOKUP
             if request.opcode == Opcode.GETATTR:
-                stat = pack_stat(vfs.shown_to(others[0]))
+                stat = pack_stat(vfs.attr_for_handle(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
         if request.attr_cache is not None and name not in request.attr_cache:
             request.attr_cache = None  # the answer holds only now
@@ -313,12 +315,12 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version, and the next open may be of another.
         name, request = ctypes.string_at(path).decode()[1:] if path else "", self._current.slot.request
-        request.uncached_attr = bool(self.operations.vfs.others(name))
+        request.uncached_attr = bool(self.operations.vfs.handles_on_other_versions(name))
         request.attr_cache = None  # an open file may be written to, or follow a log, in the same edition
 
     def unlink(self, path: bytes) -> int:
         if self._current.slot.request.detaching:
-            self.operations.vfs.part(relative(path.decode()))
+            self.operations.vfs.detach_node(to_vfs_path(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
 
@@ -327,17 +329,17 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def rename(self, old: bytes, new: bytes) -> int:
         if self._current.slot.request.injected:
-            return self._renamed_by_helper(relative(old.decode()), relative(new.decode()))
+            return self._rename_for_helper(to_vfs_path(old.decode()), to_vfs_path(new.decode()))
         return int(super().rename(old, new) or 0)
 
-    def _renamed_by_helper(self, old: str, new: str) -> int:
+    def _rename_for_helper(self, old: str, new: str) -> int:
         """Have libfuse give the node its new name, with the pages that the kernel has of it; EBUSY if a program has another
         file there by now. The kernel holds the directories: no other call changes their names meanwhile.
         """
         vfs = self.operations.vfs
-        if vfs.is_open(old) or vfs.is_open(new) or not self._teller.moves(old, new):
+        if vfs.is_open(old) or vfs.is_open(new) or not self._injector.is_moved(old, new):
             return -errno.EBUSY
-        vfs.moved(old, new, directory=False)
+        vfs.move_node(old, new, directory=False)
         return 0
 
     def readdir(
@@ -368,7 +370,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             return int(self.operations.write(None, data, offset, _info(info)))
 
 
-def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
+def _guard_callback(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
     """`callback`, for C: an error of any kind becomes a negative errno."""
 
     def guarded(*args: Any) -> int:
@@ -380,44 +382,44 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
     return guarded
 
 
-class Readers:
-    """The right to read requests, which one thread has at a time. `replace` makes another thread that asks for it."""
+class ReadToken:
+    """The right to read requests, which one thread has at a time. `add_thread` makes another thread that asks for it."""
 
-    def __init__(self, replace: Callable[[], None]) -> None:
-        self._replace = replace
+    def __init__(self, add_thread: Callable[[], None]) -> None:
+        self._add_thread = add_thread
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._idle: list[WorkerSlot] = []
         self._free.put(True)
 
-    def joined(self, slot: WorkerSlot) -> bool:
+    def acquire(self, slot: WorkerSlot) -> bool:
         """Wait until the slot's thread may read; False if enough others wait for that."""
         if len(self._idle) >= IDLE_THREADS:
             return False
         self._idle.append(slot)
         right = self._free.get()
         self._idle.remove(slot)
-        slot.reads.append(right)
+        slot.token.append(right)
         return True
 
-    def hand_over(self, slot: WorkerSlot) -> None:
+    def hand_on(self, slot: WorkerSlot) -> None:
         """The slot's thread may wait: if it has the right to read, an idle thread gets it."""
-        if self.left(slot):
-            self._balance()
+        if self.surrender(slot):
+            self._ensure_reader()
 
-    def relieve(self, slots: list[WorkerSlot]) -> None:
+    def revoke(self, slots: list[WorkerSlot]) -> None:
         """The threads of these slots have waited for a while: if one of them has the right to read, another gets it."""
         for slot in slots:
-            self.left(slot)
-        self._balance()
+            self.surrender(slot)
+        self._ensure_reader()
 
-    def _balance(self) -> None:
+    def _ensure_reader(self) -> None:
         if self._free.qsize() > len(self._idle):
-            self._replace()
+            self._add_thread()
 
-    def left(self, slot: WorkerSlot) -> bool:
+    def surrender(self, slot: WorkerSlot) -> bool:
         """Take the right to read from the slot's thread; False if it did not have it."""
         try:
-            right = slot.reads.pop()
+            right = slot.token.pop()
         except IndexError:
             return False
         self._free.put(right)
@@ -435,14 +437,14 @@ class LoopPool:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._ended = False
-        self._readers = Readers(self._replace)
+        self._token = ReadToken(self._add_thread)
         self._slots: list[WorkerSlot] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._slots, self._readers.relieve)
+        self._interrupter = Interrupter(session.device, self._slots, self._token.revoke)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
-        self._replace()
+        self._add_thread()
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:
@@ -454,9 +456,9 @@ class LoopPool:
         end = time.monotonic() + timeout
         with self._lock:
             slots = list(self._slots)  # a thread that comes later begins no call
-        while any(slot.turn % 2 for slot in slots):
+        while any(slot.sequence % 2 for slot in slots):
             if time.monotonic() > end:
-                self._session.mute()
+                self._session.silence()
                 return False
             time.sleep(_LOOK)
         return True
@@ -471,7 +473,7 @@ class LoopPool:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _replace(self) -> None:
+    def _add_thread(self) -> None:
         """Make another thread: all may have to wait for the server, and the next request is to be answered all the same."""
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
@@ -492,9 +494,9 @@ class LoopPool:
 
     def _serve(self, slot: WorkerSlot) -> None:
         gone = False
-        before_waits(lambda: self._readers.hand_over(slot))
+        set_blocking_hook(lambda: self._token.hand_on(slot))
         try:
-            gone = self._session.loop(slot, self._readers)
+            gone = self._session.loop(slot, self._token)
         except OSError as error:
             _log.error("a thread of the mount gives up: %s", error)
         finally:
@@ -503,13 +505,13 @@ class LoopPool:
                 self._slots.remove(slot)
                 tell = (gone or not self._threads) and not self._ended
                 self._ended = self._ended or tell
-            self._readers.left(slot)
+            self._token.surrender(slot)
             if tell:
                 self._on_end()
 
 
 @contextlib.contextmanager
-def _stderr_in(file: IO[str]) -> Iterator[None]:
+def _redirect_stderr(file: IO[str]) -> Iterator[None]:
     """What C code writes to stderr goes into a file. No other thread may run."""
     saved = os.dup(2)
     os.dup2(file.fileno(), 2)

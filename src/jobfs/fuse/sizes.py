@@ -17,7 +17,7 @@ class KernelSizes:
     """
 
     def __init__(self, most: int = _MOST) -> None:
-        #: The time, counted in changes: when a request is read, it is noted for `sent`.
+        #: The time, counted in changes: when a request is read, it is noted for `note_sent`.
         self.now = 0
         self._most = most
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class KernelSizes:
         """Return whether the kernel may have another size: not if it has never been sent one."""
         return self._sizes.get(node, (size, 0))[0] != size
 
-    def sent(self, node: int, size: int, began: int) -> None:
+    def note_sent(self, node: int, size: int, began: int) -> None:
         """Note that an answer with the size of a node is about to be sent; its request was read when `now` was `began`."""
         with self._lock:  # without another call: this is the busiest method of a mount
             self.now = now = self.now + 1
@@ -42,13 +42,13 @@ class KernelSizes:
             if last is None and len(self._sizes) > self._most:
                 self._sizes.popitem(last=False)
 
-    def grew(self, node: int, end: int) -> None:
+    def note_growth(self, node: int, end: int) -> None:
         """Note that the kernel has written bytes up to `end`."""
         with self._lock:
             known, _ = self._sizes.get(node, (None, 0))
             self._set(node, None if known is None else max(known, end))
 
-    def read_to(self, node: int, end: int) -> None:
+    def note_end_read(self, node: int, end: int) -> None:
         """Note that a read met the end of the file at `end`: the kernel may lower its size to that."""
         known = self.get(node)
         if known is not None and known > end:

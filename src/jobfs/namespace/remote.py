@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current, result
+from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, use_deadline, wait_result
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -28,12 +28,12 @@ from jobfs.errors import (
     OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
-    again,
+    copy_error,
 )
-from jobfs.namespace.knowledge import NEVER, Knowledge
+from jobfs.namespace.differences import Difference
 from jobfs.namespace.listing import Lister
-from jobfs.namespace.news import News
-from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
+from jobfs.namespace.metadata_cache import NEVER, MetadataCache
+from jobfs.namespace.tree import ROOT, ItemTree, is_never_shown, missing_save_targets
 from jobfs.nodes import Item
 
 
@@ -83,29 +83,29 @@ _HANDFUL, _SECOND = 4, 1.0
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class PendingRequest:
     """One request under way: its path (None: a listing), when it began, its ticket, the deadline of the call that makes it.
 
-    `over`: once it has ended, the error if it failed.
+    `outcome`: once it has ended, the error if it failed.
     """
 
     path: str | None
     began: float
     ticket: int
     deadline: Deadline
-    over: Future[ApiError | None] = field(default_factory=Future)
+    outcome: Future[ApiError | None] = field(default_factory=Future)
 
     @property
-    def hasty(self) -> bool:
+    def caller_timed_out(self) -> bool:
         """True if the time of the call that made it has passed: one slow answer is no outage."""
-        return self.deadline.left() <= 0
+        return self.deadline.remaining() <= 0
 
 
-class Breaker:
+class CircuitBreaker:
     """The last failure of a kind of request: for a second no call but one asks again.
 
-    So a storm of calls on a dead server fails at once, not one by one. The failure of a `hasty` call (see Flight) keeps no other
-    call from asking. Not safe for threads by itself.
+    So a storm of calls on a dead server fails at once, not one by one. The failure of a call that has timed out by itself
+    (`PendingRequest.caller_timed_out`) keeps no other call from asking. Not safe for threads by itself.
     """
 
     def __init__(self) -> None:
@@ -114,22 +114,22 @@ class Breaker:
         self._until = 0.0
         self._succeeded = float("-inf")
 
-    def check(self, now: float) -> None:
+    def raise_recent_failure(self, now: float) -> None:
         """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
         if self.error is None or self._hasty:
             return
         if now < self._until:
-            raise again(self.error)
+            raise copy_error(self.error)
         self._until = now + _PAUSE
 
-    def succeeded(self, now: float) -> None:
+    def note_success(self, now: float) -> None:
         """A request was answered."""
         self.error, self._succeeded = None, now
 
-    def failed(self, error: ApiError, flight: Flight, now: float) -> None:
+    def note_failure(self, error: ApiError, request: PendingRequest, now: float) -> None:
         """A request failed. A failure older than the last success is none."""
-        if flight.began >= self._succeeded:
-            self.error, self._hasty, self._until = again(error), flight.hasty, now + _PAUSE
+        if request.began >= self._succeeded:
+            self.error, self._hasty, self._until = copy_error(error), request.caller_timed_out, now + _PAUSE
 
 
 class Namespace:
@@ -160,11 +160,11 @@ class Namespace:
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected)
         self._lock = threading.Lock()
-        self._known = Knowledge(max(ttl, stale_if_error), clock)
-        self._bound = max(0.0, ttl - kernel_timeout)
-        self._breaker = Breaker()
-        self._listings = Breaker()  # for failures of listings alone
-        self._flights: dict[str | None, Flight] = {}  # None: the listing
+        self._cache = MetadataCache(max(ttl, stale_if_error), clock)
+        self._max_age = max(0.0, ttl - kernel_timeout)
+        self._breaker = CircuitBreaker()
+        self._listings = CircuitBreaker()  # for failures of listings alone
+        self._pending: dict[str | None, PendingRequest] = {}  # None: the listing
         #: What requests cost: the pages of the last listing, how long listings usually take (0.0: too few were read to tell) and
         #: the last ones took, when the last finds were sent.
         self._pages, self._usual = 1, 0.0
@@ -180,13 +180,13 @@ class Namespace:
         """
         if not path:
             return ROOT
-        not_before = self._clock() - (self._bound if max_age is None else max_age)
+        not_before = self._clock() - (self._max_age if max_age is None else max_age)
         with self._lock:
-            if self._known.fresh(path, not_before):
-                return self._known.tree.at(path)
-        if not never_shown(path):
-            ask = partial(self._look_up, path, not_before, max_age)
-            self._ask(ask, partial(self._serves_stale, path), max_age)
+            if self._cache.is_fresh(path, not_before):
+                return self._cache.tree.shown_at(path)
+        if not is_never_shown(path):
+            ask = partial(self._refresh_path, path, not_before, max_age)
+            self._ask_or_serve_stale(ask, partial(self._may_serve_stale, path), max_age)
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
@@ -194,236 +194,246 @@ class Namespace:
 
         Raises FsError (ENOENT, ENOTDIR), ApiError.
         """
-        self._ask(partial(self._list_directory, path, max_age), partial(self._lists_stale, path), max_age)
+        self._ask_or_serve_stale(
+            partial(self._refresh_directory, path, max_age), partial(self._may_list_stale, path), max_age
+        )
         with self._lock:
-            item = self._known.tree.at(path)
+            item = self._cache.tree.shown_at(path)
             if item is None or not item.is_dir:
                 raise FsError(errno.ENOENT if item is None else errno.ENOTDIR)
-            return self._known.tree.children(path)
+            return self._cache.tree.children(path)
 
     def refresh(self) -> None:
         """Read a new snapshot now, at most one at a time; raises ApiError."""
-        mark = self._known.count
-        while self._known.snapshot.ticket <= mark:
-            mine = self._deadline(False)
+        mark = self._cache.last_ticket
+        while self._cache.snapshot.ticket <= mark:
+            mine = self._request_deadline(False)
             with self._lock:
-                flight = self._board(None, mine, insists=True)
+                request = self._join_or_begin(None, mine, must_ask=True)
             try:
-                self._ride(flight, mine)
+                self._await_request(request, mine)
             except ApiError:
-                if flight.ticket > mark:
+                if request.ticket > mark:
                     raise
 
     # looking at what is known: no request
 
-    def looked_up(self, path: str) -> Item | None:
+    def cached_lookup(self, path: str) -> Item | None:
         """What `lookup` shows at `path` if it makes no request for that; else None."""
         with self._lock:
-            shown = self._known.tree.at(path)
-            fresh = self._known.fresh(path, self._clock() - self._bound)
-            return shown if fresh or self._young_enough(path, shown) else None
+            shown = self._cache.tree.shown_at(path)
+            fresh = self._cache.is_fresh(path, self._clock() - self._max_age)
+            return shown if fresh or self._is_fresh_enough(path, shown) else None
 
     def peek(self, path: str) -> Item | None:
         """What was last shown at `path`, however long ago."""
         with self._lock:
-            return self._known.tree.at(path)
+            return self._cache.tree.shown_at(path)
 
-    def last_children(self, path: str) -> dict[str, Item] | None:
+    def peek_children(self, path: str) -> dict[str, Item] | None:
         """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of it."""
         with self._lock:
-            return self._known.tree.children(path) if self._lists_stale(path, UNBOUNDED) else None
+            return self._cache.tree.children(path) if self._may_list_stale(path, UNBOUNDED) else None
 
-    def names_changed(self, directory: Item) -> int:
-        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
+    def names_changed_at(self, directory: Item) -> int:
+        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since
+        `forget_names_changed`.
+        """
         with self._lock:
-            return self._known.names_changed(directory)
+            return self._cache.names_changed_at(directory)
 
-    def note_names(self, path: str, now: int) -> None:
+    def note_names_changed(self, path: str, now: int) -> None:
         """This mount has changed the names in a directory, at `now` in ns since the epoch."""
         with self._lock:
-            self._known.note_names(path, now)
+            self._cache.note_names_changed(path, now)
 
-    def forget_names(self, directory: Item) -> None:
+    def forget_names_changed(self, directory: Item) -> None:
         """The times of a directory were set: forget when the names in it were changed."""
         with self._lock:
-            self._known.forget_names(directory)
+            self._cache.forget_names_changed(directory)
 
-    def news(self) -> list[News]:
+    def take_differences(self) -> list[Difference]:
         """What others than this mount have changed since this was asked last, as far as it was seen."""
         with self._lock:
-            return self._known.news()
+            return self._cache.take_differences()
 
     def subtree(self, path: str) -> list[Item]:
         """Every known item at or below `path`, shadowed and hidden ones too."""
         with self._lock:
-            tree = self._known.tree
-            return [*tree.candidates(path), *tree.below(path)]
+            tree = self._cache.tree
+            return [*tree.candidates(path), *tree.descendants(path)]
 
-    def hidden(self) -> list[Item]:
+    def hidden_items(self) -> list[Item]:
         """Every known item with a hidden name, or below one, of this mount and of others."""
         with self._lock:
-            return self._known.tree.hidden()
+            return self._cache.tree.hidden_items()
 
-    def known(self, item_id: str) -> Item | None:
+    def peek_by_id(self, item_id: str) -> Item | None:
         """What is known of the item of this id, shown or not."""
         with self._lock:
-            return self._known.tree.get(item_id)
+            return self._cache.tree.get(item_id)
 
-    def seen_at(self, item: Item) -> float:
+    def last_seen_at(self, item: Item) -> float:
         """When this version of an item was last known to be at its path, in seconds of the clock; -inf if that is in doubt, or
         another version is known by now.
         """
         with self._lock:
-            return self._known.seen_at(item)
+            return self._cache.seen_at(item)
 
-    def listed_since(self, moment: float) -> bool:
+    def is_listed_since(self, moment: float) -> bool:
         """True if the snapshot began after `moment`, in seconds of the clock."""
-        return self._known.snapshot.began > moment
+        return self._cache.snapshot.began > moment
 
     @property
-    def recent(self) -> float:
+    def max_age_of_empty(self) -> float:
         """How old a snapshot that shows a directory empty may be, in seconds since its listing began (R12)."""
         return self._usual + max(_RECENT, self._usual)
 
     @property
-    def shown_for(self) -> float:
+    def lookup_ttl(self) -> float:
         """Seconds for which a lookup shows an answer without another request."""
-        return self._bound
+        return self._max_age
 
     @property
     def snapshot_number(self) -> int:
         """How many snapshots have been read so far."""
-        return self._known.snapshots
+        return self._cache.snapshot_count
 
     @property
     def revision(self) -> int:
         """A number that grows with each request and each change of ours: while it is the same, `peek` has the same answers."""
-        return self._known.count + self._known.snapshots
+        return self._cache.last_ticket + self._cache.snapshot_count
 
     def edition(self) -> int:
         """The `revision` while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
-        known = self._known  # without another call: every getattr asks this
-        fresh = known.snapshot.began > self._clock() - self._bound
-        return known.count + known.snapshots if fresh else 0
+        known = self._cache  # without another call: every getattr asks this
+        fresh = known.snapshot.began > self._clock() - self._max_age
+        return known.last_ticket + known.snapshot_count if fresh else 0
 
     def status(self) -> NamespaceStatus:
         """The server's tree as it is known now."""
         with self._lock:
-            known = self._known
-            error = self._client.health.away or self._breaker.error or self._listings.error
+            known = self._cache
+            error = self._client.health.unreachable_reason or self._breaker.error or self._listings.error
             return NamespaceStatus(
                 items=len(known.tree),
                 size=sum(item.size or 0 for item in known.tree.items()),
-                snapshot_age=self._clock() - known.snapshot.began if known.snapshots else None,
+                snapshot_age=self._clock() - known.snapshot.began if known.snapshot_count else None,
                 effective_ttl=self._effective_ttl(),
                 listing_seconds=self._durations[-1] if self._durations else 0.0,
                 # Where another item came to a taken path, the earlier one is most likely gone.
-                shadowed=[found for found in known.tree.shadowed() if known.fresh(found[0])],
-                hostile=known.tree.refused(),
+                shadowed=[found for found in known.tree.shadowed_paths() if known.is_fresh(found[0])],
+                hostile=known.tree.refused_paths(),
                 error=None if error is None else str(error),
             )
 
     @property
-    def unreachable(self) -> bool:
+    def is_unreachable(self) -> bool:
         """True if the server could not be asked the last time."""
-        return self._breaker.error is not None or self._client.health.away is not None
+        return self._breaker.error is not None or self._client.health.unreachable_reason is not None
 
     # our own changes
 
-    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
-        """The answer to our own create or update: the item now is at its path, with all that was below it at `was`.
+    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
+        """The answer to our own create or update: the item now is at its path, with all that was below it at `old_path`.
 
-        `kept`: as a second version.
+        `is_second_version`: as a second version.
         """
         with self._lock:
-            self._known.publish(item, was, kept=kept)
-            self._breaker.succeeded(self._clock())
+            self._cache.record_own_change(item, old_path, is_second_version=is_second_version)
+            self._breaker.note_success(self._clock())
 
-    def forget(self, item: Item) -> None:
+    def record_deleted(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
         with self._lock:
-            self._known.forget(item)
+            self._cache.record_deleted(item)
 
-    def touch(self, path: str) -> None:
+    def invalidate(self, path: str) -> None:
         """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
         with self._lock:
-            self._known.touch(path)
+            self._cache.invalidate(path)
 
     # what to ask (under the lock)
 
-    def _choose(self, path: str, not_before: float, max_age: float | None, mine: Deadline) -> Flight | None:
+    def _choose_request(
+        self, path: str, not_before: float, max_age: float | None, own_deadline: Deadline
+    ) -> PendingRequest | None:
         """The find or listing that will tell of `path`; None: serve what is known."""
-        shown = self._known.tree.at(path)
-        if max_age is None and self._young_enough(path, shown):
+        shown = self._cache.tree.shown_at(path)
+        if max_age is None and self._is_fresh_enough(path, shown):
             return None
         if self._listing_pays(shown, max_age):
-            return self._board(None, mine, insists=max_age is not None)
-        return self._board(path, mine, not_before, insists=max_age is not None)
+            return self._join_or_begin(None, own_deadline, must_ask=max_age is not None)
+        return self._join_or_begin(path, own_deadline, not_before, must_ask=max_age is not None)
 
     def _effective_ttl(self) -> float:
         """How old a snapshot may be before another one is read."""
-        return max(self._bound, _SHARE * self._usual)
+        return max(self._max_age, _SHARE * self._usual)
 
-    def _storm(self) -> bool:
+    def _is_find_storm(self) -> bool:
         """True if another find would be too many within a second."""
         return len(self._finds) == _HANDFUL and self._finds[0] > self._clock() - _SECOND
 
-    def _young_enough(self, path: str, shown: Item | None) -> bool:
+    def _is_fresh_enough(self, path: str, shown: Item | None) -> bool:
         """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
-        due = self._storm() or (shown is not None and shown.implicit)
-        return due and self._known.fresh(path, self._clock() - self._effective_ttl())
+        due = self._is_find_storm() or (shown is not None and shown.is_implicit)
+        return due and self._cache.is_fresh(path, self._clock() - self._effective_ttl())
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
         """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
 
         Only a listing sees implicit directories, and names that are being saved.
         """
-        if shown is not None and shown.implicit:
+        if shown is not None and shown.is_implicit:
             return True
         if self._listings.error is not None:
             return False
-        if not self._known.snapshots:
+        if not self._cache.snapshot_count:
             return True
-        age = self._clock() - self._known.snapshot.began
+        age = self._clock() - self._cache.snapshot.began
         if max_age is not None:
             # A listing that takes longer would be too old at once.
-            return self._storm() and age > max_age > _SHARE * self._durations[-1]
-        return (self._find_may_miss(shown) or self._storm()) and age > self._effective_ttl()
+            return self._is_find_storm() and age > max_age > _SHARE * self._durations[-1]
+        return (self._find_may_miss(shown) or self._is_find_storm()) and age > self._effective_ttl()
 
     def _find_may_miss(self, shown: Item | None) -> bool:
         """Return whether an unknown name may be that of a directory that no item stands for, which `find` does not see."""
-        return shown is None and (self._known.implicit_seen or self._pages == 1)
+        return shown is None and (self._cache.implicit_seen or self._pages == 1)
 
-    def _board(self, path: str | None, mine: Deadline, not_before: float = NEVER, *, insists: bool) -> Flight:
+    def _join_or_begin(
+        self, path: str | None, own_deadline: Deadline, not_before: float = NEVER, *, must_ask: bool
+    ) -> PendingRequest:
         """The request under way for a path (None: the listing) that began at `not_before` or later, or a new one.
 
         There are never two listings at once, so a caller may have to wait for one and then for another. Raises the error of calls
-        just before; not if the caller `insists`: it has something to change, and the time to ask.
+        just before; not if the caller `must_ask`: it has something to change, and the time to ask.
         """
-        flight = self._flights.get(path)
-        needed = 0 if path is None else self._known.needed(path)
-        if flight is not None and flight.began >= not_before and flight.ticket >= needed:
-            return flight
+        request = self._pending.get(path)
+        needed = 0 if path is None else self._cache.minimum_ticket(path)
+        if request is not None and request.began >= not_before and request.ticket >= needed:
+            return request
         now = self._clock()
-        if not insists:
-            if self._client.health.away is None:
-                self._breaker.check(now)
+        if not must_ask:
+            if self._client.health.unreachable_reason is None:
+                self._breaker.raise_recent_failure(now)
             if path is None:
-                self._listings.check(now)
+                self._listings.raise_recent_failure(now)
         if path is not None:
             self._finds.append(now)
-        flight = self._flights[path] = Flight(path, now, self._known.takeoff(), mine)
-        return flight
+        request = self._pending[path] = PendingRequest(path, now, self._cache.begin_request(), own_deadline)
+        return request
 
     # asking (without the lock)
 
-    def _ask(self, ask: Callable[[], None], stale: Callable[[], bool], max_age: float | None) -> None:
+    def _ask_or_serve_stale(
+        self, ask: Callable[[], None], stale: Callable[[], bool], max_age: float | None
+    ) -> None:
         """Ask the server. If it can't be asked, known names are served where `stale` allows it, and there is no `max_age`."""
         if max_age is not None:
             return ask()
         with self._lock:
-            serves = self.unreachable and stale()
-        if serves and not self._client.answers():
+            serves = self.is_unreachable and stale()
+        if serves and not self._client.has_recovered():
             return None
         try:
             ask()
@@ -432,153 +442,155 @@ class Namespace:
                 if not stale():
                     raise
 
-    def _look_up(self, path: str, not_before: float, max_age: float | None) -> None:
+    def _refresh_path(self, path: str, not_before: float, max_age: float | None) -> None:
         """Have a find or a listing tell of a path."""
         with self._lock:
-            mine = self._deadline(max_age is None and self._serves_stale(path))
+            mine = self._request_deadline(max_age is None and self._may_serve_stale(path))
         for _ in range(_ROUNDS):
             with self._lock:
-                if self._known.fresh(path, not_before):
+                if self._cache.is_fresh(path, not_before):
                     return
-                flight = self._choose(path, not_before, max_age, mine)
-            if flight is None:
+                request = self._choose_request(path, not_before, max_age, mine)
+            if request is None:
                 return
             try:
-                self._ride(flight, mine)
+                self._await_request(request, mine)
             except (ContractError, UnavailableError):
-                if flight.path is not None or self._listings.error is None:
+                if request.path is not None or self._listings.error is None:
                     raise
 
-    def _list_directory(self, path: str, max_age: float | None) -> None:
+    def _refresh_directory(self, path: str, max_age: float | None) -> None:
         """Get a snapshot that is young enough for a directory; names in it that are in doubt are asked for one by one.
 
         These were changed here since the listing began. Else saves would have a long listing read again and again.
         """
         not_before = self._clock() - (self._effective_ttl() if max_age is None else max_age)
         with self._lock:
-            mine = self._deadline(max_age is None and self._lists_stale(path))
+            mine = self._request_deadline(max_age is None and self._may_list_stale(path))
         for _ in range(_ROUNDS):
             with self._lock:
-                doubtful = self._known.doubtful_children(path)
+                doubtful = self._cache.doubtful_children(path)
                 few = len(doubtful) <= max(_FEW, self._pages)
-                if few and self._known.complete(path, not_before):
+                if few and self._cache.is_listed_since(path, not_before):
                     break
-                flight = self._board(None, mine, insists=max_age is not None)
-            self._ride(flight, mine)
+                request = self._join_or_begin(None, mine, must_ask=max_age is not None)
+            self._await_request(request, mine)
             doubtful = []
         for child in doubtful:
             self.lookup(child, max_age)
 
-    def _deadline(self, known: bool) -> Deadline:
+    def _request_deadline(self, known: bool) -> Deadline:
         """How long a call asks: only a moment if its answer is `known`, and to be confirmed."""
         moment = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
-        return Deadline(moment if known else UNBOUNDED, current(), waited=False)
+        return Deadline(moment if known else UNBOUNDED, current_deadline(), foreground=False)
 
-    def _ride(self, flight: Flight, mine: Deadline) -> None:
-        """Make the request, or wait for the call that makes it, within `mine`; raises its error.
+    def _await_request(self, request: PendingRequest, own_deadline: Deadline) -> None:
+        """Make the request, or wait for the call that makes it, within `own_deadline`; raises its error.
 
         Returns early, without an answer, if that call had less time than is left here.
         """
-        with bound_by(mine):
-            if flight.deadline is mine:
-                self._fly(flight)
+        with use_deadline(own_deadline):
+            if request.deadline is own_deadline:
+                self._perform(request)
                 return
-            with flight.deadline.joined(mine):
-                error = result(flight.over, "what another call has asked for")
-            its_own = isinstance(error, NOT_ASKED) or (isinstance(error, UnavailableError) and flight.hasty)
-            if error is not None and not (its_own and mine.left() > 0):
-                raise again(error)
+            with request.deadline.attach_waiter(own_deadline):
+                error = wait_result(request.outcome, "what another call has asked for")
+            its_own = isinstance(error, NOT_ASKED) or (
+                isinstance(error, UnavailableError) and request.caller_timed_out
+            )
+            if error is not None and not (its_own and own_deadline.remaining() > 0):
+                raise copy_error(error)
 
-    def _fly(self, flight: Flight) -> None:
+    def _perform(self, request: PendingRequest) -> None:
         """Make the request, for all who wait for it. Raises its error."""
         error: ApiError | None = UnavailableError("the request was broken off")
         try:
-            if flight.path is None:
-                self._list(flight)
+            if request.path is None:
+                self._perform_listing(request)
             else:
-                self._find(flight, flight.path)
+                self._perform_find(request, request.path)
             error = None
         except COULD_NOT_ASK as exc:
             error = exc
         except ApiError as exc:
             # A 404 is about the job, and a listing that is refused says nothing of a name: neither may look like "no such file".
-            told = flight.path is not None and not isinstance(exc, NotFoundError)
+            told = request.path is not None and not isinstance(exc, NotFoundError)
             error = exc if told else UnavailableError(str(exc), status=exc.status)
         finally:
             with self._lock:
-                self._land(flight, error)
-            flight.over.set_result(error)
+                self._finish(request, error)
+            request.outcome.set_result(error)
         if error is not None:
             raise error
 
-    def _land(self, flight: Flight, error: ApiError | None) -> None:
+    def _finish(self, request: PendingRequest, error: ApiError | None) -> None:
         """A request is over: it may have shown that the server can't be asked, or that only its listing is no good."""
-        if self._flights.get(flight.path) is flight:
-            del self._flights[flight.path]
-        self._known.land(flight.ticket)
+        if self._pending.get(request.path) is request:
+            del self._pending[request.path]
+        self._cache.finish_request(request.ticket)
         now = self._clock()
         if error is None:
-            self._breaker.succeeded(now)
-            if flight.path is None:
-                self._listings.succeeded(now)
+            self._breaker.note_success(now)
+            if request.path is None:
+                self._listings.note_success(now)
         elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED):
-            self._note_failure(flight, error, now)
+            self._note_failure(request, error, now)
 
-    def _note_failure(self, flight: Flight, error: ApiError, now: float) -> None:
-        only_listings = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
+    def _note_failure(self, request: PendingRequest, error: ApiError, now: float) -> None:
+        only_listings = request.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
         breaker = self._listings if only_listings else self._breaker
         # api/health.py logs that there is no way to the server, or that it stays silent.
-        if breaker.error is None and not (flight.hasty or error.errno == errno.ENETUNREACH):
+        if breaker.error is None and not (request.caller_timed_out or error.errno == errno.ENETUNREACH):
             log.warning("the server can't be asked (%s): known names are served as they were", error)
-        breaker.failed(error, flight, now)
+        breaker.note_failure(error, request, now)
 
-    def _find(self, flight: Flight, path: str) -> None:
+    def _perform_find(self, request: PendingRequest, path: str) -> None:
         items = self._client.find(path)
         with self._lock:
-            tree = self._known.tree
-            missed = not items and tree.candidates(path) and not tree.inhabited(path)
+            tree = self._cache.tree
+            missed = not items and tree.candidates(path) and not tree.has_descendants(path)
         if missed:
             self._pause(_MOMENT)
             items = self._client.find(path)
         with self._lock:
-            self._known.found(flight.ticket, flight.began, path, items)
+            self._cache.record_find(request.ticket, request.began, path, items)
 
-    def _list(self, flight: Flight) -> None:
-        known = self._known.tree  # freed at the end: a big tree takes a while, and the lock is not held then
+    def _perform_listing(self, request: PendingRequest) -> None:
+        known = self._cache.tree  # freed at the end: a big tree takes a while, and the lock is not held then
         ids = {item.id for item in known.items()}
-        items, pages = self._lister.read(ids, partial(self._changed, flight.ticket))
-        seconds = self._clock() - flight.began
-        tree = Tree.of(items)
+        items, pages = self._lister.read_all(ids, partial(self._ids_changed_since, request.ticket))
+        seconds = self._clock() - request.began
+        tree = ItemTree.from_items(items)
         with self._lock:
-            missed = missed_names(known, tree)
+            missed = missing_save_targets(known, tree)
         if missed:
             self._pause(_MOMENT)
             for path in missed:
-                tree.settle(path, self._client.find(path))
+                tree.replace_at(path, self._client.find(path))
         with self._lock:
-            self._known.listed(flight.ticket, flight.began, tree)
+            self._cache.record_listing(request.ticket, request.began, tree)
             self._pages = pages
             self._durations.append(seconds)
             if len(self._durations) >= _ENOUGH:
                 self._usual = statistics.median(self._durations)
 
-    def _changed(self, ticket: int) -> set[str]:
+    def _ids_changed_since(self, ticket: int) -> set[str]:
         with self._lock:
-            return self._known.changed(ticket)
+            return self._cache.ids_changed_since(ticket)
 
     # when nobody answers (under the lock)
 
-    def _serves_stale(self, path: str) -> bool:
+    def _may_serve_stale(self, path: str) -> bool:
         """True if the known item at `path`, or that none is there, may be served though the server could not be asked."""
-        known = self._known
-        confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
-        return confirmed and (known.tree.at(path) is not None or known.fresh(path))
+        known = self._cache
+        confirmed = self._clock() - known.confirmed_at(path) <= self._stale_if_error
+        return confirmed and (known.tree.shown_at(path) is not None or known.is_fresh(path))
 
-    def _lists_stale(self, path: str, most: float | None = None) -> bool:
+    def _may_list_stale(self, path: str, most: float | None = None) -> bool:
         """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served without asking the server."""
-        known, most = self._known, self._stale_if_error if most is None else most
-        shown = known.tree.at(path)
+        known, most = self._cache, self._stale_if_error if most is None else most
+        shown = known.tree.shown_at(path)
         if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
             return False
         # The entries of a directory that came after the last listing are not known: it must not look empty.
-        return known.snapshot.ticket >= known.needed(path) or bool(known.tree.children(path))
+        return known.snapshot.ticket >= known.minimum_ticket(path) or bool(known.tree.children(path))

@@ -17,46 +17,46 @@ from jobfs.nodes import Item, Lifecycle, implicit_directory
 _HIDDEN_MARK = ".jobfs-"
 _CONTROL_PREFIX = names.CONTROL_DIR + "/"
 
-Rank = tuple[bool, int, str, str, str]
+SortKey = tuple[bool, int, str, str, str]
 
 
-def rank(item: Item) -> Rank:
+def sort_key(item: Item) -> SortKey:
     """Sorts the shown item last: the job's own win over the workspace's defaults, then the newest wins, then the greatest id."""
     own = item.lifecycle is Lifecycle.EXPERT_JOB
     return (own, item.updated_ns, item.updated_at, item.created_at, item.id)
 
 
-def shown(items: Iterable[Item]) -> Item | None:
+def pick_shown(items: Iterable[Item]) -> Item | None:
     """Of the items at one path, the one that is shown if nothing lies below it; None if there are none (section 1)."""
-    return max(items, key=rank, default=None)
+    return max(items, key=sort_key, default=None)
 
 
-def refusal(path: str) -> str | None:
+def refusal_reason(path: str) -> str | None:
     """Why an item's path is not shown though it is no hidden name, or None (section 1, Hostile paths)."""
-    reason = names.hostile(path)
+    reason = names.hostile_reason(path)
     if reason is None and (path == names.CONTROL_DIR or path.startswith(_CONTROL_PREFIX)):
         return "is where every mount shows its own state"
     return reason
 
 
-def veil(path: str) -> str | None:
+def hiding_parent(path: str) -> str | None:
     """The directory that holds the outermost hidden name in `path`, or None if nothing in it is hidden."""
     if _HIDDEN_MARK not in path:
         return None
     directory = ""
     for part in path.split("/"):
-        if names.parse_hidden(part) is not None:
+        if names.parse_hidden_name(part) is not None:
             return directory
         directory = names.join(directory, part)
     return None
 
 
-def never_shown(path: str) -> bool:
+def is_never_shown(path: str) -> bool:
     """True if no item at `path` is ever shown, whatever the server has."""
-    return refusal(path) is not None or veil(path) is not None
+    return refusal_reason(path) is not None or hiding_parent(path) is not None
 
 
-def differ(was: Item | None, now: Item | None) -> bool:
+def looks_different(was: Item | None, now: Item | None) -> bool:
     """True if a program that looks would see a difference. Of directories only which they are is compared."""
     if was is None or now is None:
         return was is not now
@@ -68,7 +68,7 @@ def differ(was: Item | None, now: Item | None) -> bool:
 ROOT = implicit_directory("")
 
 
-class Tree:
+class ItemTree:
     """All items by id and by path; no method asks anybody anything. Not safe for threads by itself."""
 
     def __init__(self) -> None:
@@ -79,11 +79,11 @@ class Tree:
         #: Whole paths, the very strings that the items hold: names would cost a string each.
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
-        self._veiled: dict[str, set[str]] = {}
+        self._hidden_below: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
 
     @classmethod
-    def of(cls, items: Iterable[Item]) -> Tree:
+    def from_items(cls, items: Iterable[Item]) -> ItemTree:
         """A tree of these items."""
         tree = cls()
         for item in items:
@@ -103,12 +103,12 @@ class Tree:
         """All items, shown or not."""
         return list(self._by_id.values())
 
-    def at(self, path: str) -> Item | None:
+    def shown_at(self, path: str) -> Item | None:
         """What is shown at `path`: an item, an implicit directory, or None (section 1, Overlay)."""
         if path in self._children or not path:
-            return self._directory(path)
+            return self._directory_item(path)
         best = self._best.get(path)
-        if best is None and path in self._veiled:
+        if best is None and path in self._hidden_below:
             return implicit_directory(path)
         return best
 
@@ -117,49 +117,49 @@ class Tree:
         best = self._best.get(path)
         return () if best is None else (best, *reversed(self._rest.get(path, ())))
 
-    def inhabited(self, path: str) -> bool:
+    def has_descendants(self, path: str) -> bool:
         """True if anything is known to lie below `path`, hidden items included."""
-        return path in self._children or path in self._veiled
+        return path in self._children or path in self._hidden_below
 
     def children(self, path: str) -> dict[str, Item]:
         """What is shown in the directory `path`, by name."""
         start = len(path) + 1 if path else 0
-        shown = ((child[start:], self.at(child)) for child in self._children.get(path, ()))
+        shown = ((child[start:], self.shown_at(child)) for child in self._children.get(path, ()))
         return {name: item for name, item in shown if item is not None}
 
-    def below(self, path: str) -> list[Item]:
+    def descendants(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
-        found = list(self._walk(path))
+        found = list(self._walk_descendants(path))
         apart = [*self._refused]
-        if path and veil(path) is not None:
+        if path and hiding_parent(path) is not None:
             apart += self._hidden
-        found += [item for item in map(self._by_id.__getitem__, apart) if names.under(item.path, path)]
+        found += [item for item in map(self._by_id.__getitem__, apart) if names.is_below(item.path, path)]
         return found
 
-    def hidden(self) -> list[Item]:
+    def hidden_items(self) -> list[Item]:
         """Items with a hidden name, and items below one."""
         return [self._by_id[item_id] for item_id in self._hidden]
 
-    def refused(self) -> list[tuple[str, str]]:
+    def refused_paths(self) -> list[tuple[str, str]]:
         """Path and reason of every item whose path is never shown."""
         return [(self._by_id[item_id].path, reason) for item_id, reason in self._refused.items()]
 
-    def shadowed(self) -> list[tuple[str, str]]:
+    def shadowed_paths(self) -> list[tuple[str, str]]:
         """Path and reason of every item that another one at its path keeps from being shown."""
         covered = {path for path in self._children if path in self._best and not self._best[path].is_dir}
         return [
             (path, "another item is shown at this path")
             for path in sorted(covered.union(self._rest))
             for item in self.candidates(path)
-            if item is not self.at(path)
+            if item is not self.shown_at(path)
         ]
 
-    def differing(self, before: Tree) -> dict[str, Item | None]:
+    def differences_from(self, before: ItemTree) -> dict[str, Item | None]:
         """Return the paths that show something else than in `before`, each with what `before` shows there."""
-        shown = ((path, before.at(path)) for path in self._may_differ(before))
-        return {path: was for path, was in shown if differ(was, self.at(path))}
+        shown = ((path, before.shown_at(path)) for path in self._possible_differences(before))
+        return {path: was for path, was in shown if looks_different(was, self.shown_at(path))}
 
-    def _may_differ(self, before: Tree) -> set[str]:
+    def _possible_differences(self, before: ItemTree) -> set[str]:
         """Return a superset of the paths that show something else than in `before`, in one cheap pass."""
         others = before._best.get
         found = {
@@ -173,13 +173,13 @@ class Tree:
         # Where several items are at a path, another than the best may stand for the directory.
         found |= (before._best.keys() - self._best.keys()) | before._rest.keys() | self._rest.keys()
         found |= self._children.keys() ^ before._children.keys()
-        found |= self._veiled.keys() ^ before._veiled.keys()
+        found |= self._hidden_below.keys() ^ before._hidden_below.keys()
         return found - {""}
 
     def has_implicit(self) -> bool:
         """True if some directory has no item that stands for it."""
-        inhabited = (path for path in (*self._children, *self._veiled) if path)
-        return any(self._directory(path).implicit for path in inhabited)
+        inhabited = (path for path in (*self._children, *self._hidden_below) if path)
+        return any(self._directory_item(path).is_implicit for path in inhabited)
 
     # changes
 
@@ -189,81 +189,81 @@ class Tree:
         if not item.id or item == known:
             return
         if known is not None:
-            self.drop(item.id)
+            self.remove(item.id)
         self._by_id[item.id] = item
         path = item.path
-        reason = refusal(path)
+        reason = refusal_reason(path)
         if reason is not None:
             self._refused[item.id] = reason
             return
-        base = veil(path)
+        base = hiding_parent(path)
         if base is not None:
             self._hidden[item.id] = base
-            self._veiled.setdefault(base, set()).add(item.id)
-            self._link(base)
+            self._hidden_below.setdefault(base, set()).add(item.id)
+            self._link_to_parent(base)
         else:
-            self._add(path, item)
-            self._link(path)
+            self._add_at(path, item)
+            self._link_to_parent(path)
 
-    def drop(self, item_id: str) -> None:
+    def remove(self, item_id: str) -> None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
         item = self._by_id.pop(item_id, None)
         if item is None or self._refused.pop(item_id, None) is not None:
             return
         base = self._hidden.pop(item_id, None)
         if base is None:
-            self._take_out(item.path, item)
-            self._unlink(item.path)
+            self._remove_at(item.path, item)
+            self._unlink_from_parent(item.path)
             return
-        self._veiled[base].discard(item_id)
-        if not self._veiled[base]:
-            del self._veiled[base]
-            self._unlink(base)
+        self._hidden_below[base].discard(item_id)
+        if not self._hidden_below[base]:
+            del self._hidden_below[base]
+            self._unlink_from_parent(base)
 
-    def arrive(self, item: Item, old: str) -> None:
+    def put_moved(self, item: Item, old: str) -> None:
         """`item` now is at its path: a directory brings along what lies below its `old` one."""
         self.put(item)
         if item.is_dir and old != item.path:
-            for other in self.below(old):
+            for other in self.descendants(old):
                 # The new path may even lie below the old one.
-                if other.path != item.path and not names.under(other.path, item.path):
-                    self.put(replace(other, path=names.moved(other.path, old, item.path)))
+                if other.path != item.path and not names.is_below(other.path, item.path):
+                    self.put(replace(other, path=names.path_after_rename(other.path, old, item.path)))
 
-    def settle(self, path: str, items: Iterable[Item]) -> None:
+    def replace_at(self, path: str, items: Iterable[Item]) -> None:
         """Exactly `items` are at `path`; what lies below them stays where it is."""
         there = list(items)
         kept = {item.id for item in there}
         for item in self.candidates(path):
             if item.id not in kept:
-                self.drop(item.id)
+                self.remove(item.id)
         for item in there:
             self.put(item)
 
-    def _directory(self, path: str) -> Item:
+    def _directory_item(self, path: str) -> Item:
         for item in self.candidates(path):
             if item.is_dir:
                 return item
         return implicit_directory(path) if path else ROOT
 
-    def _walk(self, path: str) -> Iterator[Item]:
+    def _walk_descendants(self, path: str) -> Iterator[Item]:
         pending = [path]
         while pending:
             directory = pending.pop()
-            for item_id in self._veiled.get(directory, ()):
+            for item_id in self._hidden_below.get(directory, ()):
                 yield self._by_id[item_id]
             for child in self._children.get(directory, ()):
                 yield from self.candidates(child)
                 pending.append(child)
 
-    def _add(self, path: str, item: Item) -> None:
+    def _add_at(self, path: str, item: Item) -> None:
         best = self._best.get(path)
         if best is None:
             self._best[path] = item
             return
-        other, self._best[path] = sorted((best, item), key=rank)
-        insort(self._rest.setdefault(path, []), other, key=rank)
+        other, self._best[path] = sorted((best, item), key=sort_key)
+        insort(self._rest.setdefault(path, []), other, key=sort_key)
 
-    def _take_out(self, path: str, item: Item) -> None:
+    def _remove_at(self, path: str, item: Item) -> None:
         rest = self._rest.get(path)
         if rest is None:
             del self._best[path]
@@ -275,7 +275,7 @@ class Tree:
         if not rest:
             del self._rest[path]
 
-    def _link(self, path: str) -> None:
+    def _link_to_parent(self, path: str) -> None:
         while path:
             directory = names.parent(path)
             siblings = self._children.get(directory)
@@ -285,8 +285,10 @@ class Tree:
             self._children[directory] = {path}
             path = directory
 
-    def _unlink(self, path: str) -> None:
-        while path and path not in self._best and path not in self._children and path not in self._veiled:
+    def _unlink_from_parent(self, path: str) -> None:
+        while (
+            path and path not in self._best and path not in self._children and path not in self._hidden_below
+        ):
             directory = names.parent(path)
             siblings = self._children[directory]
             siblings.discard(path)
@@ -300,10 +302,11 @@ class Tree:
 _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
-def missed_names(before: Tree, now: Tree) -> list[str]:
+def missing_save_targets(before: ItemTree, now: ItemTree) -> list[str]:
     """Paths that were shown and are not, while a hidden item of a save beside them has their new or old content."""
     hidden = [
-        (names.parent(item.path), names.parse_hidden(names.basename(item.path))) for item in now.hidden()
+        (names.parent(item.path), names.parse_hidden_name(names.basename(item.path)))
+        for item in now.hidden_items()
     ]
     saved = {names.join(directory, name.name) for directory, name in hidden if name and name.role in _SAVES}
-    return [path for path in saved if before.at(path) is not None and now.at(path) is None]
+    return [path for path in saved if before.shown_at(path) is not None and now.shown_at(path) is None]

@@ -1,8 +1,8 @@
 """How a change reaches the server without ever losing a byte (save/protocol.md)."""
 
-from jobfs.save.recovery import restore
-from jobfs.save.rename import Victim
+from jobfs.save.recovery import restore_journal
+from jobfs.save.rename import Displaced
 from jobfs.save.retry import discard, retry
 from jobfs.save.writeback import WriteBack
 
-__all__ = ["Victim", "WriteBack", "discard", "restore", "retry"]
+__all__ = ["Displaced", "WriteBack", "discard", "restore_journal", "retry"]

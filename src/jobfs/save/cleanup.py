@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from jobfs import names
-from jobfs.content import Content, StaleVersionError
+from jobfs.content import ContentHandle, StaleVersionError
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
@@ -22,11 +22,11 @@ from jobfs.errors import (
     NotFoundError,
     PathExistsError,
 )
-from jobfs.namespace.tree import shown
+from jobfs.namespace.tree import pick_shown
 from jobfs.nodes import Item, Kind
-from jobfs.save.bases import Bases
-from jobfs.save.context import Context, Look, sha256_of, with_bytes
-from jobfs.save.upload import Upload
+from jobfs.save.bases import BaseKeeper
+from jobfs.save.context import Context, Observation, fetch_sha256, item_if_bytes_match
+from jobfs.save.upload import Uploader
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -43,115 +43,119 @@ _LIST_EVERY = 2.0
 class Cleanup:
     """Ends Changes, and decides over their asides. May be called from any thread, by one at a time for each Change."""
 
-    def __init__(self, context: Context, upload: Upload, bases: Bases) -> None:
+    def __init__(self, context: Context, uploader: Uploader, bases: BaseKeeper) -> None:
         self._context = context
         self._bases = bases
         self._client = context.client
         self._state = context.state
-        self._upload = upload
+        self._upload = uploader
         #: When the next listing may be read for removed directories, in monotonic seconds.
         self._list_at = 0.0
 
-    def finish(self, change: Change) -> float:
+    def clean_up(self, change: Change) -> float:
         """Take a Change that is over to its end; returns 0.0, or when to come back (monotonic s). Raises ApiError, FsError."""
-        if change.verb is Verb.REMOVE and not self._listed_since(change.since):
+        if change.verb is Verb.REMOVE and not self._has_listing_since(change.finished_at):
             return time.monotonic() + _AGAIN
         # `placed` is on the disk before local bytes go and before the first delete (R3).
         self._state.store.sync()
-        if change.unfinished:
-            self._take_back(change)
-        self._judge(change, back=change.gives_back)
+        if change.needs_undo:
+            self._undo_unlinked_save(change)
+        self._decide_asides(change, back=change.restores_asides)
         if change.asides:
             later = min(aside.unsure_until for aside in change.asides)
             return max(later, time.monotonic() + _AGAIN)
-        for taken in change.taken:
-            self._context.content.drop(taken.version)
-        self._state.end(change)
+        for taken in change.displaced:
+            self._context.content.drop_replaced(taken.version)
+        self._state.end_change(change)
         return 0.0
 
-    def _judge(self, change: Change, *, back: bool) -> None:
+    def _decide_asides(self, change: Change, *, back: bool) -> None:
         """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError.
 
         `back`: those that are kept go back to the target, if it is free.
         """
         for aside in reversed(change.asides):
-            if self.decide(aside, change, back=back):
-                self._bases.settled(aside)
+            if self.decide_aside(aside, change, back=back):
+                self._bases.drop_settled(aside)
                 with self._state.lock:
-                    self._state.apply(change, asides=[other for other in change.asides if other is not aside])
+                    self._state.apply_in_memory(
+                        change, asides=[other for other in change.asides if other is not aside]
+                    )
                     if change.asides:
                         self._state.write(edit(change))
             elif back:
                 return  # the newest aside has the name (R11)
 
-    def decide(self, aside: Aside, change: Change, *, back: bool) -> bool:
+    def decide_aside(self, aside: Aside, change: Change, *, back: bool) -> bool:
         """Delete what a change has set aside, keep it, or give it `back`; True when nothing is left to do, else call it again."""
         if aside.unsure_until > time.monotonic():
             return False
         # First, and the look after it: while bytes are fetched, the job may write to the item.
-        spare(self._context, aside.id)
-        judged = _is_judged(aside, change)
+        fetch_for_handles(self._context, aside.id)
+        judged = _is_decided_by_bytes(aside, change)
         try:
             # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
-            digest = self._digest(aside, change) if judged else ""
-            look = self._look_at(aside.id)
+            digest = self._matching_digest(aside, change) if judged else ""
+            look = self._observe(aside.id)
         except NotFoundError:
             return True
         item = look.item
-        if not aside.is_at(item):
+        if not aside.is_hidden_name_of(item):
             # Someone gave it another name: it is theirs now. Or this mount did so, and was killed.
-            self._bases.named(aside.path, item.path)
+            self._bases.rename_base(aside.path, item.path)
             return True
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
-            aside.seen(item)
+            aside.mark_moved(item)
             return False  # touched meanwhile: its bytes are read again
-        ours = judged and bool(digest or change.base.proves(item))
-        return self._carry_out(aside, change, look, ours=ours, back=back)
+        ours = judged and bool(digest or change.base.proves_unchanged(item))
+        return self._delete_or_keep(aside, change, look, is_replaced_version=ours, back=back)
 
-    def _carry_out(self, aside: Aside, change: Change, look: Look, *, ours: bool, back: bool) -> bool:
-        """Delete an item whose bytes are `ours` to replace, else keep it or give it `back`. As `decide`."""
+    def _delete_or_keep(
+        self, aside: Aside, change: Change, look: Observation, *, is_replaced_version: bool, back: bool
+    ) -> bool:
+        """Delete an item whose bytes are `is_replaced_version` to replace, else keep it or give it `back`. As `decide_aside`."""
         if change.verb is Verb.REMOVE:
-            return self._delete_empty(aside, look, change)
+            return self._delete_if_empty(aside, look, change)
         # An item that a late request may have brought here belongs to another path.
-        if ours and not self._context.is_elsewhere(look.item.id, change.target):
-            return self._delete(aside, look)
+        if is_replaced_version and not self._context.was_renamed_here(look.item.id, change.target):
+            return self._delete_if_unchanged(aside, look)
         if not back:
-            self._bases.keep(aside, change.base)
-        return self.keep(aside, look, change.target, back=back)
+            self._bases.keep_base(aside, change.base)
+        return self.keep_second_version(aside, look, change.target, to_target=back)
 
-    def _look_at(self, item_id: str) -> Look:
+    def _observe(self, item_id: str) -> Observation:
         """The item as it is now, to decide over this version of it. Raises NotFoundError, ApiError."""
         item = self._client.get(item_id)
-        return Look(item, time.monotonic(), exact=True)
+        return Observation(item, time.monotonic(), is_exact=True)
 
-    def _digest(self, aside: Aside, change: Change) -> str:
+    def _matching_digest(self, aside: Aside, change: Change) -> str:
         """The hash of an item's bytes if they are the base's, or those that the change sends (R1); else "". Raises ApiError."""
         base, known = change.base, {change.base.sha256, change.sha256} - {""}
-        if not known or base.resized(aside) or base.proves(aside):
+        if not known or base.has_other_size(aside) or base.proves_unchanged(aside):
             return ""
-        digest = sha256_of(self._client, aside.id, aside.size)
+        digest = fetch_sha256(self._client, aside.id, aside.size)
         return digest if digest in known else ""
 
-    def _delete(self, aside: Aside, look: Look) -> bool:
+    def _delete_if_unchanged(self, aside: Aside, look: Observation) -> bool:
         """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
         try:
-            self._remove(look)
+            self._delete_observed(look)
         except (AnswerLostError, ItemChangedError):
             aside.unsure_until = self._context.unsure_until(aside.id)
             return False
         return True
 
-    def _remove(self, look: Look) -> None:
+    def _delete_observed(self, look: Observation) -> None:
         with contextlib.suppress(NotFoundError):
-            self._context.delete(look)
-        forget(self._context, look.item)
+            self._context.delete_item(look)
+        forget_item(self._context, look.item)
 
-    def _listed_since(self, moment: float) -> bool:
+    def _has_listing_since(self, moment: float) -> bool:
         """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
         namespace = self._context.namespace
         with self._state.lock:
-            if namespace.listed_since(moment) or time.monotonic() < self._list_at:
-                return namespace.listed_since(moment)
+            if namespace.is_listed_since(moment) or time.monotonic() < self._list_at:
+                return namespace.is_listed_since(moment)
             self._list_at = math.inf
         try:
             namespace.refresh()
@@ -159,52 +163,62 @@ class Cleanup:
             self._list_at = time.monotonic() + _LIST_EVERY
         return True
 
-    def _delete_empty(self, aside: Aside, look: Look, change: Change) -> bool:
+    def _delete_if_empty(self, aside: Aside, look: Observation, change: Change) -> bool:
         """Delete a removed directory that a later listing shows empty; else give it back its name."""
-        known = self._context.namespace.known(look.item.id)
+        known = self._context.namespace.peek_by_id(look.item.id)
         if known is None or not aside.moved:
             # It was forgotten together with a directory above it; or the job may have reached it until now, since an answer
             # was lost. Another listing has to tell.
-            aside.seen(look.item)
-            change.since = time.monotonic()
+            aside.mark_moved(look.item)
+            change.finished_at = time.monotonic()
             return False
-        inside = self._inside(known.path)
-        if not all(map(self._leaves, inside)):
-            return self.keep(aside, look, change.target, back=True)
+        inside = self._items_below(known.path)
+        if not all(map(self._will_disappear, inside)):
+            return self.keep_second_version(aside, look, change.target, to_target=True)
         # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
-        roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
-        return roles <= {names.Role.REMOVED} and self._delete(aside, look)
+        roles = {
+            parts.role for other in inside if (parts := names.parse_hidden_name(names.basename(other.path)))
+        }
+        return roles <= {names.Role.REMOVED} and self._delete_if_unchanged(aside, look)
 
-    def holds(self, directory: str) -> bool:
+    def has_children(self, directory: str) -> bool:
         """True if the last listing shows something in a directory that stays there. Raises ApiError."""
-        return not all(map(self._leaves, self._inside(directory)))
+        return not all(map(self._will_disappear, self._items_below(directory)))
 
-    def _inside(self, directory: str) -> list[Item]:
+    def _items_below(self, directory: str) -> list[Item]:
         return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
 
-    def _leaves(self, item: Item) -> bool:
+    def _will_disappear(self, item: Item) -> bool:
         """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone."""
-        parts = names.parse_hidden(names.basename(item.path))
+        parts = names.parse_hidden_name(names.basename(item.path))
         if parts is None:
             return False
-        left = parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction)
-        if parts.mount == self._context.mount and (left or explained(self._context, item)):
+        left = parts.role is names.Role.STAGED and self._state.journal.has_tombstone(parts.transaction)
+        if parts.mount == self._context.mount and (left or is_explained(self._context, item)):
             return True
         try:
             self._client.get(item.id)  # since it was listed, it may be gone, and its record with it
         except NotFoundError:
-            forget(self._context, item)
+            forget_item(self._context, item)
             return True
         return False
 
-    def keep(
-        self, aside: Aside, look: Look, target: str, label: str = "conflict", *, back: bool = False
+    def keep_second_version(
+        self,
+        aside: Aside,
+        look: Observation,
+        target: str,
+        label: str = "conflict",
+        *,
+        to_target: bool = False,
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target; `back`: as the target, if that is free. As `decide`."""
-        item, where = look.item, _place_of(look.item, target)
-        for path in _names_for(target, where, label, back=back):
+        """Show the item as `name.<label>-<time>.ext` beside the target; `to_target`: as the target, if that is free. As
+        `decide_aside`.
+        """
+        item, where = look.item, _current_target(look.item, target)
+        for path in _candidate_paths(target, where, label, to_target=to_target):
             try:
-                answer = self._context.update(look, path=path)
+                answer = self._context.update_item(look, path=path)
             except PathExistsError:
                 continue
             except NoDirectoryError:
@@ -218,21 +232,21 @@ class Cleanup:
             except AnswerLostError:
                 aside.unsure_until = self._context.unsure_until(aside.id)
                 answer = self._client.get(item.id)
-                if aside.is_at(answer):
+                if aside.is_hidden_name_of(answer):
                     return False
-            self._publish(item, answer, kept=answer.path not in (target, where))
+            self._record_shown(item, answer, kept=answer.path not in (target, where))
             log.warning("%s: another version of it is kept as %s", target, answer.path)
             return True
         return False
 
-    def _publish(self, item: Item, answer: Item, *, kept: bool) -> None:
+    def _record_shown(self, item: Item, answer: Item, *, kept: bool) -> None:
         """Show an item that had a hidden name under the name that it has in `answer`; `kept`: as a second version."""
-        self._context.renamed(item.id, answer.path)
-        self._context.namespace.publish(answer, item.path, kept=kept)
-        self._bases.named(item.path, answer.path)
-        self._context.touch_directory(names.parent(answer.path))
+        self._context.note_rename(item.id, answer.path)
+        self._context.namespace.record_own_change(answer, item.path, is_second_version=kept)
+        self._bases.rename_base(item.path, answer.path)
+        self._context.note_names_changed(names.parent(answer.path))
 
-    def undo(self, change: Change, reason: str, code: int) -> None:
+    def undo_change(self, change: Change, reason: str, code: int) -> None:
         """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
 
         A File keeps its bytes, refused for this reason, unless newer ones wait in it. What can't be given back now is tried
@@ -242,43 +256,43 @@ class Cleanup:
         with self._state.lock:
             if change.stage is not Stage.CANCELLED:  # else its file was unlinked meanwhile
                 # Without a base, asides go back. What may have been placed unseen stays.
-                self._state.cancel(change, ino=0, base=Base(), sha256="", direct=False, shows={})
+                self._state.cancel_change(change, ino=0, base=Base(), sha256="", direct=False, shows={})
             if file is not None and file.generation == change.generation and change.verb is not Verb.MOVE:
                 self._state.write(edit(file, refused=reason, refused_errno=code))
         with contextlib.suppress(ApiError):
-            self.finish(change)
+            self.clean_up(change)
 
-    def _take_back(self, change: Change) -> None:
+    def _undo_unlinked_save(self, change: Change) -> None:
         """Take back a save whose file was unlinked (R10). Raises ApiError."""
         if change.verb is Verb.PUT and change.base.id:
-            self._give_back(change)
+            self._restore_asides(change)
         if change.verb in (Verb.PUT, Verb.MKDIR):
             self.remove_staged(change)
-        if change.direct and (own := self._upload.find_direct(change)) is not None:
-            self._remove(Look(own, time.monotonic(), exact=True))
+        if change.direct and (own := self._upload.find_created_directly(change)) is not None:
+            self._delete_observed(Observation(own, time.monotonic(), is_exact=True))
         if change.verb is Verb.PUT and change.base.id:
-            self._remove_base(change)
-        self._forget_taken(change)
-        self._context.keep_parent(change.target)
+            self._delete_base(change)
+        self._record_asides(change)
+        self._context.keep_implicit_parent(change.target)
         # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
-        stage = change.stage if change.gives_back else Stage.PLACED
+        stage = change.stage if change.restores_asides else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
-    def _forget_taken(self, change: Change) -> None:
+    def _record_asides(self, change: Change) -> None:
         """What is still set aside stands at the target no longer; what was given back does, and what was deleted is forgotten."""
         asides = {aside.id for aside in change.asides}
-        for taken in change.taken:
+        for taken in change.displaced:
             if taken.id in asides:
-                self._context.namespace.forget(taken)
+                self._context.namespace.record_deleted(taken)
 
-    def _remove_base(self, change: Change) -> None:
+    def _delete_base(self, change: Change) -> None:
         """Delete the item at the target if it still is the version that the user has unlinked. Raises ApiError."""
-        spare(self._context, change.base.id)
-        there, answered = shown(self._client.find(change.target)), time.monotonic()
+        fetch_for_handles(self._context, change.base.id)
+        there, answered = pick_shown(self._client.find(change.target)), time.monotonic()
         if there is not None and is_base(self._context, there, change.base):
-            self._remove(Look(there, answered, exact=True))
+            self._delete_observed(Observation(there, answered, is_exact=True))
 
-    def _give_back(self, change: Change) -> None:
+    def _restore_asides(self, change: Change) -> None:
         """Judge the asides of a cancelled save whose item was not placed: what is foreign goes back to the target (R10).
 
         The job may have written it after the unlink. What can't be given back is kept beside. Raises ApiError, FsError.
@@ -286,26 +300,26 @@ class Cleanup:
         if not (change.asides and change.staged_id):
             return
         with contextlib.suppress(NotFoundError, *REFUSALS):
-            if change.is_staged(self._client.get(change.staged_id)):
-                self._judge(change, back=True)
+            if change.is_staged_item(self._client.get(change.staged_id)):
+                self._decide_asides(change, back=True)
 
     def remove_staged(self, change: Change) -> None:
         """Delete what it has staged (R10). Raises ApiError."""
-        spare(self._context, change.staged_id)
-        for look in self._staged(change):
-            self._remove(look)
+        fetch_for_handles(self._context, change.staged_id)
+        for look in self._find_staged(change):
+            self._delete_observed(look)
 
-    def _staged(self, change: Change) -> list[Look]:
+    def _find_staged(self, change: Change) -> list[Observation]:
         """The item that it staged: at its hidden name; or placed unseen, and neither written to nor renamed by the job since."""
         if not change.staged_id:
-            found = self._client.find(change.hidden(self._context.mount)) if change.tid else []
-            return [Look(item, time.monotonic(), exact=True) for item in found]
+            found = self._client.find(change.hidden_path(self._context.mount)) if change.tid else []
+            return [Observation(item, time.monotonic(), is_exact=True) for item in found]
         with contextlib.suppress(NotFoundError):
-            look = self._look_at(change.staged_id)
+            look = self._observe(change.staged_id)
             # A directory may hold what the job put there.
-            own = change.is_staged(look.item)
+            own = change.is_staged_item(look.item)
             placed = look.item.path == change.target and change.sha256
-            if own or (placed and with_bytes(self._client, look.item, change.sha256)):
+            if own or (placed and item_if_bytes_match(self._client, look.item, change.sha256)):
                 return [look]
         return []
 
@@ -313,8 +327,8 @@ class Cleanup:
 
     def expose_orphans(self) -> None:
         """Show every hidden item of this mount that no record explains, as of the last listing. Raises ApiError."""
-        for item in self._context.namespace.hidden():
-            parts = names.parse_hidden(names.basename(item.path))
+        for item in self._context.namespace.hidden_items():
+            parts = names.parse_hidden_name(names.basename(item.path))
             if parts is not None and parts.mount == self._context.mount:
                 try:
                     self.expose(item)
@@ -326,46 +340,48 @@ class Cleanup:
 
         Returns a sentence on that, "" if nothing was to do.
         """
-        parts = names.parse_hidden(names.basename(item.path))
-        if parts is None or (not anyway and explained(self._context, item)):
+        parts = names.parse_hidden_name(names.basename(item.path))
+        if parts is None or (not anyway and is_explained(self._context, item)):
             return ""
         try:
-            look = self._look_at(item.id)
+            look = self._observe(item.id)
         except NotFoundError:
-            forget(self._context, item)
+            forget_item(self._context, item)
             return ""
         if names.basename(look.item.path) != str(parts) or (
-            not anyway and explained(self._context, look.item)
+            not anyway and is_explained(self._context, look.item)
         ):
             return ""
         return self._expose(look, parts)
 
-    def _expose(self, look: Look, parts: names.HiddenName) -> str:
+    def _expose(self, look: Observation, parts: names.HiddenName) -> str:
         """Delete a hidden item that a late create has made, give any other a name. As `expose`."""
         item = look.item
         staged = parts.role is names.Role.STAGED
-        if staged and self._state.journal.tombstone(parts.transaction):
-            self._remove(look)
+        if staged and self._state.journal.has_tombstone(parts.transaction):
+            self._delete_observed(look)
             return ""
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
-        if self.keep(Aside(item.id, item.path), look, target, label, back=not staged):
+        if self.keep_second_version(Aside(item.id, item.path), look, target, label, to_target=not staged):
             return f"{target}: shown again, under this name or with .{label}- in it"
         return ""
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
         self._bases.forget_vanished()
-        known = self._context.namespace.known
-        self._state.drop(*(f for f in self._state.index.files() if f.unneeded and known(f.item_id) is None))
+        known = self._context.namespace.peek_by_id
+        self._state.drop_files(
+            *(f for f in self._state.index.all_files() if f.has_only_attributes and known(f.item_id) is None)
+        )
 
 
-def _is_judged(aside: Aside, change: Change) -> bool:
+def _is_decided_by_bytes(aside: Aside, change: Change) -> bool:
     """True if the bytes of an aside decide what becomes of it (R1)."""
-    replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.gives_back)
+    replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.restores_asides)
     return replaced and aside.kind is Kind.FILE
 
 
-def _place_of(item: Item, target: str) -> str:
+def _current_target(item: Item, target: str) -> str:
     """The path of the target's name in the directory where its aside is: that may have another name since.
 
     The aside of a removed directory that is at the top may come from elsewhere (`ItemRequests.remove_directory`).
@@ -374,17 +390,17 @@ def _place_of(item: Item, target: str) -> str:
     return names.join(above, names.basename(target)) if above else target
 
 
-def _names_for(target: str, where: str, label: str, *, back: bool) -> Iterator[str]:
-    """The paths to try for a second version; `back`: those of the first version before them."""
-    if back:
+def _candidate_paths(target: str, where: str, label: str, *, to_target: bool) -> Iterator[str]:
+    """The paths to try for a second version; `to_target`: those of the first version before them."""
+    if to_target:
         yield from dict.fromkeys((target, where))
     for attempt in range(_NAMES):
-        yield names.beside(where, label, attempt=attempt)
+        yield names.second_version_path(where, label, attempt=attempt)
 
 
-def explained(context: Context, item: Item) -> bool:
+def is_explained(context: Context, item: Item) -> bool:
     """True if a Change of this mount knows this hidden item."""
-    parts = names.parse_hidden(names.basename(item.path))
+    parts = names.parse_hidden_name(names.basename(item.path))
     with context.state.lock:
         return any(
             item.id in (change.staged_id, *(aside.id for aside in change.asides))
@@ -393,28 +409,28 @@ def explained(context: Context, item: Item) -> bool:
         )
 
 
-def spare(context: Context, item_id: str) -> None:
+def fetch_for_handles(context: Context, item_id: str) -> None:
     """Fetch an item's bytes for its open handles, before a look that may end in its deletion. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
             content = handle.content
-            if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
+            if handle.item is not None and handle.item.id == item_id and isinstance(content, ContentHandle):
                 # The version is gone: bytes of it that are not on this machine can't be had any more.
                 with contextlib.suppress(StaleVersionError, NotFoundError):
-                    content.fetch()
+                    content.fetch_file()
 
 
 def is_base(context: Context, item: Item, base: Base) -> bool:
     """True if the item still is the version that a save was to replace, the one that the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
-    if base.is_version(item) and not (base.young and base.sha256):
+    if base.matches_version(item) and not (base.racy and base.sha256):
         return True
     # An item that was placed here, or was moved with its directory, is told by its bytes (R2).
-    return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None
+    return bool(base.sha256) and item_if_bytes_match(context.client, item, base.sha256) is not None
 
 
-def forget(context: Context, item: Item) -> None:
+def forget_item(context: Context, item: Item) -> None:
     """The item is gone from the server."""
-    context.namespace.forget(item)
-    context.state.lose(item.id)
+    context.namespace.record_deleted(item)
+    context.state.forget_item(item.id)

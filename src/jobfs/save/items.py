@@ -1,6 +1,6 @@
 """Requests on one item that the caller waits for: another name or permission, its removal (R8, R10, R12).
 
-Each changing request has one attempt; another one needs another look (`Context.turn`).
+Each changing request has one attempt; another one needs another look (`Context.hold_connection`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.cleanup import Cleanup, forget, is_base, spare
-from jobfs.save.context import Context, Look
-from jobfs.save.replace import Replace
+from jobfs.save.cleanup import Cleanup, fetch_for_handles, forget_item, is_base
+from jobfs.save.context import Context, Observation
+from jobfs.save.replace import Replacer
 from jobfs.state import Change, State, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -41,114 +41,118 @@ _LOOKS = 8
 class ItemRequests:
     """One for a mount. Every method may be called from any thread; each raises ApiError, with the errno that the caller gets."""
 
-    def __init__(self, context: Context, replace: Replace, cleanup: Cleanup) -> None:
+    def __init__(self, context: Context, replacer: Replacer, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._namespace = context.namespace
-        self._replace = replace
+        self._replace = replacer
         self._cleanup = cleanup
 
-    def update(self, item: Item, **wanted: Any) -> Item:
+    def update_item(self, item: Item, **wanted: Any) -> Item:
         """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
-        look = self._context.named(item)
+        look = self._context.observe_by_name(item)
         failed = UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
-                before, answer = self._context.changed(look, **wanted)
+                before, answer = self._context.update_and_compare(look, **wanted)
             except AnswerLostError as error:
                 failed = error
             except NoDirectoryError:
-                self._replace.make_directory(names.parent(wanted["path"]))
+                self._replace.make_missing_directory(names.parent(wanted["path"]))
                 continue
             except UnavailableError as error:
                 failed = error
-                self._pause(error, attempt)
+                self._sleep_before_retry(error, attempt)
             else:
-                self._context.touched(before, answer)
-                return self._publish(answer, item.path, **wanted)
+                self._context.carry_over(before, answer)
+                return self._record_update(answer, item.path, **wanted)
             answer = self._client.get(item.id)
-            look = look._replace(item=answer, at=time.monotonic())
+            look = look._replace(item=answer, observed_at=time.monotonic())
             if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
-                return self._publish(answer, item.path, **wanted)
-            self._context.check_form(answer, wanted.get("path", answer.path), item.path)
+                return self._record_update(answer, item.path, **wanted)
+            self._context.refuse_other_form(answer, wanted.get("path", answer.path), item.path)
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job")
         raise failed
 
-    def _publish(self, item: Item, was: str, path: str = "", **_: object) -> Item:
+    def _record_update(self, item: Item, was: str, path: str = "", **_: object) -> Item:
         if path:
-            self._context.renamed(item.id, item.path)
-        self._namespace.publish(item, was)
+            self._context.note_rename(item.id, item.path)
+        self._namespace.record_own_change(item, was)
         return item
 
-    def _pause(self, error: UnavailableError, attempt: int) -> None:
+    def _sleep_before_retry(self, error: UnavailableError, attempt: int) -> None:
         """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
         if isinstance(error, ItemChangedError):
             return  # it was not sent: only another look is needed
         if isinstance(error, HeldBackError):
             raise error
-        deadline.pause(
-            deadline.backoff(attempt, error, most=deadline.UNBOUNDED), error, self._context.timeout
+        deadline.sleep_before_retry(
+            deadline.retry_delay(attempt, error, most=deadline.UNBOUNDED), error, self._context.timeout
         )
 
     def remove_directory(self, item: Item) -> None:
         """Move a directory that is seen empty out of the job's reach (R12). Raises FsError(ENOTEMPTY), ApiError."""
         namespace, state = self._namespace, self._state
-        if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
+        if namespace.children(item.path, max_age=namespace.max_age_of_empty) or self._cleanup.has_children(
+            item.path
+        ):
             raise FsError(errno.ENOTEMPTY)
-        with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
+        with state.run_here(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
                 # At the top of the workspace if it holds hidden names: below one another they make too long a path.
                 asides = (aside for other in [*state.changes.values()] for aside in other.asides)
-                deep = any(names.under(aside.path, item.path) for aside in asides)
+                deep = any(names.is_below(aside.path, item.path) for aside in asides)
                 near = names.basename(item.path) if deep else item.path
                 aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
-                self._take_away(change, item, aside)
+                self._move_to_hidden_name(change, item, aside)
             except BaseException:
                 if change.stage is Stage.STAGED:
-                    state.end(change)
+                    state.end_change(change)
                 raise
-        state.lose(item.id)
+        state.forget_item(item.id)
 
-    def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
+    def _move_to_hidden_name(self, change: Change, item: Item, aside: Aside) -> None:
         """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
         try:
-            aside.seen(self.update(item, path=aside.path))
+            aside.mark_moved(self.update_item(item, path=aside.path))
             # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
-            self._namespace.forget(item)
+            self._namespace.record_deleted(item)
         except ApiError:
-            self._namespace.touch(item.path)
+            self._namespace.invalidate(item.path)
             raise
         finally:
             aside.unsure_until = self._context.unsure_until(item.id)
             if aside.moved or aside.unsure_until:
                 self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
-    def delete(self, item: Item) -> None:
+    def delete_item(self, item: Item) -> None:
         """Delete the item that was seen at its path at most 1 s ago, or another one that has its path (R10). Raises ApiError."""
 
-        def another(item: Item, lost: bool) -> Look | None:
+        def another(item: Item, lost: bool) -> Observation | None:
             there = self._namespace.lookup(item.path, max_age=0.0)
             if there is None or there.is_dir or (lost and there.id != item.id):
                 return None
-            return self._context.named(there, 0.0)
+            return self._context.observe_by_name(there, 0.0)
 
-        spare(self._context, item.id)
-        self._delete(self._context.named(item, 0.0), another)
+        fetch_for_handles(self._context, item.id)
+        self._delete_observed(self._context.observe_by_name(item, 0.0), another)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version that was shown here (R7). Raises ApiError, FsError."""
         if not base.id:
             return
-        spare(self._context, base.id)
-        look = self._still_there(path, base)
+        fetch_for_handles(self._context, base.id)
+        look = self._observe_version(path, base)
         if look is not None:
-            self._delete(look, lambda item, lost: self._still_there(path, base))
+            self._delete_observed(look, lambda item, lost: self._observe_version(path, base))
         else:
-            self._namespace.touch(path)
+            self._namespace.invalidate(path)
 
-    def _delete(self, look: Look, look_again: Callable[[Item, bool], Look | None]) -> None:
+    def _delete_observed(
+        self, look: Observation, look_again: Callable[[Item, bool], Observation | None]
+    ) -> None:
         """Delete an item that was looked at; no request is sent again without another look. Raises ApiError.
 
         `look_again` gets the item and whether an answer was lost, and returns what is to be deleted now.
@@ -157,31 +161,31 @@ class ItemRequests:
         for attempt in range(_LOOKS):
             item = look.item
             try:
-                self._context.delete(look)
-                return forget(self._context, item)
+                self._context.delete_item(look)
+                return forget_item(self._context, item)
             except AnswerLostError:
                 lost = True
             except NotFoundError:
-                forget(self._context, item)
+                forget_item(self._context, item)
             except UnavailableError as error:
-                self._pause(error, attempt)
+                self._sleep_before_retry(error, attempt)
             again = look_again(item, lost)
             if again is None:
-                return self._namespace.touch(item.path)
+                return self._namespace.invalidate(item.path)
             look = again
         raise UnavailableError(f"{look.item.path} can't be deleted: no answer")
 
-    def _still_there(self, path: str, base: Base) -> Look | None:
+    def _observe_version(self, path: str, base: Base) -> Observation | None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
-            look = Look(item, time.monotonic(), exact=True)
+            look = Observation(item, time.monotonic(), is_exact=True)
             if item.path == path:
                 if is_base(self._context, item, base):
                     return look
                 log.warning("%s: the job has written to it since it was shown here: it stays", path)
         return None
 
-    def run(self, change: Change) -> None:
+    def run_change(self, change: Change) -> None:
         """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
         if change.base.id:
             # From here on it does not come back after a kill: its local bytes are on the disk.
@@ -192,13 +196,13 @@ class ItemRequests:
         except REFUSALS as error:
             # Else a file that takes its name would wait for ever.
             log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
-            self._state.end(change)
-            self._namespace.touch(change.target)
+            self._state.end_change(change)
+            self._namespace.invalidate(change.target)
             raise
-        self._context.keep_parent(change.target)
-        self._state.end(change)
+        self._context.keep_implicit_parent(change.target)
+        self._state.end_change(change)
 
 
-def removal_of(state: State, path: str, base: Base, item: Item | None) -> Change:
+def plan_removal(state: State, path: str, base: Base, item: Item | None) -> Change:
     """Plan the removal of an item that is no longer shown; whatever takes its name until it begins may void it."""
-    return state.change(Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None})
+    return state.plan_change(Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None})

@@ -9,18 +9,18 @@ from concurrent.futures import Future
 from functools import partial
 
 from jobfs.api import deadline
-from jobfs.api.wire import Turn
+from jobfs.api.wire import HeldConnection
 from jobfs.errors import ApiError, BadRequestError
 from jobfs.nodes import Item
-from jobfs.save.context import Context, Look
-from jobfs.save.upload import Upload
+from jobfs.save.context import Context, Observation
+from jobfs.save.upload import Uploader
 from jobfs.state import Change
 from jobfs.state.records import Aside, Verb
 
 Outcome = Future[Item]
 #: Send a request on a connection that is held, the first by a look; return the item in the reply. Raise ApiError.
-First = Callable[[Look, Turn | None], Item]
-Second = Callable[[Turn], Item]
+FirstRequest = Callable[[Observation, HeldConnection | None], Item]
+SecondRequest = Callable[[HeldConnection], Item]
 
 #: Seconds of a round trip below which nothing overlaps: little is to be gained there.
 _WORTH = 0.008
@@ -49,14 +49,14 @@ class Stagger:
 
     def seconds(self, round_trip: float) -> float:
         """Return the stagger in seconds, at most one usual `round_trip` (seconds)."""
-        return min(self._known(round_trip), round_trip)
+        return min(self._current_seconds(round_trip), round_trip)
 
-    def succeeded(self, round_trip: float) -> None:
+    def note_success(self, round_trip: float) -> None:
         """Note that the two were carried out in order: the next stagger is shorter."""
         with self._lock:
             self._seconds = max(_LEAST, self.seconds(round_trip) * self._success)
 
-    def refused(self, waited: float) -> None:
+    def note_refusal(self, waited: float) -> None:
         """Note that a promote was refused that was sent `waited` seconds behind: the next stagger is at least twice as long.
 
         Where several were sent at once, what has refused them was the same: that counts once.
@@ -65,54 +65,58 @@ class Stagger:
             self._success = _LESS
             self._seconds = max(self._seconds or 0.0, waited * _DOUBLE)
 
-    def _known(self, round_trip: float) -> float:
+    def _current_seconds(self, round_trip: float) -> float:
         return round_trip * _FIRST if self._seconds is None else self._seconds
 
 
-class Overlap:
+class OverlapSender:
     """Decides for each save in place of a mount whether its requests overlap. Any thread may call its methods."""
 
-    def __init__(self, context: Context, upload: Upload) -> None:
+    def __init__(self, context: Context, upload: Uploader) -> None:
         self._context = context
         self._client = context.client
         self._upload = upload
         self._stagger = Stagger()
 
-    def stagger(self, change: Change, aside: Aside) -> float | None:
+    def choose_stagger(self, change: Change, aside: Aside) -> float | None:
         """Return the seconds from the set-aside of `aside` to its promote, None if promote must wait for the answer."""
         worth = change.verb is not Verb.MKDIR and self._round_trip >= _WORTH
-        if not worth or not self._is_sure(change, aside):
+        if not worth or not self._has_no_lost_request(change, aside):
             return None
         if not self._context.server.facts.moves_refused:
-            self._upload.count_replaced(change.target)
+            self._upload.count_replacement(change.target)
             return None
         return self._stagger.seconds(self._round_trip)
 
-    def send(
-        self, look: Look, first: First, second: Second, stagger: float
+    def send_pair(
+        self, look: Observation, first: FirstRequest, second: SecondRequest, stagger: float
     ) -> tuple[Outcome, Outcome | None]:
         """Send `first`, which `look` justifies, and `second` from another thread `stagger` seconds later.
 
         Returns once both have an outcome, and returns these; None for a `second` that was not sent, because `first` was answered
-        earlier or not sent at all, or because there are too few connections. Raises as `Client.two_turns`; nothing was sent then.
+        earlier or not sent at all, or because there are too few connections. Raises as `Client.hold_two_connections`; nothing was
+        sent then.
         """
-        with self._client.two_turns(look.item.path) as turns:
-            if turns is None:
-                return _outcome(partial(first, look, None)), None
+        with self._client.hold_two_connections(look.item.path) as connections:
+            if connections is None:
+                return _run_request(partial(first, look, None)), None
             try:
                 # Not by `first`: to look again takes longer than the stagger.
-                look = self._context.fresh(look, turns[0])
+                look = self._context.renew_if_old(look, connections[0])
             except ApiError as error:
-                return _failed(error), None
-            turns[0].sent.clear()
-            return self._send_both(
-                partial(first, look, turns[0]), turns[0].sent, partial(second, turns[1]), stagger
+                return _failed_outcome(error), None
+            connections[0].sent_event.clear()
+            return self._send_on_held(
+                partial(first, look, connections[0]),
+                connections[0].sent_event,
+                partial(second, connections[1]),
+                stagger,
             )
 
-    def _send_both(
+    def _send_on_held(
         self, first: Callable[[], Item], is_sent: threading.Event, second: Callable[[], Item], stagger: float
     ) -> tuple[Outcome, Outcome | None]:
-        """As `send`, on connections that are held; both requests are joined on every way out."""
+        """As `send_pair`, on connections that are held; both requests are joined on every way out."""
         answered = threading.Event()
 
         def follow() -> Item:
@@ -121,43 +125,43 @@ class Overlap:
                 raise _NotSentError
             return second()
 
-        following = self._context.promote_pool.submit(deadline.carried(follow))
-        deadline.about_to_wait()
+        following = self._context.promote_pool.submit(deadline.bind_deadline(follow))
+        deadline.announce_blocking()
         try:
-            sent = _outcome(first)
+            sent = _run_request(first)
         finally:
             answered.set()
             is_sent.set()
             futures.wait([following])
-        self._learn(sent, following, stagger)
+        self._adapt_stagger(sent, following, stagger)
         return sent, None if isinstance(following.exception(), _NotSentError) else following
 
-    def _learn(self, sent: Outcome, following: Outcome, stagger: float) -> None:
+    def _adapt_stagger(self, sent: Outcome, following: Outcome, stagger: float) -> None:
         """Adapt the stagger: what was answered before the second was sent shows that it may be shorter, too."""
         error = following.exception()
         if error is None or (isinstance(error, _NotSentError) and sent.exception() is None):
-            self._stagger.succeeded(self._round_trip)
+            self._stagger.note_success(self._round_trip)
         elif isinstance(error, BadRequestError):
-            self._stagger.refused(max(stagger, _LEAST))
+            self._stagger.note_refusal(max(stagger, _LEAST))
 
     @property
     def _round_trip(self) -> float:
         """The usual seconds until an answer begins, 0.0 if there was none yet."""
         return self._client.health.latency or 0.0
 
-    def _is_sure(self, change: Change, aside: Aside) -> bool:
+    def _has_no_lost_request(self, change: Change, aside: Aside) -> bool:
         """True if this is the first item set aside, and no request of the save, on the item or on H went unanswered."""
         unsure = aside.unsure_until or self._context.unsure_until(change.staged_id)
-        return change.asides == [aside] and not (change.unsure or unsure)
+        return change.asides == [aside] and not (change.outcome_unknown or unsure)
 
 
-def _failed(error: ApiError) -> Outcome:
+def _failed_outcome(error: ApiError) -> Outcome:
     outcome: Outcome = Future()
     outcome.set_exception(error)
     return outcome
 
 
-def _outcome(send: Callable[[], Item]) -> Outcome:
+def _run_request(send: Callable[[], Item]) -> Outcome:
     """Send a request on this thread; return what came of it, reply or error."""
     outcome: Outcome = Future()
     try:

@@ -2,26 +2,26 @@
 
 A save from its first line to its last, in reading order:
 
-    vfs/files.py    write        bytes go into an open generation of the File
-                    flush        one journal write: this File has a generation to be sent
-    save/queue.py   commit       fsync, or the timer: the File's Change runs
-    here            run          until the server has the outcome, or there is a reason to stop
-                    _stage       a transaction id in the journal; the hidden item is made while the target is looked at
-                    _place       again and again: `_make_room` sets aside what stands at the target, then the item is moved there
-                    plan_aside   what stands there goes into the journal, which is synced (S)
-                    _set_aside   it is moved to its hidden name
-                    _move        the staged item takes the target's place
-                    _overlap     or both at once, the second a moment behind the first (R13)
-                    _saved       one journal write: placed, the File's item and base are new; fsync answers
-    save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row;
-                                 `finish` here makes the directories again that what goes back needs
+    vfs/files.py    write             bytes go into an open generation of the File
+                    flush             one journal write: this File has a generation to be sent
+    save/queue.py   run_until_finished  fsync, or the timer: the File's Change runs
+    here            run_change        until the server has the outcome, or there is a reason to stop
+                    _stage            a transaction id in the journal; the hidden item is made while the target is looked at
+                    _place_staged     again and again: `_clear_target` sets aside what stands at the target, then the item moves
+                    plan_aside        what stands there goes into the journal, which is synced (S)
+                    _set_aside        it is moved to its hidden name
+                    _move_to_target   the staged item takes the target's place
+                    _set_aside_and_promote  or both at once, the second a moment behind the first (R13)
+                    _record_saved     one journal write: placed, the File's item and base are new; fsync answers
+    save/cleanup.py clean_up          later, if something was set aside: sync, look at it, delete it or keep both, drop the row;
+                                      `clean_up` here makes the directories again that what goes back needs
 
 If its file is unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
-(save/writeback.py `cancel`): each step asks `check` whether to go on. save/cleanup.py `_take_back` then deletes the staged item,
-and the item at the target if it is still the version that was seen. A save that is refused for good is undone (save/cleanup.py
-`undo`).
+(save/writeback.py `cancel_save`): each step asks `raise_if_cancelled` whether to go on. Then `_undo_unlinked_save` of
+save/cleanup.py deletes the staged item, and the item at the target if it is still the version that was seen. A save that is
+refused for good is undone (save/cleanup.py `undo_change`).
 
-Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
+Nothing is assumed of a lost answer: a Change that is `outcome_unknown` looks at the server before its next step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.api.wire import Turn
+from jobfs.api.wire import HeldConnection
 from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
@@ -52,13 +52,13 @@ from jobfs.errors import (
     UnavailableError,
     WrongAnswerError,
 )
-from jobfs.namespace.tree import shown
+from jobfs.namespace.tree import pick_shown
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases
+from jobfs.save.bases import BaseKeeper
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Cancelled, Context, Look, check
-from jobfs.save.overlap import Overlap
-from jobfs.save.upload import Upload, taken_over
+from jobfs.save.context import Cancelled, Context, Observation, raise_if_cancelled
+from jobfs.save.overlap import OverlapSender
+from jobfs.save.upload import Uploader, inherited_attributes
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -74,19 +74,19 @@ _CREATES = 4
 Finding = tuple[Item | None, float]
 
 
-class Replace:
+class Replacer:
     """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
 
-    def __init__(self, context: Context, upload: Upload, cleanup: Cleanup, bases: Bases) -> None:
+    def __init__(self, context: Context, uploader: Uploader, cleanup: Cleanup, bases: BaseKeeper) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
-        self._upload = upload
+        self._upload = uploader
         self._cleanup = cleanup
-        self._overlaps = Overlap(context, upload)
+        self._overlap_sender = OverlapSender(context, uploader)
         self._bases = bases
 
-    def run(self, change: Change) -> None:
+    def run_change(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
 
         Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
@@ -95,36 +95,36 @@ class Replace:
         try:
             for _ in range(_CREATES):
                 if change.stage is Stage.STAGED:
-                    self._place(change, None)
+                    self._place_staged(change, None)
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
-            if not change.over:
+            if not change.is_finished:
                 raise UnavailableError(f"what is made for {change.target} keeps vanishing")
         except Cancelled:
             return
         except REFUSALS as error:
             log.warning("%s: refused for good: %s", change.target, error)
-            self._cleanup.undo(change, str(error), error.errno)
+            self._cleanup.undo_change(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
-            change.unsure = True
+            change.outcome_unknown = True
             if isinstance(error, WrongAnswerError):
                 # No answer is on its way: the caller is told at once.
                 raise ContractError(str(error), status=error.status) from None
             raise
 
     @contextlib.contextmanager
-    def _going_on(self, change: Change) -> Iterator[None]:
+    def _hold_for_step(self, change: Change) -> Iterator[None]:
         """Hold the File's lock and the state's for one step of a change, if that is to go on. Raises Cancelled."""
         with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
-            check(change)
+            raise_if_cancelled(change)
             yield
 
-    def _record(self, change: Change, *, used: str = "", **values: Any) -> None:
+    def _record_step(self, change: Change, *, transaction_id: str = "", **values: Any) -> None:
         """Write a step of the change (w), and a transaction id that it uses. Raises Cancelled, FsError(EIO)."""
         with self._state.lock:
-            check(change)
-            self._state.write(edit(change, **values), used=used)
+            raise_if_cancelled(change)
+            self._state.write(edit(change, **values), transaction_id=transaction_id)
 
     def _stage(self, change: Change) -> None:
         """Bring the new content to the server, straight to the target (R9) or hidden, and place it.
@@ -132,37 +132,38 @@ class Replace:
         Raises FsError(EIO) if it is not whole here: then the change is undone.
         """
         if change.verb is Verb.PUT and not change.recorded:
-            self._context.with_room(lambda: self._plan(change), lambda: self._bytes_to_set_apart(change))
-        staged = self._upload.find(change) if change.tid else None
+            self._context.with_room(lambda: self._plan_save(change), lambda: self._bytes_to_set_apart(change))
+        staged = self._upload.find_staged(change) if change.tid else None
         look: Future[Finding] | None = None
         if staged is None:
-            self._need_whole(change)
-            if self._upload.may_be_direct(change) and self._create_directly(change):
+            self._require_whole_bytes(change)
+            if self._upload.may_create_directly(change) and self._create_directly(change):
                 return
-            self._attempt(change)
+            self._record_new_transaction(change)
             if change.base.id:
-                look = self._context.io_pool.submit(deadline.carried(self._look), change.target)
-            staged = self._create(change)
+                look = self._context.io_pool.submit(deadline.bind_deadline(self._find_at), change.target)
+            staged = self._create_hidden(change)
         change.item = staged
-        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=self._upload.digest(change))
-        self._place(change, self._seen(change, look))
+        digest = self._upload.digest_to_send(change)
+        self._record_step(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
+        self._place_staged(change, self._await_look(change, look))
 
-    def _need_whole(self, change: Change) -> None:
+    def _require_whole_bytes(self, change: Change) -> None:
         """Undo a save whose local bytes are not whole, and raise FsError(EIO)."""
-        if change.verb is Verb.PUT and self._upload.whole(change) is None:
+        if change.verb is Verb.PUT and self._upload.open_whole_bytes(change) is None:
             reason = f"the local bytes of {change.target} are not whole"
-            self._cleanup.undo(change, reason, errno.EIO)
+            self._cleanup.undo_change(change, reason, errno.EIO)
             raise FsError(errno.EIO, reason)
 
-    def _seen(self, change: Change, look: Future[Finding] | None) -> Finding | None:
-        """Return what a look beside the upload saw at the target; None if `_place` must look. Raises ApiError."""
+    def _await_look(self, change: Change, look: Future[Finding] | None) -> Finding | None:
+        """Return what a look beside the upload saw at the target; None if `_place_staged` must look. Raises ApiError."""
         if look is not None:
             # Where other work is before it, the look has not begun.
-            return None if look.cancel() else deadline.result(look, "looking at the target")
+            return None if look.cancel() else deadline.wait_result(look, "looking at the target")
         # A new file needs no look: a move onto something that stands there is refused (R5).
         return None if change.base.id else (None, time.monotonic())
 
-    def _plan(self, change: Change) -> None:
+    def _plan_save(self, change: Change) -> None:
         """Decide what the save of a File sends and replaces: its closed bytes and its base as they are now.
 
         Raises Cancelled; FsError(ENOSPC, EIO) if its closed bytes can't be set apart from those behind them.
@@ -170,103 +171,104 @@ class Replace:
         file = change.file
         with file.lock if file is not None else contextlib.nullcontext():
             if file is not None:
-                self._state.store.set_apart(file)
-            with self._going_on(change):
-                if file is None or not file.unsaved or file.change is not change:
-                    self._state.end(change)
+                self._state.store.separate_closed_bytes(file)
+            with self._hold_for_step(change):
+                if file is None or not file.needs_upload or file.change is not change:
+                    self._state.end_change(change)
                     raise Cancelled
-                self._take_closed(change, file)
+                self._take_closed_bytes(change, file)
         if not change.base.id:
-            self._upload.count_new(change.target)
+            self._upload.count_create(change.target)
 
     def _bytes_to_set_apart(self, change: Change) -> int:
-        """Return how many bytes `_plan` may have to copy. Raises FsError(EIO)."""
+        """Return how many bytes `_plan_save` may have to copy. Raises FsError(EIO)."""
         file = change.file
-        return self._state.bytes.length(file.ino, file.generation) if file is not None else 0
+        return self._state.bytes.file_size(file.ino, file.generation) if file is not None else 0
 
-    def _take_closed(self, change: Change, file: File) -> None:
+    def _take_closed_bytes(self, change: Change, file: File) -> None:
         """Have a save send what is closed of a File now, and seal that. The caller has the File's lock and the state's."""
         assert file.path is not None
         if change.generation not in (0, file.generation):
-            self._state.bytes.retire(file.ino, change.generation)
+            self._state.bytes.remove_after_sync(file.ino, change.generation)
         if file.local is not None and file.local.generation == file.generation:
             file.local.sealed = True
-        self._state.apply(
-            change, target=file.path, generation=file.generation, closes=file.closes, size=file.size, base=file.base,
-            sha256="",
+        self._state.apply_in_memory(
+            change, target=file.path, generation=file.generation, sent_close_count=file.close_count,
+            size=file.size, base=file.base, sha256="",
         )  # fmt: skip
 
-    def _attempt(self, change: Change) -> None:
+    def _record_new_transaction(self, change: Change) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        self._record(change, used=tid, tid=tid)
+        self._record_step(change, transaction_id=tid, tid=tid)
 
-    def _create(self, change: Change) -> Item:
+    def _create_hidden(self, change: Change) -> Item:
         """Make the hidden item; after a lost answer look for it, then make it again under another name. Raises ApiError."""
         for _ in range(_CREATES):
             try:
-                return self._upload.create(change, change.hidden(self._context.mount))
+                return self._upload.create_item(change, change.hidden_path(self._context.mount))
             except (AnswerLostError, BadRequestError) as error:
-                if (found := self._upload.find(change)) is not None:
+                if (found := self._upload.find_staged(change)) is not None:
                     return found
                 if isinstance(error, NoDirectoryError):
-                    self.make_directory(names.parent(change.target))
+                    self.make_missing_directory(names.parent(change.target))
                 elif isinstance(error, BadRequestError):
                     raise
                 else:
                     # Carried out late, the create leaves a staged item whose transaction is a tombstone (R4).
-                    self._context.look_again = self._context.may_come_until()
-            self._attempt(change)
+                    self._context.look_again = self._context.late_request_deadline()
+            self._record_new_transaction(change)
         raise UnavailableError(f"{change.target} can't be made: it is tried again")
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, and the file is saved the hidden way."""
-        self._record(change, direct=True, sha256=self._upload.digest(change))
+        self._record_step(change, direct=True, sha256=self._upload.digest_to_send(change))
         item = self._make_at_target(change)
         if item is None:
-            change.unsure = False
-            self._record(change, direct=False)
+            change.outcome_unknown = False
+            self._record_step(change, direct=False)
             return False
-        adopted, change.unsure = not change.unsure, True  # if this is not recorded, the next run looks
-        self._state.apply(change, staged_id=item.id)
-        self._placed(change, item, adopted=adopted)
+        # If this is not recorded, the next run looks.
+        adopted, change.outcome_unknown = not change.outcome_unknown, True
+        self._state.apply_in_memory(change, staged_id=item.id)
+        self._record_placed(change, item, adopted=adopted)
         return True
 
     def _make_at_target(self, change: Change) -> Item | None:
         """The new item at the target, None if something else is there. After a lost answer, the same bytes there are ours."""
         for _ in range(_CREATES):
-            if change.unsure and (found := self._upload.find_direct(change)) is not None:
+            if change.outcome_unknown and (found := self._upload.find_created_directly(change)) is not None:
                 return found
             try:
-                return self._upload.create(change, change.target)
+                return self._upload.create_item(change, change.target)
             except (PathExistsError, WrongAnswerError):
-                if not change.unsure:
+                if not change.outcome_unknown:
                     return None
             except NoDirectoryError:
-                self.make_directory(names.parent(change.target))
+                self.make_missing_directory(names.parent(change.target))
             except AnswerLostError:
-                change.unsure = True
-        return self._upload.find_direct(change) if change.unsure else None
+                change.outcome_unknown = True
+        return self._upload.find_created_directly(change) if change.outcome_unknown else None
 
-    def _look(self, path: str) -> Finding:
-        return shown(self._client.find(path)), time.monotonic()
+    def _find_at(self, path: str) -> Finding:
+        return pick_shown(self._client.find(path)), time.monotonic()
 
-    def _place(self, change: Change, look: Finding | None) -> None:
+    def _place_staged(self, change: Change, look: Finding | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
-        if change.unsure and not self._look_at_staged(change):
+        if change.outcome_unknown and not self._find_staged_again(change):
             return
         for turn in range(_ROUNDS):
-            (there, answered), look = look or self._look(change.target), None
-            if self._is_there(change, there):
+            (there, answered), look = look or self._find_at(change.target), None
+            if self._is_already_placed(change, there):
                 return
-            if there is None or self._make_room(change, Look(there, answered)):
+            if there is None or self._clear_target(change, Observation(there, answered)):
                 # Where it was promoted at the same time (R13), it has left this stage.
-                if change.stage is not Stage.STAGED or self._move(change):
+                if change.stage is not Stage.STAGED or self._move_to_target(change):
                     return
-                time.sleep(deadline.backoff(turn, first=0.02))
+                time.sleep(deadline.retry_delay(turn, first=0.02))
         raise UnavailableError(f"{change.target} is taken again and again")
 
-    def _is_there(self, change: Change, there: Item | None) -> bool:
+    def _is_already_placed(self, change: Change, there: Item | None) -> bool:
         """True if the item at the target is the one that was to be placed. Raises FsError(EEXIST).
 
         A directory that was acknowledged in an outage may be the job's; a file of the job makes room for it.
@@ -274,15 +276,15 @@ class Replace:
         if there is None:
             return False
         if there.id != change.staged_id:
-            own = change.file or self._state.index.at(change.target)
-            if change.verb is not Verb.MKDIR or (own is not None and own.unmade and not there.is_dir):
+            own = change.file or self._state.index.file_at(change.target)
+            if change.verb is not Verb.MKDIR or (own is not None and own.needs_create and not there.is_dir):
                 return False
             if not there.is_dir:
                 raise PathExistsError(f"{there.path} is a file there")
             if change.file is None:
                 raise FsError(errno.EEXIST)
             self._cleanup.remove_staged(change)
-        self._placed(change, there, adopted=False)
+        self._record_placed(change, there, adopted=False)
         return True
 
     def plan_aside(
@@ -298,26 +300,28 @@ class Replace:
                 there.id, path, there.kind, size=there.size, updated_at=there.updated_at, lifecycle=there.lifecycle,
                 permission=there.permission, unsure_until=self._context.unsure_until(there.id),
             )  # fmt: skip
-            self._record(change, used=tid, asides=[*change.asides, aside])
+            self._record_step(change, transaction_id=tid, asides=[*change.asides, aside])
         self._state.store.sync()
         return aside
 
-    def _make_room(self, change: Change, look: Look) -> bool:
+    def _clear_target(self, change: Change, look: Observation) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        self._context.learn_base(change, look.item)
+        self._context.fetch_base_before_aside(change, look.item)
         aside = self.plan_aside(change, look.item)
-        check(change)
-        if (stagger := self._overlaps.stagger(change, aside)) is not None:
-            return self._overlap(change, aside, look, stagger)
-        return self._set_aside(change, aside, look.item, partial(self._context.update, look, path=aside.path))
+        raise_if_cancelled(change)
+        if (stagger := self._overlap_sender.choose_stagger(change, aside)) is not None:
+            return self._set_aside_and_promote(change, aside, look, stagger)
+        return self._set_aside(
+            change, aside, look.item, partial(self._context.update_item, look, path=aside.path)
+        )
 
-    def _overlap(self, change: Change, aside: Aside, look: Look, stagger: float) -> bool:
+    def _set_aside_and_promote(self, change: Change, aside: Aside, look: Observation, stagger: float) -> bool:
         """Set an item aside, and promote `stagger` seconds behind that (R13); False: look at the target again."""
         there = look.item
-        hiding, promoting = self._overlaps.send(
+        hiding, promoting = self._overlap_sender.send_pair(
             look,
-            lambda look, turn: self._context.update(look, held=turn, path=aside.path),
-            lambda turn: self._promote(change, aside, turn=turn, explain=False),
+            lambda look, held: self._context.update_item(look, held=held, path=aside.path),
+            lambda held: self._send_move(change, aside, held=held, explain=False),
             stagger,
         )
         error = promoting.exception() if promoting is not None else None
@@ -325,12 +329,12 @@ class Replace:
             return self._set_aside(change, aside, there, hiding.result)  # not sent, or too early
         self._note_aside(change, aside, there, hiding)
         if error is None:
-            self._placed(change, promoting.result(), adopted=True)
+            self._record_placed(change, promoting.result(), adopted=True)
             return True
-        change.unsure = True
-        if not self._look_at_staged(change) or aside.moved:
+        change.outcome_unknown = True
+        if not self._find_staged_again(change) or aside.moved:
             return True
-        change.taken = ()  # neither was carried out
+        change.displaced = ()  # neither was carried out
         return False
 
     def _note_aside(self, change: Change, aside: Aside, there: Item, hiding: Future[Item]) -> None:
@@ -341,12 +345,12 @@ class Replace:
             aside.unsure_until = self._context.unsure_until(aside.id)
         except ApiError:
             with contextlib.suppress(Cancelled):
-                self._record(change, asides=[])
+                self._record_step(change, asides=[])
             return
         else:
-            self._context.learn_of_move(there, answer)
-            aside.seen(answer)
-        change.taken += (there,)
+            self._context.learn_from_move(there, answer)
+            aside.mark_moved(answer)
+        change.displaced += (there,)
 
     def _set_aside(self, change: Change, aside: Aside, there: Item, hide: Callable[[], Item]) -> bool:
         """Move the item at the target to its hidden name by `hide`; False: look at the target again."""
@@ -354,241 +358,243 @@ class Replace:
             answer = hide()
         except AnswerLostError as error:
             aside.unsure_until = self._context.unsure_until(aside.id)
-            unsure, change.unsure = change.unsure, True  # until it was seen
-            moved, change.unsure = self._has_moved(aside), unsure
+            unsure, change.outcome_unknown = change.outcome_unknown, True  # until it was seen
+            moved, change.outcome_unknown = self._is_at_hidden_name(aside), unsure
             if isinstance(error, WrongAnswerError) and not moved:
                 raise
         except (NotFoundError, BadRequestError, ItemChangedError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
-            moved = aside.unsure_until > 0.0 and self._has_moved(aside)
+            moved = aside.unsure_until > 0.0 and self._is_at_hidden_name(aside)
             if not moved:
-                self._drop_aside(change, aside, error)
+                self._forget_aside(change, aside, error)
         else:
-            self._context.learn_of_move(there, answer)
-            aside.seen(answer)
+            self._context.learn_from_move(there, answer)
+            aside.mark_moved(answer)
             moved = True
         if moved:
-            change.taken += (there,)
+            change.displaced += (there,)
         return moved
 
-    def _drop_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
+    def _forget_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
         """The item was not set aside: it is elsewhere, or gone. Raises `error` if the move is refused."""
         if isinstance(error, ItemChangedError) and aside.unsure_until:
             return  # an earlier request may still bring it to its hidden name
-        self._record(change, asides=[other for other in change.asides if other is not aside])
+        self._record_step(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
-            self.make_directory(names.parent(change.target))
+            self.make_missing_directory(names.parent(change.target))
         elif type(error) is BadRequestError and self._client.get(aside.id).path == change.target:
             raise error
 
-    def _has_moved(self, aside: Aside) -> bool:
+    def _is_at_hidden_name(self, aside: Aside) -> bool:
         """True if the item is seen at its hidden name."""
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if aside.is_at(item):
-                aside.seen(item)
+            if aside.is_hidden_name_of(item):
+                aside.mark_moved(item)
                 return True
         return False
 
-    def _move(self, change: Change) -> bool:
+    def _move_to_target(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         try:
-            answer = self._promote(change, change.replaced())
+            answer = self._send_move(change, change.first_moved_aside())
         except PathExistsError:
             return False
         except NoDirectoryError:
-            self.make_directory(names.parent(change.target))
+            self.make_missing_directory(names.parent(change.target))
             return False
         except (NotFoundError, ItemChangedError) as error:
-            self._staged_gone(change, elsewhere=isinstance(error, ItemChangedError))
+            self._stage_again(change, elsewhere=isinstance(error, ItemChangedError))
             return True
         except AnswerLostError as error:
-            change.unsure = True
-            if not self._look_at_staged(change):
+            change.outcome_unknown = True
+            if not self._find_staged_again(change):
                 return True
             if isinstance(error, WrongAnswerError):
                 raise
             return False
-        self._placed(change, answer, adopted=not change.unsure)
+        self._record_placed(change, answer, adopted=not change.outcome_unknown)
         return True
 
-    def _promote(
-        self, change: Change, was: Aside | None, *, turn: Turn | None = None, explain: bool = True
+    def _send_move(
+        self, change: Change, was: Aside | None, *, held: HeldConnection | None = None, explain: bool = True
     ) -> Item:
         """Send the move to the target; it takes over what `was` has. The rest as `Client.update`. Raises Cancelled, ApiError."""
-        check(change)
+        raise_if_cancelled(change)
         item = change.item
         assert item is not None
-        lifecycle, permission = taken_over(change, item, was)
+        lifecycle, permission = inherited_attributes(change, item, was)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
         if change.verb is Verb.MOVE:
-            change.item, answer = self._context.changed(
-                self._context.named(item), held=turn, explain=explain, **wanted
+            change.item, answer = self._context.update_and_compare(
+                self._context.observe_by_name(item), held=held, explain=explain, **wanted
             )
             return answer
         # Only this mount knows its hidden name: no look is needed.
-        with self._context.noting_loss(item.id):
-            return self._client.update(item.id, kind=item.kind, turn=turn, explain=explain, **wanted)
+        with self._context.mark_unsure_if_lost(item.id):
+            return self._client.update(item.id, kind=item.kind, connection=held, explain=explain, **wanted)
 
-    def _look_at_staged(self, change: Change) -> bool:
+    def _find_staged_again(self, change: Change) -> bool:
         """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""
         for aside in [aside for aside in change.asides if not aside.moved]:
-            aside.unsure_until = self._context.unanswered(aside.id)
-            self._has_moved(aside)
+            aside.unsure_until = self._context.mark_unanswered(aside.id)
+            self._is_at_hidden_name(aside)
         try:
             item = self._client.get(change.staged_id)
         except NotFoundError:
-            self._staged_gone(change)
+            self._stage_again(change)
             return False
-        if change.is_staged(item) and item.path != change.target:
+        if change.is_staged_item(item) and item.path != change.target:
             change.item = item
             return True
-        self._context.check_form(item, change.target, change.source or change.hidden(self._context.mount))
-        self._placed(change, item, adopted=False)
+        was_at = change.source or change.hidden_path(self._context.mount)
+        self._context.refuse_other_form(item, change.target, was_at)
+        self._record_placed(change, item, adopted=False)
         return False
 
-    def _staged_gone(self, change: Change, *, elsewhere: bool = False) -> None:
+    def _stage_again(self, change: Change, *, elsewhere: bool = False) -> None:
         """The staged item vanished: make it again from the local bytes; a rename's source has none.
 
         `elsewhere`: somebody has given a rename's source another name.
         """
         if change.verb is Verb.MOVE:
             if change.item is not None and not elsewhere:
-                self._context.namespace.forget(change.item)
-            self._cleanup.undo(change, "it vanished from the server", errno.ENOENT)
+                self._context.namespace.record_deleted(change.item)
+            self._cleanup.undo_change(change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more")
-        change.item, change.unsure = None, False
-        self._record(change, stage=Stage.STAGING, tid="", staged_id="")
+        change.item, change.outcome_unknown = None, False
+        self._record_step(change, stage=Stage.STAGING, tid="", staged_id="")
 
     # -- placed: in one step the journal, the File, the namespace and the content cache know the outcome
 
-    def _placed(self, change: Change, item: Item, *, adopted: bool) -> None:
+    def _record_placed(self, change: Change, item: Item, *, adopted: bool) -> None:
         """`adopted`: `item` is the move's own answer, or the create's (R2). Raises Cancelled, FsError(EIO)."""
         before, change.item = change.item, item
         if change.file is not None and change.verb is Verb.PUT:
-            self._saved(change, change.file, item, adopted=adopted)
+            self._record_saved(change, change.file, item, adopted=adopted)
             return
-        self._moved(change, item)
-        self._context.renamed(item.id, change.target)
+        self._record_moved(change, item)
+        self._context.note_rename(item.id, change.target)
         if before is not None and adopted:
-            self._context.touched(before, item)
+            self._context.carry_over(before, item)
 
-    def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
+    def _record_saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         state, content = self._state, self._context.content
-        source = state.bytes.path(file.ino, change.generation)
+        source = state.bytes.generation_path(file.ino, change.generation)
         # Copied before the locks are taken: readers wait for them.
-        saved = content.take(source) if adopted else None
-        copy = state.saves.take(change.target, source, change.size, change.sha256)
+        saved = content.link_or_copy(source) if adopted else None
+        copy = state.saves.prepare(change.target, source, change.size, change.sha256)
         try:
-            with self._going_on(change):
+            with self._hold_for_step(change):
                 # Before the journal has the save: a kill in between must not leave the save before as the last one.
                 self._bases.keep_save(change, copy)
                 self._write_saved(change, file, item)
                 if adopted:
-                    content.remember(item, change.size)
-                self._tell(change, item)
+                    content.remember_size(item, change.size)
+                self._update_namespace(change, item)
                 if file.local is not None and file.local.generation == change.generation:
-                    self._go_on(file, item, adopted=adopted)
-                state.bytes.retire(file.ino, change.generation)
+                    self._rebase_handles(file, item, adopted=adopted)
+                state.bytes.remove_after_sync(file.ino, change.generation)
                 if saved is not None:
                     # After the handles have opened the version: even if it is too young to be kept, it serves them.
-                    content.adopt(item, saved)
+                    content.adopt_file(item, saved)
         finally:
             state.saves.discard(copy)
 
     def _write_saved(self, change: Change, file: File, item: Item) -> None:
         """Record that a save is placed, as `item`. The caller has the locks. Raises FsError(EIO)."""
         sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
+        pending = None if file.pending_permission is item.permission else file.pending_permission
         self._state.write(
             *([edit(change, stage=Stage.PLACED)] if change.asides else []),
             edit(
                 file,
                 item_id=item.id,
-                base=Base(item.id, item.updated_at, change.size, change.sha256, young=True),
+                base=Base(item.id, item.updated_at, change.size, change.sha256, racy=True),
                 version=item.updated_at,
                 sha256=change.sha256,
                 permission=item.permission,
-                wish=None if file.wish is item.permission else file.wish,
+                pending_permission=pending,
                 refused="",
                 **sent,
             ),
-            gone=[] if change.asides else [change],
+            remove=[] if change.asides else [change],
         )
         file.item, file.change = item, None
-        self._state.readers.placed(item.path, file.base)
+        self._state.read_log.note_placed(item.path, file.base)
 
-    def _moved(self, change: Change, item: Item) -> None:
+    def _record_moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file
-        with self._going_on(change):
-            gone = change.moved_over()
+        with self._hold_for_step(change):
+            gone = change.files_moved_over()
             made = []
             if file is not None and change.verb is Verb.MKDIR:
                 made = [edit(file, item_id=item.id, version=item.updated_at)]
             if file is not None and file.change is change:
                 file.change = None
-            state.write(edit(change, stage=Stage.PLACED), *made, gone=gone)
+            state.write(edit(change, stage=Stage.PLACED), *made, remove=gone)
             for replaced in gone:
-                state.unname(replaced)
-            self._bases.save_replaces(change)
-            self._tell(change, item)
+                state.unlink_file(replaced)
+            self._bases.keep_replaced_save(change)
+            self._update_namespace(change, item)
             # The namespace has the outcome: from here on its names show it, however long cleanup takes.
-            state.apply(change, shows={})
+            state.apply_in_memory(change, shows={})
             if file is not None and not gone and change.generation not in (0, file.generation):
-                state.bytes.retire(file.ino, change.generation)
+                state.bytes.remove_after_sync(file.ino, change.generation)
 
-    def _tell(self, change: Change, item: Item) -> None:
-        for taken in change.taken:
-            self._context.namespace.forget(taken)
-        self._context.namespace.publish(item)
+    def _update_namespace(self, change: Change, item: Item) -> None:
+        for taken in change.displaced:
+            self._context.namespace.record_deleted(taken)
+        self._context.namespace.record_own_change(item)
 
-    def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
+    def _rebase_handles(self, file: File, item: Item, *, adopted: bool) -> None:
         """Handles go on with the version that was saved."""
         local, file.item = file.local, item
         assert local is not None
         for handle in file.handles:
-            handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
+            handle.continue_with(item, self._context.content.open(item) if adopted else local.acquire())
         file.local = None  # last: until then the attributes are those of these bytes
         if file.handles:
             local.release()
-        self._state.index.show(file)
+        self._state.index.reindex(file)
 
-    def finish(self, change: Change) -> float:
-        """Clean up after a Change that is over (`Cleanup.finish`); make the directories that are missing above what goes back."""
+    def clean_up(self, change: Change) -> float:
+        """Clean up after a finished Change (`Cleanup.clean_up`); make the directories that are missing above what goes back."""
         try:
-            return self._cleanup.finish(change)
+            return self._cleanup.clean_up(change)
         except NoDirectoryError:
-            self.make_directory(names.parent(change.target))
-            return self._cleanup.finish(change)
+            self.make_missing_directory(names.parent(change.target))
+            return self._cleanup.clean_up(change)
 
-    def make_directory(self, path: str) -> None:
+    def make_missing_directory(self, path: str) -> None:
         """Make a directory, and those above it, that is missing under a save. Raises ApiError."""
-        if self._is_directory(path):
+        if self._has_directory(path):
             return
         try:
-            self.make(path)
+            self.make_new_directory(path)
         except FsError:
-            if not self._is_directory(path):
+            if not self._has_directory(path):
                 raise
 
-    def make(self, path: str) -> Item:
+    def make_new_directory(self, path: str) -> Item:
         """A new directory, hidden and moved: there may be no second of its name (R9). Raises FsError(EEXIST), ApiError."""
-        with self._state.running(Verb.MKDIR, path) as change:
+        with self._state.run_here(Verb.MKDIR, path) as change:
             try:
-                self.run(change)
+                self.run_change(change)
             finally:
-                self.give_up(change)
+                self.abandon_change(change)
                 if not change.asides and change.stage is Stage.PLACED:
-                    self._state.end(change)
+                    self._state.end_change(change)
         assert change.item is not None
         return change.item
 
-    def give_up(self, change: Change) -> None:
+    def abandon_change(self, change: Change) -> None:
         """The caller is told that the change failed: cleanup takes back what was begun, and gives back the asides."""
         with self._state.lock:
-            if change.recorded and change.begun and not change.over:
-                self._state.cancel(change, shows={})
-            elif not change.over:
-                self._state.end(change)
+            if change.recorded and change.started and not change.is_finished:
+                self._state.cancel_change(change, shows={})
+            elif not change.is_finished:
+                self._state.end_change(change)
 
-    def _is_directory(self, path: str) -> bool:
+    def _has_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))

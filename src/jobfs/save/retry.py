@@ -14,16 +14,16 @@ from jobfs.state import File, edit
 def retry(write_back: WriteBack, path: str | None) -> list[str]:
     """Try at once what was refused, or waits for its next try, at or below `path`; returns the paths."""
     found = []
-    for file in write_back.state.left(path or "").files:
+    for file in write_back.state.backlog(path or "").files:
         change = file.change
         if file.refused:
             write_back.state.write(edit(file, refused="", refused_errno=0))
         elif change is None or not change.attempts:
             continue
-        if change is not None and change.begun:
-            write_back.queue.add(change, 0.0)
+        if change is not None and change.started:
+            write_back.queue.add_change(change, 0.0)
         else:
-            write_back.queue.save(file, 0.0)
+            write_back.queue.schedule(file, 0.0)
         found.append(file.path or "")
     return found
 
@@ -34,26 +34,30 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if it is open in a program, or just being sent.
     """
     # The entries of a directory go before it.
-    found = sorted(write_back.state.left(path).files, key=lambda file: file.path or "", reverse=True)
+    found = sorted(write_back.state.backlog(path).files, key=lambda file: file.path or "", reverse=True)
     if not found:
         raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
     if opened := next((file.path for file in found if file.handles), None):
         raise FsError(errno.EBUSY, f"{opened} is open in a program: close it first")
-    return [(file.path or "", _give_up(write_back, file, file.path or "")) for file in found]
+    return [(file.path or "", _discard_file(write_back, file, file.path or "")) for file in found]
 
 
-def _give_up(write_back: WriteBack, file: File, target: str) -> str:
+def _discard_file(write_back: WriteBack, file: File, target: str) -> str:
     """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
-    with write_back.state.reservations.held(target):
-        if not (file.unsent or file in write_back.state.unclosed):
+    with write_back.state.reservations.hold(target):
+        if not (file.is_unsent or file in write_back.state.unclosed):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         local, change = file.local, file.change
         with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
             local = local or write_back.state.bytes.open(file.ino, file.generation)
-        kept = "" if local is None else str(write_back.state.bytes.throw_away(local, names.basename(target)))
-        if change is not None and (change.running or (change.begun and not write_back.withdraw(file))):
+        kept = (
+            "" if local is None else str(write_back.state.bytes.keep_in_trash(local, names.basename(target)))
+        )
+        if change is not None and (
+            change.is_running or (change.started and not write_back.withdraw_save(file))
+        ):
             raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
         with file.lock, write_back.state.lock:
-            write_back.state.unname(file)
-        write_back.namespace.touch(target)
+            write_back.state.unlink_file(file)
+        write_back.namespace.invalidate(target)
     return kept

@@ -19,11 +19,11 @@ from pathlib import Path
 from jobfs import names
 from jobfs.errors import AnswerLostError, FsError, NotFoundError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
-from jobfs.save.context import Context, with_bytes
+from jobfs.save.context import Context, item_if_bytes_match
 from jobfs.state import Change
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Stage, Verb
-from jobfs.trial.questions import TELLTALE, refuses_move, rejects
+from jobfs.trial.questions import TELLTALE, probe_move_refusal, probe_second_create
 
 log = logging.getLogger("jobfs.save")
 
@@ -32,7 +32,7 @@ log = logging.getLogger("jobfs.save")
 _WORTH, _AGAIN = 4, 50
 
 
-class Upload:
+class Uploader:
     """Creates items, and finds those whose answers were lost. Every method may be called from any thread."""
 
     def __init__(self, context: Context, directory: Path) -> None:
@@ -41,19 +41,19 @@ class Upload:
         self._client = context.client
         self._state = context.state
         self._probe = directory / "probe"
-        self._new, self._replaced = itertools.count(1), itertools.count(1)
+        self._create_count, self._replacement_count = itertools.count(1), itertools.count(1)
 
-    def create(self, change: Change, path: str) -> Item:
+    def create_item(self, change: Change, path: str) -> Item:
         """Create the item of the change at its hidden name, or straight at its target. Raises ApiError, FsError."""
         # A hidden item gets its permission with the move: a server may refuse to move a readOnly item.
-        permission = (path == change.target and _wanted(change)) or Permission.READ_WRITE
+        permission = (path == change.target and _wanted_permission(change)) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
         return self._send(change, path, permission)
 
     def _send(self, change: Change, path: str, permission: Permission) -> Item:
         """Create a file with the bytes of the change, and note their hash as they go out: they are not read again for it."""
-        source, digest = self._state.bytes.path(change.ino, change.generation), hashlib.sha256()
+        source, digest = self._state.bytes.generation_path(change.ino, change.generation), hashlib.sha256()
 
         def note(before: int, piece: bytes) -> None:
             nonlocal digest
@@ -64,45 +64,45 @@ class Upload:
 
         item = self._client.create_file(path, source, change.size, permission, note)
         if change.sent == change.size and not change.sha256:
-            self._state.apply(change, sha256=digest.hexdigest())
+            self._state.apply_in_memory(change, sha256=digest.hexdigest())
         return item
 
-    def find(self, change: Change) -> Item | None:
+    def find_staged(self, change: Change) -> Item | None:
         """The item at the change's hidden name, if it is there, of its kind and with the right size. Raises ApiError."""
-        directory, hidden = change.verb is Verb.MKDIR, change.hidden(self._context.mount)
+        directory, hidden = change.verb is Verb.MKDIR, change.hidden_path(self._context.mount)
         found = (item for item in self._client.find(hidden) if item.is_dir is directory)
         return next((item for item in found if directory or item.size in (None, change.size)), None)
 
-    def whole(self, change: Change) -> Local | None:
+    def open_whole_bytes(self, change: Change) -> LocalGeneration | None:
         """The bytes that a `put` sends, None if they are not whole on this machine."""
         local = self._state.bytes.open(change.ino, change.generation)
         return local if local is not None and local.size == change.size else None
 
-    def digest(self, change: Change) -> str:
+    def digest_to_send(self, change: Change) -> str:
         """Return the hash of what is sent, from the local bytes where no create of this run has noted it.
 
         "" for a directory, or if the bytes are no longer whole here. Raises FsError(EIO).
         """
-        if change.verb is not Verb.PUT or change.sha256 or (local := self.whole(change)) is None:
+        if change.verb is not Verb.PUT or change.sha256 or (local := self.open_whole_bytes(change)) is None:
             return change.sha256
         try:
-            return local.sha256()
+            return local.compute_sha256()
         except OSError as error:
             raise FsError(errno.EIO, f"the local bytes of {change.target} can't be read: {error}") from error
 
-    def may_be_direct(self, change: Change) -> bool:
+    def may_create_directly(self, change: Change) -> bool:
         """True if this change is to be created at its target."""
         new = change.verb is Verb.PUT and not (change.base.id or change.staged_id or change.asides)
         return change.direct or (new and self._context.server.facts.rejects.get(Kind.FILE, False))
 
-    def find_direct(self, change: Change) -> Item | None:
+    def find_created_directly(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
         there = self._client.find(change.target) if change.sha256 else []
         alike = (item for item in there if not item.is_dir and item.size in (None, change.size))
-        found = (with_bytes(self._client, item, change.sha256) for item in alike)
+        found = (item_if_bytes_match(self._client, item, change.sha256) for item in alike)
         return next((item for item in found if item is not None), None)
 
-    def make_directory(self, path: str) -> Item | None:
+    def try_make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises ApiError."""
         if not self._context.server.facts.rejects.get(Kind.DIRECTORY):
             return None
@@ -111,44 +111,48 @@ class Upload:
         except AnswerLostError:
             return next((item for item in self._client.find(path) if item.is_dir), None)
 
-    def count_new(self, path: str) -> None:
+    def count_create(self, path: str) -> None:
         """Count something new at this path, made or about to be sent: now and then the server is asked how it takes creates."""
-        due = next(self._new) % _AGAIN == _WORTH
-        if due and len(self._context.server.facts.rejects) < len(Kind) and not self._client.health.out:
-            self._context.io_pool.submit(self.ask, path)
+        due = next(self._create_count) % _AGAIN == _WORTH
+        if (
+            due
+            and len(self._context.server.facts.rejects) < len(Kind)
+            and not self._client.health.is_in_outage
+        ):
+            self._context.io_pool.submit(self.probe_creates, path)
 
-    def count_replaced(self, path: str) -> None:
+    def count_replacement(self, path: str) -> None:
         """Count a save in place: now and then the server is asked whether it refuses a move onto an item, until that is known."""
-        due = next(self._replaced) % _AGAIN == _WORTH
-        if due and self._context.server.facts.moves_refused is None and not self._client.health.out:
-            self._context.io_pool.submit(self.ask_moves, path)
+        due = next(self._replacement_count) % _AGAIN == _WORTH
+        if due and self._context.server.facts.moves_refused is None and not self._client.health.is_in_outage:
+            self._context.io_pool.submit(self.probe_moves, path)
 
-    def ask(self, target: str) -> None:
+    def probe_creates(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError, OSError."""
         tid = names.new_transaction_id()
         path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
-        with self._question(path, tid):
+        with self._hold_probe_items(path, tid):
             self._probe.write_bytes(b"?")
             found: dict[Kind, bool] = {}
             for kind in Kind:
                 # Each answer counts at once: from then on new items are made in one request.
-                with rejects(self._client, path, kind, self._probe) as found[kind]:
+                with probe_second_create(self._client, path, kind, self._probe) as found[kind]:
                     self._context.server.learn(rejects=dict(found))
             log.info("creates at existing paths are rejected by this server: %s", found)
 
-    def ask_moves(self, target: str) -> None:
+    def probe_moves(self, target: str) -> None:
         """Move a hidden item beside `target` onto another, and see what the server says. Raises ApiError, FsError."""
         # Two hidden names of one file: a message about either names that file.
         tids = (names.new_transaction_id(), names.new_transaction_id())
         path = names.join(names.parent(target), TELLTALE)
         moved, taken = (names.hidden_path(path, self._context.mount, tid, names.Role.STAGED) for tid in tids)
         made: list[Item] = []
-        with self._question(moved, tids[0]), self._question(taken, tids[1]):
+        with self._hold_probe_items(moved, tids[0]), self._hold_probe_items(taken, tids[1]):
             try:
                 for path in (moved, taken):
                     made.append(self._client.create_file(path, Path(os.devnull), 0, Permission.READ_WRITE))
-                refused = refuses_move(self._client, *made)
+                refused = probe_move_refusal(self._client, *made)
             finally:
                 for item in made:
                     with contextlib.suppress(NotFoundError):
@@ -157,31 +161,33 @@ class Upload:
         log.info("moves onto existing items are refused by this server: %s", refused)
 
     @contextlib.contextmanager
-    def _question(self, path: str, tid: str) -> Iterator[None]:
+    def _hold_probe_items(self, path: str, tid: str) -> Iterator[None]:
         """Make hidden items of the transaction `tid` inside, one of them at `path`. Raises ApiError, FsError."""
         # This Change explains the hidden items while the server is asked: the answer depends on them.
-        with self._state.running(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
+        with self._state.run_here(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
                 # A tombstone: what is left of them is deleted when a listing shows it (R4).
-                self._state.write(used=tid, new=True)
+                self._state.write(transaction_id=tid, is_new=True)
                 # Else a loss of power could leave an item without a record: it would be shown as one of the user's.
                 self._state.store.sync()
                 yield
             except AnswerLostError:
-                self._context.look_again = self._context.may_come_until()
+                self._context.look_again = self._context.late_request_deadline()
                 raise
             finally:
-                self._state.end(change)
+                self._state.end_change(change)
 
 
-def _wanted(change: Change) -> Permission | None:
-    return change.file.wish if change.file is not None else None
+def _wanted_permission(change: Change) -> Permission | None:
+    return change.file.pending_permission if change.file is not None else None
 
 
-def taken_over(change: Change, item: Item, was: Aside | None) -> tuple[Lifecycle | None, Permission | None]:
+def inherited_attributes(
+    change: Change, item: Item, was: Aside | None
+) -> tuple[Lifecycle | None, Permission | None]:
     """Lifecycle and permission that `item` takes over from what it replaces, `was`; None where they are equal."""
     lifecycle = was.lifecycle if was else item.lifecycle
-    permission = _wanted(change) or (was.permission if was else item.permission)
+    permission = _wanted_permission(change) or (was.permission if was else item.permission)
     return (
         lifecycle if lifecycle != item.lifecycle else None,
         # A move keeps its permission.

@@ -30,7 +30,7 @@ SAVES, BASES = "saves", "bases"
 #: Bounds of one store: bytes together, bytes of one copy; files, unless a setting says so.
 MOST_BYTES, LARGEST, MOST_FILES = 256 << 20, 64 << 20, 1000
 #: Seconds for which a save is kept.
-SAVES_LAST = 30 * 86400.0
+SAVES_LIFETIME = 30 * 86400.0
 
 _INDEX = "index"
 #: Outdated lines of an index that are not worth a rewrite.
@@ -47,7 +47,7 @@ class Copy(NamedTuple):
     sha256: str = ""
 
 
-class _Table:
+class _CopyTable:
     """Copies by path and by age."""
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
@@ -55,12 +55,12 @@ class _Table:
         #: The oldest first: numbers only grow.
         self.by_number: dict[int, Copy] = {}
         self.numbers: dict[str, int] = {}
-        self.bytes = 0
+        self.total_bytes = 0
         for line in lines:
             with contextlib.suppress(ValueError, TypeError, LookupError):
                 self.apply(json.loads(line))
 
-    def at(self, path: str) -> Copy | None:
+    def find(self, path: str) -> Copy | None:
         """Return the copy of a path, if any."""
         number = self.numbers.get(path)
         return None if number is None else self.by_number[number]
@@ -68,30 +68,30 @@ class _Table:
     def apply(self, line: Mapping[str, Any]) -> list[Copy]:
         """Do what a line of the index says; return the copies that are gone. Raises TypeError, LookupError."""
         if "gone" in line:
-            return self._take(line["gone"])
+            return self._remove(line["gone"])
         if "moved" in line:
             old, new = line["moved"]
             return self._move(old, new)
         copy = Copy(**line)
-        gone = self._take(copy.path)
+        gone = self._remove(copy.path)
         self._put(copy)
         return gone
 
     def _put(self, copy: Copy) -> None:
         self.by_number[copy.number] = copy
         self.numbers[copy.path] = copy.number
-        self.bytes += copy.size
+        self.total_bytes += copy.size
 
-    def _take(self, path: str) -> list[Copy]:
+    def _remove(self, path: str) -> list[Copy]:
         number = self.numbers.pop(path, None)
         if number is None:
             return []
         copy = self.by_number.pop(number)
-        self.bytes -= copy.size
+        self.total_bytes -= copy.size
         return [copy]
 
     def _move(self, old: str, new: str) -> list[Copy]:
-        gone, number = self._take(new), self.numbers.pop(old)
+        gone, number = self._remove(new), self.numbers.pop(old)
         # In its place: the order of age stays.
         self.by_number[number] = self.by_number[number]._replace(path=new)
         self.numbers[new] = number
@@ -101,24 +101,24 @@ class _Table:
 class CopyStore:
     """The copies of one kind of one mount, within bounds at every moment. Thread-safe; raises nothing for what the disk does."""
 
-    def __init__(self, directory: Path, *, most: int = MOST_FILES, lasts: float | None = None) -> None:
-        """`most`: how many copies there may be, `lasts`: for how many seconds each is kept (None: no bound)."""
-        self._directory, self._most, self._lasts = directory, most, lasts
+    def __init__(self, directory: Path, *, most: int = MOST_FILES, lifetime: float | None = None) -> None:
+        """`most`: how many copies there may be, `lifetime`: for how many seconds each is kept (None: no bound)."""
+        self._directory, self._most, self._lifetime = directory, most, lifetime
         self._lock = threading.Lock()
         self._index = -1
         #: How many lines the index has; true if one is missing there, or was cut off.
         self._lines, self._incomplete = 0, False
-        self._table = _Table()
+        self._table = _CopyTable()
         #: Sizes of the copies that were taken and neither kept nor discarded yet, by number.
-        self._taken: dict[int, int] = {}
+        self._prepared: dict[int, int] = {}
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
-            self._table, self._lines = _read(directory)
+            self._table, self._lines = _read_index(directory)
             self._remove_strays()
             self._open_index()
         except OSError as error:
             log.warning("%s can't be used, and nothing is kept there: %s", directory, error)
-        self._next = max(self._table.by_number, default=0) + 1
+        self._next_number = max(self._table.by_number, default=0) + 1
         self.expire()
 
     # -- what is kept
@@ -126,10 +126,10 @@ class CopyStore:
     def find(self, path: str) -> Copy | None:
         """Return the copy of a path, if there is one that has not expired."""
         with self._lock:
-            copy = self._table.at(path)
+            copy = self._table.find(path)
             return None if copy is None or self._has_expired(copy) else copy
 
-    def file(self, copy: Copy) -> Path:
+    def file_path(self, copy: Copy) -> Path:
         """Return where the bytes of a copy are."""
         return self._directory / str(copy.number)
 
@@ -140,33 +140,33 @@ class CopyStore:
 
     # -- a copy is made in two steps: its bytes are taken with no lock held, and then kept in the step that saves them
 
-    def take(self, path: str, source: Path, size: int, sha256: str = "") -> Copy | None:
+    def prepare(self, path: str, source: Path, size: int, sha256: str = "") -> Copy | None:
         """Make room for the `size` bytes of `source`, which is never written again, and link or copy it; None if it is not kept.
 
-        `keep` or `discard` must follow: until then `path` has the copy that it had before.
+        `commit` or `discard` must follow: until then `path` has the copy that it had before.
         """
         if not 0 < size <= LARGEST or not self._most or self._index < 0:
             return None
         with self._lock:
             self._evict(size, more=path not in self._table.numbers)
-            copy = Copy(path, self._next, size, time.time(), sha256)
-            self._next += 1
-            self._taken[copy.number] = size
+            copy = Copy(path, self._next_number, size, time.time(), sha256)
+            self._next_number += 1
+            self._prepared[copy.number] = size
         try:
-            _link(source, self.file(copy))
+            _link_or_copy(source, self.file_path(copy))
         except OSError as error:
             log.info("%s is not kept: %s", source, error)
             self.discard(copy)
             return None
         return copy
 
-    def keep(self, path: str, copy: Copy | None) -> None:
+    def commit(self, path: str, copy: Copy | None) -> None:
         """Put a copy that was taken in the place of what was kept of a path. None: that goes all the same."""
         if copy is None:
             self.drop(path)
             return
         with self._lock:
-            self._taken.pop(copy.number, None)
+            self._prepared.pop(copy.number, None)
             self._apply(copy._replace(path=path)._asdict())
             self._evict()
 
@@ -175,8 +175,8 @@ class CopyStore:
         if copy is None:
             return
         with self._lock:
-            if self._taken.pop(copy.number, None) is not None:
-                _remove(self.file(copy))
+            if self._prepared.pop(copy.number, None) is not None:
+                _remove(self.file_path(copy))
 
     # -- what becomes of it
 
@@ -188,16 +188,16 @@ class CopyStore:
             self._apply({"gone": path})
             return True
 
-    def renamed(self, old: str, new: str, *, directory: bool = False) -> None:
+    def rename(self, old: str, new: str, *, directory: bool = False) -> None:
         """Give the copy of a path, or those of all below a `directory`, the new path."""
         with self._lock:
             known = self._table.numbers
             moved = (
-                [path for path in known if names.under(path, old)] if directory else [old] * (old in known)
+                [path for path in known if names.is_below(path, old)] if directory else [old] * (old in known)
             )
-            self._apply(*({"moved": [path, names.moved(path, old, new)]} for path in moved))
+            self._apply(*({"moved": [path, names.path_after_rename(path, old, new)]} for path in moved))
 
-    def give_way(self, size: int) -> bool:
+    def free_disk(self, size: int) -> bool:
         """Free `size` bytes of the disk, the oldest copies first; False if there was none."""
         with self._lock:
             oldest = [*self._table.by_number.values()]
@@ -221,15 +221,15 @@ class CopyStore:
             self._index = -1
 
     def _has_expired(self, copy: Copy) -> bool:
-        return self._lasts is not None and time.time() - copy.made > self._lasts
+        return self._lifetime is not None and time.time() - copy.made > self._lifetime
 
     def _evict(self, room: int = 0, *, more: bool = False) -> None:
         """Remove the oldest copies until `room` bytes, and one `more` copy, are within the bounds with the others."""
         table = self._table
-        most_files, most_bytes = self._most - more, MOST_BYTES - room - sum(self._taken.values())
+        most_files, most_bytes = self._most - more, MOST_BYTES - room - sum(self._prepared.values())
         while table.by_number:
             oldest = next(iter(table.by_number.values()))
-            fits = len(table.by_number) <= most_files and table.bytes <= most_bytes
+            fits = len(table.by_number) <= most_files and table.total_bytes <= most_bytes
             if fits and not self._has_expired(oldest):
                 return
             self._apply({"gone": oldest.path})
@@ -240,9 +240,9 @@ class CopyStore:
         """Do what lines say, here and on the disk: all of them, or after a kill none."""
         gone = [copy for line in lines for copy in self._table.apply(line)]
         if lines and self._index >= 0:
-            self._write(b"".join(map(_text, lines)), len(lines))
+            self._write(b"".join(map(_encode_line, lines)), len(lines))
         for copy in gone:
-            _remove(self.file(copy))
+            _remove(self.file_path(copy))
 
     def _write(self, text: bytes, count: int) -> None:
         self._lines += count
@@ -258,8 +258,8 @@ class CopyStore:
     def _rewrite(self) -> None:
         """Write the index as short as it can be. Raises OSError; then the old one is there still."""
         new = self._directory / f"{_INDEX}.new"
-        with _opened(new) as file:
-            file.writelines(_text(copy._asdict()) for copy in self._table.by_number.values())
+        with _open_new(new) as file:
+            file.writelines(_encode_line(copy._asdict()) for copy in self._table.by_number.values())
         new.rename(self._directory / _INDEX)
         self._lines, self._incomplete = len(self._table.by_number), False
         os.close(self._index)
@@ -280,7 +280,7 @@ class CopyStore:
             _remove(self._directory / name)
 
 
-def content_of(directory: Path, path: str, *, lasts: float | None = None) -> bytes | None:
+def read_copy(directory: Path, path: str, *, lifetime: float | None = None) -> bytes | None:
     """Return what is kept of a path in the directory of a store, whether a mount uses that or not; None if nothing is.
 
     Nothing is changed. A copy that is replaced while it is read is looked up again. Bytes of another hash than theirs, as after
@@ -289,10 +289,10 @@ def content_of(directory: Path, path: str, *, lasts: float | None = None) -> byt
     seen: Copy | None = None
     while True:
         try:
-            copy = _read(directory)[0].at(path)
+            copy = _read_index(directory)[0].find(path)
         except OSError:
             return None
-        if copy is None or copy == seen or (lasts is not None and time.time() - copy.made > lasts):
+        if copy is None or copy == seen or (lifetime is not None and time.time() - copy.made > lifetime):
             return None
         seen = copy
         with contextlib.suppress(OSError):
@@ -301,31 +301,31 @@ def content_of(directory: Path, path: str, *, lasts: float | None = None) -> byt
                 return data
 
 
-def _read(directory: Path) -> tuple[_Table, int]:
+def _read_index(directory: Path) -> tuple[_CopyTable, int]:
     """Return the copies that an index names, and how many lines it has. Raises OSError."""
     try:
         lines = (directory / _INDEX).read_bytes().splitlines()
     except FileNotFoundError:
-        return _Table(), 0
-    return _Table(line.decode(errors="replace") for line in lines), len(lines)
+        return _CopyTable(), 0
+    return _CopyTable(line.decode(errors="replace") for line in lines), len(lines)
 
 
-def _text(line: Mapping[str, Any]) -> bytes:
+def _encode_line(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open_new(path: Path) -> BinaryIO:
     """Open a new file that only this user reads. Raises OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Link a file, or copy it where that can't be done. Raises OSError."""
     try:
         os.link(source, target)
     except OSError:
         try:
-            with source.open("rb") as old, _opened(target) as new:
+            with source.open("rb") as old, _open_new(target) as new:
                 shutil.copyfileobj(old, new)
         except OSError:
             _remove(target)

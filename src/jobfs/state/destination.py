@@ -20,14 +20,14 @@ _OWNER, _EVERYBODY = 0o700, 0o777
 
 
 class Destination:
-    """Made with mode 0700 when the first entry is. Paths are those of a workspace, and not hostile (`names.hostile`)."""
+    """Made with mode 0700 when the first entry is. Paths are those of a workspace, and not hostile (`names.hostile_reason`)."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
 
     def make_directory(self, path: str, mode: int) -> None:
         """Make a directory; one that is there already stays as it is. Raises OSError."""
-        with self._opened(names.parent(path)) as parent:
+        with self._open_directory(names.parent(path)) as parent:
             name = names.basename(path)
             is_new = _make_if_missing(name, parent)
             handle = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -48,7 +48,7 @@ class Destination:
             size = facts.st_size if size is None else size
             if facts.st_size < size:
                 raise OSError(errno.EIO, f"this machine has {facts.st_size} of its {size} bytes")
-            with self._created(path) as copied:
+            with self._create(path) as copied:
                 _copy_bytes(handle, copied, size)
                 changed = facts.st_mtime_ns if mtime_ns == UNSET else mtime_ns
                 _set_attributes(copied, mode & _EVERYBODY if mode != UNSET else UNSET, changed)
@@ -62,9 +62,9 @@ class Destination:
             sync_directory(self.top, whole=True)
 
     @contextlib.contextmanager
-    def _created(self, path: str) -> Iterator[int]:
+    def _create(self, path: str) -> Iterator[int]:
         """A new file, which is removed again if the block raises."""
-        with self._opened(names.parent(path)) as parent:
+        with self._open_directory(names.parent(path)) as parent:
             name = names.basename(path)
             handle = os.open(name, _NEW, 0o666, dir_fd=parent)
             try:
@@ -76,7 +76,7 @@ class Destination:
                 os.close(handle)
 
     @contextlib.contextmanager
-    def _opened(self, path: str) -> Iterator[int]:
+    def _open_directory(self, path: str) -> Iterator[int]:
         """A directory, which is made as far as it is not there."""
         self.top.mkdir(_OWNER, parents=True, exist_ok=True)
         handle = os.open(self.top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -111,7 +111,7 @@ def _set_attributes(handle: int, mode: int, mtime_ns: int = UNSET) -> None:
 def _copy_bytes(source: int, target: int, size: int) -> None:
     """Copy the first `size` bytes of an open file, but for its holes. Raises OSError."""
     os.ftruncate(target, size)
-    for start, end in _data(source, size):
+    for start, end in _data_ranges(source, size):
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
             sent = os.sendfile(target, source, start, end - start)
@@ -120,7 +120,7 @@ def _copy_bytes(source: int, target: int, size: int) -> None:
             start += sent
 
 
-def _data(source: int, size: int) -> Iterator[tuple[int, int]]:
+def _data_ranges(source: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of the first `size` bytes that are not holes."""
     end = 0
     while end < size:

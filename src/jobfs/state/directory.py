@@ -19,9 +19,9 @@ from pathlib import Path
 
 from jobfs.errors import UsageError
 from jobfs.names import is_mount_id, new_mount_id
-from jobfs.private import own_directory
-from jobfs.settings import command
-from jobfs.state.journal import free_for_start
+from jobfs.private import open_own_directory
+from jobfs.settings import shell_command
+from jobfs.state.journal import release_for_start
 
 #: Seconds to try again for a lock: a process that only looks whether it is free holds it for an instant.
 _INSTANT = 0.3
@@ -30,7 +30,7 @@ MERGING = "merge-"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class MountRecord:
     """What a state directory was last used for; `clean` if that mount left nothing to send. `started` in s."""
 
     mount_id: str
@@ -44,11 +44,11 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundDirectory:
     """A place on disk: its directory, and what it was last used for if that is known."""
 
     path: Path
-    record: Record | None
+    record: MountRecord | None
 
     @property
     def has_journal(self) -> bool:
@@ -59,7 +59,7 @@ class Found:
 class StateDirectory:
     """A place that this process holds."""
 
-    def __init__(self, path: Path, lock: int, record: Record) -> None:
+    def __init__(self, path: Path, lock: int, record: MountRecord) -> None:
         self.path = path
         self.record = record
         self._lock = lock
@@ -70,7 +70,7 @@ class StateDirectory:
         return self.record.mount_id
 
     @property
-    def log(self) -> Path:
+    def log_path(self) -> Path:
         """Where a mount in the background writes its log."""
         return self.path / "jobfs.log"
 
@@ -78,8 +78,8 @@ class StateDirectory:
         """Note on disk that this process uses the place, or has left it `clean`. Raises UsageError."""
         self.record = replace(self.record, pid=os.getpid(), clean=clean)
         draft = self.path / "mount.json.new"
-        free_for_start(self.path)
-        with refusing(self.path):
+        release_for_start(self.path)
+        with report_disk_errors(self.path):
             draft.write_text(json.dumps(asdict(self.record)))
             draft.replace(self.path / "mount.json")
 
@@ -99,19 +99,19 @@ def acquire(
     or can't be written. The job decides, whatever address its server has now.
     """
     home = state_dir / job
-    with refusing(state_dir), (_private(home) / "lock").open("w") as choosing:
+    with report_disk_errors(state_dir), (_make_private(home) / "lock").open("w") as choosing:
         # One at a time: a state directory is chosen and recorded before the next mount looks.
         fcntl.flock(choosing, fcntl.LOCK_EX)
-        places = _slots(home)
+        places = _find_slots(home)
         for found in places:
-            _private(found.path)
-            if found.record and found.record.directory == directory and in_use(found):
+            _make_private(found.path)
+            if found.record and found.record.directory == directory and is_in_use(found):
                 raise UsageError(
                     f"an earlier mount of job {job} at {directory} still runs (process {found.record.pid}), perhaps sending "
-                    f"its last files: see `{command('status', directory)}`, or wait until it ends"
+                    f"its last files: see `{shell_command('status', directory)}`, or wait until it ends"
                 )
 
-        def order(found: Found) -> tuple[bool, bool, float]:
+        def order(found: FoundDirectory) -> tuple[bool, bool, float]:
             """First the places of this directory, then those with a journal; among equals the one that was used last."""
             if (record := found.record) is None:
                 return True, not found.has_journal, 0.0
@@ -119,62 +119,66 @@ def acquire(
 
         places.sort(key=order)
         for path in [*(found.path for found in places), home / new_mount_id()]:
-            if (lock := _locked_in(_private(path))) >= 0:
+            if (lock := _try_lock(_make_private(path))) >= 0:
                 break
-        _private(path / "bytes")
+        _make_private(path / "bytes")
         for left in path.glob(f"{MERGING}*"):  # of a merge that was killed
             shutil.rmtree(left, ignore_errors=True)
         named = str(key_file or "")
-        record = Record(path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=named)
+        record = MountRecord(
+            path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=named
+        )
         place = StateDirectory(path, lock, record)
         place.write_record()
         return place
 
 
-def reopen(found: Found, base_url: str) -> StateDirectory:
+def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
     """Take an existing place to finish what is in it. Raises UsageError if a process holds it."""
     path = found.path
-    record = found.record or Record(
+    record = found.record or MountRecord(
         path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time()
     )
-    with refusing(path):
-        _private(path)
-        lock = _locked_in(path)
+    with report_disk_errors(path):
+        _make_private(path)
+        lock = _try_lock(path)
         if lock < 0:
             raise UsageError(f"{path} is in use by process {record.pid}")
         return StateDirectory(path, lock, record)
 
 
-def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
+def find_others(state_dir: Path, job: str, mount_id: str) -> list[FoundDirectory]:
     """The state directories of this job, but for `mount_id`, that no mount holds and that have a journal."""
     return [
         found
-        for found in _slots(state_dir / job)
-        if found.path.name != mount_id and found.has_journal and not in_use(found)
+        for found in _find_slots(state_dir / job)
+        if found.path.name != mount_id and found.has_journal and not is_in_use(found)
     ]
 
 
-def of_job(state_dir: Path, job: str) -> list[Found]:
+def find_of_job(state_dir: Path, job: str) -> list[FoundDirectory]:
     """Every state directory of this job, held by a mount or not; the one used last comes first."""
-    return sorted(_slots(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0)
+    return sorted(
+        _find_slots(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0
+    )
 
 
-def running(state_dir: Path) -> list[Found]:
+def find_running(state_dir: Path) -> list[FoundDirectory]:
     """The state directories under `state_dir` that a running mount holds."""
-    return [found for home in sorted(state_dir.glob("*")) for found in _slots(home) if in_use(found)]
+    return [found for home in sorted(state_dir.glob("*")) for found in _find_slots(home) if is_in_use(found)]
 
 
-def look(path: Path) -> Found:
+def inspect_directory(path: Path) -> FoundDirectory:
     """The place at `path`."""
     try:
         values = json.loads((path / "mount.json").read_text())
-        record = Record(**values) if values.get("mount_id") == path.name else None
+        record = MountRecord(**values) if values.get("mount_id") == path.name else None
     except (OSError, ValueError, TypeError, AttributeError):
         record = None
-    return Found(path, record)
+    return FoundDirectory(path, record)
 
 
-def in_use(found: Found, patience: float = 0.0) -> bool:
+def is_in_use(found: FoundDirectory, patience: float = 0.0) -> bool:
     """True if a process holds the place, and goes on holding it for `patience` seconds."""
     try:
         lock = os.open(found.path / "lock", os.O_RDWR | os.O_CLOEXEC)
@@ -184,38 +188,38 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
         return True
     try:
         # Shared: several processes may look at once.
-        return not _locked(lock, fcntl.LOCK_SH, patience)
+        return not _flock_within(lock, fcntl.LOCK_SH, patience)
     finally:
         os.close(lock)
 
 
 @contextlib.contextmanager
-def kept_from_mounts(found: Found) -> Iterator[bool]:
+def exclude_mounts(found: FoundDirectory) -> Iterator[bool]:
     """Keep mounts from taking a place in this block, without writing in it; yield False if a process holds it. Raises OSError."""
     with contextlib.ExitStack() as opened:
         free = True
         with contextlib.suppress(FileNotFoundError):  # no mount was ever there
             lock = os.open(found.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, lock)
-            free = _locked(lock, fcntl.LOCK_SH, _INSTANT)
+            free = _flock_within(lock, fcntl.LOCK_SH, _INSTANT)
         yield free
 
 
-def _slots(home: Path) -> list[Found]:
-    return [look(path) for path in sorted(home.glob("*")) if is_mount_id(path.name)]
+def _find_slots(home: Path) -> list[FoundDirectory]:
+    return [inspect_directory(path) for path in sorted(home.glob("*")) if is_mount_id(path.name)]
 
 
-def _locked_in(place: Path) -> int:
+def _try_lock(place: Path) -> int:
     """The lock in this directory, held; -1 if a mount holds it, or others look for longer than an instant. Raises OSError."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # It can be had shared beside those who look, who are waited for, and not beside a mount, which is not.
-    if _locked(lock, fcntl.LOCK_SH, 0.0) and _locked(lock, fcntl.LOCK_EX, _INSTANT):
+    if _flock_within(lock, fcntl.LOCK_SH, 0.0) and _flock_within(lock, fcntl.LOCK_EX, _INSTANT):
         return lock
     os.close(lock)
     return -1
 
 
-def _locked(lock: int, how: int, patience: float) -> bool:
+def _flock_within(lock: int, how: int, patience: float) -> bool:
     end = time.monotonic() + patience
     while True:
         try:
@@ -228,7 +232,7 @@ def _locked(lock: int, how: int, patience: float) -> bool:
 
 
 @contextlib.contextmanager
-def refusing(place: Path) -> Iterator[None]:
+def report_disk_errors(place: Path) -> Iterator[None]:
     """Say what the disk refuses in one sentence. Raises UsageError."""
     try:
         yield
@@ -238,8 +242,8 @@ def refusing(place: Path) -> Iterator[None]:
         ) from None
 
 
-def _private(path: Path) -> Path:
+def _make_private(path: Path) -> Path:
     """Make sure that `path` is a directory of ours that nobody else can enter."""
-    with own_directory(path, "state", "--state-dir") as handle:
+    with open_own_directory(path, "state", "--state-dir") as handle:
         os.fchmod(handle, 0o700)
     return path

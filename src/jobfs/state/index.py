@@ -1,6 +1,7 @@
 """The index: which File is which, and what a path shows (design.md, What a path shows). In memory only.
 
-`State.write` and `State.apply` keep it up to date. Readers that look up a single path need no lock: each entry is replaced whole.
+`State.write` and `State.apply_in_memory` keep it up to date. Readers that look up a single path need no lock: each entry is
+replaced whole.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from jobfs.nodes import Item, inode_number
 from jobfs.state.records import Change, File
 
 #: Fields of a File of which nothing is shown: what is under way with its bytes, and what a save has to know.
-_NOT_SHOWN = frozenset(("generation", "size", "draft", "boot", "base", "sha256", "refused", "refused_errno"))
+_NOT_SHOWN = frozenset(
+    ("generation", "size", "open_generation", "boot", "base", "sha256", "refused", "refused_errno")
+)
 
 
-class Index:
+class FileIndex:
     """Files by number, by item and by path, and what Changes show instead of the server's items."""
 
     def __init__(self, lock: threading.Condition) -> None:
@@ -34,25 +37,26 @@ class Index:
 
     # -- what is shown
 
-    def __bool__(self) -> bool:
+    @property
+    def overrides_namespace(self) -> bool:
         """True if any path shows something else than the namespace says."""
         return bool(self._shown or self._overrides)
 
-    def at(self, path: str) -> File | None:
+    def file_at(self, path: str) -> File | None:
         """Return the File that is shown at a path."""
         here = self._shown.get(names.parent(path))
         return here.get(names.basename(path)) if here else None
 
-    def hidden(self, path: str) -> bool:
+    def has_override(self, path: str) -> bool:
         """Return whether a Change says what is shown at this path."""
         return path in self._overrides
 
-    def meanwhile(self, path: str) -> Item | None:
-        """Return what is shown at a path where `hidden` is true."""
+    def override_at(self, path: str) -> Item | None:
+        """Return what is shown at a path where `has_override` is true."""
         overrides = self._overrides.get(path)
         return overrides[-1][1] if overrides else None
 
-    def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
+    def children_of(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
         """Return the Files shown in a directory, and what Changes say is shown there, by name."""
         with self._lock:
             overrides = {
@@ -62,42 +66,42 @@ class Index:
             }
             return dict(self._shown.get(directory, {})), overrides
 
-    def beneath(self, directory: str) -> list[File]:
+    def local_files_below(self, directory: str) -> list[File]:
         """Return every File below a directory that is open, or has something that is only here."""
         with self._lock:
             return [
                 file
                 for file in self._by_number.values()
                 if file.path is not None
-                and names.under(file.path, directory)
-                and (file.here or file.handles or file.generation)
+                and names.is_below(file.path, directory)
+                and (file.overrides_server or file.handles or file.generation)
             ]
 
     # -- which file is which
 
-    def file(self, ino: int) -> File | None:
+    def file_by_number(self, ino: int) -> File | None:
         """Return the File of a number."""
         return self._by_number.get(ino)
 
-    def files(self) -> list[File]:
+    def all_files(self) -> list[File]:
         """Return every File."""
         with self._lock:
             return list(self._by_number.values())
 
-    def of(self, item: Item) -> File | None:
+    def file_of(self, item: Item) -> File | None:
         """Return the File of an item. A File that was changed here while the job renamed its item is another file by now."""
         if not item.id:
-            return self._by_number.get(self.number(item))
+            return self._by_number.get(self.inode_of(item))
         file = self._by_item.get(item.id)
-        return None if file is None or (file.here and file.path != item.path) else file
+        return None if file is None or (file.overrides_server and file.path != item.path) else file
 
-    def of_id(self, item_id: str) -> File | None:
+    def file_by_item_id(self, item_id: str) -> File | None:
         """Return the File of an item's id, wherever the item is by now."""
         return self._by_item.get(item_id)
 
-    def number(self, item: Item) -> int:
+    def inode_of(self, item: Item) -> int:
         """Return the item's inode number: that of its File; without a File, one made from its id that no other File has."""
-        if item.id and (file := self.of(item)) is not None:
+        if item.id and (file := self.file_of(item)) is not None:
             return file.ino
         return self._free_number(item)
 
@@ -111,10 +115,10 @@ class Index:
             number = inode_number(key, other)
         return number
 
-    def show(self, file: File) -> None:
+    def reindex(self, file: File) -> None:
         """Update where this File is shown."""
         with self._lock:
-            self._show_at(file, file.path if file.path and file.here else None)
+            self._set_shown_path(file, file.path if file.path and file.overrides_server else None)
 
     # -- kept up to date; the caller has the lock
 
@@ -125,13 +129,13 @@ class Index:
 
     def open(self, item: Item) -> File:
         """Return the File of an item, made if need be: nothing of it is shown instead of the item."""
-        file = self.of(item)
+        file = self.file_of(item)
         if file is None:
             file = File(self._free_number(item), item.kind, item.path, item.id, item=item)
             self._by_number[file.ino] = file
             if file.item_id:
                 self._by_item[file.item_id] = file
-        elif not file.here:
+        elif not file.overrides_server:
             file.item, file.path = item, item.path
         return file
 
@@ -140,36 +144,36 @@ class Index:
         self._by_number[file.ino] = file
         if file.item_id:
             self._by_item[file.item_id] = file
-        self.show(file)
+        self.reindex(file)
 
     def update(self, file: File, changed: Mapping[str, Any]) -> None:
         """Change fields of a File, which is added if need be."""
         item_id = changed.get("item_id", file.item_id)
         if item_id != file.item_id:
-            self._drop_item(file)
+            self._remove_item(file)
             if item_id:
                 self._by_item[item_id] = file
         for name, value in changed.items():
             setattr(file, name, value)
         self._by_number[file.ino] = file
-        self.show(file)
+        self.reindex(file)
         if not _NOT_SHOWN.issuperset(changed):
             self.edition += 1
 
-    def drop(self, file: File) -> None:
+    def remove(self, file: File) -> None:
         """Forget a File; if it is open, it lives on with its handles."""
         if self._by_number.get(file.ino) is file:
             del self._by_number[file.ino]
         if file.item_id:
-            self._drop_item(file)
+            self._remove_item(file)
         if file.shown_at is not None:
-            self._show_at(file, None)
+            self._set_shown_path(file, None)
 
-    def _drop_item(self, file: File) -> None:
+    def _remove_item(self, file: File) -> None:
         if self._by_item.get(file.item_id) is file:
             del self._by_item[file.item_id]
 
-    def _show_at(self, file: File, path: str | None) -> None:
+    def _set_shown_path(self, file: File, path: str | None) -> None:
         if path == file.shown_at:
             return
         if file.shown_at is not None:
@@ -184,13 +188,13 @@ class Index:
         file.shown_at = path
         self.edition += 1  # afterwards: who finds this number finds the File too
 
-    def override(self, change: Change) -> None:
+    def add_override(self, change: Change) -> None:
         """Show what a Change says is shown at its names."""
         for path, item in change.shows.items():
             self._overrides[path] = (*self._overrides.get(path, ()), (change, item))
         self.edition += bool(change.shows)
 
-    def end_override(self, change: Change) -> None:
+    def remove_override(self, change: Change) -> None:
         """Show at the names of a Change what is shown without it."""
         for path in change.shows:
             others = tuple(found for found in self._overrides.get(path, ()) if found[0] is not change)
@@ -203,4 +207,4 @@ class Index:
 
 def _is_implicit(file: File, item: Item) -> bool:
     """Return whether the number of a File is that of a directory that no item stands for."""
-    return item.implicit and not file.item_id and not (file.here and file.path != item.path)
+    return item.is_implicit and not file.item_id and not (file.overrides_server and file.path != item.path)

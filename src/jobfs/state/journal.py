@@ -1,10 +1,10 @@
 """The journal: what this mount still owes the server, on disk, in SQLite (save/protocol.md).
 
 `write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
-callers share one disk sync (`Store.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
+callers share one disk sync (`StateStore.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
 
-The state directory holds some spare room (`Spare`). While it is spent, a write for something new is refused with ENOSPC. A
-write that only records what has already happened takes from the spare room, and so can't fail for want of space.
+The state directory holds some spare room (`ReservedSpace`). While it is spent, a write for something new is refused with ENOSPC.
+A write that only records what has already happened takes from the spare room, and so can't fail for want of space.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
 from jobfs.state.copies import CopyStore
-from jobfs.state.localbytes import free, sync_directory
-from jobfs.state.records import Change, File, Record, decode, encode
+from jobfs.state.localbytes import free_bytes, sync_directory
+from jobfs.state.records import Change, File, Record, decode_record, encode_record
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 
 R = TypeVar("R")
 
@@ -41,20 +41,20 @@ _START = 128 << 10
 _CHECKPOINT = 128
 
 
-class Spare:
+class ReservedSpace:
     """A file of zeros beside the journal, given up by halves when the disk is full: another program may take what is free."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def restore(self, beside: int = 0) -> bool:
-        """Take the room again; False if the disk does not have that, and so many bytes `beside` it."""
+    def refill(self, extra: int = 0) -> bool:
+        """Take the room again; False if the disk does not have that, and `extra` bytes more."""
         try:
-            if not beside or self._size() < _SPARE:
+            if not extra or self._size() < _SPARE:
                 self._take()
         except OSError:
             return False
-        return free(self._path.parent) >= beside
+        return free_bytes(self._path.parent) >= extra
 
     def _size(self) -> int:
         """How many bytes it has; 0 if there is no such file. Raises OSError."""
@@ -73,8 +73,8 @@ class Spare:
                 file.truncate(had)
                 raise
 
-    def give_up(self) -> bool:
-        """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
+    def release(self) -> bool:
+        """Make half of the room free; False if only what the next start needs is left (`release_for_start`)."""
         with contextlib.suppress(OSError):
             if (size := self._size()) > _START:
                 os.truncate(self._path, max(size // 2, _START))
@@ -82,10 +82,10 @@ class Spare:
         return False
 
 
-def free_for_start(directory: Path) -> None:
+def release_for_start(directory: Path) -> None:
     """On a full disk: give up the spare room, so that a mount can start."""
     with contextlib.suppress(OSError):
-        if free(directory) < _START:
+        if free_bytes(directory) < _START:
             os.truncate(directory / "spare", 0)
 
 
@@ -105,18 +105,18 @@ class Journal:
         self._synced = 0
         with contextlib.ExitStack() as opened:
             try:
-                self.spare = Spare(path.with_name("spare"))
+                self.spare = ReservedSpace(path.with_name("spare"))
                 self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
                 opened.callback(self._db.close)
                 self._prepare()
-                self._seq = self._check()
+                self._seq = self._read_highest_number()
             except (OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
                 raise UsageError(
                     f"the journal {path} can't be used: {error}; mend the disk, or move {path.parent} away: what is unsent is "
                     "in numbered files there"
                 ) from error
             opened.pop_all()
-        self.spare.restore()
+        self.spare.refill()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # From now on the journal is never taken for a new one.
         os.fdatasync(self._wal)
@@ -146,13 +146,17 @@ class Journal:
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
-    def _check(self) -> int:
+    def _read_highest_number(self) -> int:
         """Read all records; returns the highest number. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
-        numbers = [number for change in self.load(Change) for number in (change.seq, change.generation)]
-        numbers += [number for file in self.load(File) for number in (file.generation, file.draft)]
+        numbers = [
+            number for change in self.load_records(Change) for number in (change.seq, change.generation)
+        ]
+        numbers += [
+            number for file in self.load_records(File) for number in (file.generation, file.open_generation)
+        ]
         return max(numbers, default=0)
 
     def next_number(self) -> int:
@@ -161,59 +165,63 @@ class Journal:
             self._seq += 1
             return self._seq
 
-    def load(self, kind: type[R]) -> list[R]:
+    def load_records(self, kind: type[R]) -> list[R]:
         """Every record of one kind, in the order of their keys."""
         with self.lock:
             rows = self._db.execute(f"SELECT record FROM {kind.__name__.lower()} ORDER BY key").fetchall()
-        return [decode(kind, text) for (text,) in rows]
+        return [decode_record(kind, text) for (text,) in rows]
 
     def write(
         self,
         *edits: tuple[Record, Mapping[str, Any]],
-        gone: Iterable[Record] = (),
-        used: str = "",
-        new: bool = False,
+        remove: Iterable[Record] = (),
+        transaction_id: str = "",
+        is_new: bool = False,
     ) -> None:
-        """Store records, each with some fields changed, and remove those in `gone`; all or none. Survives the process's death.
+        """Store records, each with some fields changed, and remove those in `remove`; all or none. Survives the process's death.
 
-        `used`: a transaction id that is used in a hidden name from now on (R4); a tombstone of it stays.
-        `new`: the write is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. Any other
+        `transaction_id`: a transaction id that is used in a hidden name from now on (R4); a tombstone of it stays.
+        `is_new`: the write is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. Any other
         write records what has happened: it takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
         with self.lock:
-            if new and not self._has_room():
+            if is_new and not self._make_room():
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             while True:
                 try:
-                    self._write(edits, gone, used)
+                    self._write(edits, remove, transaction_id)
                     break
                 except sqlite3.Error as error:
                     # Whatever the error is: SQLite takes a spent quota for an I/O error.
-                    if new or not self.spare.give_up():
+                    if is_new or not self.spare.release():
                         full = "full" in str(error)
                         told = f"the journal can't be written: {error}"
                         raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
             self._written += 1
 
-    def _has_room(self) -> bool:
+    def _make_room(self) -> bool:
         """True if the disk has room for something new, at the latest once all copies are gone."""
-        while not self.spare.restore(beside=_LEAST):
-            if not any(store.give_way(_SPARE) for store in self._copies):
+        while not self.spare.refill(extra=_LEAST):
+            if not any(store.free_disk(_SPARE) for store in self._copies):
                 return False
         return True
 
     def _write(
-        self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
+        self, edits: Iterable[tuple[Record, Mapping[str, Any]]], remove: Iterable[Record], transaction_id: str
     ) -> None:
         steps: list[tuple[str, tuple[Any, ...]]] = []
-        for record in gone:
-            table, key = _row(record)
+        for record in remove:
+            table, key = _table_and_key(record)
             steps.append((f"DELETE FROM {table} WHERE key = ?", (key,)))
         for record, changed in edits:
-            table, key = _row(record)
-            steps.append((f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, encode(record, changed))))
-        if used:
-            steps.append(("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic())))
+            table, key = _table_and_key(record)
+            steps.append(
+                (f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, encode_record(record, changed)))
+            )
+        if transaction_id:
+            steps.append(
+                ("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (transaction_id, time.monotonic()))
+            )
         with self._db:
             # A single step needs no BEGIN: it is a transaction by itself. Each call of SQLite lets other threads go first.
             if len(steps) > 1:
@@ -222,7 +230,9 @@ class Journal:
                 self._db.execute(*step)
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk; by one thread at a time (`Store.sync`). Raises FsError(EIO)."""
+        """Return when everything written so far is on the disk; by one thread at a time (`StateStore.sync`). Raises
+        FsError(EIO).
+        """
         with self.lock:
             upto = self._written
         if upto > self._synced:
@@ -233,22 +243,22 @@ class Journal:
             self._synced = upto
 
     @property
-    def unsynced(self) -> bool:
+    def needs_sync(self) -> bool:
         """True if something was written since the last sync."""
         return self._written > self._synced
 
-    def prune(self, before: float) -> None:
+    def prune_tombstones(self, before: float) -> None:
         """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""
         with self.lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
 
     @property
-    def has_tombstones(self) -> bool:
+    def has_any_tombstone(self) -> bool:
         """True if there is any."""
         with self.lock:
             return self._db.execute("SELECT 1 FROM tombstone LIMIT 1").fetchone() is not None
 
-    def tombstone(self, tid: str) -> bool:
+    def has_tombstone(self, tid: str) -> bool:
         """True if a change of this mount used this id."""
         with self.lock:
             row = self._db.execute("SELECT 1 FROM tombstone WHERE tid = ?", (tid,)).fetchone()
@@ -261,6 +271,6 @@ class Journal:
             os.close(self._wal)
 
 
-def _row(record: Record) -> tuple[str, int]:
+def _table_and_key(record: Record) -> tuple[str, int]:
     """The table of a record, and its key there."""
     return ("file", record.ino) if isinstance(record, File) else ("change", record.seq)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobfs import names
-from jobfs.api.deadline import about_to_wait
+from jobfs.api.deadline import announce_blocking
 from jobfs.errors import FsError
 
 log = logging.getLogger("jobfs.state")
@@ -40,12 +40,12 @@ with contextlib.suppress(OSError):
 _TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
-def failure(error: OSError) -> int:
+def errno_for_writer(error: OSError) -> int:
     """The errno that the writer of a file gets for what the local disk answered: never ENOENT for a disk that is gone."""
     return error.errno if error.errno in _TOLD else errno.EIO
 
 
-def free(directory: Path) -> int:
+def free_bytes(directory: Path) -> int:
     """Free bytes of the disk that holds a directory. Raises OSError."""
     facts = os.statvfs(directory)
     return facts.f_bavail * facts.f_frsize
@@ -63,10 +63,10 @@ def sync_directory(directory: Path, *, whole: bool = False) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class Local:
+class LocalGeneration:
     """The bytes of one generation; `size` in bytes. Open while it has users (`acquire`, `release`), counted under the lock.
 
-    `closed`: the first so many bytes were closed, and never change. `sealed`: none may be added behind them any more.
+    `closed_size`: the first so many bytes were closed, and never change. `sealed`: none may be added behind them any more.
     """
 
     lock: threading.Condition = field(repr=False)
@@ -77,30 +77,30 @@ class Local:
     handle: int = -1
     users: int = 0
     sealed: bool = True
-    closed: int = 0
+    closed_size: int = 0
 
     def __post_init__(self) -> None:
         if self.sealed:
-            self.closed = self.size
+            self.closed_size = self.size
 
     @property
     def path(self) -> Path:
-        """Where the bytes are. Made when it is asked for: a Path takes 400 bytes, and each unsent file has a Local."""
-        return path_of(self.directory, self.ino, self.generation)
+        """Where the bytes are. Made when it is asked for: a Path takes 400 bytes, and each unsent file has one."""
+        return generation_path(self.directory, self.ino, self.generation)
 
     def may_change(self, position: int) -> bool:
         """True if the bytes from `position` on may be written, added or cut off."""
-        return not self.sealed and position >= self.closed
+        return not self.sealed and position >= self.closed_size
 
-    def acquire(self) -> Local:
+    def acquire(self) -> LocalGeneration:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
         with self.lock:
             if self.handle < 0:
-                self.handle = self._opened()
+                self.handle = self._open_file()
             self.users += 1
         return self
 
-    def _opened(self) -> int:
+    def _open_file(self) -> int:
         if not self.sealed:
             try:
                 return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -133,7 +133,7 @@ class Local:
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
         if len(data) > _MUCH:
-            about_to_wait()
+            announce_blocking()
         done = os.pwrite(self.handle, data, offset)
         try:
             while done < len(data):
@@ -153,7 +153,7 @@ class Local:
 
     def sync(self) -> None:
         """Return when the bytes and their name are on the disk. For users. Raises FsError(EIO)."""
-        about_to_wait()
+        announce_blocking()
         try:
             os.fdatasync(self.handle)
             sync_directory(self.directory)
@@ -161,18 +161,18 @@ class Local:
             raise FsError(errno.EIO, f"{self.path} can't be synced: {error.strerror}") from error
 
     @property
-    def source(self) -> Path:
+    def stable_path(self) -> Path:
         """A path to the bytes that is good while somebody uses them, even if the file was removed."""
         return Path(f"/proc/self/fd/{self.handle}") if self.handle >= 0 else self.path
 
-    def sha256(self) -> str:
+    def compute_sha256(self) -> str:
         """The hash of the bytes, in hex. Raises OSError."""
-        about_to_wait()
+        announce_blocking()
         with self.path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def path_of(directory: Path, ino: int, generation: int) -> Path:
+def generation_path(directory: Path, ino: int, generation: int) -> Path:
     """Where a generation's bytes are in the directory of local bytes."""
     return directory / f"{ino:016x}.{generation}"
 
@@ -186,17 +186,17 @@ class LocalBytes:
         self.directory = directory
         self.trash = trash
         self._unsynced: set[tuple[int, int]] = set()
-        #: Files to be given to `remove` after a sync of the journal.
+        #: Files to be given to `remove_retired` after a sync of the journal.
         self.retired: list[Path] = []
         directory.mkdir(mode=0o700, exist_ok=True)
 
-    def path(self, ino: int, generation: int) -> Path:
+    def generation_path(self, ino: int, generation: int) -> Path:
         """Where a generation's bytes are."""
-        return path_of(self.directory, ino, generation)
+        return generation_path(self.directory, ino, generation)
 
-    def length(self, ino: int, generation: int) -> int:
+    def file_size(self, ino: int, generation: int) -> int:
         """How many bytes the file of a generation has, unclosed ones too; -1 if it is not there. Raises FsError(EIO)."""
-        path = self.path(ino, generation)
+        path = self.generation_path(ino, generation)
         try:
             return path.stat().st_size
         except FileNotFoundError:
@@ -204,16 +204,18 @@ class LocalBytes:
         except OSError as error:
             raise FsError(errno.EIO, f"its file {path} can't be read: {error.strerror}") from error
 
-    def new(self, ino: int, generation: int, source: Path | None = None, size: int | None = None) -> Local:
+    def create(
+        self, ino: int, generation: int, source: Path | None = None, size: int | None = None
+    ) -> LocalGeneration:
         """A new generation with one user: empty, or with all or the first `size` bytes of `source`.
 
         Raises FsError(ENOSPC, EMFILE, EIO).
         """
-        path, handle = self.path(ino, generation), -1
+        path, handle = self.generation_path(ino, generation), -1
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if source is not None:
-                about_to_wait()
+                announce_blocking()
                 shutil.copyfile(source, path)
                 if size is not None:
                     os.truncate(path, size)
@@ -222,41 +224,47 @@ class LocalBytes:
             if handle >= 0:
                 os.close(handle)
                 path.unlink(missing_ok=True)
-            raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
-        return Local(self._lock, self.directory, ino, generation, copied, handle, users=1, sealed=False)
+            raise FsError(errno_for_writer(error), f"can't make {path}: {error.strerror}") from error
+        return LocalGeneration(
+            self._lock, self.directory, ino, generation, copied, handle, users=1, sealed=False
+        )
 
-    def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
+    def open(self, ino: int, generation: int, *, sealed: bool = True) -> LocalGeneration | None:
         """A generation that an earlier run left; None if it is not there. Raises FsError(EIO) if it can't be read."""
-        size = self.length(ino, generation)
-        return None if size < 0 else Local(self._lock, self.directory, ino, generation, size, sealed=sealed)
+        size = self.file_size(ino, generation)
+        return (
+            None
+            if size < 0
+            else LocalGeneration(self._lock, self.directory, ino, generation, size, sealed=sealed)
+        )
 
-    def give(self, ino: int, generation: int, other: int) -> Local:
+    def link_to_file(self, ino: int, generation: int, other: int) -> LocalGeneration:
         """Give bytes that were never closed to another File, as closed; until a sweep both have them. Raises OSError."""
-        path = self.path(other, generation)
-        path.hardlink_to(self.path(ino, generation))
-        local = Local(self._lock, self.directory, other, generation, path.stat().st_size)
-        self.cover(other, local)
+        path = self.generation_path(other, generation)
+        path.hardlink_to(self.generation_path(ino, generation))
+        local = LocalGeneration(self._lock, self.directory, other, generation, path.stat().st_size)
+        self.mark_unsynced(other, local)
         return local
 
-    def cover(self, ino: int, local: Local) -> None:
+    def mark_unsynced(self, ino: int, local: LocalGeneration) -> None:
         """The next sync covers these bytes."""
         with self._lock:
             self._unsynced.add((ino, local.generation))
 
-    def retire(self, ino: int, generation: int) -> None:
+    def remove_after_sync(self, ino: int, generation: int) -> None:
         """These bytes are no longer needed once a journal that does not name them is on the disk."""
         with self._lock:
             self._unsynced.discard((ino, generation))
-            self.retired.append(self.path(ino, generation))
+            self.retired.append(self.generation_path(ino, generation))
 
-    def remove(self, batch: list[Path]) -> None:
+    def remove_retired(self, batch: list[Path]) -> None:
         """Remove the first files of `retired`; a program that has one open goes on reading it."""
-        self.unlink(batch)
+        self.unlink_files(batch)
         with self._lock:
             del self.retired[: len(batch)]
 
     @staticmethod
-    def unlink(paths: Iterable[Path]) -> None:
+    def unlink_files(paths: Iterable[Path]) -> None:
         """Remove these files; one that the disk does not let go stays."""
         for path in paths:
             try:
@@ -272,11 +280,11 @@ class LocalBytes:
             many = len(batch) > _SYNC_EACH
             for key in () if many else batch:
                 # A file that is no longer needed may be gone.
-                with contextlib.suppress(FileNotFoundError), self.path(*key).open("rb") as file:
+                with contextlib.suppress(FileNotFoundError), self.generation_path(*key).open("rb") as file:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)
         except BaseException as error:
-            self.unsure(batch)
+            self.sync_again(batch)
             if isinstance(error, OSError):
                 raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
             raise
@@ -286,21 +294,21 @@ class LocalBytes:
         """True if nothing of a closed generation waits for a sync: more may have been closed while it was synced."""
         return (ino, generation) not in self._unsynced
 
-    def unsure(self, batch: Iterable[tuple[int, int]]) -> None:
+    def sync_again(self, batch: Iterable[tuple[int, int]]) -> None:
         """The next sync covers these again: it is not recorded that they are on the disk."""
         with self._lock:
             self._unsynced |= set(batch)
 
     @property
-    def waiting(self) -> bool:
+    def needs_sync(self) -> bool:
         """True if something waits for a sync, to be on the disk or to be removed."""
         return bool(self._unsynced or self.retired)
 
-    def keep_only(self, named: set[Path]) -> None:
+    def remove_all_but(self, named: set[Path]) -> None:
         """Remove every file that is not one of these."""
-        self.unlink(sorted(set(self.directory.iterdir()) - named))
+        self.unlink_files(sorted(set(self.directory.iterdir()) - named))
 
-    def throw_away(self, local: Local, name: str) -> Path:
+    def keep_in_trash(self, local: LocalGeneration, name: str) -> Path:
         """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""
         path = self.trash / f"{local.generation}-{name}".encode()[: names.NAME_MAX].decode(errors="ignore")
         try:
@@ -308,7 +316,9 @@ class LocalBytes:
             path.unlink(missing_ok=True)
             os.link(local.path, path)
         except OSError as error:
-            raise FsError(failure(error), f"can't keep a copy in {self.trash}: {error.strerror}") from error
+            raise FsError(
+                errno_for_writer(error), f"can't keep a copy in {self.trash}: {error.strerror}"
+            ) from error
         return path
 
     def empty_trash(self) -> None:

@@ -32,33 +32,33 @@ class Process:
     `serial` numbers processes in the order in which they were seen. `uses` counts known children and open files.
     """
 
-    __slots__ = ("_ended", "forgot", "key", "parent", "serial", "uses")
+    __slots__ = ("_ended_descendants", "forgot", "key", "parent", "serial", "uses")
 
     def __init__(self, parent: Process | None, number: str = "", start: str = "", *, serial: int = 0) -> None:
         self.parent, self.key, self.serial = parent, (number, start), serial
         self.uses = 0
         #: True once a note of what it has read itself was evicted.
         self.forgot = False
-        self._ended: Process | None = None
+        self._ended_descendants: Process | None = None
 
     @property
-    def ended(self) -> Process:
+    def ended_descendants(self) -> Process:
         """Its child that stands for all processes below it that have ended."""
-        if self._ended is None:
-            self._ended = Process(self)
-        return self._ended
+        if self._ended_descendants is None:
+            self._ended_descendants = Process(self)
+        return self._ended_descendants
 
     @property
-    def stands_for_ended(self) -> bool:
-        """True for the `ended` of another process."""
-        return self.parent is not None and self.parent._ended is self
+    def is_ended_descendants(self) -> bool:
+        """True for the `ended_descendants` of another process."""
+        return self.parent is not None and self.parent._ended_descendants is self
 
     @property
-    def holders(self) -> list[Process]:
-        """The process, and before it its `ended`, if there is one yet."""
-        return [self] if self._ended is None else [self._ended, self]
+    def note_holders(self) -> list[Process]:
+        """The process, and before it its `ended_descendants`, if there is one yet."""
+        return [self] if self._ended_descendants is None else [self._ended_descendants, self]
 
-    def lineage(self) -> Iterator[Process]:
+    def self_and_ancestors(self) -> Iterator[Process]:
         """Yield the process, its parent, and so on upwards."""
         process: Process | None = self
         while process is not None:
@@ -83,7 +83,7 @@ class Processes:
     def __init__(self, lock: Condition, proc: Path) -> None:
         """`lock`: the state's."""
         self._lock, self._proc = lock, str(proc)
-        self._is_own = _is_own(proc)
+        self._is_own = _is_own_namespace(proc)
         #: By thread: its process, and when that is looked up again, in monotonic seconds.
         self._recent: dict[int, tuple[Process | None, float]] = {}
         #: By number and start; the first is checked next.
@@ -95,7 +95,7 @@ class Processes:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, thread: int) -> Process | None:
+    def process_of(self, thread: int) -> Process | None:
         """Return the process of a thread that makes a call; None if the mount can't see it (vfs/semantics.md 4.47)."""
         now = time.monotonic()
         process, until = self._recent.get(thread, (None, now))
@@ -111,23 +111,23 @@ class Processes:
 
     def _look_up(self, thread: int) -> Process | None:
         try:
-            status = self._text(str(thread), "status")
+            status = self._read_text(str(thread), "status")
             number = status.partition("\nTgid:")[2].split(None, 1)[0]
         except (OSError, IndexError):
             return None
-        lineage, known = self._lineage(number)
+        lineage, known = self._read_lineage(number)
         with self._lock:
             for facts in reversed(lineage):
                 key = facts.number, facts.start
-                known = self._known.get(key) or self._new(known, key)
+                known = self._known.get(key) or self._add(known, key)
             return known
 
-    def _lineage(self, number: str) -> tuple[list[_Facts], Process | None]:
+    def _read_lineage(self, number: str) -> tuple[list[_Facts], Process | None]:
         """Read a process and those above it, as far as the first known one, which is the second result."""
         lineage: list[_Facts] = []
         unreadable = set[str]()
         for _ in range(_ANCESTORS):
-            facts = self._read(number)
+            facts = self._read_facts(number)
             if facts is None:
                 if not lineage or number in unreadable:
                     break
@@ -145,28 +145,28 @@ class Processes:
             number = facts.parent
         return lineage, None
 
-    def _read(self, number: str) -> _Facts | None:
+    def _read_facts(self, number: str) -> _Facts | None:
         try:
-            fields = self._text(number, "stat").rpartition(") ")[2].split()
+            fields = self._read_text(number, "stat").rpartition(") ")[2].split()
             return _Facts(number, fields[_START], fields[_PARENT])
         except (OSError, IndexError):
             return None
 
-    def _text(self, number: str, name: str) -> str:
+    def _read_text(self, number: str, name: str) -> str:
         with open(f"{self._proc}/{number}/{name}", errors="replace") as file:
             return file.read()
 
-    def _new(self, parent: Process | None, key: tuple[str, str]) -> Process:
+    def _add(self, parent: Process | None, key: tuple[str, str]) -> Process:
         process = Process(parent, *key, serial=self.next_serial)
         self.next_serial += 1
-        self.keep(process)
+        self.add_with_ancestors(process)
         return process
 
-    def keep(self, process: Process) -> None:
+    def add_with_ancestors(self, process: Process) -> None:
         """Know a process and its ancestors, also those that have ended. The caller holds the lock."""
         if process.key in self._known:
             return
-        for each in process.lineage():
+        for each in process.self_and_ancestors():
             if each.key in self._known:
                 break
             self._known[each.key] = each
@@ -174,7 +174,7 @@ class Processes:
             if each.parent is not None:
                 each.parent.uses += 1
 
-    def ended(self) -> list[Process]:
+    def find_ended(self) -> list[Process]:
         """Return unused processes that have ended. At most `_AT_ONCE` are checked."""
         with self._lock:
             count = min(self.due, _AT_ONCE, len(self._known))
@@ -182,14 +182,14 @@ class Processes:
             checked = [*itertools.islice(self._known.values(), count)]
             for process in checked:
                 self._known.move_to_end(process.key)
-        return [process for process in checked if not process.uses and not self._runs(process)]
+        return [process for process in checked if not process.uses and not self._is_running(process)]
 
-    def _runs(self, process: Process) -> bool:
+    def _is_running(self, process: Process) -> bool:
         """True if a process has this number: of another one that has it by now, the end is found later."""
         return os.path.exists(f"{self._proc}/{process.key[0]}")
 
-    def check_next(self, process: Process) -> None:
-        """Have `ended` check a process next. The caller holds the lock."""
+    def check_first(self, process: Process) -> None:
+        """Have `find_ended` check a process next. The caller holds the lock."""
         if process.key in self._known:
             self._known.move_to_end(process.key, last=False)
             self.due += 1
@@ -198,10 +198,10 @@ class Processes:
         """Forget a process that has ended; its parent may have been kept for it alone. The caller holds the lock."""
         if self._known.pop(process.key, None) is not None and process.parent is not None:
             process.parent.uses -= 1
-            self.check_next(process.parent)
+            self.check_first(process.parent)
 
 
-def _is_own(proc: Path) -> bool:
+def _is_own_namespace(proc: Path) -> bool:
     """True unless `proc` belongs to another process-id namespace, where a number is another process's."""
     try:
         return os.readlink(proc / "self") == str(os.getpid())

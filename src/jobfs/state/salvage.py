@@ -19,7 +19,7 @@ from jobfs import names
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
-from jobfs.state.localbytes import BOOT, path_of
+from jobfs.state.localbytes import BOOT, generation_path
 from jobfs.state.records import UNSET, File
 
 #: What SQLite may keep beside the database: its log. Its index of the log is made again.
@@ -43,18 +43,18 @@ class UnsentEntry:
     reason: str = ""
 
 
-def unsent_in(place: Path) -> list[UnsentEntry]:
+def read_unsent(place: Path) -> list[UnsentEntry]:
     """Return what the state directory `place` has unsent, directories first.
 
     Raises UsageError if its journal is damaged or of another version, OSError if this can't be found out.
     """
-    files = [file for file in _read_files(place) if file.shared and file.path]
-    directories = [UnsentEntry(str(file.path), mode=file.mode) for file in files if file.unmade]
+    files = [file for file in _read_files(place) if file.is_visible_to_job and file.path]
+    directories = [UnsentEntry(str(file.path), mode=file.mode) for file in files if file.needs_create]
     written = [file for file in files if file.kind is Kind.FILE]
-    return directories + [unsent for file in written for unsent in _versions(file, place / "bytes")]
+    return directories + [unsent for file in written for unsent in _entries_of(file, place / "bytes")]
 
 
-def numbered_in(place: Path) -> list[UnsentEntry]:
+def list_local_bytes(place: Path) -> list[UnsentEntry]:
     """Return all local bytes in the state directory `place`, without their names. Raises OSError."""
     directory = place / "bytes"
     return [UnsentEntry("", path) for path in sorted(directory.iterdir())] if directory.is_dir() else []
@@ -71,7 +71,7 @@ def _read_files(place: Path) -> list[File]:
             # A journal without records is a damaged one where there are local bytes: Journal looks beside it.
             (copy / "bytes").symlink_to(place.absolute() / "bytes")
             with contextlib.closing(Journal(copy / _JOURNAL[0])) as journal:
-                return journal.load(File)
+                return journal.load_records(File)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -81,31 +81,35 @@ def _read_files(place: Path) -> list[File]:
         raise UsageError(f"its journal can't be used: {why}") from None
 
 
-def _versions(file: File, directory: Path) -> Iterator[UnsentEntry]:
+def _entries_of(file: File, directory: Path) -> Iterator[UnsentEntry]:
     """Yield the bytes of a file that was closed, and those that were written and never closed."""
-    path, draft = str(file.path), file.draft
-    if file.unsaved and file.boot in ("", BOOT):
-        source = path_of(directory, file.ino, file.generation)
+    path, draft = str(file.path), file.open_generation
+    if file.needs_upload and file.boot in ("", BOOT):
+        source = generation_path(directory, file.ino, file.generation)
         yield UnsentEntry(path, source, file.size, file.mode, file.mtime_ns)
-        if not draft and _size(source) > file.size:
+        if not draft and _file_size(source) > file.size:
             draft = file.generation  # a program has added to it since it was closed
-    elif file.unsaved:
-        yield from _recovered(file, directory, file.generation, "was closed just before the power failed")
+    elif file.needs_upload:
+        yield from _recovered_entries(
+            file, directory, file.generation, "was closed just before the power failed"
+        )
     if draft:
-        yield from _recovered(file, directory, draft, "was never closed")
+        yield from _recovered_entries(file, directory, draft, "was never closed")
 
 
-def _recovered(file: File, directory: Path, generation: int, reason: str) -> Iterator[UnsentEntry]:
+def _recovered_entries(file: File, directory: Path, generation: int, reason: str) -> Iterator[UnsentEntry]:
     """Yield bytes that may be half of a rewrite: they are beside their file, unless there are none."""
-    source = path_of(directory, file.ino, generation)
-    if _size(source) <= 0:
+    source = generation_path(directory, file.ino, generation)
+    if _file_size(source) <= 0:
         return
     written = source.stat().st_mtime_ns
-    path = names.beside(str(file.path), "recovered", datetime.fromtimestamp(written // 10**9, UTC))
+    path = names.second_version_path(
+        str(file.path), "recovered", datetime.fromtimestamp(written // 10**9, UTC)
+    )
     yield UnsentEntry(path, source, None, file.mode, written, reason)
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     """Return the size of a file in bytes, -1 if it is not there or can't be looked at."""
     try:
         return path.stat().st_size

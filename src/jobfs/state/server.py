@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
-from jobfs.private import own_directory
+from jobfs.private import open_own_directory
 
 log = logging.getLogger("jobfs.state")
 
@@ -53,7 +53,7 @@ class KnownServer:
             return
         self.facts = facts
         try:
-            with own_directory(self._path.parent, "state", "--state-dir"):
+            with open_own_directory(self._path.parent, "state", "--state-dir"):
                 self._path.write_text(facts.model_dump_json(), encoding="utf-8")
         except (OSError, UsageError) as error:
             log.warning("what was found out about the server can't be kept: %s", error)

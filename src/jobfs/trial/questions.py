@@ -1,6 +1,6 @@
 """The questions, as a table: each is a function that asks a server and yields what is not as wished, with its remedy.
 
-A mount asks `rejects`, `refuses_move` and `carried`, too.
+A mount asks `probe_second_create`, `probe_move_refusal` and `moved_along`, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jobfs import names
 from jobfs.api.client import Client
-from jobfs.api.deadline import steady
+from jobfs.api.deadline import steady_time
 from jobfs.errors import (
     REFUSALS,
     BadRequestError,
@@ -64,12 +64,12 @@ class Mark(StrEnum):
     FAILED = "FAILED"  # no mount is
 
 
-class Row(NamedTuple):
+class Finding(NamedTuple):
     """A finding: what the question is about, its mark, and a sentence that says what it means and what can be done."""
 
     about: str
     mark: Mark
-    told: str
+    text: str
 
 
 #: The findings of a question that are not as wished; facts are noted in the Trial. Raises ApiError.
@@ -93,32 +93,38 @@ class Trial:
         """The path of a name in the try's directory."""
         return names.join(self.root, name)
 
-    def source(self, content: bytes) -> tuple[Path, int]:
+    def make_source(self, content: bytes) -> tuple[Path, int]:
         """A file on this machine with this content, and its size, for a create."""
         path = self._scratch / "source"
         path.write_bytes(content)
         return path, len(content)
 
-    def file(self, name: str, content: bytes = b"?", permission: Permission = Permission.READ_WRITE) -> Item:
+    def create_file(
+        self, name: str, content: bytes = b"?", permission: Permission = Permission.READ_WRITE
+    ) -> Item:
         """A new file in the try's directory. Raises ApiError."""
-        return self.client.create_file(self.path(name), *self.source(content), permission)
+        return self.client.create_file(self.path(name), *self.make_source(content), permission)
 
-    def bytes_of(self, item: Item) -> bytes:
+    def download_bytes(self, item: Item) -> bytes:
         """The whole content of a file. Raises ApiError."""
         with self.client.download(item.id) as body:
             return b"".join(body.chunks())
 
-    def everything(self) -> list[Item]:
+    def list_items(self) -> list[Item]:
         """All items of the workspace. Raises ApiError."""
-        return Lister(self.client).read(known=(), ours=set)[0]
+        return Lister(self.client).read_all(known=(), own_ids=set)[0]
 
-    def left(self) -> Iterator[Item]:
+    def leftover_items(self) -> Iterator[Item]:
         """The items in the try's directory, and those that earlier tries have left. Raises ApiError."""
-        now = steady() + self.client.server_time_offset
-        for item in self.everything():
-            parts = names.parse_hidden(item.path.partition("/")[0])
+        now = steady_time() + self.client.server_time_offset
+        for item in self.list_items():
+            parts = names.parse_hidden_name(item.path.partition("/")[0])
             old = now - item.updated_ns / 1e9 > ABANDONED
-            if parts and parts.role is names.Role.TRIED and (old or names.within(item.path, self.root)):
+            if (
+                parts
+                and parts.role is names.Role.TRIED
+                and (old or names.is_at_or_below(item.path, self.root))
+            ):
                 yield item
 
 
@@ -126,7 +132,7 @@ class Trial:
 
 
 @contextlib.contextmanager
-def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
+def probe_second_create(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
     """Whether a second create at `path` is refused; created items are taken away at the end. Raises ApiError.
 
     `source` has the one byte that a file gets.
@@ -151,7 +157,7 @@ def rejects(client: Client, path: str, kind: Kind, source: Path) -> Iterator[boo
                 client.delete(item_id)
 
 
-def refuses_move(client: Client, item: Item, taken: Item) -> bool:
+def probe_move_refusal(client: Client, item: Item, taken: Item) -> bool:
     """Return whether a move of `item` to the path of `taken` is refused and leaves both where they are. Raises ApiError."""
     try:
         client.update(item.id, path=taken.path)
@@ -160,7 +166,7 @@ def refuses_move(client: Client, item: Item, taken: Item) -> bool:
         return all(client.get(each.id).path == each.path for each in (item, taken))
 
 
-def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
+def moved_along(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
     """Whether these items moved along with their directory, whose path is `directory` now. Raises ApiError.
 
     None if all of them were moved or deleted meanwhile.
@@ -170,7 +176,7 @@ def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | No
             path = client.get(item.id).path
         except NotFoundError:
             continue
-        if names.under(path, directory):
+        if names.is_below(path, directory):
             return True
         if path == item.path:
             return False
@@ -180,34 +186,34 @@ def carried(client: Client, inside: Iterable[Item], directory: str) -> bool | No
 # The questions
 
 
-def _writes(trial: Trial) -> Findings:
+def _ask_writes(trial: Trial) -> Findings:
     trial.client.create_directory(trial.root, Permission.READ_WRITE)
-    item = trial.file("file")
+    item = trial.create_file("file")
     ways = {
         "get": trial.client.get(item.id).path == item.path,
         "find": item.id in {found.id for found in trial.client.find(item.path)},
-        "list": item.id in {found.id for found in trial.everything()},
+        "list": item.id in {found.id for found in trial.list_items()},
     }
     if missing := ", ".join(way for way, there in ways.items() if not there):
         yield Mark.FAILED, f"a new file is not seen by {missing}: a mount would miss files, {_NEVER}"
     if not item.updated_ns:
         yield Mark.UNSAFE, f"updatedAt can't be read, and versions not be told apart: {_READ_ONLY}"
-    if trial.client.forms[Kind.FILE].encoding == "json":
+    if trial.client.working_forms[Kind.FILE].encoding == "json":
         yield Mark.SLOWER, "an upload is a third longer than the file (it goes as JSON)"
     if item.size is None:
         told = "`ls -l` costs a request a file, once a version, and offline knows only what it has asked for"
         yield Mark.SLOWER, f"{told} (no sizes are told)"
 
 
-def _creates(trial: Trial) -> Findings:
-    source, _ = trial.source(b"?")
+def _ask_creates(trial: Trial) -> Findings:
+    source, _ = trial.make_source(b"?")
     # Under a hidden name, an item that gets another name is taken for ours.
     name = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, TELLTALE)
     found: dict[Kind, bool] = {}
     why = "a create does not refuse a name that is taken"
     try:
         for kind in Kind:
-            with rejects(trial.client, trial.path(str(name)), kind, source) as found[kind]:
+            with probe_second_create(trial.client, trial.path(str(name)), kind, source) as found[kind]:
                 pass
     except BadRequestError:
         found, why = {}, "names are not taken as they are"
@@ -216,11 +222,11 @@ def _creates(trial: Trial) -> Findings:
         yield Mark.SLOWER, f"what is new takes two requests ({why})"
 
 
-def _names(trial: Trial) -> Findings:
+def _ask_names(trial: Trial) -> Findings:
     kept = []
     for form, name in _FORMS.items():
         try:
-            trial.file(name)
+            trial.create_file(name)
         except (WrongAnswerError, BadRequestError, InvalidRequestError):
             kept.append(form)
     if {_COMPOSED, _DECOMPOSED} <= {*kept}:
@@ -230,10 +236,10 @@ def _names(trial: Trial) -> Findings:
         yield Mark.WARN, f"{told}, and its bytes stay on this machine: use such names"
 
 
-def _moves(trial: Trial) -> Findings:
-    item, taken, other = trial.file("from"), trial.file("taken"), trial.file("other")
+def _ask_moves(trial: Trial) -> Findings:
+    item, taken, other = trial.create_file("from"), trial.create_file("taken"), trial.create_file("other")
     above = trial.client.create_directory(trial.path("tree"), Permission.READ_WRITE)
-    below = trial.file("tree/file")
+    below = trial.create_file("tree/file")
     time.sleep(_TICK)
     moved = trial.client.update(item.id, path=trial.path("to"))
     if trial.client.find(item.path) or trial.client.get(item.id).path != moved.path:
@@ -242,22 +248,26 @@ def _moves(trial: Trial) -> Findings:
     trial.facts["moves_keep_updated_at"] = moved.updated_at == item.updated_at
     if not trial.facts["moves_keep_updated_at"]:
         yield Mark.SLOWER, "a save reads what it replaces (a move changes its updatedAt)"
-    trial.facts["moves_refused"] = refuses_move(trial.client, other, taken)
+    trial.facts["moves_refused"] = probe_move_refusal(trial.client, other, taken)
     if not trial.facts["moves_refused"]:
         yield Mark.UNSAFE, f"a move to a path that is taken is not refused, no save is safe: {_READ_ONLY}"
     moved = trial.client.update(above.id, path=trial.path("moved"))
-    trial.facts["moves_carry"] = bool(carried(trial.client, [below], moved.path))
+    trial.facts["moves_carry"] = bool(moved_along(trial.client, [below], moved.path))
     if not trial.facts["moves_carry"]:
         told = "a directory with something in it can't be renamed (EXDEV), for what is in it would stay"
         yield Mark.WARN, f"{told}: use mv, which copies it"
 
 
-def _reads(trial: Trial) -> Findings:
-    item = trial.file("bytes", _CONTENT)
+def _ask_reads(trial: Trial) -> Findings:
+    item = trial.create_file("bytes", _CONTENT)
     with trial.client.download(item.id, 100, 200, size=len(_CONTENT)) as body:
         start, part = body.start, b"".join(body.chunks())
     expected = {0: _CONTENT, 100: _CONTENT[100:200]}.get(start)
-    if trial.bytes_of(item) != _CONTENT or trial.bytes_of(trial.file("empty", b"")) or part != expected:
+    if (
+        trial.download_bytes(item) != _CONTENT
+        or trial.download_bytes(trial.create_file("empty", b""))
+        or part != expected
+    ):
         yield Mark.FAILED, f"a download gives other bytes than were sent: {_NEVER}"
         return
     trial.facts["ranges"] = bool(start)
@@ -265,8 +275,8 @@ def _reads(trial: Trial) -> Findings:
         yield Mark.SLOWER, "a jump into a large file waits for what is before it (Range is ignored)"
 
 
-def _permissions(trial: Trial) -> Findings:
-    item = trial.file("read-only")
+def _ask_permissions(trial: Trial) -> Findings:
+    item = trial.create_file("read-only")
     try:
         trial.client.update(item.id, permission=Permission.READ_ONLY)
     except WrongAnswerError:
@@ -282,10 +292,10 @@ def _permissions(trial: Trial) -> Findings:
         yield Mark.WARN, "what is readOnly can't be renamed, replaced or removed: `chmod +w` it first"
 
 
-def _takes_away(trial: Trial) -> Findings:
+def _clean_up(trial: Trial) -> Findings:
     try:
         for _ in range(_LOOKS):
-            if not (left := list(trial.left())):
+            if not (left := list(trial.leftover_items())):
                 return
             for item in left:
                 # It may be readOnly, and goes with its directory; the next look sees it.
@@ -306,45 +316,47 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question("writes", "a directory and a file are made, and seen at once, with the size", _writes),
-    Question("creates", "a create where something is is refused", _creates),
-    Question("names", "names are kept as they are sent", _names),
-    Question("moves", "a move takes all along, keeps updatedAt, and is refused where something is", _moves),
-    Question("reads", "a download gives what was sent, whole and in part", _reads),
-    Question("permissions", "readOnly is kept", _permissions),
+    Question("writes", "a directory and a file are made, and seen at once, with the size", _ask_writes),
+    Question("creates", "a create where something is is refused", _ask_creates),
+    Question("names", "names are kept as they are sent", _ask_names),
+    Question(
+        "moves", "a move takes all along, keeps updatedAt, and is refused where something is", _ask_moves
+    ),
+    Question("reads", "a download gives what was sent, whole and in part", _ask_reads),
+    Question("permissions", "readOnly is kept", _ask_permissions),
 )
-_LAST = Question("cleanup", "all of this was taken away again", _takes_away)
+_LAST = Question("cleanup", "all of this was taken away again", _clean_up)
 
 
-def run(trial: Trial) -> Iterator[Row]:
+def run_trial(trial: Trial) -> Iterator[Finding]:
     """Ask one question after another, up to the first error. Signals break it off between any two lines."""
     for question in QUESTIONS:
-        if not (yield from _asked(trial, question)):
+        if not (yield from _ask_one(trial, question)):
             return
 
 
-def clear(trial: Trial) -> Iterator[Row]:
+def clean_up(trial: Trial) -> Iterator[Finding]:
     """Take everything away, and tell how that went."""
-    return _asked(trial, _LAST)
+    return _ask_one(trial, _LAST)
 
 
-def _asked(trial: Trial, question: Question) -> Generator[Row, None, bool]:
+def _ask_one(trial: Trial, question: Question) -> Generator[Finding, None, bool]:
     """The rows of one question, one at least. Returns False after an error: what comes next would meet it as well."""
     well = True
     try:
         for mark, told in question.ask(trial):
             well = False
-            yield Row(question.about, mark, told)
+            yield Finding(question.about, mark, told)
     except JobfsError as error:
-        mark, told = _failed(error)
-        yield Row(question.about, mark, told.replace(f"{trial.root}/", "").replace(trial.root, "try"))
+        mark, told = _describe_failure(error)
+        yield Finding(question.about, mark, told.replace(f"{trial.root}/", "").replace(trial.root, "try"))
         return False
     if well:
-        yield Row(question.about, Mark.OK, question.well)
+        yield Finding(question.about, Mark.OK, question.well)
     return True
 
 
-def _failed(error: JobfsError) -> tuple[Mark, str]:
+def _describe_failure(error: JobfsError) -> tuple[Mark, str]:
     if isinstance(error, UnauthorizedError):
         return Mark.UNSAFE, f"{error}: use a key that may do this, or {_READ_ONLY}"
     if isinstance(error, UnavailableError) and not isinstance(error, WrongAnswerError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.nodes import Item, Lifecycle, Permission, held_ns
+from jobfs.nodes import Item, Lifecycle, Permission, clamp_ns
 from jobfs.state import File, edit
 from jobfs.vfs.view import Node, View
 
@@ -20,7 +20,7 @@ _NONE = 0xFFFFFFFF
 _TOLD = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
 
 
-class Attributes:
+class AttributeOperations:
     """Changes of attributes."""
 
     def __init__(self, view: View) -> None:
@@ -29,121 +29,125 @@ class Attributes:
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
-        with self._changing(path, mode) as node:
+        with self._hold_quiesced(path, mode) as node:
             if isinstance(node, File):
-                self._remember(node, mode=mode, **({"wish": wanted} if self._switches(node, mode) else {}))
+                self._remember(
+                    node,
+                    mode=mode,
+                    **({"pending_permission": wanted} if self._changes_permission(node, mode) else {}),
+                )
                 return
             if node.permission is not wanted:
-                node = self._write_back.items.update(node, permission=wanted)
+                node = self._write_back.items.update_item(node, permission=wanted)
             self._remember(node, mode=mode, permission=wanted)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
-        with self._changing(path) as node:
+        with self._hold_quiesced(path) as node:
             self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
-        times = {name: held_ns(value) for name, value in given.items() if value is not None}
-        with self._changing(path) as node:
+        times = {name: clamp_ns(value) for name, value in given.items() if value is not None}
+        with self._hold_quiesced(path) as node:
             if isinstance(node, Item):
-                now = self._view.attr(node)
+                now = self._view.attr_of_node(node)
                 times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
-                self._namespace.forget_names(node)
+                self._namespace.forget_names_changed(node)
             self._remember(node, **times)
 
     # -- what `jobfs info` tells and `jobfs set` changes
 
     def info(self, path: str) -> dict[str, Any]:
         """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
-        node = self._view.measured(path, self._view.get(path))
+        node = self._view.with_size(path, self._view.get(path))
         item = node if isinstance(node, Item) else node.item
-        state, error = self._condition(node)
+        state, error = self._describe_state(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
             facts |= {"type": str(item.kind), **{name: str(getattr(item, name)) for name in _TOLD}}
-        facts["size"] = self._view.attr(node).size
+        facts["size"] = self._view.attr_of_node(node).size
         return facts
 
     @staticmethod
-    def _condition(node: Node) -> tuple[str, str]:
+    def _describe_state(node: Node) -> tuple[str, str]:
         """Its state, and what went wrong with its last save."""
         if isinstance(node, Item):
-            return "conflict" if names.kept_beside(node.path) is not None else "clean", ""
-        if node.stays:
+            return "conflict" if names.parse_second_version(node.path) is not None else "clean", ""
+        if node.never_sent:
             return "local", ""
         if node.refused:
             return "failed", node.refused
         change = node.change
         if change is not None:
-            return "uploading" if change.running else "dirty", str(change.error or "")
-        return "dirty" if node.local is not None or node.unmade else "clean", ""
+            return "uploading" if change.is_running else "dirty", str(change.error or "")
+        return "dirty" if node.local is not None or node.needs_create else "clean", ""
 
-    def set(self, path: str, values: dict[str, Any]) -> None:
+    def set_on_server(self, path: str, values: dict[str, Any]) -> None:
         """Change permission and lifecycle on the server, after unsent bytes. Raises FsError(EOPNOTSUPP, EBUSY), ApiError."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         wanted = {name: types[name](value) for name, value in values.items() if value is not None}
-        node = self._real(path)
+        node = self._make_real(path)
         if isinstance(node, File):
-            if node.stays:
+            if node.never_sent:
                 raise FsError(errno.EOPNOTSUPP, f"{path} is on this machine only")
-            self._write_back.commit(node)
+            self._write_back.wait_until_uploaded(node)
             if node.item is None:
                 raise FsError(errno.EBUSY, f"{path} is not on the server yet")
             node = node.item
-        self._write_back.items.update(node, **wanted)
+        self._write_back.items.update_item(node, **wanted)
 
     def _remember(self, node: Node, **values: Any) -> None:
         """Remember attributes of a node: an item's times for its present version, those of a File here as long as it lives."""
         values["ctime_ns"] = time.time_ns()
         with self._state.lock:
             if isinstance(node, Item):
-                file, lasting = self._state.open(node), bool(node.id)
-                values = {**file.stale_times(node), **values}
+                file, lasting = self._state.file_for_item(node), bool(node.id)
+                values = {**file.stale_fields(node), **values}
             else:
                 file, lasting = node, node.recorded and node.path is not None
             if lasting:
-                self._state.write(edit(file, **values), new=True)
+                self._state.write(edit(file, **values), is_new=True)
             else:
-                self._state.apply(file, **values)
+                self._state.apply_in_memory(file, **values)
 
     @contextlib.contextmanager
-    def _changing(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
+    def _hold_quiesced(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
         """The node whose attributes change: an item, or a File whose save has not ended meanwhile, with its lock held.
 
         `mode`: the mode to set; if it means another permission on the server, no save of the node is half done.
         """
-        node = self._real(path)
+        node = self._make_real(path)
         if isinstance(node, File):
-            if mode is not None and self._switches(node, mode):
-                self._write_back.bring_to_rest(node)
+            if mode is not None and self._changes_permission(node, mode):
+                self._write_back.quiesce(node)
             with node.lock:
-                if node.here or node.item is None:
+                if node.overrides_server or node.item is None:
                     yield node
                     return
                 node = node.item
         yield node
 
-    def _switches(self, file: File, mode: int) -> bool:
+    def _changes_permission(self, file: File, mode: int) -> bool:
         """True if the mode asks for a permission on the server that the file does not have, or is already to get."""
-        writable = bool(self._view.attr(file).mode & 0o200)
-        return not file.stays and (writable != bool(mode & 0o200) or file.wish is not None)
+        writable = bool(self._view.attr_of_node(file).mode & 0o200)
+        return not file.never_sent and (writable != bool(mode & 0o200) or file.pending_permission is not None)
 
-    def _real(self, path: str) -> Item | File:
+    def _make_real(self, path: str) -> Item | File:
         """The node whose attributes change; a directory that no item stands for becomes a real one."""
         node = self._view.get(path)
-        if not isinstance(node, Item) or not node.implicit:
+        if not isinstance(node, Item) or not node.is_implicit:
             return node
         if not path:
             raise FsError(errno.EPERM)
-        self._write_back.replace.make_directory(path)
-        self._namespace.touch(path)
+        self._write_back.replacer.make_missing_directory(path)
+        self._namespace.invalidate(path)
         return self._view.get(path, max_age=0.0)

@@ -17,27 +17,27 @@ from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
-from jobfs.namespace.news import News
-from jobfs.nodes import Attr, Item, Sent, Version
-from jobfs.save import WriteBack, discard, restore, retry
+from jobfs.namespace.differences import Difference
+from jobfs.nodes import Attr, Item, SendProgress, Version
+from jobfs.save import WriteBack, discard, restore_journal, retry
 from jobfs.settings import Settings
 from jobfs.state import StateDirectory
-from jobfs.state.left import left_in
+from jobfs.state.backlog import read_backlog
 from jobfs.state.server import KnownServer
-from jobfs.vfs.attributes import Attributes
+from jobfs.vfs.attributes import AttributeOperations
 from jobfs.vfs.drain import Drain
-from jobfs.vfs.files import Files
-from jobfs.vfs.handles import Caller, KernelFile, KernelPages, OpenFile, OpenResult
+from jobfs.vfs.files import FileOperations
+from jobfs.vfs.handles import Caller, KernelFile, OpenFile, OpenResult, PageCacheTracker
 from jobfs.vfs.job_end import JobEnd
-from jobfs.vfs.lookup import Lookup
+from jobfs.vfs.lookup import LookupOperations
 from jobfs.vfs.report import Report
-from jobfs.vfs.tree import Tree
+from jobfs.vfs.tree import NameOperations
 from jobfs.vfs.view import View
 
 log = logging.getLogger("jobfs.vfs")
 
 
-def ask_for_more_descriptors() -> None:
+def raise_descriptor_limit() -> None:
     """Raise this process's limit on descriptors as far as it may be raised."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The system may have a lower limit of its own: then the present one stays.
@@ -64,12 +64,12 @@ class Vfs:
         self._write_back = WriteBack(client, namespace, content, state, mount, settings, server)
         self._state = self._write_back.state
         self._view = View(self._write_back, settings)
-        self._pages = KernelPages()
+        self._pages = PageCacheTracker()
         self._report = Report(self._view, directory)
-        self._lookup = Lookup(self._view, self._pages, self._report)
-        self._files = Files(self._view, self._pages, self._report)
-        self._tree = Tree(self._view, self._pages)
-        self._attributes = Attributes(self._view)
+        self._lookup = LookupOperations(self._view, self._pages, self._report)
+        self._files = FileOperations(self._view, self._pages, self._report)
+        self._tree = NameOperations(self._view, self._pages)
+        self._attributes = AttributeOperations(self._view)
         self._drain = Drain(self._view)
         self._job_end = JobEnd(self._report, namespace, settings)
         self._stopped = threading.Event()
@@ -85,9 +85,9 @@ class Vfs:
     def start(self) -> None:
         """Take up what an earlier mount left, which a read-only mount does not, and begin background work. Raises UsageError."""
         if self._settings.read_only:
-            self.left_alone = len(left_in(self._directory.path).told())
+            self.left_alone = len(read_backlog(self._directory.path).to_entries())
             return
-        self.taken_up = self._write_back.taken_up = restore(self._write_back)
+        self.taken_up = self._write_back.taken_up = restore_journal(self._write_back)
         self._write_back.start()
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class Vfs:
     @property
     def warnings(self) -> list[str]:
         """What the user must know when the mount starts, a sentence each."""
-        recovery = self._settings.recovery(self._directory.record.job)
+        recovery = self._settings.recovery_command(self._directory.record.job)
         waiting = (
             f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
             f"job without --read-only, or {recovery}"
@@ -114,22 +114,22 @@ class Vfs:
     # -- what the server does not have: Drain, WriteBack
 
     def flush_all(
-        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None
+        self, path: str | None, timeout: float | None, progress: Callable[[SendProgress], None] | None
     ) -> list[document.Unsent]:
         """See Drain."""
         return self._drain.flush_all(path, timeout, progress)
 
-    def tidy(self, timeout: float) -> list[str]:
+    def wait_for_cleanup(self, timeout: float) -> list[str]:
         """See Drain."""
-        return self._drain.tidy(timeout)
+        return self._drain.wait_for_cleanup(timeout)
 
-    def hidden_of(self, mount: str) -> list[Item]:
+    def hidden_items_of(self, mount: str) -> list[Item]:
         """See Drain."""
-        return self._drain.hidden_of(mount)
+        return self._drain.hidden_items_of(mount)
 
-    def expose(self, mount: str) -> list[str]:
+    def expose_hidden_items(self, mount: str) -> list[str]:
         """See Drain."""
-        return self._drain.expose(mount)
+        return self._drain.expose_hidden_items(mount)
 
     def retry(self, path: str | None = None) -> list[str]:
         """See WriteBack."""
@@ -139,16 +139,16 @@ class Vfs:
         """See WriteBack."""
         return discard(self._write_back, path)
 
-    # -- what is kept of saves: CopyStore, Readers
+    # -- what is kept of saves: CopyStore, ReadLog
 
     def forget_save(self, path: str) -> bool:
         """Remove the last save that is kept of a file; False if there is none."""
         return self._state.saves.drop(path)
 
-    def put_back(self, path: str, pid: int) -> None:
+    def note_put_back(self, path: str, pid: int) -> None:
         """Note that a process is about to put an old save in the place of `path` without having read what is there."""
-        readers = self._state.readers
-        readers.replaces_unread(readers.process(pid), path)
+        readers = self._state.read_log
+        readers.note_unread_replace(readers.process_of(pid), path)
 
     def empty_trash(self) -> None:
         """Remove the copies of bytes that were given up. Call this once everything is on the server."""
@@ -162,192 +162,192 @@ class Vfs:
 
     def wait_for_job(
         self, timeout: float | None, say: Callable[[str], None], cancelled: Callable[[], bool]
-    ) -> document.Job | None:
+    ) -> document.JobStatus | None:
         """See JobEnd.wait."""
         return self._job_end.wait(timeout, say, cancelled)
 
-    def unsent(self, under: str | None = None) -> list[document.Unsent]:
+    def list_unsent(self, under: str | None = None) -> list[document.Unsent]:
         """See Report."""
-        return self._report.unsent(under)
+        return self._report.list_unsent(under)
 
-    def silence(self, since: float) -> str:
+    def describe_silence(self, since: float) -> str:
         """See Health."""
-        return self._client.health.silence(since)
+        return self._client.health.describe_silence(since)
 
     def refresh(self) -> None:
         """See Namespace."""
         self._namespace.refresh()
 
-    # -- what paths show: Lookup
+    # -- what paths show: LookupOperations
 
     def getattr(self, path: str) -> Attr:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.getattr(path)
 
-    def looked_up(self, path: str) -> Attr:
-        """See Lookup."""
-        return self._lookup.looked_up(path)
+    def cached_getattr(self, path: str) -> Attr:
+        """See LookupOperations."""
+        return self._lookup.cached_getattr(path)
 
     def is_as_listed(self, path: str) -> bool:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.is_as_listed(path)
 
-    def known(self, path: str) -> Attr:
-        """See Lookup."""
-        return self._lookup.known(path)
+    def last_attr(self, path: str) -> Attr:
+        """See LookupOperations."""
+        return self._lookup.last_attr(path)
 
-    def attr_of(self, item: Item, path: str = "") -> Attr:
-        """See Lookup."""
-        return self._lookup.attr_of(item, path)
+    def attr_of_item(self, item: Item, path: str = "") -> Attr:
+        """See LookupOperations."""
+        return self._lookup.attr_of_item(item, path)
 
-    def news(self) -> list[News]:
-        """See Lookup."""
-        return self._lookup.news()
+    def take_differences(self) -> list[Difference]:
+        """See LookupOperations."""
+        return self._lookup.take_differences()
 
-    def look(self) -> None:
-        """See Lookup."""
-        self._lookup.look()
+    def refresh_if_stale(self) -> None:
+        """See LookupOperations."""
+        self._lookup.refresh_if_stale()
 
     def edition(self) -> int:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.edition()
 
-    def lasting(self, path: str) -> bool:
-        """See Lookup."""
-        return self._lookup.lasting(path)
+    def changes_with_edition(self, path: str) -> bool:
+        """See LookupOperations."""
+        return self._lookup.changes_with_edition(path)
 
-    def others(self, path: str) -> Sequence[OpenFile]:
-        """See Lookup."""
-        return self._lookup.others(path)
+    def handles_on_other_versions(self, path: str) -> Sequence[OpenFile]:
+        """See LookupOperations."""
+        return self._lookup.handles_on_other_versions(path)
 
     def is_open(self, path: str) -> bool:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.is_open(path)
 
     def statfs(self) -> dict[str, int]:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.statfs()
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
-        """See Lookup."""
+        """See LookupOperations."""
         return self._lookup.listdir(path)
 
     def readlink(self, path: str) -> str:
-        """See Tree."""
+        """See NameOperations."""
         return self._tree.readlink(path)
 
-    # -- attributes: Attributes
+    # -- attributes: AttributeOperations
 
     def chmod(self, path: str, mode: int) -> None:
-        """See Attributes."""
+        """See AttributeOperations."""
         self._attributes.chmod(path, mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        """See Attributes."""
+        """See AttributeOperations."""
         self._attributes.chown(path, uid, gid)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """See Attributes."""
+        """See AttributeOperations."""
         self._attributes.utimens(path, atime_ns, mtime_ns)
 
     def info(self, path: str) -> dict[str, Any]:
-        """See Attributes."""
+        """See AttributeOperations."""
         return self._attributes.info(path)
 
-    def set(self, path: str, values: dict[str, Any]) -> None:
-        """See Attributes."""
-        self._attributes.set(path, values)
+    def set_on_server(self, path: str, values: dict[str, Any]) -> None:
+        """See AttributeOperations."""
+        self._attributes.set_on_server(path, values)
 
-    # -- names: Tree
+    # -- names: NameOperations
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        """See Tree."""
+        """See NameOperations."""
         self._tree.mkdir(path, mode, caller)
 
     def rmdir(self, path: str) -> None:
-        """See Tree."""
+        """See NameOperations."""
         self._tree.rmdir(path)
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """See Tree."""
+        """See NameOperations."""
         self._tree.symlink(path, target, caller)
 
     def rename(self, old: str, new: str, pid: int = 0) -> None:
-        """See Tree."""
+        """See NameOperations."""
         self._tree.rename(old, new, pid)
 
     def unlink(self, path: str) -> None:
-        """See Tree."""
+        """See NameOperations."""
         self._tree.unlink(path)
 
-    def unlink_version(self, path: str, version: Version, sha256: str) -> bool:
-        """See Tree."""
-        return self._tree.unlink_version(path, version, sha256)
+    def unlink_if_version(self, path: str, version: Version, sha256: str) -> bool:
+        """See NameOperations."""
+        return self._tree.unlink_if_version(path, version, sha256)
 
     def fsyncdir(self) -> None:
         """Bring what this machine knows of changed names to its disk; most are on the server already. Raises FsError(EIO)."""
         self._state.store.sync()
 
-    # -- the kernel's nodes: KernelPages
+    # -- the kernel's nodes: PageCacheTracker
 
-    def part(self, path: str) -> None:
-        """See KernelPages."""
-        self._pages.part(path)
+    def detach_node(self, path: str) -> None:
+        """See PageCacheTracker."""
+        self._pages.detach_node(path)
 
-    def moved(self, old: str, new: str, *, directory: bool) -> None:
-        """See KernelPages."""
-        self._pages.moved(old, new, directory=directory)
+    def move_node(self, old: str, new: str, *, directory: bool) -> None:
+        """See PageCacheTracker."""
+        self._pages.move_node(old, new, directory=directory)
 
-    # -- open files: Files
+    # -- open files: FileOperations
 
-    def handle(self, fh: int) -> OpenFile:
-        """See Files."""
-        return self._files.handle(fh)
+    def get_handle(self, fh: int) -> OpenFile:
+        """See FileOperations."""
+        return self._files.get_handle(fh)
 
     def open(self, path: str, flags: int, pid: int = 0, kernel: KernelFile | None = None) -> OpenResult:
-        """See Files."""
+        """See FileOperations."""
         return self._files.open(path, flags, pid, kernel)
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
-        """See Files."""
+        """See FileOperations."""
         return self._files.create(path, mode, flags, caller)
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """See OpenFile. Raises FsError(EBADF) too."""
-        return self._files.handle(fh).read(size, offset)
+        return self._files.get_handle(fh).read(size, offset)
 
     def shown_size(self, fh: int) -> int:
         """Return the size of what an open file shows (`OpenFile.known_size`). Raises FsError(EBADF)."""
-        return self._files.handle(fh).known_size()
+        return self._files.get_handle(fh).known_size()
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
-        """See Files."""
+        """See FileOperations."""
         return self._files.write(fh, data, offset, mapped=mapped)
 
     def truncate(self, path: str, length: int, pid: int = 0) -> None:
-        """See Files."""
+        """See FileOperations."""
         self._files.truncate(path, length, pid)
 
     def ftruncate(self, fh: int, length: int) -> None:
-        """See Files."""
+        """See FileOperations."""
         self._files.ftruncate(fh, length)
 
     def fgetattr(self, fh: int) -> Attr:
         """Return what `fstat` shows of an open file, unlinked ones too. See OpenFile.attr."""
-        return self._files.handle(fh).attr()
+        return self._files.get_handle(fh).attr()
 
-    def shown_to(self, handle: OpenFile) -> Attr:
+    def attr_for_handle(self, handle: OpenFile) -> Attr:
         """See OpenFile.attr."""
         return handle.attr()
 
     def flush(self, fh: int) -> None:
-        """See Files."""
+        """See FileOperations."""
         self._files.flush(fh)
 
     def fsync(self, fh: int) -> None:
-        """See Files."""
+        """See FileOperations."""
         self._files.fsync(fh)
 
     def release(self, fh: int) -> None:
-        """See Files."""
+        """See FileOperations."""
         self._files.release(fh)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs import names
-from jobfs.content import Content
+from jobfs.content import ContentHandle
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
 from jobfs.state import File, edit
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.processes import Process
 from jobfs.state.records import CHANGES, Verb
-from jobfs.vfs.handles import REOPENS, Caller, ControlFile, KernelFile, KernelPages, OpenFile, OpenResult
+from jobfs.vfs.handles import REOPENS, Caller, ControlFile, KernelFile, OpenFile, OpenResult, PageCacheTracker
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
@@ -30,19 +30,19 @@ log = logging.getLogger("jobfs.vfs")
 _RESERVE, _UNLIMITED = 300, 1 << 20
 
 
-class Files:
+class FileOperations:
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(self, view: View, pages: KernelPages, report: Report) -> None:
+    def __init__(self, view: View, pages: PageCacheTracker, report: Report) -> None:
         self._view, self._pages, self._report = view, pages, report
         self._settings, self._write_back = view.settings, view.write_back
         self._state, self._content = view.state, view.content
-        self._with_room = view.write_back.context.with_room
-        self._most_open = _most_open()
+        self._retry_with_room = view.write_back.context.with_room
+        self._most_open = _open_file_limit()
         self._handles = pages.handles
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
-    def handle(self, fh: int) -> OpenFile:
+    def get_handle(self, fh: int) -> OpenFile:
         """The handle of a number. Raises FsError(EBADF)."""
         try:
             return self._handles[fh]
@@ -60,8 +60,8 @@ class Files:
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._open_control(name, flags)
         if flags & CHANGES:
-            self._view.may_change(path)
-        self._may_open()
+            self._view.check_may_change(path)
+        self._check_descriptors()
         for tries_left in range(REOPENS, -1, -1):
             opened = self._try_to_open(path, flags, pid, kernel, is_last=not tries_left)
             if opened is not None:
@@ -74,11 +74,11 @@ class Files:
         """Open what is at `path`; None if that is another file by now, unless this is the last try. Raises as `open`."""
         revision = self._view.revision
         node = self._find_to_open(path, flags)
-        handle = self._attach(path, node, flags, self._state.readers.process(pid))
+        handle = self._new_open_file(path, node, flags, self._state.read_log.process_of(pid))
         if not is_last and self._view.revision != revision and not self._still_shows(path, node):
-            self._detach(handle)  # its save has ended, or it was written to, since it was looked up
+            self._close_handle(handle)  # its save has ended, or it was written to, since it was looked up
             return None
-        opened = self._opened(handle, path, node, flags, kernel)
+        opened = self._finish_open(handle, path, node, flags, kernel)
         is_same = handle.item is node and self._view.revision == revision
         if is_last or is_same or not self._belongs_to_another(handle):
             return opened
@@ -91,24 +91,24 @@ class Files:
         if node.kind is Kind.DIRECTORY:
             raise FsError(errno.EISDIR)
         if flags & CHANGES:
-            self._view.may_write(node)
+            self._view.check_may_write(node)
         if isinstance(node, Item) and node.size is not None:
             return node
-        return self._view.measured(path, node)
+        return self._view.with_size(path, node)
 
     def _belongs_to_another(self, handle: OpenFile) -> bool:
         """Return whether the job has replaced the file by a new item, which has a File of its own."""
         item, file = handle.item, handle.file
-        return item is not None and file.local is None and self._state.index.of(item) is not file
+        return item is not None and file.local is None and self._state.index.file_of(item) is not file
 
-    def _opened(
+    def _finish_open(
         self, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
     ) -> OpenResult:
         """Finish opening `node`, or its replacement if the job has replaced it. After an error there is no handle."""
         try:
             if flags & os.O_TRUNC:
-                return self._opened_empty(handle, path)
-            prepare = self._opened_to_write if flags & CHANGES else self._opened_to_read
+                return self._finish_open_truncated(handle, path)
+            prepare = self._finish_open_to_write if flags & CHANGES else self._finish_open_to_read
             opened = prepare(handle, path, node)
             if kernel is not None and isinstance(node, Item) and handle.known_size() != kernel.size:
                 self._check_retry(handle, kernel)
@@ -117,20 +117,20 @@ class Files:
             return opened
         except BaseException:
             # The kernel keeps the pages that it had before.
-            self._pages.unsure(handle.node_path)
+            self._pages.forget_version(handle.node_path)
             self.release(handle.fh)
             raise
 
     @staticmethod
     def _check_retry(handle: OpenFile, kernel: KernelFile) -> None:
         """Raise FsError(ESTALE) unless a handle is usable although the kernel has another size after it has looked again."""
-        if handle.goes_by_size or not kernel.is_retry:
+        if handle.relies_on_size or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
-        data = self._report.content(name, flags)
+        data = self._report.read_file(name, flags)
         file = ControlFile(self._view, self._pages, self._report, name, data)
-        self._pages.enter(file, "", None)
+        self._pages.register(file, "", None)
         return OpenResult(file.fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
@@ -141,23 +141,23 @@ class Files:
             return there.item is not None and there.item.id == node.id
         return there is None or there.id == node.id
 
-    def _attach(self, path: str, node: Node, flags: int, process: Process | None) -> OpenFile:
+    def _new_open_file(self, path: str, node: Node, flags: int, process: Process | None) -> OpenFile:
         """Make an open file of the File of `node`, for a process. Raises FsError(EMFILE)."""
-        file, item = (node, node.item) if isinstance(node, File) else (self._state.open(node), node)
+        file, item = (node, node.item) if isinstance(node, File) else (self._state.file_for_item(node), node)
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
-            if file.local is not None or item is None or self._state.keep(file):
-                self._add(handle, path, process)
+            if file.local is not None or item is None or self._state.ensure_known(file):
+                self._add_handle(handle, path, process)
                 return handle
-        return self._attach(path, item, flags, process)
+        return self._new_open_file(path, item, flags, process)
 
-    def _add(self, handle: OpenFile, path: str, process: Process | None) -> None:
+    def _add_handle(self, handle: OpenFile, path: str, process: Process | None) -> None:
         """Make a new handle one of its File's. The caller has the File's lock. Raises FsError(EMFILE)."""
         file, item = handle.file, handle.item
         if file.local is None and item is not None:
             file.item, file.path = item, path
             if handle.writable:
-                handle.young = self._write_back.context.young(item)  # only a base has to prove anything
+                handle.racy = self._write_back.context.is_racy(item)  # only a base has to prove anything
             handle.content = self._content.open(item)
         if not file.handles:
             if file.local is not None:
@@ -168,51 +168,51 @@ class Files:
             self._state.opened[file.ino] = file
         file.handles.append(handle)
         handle.process = process
-        self._state.readers.opened(process)
+        self._state.read_log.add_open(process)
 
-    def _opened_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+    def _finish_open_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
         """Finish opening a file for reading: the kernel may keep its pages of a version that is on this machine."""
         content = handle.content
-        if not (isinstance(node, Item) and isinstance(content, Content)):
-            return self._opened_local(handle, path, node)
-        is_whole = content.whole
-        holds_pages = self._pages.enter(handle, path, content.version) and is_whole
-        self._prefetch.reading(content.item, here=is_whole)
+        if not (isinstance(node, Item) and isinstance(content, ContentHandle)):
+            return self._finish_open_local(handle, path, node)
+        is_whole = content.is_complete
+        holds_pages = self._pages.register(handle, path, content.version) and is_whole
+        self._prefetch.note_open(content.item, is_cached=is_whole)
         if holds_pages:
             handle.has_read = True  # the kernel has one set of pages for a path, whatever items have had that
             return OpenResult(handle.fh, keep_cache=True)
         handle.fetch_first_bytes()
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
-    def _opened_local(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+    def _finish_open_local(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
         """Finish opening local bytes for reading, which may have been saved by now.
 
         Where an item was looked up, it has been written to since: the kernel may have another size.
         """
-        self._pages.enter(handle, path, None)
+        self._pages.register(handle, path, None)
         handle.fetch_first_bytes()
         return OpenResult(handle.fh, isinstance(node, Item) or handle.is_beside_another_version())
 
-    def _opened_to_write(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
-        self._pages.enter(handle, path, None)
-        self._state.readers.backs_up(handle.process, path)
+    def _finish_open_to_write(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+        self._pages.register(handle, path, None)
+        self._state.read_log.ignore_backup_read(handle.process, path)
         handle.fetch_for_write()
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
-    def _opened_empty(self, handle: OpenFile, path: str) -> OpenResult:
-        self._pages.enter(handle, path, None)
-        self._state.readers.backs_up(handle.process, path)
+    def _finish_open_truncated(self, handle: OpenFile, path: str) -> OpenResult:
+        self._pages.register(handle, path, None)
+        self._state.read_log.ignore_backup_read(handle.process, path)
         self.ftruncate(handle.fh, 0)
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
-    def _detach(self, handle: OpenFile) -> None:
+    def _close_handle(self, handle: OpenFile) -> None:
         """One handle less; the last one closes the local bytes, and lets go of a File that nothing needs."""
         file = handle.file
         with file.lock:
             was_open, local = handle in file.handles, file.local
             if was_open:
                 file.handles.remove(handle)
-                self._state.readers.closed(handle.process)
+                self._state.read_log.remove_open(handle.process)
             if was_open and not file.handles:
                 if local is not None:
                     local.release()
@@ -220,19 +220,19 @@ class Files:
                         file.local = None
                         local.path.unlink(missing_ok=True)
                 self._state.opened.pop(file.ino, None)
-                self._state.let_go(file)
+                self._state.forget_if_unused(file)
         handle.drop_content()
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         check_new_name(path)
-        self._view.may_write(self._view.directory(names.parent(path)))
+        self._view.check_may_write(self._view.get_directory(names.parent(path)))
         while True:
-            with self._state.reservations.held(path):
+            with self._state.reservations.hold(path):
                 node = self._view.find(path)
                 if node is None:
-                    file = self._make(path, mode, caller)
+                    file = self._make_file(path, mode, caller)
                     break
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
@@ -244,42 +244,42 @@ class Files:
                 # It was unlinked just now.
         handle = OpenFile(self._view, self._pages, file, None, flags)
         handle.writable = True
-        handle.process = self._state.readers.process(caller.pid)
-        self._state.readers.opened(handle.process)
+        handle.process = self._state.read_log.process_of(caller.pid)
+        self._state.read_log.add_open(handle.process)
         file.handles.append(handle)
-        self._pages.enter(handle, path, None)
+        self._pages.register(handle, path, None)
         return OpenResult(handle.fh)
 
-    def _make(self, path: str, mode: int, caller: Caller) -> File:
+    def _make_file(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
-        self._may_open()
-        write_back.queue.finish(Verb.REMOVE, path)
-        process = state.readers.process(caller.pid)
-        state.readers.backs_up(process, path)
-        file = state.new(Kind.FILE, path)
-        file.stays = self._view.stays_here(path)
+        self._check_descriptors()
+        write_back.queue.wait_in_flight(Verb.REMOVE, path)
+        process = state.read_log.process_of(caller.pid)
+        state.read_log.ignore_backup_read(process, path)
+        file = state.new_local_file(Kind.FILE, path)
+        file.never_sent = self._view.is_local_only(path)
         file.mode, file.uid, file.gid = mode & 0o7777, caller.uid, caller.gid
-        _touch(file)
+        _set_content_times(file)
         file.atime_ns = file.mtime_ns
-        local = self._with_room(lambda: self._begin(file))
-        if not file.stays:
-            victim = write_back.rename.victim(path, None, process)
-            file.base, file.item = victim.base, victim.item
-            file.item_id = victim.item.id if victim.item is not None else ""
+        local = self._retry_with_room(lambda: self._begin_generation(file))
+        if not file.never_sent:
+            displaced = write_back.renamer.find_displaced(path, None, process)
+            file.base, file.item = displaced.base, displaced.item
+            file.item_id = displaced.item.id if displaced.item is not None else ""
             try:
-                write_back.rename.replaced(victim)
+                write_back.renamer.release_displaced(displaced)
             except FsError:
                 local.release()
-                state.unname(file)
+                state.unlink_file(file)
                 raise
-            state.readers.wrote(process, path, victim.item, victim.base)
+            state.read_log.note_write(process, path, displaced.item, displaced.base)
         state.opened[file.ino] = file
-        state.add(file)
+        state.add_file(file)
         self._view.touch_directory(names.parent(path))
         return file
 
-    def _may_open(self) -> None:
+    def _check_descriptors(self) -> None:
         """Raises FsError(ENFILE) if another open file would take descriptors that saves need."""
         if len(self._handles) >= self._most_open:
             told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
@@ -292,92 +292,100 @@ class Files:
 
         Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_end` and `fetch_to_edit`.
         """
-        handle = self.handle(fh)
+        handle = self.get_handle(fh)
         # The kernel sends a page up to the end of the file that it knows, whatever part of it was changed.
         handle.check_end(offset + len(data) if mapped else offset)
         at_end = handle.append and not mapped
 
         def attempt() -> int:
-            with self._writing(handle, at=None if at_end else offset) as local:
+            with self._hold_writable(handle, at=None if at_end else offset) as local:
                 return local.write(data, local.size if at_end else offset)
 
-        return self._with_room(attempt, lambda: len(data) + handle.bytes_to_copy())
+        return self._retry_with_room(attempt, lambda: len(data) + handle.bytes_to_copy())
 
     @contextlib.contextmanager
-    def _writing(self, handle: OpenFile, *, at: int | None, keep: bool = True) -> Iterator[Local]:
+    def _hold_writable(
+        self, handle: OpenFile, *, at: int | None, keeps_content: bool = True
+    ) -> Iterator[LocalGeneration]:
         """Under the File's lock: local bytes that may be changed from `at` on, None: behind their end.
 
-        `keep`: they begin with the content that the handle opened.
+        `keeps_content`: they begin with the content that the handle opened.
         """
         file = handle.file
         for _ in range(REOPENS):
-            content, source = handle.fetch_to_edit() if keep and file.local is None else (None, None)
+            content, source = handle.fetch_to_edit() if keeps_content and file.local is None else (None, None)
             with file.lock:
                 if file.local is None:
-                    if keep and handle.item is not None and (source is None or handle.content is not content):
+                    if (
+                        keeps_content
+                        and handle.item is not None
+                        and (source is None or handle.content is not content)
+                    ):
                         # A save has ended meanwhile: the version that the handle goes on with has to be fetched first.
                         continue
                     local = self._make_dirty(handle, source)
                 else:
-                    local = self._changeable(file, file.local, at=at, keep=keep)
+                    local = self._writable_generation(file, file.local, at=at, keeps_content=keeps_content)
                 yield local
-                self._wrote(handle)
+                self._note_written(handle)
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _wrote(self, handle: OpenFile) -> None:
+    def _note_written(self, handle: OpenFile) -> None:
         """The local bytes of a handle's File have changed. The caller has the File's lock."""
         file = handle.file
-        _touch(file)
-        if file.path is not None and file.shared:
-            self._state.readers.wrote(handle.process, file.path, file.item, file.base)
+        _set_content_times(file)
+        if file.path is not None and file.is_visible_to_job:
+            self._state.read_log.note_write(handle.process, file.path, file.item, file.base)
 
-    def _changeable(self, file: File, local: Local, *, at: int | None, keep: bool) -> Local:
+    def _writable_generation(
+        self, file: File, local: LocalGeneration, *, at: int | None, keeps_content: bool
+    ) -> LocalGeneration:
         """The File's local bytes; the next generation where what was closed, or is being sent, would change."""
         if local.may_change(local.size if at is None else at):
             return local
-        begun = self._begin(file, local.source if keep else None)
+        begun = self._begin_generation(file, local.stable_path if keeps_content else None)
         local.release()
         if file.path is None:
             local.path.unlink(missing_ok=True)  # no record names the bytes of a file that was unlinked
         elif local.generation != file.generation:
-            self._state.bytes.retire(
+            self._state.bytes.remove_after_sync(
                 file.ino, local.generation
             )  # a draft that was set apart from closed bytes
         return begun
 
-    def _begin(self, file: File, source: Path | None = None, **values: object) -> Local:
+    def _begin_generation(self, file: File, source: Path | None = None, **values: object) -> LocalGeneration:
         """New local bytes of a File, as `source` if it is given; `values`: other fields. After FsError nothing was changed."""
         state = self._state
-        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        local = state.bytes.create(file.ino, state.journal.next_number(), source)
         try:
-            state.store.begin(file, local, **values)
+            state.store.begin_generation(file, local, **values)
         except FsError:
             local.discard()
             raise
         return local
 
-    def _make_dirty(self, handle: OpenFile, source: Path | None) -> Local:
+    def _make_dirty(self, handle: OpenFile, source: Path | None) -> LocalGeneration:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
         if file.path is not None:
             # What is written in place changes the version that was opened; new content replaces the one that was read.
             process = handle.process if source is None else None
-            base = self._write_back.context.base_of(handle.seen, young=handle.young, process=process)
+            base = self._write_back.context.base_of(handle.base_item, racy=handle.racy, process=process)
             values["base"] = base
-            if file.shared:
-                self._state.readers.wrote(handle.process, file.path, handle.seen, base)
-        if item is not None and file.shared:
-            values |= {**self._view.freeze(file), "wish": None}
-        local = self._begin(file, source, **values)
+            if file.is_visible_to_job:
+                self._state.read_log.note_write(handle.process, file.path, handle.base_item, base)
+        if item is not None and file.is_visible_to_job:
+            values |= {**self._view.freeze_attributes(file), "pending_permission": None}
+        local = self._begin_generation(file, source, **values)
         for other in file.handles:
             other.drop_content()  # these bytes are read from now on: one descriptor an open file
         return local
 
     def truncate(self, path: str, length: int, pid: int = 0) -> None:
         """Cut or extend a file by name; `pid` as in `open`. Raises as `open` and `write`."""
-        self._view.may_change(path)
+        self._view.check_may_change(path)
         fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC, pid).fh
         try:
             self.ftruncate(fh, length)
@@ -387,41 +395,41 @@ class Files:
 
     def ftruncate(self, fh: int, length: int) -> None:
         """Cut or extend an open file. Raises as `write`."""
-        handle = self.handle(fh)
+        handle = self.get_handle(fh)
         if length:
             handle.check_end(length)
 
         def attempt() -> None:
-            with self._writing(handle, at=length, keep=length > 0) as local:
+            with self._hold_writable(handle, at=length, keeps_content=length > 0) as local:
                 local.truncate(length)
 
-        self._with_room(attempt, lambda: handle.bytes_to_copy() if length else 0)
+        self._retry_with_room(attempt, lambda: handle.bytes_to_copy() if length else 0)
 
     # -- close and fsync
 
     def flush(self, fh: int) -> None:
         """Written bytes survive this process from now on (with --sync-on-close: are on the server). Raises FsError, ApiError."""
-        handle = self.handle(fh)
+        handle = self.get_handle(fh)
         file = handle.file
         if not handle.writable:
             return
         self._close_dirty(file)
         # A program that has a descriptor twice is told the same at each close.
-        if self._settings.sync_on_close and file.shared:
-            self._write_back.commit(file)
+        if self._settings.sync_on_close and file.is_visible_to_job:
+            self._write_back.wait_until_uploaded(file)
 
     def fsync(self, fh: int) -> None:
         """Return when the server has the bytes, or raise the error; of a scratch file, when the local disk has them."""
-        file = self.handle(fh).file
-        if file.path is not None and file.stays:
+        file = self.get_handle(fh).file
+        if file.path is not None and file.never_sent:
             self._close_dirty(file)
             self._state.store.sync()
-        if file.shared:  # by now
-            self._write_back.commit(file)
+        if file.is_visible_to_job:  # by now
+            self._write_back.wait_until_uploaded(file)
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: dirty bytes are committed to the journal, their upload begins after the delay."""
-        handle = self._pages.remove(fh)
+        handle = self._pages.unregister(fh)
         if handle is None:
             return
         file = handle.file
@@ -430,29 +438,31 @@ class Files:
                 handle.writable = False
                 self._close_dirty(file)
         finally:
-            self._detach(handle)
+            self._close_handle(handle)
 
     def _close_dirty(self, file: File) -> None:
         if file.path is None:
             return
-        if file.stays:
-            self._keep(file)
+        if file.never_sent:
+            self._record_scratch(file)
             return
-        self._with_room(lambda: self._write_back.seal(file))
-        self._write_back.queue.save(file)
+        self._retry_with_room(lambda: self._write_back.record_closed(file))
+        self._write_back.queue.schedule(file)
 
-    def _keep(self, file: File) -> None:
+    def _record_scratch(self, file: File) -> None:
         """Record a scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
         with file.lock:
             local, before = file.local, file.generation
-            if local is None or not file.stays:
+            if local is None or not file.never_sent:
                 return
-            self._state.bytes.cover(file.ino, local)
+            self._state.bytes.mark_unsynced(file.ino, local)
             if (file.generation, file.size) == (local.generation, local.size):
                 return
-            self._state.write(edit(file, generation=local.generation, size=local.size, draft=0), new=True)
+            self._state.write(
+                edit(file, generation=local.generation, size=local.size, open_generation=0), is_new=True
+            )
             if before and before != local.generation:
-                self._state.bytes.retire(file.ino, before)
+                self._state.bytes.remove_after_sync(file.ino, before)
 
     def close_all(self) -> None:
         """At the end of the mount: as if every program had closed its files."""
@@ -460,13 +470,13 @@ class Files:
             self.release(fh)
 
 
-def _most_open() -> int:
+def _open_file_limit() -> int:
     """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
     return max(limit - _RESERVE, limit // 4)
 
 
-def _touch(file: File) -> None:
+def _set_content_times(file: File) -> None:
     """The content was changed just now."""
     file.mtime_ns = file.ctime_ns = time.time_ns()

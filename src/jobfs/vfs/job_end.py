@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from jobfs.api.deadline import UNBOUNDED, within
-from jobfs.document import ASKING, ENDED, Job
+from jobfs.api.deadline import UNBOUNDED, limit_time
+from jobfs.document import ASKING, ENDED, JobStatus
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.settings import Settings
@@ -24,7 +24,7 @@ class JobEnd:
 
     def wait(
         self, timeout: float | None, say: Callable[[str], None], cancelled: Callable[[], bool]
-    ) -> Job | None:
+    ) -> JobStatus | None:
         """Return the job once it has ended or asks for something, and the mount shows everything it wrote before.
 
         Return None after `timeout` seconds, or once `cancelled()`. `say` gets one sentence if the server can't be asked.
@@ -33,7 +33,7 @@ class JobEnd:
         warned = False
         while True:
             try:
-                if (job := self._look(end)) is not None:
+                if (job := self._check_once(end)) is not None:
                     return job
             except JobfsError as error:
                 if not warned and time.monotonic() < end:
@@ -41,13 +41,13 @@ class JobEnd:
                     say(
                         f"the server can't be asked whether the job has ended ({error}): waiting until it can"
                     )
-            if not self._pause(end, cancelled):
+            if not self._wait_for_next_check(end, cancelled):
                 return None
 
-    def _look(self, end: float) -> Job | None:
+    def _check_once(self, end: float) -> JobStatus | None:
         """Ask for the job until `end` (monotonic time); return None while it runs. Raises ApiError."""
-        with within(min(self._settings.timeout, max(end - time.monotonic(), 0.0))):
-            job = self._report.ask_for_job()
+        with limit_time(min(self._settings.timeout, max(end - time.monotonic(), 0.0))):
+            job = self._report.fetch_job()
             if job["status"] != ASKING and job["status"] not in ENDED:
                 return None
             self._namespace.refresh()
@@ -55,7 +55,7 @@ class JobEnd:
         time.sleep(self._settings.kernel_timeout)
         return job
 
-    def _pause(self, end: float, cancelled: Callable[[], bool]) -> bool:
+    def _wait_for_next_check(self, end: float, cancelled: Callable[[], bool]) -> bool:
         """Wait until the next look is due; return False at `end`, or once `cancelled()`."""
         due = min(end, time.monotonic() + self._interval)
         while not cancelled():

@@ -15,12 +15,12 @@ from jobfs import document, names, process
 from jobfs.api import deadline
 from jobfs.api.models import Instance
 from jobfs.errors import FsError, JobfsError
-from jobfs.namespace.tree import never_shown
+from jobfs.namespace.tree import is_never_shown
 from jobfs.nodes import Attr, Kind
-from jobfs.settings import command
+from jobfs.settings import shell_command
 from jobfs.state import StateDirectory
-from jobfs.state.directory import others
-from jobfs.state.left import age, left_in
+from jobfs.state.backlog import age_of, read_backlog
+from jobfs.state.directory import find_others
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
@@ -46,25 +46,25 @@ class Report:
         self._client = view.write_back.client
         self._instance: Instance | None = None
         #: Kept by who tells them.
-        self.watching: document.Watching = {"programs": 0, "told": 0, "requests": 0}
+        self.watching: document.WatchStatus = {"programs": 0, "told": 0, "requests": 0}
         self._answered = self._next = 0.0
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
-            "job.json": self._job_file,
+            "job.json": self._render_job,
             "status.json": lambda: _as_json(self.status()),
-            "pending": self._pending,
+            "pending": self._render_pending,
         }
 
-    def _job_file(self) -> bytes:
+    def _render_job(self) -> bytes:
         """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
-        self._look()
+        self._refresh_job()
         return _as_json({} if self._instance is None else self._instance.raw)
 
     def status(self) -> document.Status:
         """The status of the mount; asks for the job, and lists the workspace if nobody has, and waits for neither for long."""
-        self._look()
+        self._refresh_job()
         facts, record = self._namespace.status(), self._slot.record
-        health, unsent = self._client.health, self.unsent()
+        health, unsent = self._client.health, self.list_unsent()
         status: document.Status = {
             "schema": document.SCHEMA,
             "problems": [],
@@ -74,8 +74,8 @@ class Report:
             "pid": os.getpid(),
             "read_only": self._settings.read_only,
             "state_dir": str(self._slot.path),
-            "log": process.log_goes_to(),
-            "job": self._described_job(),
+            "log": process.describe_log_target(),
+            "job": self._job_status(),
             "server": {
                 "answering": health.answering,
                 "key_refused": health.key_refused,
@@ -89,69 +89,73 @@ class Report:
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
             "listing_error": facts.error,
-            "cache": {"bytes": self._view.content.used(), "refused": self._view.content.refused or None},
+            "cache": {
+                "bytes": self._view.content.used_bytes(),
+                "refused": self._view.content.refusal_reason or None,
+            },
             "watching": self.watching.copy(),
             "taken_up": self._view.write_back.taken_up,
             "unsent": unsent,
             "failed": [entry for entry in unsent if entry["state"] == "failed"],
-            "cleaning": self._cleaning(),
-            "conflicts": list(self._conflicts()),
+            "cleaning": self._list_cleanups(),
+            "conflicts": list(self._list_conflicts()),
             "shadowed": [{"path": path, "reason": why} for path, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
-            "foreign_hidden": list(self._foreign()),
-            "other_slots": list(self._other_slots()),
+            "foreign_hidden": list(self._list_foreign_hidden()),
+            "other_slots": list(self._list_ended_mounts()),
         }
-        status["problems"] = document.problems(status, self._settings.recovery(record.job))
+        status["problems"] = document.list_problems(status, self._settings.recovery_command(record.job))
         return status
 
-    def ask_for_job(self) -> document.Job:
+    def fetch_job(self) -> document.JobStatus:
         """Ask the server for the job now, and return it. Raises ApiError."""
         self._next = time.monotonic() + _INSTANCE_AGE
-        self._instance = self._client.instance()
+        self._instance = self._client.get_instance()
         self._answered = time.monotonic()
-        return self._described_job()
+        return self._job_status()
 
-    def _look(self) -> None:
+    def _refresh_job(self) -> None:
         """Ask for the job, and list the workspace if nobody has, now and then. Errors are in the server's health."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INSTANCE_AGE
-        with contextlib.suppress(JobfsError), deadline.within(_PATIENCE):
-            self.ask_for_job()
+        with contextlib.suppress(JobfsError), deadline.limit_time(_PATIENCE):
+            self.fetch_job()
             if self._namespace.status().snapshot_age is None:
                 self._namespace.children("")
 
-    def _described_job(self) -> document.Job:
-        job = _object((self._instance.raw if self._instance else {}).get("expertJob"))
-        status = _said(job, "status", str)
+    def _job_status(self) -> document.JobStatus:
+        job = _as_mapping((self._instance.raw if self._instance else {}).get("expertJob"))
+        status = _typed_value(job, "status", str)
         return {
             "status": status,
             "ended": None if status is None else status in document.ENDED,
-            "current_step": _said(job, "currentStep", int),
-            "total_steps": _said(job, "totalSteps", int),
-            "model": _said(job, "model", str),
-            "tokens": _said(_object(job.get("usage")), "totalTokens", int),
+            "current_step": _typed_value(job, "currentStep", int),
+            "total_steps": _typed_value(job, "totalSteps", int),
+            "model": _typed_value(job, "model", str),
+            "tokens": _typed_value(_as_mapping(job.get("usage")), "totalTokens", int),
             "age": round(time.monotonic() - self._answered, 1) if self._instance else None,
         }
 
-    def _cleaning(self) -> list[document.Cleaning]:
+    def _list_cleanups(self) -> list[document.CleanupEntry]:
         with self._state.lock:
             return [
-                {"path": change.target, "age": age(change)}
+                {"path": change.target, "age": age_of(change)}
                 for change in self._state.changes.values()
-                if (change.settled or change.stage is Stage.CANCELLED)
-                and change.target == names.plain(change.target)  # else it asks how the server takes creates
+                if (change.is_settled or change.stage is Stage.CANCELLED)
+                and change.target
+                == names.replace_hidden_names(change.target)  # else it asks how the server takes creates
             ]
 
-    def _conflicts(self) -> Iterator[document.Conflict]:
+    def _list_conflicts(self) -> Iterator[document.ConflictEntry]:
         """Second versions that were kept beside their files, here or on the server, as their names tell."""
         listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
-        here = {file.path for file in self._state.left().files if file.path and file.kind is Kind.FILE}
+        here = {file.path for file in self._state.backlog().files if file.path and file.kind is Kind.FILE}
         for path in sorted(listed | here):
-            if (kept := names.kept_beside(path)) and not never_shown(path):
-                yield self._conflict(path, *kept)
+            if (kept := names.parse_second_version(path)) and not is_never_shown(path):
+                yield self._describe_conflict(path, *kept)
 
-    def _conflict(self, path: str, label: str, origin: str) -> document.Conflict:
+    def _describe_conflict(self, path: str, label: str, origin: str) -> document.ConflictEntry:
         there = self._view.find_known(origin) is not None
         both = [f"{self._slot.record.directory}/{name}" for name in (origin, path)]
         merges = there and self._state.bases.find(path) is not None
@@ -160,41 +164,47 @@ class Report:
             "path": path,
             "origin": origin,
             "reason": (f"{first}: {origin}" if there else f"{origin} is gone") + f"; {second}: {path}",
-            "diff": " ".join(("diff -u", *map(names.quoted, both))) if there else None,
-            "merge": command("merge", both[0]) if merges else None,
+            "diff": " ".join(("diff -u", *map(names.quote_for_shell, both))) if there else None,
+            "merge": shell_command("merge", both[0]) if merges else None,
         }
 
-    def _foreign(self) -> Iterator[document.Odd]:
-        now = deadline.steady() + self._client.server_time_offset
-        for item in self._namespace.hidden():
-            parts = names.parse_hidden(names.basename(item.path))
+    def _list_foreign_hidden(self) -> Iterator[document.PathProblem]:
+        now = deadline.steady_time() + self._client.server_time_offset
+        for item in self._namespace.hidden_items():
+            parts = names.parse_hidden_name(names.basename(item.path))
             old = now - item.updated_ns / 1e9 > _HIDDEN_OLD
             if old and parts is not None and parts.mount != self._slot.mount_id:
                 yield {"path": item.path, "reason": _LEFT % parts.mount}
 
-    def _other_slots(self) -> Iterator[document.Slot]:
+    def _list_ended_mounts(self) -> Iterator[document.EndedMountEntry]:
         """Ended mounts of this job that have left something; the journal of one that ended with nothing left is not read."""
-        for found in others(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
+        for found in find_others(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
             record, left = found.record, None
             if record is None or not record.clean:
                 with contextlib.suppress(JobfsError):  # `jobfs recover` tells it
-                    left = len(left_in(found.path).told())
+                    left = len(read_backlog(found.path).to_entries())
                 if left != 0:
                     directory = record.directory if record else None
                     yield {"path": str(found.path), "directory": directory, "left": left}
 
-    def unsent(self, under: str | None = None) -> list[document.Unsent]:
+    def list_unsent(self, under: str | None = None) -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
         with self._state.lock:
-            left = self._state.left(under or "")
+            left = self._state.backlog(under or "")
             # A rename or a removal only once it has failed, and is tried again.
-            return left._replace(changes=[c for c in left.changes if c.attempts and not c.over]).told()
+            return left._replace(
+                changes=[c for c in left.changes if c.attempts and not c.is_finished]
+            ).to_entries()
 
-    def _pending(self) -> bytes:
+    def _render_pending(self) -> bytes:
         lines = []
-        for entry in self.unsent():
-            failed = f"\tfailed: {names.shown(entry['reason'])}" if entry["state"] == "failed" else ""
-            lines.append(f"{names.shown(entry['path'])}{failed}\n")
+        for entry in self.list_unsent():
+            failed = (
+                f"\tfailed: {names.escape_for_terminal(entry['reason'])}"
+                if entry["state"] == "failed"
+                else ""
+            )
+            lines.append(f"{names.escape_for_terminal(entry['path'])}{failed}\n")
         return "".join(lines).encode()
 
     # -- the directory `.jobfs/`: never listed in its parent
@@ -206,16 +216,16 @@ class Report:
             times = (int(self._slot.record.started * 1e9),) * 3
             return Attr(_DIRECTORY, stat.S_IFDIR | 0o500, 2, *user, 0, *times)
         number, now = _DIRECTORY + 1 + sum(name.encode()), time.time_ns()
-        size = len(self.content(name)) if size is None else size
+        size = len(self.read_file(name)) if size is None else size
         return Attr(number, stat.S_IFREG | 0o400, 1, *user, size, now, now, now)
 
-    def entries(self, name: str) -> list[tuple[str, Attr]]:
+    def list_entries(self, name: str) -> list[tuple[str, Attr]]:
         """What lies in the directory. Raises FsError(ENOTDIR) for a file."""
         if name:
             raise FsError(errno.ENOTDIR)
         return [(file, self.attr(file)) for file in self.files]
 
-    def content(self, name: str, flags: int = os.O_RDONLY) -> bytes:
+    def read_file(self, name: str, flags: int = os.O_RDONLY) -> bytes:
         """What a file in it holds now; an open handle goes on showing that. Raises FsError(EACCES, ENOENT)."""
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise FsError(errno.EACCES)
@@ -224,11 +234,11 @@ class Report:
         return self.files[name]()
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def _as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _said(facts: Mapping[str, Any], name: str, kind: type) -> Any:
+def _typed_value(facts: Mapping[str, Any], name: str, kind: type) -> Any:
     """The server's value of this name; None if it is of another type, or empty."""
     value = facts.get(name)
     return value if isinstance(value, kind) and value != "" else None

@@ -30,8 +30,8 @@ class View:
         self.state = write_back.state
         self.namespace = write_back.namespace
         self.content = write_back.content
-        self.touch_directory = write_back.context.touch_directory
-        self.keep_parent = write_back.context.keep_parent
+        self.touch_directory = write_back.context.note_names_changed
+        self.keep_parent = write_back.context.keep_implicit_parent
         self._started = time.time_ns()
 
     @property
@@ -42,14 +42,14 @@ class View:
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
         state = self.state
-        if not path or not state:
+        if not path or not state.overrides_namespace:
             return self.namespace.lookup(path, max_age)
-        file = state.index.at(path)
-        if is_shown(file):
+        file = state.index.file_at(path)
+        if is_shown_locally(file):
             return file
         if file is None:
-            if state.index.hidden(path):
-                return state.index.meanwhile(path)
+            if state.index.has_override(path):
+                return state.index.override_at(path)
             if self._is_only_here(names.parent(path)):
                 return None
         return self._find_on_server(path, file, max_age)
@@ -64,15 +64,15 @@ class View:
         except COULD_NOT_ASK:
             if directory is not None:
                 return directory  # whatever the job has put there by now
-            if max_age is not None or not self.state.index.beneath(path):
+            if max_age is not None or not self.state.index.local_files_below(path):
                 raise
             # However long ago it was shown: the directory is on the way to something that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
 
     def _is_only_here(self, directory: str) -> bool:
         """True if the server has nothing of a directory: it stays here, or is to be made there yet."""
-        file = self.state.index.at(directory) if directory else None
-        return self.is_local(directory) or (file is not None and file.unmade)
+        file = self.state.index.file_at(directory) if directory else None
+        return self.is_local_directory(directory) or (file is not None and file.needs_create)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
@@ -83,100 +83,100 @@ class View:
             raise FsError(errno.ENOTDIR if above is not None and not is_dir(above) else errno.ENOENT)
         return node
 
-    def looked_up(self, path: str) -> Node | None:
+    def find_cached(self, path: str) -> Node | None:
         """What `find` says of a directory's entry, if that needs no request; else None."""
-        file = self.state.index.at(path)
-        if is_shown(file):
+        file = self.state.index.file_at(path)
+        if is_shown_locally(file):
             return file
-        if file is None and self.state.index.hidden(path):
-            return self.state.index.meanwhile(path)
-        return self.namespace.looked_up(path) or file
+        if file is None and self.state.index.has_override(path):
+            return self.state.index.override_at(path)
+        return self.namespace.cached_lookup(path) or file
 
     def find_known(self, path: str) -> Node | None:
         """What was last shown at `path`; no request."""
-        file = self.state.index.at(path) if path else None
+        file = self.state.index.file_at(path) if path else None
         return file or self.namespace.peek(path)
 
-    def directory(self, path: str) -> Node:
+    def get_directory(self, path: str) -> Node:
         """The directory at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.get(path)
         if not is_dir(node):
             raise FsError(errno.ENOTDIR)
         return node
 
-    def is_local(self, directory: str) -> bool:
+    def is_local_directory(self, directory: str) -> bool:
         """True if `directory` lives on this machine only."""
         while directory:
-            file = self.state.index.at(directory)
-            if file is not None and file.stays:
+            file = self.state.index.file_at(directory)
+            if file is not None and file.never_sent:
                 return True
             directory = names.parent(directory)
         return False
 
-    def stays_here(self, path: str) -> bool:
+    def is_local_only(self, path: str) -> bool:
         """True if a file made at `path` stays on this machine (vfs/semantics.md 4, Scratch names)."""
-        return names.is_scratch(names.basename(path), self.settings.local_only) or self.is_local(
+        return names.is_scratch(names.basename(path), self.settings.local_only) or self.is_local_directory(
             names.parent(path)
         )
 
     def list(self, path: str) -> dict[str, Node]:
         """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
-        node = self.directory(path)
+        node = self.get_directory(path)
         # The tables come first: what is placed meanwhile goes from them to the namespace, and never back.
-        files, meanwhile = self.state.index.children(path)
-        children: dict[str, Node] = dict(self._children(path)) if isinstance(node, Item) else {}
+        files, meanwhile = self.state.index.children_of(path)
+        children: dict[str, Node] = dict(self._server_children(path)) if isinstance(node, Item) else {}
         for name, item in meanwhile.items():
             if item is None:
                 children.pop(name, None)
             else:
                 children[name] = item
         for name, file in files.items():
-            if is_shown(file):
+            if is_shown_locally(file):
                 children[name] = file
             else:
                 children.setdefault(name, file)
         return children
 
-    def _children(self, path: str) -> dict[str, Item]:
+    def _server_children(self, path: str) -> dict[str, Item]:
         """What the server has in a directory; in an outage the last listing, if something below is only here. Raises ApiError."""
         try:
             return self.namespace.children(path)
         except COULD_NOT_ASK:
-            last = self.namespace.last_children(path) if self.state.index.beneath(path) else None
+            last = self.namespace.peek_children(path) if self.state.index.local_files_below(path) else None
             if last is None:
                 raise
             return last
 
     # -- attributes (vfs/semantics.md 2)
 
-    def attr(self, node: Node) -> Attr:
+    def attr_of_node(self, node: Node) -> Attr:
         """What `stat` shows of a node."""
         if isinstance(node, Item):
             return self._item_attr(node)
-        if node.item is not None and not node.here and node.path is not None:
+        if node.item is not None and not node.overrides_server and node.path is not None:
             return self._item_attr(node.item)._replace(ino=node.ino)
         return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        mode = self._mode(item) & (~0o222 if item.read_only else -1)
+        mode = self._default_mode(item) & (~0o222 if item.is_read_only else -1)
         changed = item.updated_ns or self._started
         uid, gid = self.settings.uid, self.settings.gid
         times = (changed, changed, changed)
-        file = self.state.index.of(item)
-        ino = self.state.index.number(item) if file is None else file.ino
-        if file is not None and not file.here:
+        file = self.state.index.file_of(item)
+        ino = self.state.index.inode_of(item) if file is None else file.ino
+        if file is not None and not file.overrides_server:
             if file.mode >= 0:
                 mode = with_permission(file.mode, file.permission, item.permission)
             uid, gid = self._owner(file)
             if file.version == item.updated_at:
-                times = _times(file, changed)
+                times = _remembered_times(file, changed)
         if item.kind is Kind.DIRECTORY:
-            seen = self.namespace.names_changed(item)
+            seen = self.namespace.names_changed_at(item)
             times = (times[0], max(times[1], seen), max(times[2], seen))
             return Attr(ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
-        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), *times)
+        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.known_size(item), *times)
 
-    def _mode(self, node: Node) -> int:
+    def _default_mode(self, node: Node) -> int:
         """The mode of a node for which no mode is remembered."""
         return (0o755 if is_dir(node) else 0o644) & ~self.settings.umask
 
@@ -185,95 +185,95 @@ class View:
         uid, gid = self.settings.uid, self.settings.gid
         return file.uid if file.uid >= 0 else uid, file.gid if file.gid >= 0 else gid
 
-    def size(self, item: Item) -> int:
-        """The item's size in bytes, 0 if it is not known yet (see `measured`)."""
-        return self.content.size(item) or 0
+    def known_size(self, item: Item) -> int:
+        """The item's size in bytes, 0 if it is not known yet (see `with_size`)."""
+        return self.content.known_size(item) or 0
 
-    def measured(self, path: str, node: Node) -> Node:
-        """`node`, or what is at `path` by now, with a size that `attr` can show (2.2). Raises ApiError, FsError."""
-        item = self.unmeasured(node)
+    def with_size(self, path: str, node: Node) -> Node:
+        """`node`, or what is at `path` by now, with a size that `attr_of_node` can show (2.2). Raises ApiError, FsError."""
+        item = self.item_without_size(node)
         if item is None:
             return node
         try:
-            self.content.measure(item)
+            self.content.measure_size(item)
             return node
         except NotFoundError:
             now = self.get(path, max_age=0.0)
-            if self.unmeasured(now) == item:
+            if self.item_without_size(now) == item:
                 raise
-            return self.measured(path, now)
+            return self.with_size(path, now)
 
-    def unmeasured(self, node: Node) -> Item | None:
+    def item_without_size(self, node: Node) -> Item | None:
         """The item whose content is shown, if its size is not known."""
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
-        return item if self.content.size(item) is None else None
+        return item if self.content.known_size(item) is None else None
 
     def _file_attr(self, file: File) -> Attr:
         uid, gid = self._owner(file)
-        times = _times(file, file.item.updated_ns if file.item is not None else self._started)
-        mode = file.mode if file.mode >= 0 else self._mode(file)
-        if file.wish is not None:
-            mode = with_permission(mode, None, file.wish)
+        times = _remembered_times(file, file.item.updated_ns if file.item is not None else self._started)
+        mode = file.mode if file.mode >= 0 else self._default_mode(file)
+        if file.pending_permission is not None:
+            mode = with_permission(mode, None, file.pending_permission)
         if is_dir(file):
             return Attr(file.ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
-        size = self.size(file.item) if file.item is not None else 0
+        size = self.known_size(file.item) if file.item is not None else 0
         size = file.local.size if file.local is not None else size
         return Attr(file.ino, stat.S_IFREG | mode, 0 if file.path is None else 1, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 
-    def touch(self, node: Node) -> None:
+    def touch_node(self, node: Node) -> None:
         """Set a node's change time to now: it got another name, or lost one."""
         if isinstance(node, Item):
-            self.state.touch(node)
-        elif node.here or node.item is None:
-            self.state.apply(node, ctime_ns=time.time_ns())
+            self.state.set_times(node)
+        elif node.overrides_server or node.item is None:
+            self.state.apply_in_memory(node, ctime_ns=time.time_ns())
         else:
-            self.state.touch(node.item)
+            self.state.set_times(node.item)
 
-    def freeze(self, node: Node) -> dict[str, int]:
+    def freeze_attributes(self, node: Node) -> dict[str, int]:
         """The attributes of a node as they are shown, for the File that keeps them from now on; its change time is now."""
-        attr = self.attr(node)
+        attr = self.attr_of_node(node)
         shown = {name: getattr(attr, name) for name in ("uid", "gid", "atime_ns", "mtime_ns")}
         return {**shown, "mode": attr.mode & 0o7777, "ctime_ns": time.time_ns()}
 
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
-    def may_change(self, *paths: str) -> None:
+    def check_may_change(self, *paths: str) -> None:
         """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
         if self.settings.read_only:
             raise FsError(errno.EROFS)
         if any(names.control_name(path) is not None for path in paths):
             raise FsError(errno.EPERM)
 
-    def may_write(self, node: Node) -> None:
+    def check_may_write(self, node: Node) -> None:
         """Raises FsError(EACCES) if the content may not be changed; of a directory: if nothing may be made or removed in it."""
-        if self.read_only(node):
+        if self.is_read_only(node):
             raise FsError(errno.EACCES)
 
-    def may_replace(self, node: Node) -> None:
+    def check_may_replace(self, node: Node) -> None:
         """Raises FsError(EPERM) if the item may not be removed, renamed or replaced; a mode given here does not forbid it."""
-        if not self.read_only(node):
+        if not self.is_read_only(node):
             return
-        file = self.state.index.of(node) if isinstance(node, Item) else node
+        file = self.state.index.file_of(node) if isinstance(node, Item) else node
         closed = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
-        if not closed and (file is None or file.wish is None):
+        if not closed and (file is None or file.pending_permission is None):
             raise FsError(errno.EPERM)
 
-    def read_only(self, node: Node) -> bool:
+    def is_read_only(self, node: Node) -> bool:
         """True if the API (or a wish not yet sent) says readOnly."""
         if isinstance(node, Item):
-            return node.read_only
-        if node.wish is not None:
-            return node.wish is Permission.READ_ONLY
-        return node.item is not None and node.item.read_only and not node.stays
+            return node.is_read_only
+        if node.pending_permission is not None:
+            return node.pending_permission is Permission.READ_ONLY
+        return node.item is not None and node.item.is_read_only and not node.never_sent
 
 
-def _times(file: File, otherwise: int) -> tuple[int, int, int]:
+def _remembered_times(file: File, otherwise: int) -> tuple[int, int, int]:
     """Access, change of content and of attributes as they are remembered, else another time, in nanoseconds."""
     atime, mtime, ctime = (
         otherwise if time_ns == UNSET else time_ns
@@ -282,9 +282,9 @@ def _times(file: File, otherwise: int) -> tuple[int, int, int]:
     return atime, mtime, ctime
 
 
-def is_shown(file: File | None) -> TypeGuard[File]:
+def is_shown_locally(file: File | None) -> TypeGuard[File]:
     """True if a File is shown at its path whatever the server has there; of a server's directory it has attributes only."""
-    return file is not None and (file.stays or file.kind is not Kind.DIRECTORY)
+    return file is not None and (file.never_sent or file.kind is not Kind.DIRECTORY)
 
 
 def is_dir(node: Node) -> bool:
@@ -299,7 +299,7 @@ def check_new_name(path: str) -> None:
     """
     if names.path_length(path) >= names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
-    if names.parse_hidden(names.basename(path)) is not None:
+    if names.parse_hidden_name(names.basename(path)) is not None:
         raise FsError(errno.EPERM)
 
 

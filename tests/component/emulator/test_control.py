@@ -139,7 +139,7 @@ def test_a_job_that_plays_appends_rewrites_and_replaces(server: Server) -> None:
     server.store.set_job(current_step=0, status="queued")
     for step in range(1, 15):
         play_step(server.store, step, last=step == 14)
-        ids += [[server.store.item(name).id for name in names]] if step in (7, 14) else []
+        ids += [[server.store.item_at(name).id for name in names]] if step in (7, 14) else []
     assert [old == new for old, new in zip(*ids, strict=True)] == [True, True, False]
     assert [path for path in server.store.tree() if "step-" in path] == [
         f"results/step-{step:05d}.json" for step in (4, 8, 12)

@@ -28,7 +28,7 @@ NOTHING, DONE = dict[str, bytes](), {"f": b"x"}
 def test_an_error_comes_before_the_work_or_hides_that_it_was_done(
     wire: Wire, server: Server, kind: Any, more: dict[str, Any], status: int, tree: dict[str, bytes]
 ) -> None:
-    server.faults.next(kind, on="create", **more)
+    server.faults.fail_next(kind, on="create", **more)
     answer = wire.create("f", b"x")
     assert (answer.status_code, answer.json()["code"]) == (status, status)
     assert "retry-after" not in answer.headers
@@ -38,7 +38,7 @@ def test_an_error_comes_before_the_work_or_hides_that_it_was_done(
 
 
 def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server: Server) -> None:
-    server.faults.rate("throttled", 1.0, on="create", retry_after="+60")
+    server.faults.set_rate("throttled", 1.0, on="create", retry_after="+60")
     answer = wire.create("f")
     moments = [parsedate_to_datetime(answer.headers[name]) for name in ("retry-after", "date")]
     assert 59 <= (moments[0] - moments[1]).total_seconds() <= 61
@@ -48,7 +48,7 @@ def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server:
     ("drop", NOTHING), ("drop_after", DONE), ("late", NOTHING), ("hang", NOTHING), ("hang_after", DONE),
 ])  # fmt: skip
 def test_no_answer_is_done_or_late(wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]) -> None:
-    server.faults.next(kind, on="create", delay=2.0)
+    server.faults.fail_next(kind, on="create", delay=2.0)
     wire.timeout = httpx.Timeout(1.0)
     # A connection that is closed while something sent on it is not read yet is reset.
     broken = (httpx.RemoteProtocolError, httpx.ReadError)
@@ -62,7 +62,7 @@ def test_no_answer_is_done_or_late(wire: Wire, server: Server, kind: Any, tree: 
 
 
 def test_a_silent_server_neither_works_nor_answers_and_sees_who_has_gone(wire: Wire, server: Server) -> None:
-    server.faults.rate("silent", 1.0, on="POST+DELETE")
+    server.faults.set_rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
     wire.timeout = httpx.Timeout(1.0)
     with pytest.raises(httpx.TimeoutException):
@@ -77,18 +77,18 @@ def test_a_silent_server_neither_works_nor_answers_and_sees_who_has_gone(wire: W
 
 def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server) -> None:
     server.store.seed({"a": "", "b": "", "c": ""})
-    server.faults.rate("odd_item", 1.0, path="b")
+    server.faults.set_rate("odd_item", 1.0, path="b")
     assert [type(item["type"]) for item in wire.listed()] == [str, list, str]
-    one = wire.get(f"/items/{server.store.item('b').id}").json()["data"]["workspaceItem"]
+    one = wire.get(f"/items/{server.store.item_at('b').id}").json()["data"]["workspaceItem"]
     assert one["type"] == ["workspaceItemFile"]
     server.faults.clear()
-    server.faults.next("odd_item", path="[bc]", field="size", value='"12"')
+    server.faults.fail_next("odd_item", path="[bc]", field="size", value='"12"')
     assert [item["size"] for item in wire.listed()] == [0, "12", "12"]
 
 
 @pytest.mark.parametrize("kind", ["error", "drop_after"])
 def test_a_fault_can_be_about_one_path(wire: Wire, server: Server, kind: Any) -> None:
-    server.faults.rate(kind, 1.0, on="change", path="*.bin")
+    server.faults.set_rate(kind, 1.0, on="change", path="*.bin")
     item = wire.made("ok.txt", b"x")
     with contextlib.suppress(httpx.TransportError):
         assert (wire.create("a.bin", b"x").status_code, kind) == (500, "error")

@@ -139,7 +139,7 @@ def test_a_directory_moves_with_all_under_it_and_changes_the_times_that_the_swit
     server.set(move_touches=touches, updated_resolution="microseconds")
     server.store.seed({"d/f": "", "d/e/g": "", "dx": ""})
     before = {item["id"]: item["updatedAt"] for item in wire.listed()}
-    assert wire.update(server.store.item("d").id, path="n").json()["data"]["workspaceItem"]["path"] == "n"
+    assert wire.update(server.store.item_at("d").id, path="n").json()["data"]["workspaceItem"]["path"] == "n"
     assert list(server.store.tree()) == ["dx", "n", "n/e", "n/e/g", "n/f"]
     assert {item["path"] for item in wire.listed() if before[item["id"]] != item["updatedAt"]} == changed
 
@@ -151,7 +151,7 @@ def test_two_moves_to_one_path_meet_only_where_moves_are_not_locked(
     server.set(move_work=200, move_locked=locked)
     server.store.seed({"a": "", "b": ""})
     with ThreadPoolExecutor(2) as pool:
-        moves = [pool.submit(wire.update, server.store.item(name).id, path="to") for name in ("a", "b")]
+        moves = [pool.submit(wire.update, server.store.item_at(name).id, path="to") for name in ("a", "b")]
         answers = sorted(move.result().status_code for move in moves)
     assert answers == ([200, 400] if locked else [200, 200])
     assert len([item for item in wire.listed() if item["path"] == "to"]) == (1 if locked else 2)

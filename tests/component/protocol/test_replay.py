@@ -397,7 +397,7 @@ class Play:
                 for mount in mounts:
                     # As `jobfs recover --of` does for a state directory that is lost for good.
                     work.vfs.refresh()
-                    work.vfs.expose(mount)
+                    work.vfs.expose_hidden_items(mount)
                 work.work(lambda life=life, script=script: self._program(life, script))  # type: ignore[misc]
                 self.done.append("[at rest]")
                 left = [*script.cues]
@@ -448,7 +448,7 @@ class Play:
         elif first == "fault":
             kind, on = rest.split()
             delay = self.patience * LATE if kind == "late" else 0.2
-            self.server.faults.next(kind, on=on, delay=delay)  # type: ignore[arg-type]
+            self.server.faults.fail_next(kind, on=on, delay=delay)  # type: ignore[arg-type]
         elif what.startswith("fate makes a request"):
             # It waits for its connection until its look is old.
             self._waits = True
@@ -463,7 +463,7 @@ class Play:
     def _refuses(self, everything: bool) -> None:
         """From now on the server refuses all requests, or none any more."""
         if everything:
-            self.server.faults.rate("error", 1.0, status=403)
+            self.server.faults.set_rate("error", 1.0, status=403)
         elif self._refusing:
             self.server.faults.clear()
         self._refusing = everything

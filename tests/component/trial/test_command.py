@@ -26,7 +26,7 @@ from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission
 from jobfs.state.server import KnownServer, ServerFacts
 from jobfs.trial import questions
-from jobfs.trial.questions import Trial, clear
+from jobfs.trial.questions import Trial, clean_up
 
 #: Runs `jobfs doctor ARGUMENTS`: the exit code, and what is printed to stdout and stderr.
 Run = Callable[..., tuple[int, str, str]]
@@ -178,7 +178,7 @@ UNSURE, UNSAFE, FAILED = (
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
     (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
      ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
-    (None, (Workspace, "_make_free", lambda *_: None),
+    (None, (Workspace, "_free_target", lambda *_: None),
      ["UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"], UNSAFE),
     (None, (Workspace, "update", lying),
      ["UNSAFE  moves: a move was answered and not done, no save is safe: mount this with --read-only",
@@ -194,9 +194,9 @@ def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
     if fault:
         kind, on = fault.pop("kind"), fault.pop("on")
         if "times" in fault:
-            server.faults.next(kind, on=on, **fault)
+            server.faults.fail_next(kind, on=on, **fault)
         else:
-            server.faults.rate(kind, 1.0, on=on, **fault)
+            server.faults.set_rate(kind, 1.0, on=on, **fault)
     if replaced:
         monkeypatch.setattr(*replaced)
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "3")
@@ -219,7 +219,7 @@ def test_a_server_whose_moves_replace_is_named_and_remembered(
 def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_rest(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.faults.rate("hang", 1.0, on="delete")
+    server.faults.set_rate("hang", 1.0, on="delete")
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "1")
     asked, cleanup, end = [line for line in out.splitlines() if not line.startswith("ok ")]
     assert (code, asked.split(":")[0], end) == (1, "UNSURE  creates", UNSURE)
@@ -239,8 +239,8 @@ def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> N
     with Client(server.url, server.job, fixed_key(server.key)) as client:
         trial = Trial(client, tmp_path)
         client.create_directory(trial.root, Permission.READ_WRITE)
-        client.create_file(trial.path("left"), *trial.source(b"?"), Permission.READ_ONLY)
-        assert [row.mark for row in clear(trial)] == ["ok"]
+        client.create_file(trial.path("left"), *trial.make_source(b"?"), Permission.READ_ONLY)
+        assert [row.mark for row in clean_up(trial)] == ["ok"]
     assert server.store.tree() == {}
 
 
@@ -248,7 +248,7 @@ def test_a_try_removes_its_items_whatever(run: Run, server: Server, monkeypatch:
     def full(trial: Trial, content: bytes) -> tuple[Path, int]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Trial, "source", full)
+    monkeypatch.setattr(Trial, "make_source", full)
     assert run(server.job, "--try", "--yes")[0] == 70
     assert [entry.operation for entry in server.log.changes()] == ["create", "delete"]
     assert server.store.tree() == {}

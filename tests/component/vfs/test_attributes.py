@@ -54,7 +54,7 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     work.drain()
     attr = work.vfs.getattr("file")
     assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
-    assert server.store.item("file").permission == "readOnly"
+    assert server.store.item_at("file").permission == "readOnly"
 
 
 def test_the_root_has_no_item(work: Workspace) -> None:
@@ -118,14 +118,14 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
     attributes = work.vfs._attributes
-    found = attributes._real
+    found = attributes._make_real
 
     def saved_meanwhile(path: str) -> object:
         node = found(path)
         work.drain()
         return node
 
-    monkeypatch.setattr(attributes, "_real", saved_meanwhile)
+    monkeypatch.setattr(attributes, "_make_real", saved_meanwhile)
     work.vfs.chmod("file", 0o700)
     work.vfs.utimens("file", 1, 2)
     assert work.vfs.getattr("file").mode & 0o777 == 0o700

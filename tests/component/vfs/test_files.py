@@ -43,9 +43,9 @@ def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     fh = work.vfs.create("file~", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, b"written", 0)
     work.vfs.fsync(fh)
-    assert not state.journal.unsynced
+    assert not state.journal.needs_sync
     work.vfs.release(fh)
-    file = state.index.at("file~")
+    file = state.index.file_at("file~")
     assert file is not None
     eventually(lambda: (file.ino, file.generation) in synced)
 
@@ -56,7 +56,7 @@ def test_a_close_waits_for_the_server_with_sync_on_close(server: Server, tmp_pat
         work.write("file", b"x")
         work.write("file~", b"scratch")
         assert server.store.tree() == {"file": b"x"}
-        server.faults.rate("error", 1.0, on="create", status=413)
+        server.faults.set_rate("error", 1.0, on="create", status=413)
         fh = work.vfs.create("large", 0o644, os.O_RDWR, CALLER).fh
         work.vfs.write(fh, b"x", 0)
         # A program that has the descriptor twice, as a child has it too, hears it from each close.
@@ -130,7 +130,7 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
         os.O_WRONLY | os.O_APPEND,
     )
     state = work.vfs._state
-    of = state.open
+    of = state.file_for_item
 
     def overtaken(item: Item) -> File:
         file = of(item)
@@ -139,7 +139,7 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
             opened.append(work.vfs.open("log", appending).fh)
         return file
 
-    monkeypatch.setattr(state, "open", overtaken)
+    monkeypatch.setattr(state, "file_for_item", overtaken)
     opened.append(work.vfs.open("log", appending).fh)
     for fh in opened:
         work.vfs.write(fh, b"+%d" % fh, 0)
@@ -169,7 +169,7 @@ def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(
         work.vfs.ftruncate(fh, 0)
         work.vfs.write(fh, b"mine", 0)
         work.vfs.fsync(fh)
-        process = work.vfs.handle(fh).process
+        process = work.vfs.get_handle(fh).process
         assert process is not None
         assert process.uses == 1
         work.vfs.release(fh)
@@ -181,13 +181,13 @@ def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(
 def _find_ended(work: Workspace) -> None:
     """The mount checks all processes for their end, as it does bit by bit when programs open files."""
     for stranger in range(2**30, 2**30 + 100):
-        work.vfs._state.readers.process(stranger)
+        work.vfs._state.read_log.process_of(stranger)
 
 
 def test_each_way_to_open_and_close_a_file_leaves_no_use_of_its_process(work: Workspace) -> None:
     """vfs/semantics.md 6.15: else no process that has ended would be forgotten."""
     caller = Caller(os.getuid(), os.getgid(), os.getpid())
-    process = work.vfs._state.readers.process(os.getpid())
+    process = work.vfs._state.read_log.process_of(os.getpid())
     assert process is not None
     before = process.uses
     work.vfs.release(work.vfs.create("file", 0o644, os.O_RDWR, caller).fh)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
-from jobfs.document import Job
+from jobfs.document import JobStatus
 from jobfs.emulator import Server
 from jobfs.vfs.job_end import JobEnd
 
@@ -21,7 +21,7 @@ class Waiter:
     def __init__(self, pool: ThreadPoolExecutor, work: Workspace, timeout: float | None) -> None:
         self.said: list[str] = []
         self._cancelled = threading.Event()
-        self.result: Future[Job | None] = pool.submit(
+        self.result: Future[JobStatus | None] = pool.submit(
             work.vfs.wait_for_job, timeout, self.said.append, self._cancelled.is_set
         )
 
@@ -108,7 +108,7 @@ def test_a_job_continued_just_before_counts_as_running(server: Server, work: Wor
 def test_out_of_reach_it_says_so_once_and_keeps_waiting(server: Server, work: Workspace, wait: Wait) -> None:
     """vfs/semantics.md 7.11: an end that was seen before counts once the workspace could be listed."""
     assert work.names() == []
-    server.faults.rate("error", 1.0, on="list", status=500)
+    server.faults.set_rate("error", 1.0, on="list", status=500)
     server.job_side(server.job).set_job(status="completed")
     waiter = wait(work)
     eventually(lambda: waiter.said)

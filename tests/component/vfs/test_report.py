@@ -48,7 +48,7 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
     assert (info["state"], info["size"], info["lifecycle"]) == ("dirty", 7, "expertJob")
     work.drain()
     info = work.vfs.info("file")
-    assert (info["state"], info["id"], info["owner"]) == ("clean", server.store.item("file").id, "user")
+    assert (info["state"], info["id"], info["owner"]) == ("clean", server.store.item_at("file").id, "user")
     assert info.keys() >= {"permission", "mime_type", "key", "created_at", "updated_at", "error"}
     work.write("file~", b"scratch")
     assert work.vfs.info("file~")["state"] == "local"
@@ -66,7 +66,7 @@ def test_unsent_files_are_reported_with_their_reason(server: Server, work: Works
         "closed": (3, "staging"),
     }
     work.vfs.release(fh)
-    server.faults.rate("error", 1.0, on="create", status=413)
+    server.faults.set_rate("error", 1.0, on="create", status=413)
     (left,) = work.vfs.flush_all("closed", 5, None)
     assert (left["path"], left["size"]) == ("closed", 3)
     assert left["reason"]
@@ -74,7 +74,7 @@ def test_unsent_files_are_reported_with_their_reason(server: Server, work: Works
     assert (failed["path"], failed["state"]) == ("closed", "failed")
     assert failed["reason"]
     assert b"\nclosed\tfailed: " in work.read(".jobfs/pending")
-    assert [entry["path"] for entry in work.vfs.unsent("closed")] == ["closed"]
+    assert [entry["path"] for entry in work.vfs.list_unsent("closed")] == ["closed"]
 
 
 def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Server, work: Workspace) -> None:
@@ -86,7 +86,7 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     (told,) = work.vfs.status()["foreign_hidden"]
     assert "by mount ffffffffffff, or" in told["reason"]
     asked = names.hidden_path("x", work.mount_id, "1" * 16, names.Role.STAGED)
-    with work.vfs._state.running(Verb.PUT, asked, stage=Stage.PLACED):
+    with work.vfs._state.run_here(Verb.PUT, asked, stage=Stage.PLACED):
         assert work.vfs.status()["cleaning"] == [], "how the server takes creates is no save"
 
 
@@ -112,7 +112,7 @@ def test_the_job_is_shown_as_ended_until_it_is_continued(
 def test_an_item_that_is_being_deleted_is_in_the_status(server: Server, work: Workspace) -> None:
     server.store.seed({"file": "old"}, age=60)
     work.write("file", b"new")
-    server.faults.rate("error", 1.0, on="delete", status=503)
+    server.faults.set_rate("error", 1.0, on="delete", status=503)
     work.vfs.flush_all(None, 1, None)
     (cleaning,) = work.vfs.status()["cleaning"]
     assert cleaning["path"] == "file"

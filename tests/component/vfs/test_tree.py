@@ -79,7 +79,7 @@ def test_a_renamed_directory_keeps_its_names_beside_hidden_scratch_files(
     for _ in range(2):
         kept, _, scratch = work.names("new")
         assert (work.read(f"new/{scratch}"), work.read(f"new/{kept}")) == (b"shown", b"hidden")
-        assert names.kept_beside(kept) == ("conflict", scratch) == ("conflict", "file.txt~")
+        assert names.parse_second_version(kept) == ("conflict", scratch) == ("conflict", "file.txt~")
         work.remount()
     work.drain()
     assert sorted(visible(server)) == ["new", "new/file.txt", *(["new/file.txt~"] if by_job else [])]
@@ -103,7 +103,7 @@ def test_a_renamed_directory_keeps_its_names_beside_hidden_unsent_files(
     for _ in range(2):
         assert {name: work.read(f"new/{name}") for name in work.names("new")} == expected
         work.remount()
-    assert names.kept_beside(kept) == ("conflict", "file")
+    assert names.parse_second_version(kept) == ("conflict", "file")
     work.drain()
     assert visible(server) == {"new": None, **{f"new/{name}": data for name, data in expected.items()}}
 

@@ -59,14 +59,14 @@ def test_a_path_shows_the_file_then_the_change_then_the_server(server: Server, w
     a, b = view.get("dir/a"), view.get("dir/b")
     assert isinstance(a, Item)
     assert isinstance(b, Item)
-    change = state.change(Verb.MOVE, "dir/d", shows={"dir/a": None, "dir/b": a})
+    change = state.plan_change(Verb.MOVE, "dir/d", shows={"dir/a": None, "dir/b": a})
     assert errno_from(view.get, "dir/a") == errno.ENOENT
     assert view.get("dir/b") is a
     assert view.list("dir") == {"b": a, "c": view.get("dir/c")}
     work.write("dir/a", b"new")
-    assert view.get("dir/a") is state.index.at("dir/a") is not None
+    assert view.get("dir/a") is state.index.file_at("dir/a") is not None
     assert set(view.list("dir")) == {"a", "b", "c"}
-    state.end(change)
+    state.end_change(change)
     assert view.get("dir/b") == b
 
 
@@ -77,12 +77,12 @@ def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: 
     work.write("dir/b", b"changed")
     work.write("dir/new", b"new")
     work.vfs.mkdir("dir/made", 0o700, CALLER)
-    work.vfs._state.change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
+    work.vfs._state.plan_change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
     names = [name for name, _ in work.vfs.listdir("dir")]
     asked = server.log.count()
-    attrs = {name: work.vfs.looked_up(f"dir/{name}") for name in names}
+    attrs = {name: work.vfs.cached_getattr(f"dir/{name}") for name in names}
     assert set(attrs) == {"a", "b", "new", "sub", "made"}
-    assert errno_from(work.vfs.looked_up, "dir/gone") == errno.ENOENT
+    assert errno_from(work.vfs.cached_getattr, "dir/gone") == errno.ENOENT
     assert server.log.count() == asked
     assert attrs == {name: work.vfs.getattr(f"dir/{name}") for name in names}
 
@@ -97,7 +97,7 @@ def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(
     work.names("dir")
     work.write("dir/b", b"changed")
     handle = work.vfs.open("dir/open", os.O_RDONLY).fh
-    work.vfs._state.change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
+    work.vfs._state.plan_change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
     asked = server.log.count()
     as_listed = {
         name for name in ("a", "b", "open", "sub", "gone", "missing") if work.vfs.is_as_listed(f"dir/{name}")
@@ -105,7 +105,7 @@ def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(
     assert (as_listed, server.log.count()) == ({"a", "sub"}, asked)
     work.vfs.release(handle)
     assert work.vfs.is_as_listed("dir/open")
-    work.vfs._namespace.touch("dir/a")
+    work.vfs._namespace.invalidate("dir/a")
     assert not work.vfs.is_as_listed("dir/a"), "a look-up would ask"
 
 
@@ -114,9 +114,9 @@ def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, wor
     server.set(sizes="omitted")
     server.store.seed({"file": "content"}, age=60)
     assert work.names() == ["file"]
-    assert errno_from(work.vfs.looked_up, "file") == errno.ENOENT
+    assert errno_from(work.vfs.cached_getattr, "file") == errno.ENOENT
     assert work.vfs.getattr("file").size == 7
-    assert work.vfs.looked_up("file").size == 7
+    assert work.vfs.cached_getattr("file").size == 7
     assert not work.vfs.is_as_listed("file"), "the listing did not have that size"
 
 

@@ -15,27 +15,27 @@ from jobfs.state.records import Verb
 def told(work: Workspace) -> list[str]:
     """What is told once the listing has been read anew; second versions without their times."""
     work.vfs.refresh()
-    return [re.sub(r"-\d+T\d+Z", "", f"{one.happened} {one.path}") for one in work.vfs.news()]
+    return [re.sub(r"-\d+T\d+Z", "", f"{one.kind} {one.path}") for one in work.vfs.take_differences()]
 
 
 def test_what_is_known_of_a_path_needs_no_request_and_is_what_its_reader_has_open(
     server: Server, work: Workspace
 ) -> None:
-    """fuse/telling.py: no answer to a helper makes a request, and no file becomes shorter under a program that reads it."""
+    """fuse/events.py: no answer to a helper makes a request, and no file becomes shorter under a program that reads it."""
     server.store.seed({"dir/file": "old content"}, age=60)
-    assert errno_from(work.vfs.known, "dir/file") == errno.ENOENT, "not listed yet"
+    assert errno_from(work.vfs.last_attr, "dir/file") == errno.ENOENT, "not listed yet"
     shown = work.vfs.getattr("dir/file")
     with work.opening("dir/file", 0):
         server.store.write("dir/file", "new")
         assert told(work) == ["changed dir/file"]
         server.log.clear()
-        assert work.vfs.known("dir/file") == shown
+        assert work.vfs.last_attr("dir/file") == shown
         assert work.vfs.is_open("dir/file")
         assert not server.log.entries()
-    assert work.vfs.known("dir/file") == work.vfs.getattr("dir/file") != shown
+    assert work.vfs.last_attr("dir/file") == work.vfs.getattr("dir/file") != shown
     work.write("dir/file", b"ours, longer")
-    assert work.vfs.known("dir/file").size == 12
-    assert errno_from(work.vfs.known, "dir/none") == errno.ENOENT
+    assert work.vfs.last_attr("dir/file").size == 12
+    assert errno_from(work.vfs.last_attr, "dir/none") == errno.ENOENT
     assert not work.vfs.is_open("dir/file")
 
 
@@ -45,12 +45,12 @@ def test_news_are_what_the_job_does_and_not_what_is_ours(server: Server, work: W
     assert told(work) == []
     work.write("dir/dirty", b"ours")
     work.write("dir/new", b"ours")
-    change = work.vfs._state.change(Verb.REMOVE, "dir/going", shows={"dir/going": None})
+    change = work.vfs._state.plan_change(Verb.REMOVE, "dir/going", shows={"dir/going": None})
     for name in ("theirs", "dirty", "new"):
         server.store.write(f"dir/{name}", "the job's")
     server.store.delete("dir/going")
     assert told(work) == ["changed dir/theirs"]
-    work.vfs._state.end(change)
+    work.vfs._state.end_change(change)
     work.drain()
     kept = ["created dir/dirty.conflict", "created dir/new.conflict"]
     assert sorted(told(work)) == kept, "second versions, which nobody here has made"

@@ -89,7 +89,7 @@ def _behaviour(rng: random.Random) -> Behaviour:
                     changes[name] = rng.choice([True, False])
                 elif get_origin(info.annotation) is Literal:
                     changes[name] = rng.choice(get_args(info.annotation))
-    return Behaviour().changed(**changes)
+    return Behaviour().with_changes(**changes)
 
 
 def _fault(rng: random.Random) -> Rule:

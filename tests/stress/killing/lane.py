@@ -186,11 +186,11 @@ class Chapter:
                 ).fetchall()
                 (saves,) = journal.execute(
                     "SELECT count(*) FROM file "
-                    "WHERE (record ->> 'generation' AND record ->> 'stays' IS NOT 1) OR record ->> 'draft'"
+                    "WHERE (record ->> 'generation' AND record ->> 'never_sent' IS NOT 1) OR record ->> 'open_generation'"
                 ).fetchone()
                 saves += sum(not _waits(began, *change) for change in changes)
                 (local,) = journal.execute(
-                    "SELECT count(*) FROM file WHERE record ->> 'stays' AND record ->> 'generation'"
+                    "SELECT count(*) FROM file WHERE record ->> 'never_sent' AND record ->> 'generation'"
                 ).fetchone()
             files = list((path.parent / "bytes").iterdir())
             left += [f"{file} is left after the unmount" for file in files[local:]]

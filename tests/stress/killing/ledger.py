@@ -69,12 +69,12 @@ class Change:
 
 def moved(path: str, old: str, new: str) -> str | None:
     """Where `path` is after `old` was renamed to `new`; None if that does not concern it."""
-    return names.moved(path, old, new) if names.within(path, old) else None
+    return names.path_after_rename(path, old, new) if names.is_at_or_below(path, old) else None
 
 
 def within(path: str, tops: Iterable[str]) -> bool:
     """True if `path` is one of these or below one."""
-    return any(names.within(path, top) for top in tops)
+    return any(names.is_at_or_below(path, top) for top in tops)
 
 
 def is_local(path: str) -> bool:

@@ -48,7 +48,7 @@ def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[
     """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
     with server.store.lock, ledger.lock:
         files = [item.id for item in server.store.items() if not item.is_dir]
-        held = {contents.of(server.store.content(file)) for file in files}
+        held = {contents.of(server.store.content_of(file)) for file in files}
         return [
             f"{content} was fsynced at {sorted(claim.places)}, and the server had it nowhere when killed"
             for content, claim in ledger.claims.items()
@@ -79,7 +79,7 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
 
 def _recovered(path: str) -> str:
     """The path of the file of which something was recovered to this one, or ""."""
-    kept = names.kept_beside(path)
+    kept = names.parse_second_version(path)
     return kept[1] if kept is not None and kept[0] == "recovered" else ""
 
 

@@ -274,9 +274,11 @@ class Writer:
         empty = [
             path
             for path in self._directories(DIRECTORY)
-            if all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
+            if all(contents == {ABSENT} for other, contents in options.items() if names.is_below(other, path))
             # What the last mount did not live to close may be in there, and is not in the ledger.
-            and not any(is_local(name) or names.kept_beside(name) for name in os.listdir(self.root / path))
+            and not any(
+                is_local(name) or names.parse_second_version(name) for name in os.listdir(self.root / path)
+            )
         ]
         if empty:
             path = self._random.choice(empty)
@@ -357,7 +359,7 @@ class Job:
         kind = self._random.choices(["write", "replace", "append", "delete", "tree"], [8, 4, 4, 3, 0.3])[0]
         if kind == "tree" and "/" in path:
             self._delete(names.parent(path))
-        elif self._side.exists(path) and self._side.item(path).is_dir:
+        elif self._side.exists(path) and self._side.item_at(path).is_dir:
             return
         elif kind == "delete":
             self._delete(path)
@@ -380,11 +382,11 @@ class Job:
         self._ledger.job_put(path, new, destroyed, kind)
 
     def _delete(self, path: str) -> None:
-        doomed = [item for item in self._side.items() if item.path == path or names.under(item.path, path)]
+        doomed = [item for item in self._side.items() if item.path == path or names.is_below(item.path, path)]
         if not doomed:
             return
         destroyed: list[Content] = [
-            self._contents.known(self._side.content(item.id)) for item in doomed if not item.is_dir
+            self._contents.known(self._side.content_of(item.id)) for item in doomed if not item.is_dir
         ]
         self._side.delete(path)
         self._ledger.job_delete(path, destroyed)

@@ -72,7 +72,7 @@ def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: B
 #: How many rows of the journal mean that something is not sent, or not cleaned up, yet.
 _UNSENT = """
 SELECT (SELECT count(*) FROM change)
-    + (SELECT count(*) FROM file WHERE record ->> 'generation' AND record ->> 'stays' IS NOT 1)
+    + (SELECT count(*) FROM file WHERE record ->> 'generation' AND record ->> 'never_sent' IS NOT 1)
 """
 #: Patterns of paths on the server: hidden names, second versions (names.py).
 _HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"

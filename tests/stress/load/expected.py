@@ -83,7 +83,7 @@ def found_on(server: ServerProcess) -> Found:
     """What is there, but for hidden items."""
     found: Found = {}
     for row in server.rows():
-        if not any(names.parse_hidden(part) for part in row.path.split("/")):
+        if not any(names.parse_hidden_name(part) for part in row.path.split("/")):
             found.setdefault(row.path, []).append(None if row.is_dir else server.content(row))
     return found
 

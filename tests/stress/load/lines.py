@@ -120,4 +120,4 @@ class Lines:
 
 def is_copy(path: str) -> bool:
     """Return True if this is the name of a second version."""
-    return names.kept_beside(path) is not None
+    return names.parse_second_version(path) is not None

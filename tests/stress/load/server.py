@@ -23,7 +23,7 @@ from tests.support.waiting import readable
 
 from jobfs.emulator import DEFAULT_JOB, DEFAULT_KEY, JobSide, Rule
 from jobfs.emulator.records import DIRECTORY
-from jobfs.emulator.store import Store
+from jobfs.emulator.store import EmulatorStore
 from jobfs.emulator.workspace import Workspaces
 
 #: Seconds for it to start, and for it to end after SIGTERM.
@@ -58,7 +58,7 @@ class ServerProcess:
 
     def seed(self, tree: Mapping[str, bytes | None]) -> None:
         """Puts files and directories there that are an hour old; only while it does not run."""
-        with closing(Store(self._directory)) as store:
+        with closing(EmulatorStore(self._directory)) as store:
             JobSide(Workspaces(store).add(self.job)).seed(tree, age=3600)
 
     def start(self, **switches: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from jobfs.api import deadline
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 
 JOB = "test12345678901234567890"
 KEY = "pk_very-secret"
@@ -32,7 +32,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def a_program_waits() -> Iterator[None]:
     """Each test is a system call; what the background does is tested in threads."""
-    with within():
+    with limit_time():
         yield
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api.access import FileKey, check_base_url, check_job_id, fixed_key, proxy_for
+from jobfs.api.access import FileKey, check_job_id, find_proxy, fixed_key, normalize_base_url
 from jobfs.errors import UsageError
 
 
@@ -17,8 +17,8 @@ from jobfs.errors import UsageError
     ("http://127.9.9.9:1", "http://127.9.9.9:1"), ("http://[::1]:9000/", "http://[::1]:9000"),
 ])  # fmt: skip
 def test_a_base_url_is_normalised(given: str, normal: str) -> None:
-    assert check_base_url(given) == normal
-    assert check_base_url(normal) == normal
+    assert normalize_base_url(given) == normal
+    assert normalize_base_url(normal) == normal
 
 
 PLAIN = ("api.example.test", "localhost.example.test", "127.0.0.1.example.test", "0.0.0.0", "[::2]")
@@ -36,7 +36,7 @@ PASSWORD = "https://me:hunter2@api.example.test"
 def test_a_base_url_that_is_not_safe_for_a_key_is_refused_in_one_sentence(url: str, told: str) -> None:
     """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback. A password is not repeated."""
     with pytest.raises(UsageError, match=told) as caught:
-        check_base_url(url)
+        normalize_base_url(url)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
@@ -53,16 +53,16 @@ def test_the_proxy_of_the_environment_is_used_but_for_this_machine(monkeypatch: 
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    assert proxy_for("https://api.example.test") is None
+    assert find_proxy("https://api.example.test") is None
     for given in ("http://proxy.example.test:3128", "proxy.example.test:3128"):
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, given)
-        assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
+        assert find_proxy("https://api.example.test") == "http://proxy.example.test:3128"
         assert {
-            proxy_for(url) for url in ("http://127.0.0.1:1", "http://localhost", "https://[::1]:8443")
+            find_proxy(url) for url in ("http://127.0.0.1:1", "http://localhost", "https://[::1]:8443")
         } == {None}
     monkeypatch.setenv("NO_PROXY", "example.test")
-    assert proxy_for("https://api.example.test") is None
+    assert find_proxy("https://api.example.test") is None
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", "tab\tinside", "schlüssel", "line\nbreak"])

@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobfs import errors
-from jobfs.api.bodies import MOST_JSON, Body, json_body, multipart_create, read_answer
+from jobfs.api.bodies import MOST_JSON, RequestBody, make_json_body, make_multipart_body, read_body
 from jobfs.api.failures import MismatchError
 
 from .conftest import ID, Chunks, Make
 
-Encode = Callable[[dict[str, str], tuple[Path, int] | None], Body]
+Encode = Callable[[dict[str, str], tuple[Path, int] | None], RequestBody]
 
 FIELDS = {"type": "workspaceItemFile", "path": "dir/a.txt", "permission": "readWrite"}
-both = pytest.mark.parametrize("encode", [multipart_create, json_body])
+both = pytest.mark.parametrize("encode", [make_multipart_body, make_json_body])
 
 
-def sent(body: Body) -> bytes:
+def sent(body: RequestBody) -> bytes:
     """The body's bytes, which are as many as it says, each time it is sent."""
     data = b"".join(body)
     assert len(data) == body.length
@@ -52,7 +52,7 @@ def source(tmp_path: Path) -> Path:
 ])  # fmt: skip
 def test_the_file_of_a_multipart_is_named_typed(source: Path, name: str, told: str, mime_type: str) -> None:
     """No name can break out of its header."""
-    body = multipart_create({**FIELDS, "path": f"dir/{name}"}, (source, 5))
+    body = make_multipart_body({**FIELDS, "path": f"dir/{name}"}, (source, 5))
     assert len(list(body)) == 1, "each piece is a write, and work for the server"
     part = f'; name="file"; filename="{told}"\r\nContent-Type: {mime_type}\r\n\r\nhello\r\n--'
     assert part.encode() in sent(body)
@@ -62,7 +62,7 @@ def test_the_file_of_a_multipart_is_named_typed(source: Path, name: str, told: s
 def test_a_json_body_has_content_in_base64(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
     path.write_bytes(content)
-    told = json.loads(sent(json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
+    told = json.loads(sent(make_json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
     assert base64.b64decode(told.pop("content"), validate=True) == content
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
 
@@ -86,7 +86,7 @@ def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path,
             taken.update(piece)
 
         body.taken = take
-        body.moved = took.append
+        body.on_send_time = took.append
         assert sum(map(len, body)) == body.length
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
@@ -140,16 +140,16 @@ def bytewise(body: bytes) -> Chunks:
     (zlib.compress(b"{}"), "deflate"),  # which was not asked for
 ])  # fmt: skip
 def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes, coding: str) -> None:
-    assert read_answer(answer(bytewise(gzip.compress(b"x" * 1000)), "GZIP")) == b"x" * 1000
+    assert read_body(answer(bytewise(gzip.compress(b"x" * 1000)), "GZIP")) == b"x" * 1000
     with pytest.raises(MismatchError):
-        read_answer(answer(bytewise(packed), coding))
-    read_answer(answer(bytewise(packed), coding), whole=False)
+        read_body(answer(bytewise(packed), coding))
+    read_body(answer(bytewise(packed), coding), whole=False)
 
 
 def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
     stream = Endless(gzip.compress(b"x", mtime=0))
     with pytest.raises(MismatchError):
-        read_answer(answer(stream, "gzip"))
+        read_body(answer(stream, "gzip"))
     assert stream.taken < 100
 
 
@@ -164,7 +164,7 @@ def test_no_answer_takes_more_than_its_bound(make: Make, coding: str) -> None:
         return answer(streams[-1], coding)
 
     client = make(server)
-    for ask in (lambda: client.list_page(100, 0), client.instance):
+    for ask in (lambda: client.list_page(100, 0), client.get_instance):
         with pytest.raises(errors.ContractError, match=f"more than {MOST_JSON} bytes"):
             ask()
     with pytest.raises(errors.AnswerLostError, match="more than"):

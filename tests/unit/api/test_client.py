@@ -13,7 +13,7 @@ import pytest
 
 from jobfs import errors
 from jobfs.api.client import Client
-from jobfs.api.failures import Call
+from jobfs.api.failures import RequestInfo
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Item, Lifecycle, Permission
 
@@ -105,7 +105,7 @@ def test_no_message_has_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixtu
         client.update(ID, path=hidden)
     with pytest.raises(errors.WrongAnswerError, match=r"path is 'dir/notes\.md', not 'new'"):
         client.update(ID, path="new")
-    assert ".jobfs-" not in caplog.text + str(Call("uploading", "POST", "/x", hidden))
+    assert ".jobfs-" not in caplog.text + str(RequestInfo("uploading", "POST", "/x", hidden))
 
 
 HIDDEN_F4 = hidden_path("f4.txt", "1" * 12, "2" * 16, Role.STAGED)

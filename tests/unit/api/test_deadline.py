@@ -12,7 +12,15 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import deadline
-from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
+from jobfs.api.deadline import (
+    Deadline,
+    bind_deadline,
+    current_deadline,
+    limit_time,
+    remaining_time,
+    retry_delay,
+    use_deadline,
+)
 from jobfs.nodes import Permission
 
 from .conftest import ID, Make, Script, one
@@ -20,50 +28,50 @@ from .conftest import ID, Make, Script, one
 
 def test_an_inner_deadline_ends_with_the_outer_one_and_its_progress_counts_there() -> None:
     outer = Deadline(10)
-    assert 9 < Deadline(100, outer).left() <= 10
-    assert 4 < Deadline(5, outer).left() <= 5
+    assert 9 < Deadline(100, outer).remaining() <= 10
+    assert 4 < Deadline(5, outer).remaining() <= 5
     inner = Deadline(10, outer)
     inner.extend(100)
-    assert 109 < inner.left() <= 110
-    assert 109 < outer.left() <= 110
+    assert 109 < inner.remaining() <= 110
+    assert 109 < outer.remaining() <= 110
 
 
 def test_a_call_joined_to_an_attempt_shares_its_progress_and_makes_it_waited() -> None:
-    attempt, call = Deadline(10, waited=False), Deadline(5)
-    with attempt.joined(call):
-        assert attempt.waited
+    attempt, call = Deadline(10, foreground=False), Deadline(5)
+    with attempt.attach_waiter(call):
+        assert attempt.is_foreground
         attempt.extend(50)
-    assert not attempt.waited
-    assert 54 < call.left() <= 55
+    assert not attempt.is_foreground
+    assert 54 < call.remaining() <= 55
     attempt.extend(50)
-    assert call.left() <= 55
+    assert call.remaining() <= 55
 
 
 def test_work_for_another_thread_takes_the_deadline_along() -> None:
-    with ThreadPoolExecutor(1) as pool, within(7) as call:
-        assert pool.submit(carried(current)).result() is call
-        assert pool.submit(current).result() is None
-        with bound_by(None):
-            assert left(3) == 3
+    with ThreadPoolExecutor(1) as pool, limit_time(7) as call:
+        assert pool.submit(bind_deadline(current_deadline)).result() is call
+        assert pool.submit(current_deadline).result() is None
+        with use_deadline(None):
+            assert remaining_time(3) == 3
 
 
 def test_a_wait_ends_with_its_call() -> None:
     condition = threading.Condition()
-    with condition, within(0.05):
-        deadline.wait(condition, "the name")
+    with condition, limit_time(0.05):
+        deadline.wait_notified(condition, "the name")
         with pytest.raises(errors.OutOfTimeError, match="the name") as caught:
-            deadline.wait(condition, "the name")
+            deadline.wait_notified(condition, "the name")
     assert caught.value.errno == errno.ETIMEDOUT
-    with within(0.05), pytest.raises(errors.OutOfTimeError):
-        deadline.result(Future[None](), "a look")
+    with limit_time(0.05), pytest.raises(errors.OutOfTimeError):
+        deadline.wait_result(Future[None](), "a look")
 
 
 def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
     future = Future[int]()
-    with within(0.1) as call:
+    with limit_time(0.1) as call:
         call.extend(100)
         threading.Timer(0.2, future.set_result, [1]).start()
-        assert deadline.result(future, "a look") == 1
+        assert deadline.wait_result(future, "a look") == 1
 
 
 def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
@@ -76,7 +84,7 @@ def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
     script = Script(slow)
     client = make(script)
 
-    with within(1.0), pytest.raises(errors.OutOfTimeError) as caught:  # noqa: PT012
+    with limit_time(1.0), pytest.raises(errors.OutOfTimeError) as caught:  # noqa: PT012
         while True:
             client.update(ID, permission=Permission.READ_ONLY)
     assert caught.value.errno == errno.ETIMEDOUT
@@ -87,6 +95,6 @@ def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
 def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(deadline, "LONGEST_PAUSE", 2.0)
-    assert all(0.05 <= backoff(0) <= 0.1 for _ in range(20))
-    assert all(1.0 <= backoff(attempt) <= 2.0 for attempt in (5, 50, 5000))
-    assert len({backoff(3) for _ in range(20)}) > 1
+    assert all(0.05 <= retry_delay(0) <= 0.1 for _ in range(20))
+    assert all(1.0 <= retry_delay(attempt) <= 2.0 for attempt in (5, 50, 5000))
+    assert len({retry_delay(3) for _ in range(20)}) > 1

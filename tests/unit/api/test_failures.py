@@ -8,17 +8,17 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import failures
-from jobfs.api.failures import Call
+from jobfs.api.failures import RequestInfo
 
 from .conftest import KEY
 
-READ = Call("looking up", "GET", "/x", "a.txt")
+READ = RequestInfo("looking up", "GET", "/x", "a.txt")
 GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]
-CHANGE = Call("uploading", "POST", "/x", "a.txt", changing=True)
+CHANGE = RequestInfo("uploading", "POST", "/x", "a.txt", is_change=True)
 
 
-def from_answer(call: Call, status: int, headers: dict[str, str], body: bytes) -> errors.ApiError:
-    return failures.from_answer(call, status, headers, body, KEY)
+def from_answer(call: RequestInfo, status: int, headers: dict[str, str], body: bytes) -> errors.ApiError:
+    return failures.error_from_reply(call, status, headers, body, KEY)
 
 
 def body(reason: Any, status: int = 0) -> bytes:
@@ -41,7 +41,7 @@ def body(reason: Any, status: int = 0) -> bytes:
     (304, "", errors.ContractError, errno.EIO),
 ])  # fmt: skip
 def test_each_status_has_its_error_and_errno(
-    call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
+    call: RequestInfo, status: int, reason: Any, kind: type[errors.ApiError], number: int
 ) -> None:
     """vfs/semantics.md 5.1, 5.3, 5.4, 5.5: the errno of each answer."""
     failure = from_answer(call, status, {}, body(reason, status))

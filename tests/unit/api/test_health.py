@@ -17,15 +17,15 @@ from jobfs import errors
 from jobfs.api import client as client_module
 from jobfs.api import health as module
 from jobfs.api.client import Client
-from jobfs.api.deadline import bound_by, within
-from jobfs.api.failures import Call
+from jobfs.api.deadline import limit_time, use_deadline
+from jobfs.api.failures import RequestInfo
 from jobfs.api.health import Health
 from jobfs.nodes import Permission
 
 from .conftest import ID, Make, Script, failure, many, one
 
-READ = Call("looking at item", "GET", "/x")
-CHANGE = Call("uploading", "POST", "/x", changing=True)
+READ = RequestInfo("looking at item", "GET", "/x")
+CHANGE = RequestInfo("uploading", "POST", "/x", is_change=True)
 
 
 class Clock:
@@ -43,10 +43,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def admitted(held: Health, call: Call = CHANGE) -> bool:
+def admitted(held: Health, call: RequestInfo = CHANGE) -> bool:
     """True if the background may ask."""
     try:
-        return held.admit(call, waited=False) > 0
+        return held.admit_with_timeout(call, foreground=False) > 0
     except errors.HeldBackError as error:
         return not error.wait
 
@@ -56,7 +56,7 @@ def refused(held: Health) -> bool:
     told = set()
     for call in (READ, CHANGE):
         try:
-            told.add(held.admit(call, waited=True))
+            told.add(held.admit_with_timeout(call, foreground=True))
         except errors.HeldBackError as error:
             told.add(error.errno)
     assert told in ({math.inf}, {errno.ENETUNREACH})
@@ -67,7 +67,7 @@ def refuse(held: Health, clock: Clock, *gaps: float) -> None:
     """Connections are refused, so many seconds apart."""
     for gap in gaps:
         clock.now += gap
-        held.unanswered(0.0, "refused", refused=True)
+        held.note_no_reply(0.0, "refused", refused=True)
 
 
 def fail(held: Health, times: int = 1, *, wait: float = 0.0, status: int | None = None) -> None:
@@ -75,23 +75,23 @@ def fail(held: Health, times: int = 1, *, wait: float = 0.0, status: int | None 
     error = errors.UnavailableError("failed", status=status)
     error.wait = wait
     for _ in range(times):
-        held.learn(CHANGE, error)
+        held.note_error(CHANGE, error)
 
 
 def heard(held: Health, date: str = "", began: float = 1.0, ended: float = 2.0) -> None:
-    held.heard(date, began, ended)
+    held.note_reply(date, began, ended)
 
 
 def test_an_answer_clears_earlier_failures() -> None:
     health = Health()
-    health.learn(READ, errors.UnauthorizedError("key"))
+    health.note_error(READ, errors.UnauthorizedError("key"))
     assert (health.answering, health.key_refused, health.last_error) == (True, True, "key")
-    health.learn(READ, errors.UnavailableError("gone"))
+    health.note_error(READ, errors.UnavailableError("gone"))
     assert (health.answering, health.key_refused, health.last_error) == (False, True, "gone")
-    health.learn(READ, errors.NotFoundError("not there"))
+    health.note_error(READ, errors.NotFoundError("not there"))
     assert (health.answering, health.key_refused, health.last_error) == (True, False, None)
     for latency in (0.1, None, 0.9):
-        health.succeeded(changing=False, latency=latency)
+        health.note_success(changing=False, latency=latency)
     assert health.latency == pytest.approx(0.2), "a moving average"
 
 
@@ -101,9 +101,9 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
         now = 1.7e9 + step * 0.3 + 0.01
         heard(health, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
         heard(health, "Mon, 99 Foo", 1.0, 2.0)
-    assert abs(health.offset - 7.25) < 0.06
+    assert abs(health.clock_offset - 7.25) < 0.06
     heard(health, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
-    assert abs(health.offset - 3580) < 1
+    assert abs(health.clock_offset - 3580) < 1
 
 
 def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) -> None:
@@ -112,55 +112,55 @@ def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) 
     for asked, holds in ((60.0, 60), (1e9, 900)):
         fail(held, wait=asked)
         fail(held, wait=5.0)
-        held.succeeded(changing=True)
+        held.note_success(changing=True)
         clock.now += holds - 1
         assert (admitted(held), admitted(held, READ)) == (False, False)
-        assert 0 < held.wait(changing=True) <= 1
+        assert 0 < held.background_delay(changing=True) <= 1
         clock.now += 2
-        assert (admitted(held), held.wait(changing=True)) == (True, 0.0)
+        assert (admitted(held), held.background_delay(changing=True)) == (True, 0.0)
 
 
 def test_after_a_429_without_a_given_time_nothing_is_asked_for_a_second(clock: Clock) -> None:
     held = Health()
     fail(held, status=429)
-    assert held.wait(changing=False) == 1.0
+    assert held.background_delay(changing=False) == 1.0
 
 
 def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
     held = Health()
     fail(held, 2)
-    assert (admitted(held), held.out) == (True, False)
+    assert (admitted(held), held.is_in_outage) == (True, False)
     fail(held)
-    assert (admitted(held), held.out) == (False, True)
+    assert (admitted(held), held.is_in_outage) == (False, True)
     # It may fail over the ones, and answer the others.
-    held.succeeded(changing=False)
+    held.note_success(changing=False)
     assert (admitted(held, READ), admitted(held)) == (True, False)
     for _ in range(10):
         clock.now += 1.01
         assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
         fail(held)
-    held.succeeded(changing=True)
-    assert not held.out
+    held.note_success(changing=True)
+    assert not held.is_in_outage
     assert all(admitted(held) for _ in range(5))
 
 
 def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(clock: Clock) -> None:
     """With little time only, a server that has become slow would never be found again."""
     held = Health()
-    assert held.admit(CHANGE, waited=False) > 1e6
-    held.succeeded(changing=False)
+    assert held.admit_with_timeout(CHANGE, foreground=False) > 1e6
+    held.note_success(changing=False)
     fail(held, 3)
     clock.now += 2
-    assert held.admit(CHANGE, waited=False) == 4.0
+    assert held.admit_with_timeout(CHANGE, foreground=False) == 4.0
     clock.now += 20
-    assert held.admit(CHANGE, waited=False) == 22.0
+    assert held.admit_with_timeout(CHANGE, foreground=False) == 22.0
 
 
 def in_background(client: Client, times: int) -> list[type[errors.UnavailableError]]:
     """How so many changes in the background fail, one after another."""
     met = []
     for _ in range(times):
-        with bound_by(None), pytest.raises(errors.UnavailableError) as caught:
+        with use_deadline(None), pytest.raises(errors.UnavailableError) as caught:
             client.update(ID, permission=Permission.READ_ONLY)
         met.append(caught.type)
     return met
@@ -183,11 +183,11 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
     held = Health(30.0)
     heard(held)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
-    assert (held.out, refused(held)) == (False, False)
+    assert (held.is_in_outage, refused(held)) == (False, False)
     refuse(held, clock, 0.2, 0.1, 60.0)
-    assert (held.out, refused(held)) == (True, True)
+    assert (held.is_in_outage, refused(held)) == (True, True)
     heard(held)
-    assert (held.out, refused(held)) == (False, False)
+    assert (held.is_in_outage, refused(held)) == (False, False)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     lines = [line.partition(":")[0] for line in told]
     assert lines == ["the server can't be reached (refused)", "the server answers again"]
@@ -198,10 +198,10 @@ def test_a_server_restarted_within_two_seconds_is_in_reach(clock: Clock, gaps: t
     """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
     held = Health(30.0)
     refuse(held, clock, *gaps)
-    assert (held.away, refused(held)) == (None, False)
+    assert (held.unreachable_reason, refused(held)) == (None, False)
     heard(held)
     refuse(held, clock, 0.5, 0.5, 0.5)
-    assert (held.away, refused(held)) == (None, False)
+    assert (held.unreachable_reason, refused(held)) == (None, False)
 
 
 def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
@@ -211,8 +211,8 @@ def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock)
     for seconds in (4.0, 26.0):
         assert not refused(held)
         clock.now += seconds
-        held.unanswered(seconds, "no answer")
-    assert held.away == "no answer"
+        held.note_no_reply(seconds, "no answer")
+    assert held.unreachable_reason == "no answer"
     asked = 0
     for _ in range(40 * 4):  # it is asked once a second whether it is back, for reads and changes together
         assert refused(held)
@@ -228,10 +228,10 @@ def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock)
     clock.now += 29
     heard(held)
     clock.now += 2
-    held.unanswered(31.0, "no answer")
+    held.note_no_reply(31.0, "no answer")
     for _ in range(20):
         clock.now += 15
-        held.unanswered(5.0, "no answer")
+        held.note_no_reply(5.0, "no answer")
     assert not refused(held)
 
 
@@ -242,7 +242,7 @@ def test_a_server_out_of_reach_gets_one_request_a_second_for_all_calls(make: Mak
     refuse(client.health, clock, 0.0, 1.0, 1.0)
 
     def in_program(_: int) -> int:
-        with within(), pytest.raises(errors.HeldBackError) as caught:
+        with limit_time(), pytest.raises(errors.HeldBackError) as caught:
             client.get(ID)
         return caught.value.errno
 
@@ -259,9 +259,9 @@ def test_a_call_that_comes_when_it_is_time_finds_the_server_back(make: Make, clo
     client = make(Script(many(), one()))
     refuse(client.health, clock, 0.0, 1.0, 1.0)
     clock.now += 1.001
-    with within():
+    with limit_time():
         assert client.get(ID).path == "a.txt"
-    assert client.health.away is None
+    assert client.health.unreachable_reason is None
 
 
 def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(make: Make) -> None:
@@ -274,23 +274,26 @@ def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(mak
         return many()
 
     client = make(server, timeout=30.0)
-    client.health.unanswered(30.0, "no answer")
-    eventually(lambda: not client.answers() and asked.is_set())
-    with within(), pytest.raises(errors.HeldBackError):
+    client.health.note_no_reply(30.0, "no answer")
+    eventually(lambda: not client.has_recovered() and asked.is_set())
+    with limit_time(), pytest.raises(errors.HeldBackError):
         client.get(ID)
     hung.set()
-    eventually(lambda: client.health.away is None)
+    eventually(lambda: client.health.unreachable_reason is None)
 
 
 def test_a_server_is_silent_if_it_is_out_of_reach_or_nothing_was_heard_of_it(clock: Clock) -> None:
     """vfs/semantics.md 6.17: an answer of any kind counts, an error too."""
     health = Health(timeout=10)
-    health.heard(formatdate(usegmt=True), 0.0, 0.0)
-    assert health.silence(clock.now - 1) == ""
+    health.note_reply(formatdate(usegmt=True), 0.0, 0.0)
+    assert health.describe_silence(clock.now - 1) == ""
     clock.now += 5
-    assert (health.silence(clock.now - 6), health.silence(clock.now - 3)) == ("", "does not answer")
+    assert (health.describe_silence(clock.now - 6), health.describe_silence(clock.now - 3)) == (
+        "",
+        "does not answer",
+    )
     clock.now += 10
-    health.unanswered(10, "no answer")
-    assert health.silence(clock.now - 60) == "can't be reached"
-    health.heard(formatdate(usegmt=True), 0.0, 0.0)
-    assert health.silence(clock.now - 3) == ""
+    health.note_no_reply(10, "no answer")
+    assert health.describe_silence(clock.now - 60) == "can't be reached"
+    health.note_reply(formatdate(usegmt=True), 0.0, 0.0)
+    assert health.describe_silence(clock.now - 3) == ""

@@ -21,9 +21,9 @@ import pytest
 from jobfs import errors
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.deadline import within
-from jobfs.api.line import Rank
-from jobfs.api.wire import Turn
+from jobfs.api.connection_queue import Priority
+from jobfs.api.deadline import limit_time
+from jobfs.api.wire import HeldConnection
 from jobfs.nodes import Item, Permission
 
 from .conftest import ID, JOB, KEY, ROOT, Chunks, Make, Script, failure, many, one, wire_item
@@ -106,28 +106,28 @@ def test_all_requests_of_a_turn_go_over_the_connection_that_is_held(
         one(), *([refusal, many(), many(wire_item(path="d", type="directory"))] if refusal else [one()])
     )
     client = make(script, max_connections=1)
-    with client.turn("x") as turn:
-        assert client.line.wanted(before=len(Rank)) is False
-        assert client.get(ID, turn=turn).path == "a.txt"
+    with client.hold_connection("x") as turn:
+        assert client.connections.has_waiter_before(priority=len(Priority)) is False
+        assert client.get(ID, connection=turn).path == "a.txt"
         with pytest.raises(errors.BadRequestError) if refusal else nullcontext():
-            client.update(ID, path="d/a.txt" if refusal else "a.txt", turn=turn)
-    with client.turn("x") as turn:
-        client.delete(ID, turn=turn)
-    assert client.line._used == dict.fromkeys(Rank, 0), "given back"
+            client.update(ID, path="d/a.txt" if refusal else "a.txt", connection=turn)
+    with client.hold_connection("x") as turn:
+        client.delete(ID, connection=turn)
+    assert client.connections._used == dict.fromkeys(Priority, 0), "given back"
 
 
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
 @pytest.mark.parametrize("request_", [
-    lambda client, turn: client.get(ID, turn=turn), lambda client, turn: client.delete(ID, turn=turn),
-    lambda client, turn: client.update(ID, permission=RW, turn=turn),
+    lambda client, turn: client.get(ID, connection=turn), lambda client, turn: client.delete(ID, connection=turn),
+    lambda client, turn: client.update(ID, permission=RW, connection=turn),
 ])  # fmt: skip
 def test_a_request_of_a_turn_is_sent_once(
-    make: Make, request_: Callable[[Client, Turn], object], trouble: httpx.Response | Exception
+    make: Make, request_: Callable[[Client, HeldConnection], object], trouble: httpx.Response | Exception
 ) -> None:
     """save/protocol.md R8: another attempt would need another look."""
     script = Script(trouble, one())
     client = make(script)
-    with client.turn("x") as turn, pytest.raises(errors.UnavailableError):
+    with client.hold_connection("x") as turn, pytest.raises(errors.UnavailableError):
         request_(client, turn)
     assert len(script.requests) == 1
 
@@ -431,13 +431,13 @@ def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, don
     """save/protocol.md R13: a promote is sent so long after its set-aside."""
     asked, silent = falls_silent(done)
     client = serve(silent).client(timeout=300.0)
-    with client, ThreadPoolExecutor(1) as pool, client.turn("x") as turn:
-        assert not turn.sent.is_set()
-        call = pool.submit(client.update, ID, path="b.txt", turn=turn)
+    with client, ThreadPoolExecutor(1) as pool, client.hold_connection("x") as turn:
+        assert not turn.sent_event.is_set()
+        call = pool.submit(client.update, ID, path="b.txt", connection=turn)
         assert asked.wait(10)
-        assert turn.sent.wait(10)
+        assert turn.sent_event.wait(10)
         assert not call.done()
-        client.break_off()
+        client.abort_requests()
 
 
 def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
@@ -446,7 +446,7 @@ def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.
     with serve(silent).client(timeout=300.0) as client, ThreadPoolExecutor(2) as pool:
         calls: list[Future[Any]] = [pool.submit(client.get, ID), pool.submit(client.delete, ID)]
         assert asked.wait(10)
-        client.break_off()
+        client.abort_requests()
         for call in calls:
             assert isinstance(call.exception(10), errors.UnavailableError)
         with pytest.raises(errors.UnavailableError, match="closed"):
@@ -495,5 +495,5 @@ def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve
         read_request(connection, 0.004)
         send_answer(connection, one(size=size))
 
-    with serve(slowly).client(timeout=2.0) as client, within(2.0):
+    with serve(slowly).client(timeout=2.0) as client, limit_time(2.0):
         assert upload(client, tmp_path, size).id == ID

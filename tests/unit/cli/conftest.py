@@ -12,7 +12,7 @@ import pytest
 
 from jobfs import document
 from jobfs.__main__ import main
-from jobfs.control import Server
+from jobfs.control import ControlServer
 from jobfs.state import directory as slot
 
 JOB = "j" * 24
@@ -42,7 +42,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         "foreign_hidden": [], "other_slots": [],
         **changed,
     }  # fmt: skip
-    return {**status, "problems": document.problems(status, RECOVERY)}
+    return {**status, "problems": document.list_problems(status, RECOVERY)}
 
 
 def unsent(**changed: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Answering:
     def __init__(self, state: Path, directory: str, **handlers: Any) -> None:
         self.slot = slot.acquire(state, JOB, directory, URL)
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self._server = Server(
+        self._server = ControlServer(
             self.slot.path, {name: self._recording(name, handler) for name, handler in handlers.items()}
         )
 

@@ -15,7 +15,7 @@ from jobfs.cli import running
 from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
 from jobfs.mountpoint import MountInfo
-from jobfs.nodes import Sent
+from jobfs.nodes import SendProgress
 from jobfs.state import directory as slot
 
 from .conftest import JOB, Make, Outcome, Run
@@ -64,13 +64,13 @@ def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     one = answering("/mnt/a")
 
     def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
-        conversation.progress(Sent(1, 2))
+        conversation.send_progress(SendProgress(1, 2))
         threading.Timer(0.1, one.slot.close).start()
         return {"left": left}
 
     one._server._handlers = {"umount": unmounted}
     assert run("umount", "/mnt/a") == outcome
-    assert not slot.in_use(slot.look(one.slot.path))
+    assert not slot.is_in_use(slot.inspect_directory(one.slot.path))
 
 
 def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:

@@ -22,8 +22,8 @@ from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for check in ("check_device", "check_library", "check_helper"):
         monkeypatch.setattr(preflight, check, lambda: "is well")
-    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: 57)
-    monkeypatch.setattr(mountpoint, "mounts", list)
+    monkeypatch.setattr(preflight, "probe_server", lambda settings, job, key: 57)
+    monkeypatch.setattr(mountpoint, "list_mounts", list)
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -53,7 +53,7 @@ NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --
      [f"ok      {CHECKS.format(8)}", "a mount works, as far as this tells: --try asks the server more"]),
     ("check_device", UsageError("mend it"), (JOB,), 1, ["FAILED  /dev/fuse: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("check_library", OSError("mend it"), (JOB,), 1, ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    ("ask_server", UsageError("mend it"), (JOB,), 1, ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
+    ("probe_server", UsageError("mend it"), (JOB,), 1, ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("PERSTACK_API_KEY", None, (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
 ])  # fmt: skip
 def test_what_fails_is_told_with_its_remedy_and_the_rest_in_a_line(
@@ -120,7 +120,7 @@ def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
     left_behind(state, "/mnt/dead")
     dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
     others = [dead._replace(point="/mnt/theirs"), dead._replace(point="/x", kind="fuse.sshfs")]
-    monkeypatch.setattr(mountpoint, "mounts", lambda: [dead, *others])
+    monkeypatch.setattr(mountpoint, "list_mounts", lambda: [dead, *others])
     monkeypatch.setattr("jobfs.cli.running.is_dead", lambda path: True)
     done = doctor("--verbose")
     assert done.code == 0

@@ -12,7 +12,7 @@ import pytest
 
 from jobfs import cli
 from jobfs.errors import FsError, UsageError
-from jobfs.settings import OPTIONS, flag
+from jobfs.settings import OPTIONS, flag_of
 
 from .conftest import JOB, Outcome, Run
 
@@ -32,7 +32,7 @@ def test_all_of_the_help_shows_every_setting_with_variable_and_default(run: Run,
     assert "--help-all" in run(command, "--help").out
     text = " ".join(run(command, "--help-all").out.split())
     for name in OPTIONS:
-        assert f"{flag(name)} " in text
+        assert f"{flag_of(name)} " in text
     for word in ("[env: JOBFS_REQUEST_LIFETIME]", "[default: 30]", "-o NAME[=VALUE]"):
         assert word in text
     assert "--api-key " not in text

@@ -28,7 +28,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path.parent.mkdir()
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
-    monkeypatch.setattr(install, "program", lambda: str(path))
+    monkeypatch.setattr(install, "find_program", lambda: str(path))
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     return str(path)
 
@@ -47,12 +47,12 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_mount_8_and_umount_8_have_options_of_their_own(called: str, words: str) -> None:
     """vfs/semantics.md 6.2, and mount(8) and umount(8), external helpers."""
     name, *arguments = called.split()
-    assert cli.words(name, arguments) == words.split()
+    assert cli.translate_arguments(name, arguments) == words.split()
 
 
 def test_an_argument_that_mount_8_does_not_give_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
-        cli.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
+        cli.translate_arguments("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
 
 
 def test_links_are_made_and_taken_away_but_no_file_of_others(
@@ -80,10 +80,10 @@ def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: p
     script.chmod(0o755)
     monkeypatch.setattr("sys.argv", ["/elsewhere/jobfs/__main__.py"])
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert install.program() == str(script)
+    assert install.find_program() == str(script)
     script.unlink()
     with pytest.raises(UsageError, match="pip install"):
-        install.program()
+        install.find_program()
 
 
 def words(line: str) -> list[str]:
@@ -166,7 +166,7 @@ def offered(*words: str) -> list[str]:
 ])  # fmt: skip
 def test_completion_offers(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
-    monkeypatch.setattr("jobfs.cli.options.mounts", lambda: there)
+    monkeypatch.setattr("jobfs.cli.options.list_mounts", lambda: there)
     assert offered(*words) == expected
 
 
@@ -196,7 +196,7 @@ def test_a_completed_name_of_the_job_runs_nothing(tmp_path: Path, shell: str) ->
     work.mkdir()
     (work / "a;touch RAN;$(touch RAN)`touch RAN`'\\\"").touch()
     script = tmp_path / "completion"
-    script.write_text(install.script(shell))
+    script.write_text(install.completion_script(shell))
     start = "autoload -Uz compinit; compinit; " * (shell == "zsh") + f"source {script}"
     plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -29,7 +29,7 @@ def restored() -> Iterator[None]:
 
 def test_no_line_of_the_log_has_the_key_or_steers_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     """vfs/semantics.md 6: the API key is never in a log."""
-    logs.set_up("debug", lambda: "sk-secret")
+    logs.set_up_logging("debug", lambda: "sk-secret")
     try:
         raise ValueError("header sk-secret refused \x1b[2J")
     except ValueError:
@@ -44,7 +44,7 @@ def test_no_line_of_the_log_has_the_key_or_steers_a_terminal(capfd: pytest.Captu
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 def test_the_level_is_ours_and_others_are_quiet(level: str, capfd: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(level, lambda: "k")
+    logs.set_up_logging(level, lambda: "k")
     names = ["debug", "info", "warning", "error"]
     for name in names:
         getattr(logging.getLogger("jobfs.x"), name)(f"ours-{name}")
@@ -54,7 +54,7 @@ def test_the_level_is_ours_and_others_are_quiet(level: str, capfd: pytest.Captur
     assert [name for name in names if f"theirs-{name}" in err] == ["warning", "error"]
 
 
-#: A process in the background, as `in_background` makes it.
+#: A process in the background, as `run_in_background` makes it.
 _BACKGROUND = """
 import logging, os, sys
 from pathlib import Path
@@ -62,8 +62,8 @@ from jobfs.cli import logs
 
 os.umask(0o077)
 logs._LIMIT = 2000
-logs.set_up("info", lambda: "sk-secret")
-logs.keep_in(Path(sys.argv[1]))
+logs.set_up_logging("info", lambda: "sk-secret")
+logs.log_to_file(Path(sys.argv[1]))
 for number in range(9):
     logging.getLogger("jobfs.test").info("line %d of sk-secret %s", number, "x" * 300)
 print("printed after", flush=True)
@@ -98,18 +98,18 @@ _TELLING = """
 import logging, threading
 from jobfs.cli import logs
 
-logs.set_up("info", lambda: "sk-secret", "json")
+logs.set_up_logging("info", lambda: "sk-secret", "json")
 log = logging.getLogger("jobfs.test")
 log.warning("%s: tried again later", "f")
 try:
     raise ValueError("sk-secret \\x1b[2J")
 except ValueError:
     log.exception("it \\n broke")
-logs.keep_crashes()
+logs.log_thread_crashes()
 crash = threading.Thread(target=lambda: 1 / 0, name="worker")
 crash.start()
 crash.join()
-logs.say("sending 3 unsent files")
+logs.warn_user("sending 3 unsent files")
 """
 
 
@@ -132,7 +132,7 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
 def test_a_log_that_goes_to_the_journal_gets_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{info.st_dev}:{info.st_ino}")
-    assert logs.keep_in(tmp_path / "log") is False
+    assert logs.log_to_file(tmp_path / "log") is False
     assert not (tmp_path / "log").exists()
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
-    assert not process.in_journal()
+    assert not process.is_stderr_journal()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.cli import merge
-from jobfs.cli.merge import CannotMergeError, three_way
+from jobfs.cli.merge import CannotMergeError, merge_three_way
 
 LINES = [f"line {number}" for number in range(9)]
 BASE = "\n".join(LINES).encode() + b"\n"
@@ -17,7 +17,7 @@ OURS, THEIRS = BASE.replace(b"line 1", b"ours"), BASE.replace(b"line 7", b"their
 
 
 def merged(place: Path, ours: bytes = OURS, base: bytes = BASE, theirs: bytes = THEIRS) -> tuple[bytes, int]:
-    return three_way(place, ("-p", ours), base, ("it's", theirs), patience=10.0)
+    return merge_three_way(place, ("-p", ours), base, ("it's", theirs), patience=10.0)
 
 
 def test_what_does_not_overlap_is_in_the_result_byte_for_byte(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_git_that_fails_or_hangs_is_told_and_leaves_nothing(tmp_path: Path, gi
         merged(place)
     git.write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(CannotMergeError, match=r"^git took more than 0 s$"):
-        three_way(place, ("a", OURS), BASE, ("b", THEIRS), patience=0.1)
+        merge_three_way(place, ("a", OURS), BASE, ("b", THEIRS), patience=0.1)
     assert list(place.iterdir()) == []
 
 

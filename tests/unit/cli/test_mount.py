@@ -34,16 +34,18 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return call
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
-        events.append(("run", settings, place.record.directory, slot.in_use(slot.look(place.path))))
+        events.append(
+            ("run", settings, place.record.directory, slot.is_in_use(slot.inspect_directory(place.path)))
+        )
         on_mounted()
         return 0
 
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
     monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
-    monkeypatch.setattr(preflight, "ask_server", said("server", lambda *args: 3))
-    monkeypatch.setattr(logs, "set_up", lambda *args: events.append("logs"))
-    monkeypatch.setattr(mounting, "run", run)
+    monkeypatch.setattr(preflight, "probe_server", said("server", lambda *args: 3))
+    monkeypatch.setattr(logs, "set_up_logging", lambda *args: events.append("logs"))
+    monkeypatch.setattr(mounting, "run_mount", run)
     return events
 
 
@@ -54,24 +56,24 @@ def test_all_is_checked_before_it_is_mounted(run: Run, events: list[Any], place:
     name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
-    assert slot.running(state) == []
+    assert slot.find_running(state) == []
 
 
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = place / "made"
-    monkeypatch.setattr(mounting, "run", lambda *args: 1)
+    monkeypatch.setattr(mounting, "run_mount", lambda *args: 1)
     assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
     made.rmdir()
-    monkeypatch.setattr(command, "in_background", lambda serve: 2)
+    monkeypatch.setattr(command, "run_in_background", lambda serve: 2)
     assert run("mount", JOB, made).code == 2
     assert not made.exists()
 
     def fail(*args: Any) -> int:
         raise UsageError("could not mount")
 
-    monkeypatch.setattr(preflight, "ask_server", fail)
+    monkeypatch.setattr(preflight, "probe_server", fail)
     assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
     assert not made.exists()
     assert not (state / ("k" * 24)).exists()
@@ -81,7 +83,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from jobfs.cli import logs
-from jobfs.cli.mount import in_background
+from jobfs.cli.mount import run_in_background
 from jobfs.errors import FsError, JobfsError, UsageError
 
 log = Path(sys.argv[1])
@@ -91,7 +93,7 @@ def serve(ready):
     {body}
 
 try:
-    sys.exit(in_background(serve))
+    sys.exit(run_in_background(serve))
 except JobfsError as error:
     print(f"jobfs: {{error}}", file=sys.stderr)
     sys.exit(1)
@@ -116,11 +118,11 @@ def test_a_mount_that_fails_before_it_answers_is_told(tmp_path: Path, body: str,
 
 
 def test_the_command_returns_once_the_mount_answers_and_the_rest_is_in_the_log(tmp_path: Path) -> None:
-    body = """logs.say("a warning")
+    body = """logs.warn_user("a warning")
 ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
-logs.say("said later")
+logs.warn_user("said later")
 print("printed later", flush=True)
-logs.set_up("info", lambda: "sk-secret")
+logs.set_up_logging("info", lambda: "sk-secret")
 raise FsError(5, "broke later")"""
     out = f'[true, "/", "{os.devnull}"]; its log is LOG\n'
     log = tmp_path / "log"

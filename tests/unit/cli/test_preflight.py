@@ -15,7 +15,7 @@ from jobfs.cli import preflight
 from jobfs.cli.preflight import check_machine, check_mount_point, find_key
 from jobfs.errors import ContractError, UsageError
 from jobfs.mountpoint import MountInfo
-from jobfs.settings import Settings, load
+from jobfs.settings import Settings, load_settings
 
 from .conftest import JOB
 
@@ -25,7 +25,7 @@ ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return load({"cache_dir": str(tmp_path / "cache"), "state_dir": str(tmp_path / "state")})
+    return load_settings({"cache_dir": str(tmp_path / "cache"), "state_dir": str(tmp_path / "state")})
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(se
     """api/wire.md: the `items` of the instance may be complete; only their number is wanted."""
     client = MagicMock()
     client.__enter__.return_value = client
-    client.instance.side_effect = ContractError("too large")
+    client.get_instance.side_effect = ContractError("too large")
     client.list_page.return_value.total = 30
-    assert preflight._ask(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
+    assert preflight._probe(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
@@ -132,14 +132,14 @@ def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_named(
 ) -> None:
     """api/wire.md: PERSTACK_API_KEY."""
     monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
-    assert find_key(load({}))() == "sk-env"
+    assert find_key(load_settings({}))() == "sk-env"
     path = tmp_path / "my key"
     path.write_text("sk-file\n")
     path.chmod(mode)
-    settings = load({"api_key_file": str(path)})
+    settings = load_settings({"api_key_file": str(path)})
     assert find_key(settings)() == "sk-file"
     said = f"jobfs: others can read the API key in {path}: chmod 600 '{path}'\n"
     assert capsys.readouterr().err == ("" if mode == 0o600 else said)
     for given in ("sk-given-by-mistake", str(tmp_path)):
         with pytest.raises(UsageError, match="--api-key-file is not a file"):
-            find_key(load({"api_key_file": given}))
+            find_key(load_settings({"api_key_file": given}))

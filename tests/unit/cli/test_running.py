@@ -11,10 +11,10 @@ import pytest
 
 from jobfs import mountpoint
 from jobfs.cli import running
-from jobfs.cli.running import mount_of, mounts
+from jobfs.cli.running import find_mount_of, running_mounts
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
-from jobfs.settings import load
+from jobfs.settings import load_settings
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Make
@@ -22,12 +22,12 @@ from .conftest import JOB, URL, Make
 
 def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
     one = answering("/mnt/a")
-    assert [found.path for found in mounts(None)] == [one.slot.path]
+    assert [found.path for found in running_mounts(None)] == [one.slot.path]
     for path, rest in (("/mnt/a", ""), ("/mnt/a/", ""), ("/mnt/a/b/c.txt", "b/c.txt")):
-        assert mount_of(path, None)[1] == rest
+        assert find_mount_of(path, None)[1] == rest
     inner = answering("/mnt/a/b")
-    assert mount_of("/mnt/a/b/c", None) == (slot.look(inner.slot.path), "c")
-    assert mount_of("/mnt/a/bc", None)[1] == "bc"
+    assert find_mount_of("/mnt/a/b/c", None) == (slot.inspect_directory(inner.slot.path), "c")
+    assert find_mount_of("/mnt/a/bc", None)[1] == "bc"
 
 
 def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
@@ -38,7 +38,7 @@ def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
     answering(tmp_path / "mnt")
     monkeypatch.chdir(tmp_path)
     for path in ("mnt/file", "link/file", str(tmp_path / "link" / "file")):
-        assert mount_of(path, None)[1] == "file"
+        assert find_mount_of(path, None)[1] == "file"
 
 
 def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
@@ -46,17 +46,17 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
 ) -> None:
     point = tmp_path / "mnt"
     one = slot.acquire(tmp_path / "elsewhere", JOB, str(point), URL)
-    assert mounts(None) == []
-    assert [found.path for found in mounts(str(tmp_path / "elsewhere"))] == [one.path]
+    assert running_mounts(None) == []
+    assert [found.path for found in running_mounts(str(tmp_path / "elsewhere"))] == [one.path]
     (point / ".jobfs").mkdir(parents=True)
     (point / ".jobfs" / "status.json").write_text(json.dumps({"state_dir": str(one.path)}))
     there = MountInfo("1", "0:1", str(point), "fuse.jobfs", os.geteuid())
     monkeypatch.setattr(running, "mount_at", lambda path: there if path == there.point else None)
-    assert mount_of(str(point), None) == (slot.look(one.path), "")
-    assert mount_of(str(point / "x" / ".y"), None) == (slot.look(one.path), "x/.y")
+    assert find_mount_of(str(point), None) == (slot.inspect_directory(one.path), "")
+    assert find_mount_of(str(point / "x" / ".y"), None) == (slot.inspect_directory(one.path), "x/.y")
     one.close()
     with pytest.raises(UsageError, match="--state-dir"):
-        mount_of(str(point), None)
+        find_mount_of(str(point), None)
 
 
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
@@ -67,9 +67,11 @@ def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     for each in (JOB, "k" * 24):
         with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()
-    monkeypatch.setattr(mountpoint, "mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)])
+    monkeypatch.setattr(
+        mountpoint, "list_mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)]
+    )
     monkeypatch.setattr(running, "is_dead", lambda point: True)
-    (one,) = (each for each in running.ended(str(tmp_path / "state")) if each.dead)
+    (one,) = (each for each in running.find_ended(str(tmp_path / "state")) if each.dead)
     assert one.found.path.parent.name == job
 
 
@@ -77,7 +79,7 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
     """vfs/semantics.md 6.16: the remedies can be pasted."""
     tmp_path /= "a b"
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
-        mount_of(str(tmp_path), None)
+        find_mount_of(str(tmp_path), None)
     for user, stale, words in (
         (os.geteuid(), True, f"process that served {tmp_path} is gone: .*jobfs umount '{tmp_path}'"),
         (54321, False, "was mounted by user 54321"),
@@ -90,22 +92,22 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(running, "is_dead", lambda path, stale=stale: stale)
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
-                mount_of(str(path), None)
+                find_mount_of(str(path), None)
 
 
 def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_path: Path) -> None:
     """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
     state, point = tmp_path / "st ate", "/mnt/a b"
     slot.acquire(state, JOB, point, URL, Path("/keys/$mine")).close()
-    (found,) = slot._slots(state / JOB)
-    one = running.Ended(found, False, "1 unsent")
+    (found,) = slot._find_slots(state / JOB)
+    one = running.EndedMount(found, False, "1 unsent")
     where = f"--state-dir '{state}'"
-    assert one.told.endswith(
+    assert one.description.endswith(
         f", or jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'"
     )
-    assert f", or jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).told
+    assert f", or jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).description
     (found.path / "mount.json").unlink()
-    lost = running.Ended(slot.look(found.path), False, "1 unsent")
-    assert lost.told.endswith(f", or jobfs recover {JOB} {where}")
-    usual = slot.Found(load({}).state_dir / JOB / ("0" * 12), None)
-    assert running.Ended(usual, False, "x").recovery == f"jobfs recover {JOB}"
+    lost = running.EndedMount(slot.inspect_directory(found.path), False, "1 unsent")
+    assert lost.description.endswith(f", or jobfs recover {JOB} {where}")
+    usual = slot.FoundDirectory(load_settings({}).state_dir / JOB / ("0" * 12), None)
+    assert running.EndedMount(usual, False, "x").recovery_command == f"jobfs recover {JOB}"

@@ -15,7 +15,7 @@ from jobfs.nodes import Kind
 from jobfs.state import destination
 from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
-from jobfs.state.localbytes import path_of
+from jobfs.state.localbytes import generation_path
 from jobfs.state.records import File
 
 from .conftest import JOB, URL, Outcome, Run
@@ -39,7 +39,7 @@ def leave(tmp_path: Path) -> Leave:
             if content is None:
                 journal.write((File(ino, Kind.DIRECTORY, path=path), {}))
             else:
-                path_of(place.path / "bytes", ino, ino).write_bytes(content)
+                generation_path(place.path / "bytes", ino, ino).write_bytes(content)
                 journal.write((File(ino, path=path, generation=ino, size=len(content)), {}))
         journal.close()
         place.close()
@@ -78,7 +78,7 @@ def test_an_entry_that_exists_is_refused_and_the_rest_is_copied(run: Run, leave:
 def test_two_mounts_with_the_same_paths_are_both_copied(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.21."""
     first = leave("/mnt/a", {"same": b"of a", "x": b"a file", "y/z": b"a file", "only": b"a", "d": None})
-    held = slot.reopen(slot.look(first), URL)
+    held = slot.reopen(slot.inspect_directory(first), URL)
     second = leave("/mnt/b", {"same": b"of b", "x/in": b"below", "y": b"a file", "d": None})
     held.close()
     done = run("recover", JOB, "--save", to)
@@ -103,7 +103,7 @@ def test_a_refused_entry_is_no_reason_to_refuse_that_of_another_mount(
 ) -> None:
     """vfs/semantics.md 6.21."""
     first = leave("/mnt/a", {"same": b"of a"})
-    held = slot.reopen(slot.look(first), URL)
+    held = slot.reopen(slot.inspect_directory(first), URL)
     leave("/mnt/b", {"same": b"of b"})
     held.close()
     to.mkdir()
@@ -117,7 +117,7 @@ def test_a_running_mount_is_refused_and_none_starts_during_the_copy(
 ) -> None:
     """vfs/semantics.md 6.19."""
     place = leave("/mnt/a", {"a": b"x"})
-    found = slot.look(place)
+    found = slot.inspect_directory(place)
     held = slot.reopen(found, URL)
     refused = "jobfs: the mount at /mnt/a is running: nothing of it is copied\n"
     assert run("recover", JOB, "--save", to) == Outcome(1, "", refused)
@@ -128,8 +128,8 @@ def test_a_running_mount_is_refused_and_none_starts_during_the_copy(
     def copy(*_: object) -> None:
         with pytest.raises(UsageError, match="is in use"):
             slot.reopen(found, URL)
-        with slot.kept_from_mounts(found) as another:
-            seen.append((slot.in_use(found), another))
+        with slot.exclude_mounts(found) as another:
+            seen.append((slot.is_in_use(found), another))
 
     monkeypatch.setattr(destination, "_copy_bytes", copy)
     assert run("recover", JOB, "--save", to).code == 0
@@ -141,7 +141,7 @@ def test_bytes_without_names_are_copied_by_their_numbers(run: Run, leave: Leave,
     hostile = leave(
         "/mnt/a", {"../out": b"one", "/abs": b"two", "a/../../b": b"three", "good": b"four", "../dir": None}
     )
-    held = slot.reopen(slot.look(hostile), URL)
+    held = slot.reopen(slot.inspect_directory(hostile), URL)
     damaged = leave("/mnt/b", {"lost": b"five"})
     held.close()
     (damaged / "journal.db").write_bytes(b"no database" * 100)
@@ -201,7 +201,7 @@ def test_bad_input_is_told_in_a_sentence(
 
 @pytest.mark.parametrize(("part", "copied", "said"), [
     ("state.destination._copy_bytes", "", "{name} is not copied: no room"),
-    ("cli.salvage.unsent_in", "", "nothing of the mount at /mnt/a is copied: no room"),
+    ("cli.salvage.read_unsent", "", "nothing of the mount at /mnt/a is copied: no room"),
     ("state.destination.sync_directory", "copied: a (1B)\n1 copied to {to}\n", "the copies may not be on the disk: no room"),
 ])  # fmt: skip
 def test_what_the_disk_refuses_is_told(

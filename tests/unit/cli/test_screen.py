@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobfs.cli.screen import shown
-from jobfs.document import change
+from jobfs.cli.screen import escape_for_terminal
+from jobfs.document import make_event
 
 from .conftest import Run, a_status
 
@@ -22,9 +22,9 @@ SAFE = r"a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
 
 
 def test_control_characters_are_escaped_and_other_characters_stay() -> None:
-    assert shown(EVIL) == SAFE
-    assert shown("Äpfel 日本 🎉 a b") == "Äpfel 日本 🎉 a b"
-    assert shown("one\ntwo\t", keep="\n") == "one\ntwo\\t"
+    assert escape_for_terminal(EVIL) == SAFE
+    assert escape_for_terminal("Äpfel 日本 🎉 a b") == "Äpfel 日本 🎉 a b"
+    assert escape_for_terminal("one\ntwo\t", keep="\n") == "one\ntwo\\t"
 
 
 def entry(**more: object) -> dict[str, object]:
@@ -44,8 +44,8 @@ def status() -> dict[str, object]:
 
 def changed() -> list[Any]:
     evil: Any = status()
-    told = change(evil, EVIL, EVIL, old=EVIL, reason=EVIL, job=evil["job"])
-    return [told, change(evil, "created", EVIL, directory=True)]
+    told = make_event(evil, EVIL, EVIL, old=EVIL, reason=EVIL, job=evil["job"])
+    return [told, make_event(evil, "created", EVIL, directory=True)]
 
 
 #: What the mount answers, by the command with its arguments, and how often it prints such a text at least.
@@ -57,7 +57,7 @@ COMMANDS: list[tuple[str, dict[str, object], int]] = [
     ("retry /mnt/j", {"retry": {"paths": [EVIL]}}, 1),
     ("discard -y /mnt/j", {"status": status(), "discard": {"given_up": [[EVIL, EVIL]]}}, 2),
     (f"umount /mnt/{EVIL.split()[0]}", {}, 0),
-    ("watch /mnt/j", {"watch": lambda args, conversation: list(map(conversation.tell, changed()))}, 5),
+    ("watch /mnt/j", {"watch": lambda args, conversation: list(map(conversation.send_event, changed()))}, 5),
 ]
 
 

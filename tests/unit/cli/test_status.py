@@ -162,8 +162,8 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     assert run(*words).code == 0
     place = slot.acquire(tmp_path / "c", JOB, "/mnt/c d", URL)
     place.close()
-    dead = running.Ended(slot.look(place.path), True, "")
-    monkeypatch.setattr(running, "ended", lambda state_dir: [dead])
+    dead = running.EndedMount(slot.inspect_directory(place.path), True, "")
+    monkeypatch.setattr(running, "find_ended", lambda state_dir: [dead])
     done = run(*words)
     assert done.code == 1
     remedy = f"mount the job there again, or jobfs umount '/mnt/c d' --state-dir {tmp_path}/c"

@@ -54,7 +54,7 @@ def test_a_mount_that_hangs_is_2_soon_after_the_timeout(
 ) -> None:
     """vfs/semantics.md 7.10."""
     monkeypatch.setattr("jobfs.cli.wait._GRACE", 0.1)
-    monkeypatch.setattr("jobfs.control.Server._handle", lambda *_: __import__("time").sleep(1))
+    monkeypatch.setattr("jobfs.control.ControlServer._handle", lambda *_: __import__("time").sleep(1))
     answering("/mnt/a", wait={})
     done = run("wait", "/mnt/a", "--timeout", "0.1")
     assert done == Outcome(2, "", "jobfs: /mnt/a: the mount does not answer: timed out\n")

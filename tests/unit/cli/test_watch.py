@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.document import change, changes
+from jobfs.document import events_between, make_event
 
 from .conftest import Make, Outcome, Run, a_status, unsent
 
@@ -18,8 +18,8 @@ CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": 
 
 def telling(mount: str, **news: Any) -> Callable[..., Any]:
     """Tells one change, and that it is unmounted."""
-    told = change(a_status(directory=mount), **news)  # type: ignore[arg-type]
-    return lambda args, conversation: conversation.tell({**told, "time": 0.0})
+    told = make_event(a_status(directory=mount), **news)  # type: ignore[arg-type]
+    return lambda args, conversation: conversation.send_event({**told, "time": 0.0})
 
 
 def test_a_change_is_a_line_with_its_time(run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +69,4 @@ def test_what_of_a_status_is_told_once_it_has_changed(before: Any, now: Any, tol
     """vfs/semantics.md 7.8."""
     older: Any = before if before is None else a_status(**before)
     newer: Any = a_status(**now)
-    assert [(each["what"], each["reason"]) for each in changes(older, newer)] == told
+    assert [(each["what"], each["reason"]) for each in events_between(older, newer)] == told

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobfs.content import Content, ContentStore
+from jobfs.content import ContentHandle, ContentStore
 from jobfs.nodes import Item
 
 from .server import FakeClient, item_of, pattern
@@ -45,7 +45,7 @@ class Opened(NamedTuple):
     client: FakeClient
     store: ContentStore
     item: Item
-    handle: Content
+    handle: ContentHandle
 
     def is_right(self, offset: int, size: int = 4096) -> bool:
         """Read there; False if other bytes come than those that the server has."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from jobfs.api.client import Download
-from jobfs.api.deadline import current
-from jobfs.api.line import Line
+from jobfs.api.connection_queue import ConnectionQueue
+from jobfs.api.deadline import current_deadline
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
@@ -68,7 +68,7 @@ class FakeClient:
     requests: list[Request] = field(default_factory=list)
     gets: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
-    line: Line = field(default_factory=lambda: Line(4))
+    connections: ConnectionQueue = field(default_factory=lambda: ConnectionQueue(4))
 
     def get(self, item_id: str) -> Item:
         self.gets += 1
@@ -116,7 +116,7 @@ class FakeClient:
                 self.changed.notify_all()
 
     def _chunks(self, request: Request, body: bytes, limit: int) -> Iterator[bytes]:
-        since, deadline, broken = time.monotonic(), current(), self.broken
+        since, deadline, broken = time.monotonic(), current_deadline(), self.broken
         for position in range(0, len(body), self.chunk):
             piece = body[position : min(position + self.chunk, max(limit, position))]
             with self.changed:
@@ -135,7 +135,7 @@ class FakeClient:
             if position + self.chunk > limit and position + len(piece) < len(body):
                 raise UnavailableError("the connection broke")
 
-    def break_off(self) -> None:
+    def abort_requests(self) -> None:
         """Every body on its way breaks."""
         with self.changed:
             self.broken += 1

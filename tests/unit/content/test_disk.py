@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.content import disk as disk_module
-from jobfs.content.disk import DiskCache, version_name, write_all
+from jobfs.content.disk import DiskCache, file_name_of, write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.
@@ -47,29 +47,29 @@ def disk(start: Callable[[], DiskCache]) -> DiskCache:
 
 def keep(disk: DiskCache, *versions: Version) -> None:
     for version in versions:
-        part = disk.part()
+        part = disk.create_partial()
         write_all(part.fd, bytes(100), 0)
-        assert disk.keep(part, version, 100)
+        assert disk.commit(part, version, 100)
 
 
 def path_of(directory: Path, version: Version) -> Path:
-    name = version_name(version)
+    name = file_name_of(version)
     return directory / name[:2] / name
 
 
 def sizes(disk: DiskCache) -> list[int | None]:
-    return [disk.size(version) for version in VERSIONS]
+    return [disk.complete_size(version) for version in VERSIONS]
 
 
 def test_each_version_has_a_name() -> None:
     versions = {Version(*each) for each in product(("a", "\udc80"), ("x", "y"), (1, 2, None))}
-    assert len({version_name(version) for version in versions}) == len(versions) == 12
+    assert len({file_name_of(version) for version in versions}) == len(versions) == 12
 
 
 def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
     keep(disk, VERSIONS[0])
-    assert [disk.open(VERSIONS[0], size) for size in (99, 100)] == [None, None]
-    assert disk.used == 0
+    assert [disk.open_complete(VERSIONS[0], size) for size in (99, 100)] == [None, None]
+    assert disk.used_bytes == 0
 
 
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
@@ -80,17 +80,17 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     for change in (disk.pin, disk.pin, disk.unpin):
         change(VERSIONS[2])
     keep(disk, VERSIONS[5])
-    part = disk.part()
+    part = disk.create_partial()
     part.bytes = 50
-    assert disk.used == 650
+    assert disk.used_bytes == 650
     disk.limit = 400
-    disk.fit()
+    disk.evict_to_limit()
     assert sizes(disk) == [100, None, 100, None, None, 100]
-    assert disk.free(300)
+    assert disk.evict_bytes(300)
     assert sizes(disk) == [None, None, 100, None, None, None]
-    assert not disk.free(100)
+    assert not disk.evict_bytes(100)
     disk.unpin(VERSIONS[2])
-    assert disk.free(100)
+    assert disk.evict_bytes(100)
 
 
 def test_a_content_that_comes_back_while_others_are_removed_stays(
@@ -107,9 +107,9 @@ def test_a_content_that_comes_back_while_others_are_removed_stays(
             assert disk.pin(version) == 100
 
     monkeypatch.setattr(os, "unlink", unlink_slowly)
-    assert disk.free(300)
-    assert (sizes(disk)[:3], disk.used) == ([None, None, 100], 100)
-    assert disk.open(VERSIONS[2], 100) is not None
+    assert disk.evict_bytes(300)
+    assert (sizes(disk)[:3], disk.used_bytes) == ([None, None, 100], 100)
+    assert disk.open_complete(VERSIONS[2], 100) is not None
 
 
 def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCache], tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCach
     for age, version in enumerate(VERSIONS):
         os.utime(path_of(tmp_path / "cache", version), (0, 1000 - age))
     disk = start()
-    assert disk.free(400)
+    assert disk.evict_bytes(400)
     assert sizes(disk) == [100, 100, None, None, None, None]
 
 
@@ -126,7 +126,7 @@ def test_the_number_of_cached_files_is_bounded(disk: DiskCache, monkeypatch: pyt
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     monkeypatch.setattr(disk_module, "_FEW", 4)
     keep(disk, *VERSIONS)
-    disk.fit()
+    disk.evict_to_limit()
     assert sizes(disk) == [None, None, 100, 100, 100, 100]
 
 
@@ -138,8 +138,8 @@ def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: 
     disk = start()
     disk.limit = 1
     keep(disk, VERSIONS[0])
-    disk.fit()
-    assert (disk.used, *(path.exists() for path in foreign)) == (0, True, True)
+    disk.evict_to_limit()
+    assert (disk.used_bytes, *(path.exists() for path in foreign)) == (0, True, True)
 
 
 def test_what_a_power_cut_may_have_hurt_is_gone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_what_a_power_cut_may_have_hurt_is_gone(start: Callable[[], DiskCache], 
     for version, age in zip(VERSIONS, (500, 70, 50, 0), strict=False):
         keep(disk, version)
         os.utime(path_of(tmp_path / "cache", version), (now, now - age))
-    assert start().used == 400
+    assert start().used_bytes == 400
     (tmp_path / "boot_id").write_text("second\n")
-    assert [start().size(version) for version in VERSIONS[:4]] == [100, 100, None, None]
+    assert [start().complete_size(version) for version in VERSIONS[:4]] == [100, 100, None, None]
 
 
 def planted(directory: Path, version: Version, how: str) -> None:
@@ -173,19 +173,23 @@ def test_files_of_others_are_not_believed(start: Callable[[], DiskCache], tmp_pa
     start()
     planted(tmp_path / "cache", VERSIONS[0], how)
     disk = start()
-    assert (disk.size(VERSIONS[0]), disk.open(VERSIONS[0], 100), disk.used) == (None, None, 0)
+    assert (disk.complete_size(VERSIONS[0]), disk.open_complete(VERSIONS[0], 100), disk.used_bytes) == (
+        None,
+        None,
+        0,
+    )
     keep(disk, VERSIONS[0])
-    assert disk.open(VERSIONS[0], 100) is not None
+    assert disk.open_complete(VERSIONS[0], 100) is not None
 
 
 # -- unfinished files
 
 
 def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCache]) -> None:
-    left = start().part()
-    assert left.there()
+    left = start().create_partial()
+    assert left.is_linked()
     again = start()
-    assert (left.there(), again.part().there()) == (False, True)
+    assert (left.is_linked(), again.create_partial().is_linked()) == (False, True)
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["linked", "from another file system"])
@@ -199,7 +203,7 @@ def test_a_saved_file_becomes_a_private_part(
         monkeypatch.setattr(os, "link", refuse)
     source = tmp_path / "source"
     source.write_bytes(b"hello")
-    file = disk.copy(source, 5)
+    file = disk.link_or_copy(source, 5)
     assert (os.fstat(file.fd).st_ino == source.stat().st_ino) is linked
     path = Path(file.path)
     assert path.read_bytes() == b"hello"
@@ -220,7 +224,7 @@ def test_a_cache_made_again_by_another_user_is_not_used(disk: DiskCache, tmp_pat
     (tmp_path / "cache").mkdir(mode=0o777)
     os.chown(tmp_path / "cache", OTHER, -1)
     with pytest.raises(PermissionError, match=rf"{errno.EACCES}\] the cache .* belongs to .* --cache-dir"):
-        disk.part()
+        disk.create_partial()
 
 
 # -- the caches of mounts that are gone
@@ -233,7 +237,7 @@ def test_a_cache_goes_with_its_state_directory_and_other_files_stay(tmp_path: Pa
     def cache(directory: Path, owner: Path) -> DiskCache:
         disk = DiskCache(directory, 1000, threading.RLock())
         keep(disk, VERSIONS[0])
-        disk.claim(owner)
+        disk.record_owner(owner)
         return disk
 
     own = cache(caches / "job" / "0123456789ab", tmp_path)
@@ -247,7 +251,7 @@ def test_a_cache_goes_with_its_state_directory_and_other_files_stay(tmp_path: Pa
     (caches / "job" / "0000000000ff").mkdir()
     (caches / "job" / "0000000000fe" / "owner").mkdir(parents=True)
     (abandoned.directory / "link").symlink_to(others[-1].directory)
-    own.remove_abandoned()
+    own.remove_orphaned_caches()
     assert not abandoned.directory.exists()
-    assert [disk.size(VERSIONS[0]) for disk in (own, *others)] == [100] * 4
+    assert [disk.complete_size(VERSIONS[0]) for disk in (own, *others)] == [100] * 4
     assert (caches / "job" / "0000000000ff").exists()

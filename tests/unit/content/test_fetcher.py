@@ -13,7 +13,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.content.ranges import CHUNK, KIB, MIB
 from jobfs.errors import UnavailableError
 
@@ -23,17 +23,17 @@ from .server import item_of
 
 def test_a_file_read_from_its_start_is_one_plain_request(opened: Open) -> None:
     file = opened(3 * MIB + 17)
-    assert file.handle.sha256() is None
+    assert file.handle.compute_sha256() is None
     assert all(file.is_right(offset, 128 * KIB) for offset in range(0, 3 * MIB + 17, 128 * KIB))
-    file.handle.fetch()
-    assert file.handle.sha256() == hashlib.sha256(file.client.data).hexdigest()
+    file.handle.fetch_file()
+    assert file.handle.compute_sha256() == hashlib.sha256(file.client.data).hexdigest()
     assert [(one.start, one.end, file.client.gets) for one in file.client.requests] == [(0, None, 0)]
 
 
 def test_a_read_waits_for_the_stream_only_if_it_is_just_ahead_of_it(opened: Open) -> None:
     file = opened(16 * MIB, holds={0: 256 * KIB})
     assert file.is_right(0)
-    file.handle.bring()
+    file.handle.fetch_for_later()
     assert len(file.client.requests) == 1, "it is on its way"
     assert file.is_right(12 * MIB)
     with ThreadPoolExecutor(1) as threads:
@@ -71,7 +71,7 @@ def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(op
     client.errors = [UnavailableError("down")]
     for _ in range(2):
         assert file.is_right(8 * MIB + CHUNK // 2, CHUNK // 2)
-        eventually(lambda: fetcher.failed and not fetcher.transfers)
+        eventually(lambda: fetcher.last_failure and not fetcher.transfers)
         asked = [(one.start // CHUNK - 32, (one.end or 0) // CHUNK - 32) for one in client.requests]
         assert asked == [(0, 1), (1, 3)]
 
@@ -81,21 +81,21 @@ def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, si
     file = opened(24 * MIB)
     assert file.is_right(offset, size)
     assert (file.client.requests[0].end or 0) <= 24 * MIB
-    assert file.handle.fetch().read_bytes() == file.client.data
+    assert file.handle.fetch_file().read_bytes() == file.client.data
     assert file.client.gets == 1, "bytes of several requests are proved to be one version"
-    assert file.store.whole(file.item)
+    assert file.store.is_cached(file.item)
 
 
 def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: Open) -> None:
     """vfs/semantics.md 3: the error is of a request that nobody waited for; the reader asks itself."""
     file = opened(MIB, holds={0: 64 * KIB})
     with ThreadPoolExecutor(2) as threads:
-        threads.submit(file.handle.bring)
+        threads.submit(file.handle.fetch_for_later)
         file.client.wait(lambda: file.client.requests and file.client.requests[0].sent)
         reader, (ahead,) = threads.submit(file.is_right, MIB // 2), file.store.attach(file.handle).transfers
         eventually(lambda: ahead.waiters)
         file.client.errors.append(UnavailableError("the second request of what is fetched ahead"))
-        file.client.break_off()
+        file.client.abort_requests()
         assert reader.result(20)
 
 
@@ -116,8 +116,11 @@ def test_a_server_that_hangs_makes_a_read_fail_in_time(opened: Open, timeout: fl
     """vfs/semantics.md 3: every call has a deadline; no call can hang for ever."""
     file, began = opened(2 * MIB, gate=1, timeout=timeout), time.monotonic()
     assert file.is_right(0)
-    for ask in (partial(file.handle.read, 200 * KIB, 4096), file.handle.fetch):
-        with within(call), pytest.raises(UnavailableError, match=f"nothing came for {timeout:g} s") as caught:
+    for ask in (partial(file.handle.read, 200 * KIB, 4096), file.handle.fetch_file):
+        with (
+            limit_time(call),
+            pytest.raises(UnavailableError, match=f"nothing came for {timeout:g} s") as caught,
+        ):
             ask()
         assert caught.value.errno == errno.ETIMEDOUT
     assert time.monotonic() - began < 30
@@ -166,7 +169,7 @@ def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: 
     assert client.gets == 0, "nobody wants a proof"
     client.open_gate()
     with file.store.open(file.item) as handle:
-        assert handle.fetch().read_bytes() == client.data
+        assert handle.fetch_file().read_bytes() == client.data
     assert (client.requests[2].start, client.requests[2].end) == (0, None)
 
 
@@ -184,5 +187,5 @@ def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
     client.wait(lambda: client.gate == 0)
     client.open_gate()
     with file.store.open(file.item) as handle:
-        assert handle.fetch().read_bytes() == client.data
+        assert handle.fetch_file().read_bytes() == client.data
     assert len(client.requests) == (2 if clock else 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import before_waits, within
+from jobfs.api.deadline import limit_time, set_blocking_hook
 from jobfs.content import StaleVersionError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import OutOfTimeError, UnavailableError
@@ -58,7 +58,7 @@ def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, cha
         with pytest.raises(StaleVersionError):
             file.handle.read(offset, 4096)
     with pytest.raises(StaleVersionError), file.store.open(file.item) as beside:
-        beside.meet()
+        beside.wait_for_first_byte()
     assert file.is_right(0)
     file.handle.close()
     client.updated_at, client.shown_size, client.gone = UPDATED, None, False
@@ -90,24 +90,24 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
     with pytest.raises(UnavailableError):
         file.handle.read(12 * MIB, 4096)
     with pytest.raises(UnavailableError):
-        file.handle.fetch()
-    assert not file.handle.whole
+        file.handle.fetch_file()
+    assert not file.handle.is_complete
     file.client.unanswered = 0
     assert file.is_right(12 * MIB)
-    assert file.handle.fetch().read_bytes() == file.client.data
+    assert file.handle.fetch_file().read_bytes() == file.client.data
 
 
 def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
     """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
     file, handed_over = opened(9), threading.Event()
-    proof = file.handle._attached().proof
+    proof = file.handle._get_fetcher().proof
 
     def call() -> None:
-        before_waits(handed_over.set)
-        with within(0.01), proof.asking():
+        set_blocking_hook(handed_over.set)
+        with limit_time(0.01), proof.exclude_other_askers():
             pytest.fail("another one asks")
 
-    with ThreadPoolExecutor(1) as pool, proof.asking():
+    with ThreadPoolExecutor(1) as pool, proof.exclude_other_askers():
         error = pool.submit(call).exception(20)
     assert isinstance(error, OutOfTimeError)
     assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

@@ -24,6 +24,6 @@ def test_it_answers_as_a_plain_set_does(steps: list[tuple[int, int]], start: int
     gap = None
     if missing:
         gap = missing[0], next((p for p in range(missing[0], end) if p in model), end)
-    assert intervals.gap(start, end) == gap
+    assert intervals.first_gap(start, end) == gap
     until = next(p for p in range(start, SPAN + 2) if p not in model)
-    assert intervals.covered_until(start) == until
+    assert intervals.contiguous_end(start) == until

@@ -50,7 +50,7 @@ def numbered(number: int, size: int) -> Item:
 def read(store: ContentStore, item: Item) -> bytes:
     """The whole content, through a handle that is closed again, once it is settled."""
     with store.open(item) as handle:
-        return handle.fetch().read_bytes()
+        return handle.fetch_file().read_bytes()
 
 
 def files(cache: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
     store = make_store(FakeClient(bytes(9), server_time_offset=offset))
     for one, stays in ((coarse_item(9, ago, ns=fraction), kept), (item_of(9, ns=0), False)):
         read(store, one)
-        assert store.whole(one) == stays
+        assert store.is_cached(one) == stays
 
 
 @pytest.mark.parametrize("fraction", [0, 1])
@@ -86,15 +86,15 @@ def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
     store, item = make_store(client), coarse_item(5, seconds_ago=0, ns=fraction)
     monkeypatch.setattr("jobfs.content.proof._FINE", 2)
     with store.open(item) as first:
-        assert first.fetch().read_bytes() == b"hello"
+        assert first.fetch_file().read_bytes() == b"hello"
         client.data = b"later"
         with store.open(item) as second:
             assert second.read(0, 10) == b"hello"
-        assert (len(client.requests), store.whole(item)) == (1, True)
+        assert (len(client.requests), store.is_cached(item)) == (1, True)
         at(monkeypatch, 10)
         assert read(store, item) == (b"hello" if fraction else b"later")
         assert first.read(0, 10) == b"hello"
-    assert (read(store, item), store.whole(item), len(files(cache))) == (b"later", True, 1)
+    assert (read(store, item), store.is_cached(item), len(files(cache))) == (b"later", True, 1)
 
 
 # -- adopt, drop -----------------------------------------------------------------------------------------
@@ -103,10 +103,10 @@ def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
 def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
     """A file with these bytes was saved, and goes."""
     source.write_bytes(data)
-    taken = store.take(source)
+    taken = store.link_or_copy(source)
     source.unlink()
     assert taken is not None
-    store.adopt(item, taken)
+    store.adopt_file(item, taken)
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
@@ -117,17 +117,21 @@ def test_what_was_saved_here_is_not_fetched(make_store: MakeStore, tmp_path: Pat
     store = make_store(client)
     ahead = int(time.time() + 10) * 10**9 + 125_000_000  # by the server's clock it is not even written yet
     item = item_of(told, ns=ahead)
-    assert store.size(item) == told
+    assert store.known_size(item) == told
     adopt(store, item, tmp_path / "saved", data)
-    assert (store.whole(item), store.size(item), store.used()) == (True, len(data), len(data))
+    assert (store.is_cached(item), store.known_size(item), store.used_bytes()) == (True, len(data), len(data))
     assert read(store, item) == data
     store.close()
     again = make_store(client)
     with again.open(item) as handle:
-        again.drop(item.version)
-        assert (again.whole(item), again.size(item), handle.read(0, len(data))) == (True, len(data), data)
-    again.drop(item.version)
-    assert (again.whole(item), again.used(), client.requests) == (False, 0, [])
+        again.drop_replaced(item.version)
+        assert (again.is_cached(item), again.known_size(item), handle.read(0, len(data))) == (
+            True,
+            len(data),
+            data,
+        )
+    again.drop_replaced(item.version)
+    assert (again.is_cached(item), again.used_bytes(), client.requests) == (False, 0, [])
 
 
 @pytest.mark.parametrize("says_length", [True, False])
@@ -137,9 +141,9 @@ def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says
     data = pattern(size)
     client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
     store, item = make_store(client), item_of(None)
-    assert [store.measure(item) for _ in range(2)] == [size] * 2
+    assert [store.measure_size(item) for _ in range(2)] == [size] * 2
     with store.open(item) as handle:
-        assert (handle.size, handle.fetch().read_bytes()) == (size, data)
+        assert (handle.size, handle.fetch_file().read_bytes()) == (size, data)
     assert len(client.requests) == (1 if size <= MIB else 2)
     assert client.requests[0].sent == (0 if size > MIB and says_length else size)
 
@@ -148,18 +152,18 @@ def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) 
     client = FakeClient(pattern(3 * MIB), says_length=False)
     store = make_store(client, limit=2 * MIB)
     with pytest.raises(ContractError, match="no size is told"):
-        store.measure(item_of(None))
-    assert (client.requests[0].sent <= 2 * MIB + client.chunk, store.used()) == (True, 0)
+        store.measure_size(item_of(None))
+    assert (client.requests[0].sent <= 2 * MIB + client.chunk, store.used_bytes()) == (True, 0)
 
 
 def test_a_download_of_another_length_than_was_learned_is_another_version(make_store: MakeStore) -> None:
     client = FakeClient(b"hello", updated_at=COARSE, tells=False)
     store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
-    assert store.measure(item) == 5
+    assert store.measure_size(item) == 5
     client.data = b"hello again"
     with store.open(item) as handle, pytest.raises(StaleVersionError):
-        handle.meet()
-    assert store.measure(item) == 11
+        handle.wait_for_first_byte()
+    assert store.measure_size(item) == 11
     store._pool.sizes.forget(item.version, 5)  # by another transfer of the old bytes, which ends later
     with store.open(item) as handle:
         assert (handle.size, handle.read(0, 100)) == (11, b"hello again")
@@ -174,24 +178,24 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
         assert waiting.result(10)
     file.client.release(0)
     eventually(lambda: file.client.requests[0].finished)
-    assert (file.handle.whole, file.client.requests[0].sent < 2 * MIB) == (True, True)
+    assert (file.handle.is_complete, file.client.requests[0].sent < 2 * MIB) == (True, True)
 
 
 def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, part = opened(MIB), DiskCache.part
+    file, part = opened(MIB), DiskCache.create_partial
 
     def overtaken(disk: DiskCache) -> CacheFile:
-        monkeypatch.setattr(DiskCache, "part", part)
+        monkeypatch.setattr(DiskCache, "create_partial", part)
         adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         return part(disk)
 
-    monkeypatch.setattr(DiskCache, "part", overtaken)
+    monkeypatch.setattr(DiskCache, "create_partial", overtaken)
     assert file.is_right(0)
     eventually(lambda: file.client.requests[0].finished)
-    file.store.attach(file.handle).cached.put(0, bytes(100))
-    assert file.handle.whole
+    file.store.attach(file.handle).cached.store_bytes(0, bytes(100))
+    assert file.handle.is_complete
     assert file.is_right(0, MIB)
-    with file.store.changing(file.item) as readers:
+    with file.store.exclude_verification(file.item) as readers:
         assert not readers, "nobody needs a look before the move"
     assert len(file.client.requests) == 1
 
@@ -206,16 +210,16 @@ def test_bytes_mixed_of_two_versions_are_not_kept_for_a_later_handle(opened: Ope
     client.updated_at = LATER
     client.release(1)
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
-    assert not file.store.whole(file.item)
+    assert not file.store.is_cached(file.item)
     assert read(file.store, file.item) == client.data
 
 
 def move(store: ContentStore, client: FakeClient, item: Item, path: str) -> Item:
     """What a save does with an item that somebody reads."""
-    with store.changing(item) as readers:
+    with store.exclude_verification(item) as readers:
         before = client.get(item.id) if readers else item
         answer = client.update(item.id, path=path)
-        readers.carry_over(before, answer)
+        readers.carry_over_version(before, answer)
     return answer
 
 
@@ -263,7 +267,7 @@ def test_a_read_during_an_own_move_is_proved_after_the_move(opened: Open) -> Non
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FakeClient(b"12345"))
     adopt(store, item_of(5), tmp_path / "saved", b"1234")
-    assert not store.whole(item_of(5))
+    assert not store.is_cached(item_of(5))
     assert read(store, item_of(5)) == b"12345"
 
 
@@ -273,7 +277,7 @@ def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore
     store = make_store(client)
     item = coarse_item(5, seconds_ago=-10)
     adopt(store, item, tmp_path / "saved", b"54321")
-    assert not store.whole(item)
+    assert not store.is_cached(item)
     with store.open(item) as handle:
         adopt(store, item, tmp_path / "saved", b"54321")
         assert handle.read(0, 10) == b"54321"
@@ -291,8 +295,8 @@ def test_a_noted_size_is_looked_up_under_the_lock(make_store: MakeStore) -> None
             return super().__contains__(key)
 
     store._pool.sizes._sizes = Watched(10)
-    store.remember(item_of(None), 7)
-    assert store.size(item_of(None)) == 7
+    store.remember_size(item_of(None), 7)
+    assert store.known_size(item_of(None)) == 7
 
 
 # -- fetched ahead ---------------------------------------------------------------------------------------
@@ -312,25 +316,25 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
         return taken[-1]
 
     for _ in range(2):
-        store.prefetch(take, 9)
+        store.prefetch_items(take, 9)
         client.wait(lambda: len(client.requests) == client.max_connections - 2)
     client.open_gate()
     eventually(lambda: store._running == 0)
     assert (len(client.requests), taken[8:]) == (8, [None, None]), "two jobs, each until nothing is left"
     monkeypatch.setattr("jobfs.content.store._UNDER_WAY", 100_000)
     client.gate, coming = 0, [numbered(number, 100_000) for number in range(10, 13)]
-    store.prefetch(take, 1)
+    store.prefetch_items(take, 1)
     client.wait(lambda: len(client.requests) == 9)
-    store.prefetch(take, 1)
+    store.prefetch_items(take, 1)
     eventually_equal(lambda: (store._running, len(client.requests)), (1, 9))
     client.open_gate()
     eventually(lambda: store._running == 0)
     assert (len(client.requests), coming, caplog.messages) == (11, [], [])
     client.errors, coming = [UnavailableError("down")], [item_of(None)]
-    store.prefetch(take, 1)
+    store.prefetch_items(take, 1)
     eventually_equal(lambda: caplog.messages, ["file.bin: not fetched ahead: down"])
     store.close()
-    store.prefetch(take, 1)
+    store.prefetch_items(take, 1)
 
 
 def test_fetching_ahead_survives_any_error(make_store: MakeStore) -> None:
@@ -341,11 +345,11 @@ def test_fetching_ahead_survives_any_error(make_store: MakeStore) -> None:
         raise ValueError("a fault")
 
     for _ in range(3):
-        store.prefetch(fails, 9)
+        store.prefetch_items(fails, 9)
         eventually(lambda: store._running == 0)
     coming = [item_of(9)]
-    store.prefetch(lambda: coming.pop() if coming else None, 1)
-    eventually(lambda: store.whole(item_of(9)))
+    store.prefetch_items(lambda: coming.pop() if coming else None, 1)
+    eventually(lambda: store.is_cached(item_of(9)))
 
 
 # -- the bound -------------------------------------------------------------------------------------------
@@ -357,14 +361,14 @@ def test_a_range_needs_no_room_for_the_rest_of_its_file(make_store: MakeStore) -
     read(store, kept)
     with store.open(numbered(1, 2 * MIB)) as handle:
         assert handle.read(MIB, 4096) == data[MIB : MIB + 4096]
-    assert store.whole(kept)
+    assert store.is_cached(kept)
 
 
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:
     data = pattern(100_000)
     store = make_store(FakeClient(data), limit=50_000)
     assert read(store, item_of(len(data))) == data
-    assert not store.whole(item_of(len(data)))
+    assert not store.is_cached(item_of(len(data)))
     assert files(cache) == []
 
 
@@ -397,15 +401,15 @@ def test_a_read_of_a_cached_file_opens_that_file_alone(
 
 def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(opened: Open, cache: Path) -> None:
     file = opened(4 * MIB, holds={1: MIB})
-    path = file.handle.fetch()
+    path = file.handle.fetch_file()
     with file.store.open(item_of(4 * MIB, "b" * 24)) as part:
         part.read(0, 4096)
         shutil.rmtree(cache)
         assert not path.exists()
         assert file.is_right(MIB)
-        assert file.handle.fetch().read_bytes() == file.client.data
+        assert file.handle.fetch_file().read_bytes() == file.client.data
         file.client.release(1)
-        assert part.fetch().read_bytes() == file.client.data
+        assert part.fetch_file().read_bytes() == file.client.data
     assert read(file.store, item_of(4 * MIB, "e" * 24)) == file.client.data
 
 
@@ -445,24 +449,24 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     data = pattern(16 * MIB)
     store = make_store(FakeClient(data, ranges=ranges))
     large = make_store(FakeClient(data + b"x", ranges=ranges))
-    assert store.refused == ""
+    assert store.refusal_reason == ""
     full_disk(room)
     handles = [store.open(numbered(number, len(data))) for number in range(5)]
     for handle in handles[:4]:
         for offset in range(0, len(data), MIB):
             assert handle.read(offset, MIB) == data[offset : offset + MIB]
         assert handle.read(4096, 4096) == data[4096:8192]
-        assert not store.whole(numbered(9, len(data)))
-    assert store.refused == "No space left on device"
+        assert not store.is_cached(numbered(9, len(data)))
+    assert store.refusal_reason == "No space left on device"
     assert {*caplog.messages} == {"the content cache can't be used: No space left on device"}
     for refused in (handles[4], large.open(item_of(len(data) + 1))):
         with pytest.raises(FsError, match="takes no bytes: No space left") as caught:
-            refused.fetch()
+            refused.fetch_file()
         assert caught.value.errno == errno.EIO
     with pytest.raises(FsError, match="the content cache can't be written: No space left") as caught:
-        handles[0].fetch()
+        handles[0].fetch_file()
     assert caught.value.errno == errno.ENOSPC, "no file can be made of it"
-    assert handles[0].sha256() is None
+    assert handles[0].compute_sha256() is None
     del caught, refused
     handles.pop(0).close()
     time.sleep(0.1)  # an error answers for a moment
@@ -476,11 +480,11 @@ def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: F
     read(store, numbered(0, 100_000))
     full_disk(0, failures=1)
     assert read(store, numbered(1, 100_000)) == data
-    assert [store.whole(numbered(number, 100_000)) for number in range(2)] == [False, True]
-    assert store.refused == ""
+    assert [store.is_cached(numbered(number, 100_000)) for number in range(2)] == [False, True]
+    assert store.refusal_reason == ""
     places = Path("/proc"), cache / "gone", cache, cache
-    assert [store.give_way(place, 1) for place in places] == [False, False, True, False]
-    assert store.used() == 0
+    assert [store.free_disk(place, 1) for place in places] == [False, False, True, False]
+    assert store.used_bytes() == 0
 
 
 def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Path) -> None:
@@ -502,8 +506,8 @@ def test_a_closed_handle_has_no_file_but_ends_its_reads(make_store: MakeStore, c
     handle = store.open(item_of(5, updated_at="", ns=0))
     handle.close()
     handle.close()
-    assert handle.sha256() is None
-    assert errno_from(handle.fetch) == errno.EBADF
+    assert handle.compute_sha256() is None
+    assert errno_from(handle.fetch_file) == errno.EBADF
     assert handle.read(0, 10) == b"hello"
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
 
@@ -515,7 +519,7 @@ def test_what_is_damaged_while_open_is_proved(make_store: MakeStore, cache: Path
     store = make_store(client)
     read(store, item_of(5))
     with store.open(item_of(5)) as first, store.open(item_of(5)) as second:
-        assert (first.whole, second.whole, len(client.requests)) == (True, True, 1)
+        assert (first.is_complete, second.is_complete, len(client.requests)) == (True, True, 1)
         (file,) = files(cache)
         os.truncate(file, 2)
         if written:

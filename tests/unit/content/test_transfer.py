@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import within
-from jobfs.api.line import Rank
+from jobfs.api.connection_queue import Priority
+from jobfs.api.deadline import limit_time
 from jobfs.content import ContentStore
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
@@ -31,10 +31,10 @@ def test_a_broken_download_resumes_by_range_where_it_broke(opened: Open) -> None
     """vfs/semantics.md 3.5: a broken download resumes by range."""
     file = opened(2 * MIB, breaks=[0, 700_000, 0, 100_000], says_length=False)
     assert file.is_right(0, 2 * MIB)
-    assert file.handle.fetch().read_bytes() == file.client.data
+    assert file.handle.fetch_file().read_bytes() == file.client.data
     assert [request.start for request in file.client.requests] == [0, 0, 700_000, 700_000, 800_000]
     assert 1 <= file.client.gets <= 4, "one for each that came after the first, at most"
-    assert file.store.whole(file.item)
+    assert file.store.is_cached(file.item)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -45,7 +45,7 @@ def test_a_download_that_always_breaks_at_one_place_is_given_up(opened: Open, ra
     file = opened(MIB, ranges=ranges, says_length=False, breaks=breaks, timeout=1.0)
     assert file.is_right(0)
     with pytest.raises(UnavailableError, match="the connection broke"):
-        file.handle.fetch()
+        file.handle.fetch_file()
     assert time.monotonic() - began < 1.0 + 5
     assert len(file.client.requests) < 14, "with longer and longer pauses"
 
@@ -63,7 +63,7 @@ def test_a_wrong_length_of_this_version_is_asked_for_once_more(opened: Open, wro
     file.client.get = look  # type: ignore[method-assign]
     assert file.is_right(MIB - 4096)
     assert [(request.start, request.end) for request in file.client.requests] == [(0, None)] * 2
-    assert file.handle.fetch().read_bytes() == file.client.data
+    assert file.handle.fetch_file().read_bytes() == file.client.data
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -74,12 +74,12 @@ def test_a_length_that_stays_wrong_is_eio_and_leaves_nothing(opened: Open, wrong
         file.handle.read(MIB - 4096, 4096)
     assert caught.value.errno == errno.EIO
     # A transfer beside the one that failed may go on for a moment.
-    assert eventually(lambda: (file.store.used(), file.store.whole(file.item)) == (0, False))
+    assert eventually(lambda: (file.store.used_bytes(), file.store.is_cached(file.item)) == (0, False))
     file.client.lie = file.client.short = 0
 
     def right() -> bool:
         with contextlib.suppress(ContractError):  # of the transfer beside that one, told to the next reader
-            return file.handle.fetch().read_bytes() == file.client.data
+            return file.handle.fetch_file().read_bytes() == file.client.data
         return False
 
     assert eventually(right)
@@ -95,7 +95,7 @@ def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
     client = FakeClient(pattern(8 * MIB), says_length=told, ranges=told)
     with make_store(client).open(item_of(size)) as handle:
         assert errno_from(handle.read, offset, size) == errno.ESTALE
-        assert (handle.stale, client.requests[0].sent < size + client.chunk) == (True, True)
+        assert (handle.is_stale, client.requests[0].sent < size + client.chunk) == (True, True)
 
 
 @pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])
@@ -115,20 +115,22 @@ def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ran
         assert waiting.result(20) == client.data[:4096]
         assert client.requests[2].start == 0, "the second file's"
         assert all(file.is_right(at * MIB, MIB) for at in range(16))
-        assert second.fetch().read_bytes() == client.data
+        assert second.fetch_file().read_bytes() == client.data
         eventually(lambda: not any(file.store.attach(each).transfers for each in (file.handle, second)))
         before = len(client.requests)
         assert turns or before == 3
-    for call, rank in (within(60), Rank.LARGE), (contextlib.nullcontext(), Rank.BACKGROUND_LARGE):
+    for call, rank in (limit_time(60), Priority.LARGE), (contextlib.nullcontext(), Priority.BACKGROUND_LARGE):
         asked, client.gate = set[int](), 16
-        monkeypatch.setattr(client.line, "wanted", lambda before, asked=asked: asked.add(before))
+        monkeypatch.setattr(
+            client.connections, "has_waiter_before", lambda priority, asked=asked: asked.add(priority)
+        )
         with file.store.open(item_of(16 * MIB, f"{rank:024d}")) as alone:
             with call:
                 alone.read(0, MIB)
             client.open_gate()
             client.wait(lambda: client.requests[-1].finished)
             assert asked == ({rank + 1} if turns else set()), "whether a program began it decides"
-            assert alone.fetch().read_bytes() == client.data
+            assert alone.fetch_file().read_bytes() == client.data
     assert len(client.requests) == before + 2
 
 
@@ -162,4 +164,4 @@ def test_every_read_gives_the_real_bytes_whatever_breaks(
         results = [threads.submit(opened[number % handles].read, *read) for number, read in enumerate(wanted)]
         for (offset, length), result in zip(wanted, results, strict=True):
             assert result.result(30) == client.data[offset : offset + length]
-        assert opened[0].fetch().read_bytes() == client.data
+        assert opened[0].fetch_file().read_bytes() == client.data

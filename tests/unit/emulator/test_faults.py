@@ -15,13 +15,13 @@ def kinds(faults: Faults, count: int, operation: str = "list", method: str = "GE
 
 def test_the_next_requests_are_struck_and_then_no_more() -> None:
     faults = Faults()
-    faults.next("drop", on="create", times=2)
+    faults.fail_next("drop", on="create", times=2)
     assert kinds(faults, 1) == [""]
     assert kinds(faults, 3, "create", "POST") == ["drop", "drop", ""]
     assert (faults.struck, faults.rules()) == (2, [])
     # They come before a rate, and skip lets some pass.
-    faults.rate("unavailable", 1.0)
-    faults.next("hang", skip=1)
+    faults.set_rate("unavailable", 1.0)
+    faults.fail_next("hang", skip=1)
     assert kinds(faults, 3) == ["unavailable", "hang", "unavailable"]
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from jobfs.emulator import DEFAULT_JOB, Behaviour, JobSide, StoredItem
-from jobfs.emulator.index import Index
+from jobfs.emulator.index import ItemIndex
 from jobfs.emulator.keys import find_key, keep_key
-from jobfs.emulator.store import Store
+from jobfs.emulator.store import EmulatorStore
 from jobfs.emulator.workspace import Workspaces
 from jobfs.errors import UsageError
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
+def store(tmp_path: Path) -> Iterator[EmulatorStore]:
+    store = EmulatorStore(tmp_path)
     yield store
     store.close()
 
@@ -29,7 +29,7 @@ def contents(directory: Path) -> int:
 
 
 def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = EmulatorStore(tmp_path)
     side = JobSide(Workspaces(store).add(DEFAULT_JOB))
     side.seed({"a/b.txt": "one", "\ud800 hostile": b"", "n\0ul": b""})
     side.set_job(status="completed", current_step=7)
@@ -38,7 +38,7 @@ def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(t
     left.close()
     store.close()
     assert contents(tmp_path) == 4
-    store = Store(tmp_path)
+    store = EmulatorStore(tmp_path)
     side = JobSide(Workspaces(store)[DEFAULT_JOB])
     assert (side.items(), side.read("a/b.txt")) == (before, b"one")
     assert (side.job().status, side.job().current_step) == ("completed", 7)
@@ -46,7 +46,7 @@ def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(t
     store.close()
 
 
-def test_a_replaced_content_goes_but_a_reader_keeps_it(store: Store) -> None:
+def test_a_replaced_content_goes_but_a_reader_keeps_it(store: EmulatorStore) -> None:
     workspace = Workspaces(store).add(DEFAULT_JOB)
     side = JobSide(workspace)
     item = side.write("f", "old")
@@ -57,7 +57,9 @@ def test_a_replaced_content_goes_but_a_reader_keeps_it(store: Store) -> None:
     assert contents(store.directory) == 1
 
 
-def test_no_time_comes_twice_and_no_whole_second(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_time_comes_twice_and_no_whole_second(
+    store: EmulatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("time.time", lambda: 999.9999)
     moments = [store.now_us() for _ in range(2000)]
     assert moments == sorted(set(moments))
@@ -65,14 +67,16 @@ def test_no_time_comes_twice_and_no_whole_second(store: Store, monkeypatch: pyte
     assert all(moment % 1_000_000 >= 1000 for moment in moments)
 
 
-def test_a_directory_in_use_or_with_a_damaged_database_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_directory_in_use_or_with_a_damaged_database_is_refused(
+    store: EmulatorStore, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="in use"):
-        Store(store.directory)
+        EmulatorStore(store.directory)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/items.db").write_text("this is no database, " * 99)
     for _ in range(2):  # it is free again
         with pytest.raises(UsageError, match="no usable state"):
-            Store(tmp_path / "damaged")
+            EmulatorStore(tmp_path / "damaged")
 
 
 def test_a_new_key_is_shown_once_and_found_again_and_a_given_one_is_not_shown(tmp_path: Path) -> None:
@@ -92,9 +96,9 @@ def test_a_new_key_is_shown_once_and_found_again_and_a_given_one_is_not_shown(tm
                 find_key(tmp_path, None, tmp_path / "k")
 
 
-def index_of(*items: tuple[str, str, int]) -> Index:
+def index_of(*items: tuple[str, str, int]) -> ItemIndex:
     """Items with an id, a lifecycle and a moment, all at one path."""
-    index = Index()
+    index = ItemIndex()
     for item_id, lifecycle, moment in items:
         index.put(StoredItem(item_id, "file", "p", "user", lifecycle, "readWrite", moment, moment))
     return index
@@ -102,7 +106,7 @@ def index_of(*items: tuple[str, str, int]) -> Index:
 
 def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> None:
     index = index_of(("own", "expertJob", 1), ("older", "expertJob", 0), ("default", "application", 9))
-    shown = index.shown("p")
+    shown = index.shown_at("p")
     assert shown is not None
     assert shown.id == "own"
 
@@ -110,7 +114,7 @@ def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> No
 def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
     index = index_of(*((str(number), "expertJob", 0) for number in range(40)))
     unstable, chance = Behaviour(list_order="unstable"), random.Random(0)
-    rounds = [[int(one.id) for one in index.ordered(unstable, chance)] for _ in range(5)]
+    rounds = [[int(one.id) for one in index.in_list_order(unstable, chance)] for _ in range(5)]
     assert len({tuple(order) for order in rounds}) > 1
     for order in rounds:
         assert sorted(order) == list(range(40))

@@ -16,7 +16,7 @@ fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs import errors  # noqa: E402
 from jobfs.errors import FsError  # noqa: E402
-from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 from jobfs.vfs import KernelFile  # noqa: E402
 
@@ -58,13 +58,13 @@ def test_a_packed_stat_is_what_c_reads() -> None:
 
 
 def test_paths_lose_their_slash_and_have_limits() -> None:
-    assert relative("/") == ""
-    assert relative("/a/b") == "a/b"
-    assert relative("/" + "ü" * 127) == "ü" * 127
-    assert relative("/" + "/".join(["x" * 200] * 5)) == "/".join(["x" * 200] * 5)
+    assert to_vfs_path("/") == ""
+    assert to_vfs_path("/a/b") == "a/b"
+    assert to_vfs_path("/" + "ü" * 127) == "ü" * 127
+    assert to_vfs_path("/" + "/".join(["x" * 200] * 5)) == "/".join(["x" * 200] * 5)
     for path in ("/" + "ü" * 128, "/" + "x" * 256, "/" + "/".join(["x" * 200] * 6)):
         with pytest.raises(FsError) as caught:
-            relative(path)
+            to_vfs_path(path)
         assert caught.value.errno == errno.ENAMETOOLONG
 
 
@@ -112,7 +112,7 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
 ) -> None:
     edition = 1
     monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "lasting", lambda path: path != "dir", raising=False)
+    monkeypatch.setattr(vfs, "changes_with_edition", lambda path: path != "dir", raising=False)
 
     def asked(path: str) -> int:
         before = vfs.calls["getattr"]
@@ -134,15 +134,15 @@ def test_the_attributes_of_a_listing_are_computed_once(
     """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
     edition, changed = 1, set[str]()
     monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "lasting", lambda path: False, raising=False)
+    monkeypatch.setattr(vfs, "changes_with_edition", lambda path: False, raising=False)
     monkeypatch.setattr(vfs, "is_as_listed", lambda path: path not in changed, raising=False)
     listing = [(name, vfs.getattr(name)) for name in ("file", "dir")]
     monkeypatch.setattr(vfs, "listdir", lambda path: listing, raising=False)
 
     def computed(path: str) -> int:
-        before = vfs.calls["looked_up"]
+        before = vfs.calls["cached_getattr"]
         assert driver.getattr(f"/{path}", listed=True) == pack_stat(vfs.getattr(path))
-        return vfs.calls["looked_up"] - before
+        return vfs.calls["cached_getattr"] - before
 
     assert computed("file") == 1, "nothing was listed"
     assert dict(driver.readdir("/")) == {name: pack_stat(attr) for name, attr in listing}
@@ -171,7 +171,7 @@ def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs
 
     driver.node = lambda: 11
     assert (opened(), vfs.kernel) == (0, KernelFile(None))
-    driver.kernel_sizes.sent(11, 7, 0)
+    driver.kernel_sizes.note_sent(11, 7, 0)
     assert (opened(), vfs.kernel) == (0, KernelFile(7))
     vfs.hooks["open"] = stale
     assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7))
@@ -186,7 +186,7 @@ def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs
 def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
     """vfs/semantics.md 3.17."""
     driver.node = lambda: 11
-    driver.kernel_sizes.sent(11, len(b"content"), 0)
+    driver.kernel_sizes.note_sent(11, len(b"content"), 0)
     fi = handle()
     driver.open("/file", fi)
     assert driver.write("/file", memoryview(b"more"), 6, fi) == 4
@@ -211,7 +211,7 @@ def test_a_read_of_a_longer_version_has_the_size_expire_that_the_kernel_has(
         vfs.nodes["file"].data[:] = b"versions"[:size]
         return read(*args)
 
-    driver.node, driver.expire = lambda: 11, expired.append
+    driver.node, driver.expire_attributes = lambda: 11, expired.append
     monkeypatch.setattr(vfs, "read", read_next_version)
     fi = handle()
     driver.open("/file", fi)

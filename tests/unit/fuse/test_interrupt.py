@@ -25,14 +25,14 @@ class Lab:
         self.slot = WorkerSlot(4096)
         self.interrupter = Interrupter(self.writer, [self.slot], lambda slots: None)
         self.told = {7}
-        monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
+        monkeypatch.setattr(interrupt, "has_fatal_signal", lambda thread: thread in self.told)
 
     def request(self, opcode: int, unique: int, thread: int = 7, flags: int = 0) -> None:
         struct.pack_into("=IIQQIIIHHI", self.slot.buffer, 0, 44, opcode, unique, 1, 0, 0, thread, 0, 0, flags)
-        self.slot.turn += 1
+        self.slot.sequence += 1
 
     def answered(self) -> None:
-        self.slot.turn += 1
+        self.slot.sequence += 1
 
     def sent(self) -> list[tuple[int, int, int]]:
         try:
@@ -53,7 +53,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 def looked(lab: Lab, times: int = 1) -> list[int]:
     """The numbers of the requests that were answered at so many looks."""
     for _ in range(times):
-        lab.interrupter.look()
+        lab.interrupter.check_slots()
     sent = lab.sent()
     assert all((length, error) == (16, -errno.EINTR) for length, error, _ in sent)
     return [unique for _, _, unique in sent]
@@ -97,21 +97,21 @@ def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch:
         return header.unpack_from(buffer)
 
     lab.request(Opcode.LOOKUP, 2)
-    assert lab.slot.waiting() is None
+    assert lab.slot.stuck_request() is None
     monkeypatch.setattr(interrupt, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
-    assert lab.slot.waiting() is None
+    assert lab.slot.stuck_request() is None
 
 
 def test_the_interrupter_survives_any_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 3.16: whatever failed at an earlier look."""
-    failures, told = [ValueError("a fault"), OSError(errno.EMFILE, "short")], interrupt.told_to_end
+    failures, told = [ValueError("a fault"), OSError(errno.EMFILE, "short")], interrupt.has_fatal_signal
 
     def fails(thread: int) -> bool:
         if failures:
             raise failures.pop()
         return told(thread)
 
-    monkeypatch.setattr(interrupt, "told_to_end", fails)
+    monkeypatch.setattr(interrupt, "has_fatal_signal", fails)
     lab.request(Opcode.LOOKUP, 2)
     lab.interrupter.start()
     eventually_equal(lambda: [unique for _, _, unique in lab.sent()], [2])

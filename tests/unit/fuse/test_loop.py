@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse.interrupt import CurrentSlot, Opcode, WorkerSlot
-from jobfs.fuse.loop import Readers, Session
+from jobfs.fuse.loop import ReadToken, Session
 from jobfs.fuse.sizes import KernelSizes
 
 
@@ -29,7 +29,7 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
     with kernel, device:
         session = Session.__new__(Session)
         session.device, session.closed, session._current = device.fileno(), False, CurrentSlot()
-        session._teller = SimpleNamespace(helpers={})  # type: ignore[assignment]
+        session._injector = SimpleNamespace(helpers={})  # type: ignore[assignment]
         session.operations = SimpleNamespace(kernel_sizes=KernelSizes())  # type: ignore[assignment]
         served: list[int] = []
 
@@ -41,15 +41,15 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
             session.closed = True
             return True
 
-        monkeypatch.setattr(session, "_answered", answered)
+        monkeypatch.setattr(session, "_reply_from_cache", answered)
         for unique in (2, 4, 6):
             kernel.send(request(Opcode.GETATTR, unique))
-        slot, readers = WorkerSlot(4096), Readers(lambda: None)
+        slot, readers = WorkerSlot(4096), ReadToken(lambda: None)
         assert session.loop(slot, readers)
         kernel.setblocking(False)
         answer: Any = struct.unpack("=IiQ", kernel.recv(100))
         assert (served, answer) == ([2, 4], (16, -errno.EIO, 2))
         with pytest.raises(BlockingIOError):
             kernel.recv(100)
-        assert (slot.turn % 2, slot.request.detaching) == (0, False)
+        assert (slot.sequence % 2, slot.request.detaching) == (0, False)
     assert "request 2 (opcode 3) failed unexpectedly" in caplog.text

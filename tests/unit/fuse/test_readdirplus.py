@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.answers import Answers, ReadDirPlus
 from jobfs.fuse.interrupt import CurrentSlot, Opcode, Request, WorkerSlot
+from jobfs.fuse.replies import ReadDirPlus, ReplyFilter
 from jobfs.fuse.sizes import KernelSizes
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
@@ -46,7 +46,7 @@ class Libfuse:
         here.slot = self.slot = WorkerSlot(4096)
         self.sizes = KernelSizes()
         self.plus = ReadDirPlus(self.device.fileno(), self.process, here, self.sizes)
-        self.answers = Answers(self.device.fileno(), here, self.sizes, {})
+        self.answers = ReplyFilter(self.device.fileno(), here, self.sizes, {})
 
     def close(self) -> None:
         self.device.close()
@@ -80,7 +80,7 @@ class Libfuse:
             else:
                 self.send(struct.pack("=Q40xQ", found, self.size).ljust(FOUND, b"\1"))
 
-    def send(self, data: bytes = b"", error: int = 0, on: Answers | None = None, result: int = 0) -> None:
+    def send(self, data: bytes = b"", error: int = 0, on: ReplyFilter | None = None, result: int = 0) -> None:
         head = struct.pack("=IiQ", 16 + len(data), -error, UNIQUE)
         pieces = [head] if error else [head, data]
         kept = [ctypes.create_string_buffer(piece, len(piece)) for piece in pieces]
@@ -99,7 +99,7 @@ class Libfuse:
 
     def read_directory(self, room: int = 4096) -> None:
         body = struct.pack("=QQIIQII", 1, 0, room, 0, 0, 0, 0)
-        self.plus.answer(self.slot, self.request(Opcode.READDIRPLUS, body))
+        self.plus.reply_to_listing(self.slot, self.request(Opcode.READDIRPLUS, body))
 
     def answered(self) -> tuple[int, bytes]:
         """The error and the data of the answer that the kernel got."""
@@ -139,7 +139,7 @@ def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None
 
 def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
     """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
-    libfuse.sizes.sent(11, 99, 0)
+    libfuse.sizes.note_sent(11, 99, 0)
     libfuse.read_directory()
     assert [node for _, node, _ in libfuse.entries()] == [0, 0, 0, 0, 12]
     assert libfuse.forgotten == [(11, 1)]
@@ -175,7 +175,7 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
     """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
     length = libfuse.request(Opcode.LOOKUP, b"plain\0")
     libfuse.slot.answer, libfuse.slot.request.detaching = struct.pack("=Q", 11), True
-    libfuse.plus.part(libfuse.slot, length)
+    libfuse.plus.detach_node(libfuse.slot, length)
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])
     assert not libfuse.slot.request.detaching
 
@@ -183,7 +183,7 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
 def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
     """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
     nodes = {3: DIRECTORY, 4: DIRECTORY}
-    answers = Answers(libfuse.device.fileno(), libfuse.here, libfuse.sizes, nodes)
+    answers = ReplyFilter(libfuse.device.fileno(), libfuse.here, libfuse.sizes, nodes)
     libfuse.request(Opcode.GETATTR, bytes(16))
     for handle, error in ((3, errno.ENOENT), (4, errno.EBADF), (0, errno.EBADF)):
         libfuse.send(error=error, on=answers)
@@ -210,14 +210,14 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) == 100
     libfuse.slot.request.began = libfuse.sizes.now
-    libfuse.sizes.sent(node, 50, libfuse.sizes.now)
+    libfuse.sizes.note_sent(node, 50, libfuse.sizes.now)
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) is None
-    libfuse.sizes.sent(node, 50, libfuse.sizes.now)
+    libfuse.sizes.note_sent(node, 50, libfuse.sizes.now)
     libfuse.slot.request.began = libfuse.sizes.now
     read, write = os.pipe()
     os.close(read)
-    refused = Answers(write, libfuse.here, libfuse.sizes, {})
+    refused = ReplyFilter(write, libfuse.here, libfuse.sizes, {})
     libfuse.send(answer, on=refused, result=-errno.EPIPE)
     os.close(write)
     assert libfuse.sizes.get(node) is None
@@ -226,7 +226,7 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
 @pytest.mark.parametrize(("flags", "size"), [(os.O_RDWR, 50), (os.O_WRONLY | os.O_TRUNC, 0)])
 def test_a_file_that_is_opened_empty_has_no_size_left(libfuse: Libfuse, flags: int, size: int) -> None:
     """vfs/semantics.md 3.17: the kernel sets it to 0 without an answer that says so."""
-    libfuse.sizes.sent(DIRECTORY, 50, 0)
+    libfuse.sizes.note_sent(DIRECTORY, 50, 0)
     libfuse.request(Opcode.OPEN, struct.pack("=II", flags, 0))
     libfuse.send(bytes(16), on=libfuse.answers)
     assert libfuse.sizes.get(DIRECTORY) == size
@@ -245,7 +245,7 @@ def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfu
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
 def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: Libfuse, ours: int) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
-    libfuse.plus.accept(libfuse.slot, length)
+    libfuse.plus.negotiate(libfuse.slot, length)
     error, data = libfuse.answered()
     assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 131072, ours | BIG_WRITES))
 
@@ -258,7 +258,7 @@ LIBFUSE, MAX_WRITE = struct.Struct("=IIIIHHI"), 128 << 10
 def negotiated(libfuse: Libfuse, offered: int) -> bytes:
     """The kernel gets this answer, without its header, when it offers these flags."""
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered | BIG_WRITES) + bytes(48))
-    libfuse.plus.accept(libfuse.slot, length)
+    libfuse.plus.negotiate(libfuse.slot, length)
     error, data = libfuse.answered()
     assert error == 0
     return data
@@ -281,5 +281,5 @@ def test_an_answer_to_init_without_flags_is_passed_on(libfuse: Libfuse) -> None:
     """libfuse refuses a kernel that is too old, or asks it to try again with its own version."""
     libfuse.error = errno.EPROTO
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, MAX_PAGES) + bytes(48))
-    libfuse.plus.accept(libfuse.slot, length)
+    libfuse.plus.negotiate(libfuse.slot, length)
     assert libfuse.answered() == (-errno.EPROTO, b"")

@@ -8,7 +8,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.fuse.interrupt import WorkerSlot
-from jobfs.fuse.loop import Readers
+from jobfs.fuse.loop import ReadToken
 
 
 @pytest.fixture
@@ -17,61 +17,61 @@ def replaced() -> list[bool]:
 
 
 @pytest.fixture
-def readers(replaced: list[bool]) -> Readers:
-    return Readers(lambda: replaced.append(True))
+def readers(replaced: list[bool]) -> ReadToken:
+    return ReadToken(lambda: replaced.append(True))
 
 
 @pytest.fixture
-def first(readers: Readers) -> WorkerSlot:
+def first(readers: ReadToken) -> WorkerSlot:
     """The slot of the thread that reads."""
     slot = WorkerSlot(64)
-    assert readers.joined(slot)
+    assert readers.acquire(slot)
     return slot
 
 
-def idle(readers: Readers) -> tuple[WorkerSlot, threading.Thread]:
+def idle(readers: ReadToken) -> tuple[WorkerSlot, threading.Thread]:
     slot, number = WorkerSlot(64), len(readers._idle)
-    thread = threading.Thread(target=readers.joined, args=(slot,), daemon=True)
+    thread = threading.Thread(target=readers.acquire, args=(slot,), daemon=True)
     thread.start()
     eventually(lambda: len(readers._idle) > number)
     return slot, thread
 
 
-def test_a_reader_that_waits_hands_over(readers: Readers, first: WorkerSlot, replaced: list[bool]) -> None:
+def test_a_reader_that_waits_hands_over(readers: ReadToken, first: WorkerSlot, replaced: list[bool]) -> None:
     slot, thread = idle(readers)
-    assert not slot.reads
-    readers.hand_over(first)
+    assert not slot.token
+    readers.hand_on(first)
     thread.join(20)
-    assert (slot.reads, first.reads, replaced) == ([True], [], [])
+    assert (slot.token, first.token, replaced) == ([True], [], [])
 
 
 def test_a_thread_is_made_where_none_is_idle(
-    readers: Readers, first: WorkerSlot, replaced: list[bool]
+    readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
-    readers.hand_over(first)
-    readers.hand_over(first)
+    readers.hand_on(first)
+    readers.hand_on(first)
     assert replaced == [True], "once a call, however often it waits"
-    assert readers.joined(first)
-    assert first.reads
+    assert readers.acquire(first)
+    assert first.token
 
 
 def test_a_reader_that_leaves_lets_others_read(
-    readers: Readers, first: WorkerSlot, replaced: list[bool]
+    readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
     """At the end of the mount each thread is told in its turn."""
     slot, thread = idle(readers)
-    assert readers.left(first)
+    assert readers.surrender(first)
     thread.join(20)
-    assert slot.reads
-    assert not readers.left(first)
+    assert slot.token
+    assert not readers.surrender(first)
     assert replaced == []
 
 
 def test_a_reader_that_waits_silent_is_replaced(
-    readers: Readers, first: WorkerSlot, replaced: list[bool]
+    readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
     """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
-    readers.relieve([first])
-    assert (first.reads, replaced) == ([], [True])
-    readers.relieve([])
+    readers.revoke([first])
+    assert (first.token, replaced) == ([], [True])
+    readers.revoke([])
     assert replaced == [True, True], "one is made a look, until there is one: the last may have failed"

@@ -13,4 +13,4 @@ from .world import World
 def world() -> Iterator[World]:
     world = World()
     yield world
-    assert world.namespace._known._airborne == set(), "changes are kept for a request that is over"
+    assert world.namespace._cache._in_flight == set(), "changes are kept for a request that is over"

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import within
+from jobfs.api.deadline import limit_time
 from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
-from jobfs.namespace.listing import Lister, Pass
+from jobfs.namespace.listing import Lister, ListingPass
 from jobfs.nodes import Item
 
 from .world import Server, item
@@ -35,7 +35,7 @@ class Reading:
         self.ours: set[str] = set()
 
     def read(self) -> tuple[list[Item], int]:
-        return self.lister.read(self.known, lambda: set(self.ours))
+        return self.lister.read_all(self.known, lambda: set(self.ours))
 
     def fill(self, count: int) -> list[Item]:
         return [self.server.file(f"f{number:05d}") for number in range(count)]
@@ -189,10 +189,10 @@ def test_pages_without_an_id_are_neither_new_nor_progress(reading: Reading) -> N
         return Page([], 10**6, take, unknown=(f"#{next(pages)}",))
 
     reading.server.list_page = list_page  # type: ignore[method-assign]
-    with within(60.0) as deadline:
-        end = deadline.left()
+    with limit_time(60.0) as deadline:
+        end = deadline.remaining()
         assert reading.read()[0] == []
-        assert deadline.left() < end
+        assert deadline.remaining() < end
     assert next(pages) < 500
 
 
@@ -207,11 +207,11 @@ def test_items_of_unknown_types_cost_a_second_pass_at_most(reading: Reading, unk
 
 def test_a_page_shows_where_it_goes_on_and_whether_it_has_anything_new() -> None:
     """vfs/semantics.md 1: of items of unknown types nobody knows the order."""
-    this = Pass(Page([], 2, 100, ("a",)))
-    this.keep(Page([], 2, 100, ("b",)))
-    assert (this.count, this.moved) == (2, True)
+    this = ListingPass(Page([], 2, 100, ("a",)))
+    this.add_page(Page([], 2, 100, ("b",)))
+    assert (this.item_count, this.has_moved) == (2, True)
     a, b = item("a"), item("b")
-    assert [this._take_in(Page(items, 2, 100)) for items in ([a], [b, a], [a, b])] == [True, True, False]
+    assert [this._add_items(Page(items, 2, 100)) for items in ([a], [b, a], [a, b])] == [True, True, False]
 
 
 def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:

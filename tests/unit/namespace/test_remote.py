@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobfs.errors import FsError, UnavailableError
-from jobfs.namespace.knowledge import NEVER
+from jobfs.namespace.metadata_cache import NEVER
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
 from .world import KERNEL, TTL, World, hidden, nothing
@@ -52,7 +52,7 @@ def test_a_single_stat_after_expiry_costs_one_find_that_counts_from_its_start(wo
     assert world.server.asked() == [("find", "a.txt")]
     world.clock.advance(0.001)
     assert world.namespace.lookup("a.txt") == second
-    world.namespace.publish(third := world.server.rewrite(a))
+    world.namespace.record_own_change(third := world.server.rewrite(a))
     assert world.namespace.lookup("a.txt") == third
     assert world.server.asked() == [("find", "a.txt")], "with our own change it is as young as it was"
 
@@ -67,8 +67,8 @@ def test_when_names_changed_is_looked_up_under_the_lock(
         held.append(world.namespace._lock.locked())
         return 7
 
-    monkeypatch.setattr(world.namespace._known, "names_changed", looked_up)
-    assert (world.namespace.names_changed(implicit_directory("a")), held) == (7, [True])
+    monkeypatch.setattr(world.namespace._cache, "names_changed_at", looked_up)
+    assert (world.namespace.names_changed_at(implicit_directory("a")), held) == (7, [True])
 
 
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
@@ -123,11 +123,11 @@ def test_the_status_tells_what_is_known_and_what_is_not_shown(world: World) -> N
         assert world.namespace.lookup(path) is None
     assert world.server.asked() == []
     assert world.namespace.children("") == {"x": own}
-    assert (world.namespace.hidden(), world.namespace.subtree("x")) == ([aside], [own, default])
+    assert (world.namespace.hidden_items(), world.namespace.subtree("x")) == ([aside], [own, default])
     status = world.namespace.status()
     assert (status.items, status.size, status.snapshot_age) == (4, 5, 0.0)
     assert ([at for at, _ in status.hostile], [at for at, _ in status.shadowed]) == (["a/../b"], ["x"])
-    world.namespace.forget(own)
+    world.namespace.record_deleted(own)
     assert world.namespace.lookup("x") == default
 
 
@@ -137,17 +137,17 @@ def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> N
     world.server.file("x/y")
     world.namespace.refresh()
     world.server.asked()
-    world.namespace.publish(made := world.server.directory("d"))
+    world.namespace.record_own_change(made := world.server.directory("d"))
     moved = world.server.move(a, "d/a")
-    world.namespace.publish(moved)
+    world.namespace.record_own_change(moved)
     assert world.namespace.lookup("a") is None
     assert world.namespace.children("d") == {"a": moved}
     renamed = world.server.move(made, "e")
-    world.namespace.publish(renamed)
+    world.namespace.record_own_change(renamed)
     assert world.namespace.lookup("e/a") == world.server.items[a.id]
-    world.namespace.forget(implicit_directory("x"))
+    world.namespace.record_deleted(implicit_directory("x"))
     assert world.namespace.children("") == {"e": renamed}
-    world.namespace.forget(renamed)
+    world.namespace.record_deleted(renamed)
     assert (world.namespace.children(""), world.namespace.lookup("e/a")) == ({}, None)
     assert world.server.asked() == []
 
@@ -159,17 +159,17 @@ def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None
     world.namespace.refresh()
     newer = world.server.rewrite(a)
     world.server.asked()
-    world.namespace.touch("d/a")
+    world.namespace.invalidate("d/a")
     assert world.namespace.lookup("d/b") == b
     assert world.namespace.lookup("d/a") == newer
     assert world.server.asked() == [("find", "d/a")]
-    world.namespace.touch("d/b")
+    world.namespace.invalidate("d/b")
     newest = world.server.rewrite(b)
     assert world.namespace.children("d") == {"a": newer, "b": newest}
     new = world.server.file("d/new")
-    world.namespace.touch("d")
+    world.namespace.invalidate("d")
     assert world.namespace.children("d")["new"] == new
-    world.namespace.touch("d")
+    world.namespace.invalidate("d")
     assert world.namespace.lookup("d") is not None
     assert world.server.asked() == [("find", "d/b"), ("list", 0), ("list", 0)]
 
@@ -180,8 +180,8 @@ def test_a_slow_find_does_not_overwrite_what_we_did_meanwhile(world: World) -> N
     world.listed(120)
     world.server.directory("new")
     for path, act in (
-        ("new", lambda: world.namespace.touch("new")),
-        ("d/a", lambda: world.namespace.publish(world.server.rewrite(a))),
+        ("new", lambda: world.namespace.invalidate("new")),
+        ("d/a", lambda: world.namespace.record_own_change(world.server.rewrite(a))),
     ):
         once = iter([act])
         world.server.after = lambda *_, once=once: next(once, lambda: None)()
@@ -200,7 +200,7 @@ def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: Wor
     def delete_meanwhile(_operation: str, _argument: object) -> None:
         item = doomed.pop()
         world.server.delete(item)
-        world.namespace.forget(item)
+        world.namespace.record_deleted(item)
 
     world.server.after = delete_meanwhile
     world.namespace.refresh()
@@ -248,7 +248,7 @@ def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World
     mine = world.server.file("y", updated_ns=1)
     world.namespace.refresh()
     world.server.delete(old)
-    world.namespace.publish(world.server.move(mine, "x"))
+    world.namespace.record_own_change(world.server.move(mine, "x"))
     # Nobody has asked yet: that both are there is not said.
     assert world.namespace.status().shadowed == []
     assert world.namespace.lookup("x") == world.server.items[mine.id]
@@ -258,7 +258,7 @@ def changed(world: World, path: str) -> int:
     """When the names in a directory were seen to change."""
     directory = world.namespace.peek(path)
     assert directory is not None
-    return world.namespace.names_changed(directory)
+    return world.namespace.names_changed_at(directory)
 
 
 def test_other_names_in_a_directory_change_its_time_once(world: World) -> None:
@@ -287,7 +287,7 @@ def test_other_names_in_a_directory_change_its_time_once(world: World) -> None:
     seen = [changed(world, path) for path in directories]
     assert [began <= moment <= time.time_ns() for moment in seen] == [False, True, True, False, True]
     assert changed(world, "ahead") == ahead.updated_ns + 1
-    world.namespace.forget_names(ahead)
+    world.namespace.forget_names_changed(ahead)
     assert changed(world, "ahead") == 0
     world.server.file("new/x", updated_ns=1)
     world.server.directory("new")
@@ -296,7 +296,7 @@ def test_other_names_in_a_directory_change_its_time_once(world: World) -> None:
     assert changed(world, "new") == 0, "it has the time of its item"
     staged = world.server.file(hidden("same/c"))
     world.namespace.refresh()
-    world.namespace.publish(world.server.move(staged, "same/own"))
+    world.namespace.record_own_change(world.server.move(staged, "same/own"))
     world.server.rewrite(staged)
     world.namespace.refresh()
     assert changed(world, "same") == 0, "neither hidden names, nor contents, nor what we have done"
@@ -351,18 +351,18 @@ def test_a_storm_of_lookups_costs_one_listing_and_four_finds(world: World, count
 def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
     """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
     slow_pages(world, 3.0, files=300)
-    looked_up = world.namespace.looked_up
+    looked_up = world.namespace.cached_lookup
     assert looked_up("f0001") is None, "as old as that a lookup would ask"
     for number in range(4):
         world.namespace.lookup(f"f{number:04d}")
     assert all(looked_up(f"f{number:04d}") is not None for number in range(300)), "in a storm"
-    world.namespace.touch("f0299")
+    world.namespace.invalidate("f0299")
     assert looked_up("f0299") is None, "but for what is in doubt"
     world.namespace.refresh()
     world.server.asked()
     assert looked_up("f0001") == world.namespace.lookup("f0001") is not None
     assert looked_up("missing") is None
-    world.namespace.touch("f0001")
+    world.namespace.invalidate("f0001")
     assert looked_up("f0001") is None
     assert world.server.asked() == []
 
@@ -376,7 +376,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
     def rename(operation: str, skip: int) -> None:
         if operation == "list" and skip == 0:
             assert file is not None
-            world.namespace.publish(world.server.move(file, f"renamed {next(names)}"))
+            world.namespace.record_own_change(world.server.move(file, f"renamed {next(names)}"))
 
     world.server.after = rename
     for _ in range(3):
@@ -395,10 +395,10 @@ def test_a_listing_serves_removals_of_the_next_second(world: World, seconds: flo
         world.namespace.refresh()
     world.server.asked()
     world.clock.advance(good_for - 0.01)
-    world.namespace.children("", max_age=world.namespace.recent)
+    world.namespace.children("", max_age=world.namespace.max_age_of_empty)
     assert world.server.asked() == []
     world.clock.advance(0.02)
-    world.namespace.children("", max_age=world.namespace.recent)
+    world.namespace.children("", max_age=world.namespace.max_age_of_empty)
     assert world.server.asked() == [("list", 0)]
 
 
@@ -512,17 +512,17 @@ def test_an_item_was_seen_when_an_answer_or_our_own_change_last_showed_it_at_its
     a = world.server.file("a.txt")
     world.namespace.refresh()
     listed = world.clock.now
-    assert world.namespace.seen_at(a) == listed
+    assert world.namespace.last_seen_at(a) == listed
     world.clock.advance(2.0)
-    assert world.namespace.seen_at(a) == listed
+    assert world.namespace.last_seen_at(a) == listed
     world.server.after = lambda *_: world.clock.advance(0.5)
     world.namespace.lookup("a.txt", max_age=1.0)
-    assert world.namespace.seen_at(a) == listed + 2.5, "when the answer came"
+    assert world.namespace.last_seen_at(a) == listed + 2.5, "when the answer came"
     world.clock.advance(1.0)
-    world.namespace.publish(moved := world.server.move(a, "b.txt"), "a.txt")
-    assert (world.namespace.seen_at(moved), world.namespace.seen_at(a)) == (world.clock.now, NEVER)
-    world.namespace.touch("b.txt")
-    assert world.namespace.seen_at(moved) == NEVER
-    world.namespace.forget(moved)
-    assert world.namespace.seen_at(moved) == NEVER
-    assert world.namespace.shown_for == TTL - KERNEL
+    world.namespace.record_own_change(moved := world.server.move(a, "b.txt"), "a.txt")
+    assert (world.namespace.last_seen_at(moved), world.namespace.last_seen_at(a)) == (world.clock.now, NEVER)
+    world.namespace.invalidate("b.txt")
+    assert world.namespace.last_seen_at(moved) == NEVER
+    world.namespace.record_deleted(moved)
+    assert world.namespace.last_seen_at(moved) == NEVER
+    assert world.namespace.lookup_ttl == TTL - KERNEL

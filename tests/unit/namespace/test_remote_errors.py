@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from jobfs.api.deadline import left
+from jobfs.api.deadline import remaining_time
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -41,7 +41,7 @@ def test_known_names_are_served_until_the_server_is_found_to_be_back(
     """
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
-    world.server.health.away, world.server.errors = away, {"": failure}
+    world.server.health.unreachable_reason, world.server.errors = away, {"": failure}
     world.clock.advance(STALE)
     assert world.namespace.lookup("d/a.txt") == a
     for _ in range(2):
@@ -54,14 +54,14 @@ def test_known_names_are_served_until_the_server_is_found_to_be_back(
         with pytest.raises(ApiError):
             world.namespace.refresh()
         assert world.server.operations() == ["find", "list"]
-    assert world.namespace.unreachable
+    assert world.namespace.is_unreachable
     assert len(caplog.records) <= 2, "once for names, and once for the listing"
     assert world.namespace.status().error == (away or str(failure))
-    world.server.health.away, world.server.errors = None, {}
+    world.server.health.unreachable_reason, world.server.errors = None, {}
     world.clock.advance(1.0)
     b = world.server.file("d/b")
     assert world.namespace.children("d") == {"a.txt": a, "b": b}
-    assert not world.namespace.unreachable
+    assert not world.namespace.is_unreachable
 
 
 def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
@@ -73,7 +73,7 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
     for _ in range(2):
         with pytest.raises(UnavailableError):
             world.namespace.lookup("new/a.txt")
-        assert world.namespace.unreachable
+        assert world.namespace.is_unreachable
         world.expire()
     with pytest.raises(UnavailableError):
         world.namespace.children("new")
@@ -106,11 +106,11 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
     world.namespace.refresh()
     world.clock.advance(STALE)
     assert world.namespace.lookup("a.txt") == a
-    world.namespace.publish(b := world.server.file("b.txt"))
+    world.namespace.record_own_change(b := world.server.file("b.txt"))
     world.server.errors = {"": UnavailableError("down")}
     world.clock.advance(STALE - 1)
     assert (world.namespace.lookup("a.txt"), world.namespace.lookup("b.txt")) == (a, b)
-    world.namespace.touch("a.txt")
+    world.namespace.invalidate("a.txt")
     with pytest.raises(UnavailableError):
         world.namespace.children("", max_age=3 * STALE)
     world.clock.advance(2)
@@ -134,7 +134,7 @@ def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> No
         world.namespace.lookup("bad", max_age=0)
     world.server.errors = {}
     assert world.namespace.lookup("a.txt") == a
-    assert not world.namespace.unreachable
+    assert not world.namespace.is_unreachable
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
@@ -161,14 +161,14 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     world.server.errors = {"list": error}
     world.expire()
     new = world.server.file("d/new")
-    world.namespace.touch("d")
+    world.namespace.invalidate("d")
     assert world.namespace.children("d") == {"b.txt": b}, "known directories are served as they were"
     assert world.namespace.lookup("d/new") == new
     world.clock.advance(STALE)
     with pytest.raises(type(error)):
         world.namespace.children("d")
-    assert world.namespace.last_children("d") == {"b.txt": b, "new": new}, "however long ago"
-    assert world.namespace.last_children("nothing") is None
+    assert world.namespace.peek_children("d") == {"b.txt": b, "new": new}, "however long ago"
+    assert world.namespace.peek_children("nothing") is None
 
 
 def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> None:
@@ -185,7 +185,7 @@ def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> 
     world.server.before = fail_late
     with pytest.raises(UnavailableError):
         world.namespace.lookup("a", max_age=0.0)
-    assert not world.namespace.unreachable
+    assert not world.namespace.is_unreachable
 
 
 def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +200,10 @@ def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: py
     assert world.namespace.lookup("b") == b
     assert world.server.operations() == ["find", "answers", "find"]
     times: list[float] = []
-    world.server.before = lambda *_: times.append(left())
+    world.server.before = lambda *_: times.append(remaining_time())
     world.namespace.refresh()
     for doubted, look in (("other", world.namespace.lookup), ("d", world.namespace.children)):
-        world.namespace.touch(doubted)
+        world.namespace.invalidate(doubted)
         look(doubted)
     for ask in (world.namespace.children, world.namespace.lookup):
         world.clock.advance(2 * STALE)

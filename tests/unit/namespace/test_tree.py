@@ -10,7 +10,14 @@ from hypothesis import given, settings
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
-from jobfs.namespace.tree import Tree, missed_names, never_shown, refusal, shown, veil
+from jobfs.namespace.tree import (
+    ItemTree,
+    hiding_parent,
+    is_never_shown,
+    missing_save_targets,
+    pick_shown,
+    refusal_reason,
+)
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
 from .world import hidden, item
@@ -29,33 +36,35 @@ changes = st.tuples(st.sampled_from(("put", "drop", "settle")), items)
 
 def by_definition(everything: list[Item], path: str) -> Item | None:
     """What is shown at `path`, from the statements of vfs/semantics.md 1."""
-    if refusal(path) or veil(path) is not None:
+    if refusal_reason(path) or hiding_parent(path) is not None:
         return None
-    visible = [one for one in everything if refusal(one.path) is None and veil(one.path) is None]
+    visible = [
+        one for one in everything if refusal_reason(one.path) is None and hiding_parent(one.path) is None
+    ]
     here = [one for one in visible if one.path == path]
-    bases = [veil(one.path) for one in everything if refusal(one.path) is None]
-    living = any(names.under(one.path, path) for one in visible)
-    living = living or any(base is not None and names.under(base, path) for base in bases)
+    bases = [hiding_parent(one.path) for one in everything if refusal_reason(one.path) is None]
+    living = any(names.is_below(one.path, path) for one in visible)
+    living = living or any(base is not None and names.is_below(base, path) for base in bases)
     if living:
-        return shown([one for one in here if one.is_dir]) or implicit_directory(path)
-    return shown(here) or (implicit_directory(path) if path in bases else None)
+        return pick_shown([one for one in here if one.is_dir]) or implicit_directory(path)
+    return pick_shown(here) or (implicit_directory(path) if path in bases else None)
 
 
 def known_below(one: Item, path: str) -> bool:
     """True if an item that lies below `path` shows that it is a directory."""
-    base = veil(one.path)
-    return refusal(one.path) is None and (base is None or names.within(base, path))
+    base = hiding_parent(one.path)
+    return refusal_reason(one.path) is None and (base is None or names.is_at_or_below(base, path))
 
 
-def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None:
+def apply(tree: ItemTree, model: dict[str, Item], operation: str, one: Item) -> None:
     if operation == "drop":
-        tree.drop(one.id)
+        tree.remove(one.id)
         model.pop(one.id, None)
     elif operation == "put":
         tree.put(one)
         model[one.id] = one
-    elif refusal(one.path) is None and veil(one.path) is None:
-        tree.settle(one.path, [one])
+    elif refusal_reason(one.path) is None and hiding_parent(one.path) is None:
+        tree.replace_at(one.path, [one])
         for other in [other for other in model.values() if other.path == one.path]:
             del model[other.id]
         model[one.id] = one
@@ -65,42 +74,46 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
 @given(st.lists(changes, max_size=25))
 def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[str, Item]]) -> None:
     """vfs/semantics.md 1: overlay, implicit directories, hostile and hidden names, after any changes."""
-    tree, model = Tree(), dict[str, Item]()
+    tree, model = ItemTree(), dict[str, Item]()
     for operation, one in done:
         apply(tree, model, operation, one)
     everything = list(model.values())
     assert {one.id: one for one in tree.items()} == model
     for path in PATHS:
-        assert tree.at(path) == by_definition(everything, path), path
+        assert tree.shown_at(path) == by_definition(everything, path), path
         children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b", "x")}
         shown_there = {name: one for name, one in children.items() if one is not None}
         assert tree.children(path) == shown_there, path
-        below = [one for one in everything if names.under(one.path, path)]
-        assert sorted(one.id for one in tree.below(path)) == sorted(one.id for one in below), path
-        assert tree.inhabited(path) is any(known_below(one, path) for one in below), path
-    assert sorted(one.id for one in tree.below("")) == sorted(model)
-    veiled = [one.id for one in everything if refusal(one.path) is None and veil(one.path) is not None]
-    assert sorted(one.id for one in tree.hidden()) == sorted(veiled)
-    empty = Tree()
+        below = [one for one in everything if names.is_below(one.path, path)]
+        assert sorted(one.id for one in tree.descendants(path)) == sorted(one.id for one in below), path
+        assert tree.has_descendants(path) is any(known_below(one, path) for one in below), path
+    assert sorted(one.id for one in tree.descendants("")) == sorted(model)
+    veiled = [
+        one.id
+        for one in everything
+        if refusal_reason(one.path) is None and hiding_parent(one.path) is not None
+    ]
+    assert sorted(one.id for one in tree.hidden_items()) == sorted(veiled)
+    empty = ItemTree()
     for one in tree.items():
-        tree.drop(one.id)
+        tree.remove(one.id)
     assert vars(tree) == vars(empty)
 
 
 def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
     """vfs/semantics.md 1.17: a directory shadows a file where something lives under it."""
     file = item("x", "1")
-    tree = Tree.of([file, item("x/y", "2")])
-    assert tree.at("x") == implicit_directory("x")
-    assert tree.shadowed() == [("x", "another item is shown at this path")]
-    tree.drop("2")
-    assert tree.at("x") == file
-    assert tree.shadowed() == []
+    tree = ItemTree.from_items([file, item("x/y", "2")])
+    assert tree.shown_at("x") == implicit_directory("x")
+    assert tree.shadowed_paths() == [("x", "another item is shown at this path")]
+    tree.remove("2")
+    assert tree.shown_at("x") == file
+    assert tree.shadowed_paths() == []
 
 
 def test_what_is_in_a_directory_goes_along_even_to_a_place_below_it() -> None:
-    tree = Tree.of([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
-    tree.arrive(item("d/e", "1", kind=Kind.DIRECTORY), "d")
+    tree = ItemTree.from_items([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
+    tree.put_moved(item("d/e", "1", kind=Kind.DIRECTORY), "d")
     assert {one.path for one in tree.items()} == {"d/e", "d/e/x"}
 
 
@@ -115,9 +128,9 @@ def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str)
 
     vfs/semantics.md 4: nor hidden items and what is below; a name that merely begins with .jobfs- is an ordinary file.
     """
-    assert (refusal(path) is not None) is (path in HOSTILE)
-    assert veil(path) == VEILED.get(path)
-    assert never_shown(path) is (path not in ORDINARY)
+    assert (refusal_reason(path) is not None) is (path in HOSTILE)
+    assert hiding_parent(path) == VEILED.get(path)
+    assert is_never_shown(path) is (path not in ORDINARY)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +147,9 @@ def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str)
 )
 def test_a_vanished_name_with_a_hidden_item_of_a_save_beside_it_is_missed(path: str, missed: bool) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
-    before, now = Tree.of([item("a/x", "1"), item("other", "2")]), Tree.of([item(path, "1")])
-    assert missed_names(before, now) == (["a/x"] if missed else [])
-    assert missed_names(now, now) == []
+    before, now = (
+        ItemTree.from_items([item("a/x", "1"), item("other", "2")]),
+        ItemTree.from_items([item(path, "1")]),
+    )
+    assert missing_save_targets(before, now) == (["a/x"] if missed else [])
+    assert missing_save_targets(now, now) == []

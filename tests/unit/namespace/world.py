@@ -98,7 +98,7 @@ class Server:
             raise NotFoundError("no such item", status=404)
         return item
 
-    def answers(self) -> bool:
+    def has_recovered(self) -> bool:
         """As the client's, at each call: how often it is asked, and how long for, is the client's matter."""
         self.requests.append(("answers", ""))
         return not self.errors
@@ -125,15 +125,15 @@ class Server:
         with self._lock:
             old = self.items[item.id].path
             for other in list(self.items.values()):
-                if names.under(other.path, old):
-                    self._store(replace(other, path=names.moved(other.path, old, path)))
+                if names.is_below(other.path, old):
+                    self._store(replace(other, path=names.path_after_rename(other.path, old, path)))
             return self._store(replace(self.items[item.id], path=path))
 
     def delete(self, item: Item) -> None:
         with self._lock:
             gone = self.items.pop(item.id)
             for other in list(self.items.values()):
-                if gone.is_dir and names.under(other.path, gone.path):
+                if gone.is_dir and names.is_below(other.path, gone.path):
                     del self.items[other.id]
 
     def _make(self, kind: Kind, path: str, fields: dict[str, Any]) -> Item:

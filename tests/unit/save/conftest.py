@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.save.upload import Upload
+from jobfs.save.upload import Uploader
 
 from .world import World
 
@@ -22,4 +22,4 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mount does not ask the server how creates are taken."""
-    monkeypatch.setattr(Upload, "count_new", lambda self, path: None)
+    monkeypatch.setattr(Uploader, "count_create", lambda self, path: None)

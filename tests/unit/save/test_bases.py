@@ -14,9 +14,9 @@ from jobfs.content import ContentStore
 from jobfs.errors import NotFoundError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.save.bases import Bases
+from jobfs.save.bases import BaseKeeper
 from jobfs.state import Change
-from jobfs.state.copies import content_of
+from jobfs.state.copies import read_copy
 from jobfs.state.records import Aside, Base, Verb
 
 from .world import World, hidden, sha
@@ -34,7 +34,7 @@ class Cache:
         self._path.write_bytes(OLD)
         self.error: Exception | None = None
 
-    def whole(self, item: Item) -> bool:
+    def is_cached(self, item: Item) -> bool:
         return tuple(item.version) in self._versions
 
     def open(self, item: Item) -> Any:
@@ -47,7 +47,7 @@ class Cache:
             def __exit__(self, *_: object) -> None:
                 pass
 
-            def fetch(self) -> Path:
+            def fetch_file(self) -> Path:
                 if cache.error is not None:
                     raise cache.error
                 return cache._path
@@ -59,11 +59,11 @@ class Keeping:
     def __init__(self, world: World, top: Path, *versions: tuple[str, str, int | None]) -> None:
         self.cache, self.state, self.listed = Cache(top, *versions), world.state, set[str]()
         namespace = SimpleNamespace(peek=lambda path: path in self.listed or None)
-        self.bases = Bases(world.state, cast(ContentStore, self.cache), cast(Namespace, namespace))
+        self.bases = BaseKeeper(world.state, cast(ContentStore, self.cache), cast(Namespace, namespace))
         self._directory = top / "bases"
 
     def kept(self, path: str) -> bytes | None:
-        return content_of(self._directory, path)
+        return read_copy(self._directory, path)
 
 
 @pytest.mark.parametrize("size", [len(OLD), None])
@@ -72,13 +72,13 @@ def test_a_base_that_is_cached_goes_along_to_the_name_of_the_copy(
 ) -> None:
     """vfs/semantics.md 4.61: where the server tells no sizes, too; a kill before that, or after it, loses nothing."""
     keeping = Keeping(world, tmp_path, ("a", "before", size))
-    keeping.bases.keep(ASIDE, BASE)
+    keeping.bases.keep_base(ASIDE, BASE)
     assert keeping.kept(names.basename(ASIDE.path)) == OLD
     keeping.listed.add("dir/other")
     keeping.bases.forget_vanished()
-    keeping.bases.keep(ASIDE, BASE)
-    keeping.bases.named(ASIDE.path, KEPT)
-    keeping.bases.settled(ASIDE)
+    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.rename_base(ASIDE.path, KEPT)
+    keeping.bases.drop_settled(ASIDE)
     assert (keeping.kept(KEPT), keeping.state.bases.paths()) == (OLD, [KEPT])
     keeping.listed.add(KEPT)
     keeping.bases.forget_vanished()
@@ -92,14 +92,14 @@ def test_nothing_is_kept_of_what_is_not_here_or_becomes_no_conflict(world: World
     """vfs/semantics.md 4.61: as far as its bytes are on this machine."""
     keeping = Keeping(world, tmp_path, ("a", "before", len(OLD)), ("", "", None))
     for base in (Base(), replace(BASE, updated_at="other"), replace(BASE, size=65 << 20)):
-        keeping.bases.keep(ASIDE, base)
+        keeping.bases.keep_base(ASIDE, base)
     keeping.cache.error = NotFoundError("evicted just now")
-    keeping.bases.keep(ASIDE, BASE)
+    keeping.bases.keep_base(ASIDE, BASE)
     assert keeping.state.bases.paths() == []
     keeping.cache.error = None
-    keeping.bases.keep(ASIDE, BASE)
-    keeping.bases.named(ASIDE.path, "dir/file.txt")  # it is given back
-    keeping.bases.settled(ASIDE)
+    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.rename_base(ASIDE.path, "dir/file.txt")  # it is given back
+    keeping.bases.drop_settled(ASIDE)
     assert keeping.state.bases.paths() == []
 
 
@@ -118,12 +118,12 @@ def test_a_save_hands_on_the_one_before_where_only_that_has_the_bytes_of_its_bas
     """vfs/semantics.md 4.61: on a server with whole seconds the content cache has no bytes of a save."""
     saves = world.state.saves
     (tmp_path / "saved").write_bytes(OLD)
-    saves.keep("file", saves.take("file", tmp_path / "saved", len(OLD), sha(OLD)))
+    saves.commit("file", saves.prepare("file", tmp_path / "saved", len(OLD), sha(OLD)))
     change = Change(1, Verb.PUT, "file", base=base, asides=asides)
     cached = Keeping(world, tmp_path, ("a", "before", len(OLD)))
-    cached.bases.save_replaces(change)
+    cached.bases.keep_replaced_save(change)
     assert cached.state.bases.paths() == []
     keeping = Keeping(world, tmp_path)
-    keeping.bases.save_replaces(change)
+    keeping.bases.keep_replaced_save(change)
     saves.drop("file")
     assert keeping.kept(names.basename(ASIDE.path)) == (OLD if is_kept else None)

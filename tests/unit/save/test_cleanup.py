@@ -27,7 +27,9 @@ def cleanup(world: World) -> Cleanup:
 
 
 def placed(world: World, *asides: Aside) -> Change:
-    change = world.state.change(Verb.PUT, "file", stage=Stage.STAGED, tid=TID, staged_id="n", sha256=sha(NEW))
+    change = world.state.plan_change(
+        Verb.PUT, "file", stage=Stage.STAGED, tid=TID, staged_id="n", sha256=sha(NEW)
+    )
     world.state.write(edit(change, stage=Stage.PLACED, asides=list(asides), base=Base("o", "", 3, sha(OLD))))
     return change
 
@@ -44,15 +46,15 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each failure that is told."""
     change = placed(world, set_aside(world, "o", OLD))
-    assert world.state.store.unsynced
+    assert world.state.store.needs_sync
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
-        cleanup.finish(change)
+        cleanup.clean_up(change)
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
     world.state.write(edit(change, sha256=change.sha256))
     unsynced: list[bool] = []
-    world.client.before["delete"] = [lambda: unsynced.append(world.state.journal.unsynced)]
-    cleanup.finish(change)
+    world.client.before["delete"] = [lambda: unsynced.append(world.state.journal.needs_sync)]
+    cleanup.clean_up(change)
     assert unsynced == [False]
 
 
@@ -60,15 +62,15 @@ def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup:
     """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
     change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
-    assert cleanup.finish(change) == late
+    assert cleanup.clean_up(change) == late
     assert set(world.client.items) == {"w"}
-    assert [aside.id for found in world.state.journal.load(Change) for aside in found.asides] == ["w"]
+    assert [aside.id for found in world.state.journal.load_records(Change) for aside in found.asides] == ["w"]
 
 
 def removed(world: World, name: str) -> Change:
     """A directory that was taken away just now."""
     item = world.client.put(name, hidden(f"dir{name}", names.Role.REMOVED, name * 16), None)
-    change = world.state.change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
+    change = world.state.plan_change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
     aside = Aside(name, item.path, item.kind, moved=True)
     world.state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
     return change
@@ -77,16 +79,16 @@ def removed(world: World, name: str) -> Change:
 def test_one_listing_serves_all_removed_directories(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
     for change in [removed(world, name) for name in "de"]:
-        assert cleanup.finish(change) == 0.0
+        assert cleanup.clean_up(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)
     late = removed(world, "f")
-    assert cleanup.finish(late) > time.monotonic(), "not more than one in two seconds"
+    assert cleanup.clean_up(late) > time.monotonic(), "not more than one in two seconds"
     assert (list(world.client.items), world.namespace.refreshed) == (["f"], 1)
     world.namespace.refresh()
-    assert cleanup.finish(late) == 0.0, "any listing will do"
+    assert cleanup.clean_up(late) == 0.0, "any listing will do"
     later = removed(world, "a")
     cleanup._list_at = 0.0
-    assert cleanup.finish(later) == 0.0
+    assert cleanup.clean_up(later) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 3)
 
 
@@ -104,7 +106,7 @@ def test_a_new_item_is_explained(
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
     world.client.put("h", hidden("x"), b"content")
     other = world.client.put("other", hidden("x", mount="f" * 12), b"of another mount")
-    world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **record)
+    world.state.plan_change(Verb.PUT, "x", stage=Stage.STAGED, **record)
     world.client.before["update"] = [lambda: away(BadRequestError("not now"))]
     caplog.set_level("INFO", "jobfs.save")
     cleanup.expose_orphans()
@@ -129,7 +131,7 @@ def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
     if taken:
         world.client.put("t", "x")
     if known:
-        world.state.write(used=TID)
+        world.state.write(transaction_id=TID)
     world.client.lose = int(shown != "")
     cleanup.expose_orphans()
     path = world.client.paths.get("h", "")
@@ -148,15 +150,15 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
     """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
     for name in "abc":
-        world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
+        world.state.write(edit(world.state.file_for_item(world.client.put(name, name)), mode=0o600))
     world.opened(world.client.items["c"])
     changed, unread = (world.closed(name, NEW, world.client.put(name, name)) for name in "de")
     unread.local = unread.change = None  # a restart could not open its bytes
     gone = [world.client.items.pop(name) for name in "acde"]
     cleanup.forget_vanished()
-    assert [world.state.index.of(item) is None for item in gone] == [True, False, False, False]
-    assert world.state.index.of(world.client.items["b"]) is not None
-    assert changed.unsaved
+    assert [world.state.index.file_of(item) is None for item in gone] == [True, False, False, False]
+    assert world.state.index.file_of(world.client.items["b"]) is not None
+    assert changed.needs_upload
 
 
 # -- a save whose file was unlinked is taken back (R10)
@@ -172,22 +174,24 @@ def test_a_cancelled_save_is_taken_back(
 ) -> None:
     """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
     opened = world.opened(world.client.put("new", place or hidden("dir/file", names.Role.STAGED), content))
-    change = world.state.change(Verb.PUT, "dir/file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
+    change = world.state.plan_change(Verb.PUT, "dir/file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
     world.state.write(edit(change, stage=Stage.CANCELLED, base=Base("o" * bool(place))))
-    cleanup.finish(change)
+    cleanup.clean_up(change)
     assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
     assert (change.staged_id, change.direct, opened.fetched) == ("", False, bool(staged_id))
-    (shown,) = world.state.index.children("")[0].values()
+    (shown,) = world.state.index.children_of("")[0].values()
     assert (shown.path, shown.atime_ns) == ("dir", shown.mtime_ns), "shown, though no item stands for it"
 
 
 def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
-    base = Base.of(world.client.put("o", "file", OLD))
-    change = world.state.change(Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=base)
-    world.state.write(edit(change, begun=True))
-    world.write_back.replace.give_up(change)
-    cleanup.finish(change)
+    base = Base.from_item(world.client.put("o", "file", OLD))
+    change = world.state.plan_change(
+        Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=base
+    )
+    world.state.write(edit(change, started=True))
+    world.write_back.replacer.abandon_change(change)
+    cleanup.clean_up(change)
     assert (world.client.paths, change.stage) == ({"o": "file"}, Stage.DONE)
 
 
@@ -197,13 +201,13 @@ def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: C
 def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any) -> Change:
     """A change under way whose staged item is `new`, in the journal."""
     values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "new", "asides": list(asides), **values}
-    change = world.state.change(verb, "file", **values)
+    change = world.state.plan_change(verb, "file", **values)
     world.state.write(edit(change))
     return change
 
 
 def undone(world: World, change: Change) -> Change:
-    world.write_back.cleanup.undo(change, "refused", errno.EFBIG)
+    world.write_back.cleanup.undo_change(change, "refused", errno.EFBIG)
     return change
 
 
@@ -218,25 +222,29 @@ def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) 
     assert world.client.paths["1"].startswith("file.conflict-")
     assert "new" not in world.client.paths, "the staged item's bytes are here"
     assert [step for step in world.client.done if step.startswith("download")] == [], "none is judged"
-    assert (change.stage, world.state.changes, len(world.state.journal.load(Change))) == (Stage.DONE, {}, 0)
+    assert (change.stage, world.state.changes, len(world.state.journal.load_records(Change))) == (
+        Stage.DONE,
+        {},
+        0,
+    )
 
 
 def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
-    file = world.state.new(Kind.FILE, "file")
+    file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=6))
-    world.state.bytes.new(file.ino, 5).release()
+    world.state.bytes.create(file.ino, 5).release()
     undone(world, change_of(world, file=file, generation=5))
-    assert (file.refused, file.unsaved) == ("", True)
+    assert (file.refused, file.needs_upload) == ("", True)
     world.state.store.sync()
     assert list(world.state.bytes.directory.iterdir()) == [], "nothing needs the older ones"
 
 
 def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
     """save/protocol.md R10: its file was unlinked, and is not told that it was refused."""
-    file = world.state.new(Kind.FILE, "file")
+    file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=5))
     change = change_of(world, set_aside(world, "1", OLD), file=file, generation=5)
-    world.state.cancel(change)
+    world.state.cancel_change(change)
     assert (undone(world, change).stage, file.refused) == (Stage.DONE, "")
     assert world.client.paths == {"1": "file"}
 
@@ -261,7 +269,7 @@ def test_an_undo_that_can_not_go_on_is_gone_on_with_later(world: World) -> None:
     """save/protocol.md, The steps, undo: until it succeeds."""
     world.client.before["update"] = [away]
     change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))
-    recorded = (change, *world.state.journal.load(Change))
+    recorded = (change, *world.state.journal.load_records(Change))
     assert [(row.stage, row.ino) for row in recorded] == [(Stage.CANCELLED, 0)] * 2
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"1": "file"}, {})

@@ -37,7 +37,7 @@ class Checked:
         self.aside = replace(self.aside, **now)
         verb, stage = of
         change = Change(1, verb, TARGET, stage, base=base, sha256=saved)
-        return self.check.decide(self.aside, change, back=change.gives_back)
+        return self.check.decide_aside(self.aside, change, back=change.restores_asides)
 
     @property
     def kept(self) -> bool:
@@ -61,8 +61,8 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "another size": ({"base": replace(BASE, size=3)}, None),
     "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
     "the same version, which moves keep": ({"base": Base("a", "moved", len(CONTENT))}, ["delete a"]),
-    "the same version, young": ({"base": Base("a", "moved", len(CONTENT), young=True)}, None),
-    "young, but its bytes": ({"base": Base("a", "moved", len(CONTENT), sha(CONTENT), young=True)}, READ),
+    "the same version, young": ({"base": Base("a", "moved", len(CONTENT), racy=True)}, None),
+    "young, but its bytes": ({"base": Base("a", "moved", len(CONTENT), sha(CONTENT), racy=True)}, READ),
     "another version, bytes not known": ({"base": Base("a", "before", len(CONTENT))}, None),
     "another item": ({"base": Base("other", "moved", len(CONTENT))}, None),
     "nothing known": ({"base": Base()}, None),
@@ -91,8 +91,8 @@ def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
 
 def test_an_item_that_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> None:
     """save/protocol.md R1: this mount has renamed it while an unanswered request on it might still be carried out."""
-    checked.world.context.unanswered("a")
-    checked.world.context.renamed("a", "dir/renamed")
+    checked.world.context.mark_unanswered("a")
+    checked.world.context.note_rename("a", "dir/renamed")
     assert checked.settle()
     assert checked.kept
 
@@ -187,11 +187,11 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
     checked = Checked(world, content=None)
     inside = f"{hidden(TARGET)}/{hidden('x', tid='f' * 16)}"
     world.client.put("b", inside, b"set aside")
-    change = world.state.change(Verb.PUT, f"{TARGET}/x", tid="f" * 16)
+    change = world.state.plan_change(Verb.PUT, f"{TARGET}/x", tid="f" * 16)
     assert not checked.settle(of=REMOVED), "it is waited for"
     assert world.changes() == []
     del world.client.items["b"]
-    world.state.end(change)
+    world.state.end_change(change)
     assert checked.settle(of=REMOVED)
     assert "a" not in world.client.items
 
@@ -206,11 +206,11 @@ def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
     before = time.monotonic()
     with monkeypatch.context() as patch:
         if forgotten:
-            patch.setattr(world.namespace, "known", lambda item_id: None)
-        assert not checked.check.decide(change.asides[0], change, back=False)
+            patch.setattr(world.namespace, "peek_by_id", lambda item_id: None)
+        assert not checked.check.decide_aside(change.asides[0], change, back=False)
     assert world.changes() == []
-    assert change.since >= before
-    assert checked.check.decide(change.asides[0], change, back=False)
+    assert change.finished_at >= before
+    assert checked.check.decide_aside(change.asides[0], change, back=False)
     assert world.changes() == ["delete a"]
 
 
@@ -229,13 +229,13 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
     """save/protocol.md R12: hidden items of others count as content, ours do not; R4."""
     item = world.client.put("b", f"dir/{hidden('x', role, mount=mount)}")
     if why == "a tombstone":
-        world.state.write(used=TID)
+        world.state.write(transaction_id=TID)
     elif why == "a record":
-        world.state.change(Verb.PUT, "dir/x", asides=[Aside("b", item.path)])
+        world.state.plan_change(Verb.PUT, "dir/x", asides=[Aside("b", item.path)])
     elif why == "gone":
         monkeypatch.setattr(world.namespace, "subtree", lambda path: [item])
         del world.client.items["b"]
-    assert world.write_back.cleanup.holds("dir") is content
+    assert world.write_back.cleanup.has_children("dir") is content
     assert world.namespace.told == (["forget b"] if why == "gone" else [])
 
 
@@ -243,13 +243,13 @@ def test_an_item_deleted_during_the_look_is_no_content(world: World, monkeypatch
     """save/protocol.md R12: the looks at the namespace and at the records have no deletion in between."""
     outer = world.client.put("o", "dir", None)
     inner = world.client.put("i", f"dir/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)
-    record = world.state.change(Verb.REMOVE, "dir/sub", asides=[Aside("i", inner.path, moved=True)])
+    record = world.state.plan_change(Verb.REMOVE, "dir/sub", asides=[Aside("i", inner.path, moved=True)])
     subtree = world.namespace.subtree
 
     def looked_at(path: str) -> list[Item]:
         seen = subtree(path)
         world.client.items.pop("i", None)
-        world.state.end(record)
+        world.state.end_change(record)
         return seen
 
     monkeypatch.setattr(world.namespace, "subtree", looked_at)

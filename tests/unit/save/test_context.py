@@ -13,7 +13,7 @@ import pytest
 from jobfs.api.client import Client
 from jobfs.errors import AnswerLostError, ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind
-from jobfs.save.context import Look, sha256_of, with_bytes
+from jobfs.save.context import Observation, fetch_sha256, item_if_bytes_match
 from jobfs.state import edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Verb
@@ -25,13 +25,13 @@ CONTENT = b"content"
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> None:
     context, before = world.context, time.monotonic()
-    first = context.unanswered("a")
+    first = context.mark_unanswered("a")
     assert before + 30.0 <= first <= time.monotonic() + 30.0
     assert (context.unsure_until("a"), context.unsure_until("b")) == (first, 0.0)
-    assert context.unanswered("a") >= first, "a second request begins the wait again"
+    assert context.mark_unanswered("a") >= first, "a second request begins the wait again"
     context.lifetime = 0.0
-    context.unanswered("a")
-    context.unanswered("b")
+    context.mark_unanswered("a")
+    context.mark_unanswered("b")
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
 
 
@@ -41,7 +41,7 @@ class Readers:
     def __init__(self) -> None:
         self.carried: list[tuple[Item, Item]] = []
 
-    def carry_over(self, before: Item, after: Item) -> None:
+    def carry_over_version(self, before: Item, after: Item) -> None:
         self.carried.append((before, after))
 
 
@@ -59,7 +59,7 @@ def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_roun
     gets: list[str] = []
     world.client.before["get"] = [lambda: gets.append("asked")]
     world.client.before["turn"] = [lambda: now.append(now.pop(0) + age)]
-    with world.context.turn(Look(item, 1000.0, lasts)) as (_, found):
+    with world.context.hold_connection(Observation(item, 1000.0, lasts)) as (_, found):
         assert found == item
     assert bool(gets) is asked
 
@@ -68,13 +68,13 @@ def test_a_look_that_was_repeated_is_as_young_as_its_answer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R8: else one that took longer than usual would be repeated a second time, on connections that are held."""
-    look, now = Look(world.client.put("a", "file"), -math.inf), [1000.0]
+    look, now = Observation(world.client.put("a", "file"), -math.inf), [1000.0]
     monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
     world.client.before["get"] = [lambda: now.append(now.pop() + 0.1), away]
-    with world.client.two_turns("file") as (turn, _):
-        repeated = world.context.fresh(look, turn)
-        assert repeated.at == 1000.1
-        assert world.context.fresh(repeated, turn) is repeated
+    with world.client.hold_two_connections("file") as (turn, _):
+        repeated = world.context.renew_if_old(look, turn)
+        assert repeated.observed_at == 1000.1
+        assert world.context.renew_if_old(repeated, turn) is repeated
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -83,7 +83,7 @@ def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
     world: World, job: str, exact: bool
 ) -> None:
     """save/protocol.md R8."""
-    look = Look(world.client.put("a", "file", CONTENT), -math.inf, exact=exact)
+    look = Observation(world.client.put("a", "file", CONTENT), -math.inf, is_exact=exact)
     if job == "writes":
         world.client.touched("a")
     elif job == "renames":
@@ -94,7 +94,7 @@ def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
     if job == "writes" and exact:
         error = ItemChangedError
     with pytest.raises(error) if error else contextlib.nullcontext():
-        world.context.delete(look)
+        world.context.delete_item(look)
     assert world.client.done == ([] if error else ["delete a"])
     assert world.namespace.told == (["touch file"] if error is ItemChangedError else [])
 
@@ -106,7 +106,7 @@ def test_an_item_that_a_program_reads_is_looked_at_before_it_is_changed(world: W
     written = world.client.touched("a")
     if read:
         world.content.readers = cast(Any, readers)
-    answer = world.context.update(Look(item, time.monotonic(), lasts=60.0), path="new")
+    answer = world.context.update_item(Observation(item, time.monotonic(), valid_for=60.0), path="new")
     assert (answer.path, readers.carried) == ("new", [(written, answer)] if read else [])
 
 
@@ -114,75 +114,78 @@ def test_what_a_program_names_is_good_for_as_long_as_a_lookup_shows_it_and_a_sec
     """save/protocol.md R8."""
     item = world.client.put("a", "file", CONTENT)
     for shown, lasts, expected in ((4.0, None, 4.0), (0.0, None, 1.0), (4.0, 0.0, 1.0)):
-        world.namespace.shown_for = shown
-        assert world.context.named(item, lasts).lasts == expected
+        world.namespace.lookup_ttl = shown
+        assert world.context.observe_by_name(item, lasts).valid_for == expected
     world.namespace.doubted.add("a")
-    assert world.context.named(item).at == -math.inf
+    assert world.context.observe_by_name(item).observed_at == -math.inf
 
 
 @pytest.mark.parametrize("sent", ["update", "delete"])
 def test_an_item_is_unsure_after_any_request_whose_answer_was_lost(world: World, sent: str) -> None:
     """save/protocol.md R7: the request may be carried out late, whoever sent it."""
-    look, context = Look(world.client.put("a", "file"), time.monotonic()), world.context
+    look, context = Observation(world.client.put("a", "file"), time.monotonic()), world.context
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
-        context.update(look, path="new") if sent == "update" else context.delete(look)
+        context.update_item(look, path="new") if sent == "update" else context.delete_item(look)
     assert context.unsure_until("a") > time.monotonic() + world.context.lifetime / 2
 
 
 def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(world: World) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
     context = world.context
-    context.renamed("a", "file")
-    assert not context.is_elsewhere("a", "other"), "the job may have moved it"
-    context.unanswered("a")
-    context.renamed("a", "second")
-    assert (context.is_elsewhere("a", "file"), context.is_elsewhere("a", "second")) == (True, False)
+    context.note_rename("a", "file")
+    assert not context.was_renamed_here("a", "other"), "the job may have moved it"
+    context.mark_unanswered("a")
+    context.note_rename("a", "second")
+    assert (context.was_renamed_here("a", "file"), context.was_renamed_here("a", "second")) == (True, False)
     context.lifetime = 0.0
-    context.unanswered("a")
-    context.renamed("a", "third")
-    assert (context.is_elsewhere("a", "second"), context.is_elsewhere("a", "third")) == (True, False)
-    context.renamed("b", "other")
-    assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
+    context.mark_unanswered("a")
+    context.note_rename("a", "third")
+    assert (context.was_renamed_here("a", "second"), context.was_renamed_here("a", "third")) == (True, False)
+    context.note_rename("b", "other")
+    assert not context.was_renamed_here("b", "file"), "no request on it went unanswered"
 
 
 def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(world: World) -> None:
     """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
     context = world.context
     for item_id, path in (("a", "dir/file"), ("b", "other/file")):
-        context.unanswered(item_id)
-        context.renamed(item_id, path)
+        context.mark_unanswered(item_id)
+        context.note_rename(item_id, path)
         world.client.put(item_id, path.replace("dir", "done"))
     world.client.put("c", "done/another")
     world.client.put("d", hidden("done/file"))
-    context.unanswered("c")
-    context.unanswered("d")
-    context.renamed_directory("dir", "done")
+    context.mark_unanswered("c")
+    context.mark_unanswered("d")
+    context.note_directory_rename("dir", "done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
-        assert (context.is_elsewhere(item_id, here), context.is_elsewhere(item_id, back)) == (False, True)
-    assert not context.is_elsewhere("b", "other/file")
-    assert not context.is_elsewhere("d", "done/file"), "it is set aside, and has no name"
+        assert (context.was_renamed_here(item_id, here), context.was_renamed_here(item_id, back)) == (
+            False,
+            True,
+        )
+    assert not context.was_renamed_here("b", "other/file")
+    assert not context.was_renamed_here("d", "done/file"), "it is set aside, and has no name"
 
 
 def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(world: World) -> None:
     """save/protocol.md R1: no copy is left of a base that a save set aside before its directory was renamed."""
     context = world.context
-    context.unanswered("a")
-    context.renamed("a", "dir/file")
+    context.mark_unanswered("a")
+    context.note_rename("a", "dir/file")
     world.client.put("a", hidden("done/file"))
-    context.renamed_directory("dir", "done")
-    assert not context.is_elsewhere("a", "done/file"), "the save's target was moved, too"
-    assert context.is_elsewhere("a", "dir/file"), "only a late request brings it back there"
+    context.note_directory_rename("dir", "done")
+    assert not context.was_renamed_here("a", "done/file"), "the save's target was moved, too"
+    assert context.was_renamed_here("a", "dir/file"), "only a late request brings it back there"
 
 
 def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -> None:
     """vfs/semantics.md 2.18: a directory that the server has not got yet, and one that it has; a file has no names in it."""
-    new, before = world.state.new(Kind.DIRECTORY, "new"), time.time_ns()
-    world.state.add(new)
+    new, before = world.state.new_local_file(Kind.DIRECTORY, "new"), time.time_ns()
+    world.state.add_file(new)
     world.client.put("d", "dir", None)
     world.client.put("f", "file")
     for path in ("new", "dir", "file", "none", ""):
-        world.context.touch_directory(path)
+        world.context.note_names_changed(path)
     assert before <= new.mtime_ns == new.ctime_ns <= time.time_ns()
     assert world.namespace.told == ["names of dir"]
 
@@ -195,10 +198,10 @@ def item(world: World, seconds: float = 60.0) -> Item:
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
 def test_a_version_is_young_by_the_servers_clock(world: World, seconds: float, young: bool) -> None:
     """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
-    assert world.context.base_of(item(world, seconds)).young is young
+    assert world.context.base_of(item(world, seconds)).racy is young
     world.client.server_time_offset = 30.0
-    assert not world.context.base_of(item(world, seconds)).young
-    assert world.context.base_of(item(world, seconds), young=True).young
+    assert not world.context.base_of(item(world, seconds)).racy
+    assert world.context.base_of(item(world, seconds), racy=True).racy
 
 
 def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> None:
@@ -208,7 +211,7 @@ def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> 
     world.content.cached.add("a")
     assert world.context.base_of(version).sha256 == sha(CONTENT)
     world.content.cached.clear()
-    world.state.write(edit(world.state.open(version), version=version.updated_at, sha256="ff"))
+    world.state.write(edit(world.state.file_for_item(version), version=version.updated_at, sha256="ff"))
     assert world.context.base_of(version).sha256 == "ff"
     assert world.context.base_of(replace(version, updated_at="later")).sha256 == ""
 
@@ -216,20 +219,20 @@ def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> 
 def test_a_program_replaces_the_version_that_it_has_read(world: World) -> None:
     """vfs/semantics.md 4.42: not the one that is shown; only its bytes tell which it was (save/protocol.md R1)."""
     process, seen = Process(None), item(world)
-    world.state.readers.read(process, "file", seen)
+    world.state.read_log.note_read(process, "file", seen)
     world.content.cached.add("a")
-    shown, read = world.client.touched("a"), Base.of(seen, sha256=sha(CONTENT), young=True)
-    assert world.context.base_of(shown) == Base.of(shown, sha256=sha(CONTENT))
+    shown, read = world.client.touched("a"), Base.from_item(seen, sha256=sha(CONTENT), racy=True)
+    assert world.context.base_of(shown) == Base.from_item(shown, sha256=sha(CONTENT))
     assert world.context.base_of(shown, process=process) == read
-    world.write_back.remove_later(shown)
-    assert world.write_back.rename.victim("file", None, process).base == read
+    world.write_back.delete_once_fetched(shown)
+    assert world.write_back.renamer.find_displaced("file", None, process).base == read
 
 
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {
     "up to the size of the cache": ({}, sha(CONTENT)),
     "larger": ({"size": 1 << 30}, ""),
-    "young": ({"young": True}, sha(CONTENT)),
-    "young, in whole seconds": ({"young": True, "whole": True}, ""),
+    "young": ({"racy": True}, sha(CONTENT)),
+    "young, in whole seconds": ({"racy": True, "whole": True}, ""),
     "another version by now": ({"updated_at": "earlier"}, ""),
     "told by its time, which moves leave alone": ({"kept": True}, ""),
     "written while it is read": ({}, ""),
@@ -245,22 +248,22 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world:
     world.context.server.learn(moves_keep_updated_at=values.get("kept", False))
     seen = {name: value for name, value in values.items() if name not in ("whole", "kept")}
     there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
-    change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
+    change = world.state.plan_change(Verb.PUT, "file", base=replace(Base.from_item(there), **seen))
     if what == "written while it is read":
         world.client.after_download = lambda: world.client.touched("a")
     elif what == "refused":
         world.client.contents.clear()
-    if world.context.needs_bytes(change.base, there):
-        world.context.learn_bytes(change, there)
+    if world.context.needs_base_bytes(change.base, there):
+        world.context.fetch_base_bytes(change, there)
     assert change.base.sha256 == digest
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:
     """save/protocol.md R1: download, then get, and `updatedAt` still is the same."""
     version, client = item(world), cast(Client, world.client)
-    assert sha256_of(client, "a", None) == sha(CONTENT)
-    assert with_bytes(client, version, sha(CONTENT)) == version
-    assert with_bytes(client, version, sha(b"other")) is None
+    assert fetch_sha256(client, "a", None) == sha(CONTENT)
+    assert item_if_bytes_match(client, version, sha(CONTENT)) == version
+    assert item_if_bytes_match(client, version, sha(b"other")) is None
     for act in (lambda: world.client.touched("a"), world.client.items.clear):
         world.client.after_download = act
-        assert with_bytes(client, version, sha(CONTENT)) is None
+        assert item_if_bytes_match(client, version, sha(CONTENT)) is None

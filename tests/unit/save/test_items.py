@@ -30,10 +30,10 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequ
     """vfs/semantics.md 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
     item = world.client.put("a", "file")
     world.client.lose = lose
-    assert items.update(item, path="new").path == "new"
+    assert items.update_item(item, path="new").path == "new"
     assert world.client.done == ["move new"]
     assert world.namespace.told == ["publish new from file"]
-    elsewhere = [world.context.is_elsewhere("a", path) for path in ("file", "new")]
+    elsewhere = [world.context.was_renamed_here("a", path) for path in ("file", "new")]
     assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
 
 
@@ -46,11 +46,11 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
     item = world.client.put("a", "file")
     updates = endpoint == "update"
-    call = partial(items.update, item, path="dir/new") if updates else partial(items.delete, item)
+    call = partial(items.update_item, item, path="dir/new") if updates else partial(items.delete_item, item)
     busy = UnavailableError("busy")
     busy.wait = 5.0
     world.client.before[endpoint] = [partial(away, busy), away, away]
-    with deadline.within(5.0), pytest.raises(UnavailableError, match="busy"):
+    with deadline.limit_time(5.0), pytest.raises(UnavailableError, match="busy"):
         call()
     with monkeypatch.context() as patch:
         patch.setattr("jobfs.save.items._LOOKS", 1)
@@ -76,7 +76,7 @@ def test_a_name_that_the_server_keeps_in_another_form_is_given_back(
 
     world.client.before["update"] = [unanswered]
     with pytest.raises(BadRequestError):
-        items.update(item, path="new")
+        items.update_item(item, path="new")
     assert world.client.paths == {"a": "file"}
 
 
@@ -84,14 +84,14 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
     world: World, items: ItemRequests
 ) -> None:
     item = world.client.put("a", "file")
-    world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
+    world.state.write(edit(world.state.file_for_item(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
-    moved = items.update(item, path="new")
-    assert (file := world.state.index.of(moved)) is not None
+    moved = items.update_item(item, path="new")
+    assert (file := world.state.index.file_of(moved)) is not None
     assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
     for world.client.carried_out, path in ((False, "newer"), (True, "newest")):
         world.client.lose = 1
-        again = items.update(world.client.items["a"], path=path)
+        again = items.update_item(world.client.items["a"], path=path)
         lost = world.client.carried_out
         assert (file.version != again.updated_at) is lost, (
             "the job may have written to it before the look (R2)"
@@ -106,9 +106,9 @@ def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(
     for lose, carried_out in ((0, True), (1, True), (1, False)):
         world.client.lose, world.client.carried_out = lose, carried_out
         for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
-            assert items.update(item, permission=permission).permission is permission
-        assert items.update(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
-        item = items.update(item, lifecycle=Lifecycle.EXPERT_JOB)
+            assert items.update_item(item, permission=permission).permission is permission
+        assert items.update_item(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
+        item = items.update_item(item, lifecycle=Lifecycle.EXPERT_JOB)
 
 
 # -- directories
@@ -126,7 +126,7 @@ def test_what_took_a_deleted_items_name_is_looked_at(
         del world.client.items["a"]
     world.client.lose = int(lost)
     world.client.before["delete"] = [lambda: world.client.put("b", "file", job_made)]
-    items.delete(gone)
+    items.delete_item(gone)
     stays = lost or job_made is None
     assert world.client.paths == ({"b": "file"} if stays else {})
     assert world.client.done == ["delete a"] + ["delete b"] * (not stays)
@@ -138,18 +138,18 @@ def test_open_handles_get_their_bytes_first(world: World, items: ItemRequests) -
     item = world.client.put("a", "file")
     content = world.opened(item, UnavailableError("not now"))
     world.opened(item, NotFoundError("its bytes are gone"))
-    assert errno_from(items.delete, item) == errno.EIO
+    assert errno_from(items.delete_item, item) == errno.EIO
     assert world.client.paths == {"a": "file"}
     content.error = None
     world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
-    items.delete(item)
+    items.delete_item(item)
 
 
 # -- what goes a little later
 
 
 def unlinked(world: World, base: Base) -> Change:
-    return world.state.change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
+    return world.state.plan_change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
 
 
 def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
@@ -158,9 +158,9 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
     """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
     item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
     world.closed("file~", b"content")
-    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.waiting)]
+    world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.needs_sync)]
     world.client.lose, world.client.carried_out = 1, False
-    items.run(unlinked(world, Base.of(item)))
+    items.run_change(unlinked(world, Base.from_item(item)))
     assert (unsynced, world.client.items) == ([False], {})
 
 
@@ -168,7 +168,7 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
 def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemRequests, act: str) -> None:
     """vfs/semantics.md 4, Unlink: the item is looked at: what the job has written since stays, and so does what may not go."""
     item = world.client.put("a", "file", b"content")
-    base = Base.of(item)
+    base = Base.from_item(item)
     if act == "rename":
         world.client.items["a"] = replace(item, path="other")
     elif act == "refuse":
@@ -178,7 +178,7 @@ def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemReq
         world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
     change = unlinked(world, base)
-    assert errno_from(items.run, change) == (errno.EIO if act == "refuse" else 0)
+    assert errno_from(items.run_change, change) == (errno.EIO if act == "refuse" else 0)
     assert (world.client.paths, change.stage) == (there, Stage.DONE)
 
 
@@ -188,7 +188,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(
     """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
-        items.run(unlinked(world, Base("a", "", None, sha(b"ours"))))
+        items.run_change(unlinked(world, Base("a", "", None, sha(b"ours"))))
         assert (world.client.items == {}) is deleted
 
 
@@ -210,18 +210,18 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
 ) -> None:
     """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
     item, _beside = world.client.put("d", "a/dir", None), world.client.put("x", "a/dirt")
-    world.state.write(edit(world.state.open(item), mode=0o700))
-    world.state.change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
+    world.state.write(edit(world.state.file_for_item(item), mode=0o700))
+    world.state.plan_change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
     if deep:
-        world.state.change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
+        world.state.plan_change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
     seen: list[Change] = []
-    world.client.before["update"] = [lambda: seen.extend(world.state.journal.load(Change))]
+    world.client.before["update"] = [lambda: seen.extend(world.state.journal.load_records(Change))]
     items.remove_directory(item)
     assert [aside.id for change in seen for aside in change.asides] == ["d"]
-    assert (parts := names.parse_hidden(names.basename(world.client.paths["d"]))) is not None
+    assert (parts := names.parse_hidden_name(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
     assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
-    assert world.state.index.of(item) is None, "its attributes are forgotten"
+    assert world.state.index.file_of(item) is None, "its attributes are forgotten"
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

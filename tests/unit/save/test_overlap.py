@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api.wire import Turn
+from jobfs.api.wire import HeldConnection
 from jobfs.errors import BadRequestError, FsError, ItemChangedError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
-from jobfs.save.context import Look
-from jobfs.save.overlap import Overlap, Stagger
+from jobfs.save.context import Observation
+from jobfs.save.overlap import OverlapSender, Stagger
 from jobfs.state import Change
 from jobfs.state.records import Aside, Stage, Verb
 
@@ -31,9 +31,9 @@ def test_a_stagger_halves_until_the_first_refusal() -> None:
     seen = [stagger.seconds(0.2)]
     for succeeds in (True, True, False, True, False):
         if succeeds:
-            stagger.succeeded(0.2)
+            stagger.note_success(0.2)
         else:
-            stagger.refused(seen[-1])
+            stagger.note_refusal(seen[-1])
         seen.append(stagger.seconds(0.2))
     assert seen == pytest.approx([0.05, 0.025, 0.0125, 0.025, 0.02425, 0.0485])
 
@@ -42,9 +42,9 @@ def test_what_refuses_several_promotes_at_once_counts_once() -> None:
     """save/protocol.md R13: else sixteen programs that save would be back at a round trip after one moment of a busy server."""
     stagger = Stagger()
     for _ in range(16):
-        stagger.refused(0.01)
+        stagger.note_refusal(0.01)
     assert stagger.seconds(0.2) == pytest.approx(0.02)
-    stagger.refused(0.004)
+    stagger.note_refusal(0.004)
     assert stagger.seconds(0.2) == pytest.approx(0.02), "it was sent with an earlier stagger"
 
 
@@ -52,32 +52,32 @@ def test_a_stagger_stays_between_two_milliseconds_and_a_round_trip() -> None:
     """save/protocol.md R13."""
     stagger = Stagger()
     for _ in range(20):
-        stagger.succeeded(0.1)
+        stagger.note_success(0.1)
     assert stagger.seconds(0.1) == 0.002
     for _ in range(20):
-        stagger.refused(stagger.seconds(0.1))
+        stagger.note_refusal(stagger.seconds(0.1))
     assert stagger.seconds(0.1) == 0.1
-    stagger.succeeded(0.1)
+    stagger.note_success(0.1)
     assert stagger.seconds(0.1) < 0.1, "it is tried again"
 
 
 @pytest.fixture
-def overlap(world: World) -> Overlap:
+def overlap(world: World) -> OverlapSender:
     world.client.health.latency = 0.02
     world.context.server.learn(moves_refused=True)
-    return Overlap(world.context, world.write_back.upload)
+    return OverlapSender(world.context, world.write_back.uploader)
 
 
 def staged(world: World) -> tuple[Change, Aside]:
     """A save that is to set its first item aside."""
     _, change = begun(world)
-    world.state.apply(change, asides=[Aside("o", hidden("file"))])
+    world.state.apply_in_memory(change, asides=[Aside("o", hidden("file"))])
     return change, change.asides[0]
 
 
-def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: Overlap) -> None:
+def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R13: at first after a quarter of a round trip."""
-    assert overlap.stagger(*staged(world)) == pytest.approx(0.005)
+    assert overlap.choose_stagger(*staged(world)) == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: Overlap
     ["quick", "unknown", "replaces", "directory", "second", "unsure save", "unsure item", "unsure staged"],
 )
 def test_requests_do_not_overlap_where_that_might_lose_or_gain_nothing(
-    world: World, overlap: Overlap, why: str
+    world: World, overlap: OverlapSender, why: str
 ) -> None:
     """save/protocol.md R13: when."""
     change, aside = staged(world)
@@ -97,101 +97,103 @@ def test_requests_do_not_overlap_where_that_might_lose_or_gain_nothing(
         case "replaces":
             world.context.server.learn(moves_refused=False)
         case "directory":
-            world.state.apply(change, verb=Verb.MKDIR)
+            world.state.apply_in_memory(change, verb=Verb.MKDIR)
         case "second":
-            world.state.apply(change, asides=[Aside("p", hidden("file", tid="f" * 16)), aside])
+            world.state.apply_in_memory(change, asides=[Aside("p", hidden("file", tid="f" * 16)), aside])
         case "unsure save":
-            change.unsure = True
+            change.outcome_unknown = True
         case "unsure item":
             aside.unsure_until = 1e9
         case "unsure staged":
-            world.context.unanswered(change.staged_id)
-    assert overlap.stagger(change, aside) is None
+            world.context.mark_unanswered(change.staged_id)
+    assert overlap.choose_stagger(change, aside) is None
 
 
-def unreachable(turn: Turn) -> Item:
+def unreachable(turn: HeldConnection) -> Item:
     away()
     raise AssertionError
 
 
-def look_of(world: World) -> Look:
-    return Look(world.client.put("i", "file", OLD), time.monotonic())
+def look_of(world: World) -> Observation:
+    return Observation(world.client.put("i", "file", OLD), time.monotonic())
 
 
-def test_the_second_request_is_not_sent_once_the_first_was_answered(world: World, overlap: Overlap) -> None:
+def test_the_second_request_is_not_sent_once_the_first_was_answered(
+    world: World, overlap: OverlapSender
+) -> None:
     """save/protocol.md R13: it is at most today's way."""
-    sent, following = overlap.send(look_of(world), lambda look, turn: look.item, unreachable, 60.0)
+    sent, following = overlap.send_pair(look_of(world), lambda look, turn: look.item, unreachable, 60.0)
     assert (sent.result().id, following) == ("i", None)
 
 
 def test_the_stagger_begins_when_the_first_request_was_handed_to_its_socket(
-    world: World, overlap: Overlap
+    world: World, overlap: OverlapSender
 ) -> None:
     """save/protocol.md R13: a thread may wait for long before it gets there."""
     order = []
 
-    def first(look: Look, turn: Turn | None) -> Item:
+    def first(look: Observation, turn: HeldConnection | None) -> Item:
         assert turn is not None
         order.append("first")
-        turn.sent.set()
+        turn.sent_event.set()
         eventually(lambda: len(order) == 2)
         return look.item
 
-    def second(turn: Turn) -> Item:
+    def second(turn: HeldConnection) -> Item:
         order.append("second")
         return world.client.items["i"]
 
     look = look_of(world)
-    overlap.send(look, first, second, 0.0)
+    overlap.send_pair(look, first, second, 0.0)
     assert order == ["first", "second"]
 
 
 @pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
 def test_both_requests_are_joined_whatever_becomes_of_one(
-    world: World, overlap: Overlap, error: Exception
+    world: World, overlap: OverlapSender, error: Exception
 ) -> None:
     """save/protocol.md R13: on every way out."""
     begins, ended = threading.Event(), threading.Event()
 
-    def first(look: Look, turn: Turn | None) -> Item:
+    def first(look: Observation, turn: HeldConnection | None) -> Item:
         assert turn is not None
-        turn.sent.set()
+        turn.sent_event.set()
         eventually(begins.is_set)
         raise error
 
-    def second(turn: Turn) -> Item:
+    def second(turn: HeldConnection) -> Item:
         begins.set()
         ended.set()
         return world.client.items["i"]
 
-    sent, following = overlap.send(look_of(world), first, second, 0.0)
+    sent, following = overlap.send_pair(look_of(world), first, second, 0.0)
     assert ended.is_set()
     assert following is not None
     assert (sent.exception(), following.result().id) == (error, "i")
 
 
-def test_a_request_that_was_never_sent_takes_its_second_along(world: World, overlap: Overlap) -> None:
+def test_a_request_that_was_never_sent_takes_its_second_along(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R13: joined on every way out."""
 
-    def first(look: Look, turn: Turn | None) -> Item:
+    def first(look: Observation, turn: HeldConnection | None) -> Item:
         raise UnavailableError("no way")
 
-    sent, following = overlap.send(look_of(world), first, unreachable, 0.0)
+    sent, following = overlap.send_pair(look_of(world), first, unreachable, 0.0)
     assert (type(sent.exception()), following) == (UnavailableError, None)
 
 
-def test_an_old_look_is_repeated_before_the_two_requests(world: World, overlap: Overlap) -> None:
+def test_an_old_look_is_repeated_before_the_two_requests(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R8: on one of the connections; if it shows something else, neither is sent."""
-    look = look_of(world)._replace(at=-math.inf)
-    sent, _ = overlap.send(look, lambda look, turn: look.item, unreachable, 60.0)
+    look = look_of(world)._replace(observed_at=-math.inf)
+    sent, _ = overlap.send_pair(look, lambda look, turn: look.item, unreachable, 60.0)
     assert sent.result().id == "i"
     world.client.items["i"] = replace(world.client.items["i"], path="elsewhere")
-    sent, following = overlap.send(look, lambda look, turn: look.item, unreachable, 0.0)
+    sent, following = overlap.send_pair(look, lambda look, turn: look.item, unreachable, 0.0)
     assert (type(sent.exception()), following) == (ItemChangedError, None)
 
 
 def test_without_two_connections_only_the_first_is_sent(
-    world: World, overlap: Overlap, monkeypatch: pytest.MonkeyPatch
+    world: World, overlap: OverlapSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
 
@@ -199,14 +201,14 @@ def test_without_two_connections_only_the_first_is_sent(
     def none(what: object) -> Iterator[None]:
         yield None
 
-    monkeypatch.setattr(world.client, "two_turns", none)
+    monkeypatch.setattr(world.client, "hold_two_connections", none)
     held_by = []
 
-    def first(look: Look, turn: Turn | None) -> Item:
+    def first(look: Observation, turn: HeldConnection | None) -> Item:
         held_by.append(turn)
         return look.item
 
-    sent, following = overlap.send(look_of(world), first, unreachable, 0.0)
+    sent, following = overlap.send_pair(look_of(world), first, unreachable, 0.0)
     assert (sent.result().id, following, held_by) == ("i", None, [None])
 
 

@@ -15,17 +15,17 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.api import deadline, health
-from jobfs.api.failures import Call
+from jobfs.api.failures import RequestInfo
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
-from jobfs.save.queue import WHILE_OPEN, Queue
+from jobfs.save.queue import WHILE_OPEN, ChangeQueue
 from jobfs.state import Change, State, edit
 from jobfs.state.records import Aside, Handle, Stage, Verb
 
 from .world import World
 
-CREATE = Call("create", "POST", "/", changing=True)
+CREATE = RequestInfo("create", "POST", "/", is_change=True)
 #: Seconds after which nothing in these tests is due by itself.
 NEVER = 3600.0
 
@@ -36,8 +36,8 @@ class Runner:
     def __init__(self, world: World) -> None:
         self.world, self.state, self._health = world, world.state, world.client.health
         verb = cast(Any, self)
-        self.queue = Queue(world.context, verb, verb, delay=NEVER)
-        self.ran, self.bound = list[int](), deadline.current()
+        self.queue = ChangeQueue(world.context, verb, verb, delay=NEVER)
+        self.ran, self.bound = list[int](), deadline.current_deadline()
         self.finished: list[int] = []
         self.running = self.most = 0
         self.gate, self.clean = threading.Event(), threading.Event()
@@ -48,33 +48,33 @@ class Runner:
         self._lock = threading.Lock()
 
     def put(self, target: str = "file", **values: Any) -> Change:
-        return self.state.change(Verb.PUT, target, **values)
+        return self.state.plan_change(Verb.PUT, target, **values)
 
     def add(self, *changes: Change, delay: float = 0.0) -> None:
         for change in changes:
-            self.queue.add(change, delay)
+            self.queue.add_change(change, delay)
 
-    def run(self, change: Change) -> None:
+    def run_change(self, change: Change) -> None:
         with self._lock:
             self.ran.append(change.seq)
-            self.bound = deadline.current()
+            self.bound = deadline.current_deadline()
             self.running += 1
             self.most = max(self.most, self.running)
         try:
             assert self.gate.wait(20)
             if self.away:
-                self._health.admit(CREATE, waited=False)
+                self._health.admit_with_timeout(CREATE, foreground=False)
                 error = UnavailableError("nobody there")
-                self._health.learn(CREATE, error)
+                self._health.note_error(CREATE, error)
                 raise error
             if failures := self.failures.get(change.seq):
                 self._fail(change, failures.pop(0))
-            self._health.succeeded(changing=True)
+            self._health.note_success(changing=True)
             if change.stage is Stage.STAGING:
                 self.state.write(edit(change, stage=Stage.STAGED))
             if change.stage is Stage.STAGED:
                 self.state.write(edit(change, stage=Stage.PLACED))
-                self._saved(change)
+                self._record_saved(change)
         finally:
             with self._lock:
                 self.running -= 1
@@ -83,19 +83,19 @@ class Runner:
         if isinstance(error, REFUSALS):
             if change.file is not None:
                 self.state.write(edit(change.file, refused=str(error)))
-            self.state.end(change)
+            self.state.end_change(change)
         if isinstance(error, UnavailableError) and error.wait:
-            self._health.learn(CREATE, error)
+            self._health.note_error(CREATE, error)
         raise error
 
-    def _saved(self, change: Change) -> None:
+    def _record_saved(self, change: Change) -> None:
         file = change.file
         if file is not None:
             file.change = None
             if file.generation == change.generation:
-                self.state.apply(file, generation=0)
+                self.state.apply_in_memory(file, generation=0)
 
-    def finish(self, change: Change) -> float:
+    def clean_up(self, change: Change) -> float:
         assert self.clean.wait(20)
         self.finished.append(change.seq)
         if failures := self.failures.get(change.seq):
@@ -103,7 +103,7 @@ class Runner:
         later = max((aside.unsure_until for aside in change.asides), default=0.0)
         if later > time.monotonic():
             return later
-        self.state.end(change)
+        self.state.end_change(change)
         return 0.0
 
 
@@ -120,7 +120,7 @@ def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
 
 def cancelled(state: State, target: str = "file", **values: Any) -> Change:
     """A save whose file was unlinked."""
-    change = state.change(Verb.PUT, target, begun=True, **values)
+    change = state.plan_change(Verb.PUT, target, started=True, **values)
     state.write(edit(change, stage=Stage.CANCELLED))
     return change
 
@@ -128,8 +128,8 @@ def cancelled(state: State, target: str = "file", **values: Any) -> Change:
 def going(runner: Runner, change: Change) -> Change:
     """A Change that runs until the gate is opened."""
     runner.gate.clear()
-    runner.queue.add(change, 0.0)
-    eventually(lambda: change.running)
+    runner.queue.add_change(change, 0.0)
+    eventually(lambda: change.is_running)
     return change
 
 
@@ -144,8 +144,8 @@ def waiting(call: Callable[[], object]) -> threading.Thread:
 
 def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
     now, later = runner.put(), runner.put("other")
-    runner.queue.add(later, NEVER)
-    runner.queue.add(now, 0.0)
+    runner.queue.add_change(later, NEVER)
+    runner.queue.add_change(now, 0.0)
     eventually(lambda: now.stage is Stage.DONE)
     assert (runner.ran, runner.finished, later.stage) == ([now.seq], [now.seq], Stage.STAGING)
     runner.add(now, later)
@@ -160,9 +160,9 @@ def test_one_target_runs_in_order_others_in_parallel(runner: Runner, monkeypatch
     with runner.state.lock:
         runner.add(second, first, other)
     eventually(lambda: set(runner.ran) == {first.seq, other.seq})
-    assert not second.running
+    assert not second.is_running
     runner.gate.set()
-    eventually(lambda: second.settled)
+    eventually(lambda: second.is_settled)
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
@@ -185,32 +185,32 @@ def test_the_first_of_many_begin_before_they_are_due(runner: Runner, monkeypatch
 def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runner, then: str) -> None:
     runner.clean.clear()
     unlinked, newer = cancelled(runner.state, due=time.monotonic() + NEVER), runner.put()
-    runner.queue.add(newer, 0.0)
-    eventually(lambda: unlinked.running and not runner.queue._new)
+    runner.queue.add_change(newer, 0.0)
+    eventually(lambda: unlinked.is_running and not runner.queue._new)
     assert runner.ran == []
     if then == "it ends":
         runner.clean.set()
     else:
-        runner.state.apply(newer, target="elsewhere")
-    eventually(lambda: newer.settled)
+        runner.state.apply_in_memory(newer, target="elsewhere")
+    eventually(lambda: newer.is_settled)
     assert runner.finished[:1] == [unlinked.seq] * (then == "it ends")
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
 def test_a_change_that_waits_for_a_move_away_from_its_name_runs_after_it(runner: Runner, ended: str) -> None:
     """The move has another target: a change that waited at its source was forgotten."""
-    away = runner.state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
+    away = runner.state.plan_change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, started=True)
     newer = runner.put()
-    runner.queue.add(newer, 0.0)
+    runner.queue.add_change(newer, 0.0)
     eventually(lambda: not runner.queue._new)
     assert runner.ran == []
     if ended == "by the queue":
-        runner.queue.add(away, 0.0)
+        runner.queue.add_change(away, 0.0)
     elif ended == "renamed":
-        runner.state.apply(away, source="other")
+        runner.state.apply_in_memory(away, source="other")
     else:
-        runner.state.end(away)
-    eventually(lambda: newer.settled)
+        runner.state.end_change(away)
+    eventually(lambda: newer.is_settled)
 
 
 def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) -> None:
@@ -220,7 +220,7 @@ def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) 
     eventually(lambda: runner.running == 4)
     assert sum(thread.name.startswith("jobfs-save_") for thread in threading.enumerate()) == 4
     runner.gate.set()
-    eventually(lambda: all(work.settled for work in works))
+    eventually(lambda: all(work.is_settled for work in works))
     assert runner.most == 4
 
 
@@ -231,15 +231,15 @@ def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) 
 def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Runner, writing: bool) -> None:
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
-    file = runner.state.new(Kind.FILE, "file")
+    file = runner.state.new_local_file(Kind.FILE, "file")
     runner.state.write(edit(file, generation=1))
     file.handles.append(Handle(file, None, os.O_RDWR if writing else os.O_RDONLY))
-    first = runner.queue.save(file, 0.0)
+    first = runner.queue.schedule(file, 0.0)
     assert first is not None
-    runner.state.apply(first, generation=1)
-    eventually(lambda: first.running)
+    runner.state.apply_in_memory(first, generation=1)
+    eventually(lambda: first.is_running)
     runner.state.write(edit(file, generation=2))
-    assert runner.queue.save(file, 0.0) is first
+    assert runner.queue.schedule(file, 0.0) is first
     began = time.monotonic()
     runner.gate.set()
     second = eventually(lambda: file.change if file.change is not first else None)
@@ -256,8 +256,8 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Ru
 def test_a_change_that_fails_for_now_is_tried_again(runner: Runner) -> None:
     work = runner.put()
     runner.failures[work.seq] = [UnavailableError("not now"), FsError(errno.EIO, "bad"), RuntimeError("odd")]
-    runner.queue.add(work, 0.0)
-    eventually(lambda: work.settled)
+    runner.queue.add_change(work, 0.0)
+    eventually(lambda: work.is_settled)
     assert runner.ran == [work.seq] * 4
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
@@ -272,7 +272,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     runner.away = True
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)
-    eventually(lambda: world.client.health.out and not runner.running)
+    eventually(lambda: world.client.health.is_in_outage and not runner.running)
     before = world.client.health.requests
     time.sleep(1.0)
     assert world.client.health.requests - before <= 6
@@ -280,7 +280,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     monkeypatch.setattr(module, "_BACKOFF", 0.5)
     monkeypatch.setattr(module, "_MOST", NEVER)
     runner.away = False
-    eventually(lambda: all(work.settled for work in works))
+    eventually(lambda: all(work.is_settled for work in works))
 
 
 def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, world: World) -> None:
@@ -289,12 +289,12 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, 
     busy = UnavailableError("too many requests")
     busy.wait = 100.0
     runner.failures = {work.seq: [busy] for work in (first, committed)}
-    runner.queue.add(first, 0.0)
-    eventually(lambda: first.attempts == 1 and not first.running)
-    runner.queue.add(second, 0.0)
+    runner.queue.add_change(first, 0.0)
+    eventually(lambda: first.attempts == 1 and not first.is_running)
+    runner.queue.add_change(second, 0.0)
     with pytest.raises(UnavailableError, match="too many requests"):
-        runner.queue.commit(committed)
-    assert world.client.health.wait(changing=True) > 90
+        runner.queue.run_until_finished(committed)
+    assert world.client.health.background_delay(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
 
@@ -303,16 +303,16 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, 
 
 def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     asked, work = list[object](), runner.put()
-    runner.world.client.reach = asked.append  # type: ignore[assignment]
-    runner.queue.add(work, NEVER)
+    runner.world.client.require_reachable = asked.append  # type: ignore[assignment]
+    runner.queue.add_change(work, NEVER)
     for _ in range(2):
-        runner.queue.commit(work)
-        assert (work.settled, asked) == (True, ["file"]), "not even a server out of reach is asked twice"
+        runner.queue.run_until_finished(work)
+        assert (work.is_settled, asked) == (True, ["file"]), "not even a server out of reach is asked twice"
     other = going(runner, runner.put())
-    thread = waiting(lambda: runner.queue.commit(other))
+    thread = waiting(lambda: runner.queue.run_until_finished(other))
     runner.gate.set()
     thread.join(20)
-    assert other.settled
+    assert other.is_settled
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
@@ -325,20 +325,20 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) ->
         away.seq: [UnavailableError("nobody there")] * 1000,
     }
     with pytest.raises(InvalidRequestError):
-        runner.queue.commit(refused)
-    runner.queue.commit(once)
-    assert once.settled
-    with deadline.within(1.0), pytest.raises(UnavailableError):
-        runner.queue.commit(away)
-    assert (away.running, away.attempts > 0) == (False, True), "it is tried on"
+        runner.queue.run_until_finished(refused)
+    runner.queue.run_until_finished(once)
+    assert once.is_settled
+    with deadline.limit_time(1.0), pytest.raises(UnavailableError):
+        runner.queue.run_until_finished(away)
+    assert (away.is_running, away.attempts > 0) == (False, True), "it is tried on"
     surprised = runner.put("5")
     runner.failures[surprised.seq] = [RuntimeError("a surprise")]
     with pytest.raises(FsError, match="internal error: RuntimeError"):
-        runner.queue.commit(surprised)
+        runner.queue.run_until_finished(surprised)
     unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
     cancelled(runner.state, "4", asides=[unsure])
-    with deadline.within(0.3), pytest.raises(OutOfTimeError, match="4 is being saved"):
-        runner.queue.commit(runner.put("4"))
+    with deadline.limit_time(0.3), pytest.raises(OutOfTimeError, match="4 is being saved"):
+        runner.queue.run_until_finished(runner.put("4"))
 
 
 def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(runner: Runner) -> None:
@@ -346,49 +346,49 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(r
     work = going(runner, runner.put())
     run = work.deadline
     assert run is not None
-    assert not run.waited
+    assert not run.is_foreground
     waits, runner.world.context.timeout = threading.Event(), 0.0  # the call has a time of its own
 
     def commit() -> None:
-        with deadline.within(1.0):
+        with deadline.limit_time(1.0):
             waits.set()
-            runner.queue.commit(work)
+            runner.queue.run_until_finished(work)
 
     with ThreadPoolExecutor() as pool:
         done = pool.submit(commit)
         assert waits.wait(20)
-        eventually(lambda: run.waited)
+        eventually(lambda: run.is_foreground)
         run.extend(60.0)
         time.sleep(1.2)
         assert not done.done()
         runner.gate.set()
         done.result(20)
-    assert (runner.bound, run.waited) == (run, False)
+    assert (runner.bound, run.is_foreground) == (run, False)
 
 
 def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runner: Runner) -> None:
     inside, outside = going(runner, runner.put("dir/sub/file")), runner.put("dirt")
-    with runner.state.reservations.held("dir"):
-        with deadline.within(0.02), pytest.raises(UnavailableError):
-            runner.queue.rest("dir")
+    with runner.state.reservations.hold("dir"):
+        with deadline.limit_time(0.02), pytest.raises(UnavailableError):
+            runner.queue.wait_idle("dir")
         runner.gate.set()
-        runner.queue.rest("dir")
-        assert inside.settled
+        runner.queue.wait_idle("dir")
+        assert inside.is_settled
         late, own = runner.put("dir/late"), runner.put("dir/own")
         runner.add(late, outside)
-        eventually(lambda: outside.settled)
-        runner.queue.commit(own)
-        assert own.settled
+        eventually(lambda: outside.is_settled)
+        runner.queue.run_until_finished(own)
+        assert own.is_settled
         assert late.seq not in runner.ran
-    eventually(lambda: late.settled)
+    eventually(lambda: late.is_settled)
 
 
 def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Runner) -> None:
     inside, outside = runner.put("dir/file"), runner.put("other")
     runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
-    assert (inside.settled, outside.settled) == (True, False)
-    assert [runner.state.left(path).waiting for path in ("dir", "other", "")] == [False, True, True]
+    assert (inside.is_settled, outside.is_settled) == (True, False)
+    assert [runner.state.backlog(path).has_waiting for path in ("dir", "other", "")] == [False, True, True]
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
     assert not runner.queue.drain(0.1, "")
     runner.failures.clear()
@@ -397,20 +397,20 @@ def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Ru
 
 def test_a_name_is_at_rest_when_its_begun_change_is_placed(runner: Runner) -> None:
     """vfs/semantics.md 4, rename of a directory; a change that was not begun goes along, and costs no request."""
-    begun, unbegun = runner.put("dir/a", begun=True), runner.put("dir/b")
-    unlinked = runner.state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
-    elsewhere = runner.state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
+    begun, unbegun = runner.put("dir/a", started=True), runner.put("dir/b")
+    unlinked = runner.state.plan_change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
+    elsewhere = runner.state.plan_change(Verb.REMOVE, "other", stage=Stage.STAGED)
     runner.add(begun, unbegun, unlinked, elsewhere, delay=NEVER)
-    runner.queue.rest("dir")
-    assert (set(runner.ran), begun.settled, unlinked.settled) == ({begun.seq, unlinked.seq}, True, True)
+    runner.queue.wait_idle("dir")
+    assert (set(runner.ran), begun.is_settled, unlinked.is_settled) == ({begun.seq, unlinked.seq}, True, True)
 
 
 def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(runner: Runner) -> None:
     """save/protocol.md R10: while a save is taken back, its item may still be on the server under the target's name."""
     runner.clean.clear()
     work = cancelled(runner.state, "dir/a", tid="begun")
-    thread = waiting(lambda: runner.queue.rest("dir"))
-    eventually(lambda: work.running)
+    thread = waiting(lambda: runner.queue.wait_idle("dir"))
+    eventually(lambda: work.is_running)
     assert thread.is_alive()
     runner.clean.set()
     thread.join(20)
@@ -432,20 +432,20 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     asides = [Aside(name, name, moved=True, unsure_until=until) for name in "ab"]
     first, second, third = (runner.put(name, asides=asides) for name in "123")
     runner.add(first, second, third)
-    eventually(lambda: first.settled and second.settled)
-    going_on = runner.put("going on", begun=True)
-    committed, unlinked = (runner.state.change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "45")
+    eventually(lambda: first.is_settled and second.is_settled)
+    going_on = runner.put("going on", started=True)
+    committed, unlinked = (runner.state.plan_change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "45")
     runner.add(going_on, unlinked)
-    eventually(lambda: going_on.settled and unlinked.settled)
-    runner.queue.commit(committed)
-    assert committed.settled
-    with deadline.within(0.05), pytest.raises(OutOfTimeError, match="3 is being saved"):
-        runner.queue.commit(third)
+    eventually(lambda: going_on.is_settled and unlinked.is_settled)
+    runner.queue.run_until_finished(committed)
+    assert committed.is_settled
+    with deadline.limit_time(0.05), pytest.raises(OutOfTimeError, match="3 is being saved"):
+        runner.queue.run_until_finished(third)
     assert third.seq not in runner.ran, "fsync waits too"
     for aside in asides:
         aside.unsure_until = 0.0
     runner.clean.set()
-    eventually(lambda: third.settled)
+    eventually(lambda: third.is_settled)
 
 
 def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,11 +453,11 @@ def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: 
     monkeypatch.setattr(module, "MOST_HIDING", 1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
-    runner.queue.add(kept, 0.0)
+    runner.queue.add_change(kept, 0.0)
     eventually(lambda: kept.error is not None)
     saved = runner.put("2")
-    runner.queue.add(saved, 0.0)
-    eventually(lambda: saved.settled)
+    runner.queue.add_change(saved, 0.0)
+    eventually(lambda: saved.is_settled)
 
 
 def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> None:
@@ -465,25 +465,25 @@ def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> N
     unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
     waits, created = runner.put("1", asides=[unsure]), runner.put("2")
     runner.add(waits, created)
-    eventually(lambda: waits.settled and not waits.running and runner.finished)
-    assert runner.queue.to_clean(20.0, waiting=False) == 0
-    assert runner.queue.to_clean(0.01, waiting=True) == 1
+    eventually(lambda: waits.is_settled and not waits.is_running and runner.finished)
+    assert runner.queue.count_uncleaned(20.0, waiting=False) == 0
+    assert runner.queue.count_uncleaned(0.01, waiting=True) == 1
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
 def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.10: an upload that fails is tried again, and so is the choice of it."""
-    wait, failures = runner.world.client.health.wait, [ValueError("a fault")]
+    wait, failures = runner.world.client.health.background_delay, [ValueError("a fault")]
 
     def fails(**how: bool) -> float:
         if failures:
             raise failures.pop()
         return wait(**how)
 
-    monkeypatch.setattr(runner.world.client.health, "wait", fails)
+    monkeypatch.setattr(runner.world.client.health, "background_delay", fails)
     saved = runner.put("1")
     runner.add(saved)
-    eventually(lambda: saved.settled)
+    eventually(lambda: saved.is_settled)
     assert failures == []
 
 
@@ -491,7 +491,7 @@ def test_stop_waits_for_running_changes_and_begins_no_more(runner: Runner) -> No
     running, waits = going(runner, runner.put("1")), runner.put("2")
     thread = waiting(runner.queue.stop)
     eventually(runner.queue._thread.stopping.is_set)
-    runner.queue.add(waits, 0.0)
+    runner.queue.add_change(waits, 0.0)
     runner.gate.set()
     thread.join(20)
-    assert (running.settled, runner.ran) == (True, [running.seq])
+    assert (running.is_settled, runner.ran) == (True, [running.seq])

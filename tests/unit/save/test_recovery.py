@@ -15,7 +15,7 @@ from tests.unit.state.conftest import refusing
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.save import restore
+from jobfs.save import restore_journal
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -34,7 +34,7 @@ def remount(world: World, tmp_path: Path) -> Iterator[Remount]:
 
     def remount() -> World:
         made.append(World(tmp_path, world.client))
-        made[-1].write_back.taken_up = restore(made[-1].write_back)
+        made[-1].write_back.taken_up = restore_journal(made[-1].write_back)
         return made[-1]
 
     yield remount
@@ -46,9 +46,9 @@ def finish(world: World) -> dict[str, bytes]:
     """What the server shows once all changes that were taken up are done; no hidden item stays."""
     for change in list(world.state.changes.values()):
         if change.stage in (Stage.STAGING, Stage.STAGED):
-            world.write_back.queue.commit(change)
-    for file in world.state.left().files:
-        world.write_back.commit(file)
+            world.write_back.queue.run_until_finished(change)
+    for file in world.state.backlog().files:
+        world.write_back.wait_until_uploaded(file)
     for change in world.state.changes.values():
         for aside in change.asides:
             aside.unsure_until = 0.0
@@ -56,7 +56,7 @@ def finish(world: World) -> dict[str, bytes]:
         world.clean_up()
     world.write_back.cleanup.expose_orphans()
     assert world.state.changes == {}
-    assert world.namespace.hidden() == []
+    assert world.namespace.hidden_items() == []
     return {item.path: world.client.contents[item.id] for item in world.client.items.values()}
 
 
@@ -69,14 +69,20 @@ def test_bytes_that_power_may_have_taken_are_not_shown(world: World, remount: Re
     if begun:
         world.client.put("h", STAGED, NEW)
         values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "h", "generation": file.generation}
-        world.state.write(edit(world.state.change(Verb.PUT, "file", file, base=Base.of(item), **values)))
+        world.state.write(
+            edit(world.state.plan_change(Verb.PUT, "file", file, base=Base.from_item(item), **values))
+        )
     again = remount()
-    opened = again.state.open(item)
+    opened = again.state.file_for_item(item)
     assert (opened.generation, opened.size, opened.local) == (0, 0, None)
-    assert [file.change.due <= time.monotonic() for file in again.state.left().files if file.change] == [True]
+    assert [file.change.due <= time.monotonic() for file in again.state.backlog().files if file.change] == [
+        True
+    ]
     found = finish(again)
     assert found.pop("file") == (NEW if begun else OLD)
-    assert [(names.kept_beside(path), found[path]) for path in found] == [(("recovered", "file"), NEW)]
+    assert [(names.parse_second_version(path), found[path]) for path in found] == [
+        (("recovered", "file"), NEW)
+    ]
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
@@ -84,10 +90,12 @@ def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Re
     """save/protocol.md, Recovery: what is below it goes along."""
     world.client.put("d", path, None)
     world.closed("old/file", NEW)
-    move = world.state.change(Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True)
+    move = world.state.plan_change(
+        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
+    )
     world.state.write(edit(move))
     again = remount()
-    (file,) = again.state.left().files
+    (file,) = again.state.backlog().files
     assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
     assert again.write_back.taken_up == ["new: begun, and not finished", f"{path}/file: was not sent yet"]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
@@ -98,13 +106,15 @@ def test_a_rename_of_a_directory_that_was_done_leaves_one_file_a_name(world: Wor
     world.client.put("d", "new", None)
     scratch(world, "old/a.txt~", NEW)
     scratch(world, "new/a.txt~", OLD)
-    move = world.state.change(Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True)
+    move = world.state.plan_change(
+        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
+    )
     world.state.write(edit(move))
     for _ in range(2):
         world = remount()
-        found = {file.path or "": file.local for file in world.state.index.files()}
+        found = {file.path or "": file.local for file in world.state.index.all_files()}
         (kept,) = found.keys() - {"new/a.txt~"}
-        assert names.kept_beside(kept) == ("conflict", "new/a.txt~")
+        assert names.parse_second_version(kept) == ("conflict", "new/a.txt~")
         contents = [local.path.read_bytes() for local in (found["new/a.txt~"], found[kept]) if local]
         assert contents == [NEW, OLD]
 
@@ -124,7 +134,10 @@ BEGUN = {
 
 
 def begin(world: World, what: str) -> Change:
-    change, staged = partial(world.state.change, stage=Stage.STAGED), dict[str, Any](tid=TID, staged_id="h")
+    change, staged = (
+        partial(world.state.plan_change, stage=Stage.STAGED),
+        dict[str, Any](tid=TID, staged_id="h"),
+    )
     if what in ("mkdir", "rmdir"):
         role = names.Role.STAGED if what == "mkdir" else names.Role.REMOVED
         item = world.client.put("h", hidden("dir", role), None)
@@ -138,19 +151,27 @@ def begin(world: World, what: str) -> Change:
         return change(Verb.PUT, "file", newer, **staged | {"stage": Stage.PLACED})
     over = world.client.put("o", "file", OLD)
     if what == "unlink":
-        return change(Verb.REMOVE, "file", base=Base.of(over), item=over)
+        return change(Verb.REMOVE, "file", base=Base.from_item(over), item=over)
     if what == "save of what was unlinked":
         world.client.put("h", STAGED, NEW)
-        return change(Verb.PUT, "file", base=Base.of(over), **staged | {"stage": Stage.CANCELLED})
+        return change(Verb.PUT, "file", base=Base.from_item(over), **staged | {"stage": Stage.CANCELLED})
     file = None if what == "rename over" else world.closed("file", b"first", over)
     if what == "save" and file is not None:
         world.client.put("h", STAGED, b"first")
-        values = {"generation": file.generation, "size": 5, "base": Base.of(over), "begun": True, **staged}
+        values = {
+            "generation": file.generation,
+            "size": 5,
+            "base": Base.from_item(over),
+            "started": True,
+            **staged,
+        }
         begun = change(Verb.PUT, "file", file, **values)
         world.closed("file", NEW, over, of=file)
         return begun
     item = world.client.put("s", "draft", JOBS)
-    return change(Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.of(over), item=item)
+    return change(
+        Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.from_item(over), item=item
+    )
 
 
 @pytest.mark.parametrize("what", BEGUN)
@@ -162,14 +183,18 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
         until = min(aside.unsure_until, again.context.unsure_until(aside.id))
         assert until > time.monotonic() + 20, "any request may still be carried out"
     assert all(taken_up.due <= time.monotonic() for taken_up in again.state.changes.values())
-    assert again.state.index.hidden("file") is ("unlink" in what), "else it is shown"
+    assert again.state.index.has_override("file") is ("unlink" in what), "else it is shown"
     tidied = "file: to be tidied up on the server" in again.write_back.taken_up
     assert tidied is (what == "save of what was unlinked")
     if what.endswith("newer ones"):
-        again.closed("file", NEW, of=again.state.index.at("file"))
+        again.closed("file", NEW, of=again.state.index.file_at("file"))
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}
     assert found == BEGUN[what]
-    assert (again.state.left().files, again.state.index.at("file"), again.state.index.at("dir")) == (
+    assert (
+        again.state.backlog().files,
+        again.state.index.file_at("file"),
+        again.state.index.file_at("dir"),
+    ) == (
         [],
         None,
         None,
@@ -187,22 +212,22 @@ def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
     file.local.acquire().write(b" more", len(NEW))
     file.local.release()
     if case == "behind, and begun again":
-        draft = world.state.bytes.new(file.ino, world.state.journal.next_number())
+        draft = world.state.bytes.create(file.ino, world.state.journal.next_number())
         draft.write(b"another", 0)
-        world.state.store.begin(file, draft)
+        world.state.store.begin_generation(file, draft)
     if case == "on a full disk":
         with monkeypatch.context() as patch:
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
             failed = remount()
-        assert [(left.path, left.refused != "") for left in failed.state.left().files] == [("file", True)]
+        assert [(left.path, left.refused != "") for left in failed.state.backlog().files] == [("file", True)]
         assert "file is not taken up: what was written behind" in failed.write_back.warnings[0]
     again = remount()
     (warning,) = again.write_back.warnings
     assert "file was written and never closed: what was written is kept as file.recovered-" in warning
-    kept = again.state.index.at("file")
+    kept = again.state.index.file_at("file")
     assert kept is not None
     assert kept.local is not None
-    assert (kept.local.size, kept.size, kept.draft) == (len(NEW), len(NEW), 0)
+    assert (kept.local.size, kept.size, kept.open_generation) == (len(NEW), len(NEW), 0)
     found = finish(again)
     assert found.pop("file") == NEW
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]
@@ -215,11 +240,11 @@ def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytes
     begun = begin(world, "save")
     del world.client.items["h"]
     world.state.write(edit(begun))
-    for path in world.state.bytes.path(begun.ino, 1).parent.iterdir():
+    for path in world.state.bytes.generation_path(begun.ino, 1).parent.iterdir():
         path.write_bytes(b"")
     again = remount()
-    assert (again.state.index.at("file"), again.state.journal.load(File)) == (None, [])
+    assert (again.state.index.file_at("file"), again.state.journal.load_records(File)) == (None, [])
     assert "file: its local bytes are not whole, it is dropped" in caplog.messages
     with pytest.raises(FsError, match="the local bytes of file are not whole"):
-        again.write_back.queue.commit(again.state.changes[begun.seq])
+        again.write_back.queue.run_until_finished(again.state.changes[begun.seq])
     assert finish(again) == {"file": OLD}

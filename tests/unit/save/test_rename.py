@@ -13,8 +13,8 @@ from tests.support.files import errno_from
 
 from jobfs import names
 from jobfs.errors import FsError, UnauthorizedError
-from jobfs.save import Victim
-from jobfs.save.rename import Rename
+from jobfs.save import Displaced
+from jobfs.save.rename import Renamer
 from jobfs.state import Change, File, edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Stage, Verb
@@ -25,50 +25,59 @@ OLD, NEW = b"old", b"new"
 
 
 @pytest.fixture
-def rename(world: World) -> Rename:
-    return world.write_back.rename
+def rename(world: World) -> Renamer:
+    return world.write_back.renamer
 
 
-def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
+def test_everything_below_a_directory_goes_along(world: World, rename: Renamer) -> None:
     """All that this machine knows more of: an unsent file, one being taken back, a scratch file."""
     unsent, scratch = world.closed("old/sub/file", b"new"), world.closed("old/a~", b"x")
-    world.state.write(edit(scratch, stays=True))
-    change = world.write_back.queue.save(unsent)
+    world.state.write(edit(scratch, never_sent=True))
+    change = world.write_back.queue.schedule(unsent)
     assert change is not None
-    cancelled = world.state.change(Verb.PUT, "old/gone", tid="t", begun=True)
+    cancelled = world.state.plan_change(Verb.PUT, "old/gone", tid="t", started=True)
     world.state.write(edit(cancelled, stage=Stage.CANCELLED, shows={"old/gone": None, "other": None}))
     item = world.client.put("d", "old", None)
     rename.rename_directory(item, "new")
     assert world.client.done == ["move new"]
-    assert (world.state.index.at("new/sub/file"), world.state.index.at("new/a~")) == (unsent, scratch)
-    assert (world.state.index.at("old/sub/file"), world.state.index.hidden("old/gone")) == (None, False)
-    assert (world.state.index.hidden("new/gone"), world.state.index.hidden("other")) == (True, True)
+    assert (world.state.index.file_at("new/sub/file"), world.state.index.file_at("new/a~")) == (
+        unsent,
+        scratch,
+    )
+    assert (world.state.index.file_at("old/sub/file"), world.state.index.has_override("old/gone")) == (
+        None,
+        False,
+    )
+    assert (world.state.index.has_override("new/gone"), world.state.index.has_override("other")) == (
+        True,
+        True,
+    )
     targets = {c.seq: c.target for c in world.state.changes.values()}
     assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}
-    assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
+    assert [c.target for c in world.state.journal.load_records(Change)] == ["new/gone"]
 
 
-def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Rename) -> None:
+def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Renamer) -> None:
     """vfs/semantics.md 4.50: a scratch file, and an unsent one with its Change, in the journal too; others stay."""
     for path in ("old/a.txt~", "old/b.txt"):
         scratch(world, path)
     gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), scratch(world, "new/c.txt~")]
-    change = world.write_back.queue.save(gone[1])
+    change = world.write_back.queue.schedule(gone[1])
     rename.rename_directory(world.client.put("d", "old", None), "new")
     kept = [file.path or "" for file in gone]
     assert kept[2] == "new/c.txt~"
-    assert [names.kept_beside(path) for path in kept[:2]] == [
+    assert [names.parse_second_version(path) for path in kept[:2]] == [
         ("conflict", "new/a.txt~"),
         ("conflict", "new/b.txt"),
     ]
     assert change is not None
     assert change.target == kept[1]
-    rows = sorted(file.path or "" for file in world.state.journal.load(File))
+    rows = sorted(file.path or "" for file in world.state.journal.load_records(File))
     assert rows == sorted([*kept, "new/a.txt~", "new/b.txt"])
-    assert [world.state.index.at(path) for path in kept] == gone
+    assert [world.state.index.file_at(path) for path in kept] == gone
 
 
-def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: World, rename: Rename) -> None:
+def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: World, rename: Renamer) -> None:
     """vfs/semantics.md 4.34: mv copies then; the first directory that is not empty shows it."""
     item, inside = world.client.put("d", "old", None), world.client.put("x", "old/x")
     world.client.before["get"] = [away]
@@ -84,28 +93,30 @@ def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: Worl
 
 def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
     """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
-    victim = world.write_back.rename.victim
+    victim = world.write_back.renamer.find_displaced
     item = world.client.put("o", "file", OLD)
-    assert victim("none", None) == Victim()
-    assert victim("file", item) == Victim(Base.of(item), item)
+    assert victim("none", None) == Displaced()
+    assert victim("file", item) == Displaced(Base.from_item(item), item)
     reader, read = Process(None), world.client.touched("o")
-    world.state.readers.read(reader, "file", read)
-    assert victim("file", item, reader) == Victim(Base.of(read, young=True), item), "to who has read that"
+    world.state.read_log.note_read(reader, "file", read)
+    assert victim("file", item, reader) == Displaced(Base.from_item(read, racy=True), item), (
+        "to who has read that"
+    )
     file = world.closed("file", NEW, item)
-    assert victim("file", file) == Victim(file.base, item, file)
-    assert victim("a~", scratch(world, "a~")) == Victim(), "no item is replaced"
+    assert victim("file", file) == Displaced(file.base, item, file)
+    assert victim("a~", scratch(world, "a~")) == Displaced(), "no item is replaced"
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
     """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
-    world.write_back.remove_later(item)
+    world.write_back.delete_once_fetched(item)
     (change,) = world.state.changes.values()
     assert (change.stage, change.due <= time.monotonic()) == (Stage.STAGED, True)
-    change.begun = begun
-    expected = Victim() if begun else Victim(Base.of(item), item, None, change)
-    assert world.write_back.rename.victim("file", None) == expected
+    change.started = begun
+    expected = Displaced() if begun else Displaced(Base.from_item(item), item, None, change)
+    assert world.write_back.renamer.find_displaced("file", None) == expected
 
 
 @pytest.mark.parametrize("stays", [False, True])
@@ -115,17 +126,17 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     """vfs/semantics.md 4, rename: in one step, or not at all."""
     item = world.client.put("o", "file", OLD)
     file = scratch(world, "a~") if stays else world.closed("draft", NEW)
-    change = None if stays else world.write_back.queue.save(file)
-    victim = world.write_back.rename.victim("file", item)
+    change = None if stays else world.write_back.queue.schedule(file)
+    victim = world.write_back.renamer.find_displaced("file", item)
     if stays:
         world.written(file, b"never closed")
     with monkeypatch.context() as patch:
         full(world, patch)
-        assert errno_from(world.write_back.rename.take_place, file, "file", victim) == errno.ENOSPC
-        assert world.state.index.at("file") is None
-    world.write_back.rename.take_place(file, "file", victim)
-    (row,) = world.state.journal.load(File)
-    assert (row.path, row.stays, row.item_id, row.base) == ("file", False, "o", Base.of(item))
+        assert errno_from(world.write_back.renamer.rename_unsent_over, file, "file", victim) == errno.ENOSPC
+        assert world.state.index.file_at("file") is None
+    world.write_back.renamer.rename_unsent_over(file, "file", victim)
+    (row,) = world.state.journal.load_records(File)
+    assert (row.path, row.never_sent, row.item_id, row.base) == ("file", False, "o", Base.from_item(item))
     assert row.size == (12 if stays else 3)
     assert file.change is not None
     assert (file.change.target, change in (None, file.change)) == ("file", True)
@@ -133,44 +144,49 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
 
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-    victim, other = world.write_back.rename.victim("file", over), world.closed("other", NEW)
+    victim, other = world.write_back.renamer.find_displaced("file", over), world.closed("other", NEW)
     with monkeypatch.context() as patch:
         full(world, patch)
-        assert errno_from(world.write_back.rename.move_over, source, "file", victim) == errno.ENOSPC
-        assert errno_from(world.write_back.remove_later, over) == errno.ENOSPC
-        assert errno_from(world.write_back.rename.stay, other, "other", "a~", {}, None) == errno.ENOSPC
+        assert errno_from(world.write_back.renamer.move_item_over, source, "file", victim) == errno.ENOSPC
+        assert errno_from(world.write_back.delete_once_fetched, over) == errno.ENOSPC
+        assert (
+            errno_from(world.write_back.renamer.rename_to_scratch, other, "other", "a~", {}, None)
+            == errno.ENOSPC
+        )
     assert (world.client.done, world.state.changes) == ([], {})
     world.client.before["update"] = [partial(away, UnauthorizedError("no"))]
     with pytest.raises(UnauthorizedError):
-        world.write_back.rename.move_over(source, "file", victim)
+        world.write_back.renamer.move_item_over(source, "file", victim)
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"s": "draft", "o": "file"}, {})
     world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
     with pytest.raises(Exception, match="not on the server"):
-        world.write_back.rename.move_over(source, "file", victim)
+        world.write_back.renamer.move_item_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told
     file, inos = world.closed("file", NEW, over), list[int]()
     world.written(file, NEW)
 
     def noted() -> None:
-        inos.extend(change.ino for change in world.state.journal.load(Change))
-        assert world.state.index.meanwhile("file") == over, "until it is done, what was there is shown"
+        inos.extend(change.ino for change in world.state.journal.load_records(Change))
+        assert world.state.index.override_at("file") == over, "until it is done, what was there is shown"
         raise UnauthorizedError("no")
 
     world.client.before["update"] = [noted]
     with pytest.raises(UnauthorizedError):
-        world.write_back.rename.move_over(source, "file", world.write_back.rename.victim("file", file))
-    assert (file.unsaved, inos, world.state.unclosed) == (True, [file.ino], {file})
+        world.write_back.renamer.move_item_over(
+            source, "file", world.write_back.renamer.find_displaced("file", file)
+        )
+    assert (file.needs_upload, inos, world.state.unclosed) == (True, [file.ino], {file})
     assert file.change is not None, "its bytes are sent after all"
     assert file.change.due > 0
-    world.write_back.rename.stay(file, "file", "a~", {}, None)
-    assert [row.verb for row in world.state.journal.load(Change)] == [Verb.REMOVE], "of its item"
+    world.write_back.renamer.rename_to_scratch(file, "file", "a~", {}, None)
+    assert [row.verb for row in world.state.journal.load_records(Change)] == [Verb.REMOVE], "of its item"
 
 
 @pytest.mark.parametrize("fails", ["journal", "afterwards", ""])
 def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
-    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
+    world: World, rename: Renamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
 ) -> None:
     """vfs/semantics.md 4, Renames to a scratch name: a rename that fails leaves no copy, and one that is recorded keeps it."""
     item, source = world.client.put("o", "file", OLD), tmp_path / "content"
@@ -179,10 +195,12 @@ def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
         if fails == "journal":
             full(world, patch)
         elif fails == "afterwards":
-            patch.setattr(world.write_back.queue, "add", lambda change, delay: away(FsError(errno.EIO)))
+            patch.setattr(
+                world.write_back.queue, "add_change", lambda change, delay: away(FsError(errno.EIO))
+            )
         with pytest.raises(FsError) if fails else contextlib.nullcontext():
-            rename.stay(item, "file", "a~", {}, None, source)
-    rows = [(row.ino, row.generation) for row in world.state.journal.load(File)]
-    kept = [world.state.bytes.path(*row) for row in rows]
+            rename.rename_to_scratch(item, "file", "a~", {}, None, source)
+    rows = [(row.ino, row.generation) for row in world.state.journal.load_records(File)]
+    kept = [world.state.bytes.generation_path(*row) for row in rows]
     assert [path.read_bytes() for path in kept] == [OLD] * (fails != "journal")
-    assert sorted(world.state.bytes.path(1, 1).parent.iterdir()) == sorted(kept)
+    assert sorted(world.state.bytes.generation_path(1, 1).parent.iterdir()) == sorted(kept)

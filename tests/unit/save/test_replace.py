@@ -17,7 +17,7 @@ from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 
 from .world import World, away, hidden, sha
@@ -35,7 +35,7 @@ def contents(world: World) -> dict[str, bytes]:
     return {
         item.path: world.client.contents[item.id]
         for item in world.client.items.values()
-        if names.parse_hidden(names.basename(item.path)) is None
+        if names.parse_hidden_name(names.basename(item.path)) is None
     }
 
 
@@ -47,15 +47,15 @@ def steps(world: World) -> list[str]:
 def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.closed("dir/file.txt", NEW, old(world))
-    file.wish, before = Permission.READ_ONLY, world.client.before
+    file.pending_permission, before = Permission.READ_ONLY, world.client.before
     before |= {"find": [lambda: None], "create": [lambda: eventually(lambda: not before["find"])]}
-    world.write_back.commit(file)
+    world.write_back.wait_until_uploaded(file)
     assert file.item is not None
-    assert file.base == Base.of(file.item, sha256=sha(NEW), young=True)
+    assert file.base == Base.from_item(file.item, sha256=sha(NEW), racy=True)
     assert world.content.adopted == [(file.item_id, NEW)]
-    assert world.state.index.of(file.item) is file
-    (row,) = world.state.journal.load(File)
-    assert (row.generation, row.size, row.boot, row.refused, row.wish) == (0, 0, "", "", None)
+    assert world.state.index.file_of(file.item) is file
+    (row,) = world.state.journal.load_records(File)
+    assert (row.generation, row.size, row.boot, row.refused, row.pending_permission) == (0, 0, "", "", None)
     assert (row.sha256, row.version, row.base) == (sha(NEW), file.item.updated_at, file.base)
     world.state.store.sync()
     assert not [*world.state.bytes.directory.iterdir()]
@@ -64,13 +64,13 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
     """save/protocol.md, The steps, `staging` (w)."""
     seen: list[str] = []
-    look = lambda: seen.extend(change.tid for change in world.state.journal.load(Change))  # noqa: E731
+    look = lambda: seen.extend(change.tid for change in world.state.journal.load_records(Change))  # noqa: E731
     world.client.before["create"] = [look]
     world.save("file", NEW)
-    parts = names.parse_hidden(world.client.done[0].removeprefix("create "))
+    parts = names.parse_hidden_name(world.client.done[0].removeprefix("create "))
     assert parts is not None
     assert seen == [parts.transaction]
-    assert world.state.journal.tombstone(parts.transaction)
+    assert world.state.journal.has_tombstone(parts.transaction)
 
 
 def test_lifecycle_and_permission_stay(world: World) -> None:
@@ -79,23 +79,25 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
     assert file.item is not None
     assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
     new = world.closed("new", NEW)
-    world.client.before["update"] = [lambda: setattr(new, "wish", Permission.READ_ONLY)]
-    world.write_back.commit(new)
-    assert new.wish is Permission.READ_ONLY, "what was wished since the request is still to be done"
+    world.client.before["update"] = [lambda: setattr(new, "pending_permission", Permission.READ_ONLY)]
+    world.write_back.wait_until_uploaded(new)
+    assert new.pending_permission is Permission.READ_ONLY, (
+        "what was wished since the request is still to be done"
+    )
 
 
 @pytest.mark.parametrize("content", [OLD, None])
 def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes | None) -> None:
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place; R7."""
-    item, until = world.client.put("o", "dir/file.txt", content), world.context.unanswered("o")
+    item, until = world.client.put("o", "dir/file.txt", content), world.context.mark_unanswered("o")
     seen: list[tuple[bool, list[Change]]] = []
-    look = lambda: seen.append((world.state.store.unsynced, world.state.journal.load(Change)))  # noqa: E731
+    look = lambda: seen.append((world.state.store.needs_sync, world.state.journal.load_records(Change)))  # noqa: E731
     world.client.before["update"] = [lambda: None, look]
     world.save("dir/file.txt", NEW)
     ((unsynced, (row,)),) = seen
     (aside,) = row.asides
     assert (unsynced, aside.id, aside.path) == (False, "o", world.client.paths["o"])
-    assert world.state.journal.tombstone(aside.path.split("-")[2]), "of a known transaction"
+    assert world.state.journal.has_tombstone(aside.path.split("-")[2]), "of a known transaction"
     assert (aside.kind, aside.size, aside.updated_at) == (item.kind, item.size, item.updated_at)
     assert [a.unsure_until for c in world.state.changes.values() for a in c.asides] == [until]
 
@@ -135,9 +137,9 @@ def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: 
     world.client.before["update"] = [partial(away, BadRequestError("Item is read only"))]
     with pytest.raises(BadRequestError):
         world.save("dir/file.txt", NEW, item)
-    file = world.state.index.at("dir/file.txt")
+    file = world.state.index.file_at("dir/file.txt")
     assert file is not None
-    assert (file.refused, file.unsaved) == ("Item is read only", True)
+    assert (file.refused, file.needs_upload) == ("Item is read only", True)
     assert world.client.before["update"] == []
     assert contents(world) == {"dir/file.txt": OLD}
 
@@ -147,12 +149,12 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     file = world.closed("dir/file.txt", NEW, old(world))
     busy = [partial(away, UnavailableError("too many requests", status=429))]
     world.client.before = {"update": [*busy, lambda: None, *busy]}
-    change = world.write_back.queue.save(file)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
     for _ in range(2):
         with pytest.raises(UnavailableError):
-            world.write_back.replace.run(change)
-    world.write_back.replace.run(change)
+            world.write_back.replacer.run_change(change)
+    world.write_back.replacer.run_change(change)
     assert contents(world) == {"dir/file.txt": NEW}
     assert [aside.unsure_until for aside in change.asides] == [0.0]
     assert world.content.adopted == [(file.item_id, NEW)]
@@ -163,13 +165,13 @@ def test_the_hash_of_what_is_sent_is_noted_as_it_goes_out(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     """save/protocol.md R2: the local bytes are read again only where not all of them were seen to go out before the answer."""
-    reads, sha256, create = list[Path](), Local.sha256, world.client.create_file
+    reads, sha256, create = list[Path](), LocalGeneration.compute_sha256, world.client.create_file
 
-    def reading(local: Local) -> str:
+    def reading(local: LocalGeneration) -> str:
         reads.append(local.path)
         return sha256(local)
 
-    monkeypatch.setattr(Local, "sha256", reading)
+    monkeypatch.setattr(LocalGeneration, "compute_sha256", reading)
     if answer == "comes early":
         monkeypatch.setattr(world.client, "create_file", lambda *sent: create(*sent[:-1]))
     world.client.lose = int(answer == "is lost")
@@ -204,7 +206,7 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
     file.handles.append(handle)
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     world.client.carried_out = carried_out
-    world.write_back.commit(file)
+    world.write_back.wait_until_uploaded(file)
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
     assert world.context.unsure_until(file.item_id) > time.monotonic(), "it may be carried out late (R7)"
     assert (handle.content, handle.item) == (local, file.item), "bytes that were sent serve who has it open"
@@ -224,7 +226,7 @@ def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
     """save/protocol.md, The steps, promote: 404: stage again from the local bytes."""
     rows: list[Change] = []
     made = lambda: world.client.items.clear()  # noqa: E731
-    again = lambda: rows.extend(world.state.journal.load(Change))  # noqa: E731
+    again = lambda: rows.extend(world.state.journal.load_records(Change))  # noqa: E731
     world.client.before = {"update": [made], "create": [lambda: None, again]}
     world.client.before["find"] = [partial(pytest.fail, "nothing is known to be there")]
     world.save("file", NEW)
@@ -234,13 +236,13 @@ def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
 
 def test_a_save_that_gets_nowhere_is_left_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.save.replace._ROUNDS", 1)
-    change = world.write_back.queue.save(world.closed("file", NEW))
+    change = world.write_back.queue.schedule(world.closed("file", NEW))
     assert change is not None
     gone, taken = "what is made for file keeps vanishing", "file is taken again and again"
     for answer, told in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
         world.client.before["update"] = [partial(away, answer("no"))] * 4
         with pytest.raises(UnavailableError, match=told):
-            world.write_back.replace.run(change)
+            world.write_back.replacer.run_change(change)
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -276,7 +278,7 @@ def test_a_new_file_goes_straight_to_its_target_if_that_is_free(world: World, jo
     if job:
         world.client.put("j", "file", job)
     direct: list[bool] = []
-    seen = lambda: direct.extend(change.direct for change in world.state.journal.load(Change))  # noqa: E731
+    seen = lambda: direct.extend(change.direct for change in world.state.journal.load_records(Change))  # noqa: E731
     world.client.before["create"] = [seen, seen]
     world.client.lose, world.client.carried_out = lose, not job
     world.save("file", NEW)
@@ -307,12 +309,14 @@ def test_what_goes_back_gets_the_directories_that_are_missing_above_it(world: Wo
     """save/protocol.md R12: directories above it that were removed too are made again."""
     place = hidden("sub", names.Role.REMOVED)
     aside = Aside("d", place, Kind.DIRECTORY, moved=True)
-    change = world.state.change(Verb.REMOVE, "dir/sub", stage=Stage.PLACED, asides=[aside], since=0.0)
+    change = world.state.plan_change(
+        Verb.REMOVE, "dir/sub", stage=Stage.PLACED, asides=[aside], finished_at=0.0
+    )
     world.client.put("d", place, None)
     world.client.put("f", f"{place}/file", NEW)
     world.client.before["update"] = [partial(away, NoDirectoryError("no directory"))]
     world.namespace.listed = 1.0
-    assert world.write_back.replace.finish(change) == 0.0
+    assert world.write_back.replacer.clean_up(change) == 0.0
     assert world.client.paths["d"] == "dir/sub"
     assert "dir" in world.client.paths.values()
     assert change.stage is Stage.DONE
@@ -320,18 +324,18 @@ def test_what_goes_back_gets_the_directories_that_are_missing_above_it(world: Wo
 
 def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(world: World) -> None:
     """vfs/semantics.md 6.3: acknowledged before the job made it."""
-    file = world.state.new(Kind.DIRECTORY, "dir")
+    file = world.state.new_local_file(Kind.DIRECTORY, "dir")
     world.state.write(edit(file, mode=0o700))
-    change = world.write_back.queue.save(file)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
     job = world.client.put("d", "dir", None)
-    world.write_back.queue.commit(change)
+    world.write_back.queue.run_until_finished(change)
     world.clean_up()
-    assert (world.state.index.of(job), file.change, world.state.changes) == (file, None, {})
+    assert (world.state.index.file_of(job), file.change, world.state.changes) == (file, None, {})
     assert world.client.paths == {"d": "dir"}, "what was staged is gone"
     assert steps(world) == ["create staged", "move dir", "delete made 1"], "what the job made is left alone"
-    (row,) = world.state.journal.load(File)
+    (row,) = world.state.journal.load_records(File)
     assert (row.mode, row.item_id, row.version, row.base) == (0o700, "d", job.updated_at, Base())
-    world.state.write(edit(world.state.new(Kind.DIRECTORY, "other"), mode=0o700))
+    world.state.write(edit(world.state.new_local_file(Kind.DIRECTORY, "other"), mode=0o700))
     world.client.put("f", "other", NEW)
-    assert world.write_back.replace.make("other").is_dir, "a file of the job makes room"
+    assert world.write_back.replacer.make_new_directory("other").is_dir, "a file of the job makes room"

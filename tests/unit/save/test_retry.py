@@ -34,13 +34,13 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
     assert files[0].change is not None
     assert files[0].change.due <= time.monotonic()
     with pytest.raises(FsError, match="b was refused by the server: too large"):
-        world.write_back.commit(files[1])
+        world.write_back.wait_until_uploaded(files[1])
     assert retry(world.write_back, None) == ["b"]
     for started in (False, True):
-        files[0].change.begun, files[0].change.attempts, files[0].change.due = started, 1, math.inf
+        files[0].change.started, files[0].change.attempts, files[0].change.due = started, 1, math.inf
         assert retry(world.write_back, "dir") == ["dir/a"]
         assert files[0].change.due <= time.monotonic()
-    world.write_back.commit(files[1])
+    world.write_back.wait_until_uploaded(files[1])
     assert world.client.contents[files[1].item_id] == NEW
 
 
@@ -52,12 +52,16 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: Wor
         file.local = None  # it could not be taken up after a restart
     ((given_up, kept),) = discard(world.write_back, path)
     assert (given_up, Path(kept).read_bytes()) == ("file", NEW)
-    assert (world.state.index.at("file"), world.state.index.file(file.ino), world.state.changes) == (
+    assert (
+        world.state.index.file_at("file"),
+        world.state.index.file_by_number(file.ino),
+        world.state.changes,
+    ) == (
         None,
         None,
         {},
     )
-    assert len(world.state.journal.load(File)) == 0
+    assert len(world.state.journal.load_records(File)) == 0
     assert world.namespace.told == ["touch file"]
     assert world.client.done == []
     with pytest.raises(FsError, match=f"^nothing is unsent at {path or 'this mount'}$") as caught:
@@ -66,7 +70,7 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: Wor
 
 
 def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory, file = world.state.new(Kind.DIRECTORY, "dir"), world.closed("dir/file", NEW)
+    directory, file = world.state.new_local_file(Kind.DIRECTORY, "dir"), world.closed("dir/file", NEW)
     world.state.write(edit(directory, mode=0o700))
     assert [path for path, _ in discard(world.write_back, "dir")] == ["dir/file", "dir"]
     file = opened(world.closed("dir/file", NEW))
@@ -74,9 +78,9 @@ def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch
         discard(world.write_back, "")
     assert caught.value.errno == errno.EBUSY
     file.handles.clear()
-    left = world.state.left("")
-    world.write_back.commit(file)
-    monkeypatch.setattr(world.state, "left", lambda path: left)
+    left = world.state.backlog("")
+    world.write_back.wait_until_uploaded(file)
+    monkeypatch.setattr(world.state, "backlog", lambda path: left)
     with pytest.raises(FsError, match=r"^dir/file was just sent$") as caught:
         discard(world.write_back, "")
     assert caught.value.errno == errno.ENOENT
@@ -85,10 +89,10 @@ def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch
 def test_a_save_that_was_begun_is_taken_back_by_a_discard(world: World) -> None:
     file, change = begun(world)
     assert errno_from(discard, world.write_back, "file") == errno.EBUSY
-    assert file.unsaved, "it has set something aside"
+    assert file.needs_upload, "it has set something aside"
     world.client.put("o", "file", OLD)
     change.asides.clear()
     discard(world.write_back, "file")
     world.clean_up()
     assert world.client.paths == {"o": "file"}
-    assert (world.state.left().files, world.state.changes, file.generation) == ([], {}, 0)
+    assert (world.state.backlog().files, world.state.changes, file.generation) == ([], {}, 0)

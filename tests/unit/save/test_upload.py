@@ -23,11 +23,11 @@ STAGED = hidden("dir/file", names.Role.STAGED)
 
 
 def put(world: World, content: bytes = b"content", **values: object) -> Change:
-    file = world.state.new(Kind.FILE, "dir/file")
-    local = world.state.bytes.new(file.ino, 1)
+    file = world.state.new_local_file(Kind.FILE, "dir/file")
+    local = world.state.bytes.create(file.ino, 1)
     local.write(content, 0)
     local.release()
-    return world.state.change(
+    return world.state.plan_change(
         Verb.PUT, "dir/file", file, tid=TID, generation=1, size=len(content), sha256=sha(content), **values
     )
 
@@ -35,26 +35,26 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
 def test_the_users_permission_comes_only_at_the_target(world: World, wish: Permission | None) -> None:
     """A server may refuse to move what is readOnly."""
-    change, upload = put(world), world.write_back.upload
+    change, upload = put(world), world.write_back.uploader
     assert change.file is not None
-    change.file.wish = wish
-    assert upload.create(change, STAGED).permission is Permission.READ_WRITE
-    assert upload.create(change, change.target).permission is (wish or Permission.READ_WRITE)
+    change.file.pending_permission = wish
+    assert upload.create_item(change, STAGED).permission is Permission.READ_WRITE
+    assert upload.create_item(change, change.target).permission is (wish or Permission.READ_WRITE)
 
 
 def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """save/protocol.md R9: after a few that are new, what the server does is asked once and kept."""
-    upload, made = world.write_back.upload, world.client.put("d", "dir", None)
-    monkeypatch.setattr(upload, "make_directory", lambda path: made)
+    upload, made = world.write_back.uploader, world.client.put("d", "dir", None)
+    monkeypatch.setattr(upload, "try_make_directory", lambda path: made)
     for _ in range(3):
-        upload.count_new("dir/file")
+        upload.count_create("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     world.write_back.make_directory("dir")
     eventually(lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True))
     eventually(lambda: world.client.items == {"d": made})
     asked = len(world.client.done)
     for _ in range(100):
-        upload.count_new("dir/file")
+        upload.count_create("dir/file")
     assert len(world.client.done) == asked
     eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.server.facts)
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
@@ -67,12 +67,12 @@ def test_an_item_made_for_a_question_is_in_the_journal_before(world: World) -> N
     def look() -> None:
         (change,) = world.state.changes.values()
         named = change.target == hidden(f"dir/{TELLTALE}", names.Role.STAGED, change.tid)
-        seen.append(named and world.state.journal.tombstone(change.tid))
+        seen.append(named and world.state.journal.has_tombstone(change.tid))
 
     world.client.before["create"] = [look]
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
-        world.write_back.upload.ask("dir/file")
+        world.write_back.uploader.probe_creates("dir/file")
     assert seen == [True]
     assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert world.context.server.facts.rejects == {}
@@ -89,7 +89,7 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
     kinds: list[Kind] = []
     world.client.before["create"] = [listed] * 4
     world.client.before["delete"] = [lambda: kinds.extend(i.kind for i in world.client.items.values())] * 2
-    world.write_back.upload.ask("dir/file")
+    world.write_back.uploader.probe_creates("dir/file")
     assert kinds == list(Kind)
     assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
     assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
@@ -98,10 +98,10 @@ def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: Wo
 @pytest.mark.parametrize("why", [{}, {"base": Base("a")}, {"staged_id": "h"}, {"verb": Verb.MKDIR}])
 def test_only_a_new_file_is_created_at_its_target(world: World, why: dict[str, Any]) -> None:
     """save/protocol.md R9: new files."""
-    world.write_back.upload.ask("dir/file")
+    world.write_back.uploader.probe_creates("dir/file")
     change = put(world)
-    world.state.apply(change, **why)
-    assert world.write_back.upload.may_be_direct(change) is (not why)
+    world.state.apply_in_memory(change, **why)
+    assert world.write_back.uploader.may_create_directly(change) is (not why)
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -109,22 +109,22 @@ def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: 
     """save/protocol.md R9: if it is not there, it is made the hidden way."""
     world.context.server.learn(rejects={Kind.DIRECTORY: True})
     world.client.lose, world.client.carried_out = 1, carried_out
-    made = world.write_back.upload.make_directory("dir")
+    made = world.write_back.uploader.try_make_directory("dir")
     assert made == (next(iter(world.client.items.values())) if carried_out else None)
 
 
 def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None:
     """save/protocol.md R13: before the first overlap, after a few saves in place; the items of the question are taken away."""
-    upload = world.write_back.upload
+    upload = world.write_back.uploader
     for _ in range(3):
-        upload.count_replaced("dir/file")
+        upload.count_replacement("dir/file")
     assert world.client.done == []
-    upload.count_replaced("dir/file")
+    upload.count_replacement("dir/file")
     eventually(lambda: world.context.server.facts.moves_refused)
     eventually(lambda: not world.client.items)
     asked = len(world.client.done)
     for _ in range(100):
-        upload.count_replaced("dir/file")
+        upload.count_replacement("dir/file")
     assert len(world.client.done) == asked == 5
     assert all(".jobfs-" in step for step in world.client.done if not step.startswith("delete"))
 
@@ -134,7 +134,7 @@ def test_a_server_that_did_not_say_what_it_does_with_moves_is_asked_later(world:
     world.client.carried_out = False
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     with pytest.raises(AnswerLostError):
-        world.write_back.upload.ask_moves("dir/file")
+        world.write_back.uploader.probe_moves("dir/file")
     assert world.context.server.facts.moves_refused is None
     assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert (world.client.items, world.state.changes) == ({}, {})

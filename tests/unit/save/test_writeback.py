@@ -17,7 +17,7 @@ from jobfs import process
 from jobfs.errors import OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import writeback as module
-from jobfs.save.queue import WHILE_OPEN, Queue
+from jobfs.save.queue import WHILE_OPEN, ChangeQueue
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Base, Stage
 
@@ -32,22 +32,24 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
-    assert (world.state.unclosed, world.state.store.unsynced) == ({file}, True)
+    assert (world.state.unclosed, world.state.store.needs_sync) == ({file}, True)
     for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
         monkeypatch.setattr(module, every, 0.02)
-    monkeypatch.setattr("jobfs.process.give_back", lambda: listings.append(world.namespace.refreshed))
+    monkeypatch.setattr("jobfs.process.trim_memory", lambda: listings.append(world.namespace.refreshed))
     monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
-    world.state.write(used=TID)
+    world.state.write(transaction_id=TID)
     world.write_back.start()
     daemons = {thread.name for thread in threading.enumerate() if thread.daemon}
-    eventually(lambda: (world.state.unclosed, world.state.store.unsynced, file.refused) == (set(), False, ""))
+    eventually(
+        lambda: (world.state.unclosed, world.state.store.needs_sync, file.refused) == (set(), False, "")
+    )
     eventually(lambda: len(listings) > 2)
-    assert (set(listings), world.state.journal.tombstone(TID)) == ({0}, True), "no listing is due yet"
+    assert (set(listings), world.state.journal.has_tombstone(TID)) == ({0}, True), "no listing is due yet"
     monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
     world.write_back.stop()
     assert {"jobfs-sync", "jobfs-tidy"} <= daemons
     watch(world.state.journal, seen.append)
-    world.write_back.seal(file)
+    world.write_back.record_closed(file)
     assert seen == []
 
 
@@ -61,7 +63,7 @@ def test_what_is_closed_is_synced_while_contents_of_the_cache_are_removed(
         removing.set()
         removed.wait(20)
 
-    monkeypatch.setattr(world.content, "fit", fit)
+    monkeypatch.setattr(world.content, "evict_to_limit", fit)
     monkeypatch.setattr(world.namespace, "snapshot_number", 0, raising=False)
     monkeypatch.setattr(module, "_SYNC_EVERY", 0.02)
     monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
@@ -69,7 +71,7 @@ def test_what_is_closed_is_synced_while_contents_of_the_cache_are_removed(
     try:
         assert removing.wait(20)
         file = world.closed("file", NEW)
-        eventually(lambda: (file.boot, world.state.store.unsynced) == ("", False))
+        eventually(lambda: (file.boot, world.state.store.needs_sync) == ("", False))
     finally:
         removed.set()
         world.write_back.stop()
@@ -80,8 +82,8 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     """vfs/semantics.md 4.4: a loss of power is covered within a second, whatever failed before."""
     state = world.state
     place, name = {
-        "spare": (type(state.journal.spare), "restore"), "sync": (type(state.store), "sync"),
-        "memory": (process, "give_back"), "listing": (world.write_back.cleanup, "expose_orphans"),
+        "spare": (type(state.journal.spare), "refill"), "sync": (type(state.store), "sync"),
+        "memory": (process, "trim_memory"), "listing": (world.write_back.cleanup, "expose_orphans"),
     }[failing]  # fmt: skip
     real, failures = getattr(place, name), [OSError(errno.EIO, "once"), ValueError("a fault")]
 
@@ -98,7 +100,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
     world.write_back.start()
     world.closed("file", NEW)
-    eventually(lambda: not (failures or state.store.unsynced))
+    eventually(lambda: not (failures or state.store.needs_sync))
     eventually(lambda: world.write_back._snapshot == 1)
     monkeypatch.setattr(state.journal, "close", lambda: None)  # that is the world's
     world.write_back.stop()
@@ -122,12 +124,12 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
     """vfs/semantics.md 4: the upload starts after --write-back-delay; coalesces rewrites."""
     world.write_back.queue.delay = 1.0
     file = opened(world.closed("file", NEW), writable=writing)
-    assert world.write_back.queue.save(file) is file.change is not None
+    assert world.write_back.queue.schedule(file) is file.change is not None
     due = file.change.due
     assert (due > time.monotonic() + WHILE_OPEN / 2) is writing
-    world.write_back.queue.save(file)
+    world.write_back.queue.schedule(file)
     assert file.change.due == due, "another close does not put it off"
-    later = world.write_back.queue.save(file, WHILE_OPEN)
+    later = world.write_back.queue.schedule(file, WHILE_OPEN)
     assert later is file.change
     assert world.client.done == []
 
@@ -135,15 +137,15 @@ def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, w
 def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.7: it is put into the queue only where it fails before it has begun."""
     file, queued = opened(world.closed("file", NEW)), []
-    monkeypatch.setattr(Queue, "_push", lambda queue, change, due: queued.append(change))
-    world.client.health.check = lambda what: away()  # type: ignore[method-assign]
+    monkeypatch.setattr(ChangeQueue, "_push", lambda queue, change, due: queued.append(change))
+    world.client.health.require_reachable = lambda what: away()  # type: ignore[method-assign]
     with pytest.raises(UnavailableError):
-        world.write_back.commit(file)
+        world.write_back.wait_until_uploaded(file)
     assert (queued, world.client.done) == ([file.change], [])
     queued.clear()
-    world.client.health.check = lambda what: None  # type: ignore[method-assign]
-    world.write_back.commit(file)
-    assert (queued, file.unsaved) == ([], False)
+    world.client.health.require_reachable = lambda what: None  # type: ignore[method-assign]
+    world.write_back.wait_until_uploaded(file)
+    assert (queued, file.needs_upload) == ([], False)
 
 
 def test_the_cache_is_brought_under_its_limit_after_a_save(
@@ -151,10 +153,10 @@ def test_the_cache_is_brought_under_its_limit_after_a_save(
 ) -> None:
     """vfs/semantics.md 3.11: an fsync does not wait for the removal of other contents."""
     fits: list[bool] = []
-    monkeypatch.setattr(world.content, "fit", lambda: fits.append(True))
+    monkeypatch.setattr(world.content, "evict_to_limit", lambda: fits.append(True))
     world.save("file", NEW)
     assert fits == []
-    world.write_back._fit()
+    world.write_back._trim_cache()
     assert fits == [True]
 
 
@@ -164,37 +166,41 @@ def test_an_fsync_waits_for_what_was_closed_before_it(world: World, direct: bool
     world.context.server.learn(rejects={Kind.FILE: direct})
     file = world.closed("file", OLD)
     world.client.before["create" if direct else "update"] = [lambda: world.closed("file", NEW, of=file)]
-    world.write_back.commit(file)
-    assert (list(world.client.contents.values()), file.unsaved) == ([OLD], True)
-    change = world.write_back.queue.save(file)
+    world.write_back.wait_until_uploaded(file)
+    assert (list(world.client.contents.values()), file.needs_upload) == ([OLD], True)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
-    change.begun, world.client.before["create"] = True, [away]
+    change.started, world.client.before["create"] = True, [away]
     with pytest.raises(UnavailableError):
-        world.write_back.replace.run(change)
+        world.write_back.replacer.run_change(change)
     world.closed("file", b"newest", of=file)
-    world.write_back.commit(file)
-    assert (world.client.contents[file.item_id], file.unsaved) == (b"newest", False), "not of older ones only"
+    world.write_back.wait_until_uploaded(file)
+    assert (world.client.contents[file.item_id], file.needs_upload) == (b"newest", False), (
+        "not of older ones only"
+    )
 
 
 def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
     """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
-    change = world.write_back.queue.save(file)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
-    change.begun = True
-    assert world.write_back.cancel(file), "the caller deletes the item"
-    assert world.write_back.cancel(world.state.new(Kind.FILE, "other")), "nothing is being sent"
-    world.write_back.replace.run(change)
-    assert (world.client.done, world.state.changes, file.unsaved) == ([], {}, True)
-    assert [row.path for row in world.state.journal.load(File)] == ["file"]
+    change.started = True
+    assert world.write_back.cancel_save(file), "the caller deletes the item"
+    assert world.write_back.cancel_save(world.state.new_local_file(Kind.FILE, "other")), (
+        "nothing is being sent"
+    )
+    world.write_back.replacer.run_change(change)
+    assert (world.client.done, world.state.changes, file.needs_upload) == ([], {}, True)
+    assert [row.path for row in world.state.journal.load_records(File)] == ["file"]
 
 
 def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: World) -> None:
     """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
     file, _ = begun(world)
-    assert not world.write_back.cancel(file)
-    assert (world.state.journal.load(File), world.state.index.hidden("file")) == ([], True)
-    assert [row.stage for row in world.state.journal.load(Change)] == [Stage.CANCELLED]
+    assert not world.write_back.cancel_save(file)
+    assert (world.state.journal.load_records(File), world.state.index.has_override("file")) == ([], True)
+    assert [row.stage for row in world.state.journal.load_records(Change)] == [Stage.CANCELLED]
 
 
 @pytest.mark.parametrize(("out", "late"), [(True, False), (False, False), (False, True)])
@@ -202,14 +208,14 @@ def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, out: bo
     """vfs/semantics.md 4: what it was to replace stays. `out`: the server is unreachable; `late`: there is no time to wait."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
-    change = world.write_back.queue.save(file)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
-    change.begun, world.namespace.unreachable = True, out
+    change.started, world.namespace.is_unreachable = True, out
     sent = {"tid": TID, "generation": file.generation, "size": len(NEW)}
-    world.state.write(edit(change, base=Base.of(item), **sent))
+    world.state.write(edit(change, base=Base.from_item(item), **sent))
     world.client.before["find"], anew = [partial(away, OutOfTimeError("late"))] * late, out or late
-    world.write_back.bring_to_rest(file)
-    assert (change.stage is Stage.CANCELLED, file.unsaved) == (anew, anew)
+    world.write_back.quiesce(file)
+    assert (change.stage is Stage.CANCELLED, file.needs_upload) == (anew, anew)
     world.clean_up()
     assert [path for path in world.client.paths.values() if path == "file"] == ["file"]
     assert ("o" in world.client.items) is anew

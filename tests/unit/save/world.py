@@ -17,20 +17,20 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from jobfs import names
-from jobfs.api.bodies import Form
+from jobfs.api.bodies import CreateForm
 from jobfs.api.client import Client
+from jobfs.api.connection_queue import Priority
 from jobfs.api.health import Health
-from jobfs.api.line import Rank
-from jobfs.api.wire import Turn
-from jobfs.content import Content, ContentStore
-from jobfs.content.store import Readers
+from jobfs.api.wire import HeldConnection
+from jobfs.content import ContentHandle, ContentStore
+from jobfs.content.store import ActiveDownloads
 from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Base, Handle, Stage
 from jobfs.state.server import KnownServer
 
@@ -61,7 +61,7 @@ class FakeClient:
 
     max_connections = 4
     server_time_offset = 0.0
-    forms: ClassVar[dict[Kind, Form]] = {}
+    working_forms: ClassVar[dict[Kind, CreateForm]] = {}
     base_url = "http://127.0.0.1"
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class FakeClient:
         self.health.latency = 0.001
         self._version = 0
 
-    def reach(self, what: object) -> None:
-        self.health.check(what)
+    def require_reachable(self, what: object) -> None:
+        self.health.require_reachable(what)
 
     # -- what the job does
 
@@ -116,15 +116,15 @@ class FakeClient:
         raise self.lost("lost")
 
     @contextmanager
-    def turn(self, what: object) -> Iterator[object]:
+    def hold_connection(self, what: object) -> Iterator[object]:
         self._asked("turn")
         yield "a connection"
 
     @contextmanager
-    def two_turns(self, what: object) -> Iterator[tuple[Turn, Turn]]:
-        yield Turn(Rank.SMALL), Turn(Rank.SMALL)
+    def hold_two_connections(self, what: object) -> Iterator[tuple[HeldConnection, HeldConnection]]:
+        yield HeldConnection(Priority.SMALL), HeldConnection(Priority.SMALL)
 
-    def get(self, item_id: str, *, turn: object = None) -> Item:
+    def get(self, item_id: str, *, connection: object = None) -> Item:
         self._asked("get")
         if item_id not in self.items:
             raise NotFoundError("gone")
@@ -146,8 +146,8 @@ class FakeClient:
 
         return body()
 
-    def delete(self, item_id: str, *, turn: object = None) -> None:
-        self.done.append(f"delete {item_id}" if turn else f"delete {item_id} again and again")
+    def delete(self, item_id: str, *, connection: object = None) -> None:
+        self.done.append(f"delete {item_id}" if connection else f"delete {item_id} again and again")
         self._asked("delete")
 
         def change() -> None:
@@ -157,11 +157,11 @@ class FakeClient:
 
         self._answer(change)
 
-    def update(self, item_id: str, *, turn: object = None, explain: bool = True, **wanted: Any) -> Item:
+    def update(self, item_id: str, *, connection: object = None, explain: bool = True, **wanted: Any) -> Item:
         path = wanted.get("path")
         self.done.append(f"move {path}")
-        if isinstance(turn, Turn):
-            turn.sent.set()
+        if isinstance(connection, HeldConnection):
+            connection.sent_event.set()
         self._asked("update")
 
         def change() -> Item:
@@ -212,21 +212,21 @@ class FakeNamespace:
         self.told: list[str] = []
         self.refreshed = 0
         self.listed = 0.0
-        self.unreachable = False
-        self.recent = self.shown_for = 1.0
+        self.is_unreachable = False
+        self.max_age_of_empty = self.lookup_ttl = 1.0
         #: Items that may be elsewhere by now.
         self.doubted: set[str] = set()
 
-    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
-        self.told.append(f"publish {item.path}" + f" from {was}" * bool(was))
+    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
+        self.told.append(f"publish {item.path}" + f" from {old_path}" * bool(old_path))
 
-    def forget(self, item: Item) -> None:
+    def record_deleted(self, item: Item) -> None:
         self.told.append(f"forget {item.id}" + f" at {item.path}" * item.is_dir)
 
-    def touch(self, path: str) -> None:
+    def invalidate(self, path: str) -> None:
         self.told.append(f"touch {path}")
 
-    def note_names(self, path: str, now: int) -> None:
+    def note_names_changed(self, path: str, now: int) -> None:
         self.told.append(f"names of {path}")
 
     def peek(self, path: str) -> Item | None:
@@ -236,13 +236,13 @@ class FakeNamespace:
         self.refreshed += 1
         self.listed = time.monotonic()
 
-    def listed_since(self, moment: float) -> bool:
+    def is_listed_since(self, moment: float) -> bool:
         return self.listed > moment
 
-    def seen_at(self, item: Item) -> float:
+    def last_seen_at(self, item: Item) -> float:
         return -math.inf if item.id in self.doubted else time.monotonic()
 
-    def known(self, item_id: str) -> Item | None:
+    def peek_by_id(self, item_id: str) -> Item | None:
         return self._client.items.get(item_id)
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
@@ -250,16 +250,16 @@ class FakeNamespace:
         return next(iter(self._client.find(path)), None)
 
     def subtree(self, path: str) -> list[Item]:
-        return [item for item in self._client.items.values() if names.within(item.path, path)]
+        return [item for item in self._client.items.values() if names.is_at_or_below(item.path, path)]
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
         assert max_age is not None, "what a save depends on is fresh"
         inside = {
             names.basename(item.path): item for item in self.subtree(path) if names.parent(item.path) == path
         }
-        return {name: item for name, item in inside.items() if not names.parse_hidden(name)}
+        return {name: item for name, item in inside.items() if not names.parse_hidden_name(name)}
 
-    def hidden(self) -> list[Item]:
+    def hidden_items(self) -> list[Item]:
         return [item for item in self._client.items.values() if ".jobfs-" in item.path]
 
 
@@ -270,39 +270,39 @@ class FakeContent:
         self._client = client
         self.cached: set[str] = set()
         self.adopted: list[tuple[str, bytes]] = []
-        self.readers = Readers([])
+        self.readers = ActiveDownloads([])
 
     @contextmanager
-    def changing(self, item: Item) -> Iterator[Readers]:
+    def exclude_verification(self, item: Item) -> Iterator[ActiveDownloads]:
         yield self.readers
 
-    def whole(self, item: Item) -> bool:
+    def is_cached(self, item: Item) -> bool:
         return item.id in self.cached
 
     @contextmanager
     def open(self, item: Item) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(
-            fetch=lambda: self.cached.add(item.id),
-            sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
+            fetch_file=lambda: self.cached.add(item.id),
+            compute_sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
         )
 
-    def take(self, source: Path) -> bytes:
+    def link_or_copy(self, source: Path) -> bytes:
         return source.read_bytes()
 
-    def drop(self, version: Version) -> None:
+    def drop_replaced(self, version: Version) -> None:
         self.cached.discard(version.item_id)
 
-    def remember(self, item: Item, size: int) -> None:
+    def remember_size(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
 
-    def fit(self) -> None:
+    def evict_to_limit(self) -> None:
         """There is always room here."""
 
-    def adopt(self, item: Item, file: bytes) -> None:
+    def adopt_file(self, item: Item, file: bytes) -> None:
         self.adopted.append((item.id, file))
 
 
-class OpenVersion(Content):
+class OpenVersion(ContentHandle):
     """The content behind a handle: notes that it was fetched, or fails to be."""
 
     __slots__ = ("error", "fetched")
@@ -310,7 +310,7 @@ class OpenVersion(Content):
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.fetched = error, 0
 
-    def fetch(self) -> Path:
+    def fetch_file(self) -> Path:
         if self.error is not None:
             raise self.error
         self.fetched += 1
@@ -332,7 +332,7 @@ class World:
         self.state, self.context = self.write_back.state, self.write_back.context
 
     def close(self) -> None:
-        self.context.stop()
+        self.context.stop_threads()
         self.state.close()
 
     def changes(self) -> list[str]:
@@ -342,7 +342,7 @@ class World:
     def opened(self, item: Item, error: Exception | None = None) -> OpenVersion:
         """A program has this version open, and not all of its bytes are on this machine."""
         content = OpenVersion(error)
-        file = self.state.open(item)
+        file = self.state.file_for_item(item)
         handle = Handle(file, item, os.O_RDONLY)
         handle.content = content
         file.handles.append(handle)
@@ -351,40 +351,42 @@ class World:
 
     def closed(self, path: str, content: bytes, item: Item | None = None, of: File | None = None) -> File:
         """A file that was written and closed here; `item`: the version that was opened, `of`: the File, if there is one."""
-        file = of or (self.state.open(item) if item is not None else self.state.new(Kind.FILE, path))
-        self.state.apply(file, base=Base.of(item) if item is not None else Base(), item=item)
+        file = of or (
+            self.state.file_for_item(item) if item is not None else self.state.new_local_file(Kind.FILE, path)
+        )
+        self.state.apply_in_memory(file, base=Base.from_item(item) if item is not None else Base(), item=item)
         local = self.written(file, content)
-        self.write_back.seal(file)
+        self.write_back.record_closed(file)
         local.release()
         return file
 
-    def written(self, file: File, content: bytes) -> Local:
+    def written(self, file: File, content: bytes) -> LocalGeneration:
         """New bytes of a file, which a program has not closed."""
-        local = self.state.bytes.new(file.ino, self.state.journal.next_number())
+        local = self.state.bytes.create(file.ino, self.state.journal.next_number())
         local.write(content, 0)
-        self.state.apply(file, local=local)
+        self.state.apply_in_memory(file, local=local)
         return local
 
     def save(self, path: str, content: bytes, item: Item | None = None) -> File:
         """The same, and on the server when it returns; nothing is cleaned up."""
         file = self.closed(path, content, item)
-        self.write_back.commit(file)
+        self.write_back.wait_until_uploaded(file)
         return file
 
     def clean_up(self) -> None:
         """What the queue would do with what was placed or cancelled."""
-        self.state.changes.awake.clear()
+        self.state.changes.ready.clear()
         for change in list(self.state.changes.values()):
             if change.stage in (Stage.PLACED, Stage.CANCELLED):
-                self.write_back.cleanup.finish(change)
+                self.write_back.cleanup.clean_up(change)
 
 
 def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) -> None:
     """The disk takes nothing new; what has happened is recorded, unless the spare room is `spent` too."""
     real = world.state.journal.write
 
-    def write(*edits: Any, new: bool = False, **more: Any) -> None:
-        if new or spent:
+    def write(*edits: Any, is_new: bool = False, **more: Any) -> None:
+        if is_new or spent:
             raise FsError(errno.ENOSPC)
         real(*edits, **more)
 
@@ -400,7 +402,7 @@ def opened(file: File, *, writable: bool = True) -> File:
 
 def scratch(world: World, path: str, content: bytes = NEW) -> File:
     file = world.closed(path, content)
-    world.state.write(edit(file, stays=True))
+    world.state.write(edit(file, never_sent=True))
     return file
 
 
@@ -409,12 +411,12 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
     item = world.client.put("o", hidden("file"), OLD)
     world.client.put("n", hidden("file", names.Role.STAGED), NEW)
     file = world.closed("file", NEW)
-    change = world.write_back.queue.save(file)
+    change = world.write_back.queue.schedule(file)
     assert change is not None
-    change.begun = True
+    change.started = True
     world.state.write(
         edit(
-            change, stage=stage, tid=TID, staged_id="n", sha256=sha(NEW), size=3, base=Base.of(item),
+            change, stage=stage, tid=TID, staged_id="n", sha256=sha(NEW), size=3, base=Base.from_item(item),
             asides=[Aside("o", item.path, moved=True, size=3)],
         )
     )  # fmt: skip

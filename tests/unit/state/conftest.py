@@ -14,7 +14,7 @@ import pytest
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
 from jobfs.state import File, State, edit
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import COLUMNS, Handle
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
@@ -44,20 +44,20 @@ def state(tmp_path: Path) -> Iterator[State]:
 def again(state: State) -> State:
     """What the next mount finds."""
     other = State(state.journal.path.parent)
-    other.store.load()
+    other.store.load_records()
     other.close()
     return other
 
 
 def written(state: State, path: str, *, item: Item | None = None, content: bytes = b"x") -> File:
     """A file with bytes that were closed here, as files.py and writeback.py make it; open as long as a test likes."""
-    file = state.open(item) if item is not None else state.new(Kind.FILE, path)
-    local = state.bytes.new(file.ino, state.journal.next_number())
+    file = state.file_for_item(item) if item is not None else state.new_local_file(Kind.FILE, path)
+    local = state.bytes.create(file.ino, state.journal.next_number())
     local.write(content, 0)
-    state.bytes.cover(file.ino, local)
+    state.bytes.mark_unsynced(file.ino, local)
     local.release()
-    state.apply(file, local=local)
-    state.write(edit(file, generation=local.generation, size=local.size), new=True)
+    state.apply_in_memory(file, local=local)
+    state.write(edit(file, generation=local.generation, size=local.size), is_new=True)
     return file
 
 
@@ -70,12 +70,12 @@ def full(*edits: object, **more: object) -> None:
     raise FsError(errno.ENOSPC)
 
 
-def grown(state: State, behind: bytes = b"more") -> tuple[File, Local]:
+def grown(state: State, behind: bytes = b"more") -> tuple[File, LocalGeneration]:
     """A file that was closed, and has more behind that; a program has it open."""
-    file = state.new(Kind.FILE, "a")
-    local = state.bytes.new(file.ino, state.journal.next_number())
+    file = state.new_local_file(Kind.FILE, "a")
+    local = state.bytes.create(file.ino, state.journal.next_number())
     local.write(b"closed", 0)
-    state.store.begin(file, local)
-    state.store.close(file, local)
+    state.store.begin_generation(file, local)
+    state.store.close_generation(file, local)
     local.write(behind, 6)
     return file, local

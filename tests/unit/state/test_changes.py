@@ -15,32 +15,35 @@ from jobfs.state.records import Stage, Verb
 
 
 def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first(state: State) -> None:
-    first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
-    other = state.change(Verb.PUT, "b")
-    assert [state.changes.before(change) for change in (first, second, third, other)] == [
+    first, second, third = (state.plan_change(Verb.PUT, "a") for _ in range(3))
+    other = state.plan_change(Verb.PUT, "b")
+    assert [state.changes.predecessor_of(change) for change in (first, second, third, other)] == [
         None,
         first,
         first,
         None,
     ]
-    state.apply(third, stage=Stage.CANCELLED)
-    assert [state.changes.before(change) for change in (first, second, third)] == [third, third, None]
-    state.end(third)
-    state.apply(first, stage=Stage.STAGED)
-    state.apply(first, stage=Stage.PLACED)
-    assert state.changes.before(second) is None, "the server has the outcome: only cleanup is left"
-    state.apply(second, target="b")
-    assert state.changes.before(other) is second, "the older one goes first, wherever it was made"
+    state.apply_in_memory(third, stage=Stage.CANCELLED)
+    assert [state.changes.predecessor_of(change) for change in (first, second, third)] == [third, third, None]
+    state.end_change(third)
+    state.apply_in_memory(first, stage=Stage.STAGED)
+    state.apply_in_memory(first, stage=Stage.PLACED)
+    assert state.changes.predecessor_of(second) is None, "the server has the outcome: only cleanup is left"
+    state.apply_in_memory(second, target="b")
+    assert state.changes.predecessor_of(other) is second, "the older one goes first, wherever it was made"
 
 
 def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
-    change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
-    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (change, [])
-    change.begun = True
-    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (None, [change])
-    state.apply(change, stage=Stage.PLACED)
-    assert (state.changes.pending("a"), state.changes.in_flight(Verb.REMOVE, "a")) == (None, [])
+    change = state.plan_change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
+    assert (state.changes.find_unstarted("a"), state.changes.in_flight_at(Verb.REMOVE, "a")) == (change, [])
+    change.started = True
+    assert (state.changes.find_unstarted("a"), state.changes.in_flight_at(Verb.REMOVE, "a")) == (
+        None,
+        [change],
+    )
+    state.apply_in_memory(change, stage=Stage.PLACED)
+    assert (state.changes.find_unstarted("a"), state.changes.in_flight_at(Verb.REMOVE, "a")) == (None, [])
 
 
 #: Names beside a reserved `dir`: if an operation waits for it, and if a change of the server may begin.
@@ -52,13 +55,13 @@ def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bo
     """design.md, Things to know: operations reserve names and all below; vfs/semantics.md 4: a rename sees nothing half saved."""
 
     def waited(seconds: float) -> bool:
-        with suppress(OutOfTimeError), deadline.within(seconds), state.reservations.held(name):
+        with suppress(OutOfTimeError), deadline.limit_time(seconds), state.reservations.hold(name):
             return False
         return True
 
-    against = state.reservations.against
+    against = state.reservations.find_blocking
     with ThreadPoolExecutor(1) as elsewhere:
-        with state.reservations.held("dir", "dir/a/b"):
+        with state.reservations.hold("dir", "dir/a/b"):
             assert elsewhere.submit(waited, 0.01).result(20) is waits
             assert (elsewhere.submit(against, name).result(20) is None) is free
             assert against(name) is None, "who holds the name may have it saved"
@@ -71,19 +74,19 @@ def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bo
 @pytest.mark.parametrize(
     ("verb", "stage", "values", "holds"),
     [
-        (Verb.PUT, Stage.STAGING, {}, False), (Verb.PUT, Stage.STAGING, {"begun": True}, True),
-        (Verb.REMOVE, Stage.STAGED, {}, True), (Verb.PUT, Stage.PLACED, {"begun": True}, False),
-        (Verb.PUT, Stage.CANCELLED, {"begun": True}, False), (Verb.PUT, Stage.CANCELLED, {"tid": "t"}, True),
+        (Verb.PUT, Stage.STAGING, {}, False), (Verb.PUT, Stage.STAGING, {"started": True}, True),
+        (Verb.REMOVE, Stage.STAGED, {}, True), (Verb.PUT, Stage.PLACED, {"started": True}, False),
+        (Verb.PUT, Stage.CANCELLED, {"started": True}, False), (Verb.PUT, Stage.CANCELLED, {"tid": "t"}, True),
     ],
 )  # fmt: skip
 def test_a_change_holds_its_names_from_its_first_request_until_it_is_taken_back(
     state: State, verb: Verb, stage: Stage, values: dict[str, Any], holds: bool
 ) -> None:
     """save/protocol.md, The steps: a directory is renamed or removed once nothing below it is at work."""
-    change = state.change(verb, "dir/a", stage=stage, shows={"shown/b": None}, **values)
+    change = state.plan_change(verb, "dir/a", stage=stage, shows={"shown/b": None}, **values)
     for path in ("", "dir", "dir/a", "shown"):
-        assert state.changes.holding("other", path) == [change] * holds, path
-    assert state.changes.holding("di", "dir/a/b", "dirt") == []
+        assert state.changes.holding_names("other", path) == [change] * holds, path
+    assert state.changes.holding_names("di", "dir/a/b", "dirt") == []
     in_flight = verb is Verb.PUT and stage is Stage.STAGING and holds
-    assert state.changes.in_flight(Verb.PUT, "dir/a") == [change] * in_flight
-    assert state.changes.in_flight(Verb.MOVE, "dir/a") + state.changes.in_flight(Verb.PUT, "dir") == []
+    assert state.changes.in_flight_at(Verb.PUT, "dir/a") == [change] * in_flight
+    assert state.changes.in_flight_at(Verb.MOVE, "dir/a") + state.changes.in_flight_at(Verb.PUT, "dir") == []

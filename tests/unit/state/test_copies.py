@@ -15,7 +15,7 @@ import pytest
 from tests.unit.state.conftest import refusing
 
 from jobfs.state import copies
-from jobfs.state.copies import CopyStore, content_of
+from jobfs.state.copies import CopyStore, read_copy
 
 
 class Saves:
@@ -28,7 +28,7 @@ class Saves:
 
     def again(self, most: int = 1000, lasts: float | None = None) -> CopyStore:
         self.store.close()
-        self.store = CopyStore(self.directory, most=most, lasts=lasts)
+        self.store = CopyStore(self.directory, most=most, lifetime=lasts)
         return self.store
 
     def source(self, content: bytes) -> Path:
@@ -37,10 +37,10 @@ class Saves:
         return path
 
     def save(self, path: str, content: bytes) -> None:
-        self.store.keep(path, self.store.take(path, self.source(content), len(content)))
+        self.store.commit(path, self.store.prepare(path, self.source(content), len(content)))
 
     def kept(self, *paths: str) -> list[bytes | None]:
-        return [content_of(self.directory, path) for path in paths]
+        return [read_copy(self.directory, path) for path in paths]
 
     @property
     def files(self) -> int:
@@ -71,7 +71,7 @@ def test_the_last_save_of_a_path_is_kept_as_a_link_that_only_its_user_reads(save
     saves.save("a", b"old")
     source = saves.source(b"new")
     source.chmod(0o600)
-    saves.store.keep("a", saves.store.take("a", source, 3))
+    saves.store.commit("a", saves.store.prepare("a", source, 3))
     assert saves.kept("a", "b") == [b"new", None]
     assert saves.files == 1
     assert source.stat().st_nlink == 2
@@ -95,7 +95,7 @@ def test_no_more_files_than_the_bound_and_the_oldest_go_first(saves: Saves) -> N
         saves.save(name, name.encode())
     saves.save("c", b"again")
     assert (saves.files, saves.kept("a")) == (4, [b"a"]), "a path that is saved again needs no room"
-    saves.store.renamed("a", "moved")
+    saves.store.rename("a", "moved")
     saves.save("e", b"e")
     assert (saves.files, saves.kept("moved", "b", "d", "c", "e")) == (4, [None, b"b", b"d", b"again", b"e"])
     assert CopyStore(saves.directory, most=2).paths() == ["c", "e"], "a lower bound holds from the mount on"
@@ -109,12 +109,12 @@ def test_no_more_bytes_than_the_bound_at_any_moment_and_no_large_file(saves: Sav
     """vfs/semantics.md 4.52: counted before each save is kept; a file that is not kept takes away what was kept of its path."""
     saves.save("a", b"a" * 50)
     saves.save("b", b"b" * 40)
-    first = saves.store.take("c", saves.source(b"c" * 30), 30)
+    first = saves.store.prepare("c", saves.source(b"c" * 30), 30)
     assert (saves.bytes, saves.kept("a", "b", "c")) == (70, [None, b"b" * 40, None])
-    second = saves.store.take("d", saves.source(b"d" * 50), 50)
+    second = saves.store.prepare("d", saves.source(b"d" * 50), 50)
     assert saves.bytes == 80, "what was taken counts before it is kept"
-    saves.store.keep("c", first)
-    saves.store.keep("d", second)
+    saves.store.commit("c", first)
+    saves.store.commit("d", second)
     assert (saves.bytes, sorted(saves.store.paths())) == (80, ["c", "d"])
     saves.save("d", b"x" * 61)
     assert (saves.kept("c", "d"), saves.files) == ([b"c" * 30, None], 1)
@@ -130,8 +130,8 @@ def test_what_is_too_old_goes_and_is_not_found(saves: Saves, monkeypatch: pytest
         monkeypatch.setattr(time, "time", lambda age=age: now - age)
         saves.save(name, b"bytes")
     monkeypatch.setattr(time, "time", lambda: now + 2)
-    assert (saves.store.find("a"), content_of(saves.directory, "a", lasts=100.0)) == (None, None)
-    assert content_of(saves.directory, "b", lasts=100.0) == b"bytes"
+    assert (saves.store.find("a"), read_copy(saves.directory, "a", lifetime=100.0)) == (None, None)
+    assert read_copy(saves.directory, "b", lifetime=100.0) == b"bytes"
     assert saves.files == 2
     saves.save("c", b"bytes")
     assert (saves.files, sorted(saves.store.paths())) == (2, ["b", "c"])
@@ -143,9 +143,9 @@ def test_renames_and_removals_survive_as_they_are_at_each_moment(saves: Saves) -
     """vfs/semantics.md 4.53: a kill at any moment; nothing has to be closed."""
     for name in ("dir/a", "dir/b", "dir.c", "other"):
         saves.save(name, name.encode())
-    saves.store.renamed("dir", "to", directory=True)
-    saves.store.renamed("none", "dir.c")
-    saves.store.renamed("other", "to/b")
+    saves.store.rename("dir", "to", directory=True)
+    saves.store.rename("none", "dir.c")
+    saves.store.rename("other", "to/b")
     assert saves.store.drop("to/a")
     assert not saves.store.drop("to/a")
     for store in (saves.store, CopyStore(saves.directory)):
@@ -157,7 +157,7 @@ def test_renames_and_removals_survive_as_they_are_at_each_moment(saves: Saves) -
 def test_a_kill_while_a_copy_is_made_leaves_the_one_before(saves: Saves) -> None:
     """vfs/semantics.md 4.53: what was taken and not kept is removed by the next mount."""
     saves.save("a", b"old")
-    saves.store.take("a", saves.source(b"new"), 3)
+    saves.store.prepare("a", saves.source(b"new"), 3)
     assert saves.files == 2
     saves.again()
     assert (saves.kept("a"), saves.files) == ([b"old"], 1)
@@ -166,11 +166,11 @@ def test_a_kill_while_a_copy_is_made_leaves_the_one_before(saves: Saves) -> None
 
 
 def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
-    taken = saves.store.take("a", saves.source(b"new"), 3)
+    taken = saves.store.prepare("a", saves.source(b"new"), 3)
     saves.store.discard(taken)
     assert (saves.files, saves.store.paths()) == (0, [])
-    taken = saves.store.take("a", saves.source(b"new"), 3)
-    saves.store.keep("a", taken)
+    taken = saves.store.prepare("a", saves.source(b"new"), 3)
+    saves.store.commit("a", taken)
     saves.store.discard(taken)
     assert saves.kept("a") == [b"new"]
 
@@ -179,8 +179,8 @@ def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
 def test_the_bound_holds_after_a_copy_was_removed_at_the_moment_it_was_kept(saves: Saves) -> None:
     """vfs/semantics.md 4.52: counted at every moment; a program removes the file before its save has returned."""
     for _ in range(5):
-        taken = saves.store.take("a", saves.source(b"a" * 60), 60)
-        saves.store.keep("a", taken)
+        taken = saves.store.prepare("a", saves.source(b"a" * 60), 60)
+        saves.store.commit("a", taken)
         saves.store.drop("a")
         saves.store.discard(taken)
     for name in ("b", "c", "d"):
@@ -206,7 +206,7 @@ def test_an_index_that_is_torn_or_not_ours_costs_only_what_it_names(saves: Saves
 def test_bytes_of_another_hash_are_not_given_out(saves: Saves) -> None:
     """After a loss of power a file of the right length may hold zeros."""
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    saves.store.keep("a", saves.store.take("a", saves.source(b"abc"), 3, digest))
+    saves.store.commit("a", saves.store.prepare("a", saves.source(b"abc"), 3, digest))
     assert saves.kept("a") == [b"abc"]
     (file,) = saves.directory.glob("[0-9]*")
     file.write_bytes(bytes(3))
@@ -217,12 +217,12 @@ def test_what_the_disk_refuses_is_left_out(saves: Saves, monkeypatch: pytest.Mon
     """vfs/semantics.md 4.56: nothing raises; an older save is not taken for the last one."""
     saves.save("a", b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "_link", refusing(errno.ENOSPC))
+        patch.setattr(copies, "_link_or_copy", refusing(errno.ENOSPC))
         saves.save("a", b"new")
     assert saves.kept("a") == [None]
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refusing(errno.ENOSPC))
-        patch.setattr(copies, "_opened", refusing(errno.ENOSPC))
+        patch.setattr(copies, "_open_new", refusing(errno.ENOSPC))
         saves.save("b", b"unwritten")
         saves.save("c", b"c")
         saves.store.drop("c")
@@ -236,10 +236,10 @@ def test_the_oldest_give_way_to_what_is_unsent(saves: Saves) -> None:
     """vfs/semantics.md 4.56: as much as is needed, until nothing is left."""
     for name in ("a", "b", "c"):
         saves.save(name, bytes(10))
-    assert saves.store.give_way(11)
+    assert saves.store.free_disk(11)
     assert saves.store.paths() == ["c"]
-    assert saves.store.give_way(0)
-    assert not saves.store.give_way(1)
+    assert saves.store.free_disk(0)
+    assert not saves.store.free_disk(1)
     assert saves.files == 0
 
 
@@ -260,7 +260,7 @@ def test_a_directory_that_cannot_be_used_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "saves").write_text("a file")
     store = CopyStore(tmp_path / "saves")
     (tmp_path / "bytes").write_bytes(b"x")
-    assert store.take("a", tmp_path / "bytes", 1) is None
-    store.keep("a", None)
-    assert (store.find("a"), store.paths(), store.give_way(1)) == (None, [], False)
+    assert store.prepare("a", tmp_path / "bytes", 1) is None
+    store.commit("a", None)
+    assert (store.find("a"), store.paths(), store.free_disk(1)) == (None, [], False)
     store.close()

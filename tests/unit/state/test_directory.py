@@ -15,7 +15,7 @@ import pytest
 
 from jobfs.errors import UsageError
 from jobfs.state import directory as places
-from jobfs.state.directory import MERGING, Record, StateDirectory
+from jobfs.state.directory import MERGING, MountRecord, StateDirectory
 
 Take = Callable[..., StateDirectory]
 
@@ -56,8 +56,8 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
     for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((one.path / "lock").stat().st_mode) == 0o600
-    told = Record(one.mount_id, JOB, "/mnt/a", URL, os.getpid(), one.record.started, False)
-    assert places.look(one.path).record == told
+    told = MountRecord(one.mount_id, JOB, "/mnt/a", URL, os.getpid(), one.record.started, False)
+    assert places.inspect_directory(one.path).record == told
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     """It has none, or that of another place."""
     lost = ended(take())
     (lost.path / "mount.json").write_text(damage((lost.path / "mount.json").read_text()))
-    again = places.reopen(places.look(lost.path), URL)
-    told = Record(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
+    again = places.reopen(places.inspect_directory(lost.path), URL)
+    told = MountRecord(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
     assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, told)
     assert lost.record.started <= again.record.started <= time.time()
     with pytest.raises(UsageError, match=f"^{lost.path} is in use by process {os.getpid()}$"):
-        places.reopen(places.look(lost.path), URL)
+        places.reopen(places.inspect_directory(lost.path), URL)
     own = ended(take("/mnt/own"), journal=False)
     again.close()
     assert (take("/mnt/own").mount_id, take().mount_id) == (own.mount_id, lost.mount_id)
@@ -97,10 +97,12 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
     ended(second)
     ended(third, journal=False)
     ended(fourth, clean=True)
-    told = {at.path: at.record and at.record.clean for at in places.others(state, JOB, first.mount_id)}
+    told = {at.path: at.record and at.record.clean for at in places.find_others(state, JOB, first.mount_id)}
     assert told == {second.path: False, fourth.path: True}
-    assert [found.path for found in places.running(state)] == [first.path]
-    assert places.in_use(places.look(Path("/dev/null"))), "where that can't be told, it is left alone"
+    assert [found.path for found in places.find_running(state)] == [first.path]
+    assert places.is_in_use(places.inspect_directory(Path("/dev/null"))), (
+        "where that can't be told, it is left alone"
+    )
 
 
 def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> None:
@@ -122,7 +124,8 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
 
 def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of twenty mounts starts as fast as the first."""
-    monkeypatch.setattr("jobfs.state.journal.free", lambda place: 0)  # and on a full disk without spare room
+    # And on a full disk without spare room.
+    monkeypatch.setattr("jobfs.state.journal.free_bytes", lambda place: 0)
     *_, free = [take(f"/mnt/{number}") for number in range(4)]
     ended(free)
     with (free.path / "lock").open() as look:

@@ -14,68 +14,78 @@ from jobfs.state.records import Stage, Verb
 
 def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(state: State) -> None:
     """vfs/semantics.md 1; design.md, What a path shows."""
-    assert not state
+    assert not state.overrides_namespace
     file = written(state, "dir/b")
-    assert (bool(state), state.index.at("dir/b"), state.index.children("dir")) == (
+    assert (state.overrides_namespace, state.index.file_at("dir/b"), state.index.children_of("dir")) == (
         True,
         file,
         ({"b": file}, {}),
     )
     state.write(edit(file, item_id="two", generation=0), edit(file, path="dir/c"))
-    assert (state.index.at("dir/b"), state.index.at("dir/c")) == (None, file)
-    state.apply(file, local=None)
-    assert (state.index.at("dir/c"), bool(state)) == (None, False), "the namespace has the word"
-    state.drop(written(state, "dir/d"))
-    assert (state.index.at("dir/d"), bool(state)) == (None, False)
+    assert (state.index.file_at("dir/b"), state.index.file_at("dir/c")) == (None, file)
+    state.apply_in_memory(file, local=None)
+    assert (state.index.file_at("dir/c"), state.overrides_namespace) == (None, False), (
+        "the namespace has the word"
+    )
+    state.drop_files(written(state, "dir/d"))
+    assert (state.index.file_at("dir/d"), state.overrides_namespace) == (None, False)
 
 
 def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:
     """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
-    change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
-    assert (state.index.hidden("dir/a"), state.index.meanwhile("dir/a"), state.index.meanwhile("top")) == (
+    change = state.plan_change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
+    assert (
+        state.index.has_override("dir/a"),
+        state.index.override_at("dir/a"),
+        state.index.override_at("top"),
+    ) == (
         True,
         None,
         ITEM,
     )
-    assert state.index.children("dir") == ({}, {"a": None})
-    other = state.change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
-    assert state.index.meanwhile("dir/a") is ITEM, "the later one has the word"
-    state.end(other)
-    assert state.index.hidden("dir/a")
-    state.end(change)
-    assert (state.index.hidden("dir/a"), state.index.meanwhile("dir/a"), bool(state)) == (False, None, False)
+    assert state.index.children_of("dir") == ({}, {"a": None})
+    other = state.plan_change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
+    assert state.index.override_at("dir/a") is ITEM, "the later one has the word"
+    state.end_change(other)
+    assert state.index.has_override("dir/a")
+    state.end_change(change)
+    assert (
+        state.index.has_override("dir/a"),
+        state.index.override_at("dir/a"),
+        state.overrides_namespace,
+    ) == (False, None, False)
 
 
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
-    opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
+    opened, remembered = state.file_for_item(replace(ITEM, id="o", path="dir/o")), state.file_for_item(ITEM)
     opens(opened)
     state.write(edit(remembered, mode=0o600))
-    assert set(state.index.beneath("dir")) == {*unsent[:2], opened}
-    assert set(state.index.beneath("")) == {*unsent, opened}
+    assert set(state.index.local_files_below("dir")) == {*unsent[:2], opened}
+    assert set(state.index.local_files_below("")) == {*unsent, opened}
 
 
 def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) -> None:
     editions = [state.index.edition]
     for step in (
         lambda: written(state, "a"),
-        lambda: state.apply(state.index.at("a") or File(0), mode=0o600),
-        lambda: state.apply(state.index.at("a") or File(0), path="c"),
-        lambda: state.change(Verb.MOVE, "a", shows={"b": None}),
-        lambda: state.end(*state.changes.values()),
-        lambda: state.touch(ITEM),
+        lambda: state.apply_in_memory(state.index.file_at("a") or File(0), mode=0o600),
+        lambda: state.apply_in_memory(state.index.file_at("a") or File(0), path="c"),
+        lambda: state.plan_change(Verb.MOVE, "a", shows={"b": None}),
+        lambda: state.end_change(*state.changes.values()),
+        lambda: state.set_times(ITEM),
     ):
         step()
         editions.append(state.index.edition)
     assert editions == sorted(set(editions))
-    state.let_go(state.open(replace(ITEM, id="opened", path="opened")))
+    state.forget_if_unused(state.file_for_item(replace(ITEM, id="opened", path="opened")))
     assert state.index.edition == editions[-1], "a file that is only opened shows nothing else"
-    file = state.index.of(ITEM)
+    file = state.index.file_of(ITEM)
     assert file is not None
-    change = state.change(Verb.PUT, "dir/a", file)
-    state.write(edit(change, stage=Stage.STAGED), edit(file, generation=9, size=9, sha256="f"), new=True)
-    state.end(change)
+    change = state.plan_change(Verb.PUT, "dir/a", file)
+    state.write(edit(change, stage=Stage.STAGED), edit(file, generation=9, size=9, sha256="f"), is_new=True)
+    state.end_change(change)
     assert state.index.edition == editions[-1], "nor does a step of a save"
 
 
@@ -85,34 +95,38 @@ def test_who_finds_the_new_edition_finds_what_it_shows(state: State, monkeypatch
 
     class Watched(dict[str, dict[str, File]]):
         def setdefault(self, directory: str, files: dict[str, File] | None = None) -> dict[str, File]:
-            seen.append((state.index.edition, state.index.at("dir/a") is not None))
+            seen.append((state.index.edition, state.index.file_at("dir/a") is not None))
             return super().setdefault(directory, {})
 
     monkeypatch.setattr(state.index, "_shown", Watched())
-    file = state.new(Kind.FILE, "dir/a")
-    file.stays = True
+    file = state.new_local_file(Kind.FILE, "dir/a")
+    file.never_sent = True
     before = state.index.edition
-    state.add(file)
+    state.add_file(file)
     assert seen == [(before, False)]
-    assert (state.index.edition > before, state.index.at("dir/a")) == (True, file)
+    assert (state.index.edition > before, state.index.file_at("dir/a")) == (True, file)
 
 
 def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:
     """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     file = written(state, "dir/a", item=ITEM)
-    assert state.index.number(ITEM) == file.ino == inode_number("one")
+    assert state.index.inode_of(ITEM) == file.ino == inode_number("one")
     saved = replace(ITEM, id="two", updated_at="2")
     state.write(edit(file, item_id="two", generation=0))
-    assert (state.index.of(saved), state.index.number(saved)) == (file, file.ino)
-    assert state.index.number(ITEM) not in (file.ino, 0), "the version that is kept beside it has another one"
-    assert again(state).index.number(saved) == file.ino
+    assert (state.index.file_of(saved), state.index.inode_of(saved)) == (file, file.ino)
+    assert state.index.inode_of(ITEM) not in (file.ino, 0), (
+        "the version that is kept beside it has another one"
+    )
+    assert again(state).index.inode_of(saved) == file.ino
 
 
 def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
-    file = state.open(ITEM)
+    file = state.file_for_item(ITEM)
     renamed = replace(ITEM, path="new/a")
-    assert (state.index.of(renamed), state.open(renamed).path) == (file, "new/a"), "nothing was written to it"
+    assert (state.index.file_of(renamed), state.file_for_item(renamed).path) == (file, "new/a"), (
+        "nothing was written to it"
+    )
     written(state, "dir/a", item=ITEM)
-    assert (state.index.of(ITEM), state.index.of(renamed)) == (file, None)
-    assert state.index.number(renamed) != file.ino
+    assert (state.index.file_of(ITEM), state.index.file_of(renamed)) == (file, None)
+    assert state.index.inode_of(renamed) != file.ino

@@ -67,22 +67,28 @@ def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
     with closing(Journal(path)) as journal:
         journal.write((record, {}))
         with closing(Journal(path)) as other:
-            assert [held(found) for found in other.load(type(record))] == [held(record)]
+            assert [held(found) for found in other.load_records(type(record))] == [held(record)]
     with closing(Journal(path)) as again:
-        (loaded,) = again.load(type(record))
+        (loaded,) = again.load_records(type(record))
         assert [(v, type(v)) for v in held(loaded).values()] == [(v, type(v)) for v in held(record).values()]
-        again.write(gone=[record])
-        assert again.load(type(record)) == []
+        again.write(remove=[record])
+        assert again.load_records(type(record)) == []
 
 
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     kept = File(1)
     journal.write((kept, {}))
     refuses(journal, "change", "no", "NEW.key = 2")
-    assert errno_from(journal.write, put(1), put(2), gone=[kept], used="t", new=True) == errno.EIO
-    assert (journal.load(Change), len(journal.load(File)), journal.tombstone("t")) == ([], 1, False)
+    assert (
+        errno_from(journal.write, put(1), put(2), remove=[kept], transaction_id="t", is_new=True) == errno.EIO
+    )
+    assert (journal.load_records(Change), len(journal.load_records(File)), journal.has_tombstone("t")) == (
+        [],
+        1,
+        False,
+    )
     journal.write(put(3))
-    assert [change.seq for change in journal.load(Change)] == [3]
+    assert [change.seq for change in journal.load_records(Change)] == [3]
 
 
 def test_numbers_go_on_where_they_were(path: Path) -> None:
@@ -97,15 +103,15 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
 def test_a_transaction_id_is_a_tombstone_until_it_is_pruned_counted_from_the_start(path: Path) -> None:
     """save/protocol.md, The steps, `done`, and R7: whatever the clock of an earlier run has said."""
     with closing(Journal(path)) as journal:
-        journal.write(used="old")
+        journal.write(transaction_id="old")
     started = time.monotonic()
     with closing(Journal(path)) as again:
-        again.prune(started)
-        assert (again.tombstone("old"), again.tombstone("x")) == (True, False)
+        again.prune_tombstones(started)
+        assert (again.has_tombstone("old"), again.has_tombstone("x")) == (True, False)
         between = time.monotonic()
-        again.write(used="new")
-        again.prune(between)
-        assert (again.tombstone("old"), again.tombstone("new")) == (False, True)
+        again.write(transaction_id="new")
+        again.prune_tombstones(between)
+        assert (again.has_tombstone("old"), again.has_tombstone("new")) == (False, True)
 
 
 # -- the spare room
@@ -122,20 +128,22 @@ def test_what_has_happened_is_recorded_if_there_is_any_room_and_what_is_new_is_r
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO, and can be tried again."""
     refuses(journal, "change", said)
     with pytest.raises(FsError, match=f"^the journal can't be written: {said}$") as caught:
-        journal.write(put(1), new=True)
+        journal.write(put(1), is_new=True)
     assert caught.value.errno == told
 
     def give_up() -> bool:
         return bool(journal._db.execute("DROP TRIGGER refused"))
 
     if room:
-        monkeypatch.setattr(journal.spare, "give_up", give_up)
-    assert (errno_from(journal.write, put(1)), len(journal.load(Change))) == ((0, 1) if room else (told, 0))
+        monkeypatch.setattr(journal.spare, "release", give_up)
+    assert (errno_from(journal.write, put(1)), len(journal.load_records(Change))) == (
+        (0, 1) if room else (told, 0)
+    )
     assert room or give_up()
     journal.write(put(2))
-    assert [change.seq for change in journal.load(Change)][-1] == 2
+    assert [change.seq for change in journal.load_records(Change)][-1] == 2
     journal.path.with_name("spare").unlink()
-    assert room or not journal.spare.give_up()
+    assert room or not journal.spare.release()
 
 
 @pytest.fixture
@@ -155,17 +163,17 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
             with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
                 while True:
                     filler.write(bytes(piece))
-        answers = [errno_from(journal.write, put(number), new=True) for number in range(300)]
+        answers = [errno_from(journal.write, put(number), is_new=True) for number in range(300)]
         accepted = answers.count(0)
         assert answers == [0] * accepted + [errno.ENOSPC] * (300 - accepted)
-        assert len(journal.load(Change)) == accepted < 300
+        assert len(journal.load_records(Change)) == accepted < 300
         for number in range(2000):
-            journal.write(used=str(number))
+            journal.write(transaction_id=str(number))
         with pytest.raises(FsError, match=f"^the disk of the state directory {small_disk} is full$"):
-            journal.write(put(accepted), new=True)
+            journal.write(put(accepted), is_new=True)
         (small_disk / "filler").unlink()
-        journal.write(put(accepted), new=True)
-        assert (len(journal.load(Change)), journal.tombstone("1999")) == (accepted + 1, True)
+        journal.write(put(accepted), is_new=True)
+        assert (len(journal.load_records(Change)), journal.has_tombstone("1999")) == (accepted + 1, True)
 
 
 @pytest.mark.needs_root("only root can mount a disk of its own for this")
@@ -175,27 +183,27 @@ def test_kept_copies_go_before_a_write_is_refused(small_disk: Path) -> None:
     with closing(store), closing(Journal(small_disk / "journal.db", (store,))) as journal:
         for name in ("a", "b"):
             (small_disk / name).write_bytes(bytes(5 << 20))
-            store.keep(name, store.take(name, small_disk / name, 5 << 20))
+            store.commit(name, store.prepare(name, small_disk / name, 5 << 20))
             (small_disk / name).unlink()
-        journal.write(put(1), new=True)
+        journal.write(put(1), is_new=True)
         assert store.paths() == ["a", "b"]
         with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
             while True:
                 filler.write(bytes(1 << 16))
-        journal.write(put(2), new=True)
+        journal.write(put(2), is_new=True)
         assert store.paths() == ["b"]
-        assert len(journal.load(Change)) == 2
+        assert len(journal.load_records(Change)) == 2
 
 
 # -- sync
 
 
 def test_a_failed_sync_is_told_and_tried_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal.write(used="a")
+    journal.write(transaction_id="a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        assert (errno_from(journal.sync), journal.unsynced) == (errno.EIO, True)
-    assert (errno_from(journal.sync), journal.unsynced) == (0, False)
+        assert (errno_from(journal.sync), journal.needs_sync) == (errno.EIO, True)
+    assert (errno_from(journal.sync), journal.needs_sync) == (0, False)
 
 
 # -- what is not ours

@@ -13,7 +13,7 @@ from tests.support.files import errno_from
 from tests.unit.state.conftest import refusing
 
 from jobfs.errors import FsError
-from jobfs.state.localbytes import LocalBytes, failure
+from jobfs.state.localbytes import LocalBytes, errno_for_writer
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def store(tmp_path: Path) -> LocalBytes:
 
 def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> Path:
     """A closed generation of file 7."""
-    local = store.new(7, generation)
+    local = store.create(7, generation)
     local.write(content, 0)
-    store.cover(7, local)
+    store.mark_unsynced(7, local)
     local.release()
     return local.path
 
 
 def test_written_bytes_are_read(store: LocalBytes) -> None:
-    store.path(7, 1).write_bytes(b"left by a mount that was killed")
-    local = store.new(7, 1)
+    store.generation_path(7, 1).write_bytes(b"left by a mount that was killed")
+    local = store.create(7, 1)
     assert (local.write(b"hello", 0), local.write(memoryview(b"!"), 9)) == (5, 1)
     read = local.read(0, 100), local.read(3, 2), local.read(10, 5)
     assert (*read, local.size) == (b"hello\0\0\0\0!", b"lo", b"", 10)
@@ -44,15 +44,15 @@ def test_written_bytes_are_read(store: LocalBytes) -> None:
 
 def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes) -> None:
     """save/protocol.md, Vocabulary: freeing generation n never touches n+1."""
-    first = store.new(7, 1)
+    first = store.create(7, 1)
     first.write(b"first", 0)
-    second = store.new(7, 2, first.source)
+    second = store.create(7, 2, first.stable_path)
     assert second.write(b"SE", 0) == 2
     assert (first.read(0, 9), second.read(0, 9)) == (b"first", b"SErst")
-    store.retire(7, 1)
-    store.remove(list(store.retired))
+    store.remove_after_sync(7, 1)
+    store.remove_retired(list(store.retired))
     assert [path.name for path in store.directory.iterdir()] == [f"{7:016x}.2"]
-    third = store.new(7, 3, first.source)
+    third = store.create(7, 3, first.stable_path)
     assert first.read(0, 9) == third.read(0, 9) == b"first", "who has it open reads it, and may copy it"
     for local in (first, second, third):
         local.release()
@@ -60,22 +60,22 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
 
 def test_closed_bytes_never_change_and_a_sealed_generation_gets_no_more(store: LocalBytes) -> None:
     """save/protocol.md, Vocabulary, local bytes."""
-    local = store.new(7, 1)
+    local = store.create(7, 1)
     local.write(b"content", 0)
     assert local.may_change(0)
-    local.closed = 4
+    local.closed_size = 4
     assert [local.may_change(position) for position in (0, 3, 4, 7, 9)] == [False, False, True, True, True]
     local.sealed = True
     assert not local.may_change(9)
-    part = store.new(7, 2, local.path, 4)
-    assert (part.size, part.read(0, 9), part.may_change(0), store.length(7, 2), store.length(7, 3)) == (
+    part = store.create(7, 2, local.path, 4)
+    assert (part.size, part.read(0, 9), part.may_change(0), store.file_size(7, 2), store.file_size(7, 3)) == (
         4, b"cont", True, 4, -1,
     )  # fmt: skip
     for each in (local, part):
         each.release()
     left = store.open(7, 1)
     assert left is not None
-    assert (left.closed, left.may_change(7)) == (7, False)
+    assert (left.closed_size, left.may_change(7)) == (7, False)
 
 
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
@@ -88,8 +88,8 @@ def test_a_copy_that_the_disk_refuses_leaves_nothing(
         monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
     if fault == "no directory":
         store.directory.rmdir()
-    with pytest.raises(FsError, match=f"^can't make {store.path(7, 1)}: ") as caught:
-        store.new(7, 1, source)
+    with pytest.raises(FsError, match=f"^can't make {store.generation_path(7, 1)}: ") as caught:
+        store.create(7, 1, source)
     assert caught.value.errno == (errno.ENOSPC if fault == "full" else errno.EIO)
     assert not [*store.directory.glob("*")]
 
@@ -100,7 +100,7 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     path = sealed(store, 1)
     local = store.open(7, 1)
     assert local is not None
-    assert (local.sealed, local.size, local.source, store.open(7, 2)) == (True, 7, path, None)
+    assert (local.sealed, local.size, local.stable_path, store.open(7, 2)) == (True, 7, path, None)
     assert (len(os.listdir("/proc/self/fd")), errno_from(local.read, 0, 9)) == (before, errno.EBADF)
     local.acquire()
     assert local.acquire().read(0, 9) == b"content"
@@ -144,10 +144,10 @@ def test_what_was_closed_is_read_from_a_disk_that_takes_no_more(
 def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):
         sealed(store, generation)
-    assert store.give(7, 0, 8).size == 7
-    assert store.waiting
+    assert store.link_to_file(7, 0, 8).size == 7
+    assert store.needs_sync
     assert sorted(store.sync()) == [*((7, generation) for generation in range(count)), (8, 0)]
-    assert (store.waiting, store.sync()) == (False, [])
+    assert (store.needs_sync, store.sync()) == (False, [])
 
 
 @pytest.mark.parametrize("count", [1, 17])
@@ -160,49 +160,51 @@ def test_a_failed_sync_is_made_up_for(store: LocalBytes, monkeypatch: pytest.Mon
         ctypes.set_errno(errno.EIO)
         with pytest.raises(FsError, match=r"^local bytes can't be synced: Input/output error$") as caught:
             store.sync()
-        assert (caught.value.errno, store.waiting) == (errno.EIO, True)
+        assert (caught.value.errno, store.needs_sync) == (errno.EIO, True)
     assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
     sealed(store, 2).unlink()
     assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
 
 
 def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None:
-    store.path(7, 2).symlink_to(store.path(7, 2))
-    with pytest.raises(FsError, match=f"^its file {store.path(7, 2)} can't be read: Too many levels"):
+    store.generation_path(7, 2).symlink_to(store.generation_path(7, 2))
+    with pytest.raises(
+        FsError, match=f"^its file {store.generation_path(7, 2)} can't be read: Too many levels"
+    ):
         store.open(7, 2)
 
 
 def test_bytes_that_stay_keep_no_others(store: LocalBytes, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the next sync has it on the disk all the same."""
-    store.path(7, 1).mkdir()
+    store.generation_path(7, 1).mkdir()
     gone = sealed(store, 2)
     for number in (1, 2):
-        store.retire(7, number)
-    store.remove(list(store.retired))
-    assert (store.waiting, gone.exists(), store.path(7, 1).exists()) == (False, False, True)
-    assert caplog.messages == [f"{store.path(7, 1)} can't be removed: Is a directory"]
+        store.remove_after_sync(7, number)
+    store.remove_retired(list(store.retired))
+    assert (store.needs_sync, gone.exists(), store.generation_path(7, 1).exists()) == (False, False, True)
+    assert caplog.messages == [f"{store.generation_path(7, 1)} can't be removed: Is a directory"]
 
 
 def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: LocalBytes) -> None:
     path = sealed(store, 5)
     local = store.open(7, 5)
     assert local is not None
-    kept = store.throw_away(local, "notes.txt")
-    store.throw_away(local, "notes.txt")
-    assert store.throw_away(local, "ü" * 127 + "x").name == "5-" + "ü" * 126
+    kept = store.keep_in_trash(local, "notes.txt")
+    store.keep_in_trash(local, "notes.txt")
+    assert store.keep_in_trash(local, "ü" * 127 + "x").name == "5-" + "ü" * 126
     path.unlink()
     assert (kept.parent, kept.name, kept.read_bytes()) == (store.trash, "5-notes.txt", b"content")
     store.empty_trash()
     assert not store.trash.exists()
     store.trash.mkdir()
-    assert errno_from(store.throw_away, local, "gone") == errno.EIO
+    assert errno_from(store.keep_in_trash, local, "gone") == errno.EIO
     with pytest.raises(FsError, match=f"^can't keep a copy in {store.trash}: No such file"):
-        store.throw_away(local, "gone")
+        store.keep_in_trash(local, "gone")
 
 
 def test_a_failed_write_leaves_no_bytes(store: LocalBytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
-    local, real, left = store.new(7, 1), os.pwrite, [5]
+    local, real, left = store.create(7, 1), os.pwrite, [5]
 
     def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:
         if not left[0]:
@@ -222,4 +224,4 @@ def test_an_error_of_the_disk_never_looks_like_an_answer_about_the_file() -> Non
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
     told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
     for code in (*told, errno.ENOENT, errno.EACCES, None):
-        assert failure(OSError(code, "the disk")) == (code if code in told else errno.EIO)
+        assert errno_for_writer(OSError(code, "the disk")) == (code if code in told else errno.EIO)

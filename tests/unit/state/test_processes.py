@@ -37,20 +37,20 @@ class Proc:
         shutil.rmtree(self.directory / str(number))
 
     def of(self, number: int) -> Process:
-        process = self.processes.of(number)
+        process = self.processes.process_of(number)
         assert process is not None
         return process
 
     def numbers(self, number: int) -> list[int]:
         """The numbers of a process and of its ancestors."""
-        return [int(process.key[0]) for process in self.of(number).lineage()]
+        return [int(process.key[0]) for process in self.of(number).self_and_ancestors()]
 
     def ended(self) -> list[int]:
         """The processes that are found to have ended once all were checked, and are then forgotten."""
         found = list[int]()
         for _ in range(40):
-            self.processes.of(next(self._strangers))
-            for process in self.processes.ended():
+            self.processes.process_of(next(self._strangers))
+            for process in self.processes.find_ended():
                 found.append(int(process.key[0]))
                 with self.lock:
                     self.processes.forget(process)
@@ -77,7 +77,7 @@ def test_ancestors_are_those_of_the_first_look(proc: Proc) -> None:
 def test_a_parent_that_ends_during_the_look_is_replaced_by_the_new_one(
     proc: Proc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Processes._read
+    read = Processes._read_facts
 
     def ends(processes: Processes, number: str) -> object:
         if number == "20" and (proc.directory / "20").exists():
@@ -85,7 +85,7 @@ def test_a_parent_that_ends_during_the_look_is_replaced_by_the_new_one(
             proc.add(30, 1)
         return read(processes, number)
 
-    monkeypatch.setattr(Processes, "_read", ends)
+    monkeypatch.setattr(Processes, "_read_facts", ends)
     assert proc.numbers(30) == [30, 1]
 
 
@@ -94,15 +94,15 @@ def test_a_parent_that_can_not_be_seen_is_the_end_of_the_look(
 ) -> None:
     """As one of another user where /proc is mounted with hidepid."""
     (proc.directory / "10" / "stat").unlink()
-    read, count = Processes._read, itertools.count()
-    monkeypatch.setattr(Processes, "_read", lambda *arguments: (next(count), read(*arguments))[1])
+    read, count = Processes._read_facts, itertools.count()
+    monkeypatch.setattr(Processes, "_read_facts", lambda *arguments: (next(count), read(*arguments))[1])
     assert proc.numbers(30) == [30, 20]
     assert next(count) < 10
 
 
 def test_a_process_that_ends_during_the_look_is_none(proc: Proc) -> None:
     (proc.directory / "30" / "stat").unlink()
-    assert proc.processes.of(30) is None
+    assert proc.processes.process_of(30) is None
 
 
 def test_a_deep_tree_is_read_by_a_loop_and_to_a_bound(proc: Proc) -> None:
@@ -134,11 +134,11 @@ def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(Processes, name, call)
 
-    for name in ("_text", "_runs"):
+    for name in ("_read_text", "_is_running"):
         checked(name)
     proc.of(30)
     assert len(free) == 5
-    proc.processes.ended()
+    proc.processes.find_ended()
     assert len(free) > 5
     assert all(free)
 
@@ -165,7 +165,7 @@ def test_a_parent_that_was_kept_for_an_ended_child_is_checked_next(proc: Proc) -
         proc.end(number)
     with proc.lock:
         proc.processes.forget(thirty)
-    assert proc.processes.ended() == [thirty.parent]
+    assert proc.processes.find_ended() == [thirty.parent]
 
 
 def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +179,10 @@ def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch
         checked.append(process)
         return True
 
-    monkeypatch.setattr(Processes, "_runs", runs)
+    monkeypatch.setattr(Processes, "_is_running", runs)
     for number in (9_000_000, 9_000_001):
-        proc.processes.of(number)
-        proc.processes.ended()
+        proc.processes.process_of(number)
+        proc.processes.find_ended()
     assert 0 < len(checked) <= 16
 
 
@@ -192,7 +192,7 @@ def test_a_process_that_had_been_forgotten_can_be_kept_again(proc: Proc) -> None
         proc.end(number)
     assert sorted(proc.ended()) == [20, 30]
     with proc.lock:
-        proc.processes.keep(thirty)
+        proc.processes.add_with_ancestors(thirty)
     assert proc.ended() == [30, 20]
     assert len(proc.processes) == 2
 
@@ -200,10 +200,10 @@ def test_a_process_that_had_been_forgotten_can_be_kept_again(proc: Proc) -> None
 def test_the_proc_of_another_namespace_is_not_used(proc: Proc) -> None:
     """vfs/semantics.md 4.47: its numbers are those of other processes."""
     (proc.directory / "self").symlink_to("1")
-    assert Processes(proc.lock, proc.directory).of(30) is None
+    assert Processes(proc.lock, proc.directory).process_of(30) is None
     (proc.directory / "self").unlink()
     (proc.directory / "self").symlink_to(str(os.getpid()))
-    assert Processes(proc.lock, proc.directory).of(30) is not None
+    assert Processes(proc.lock, proc.directory).process_of(30) is not None
 
 
 @pytest.fixture
@@ -216,14 +216,14 @@ def test_the_processes_of_this_machine(child: subprocess.Popen[bytes]) -> None:
     """What the kernel says: a thread counts as its process, a child is below its parent, and an end is found."""
     lock = Condition()
     processes = Processes(lock, Path("/proc"))
-    found = processes.of(child.pid)
+    found = processes.process_of(child.pid)
     assert found is not None
-    assert found.parent is processes.of(threading.get_native_id())
-    assert found.parent is processes.of(os.getpid())
+    assert found.parent is processes.process_of(threading.get_native_id())
+    assert found.parent is processes.process_of(os.getpid())
     child.communicate()
     ended = list[Process]()
     for stranger in range(2**30, 2**30 + 100):
-        processes.of(stranger)
-        ended += processes.ended()
+        processes.process_of(stranger)
+        ended += processes.find_ended()
     assert found in ended
     assert found.parent not in ended

@@ -11,7 +11,7 @@ from tests.unit.state.conftest import ITEM
 
 from jobfs.nodes import Item, Kind
 from jobfs.state import Change, File
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Handle, Verb
 
 
@@ -19,8 +19,10 @@ def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
     """save/protocol.md R1: bytes that were placed just now."""
     handle = Handle(File(1), ITEM, os.O_RDONLY)
     assert (handle.readable, handle.writable, handle.process) == (True, False, None)
-    handle.go_on(saved := replace(ITEM, updated_at="2"), Local(threading.Condition(), Path(), 1, 1, 1))
-    assert (handle.item, handle.seen, handle.young) == (saved, saved, True)
+    handle.continue_with(
+        saved := replace(ITEM, updated_at="2"), LocalGeneration(threading.Condition(), Path(), 1, 1, 1)
+    )
+    assert (handle.item, handle.base_item, handle.racy) == (saved, saved, True)
 
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
@@ -31,7 +33,7 @@ def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -
         f"{where}/.jobfs-0123456789ab-{by}-staged-file"
         for where, by in (("dir", tid), ("moved", tid), ("dir", other))
     ]
-    staged = [change.is_staged(Item("1", Kind.FILE, path)) for path in [*named, "dir/file"]]
+    staged = [change.is_staged_item(Item("1", Kind.FILE, path)) for path in [*named, "dir/file"]]
     assert staged == [True, True, False, False]
 
 
@@ -39,5 +41,5 @@ def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
     """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
     own, covered = Aside("own", "h2", moved=True), Aside("default", "h3", moved=True)
     asides = [Aside("not moved", "h1"), Aside("", "lost"), own, covered]
-    assert Change(1, Verb.PUT, "file", asides=asides[:2]).replaced() is None
-    assert Change(1, Verb.PUT, "file", asides=asides).replaced() is own
+    assert Change(1, Verb.PUT, "file", asides=asides[:2]).first_moved_aside() is None
+    assert Change(1, Verb.PUT, "file", asides=asides).first_moved_aside() is own

@@ -15,9 +15,9 @@ import pytest
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
-from jobfs.state.localbytes import BOOT, path_of
+from jobfs.state.localbytes import BOOT, generation_path
 from jobfs.state.records import File
-from jobfs.state.salvage import UnsentEntry, numbered_in, unsent_in
+from jobfs.state.salvage import UnsentEntry, list_local_bytes, read_unsent
 
 #: When the bytes of `place` were written last, in ns, and how a name tells that.
 WRITTEN, STAMP = 1_764_594_303 * 10**9, "20251201T130503Z"
@@ -39,7 +39,7 @@ def keep(place: Path) -> Keep:
     """Keep bytes for a generation of a File."""
 
     def keep(ino: int, generation: int, content: bytes) -> Path:
-        path = path_of(place / "bytes", ino, generation)
+        path = generation_path(place / "bytes", ino, generation)
         path.write_bytes(content)
         os.utime(path, ns=(WRITTEN, WRITTEN))
         return path
@@ -56,7 +56,7 @@ def record(place: Path, *files: File) -> None:
 
 def test_closed_files_and_new_directories_are_unsent_and_nothing_else(place: Path, keep: Keep) -> None:
     """vfs/semantics.md 6.19, 6.20: the bytes that were closed, those of an empty file too; directories first."""
-    assert unsent_in(place) == []
+    assert read_unsent(place) == []
     closed, refused, empty = keep(1, 1, b"closed"), keep(2, 2, b"refused"), keep(3, 3, b"")
     for ino in (4, 5, 6):
         keep(ino, ino, b"no")
@@ -65,13 +65,13 @@ def test_closed_files_and_new_directories_are_unsent_and_nothing_else(place: Pat
         File(1, path="dir/closed", generation=1, size=6, mode=0o600, mtime_ns=7, item_id="i"),
         File(2, path="refused", generation=2, size=7, refused="Too large", boot=BOOT),
         File(3, path="empty", generation=3),
-        File(4, path="scratch~", generation=4, size=2, stays=True),
+        File(4, path="scratch~", generation=4, size=2, never_sent=True),
         File(5, path=None, generation=5, size=2),
         File(6, path="clean", item_id="i", mode=0o600),
         File(7, Kind.DIRECTORY, path="dir", mode=0o750),
         File(8, Kind.DIRECTORY, path="there", item_id="i", mode=0o750),
     )
-    assert unsent_in(place) == [
+    assert read_unsent(place) == [
         UnsentEntry("dir", mode=0o750),
         UnsentEntry("dir/closed", closed, 6, 0o600, 7),
         UnsentEntry("refused", refused, 7),
@@ -81,17 +81,17 @@ def test_closed_files_and_new_directories_are_unsent_and_nothing_else(place: Pat
 
 @pytest.mark.parametrize(("file", "kept", "expected"), [
     ({"generation": 1, "size": 3}, {1: b"closed"}, [("a.txt", 1, 3, ""), ("", 1, None, "was never closed")]),
-    ({"generation": 1, "size": 3, "draft": 2}, {1: b"closed", 2: b"new"},
+    ({"generation": 1, "size": 3, "open_generation": 2}, {1: b"closed", 2: b"new"},
      [("a.txt", 1, 3, ""), ("", 2, None, "was never closed")]),
-    ({"generation": 1, "size": 6, "draft": 2}, {1: b"closed", 2: b""}, [("a.txt", 1, 6, "")]),
-    ({"draft": 2, "item_id": "i"}, {2: b"new"}, [("", 2, None, "was never closed")]),
-    ({"draft": 2}, {2: b""}, []),
-    ({"draft": 2}, {}, []),
+    ({"generation": 1, "size": 6, "open_generation": 2}, {1: b"closed", 2: b""}, [("a.txt", 1, 6, "")]),
+    ({"open_generation": 2, "item_id": "i"}, {2: b"new"}, [("", 2, None, "was never closed")]),
+    ({"open_generation": 2}, {2: b""}, []),
+    ({"open_generation": 2}, {}, []),
     ({"generation": 1, "size": 3, "boot": "another"}, {1: b"closed"}, [("", 1, None, LOST)]),
-    ({"generation": 1, "size": 3, "boot": "another", "draft": 2}, {1: b"closed", 2: b"new"},
+    ({"generation": 1, "size": 3, "boot": "another", "open_generation": 2}, {1: b"closed", 2: b"new"},
      [("", 1, None, LOST), ("", 2, None, "was never closed")]),
-    ({"draft": 2, "stays": True}, {2: b"new"}, []),
-    ({"draft": 2, "path": None}, {2: b"new"}, []),
+    ({"open_generation": 2, "never_sent": True}, {2: b"new"}, []),
+    ({"open_generation": 2, "path": None}, {2: b"new"}, []),
 ])  # fmt: skip
 def test_what_was_never_closed_or_is_in_doubt_gets_another_name(
     place: Path,
@@ -104,7 +104,7 @@ def test_what_was_never_closed_or_is_in_doubt_gets_another_name(
     for generation, content in kept.items():
         keep(1, generation, content)
     record(place, File(**{"ino": 1, "path": "a.txt", **file}))  # type: ignore[arg-type]
-    found = unsent_in(place)
+    found = read_unsent(place)
     number = [int(entry.source.suffix[1:]) if entry.source else 0 for entry in found]
     assert [
         (entry.path.replace(f"a.recovered-{STAMP}.txt", ""), generation, entry.size, entry.reason)
@@ -133,12 +133,12 @@ def test_without_a_journal_bytes_are_known_by_their_numbers(
     record(place, File(1, path="a", generation=3, size=3))
     damage(place / "journal.db")
     with pytest.raises(UsageError, match=f"^{why}$"):
-        unsent_in(place)
-    assert numbered_in(place) == [UnsentEntry("", path) for path in reversed(paths)]
+        read_unsent(place)
+    assert list_local_bytes(place) == [UnsentEntry("", path) for path in reversed(paths)]
 
 
 def test_a_place_without_bytes_has_nothing(tmp_path: Path) -> None:
-    assert (unsent_in(tmp_path), numbered_in(tmp_path)) == ([], [])
+    assert (read_unsent(tmp_path), list_local_bytes(tmp_path)) == ([], [])
 
 
 def test_nothing_in_the_state_directory_changes(place: Path, keep: Keep) -> None:
@@ -147,7 +147,7 @@ def test_nothing_in_the_state_directory_changes(place: Path, keep: Keep) -> None
     journal = Journal(place / "journal.db")
     journal.write((File(1, path="a", generation=1, size=6), {}))
     before = picture(place)
-    assert [entry.path for entry in unsent_in(place)] == ["a"]
+    assert [entry.path for entry in read_unsent(place)] == ["a"]
     assert picture(place) == before
     journal.close()
 
@@ -159,7 +159,7 @@ def test_a_journal_that_cannot_be_read_is_damaged_and_one_that_cannot_be_copied_
     """vfs/semantics.md 6.21: with room in the temporary directory, the files have names."""
     monkeypatch.setattr(shutil, "copyfile", Mock(side_effect=OSError(code, "no")))
     with pytest.raises(expected, match=r"no$"):
-        unsent_in(place)
+        read_unsent(place)
 
 
 def picture(top: Path) -> dict[Path, tuple[int, bytes]]:

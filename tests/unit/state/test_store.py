@@ -22,59 +22,72 @@ from jobfs.state.records import TRANSITIONS, Aside, Stage, Verb
 
 
 def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
-    file = state.new(Kind.FILE, "a")
-    change = state.change(Verb.PUT, "a", file)
+    file = state.new_local_file(Kind.FILE, "a")
+    change = state.plan_change(Verb.PUT, "a", file)
     assert file.change is change
-    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), used="t", new=True)
+    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), transaction_id="t", is_new=True)
     assert (file.path, file.generation, file.recorded, change.target) == ("b", 5, True, "b")
     other = State(state.journal.path.parent)
-    files, changes = other.store.load()
-    assert (other.changes, other.index.at("b")) == ({}, None), "rows are taken up one by one"
+    files, changes = other.store.load_records()
+    assert (other.changes, other.index.file_at("b")) == ({}, None), "rows are taken up one by one"
     assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
     assert [(found.target, found.file, files[0].change) for found in changes] == [("b", files[0], changes[0])]
-    assert state.journal.tombstone("t")
+    assert state.journal.has_tombstone("t")
     other.close()
 
 
 def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.41: ENOSPC before anything has changed."""
     file, gone = written(state, "a"), written(state, "gone")
-    change = state.change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
+    change = state.plan_change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
     state.write(edit(change))
     before = (file.path, change.stage, change.asides, state.index.edition)
     monkeypatch.setattr(state.journal, "write", full)
     edits = edit(file, path="b"), edit(change, stage=Stage.STAGED, asides=[])
-    assert errno_from(state.write, *edits, gone=[gone], new=True) == errno.ENOSPC
-    for call, record in ((state.end, change), (state.unname, file), (state.drop, gone)):
+    assert errno_from(state.write, *edits, remove=[gone], is_new=True) == errno.ENOSPC
+    for call, record in ((state.end_change, change), (state.unlink_file, file), (state.drop_files, gone)):
         assert errno_from(call, record) == errno.ENOSPC
     assert (file.path, change.stage, change.asides, state.index.edition) == before
-    assert (state.index.at("a"), state.index.at("gone"), state.index.at("b")) == (file, gone, None)
+    assert (state.index.file_at("a"), state.index.file_at("gone"), state.index.file_at("b")) == (
+        file,
+        gone,
+        None,
+    )
     assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
-    assert not state.changes.awake
+    assert not state.changes.ready
 
 
 @pytest.mark.parametrize("stays", [True, False])
 def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
     """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
-    file, gone = state.new(Kind.FILE, "a"), written(state, "gone")
-    one, two, three = [state.bytes.new(file.ino, state.journal.next_number()) for _ in range(3)]
-    state.apply(file, stays=stays)
+    file, gone = state.new_local_file(Kind.FILE, "a"), written(state, "gone")
+    one, two, three = [state.bytes.create(file.ino, state.journal.next_number()) for _ in range(3)]
+    state.apply_in_memory(file, never_sent=stays)
     for local, before in ((one, 0), (two, one.generation)):
-        state.store.begin(file, local, mode=local.generation)
+        state.store.begin_generation(file, local, mode=local.generation)
         there = (local.generation, 0) if stays and not before else (before, local.generation)
-        assert held(file) == held(again(state).index.file(file.ino))
-        assert (file.generation, file.draft, file.mode, file.local) == (*there, local.generation, local)
+        assert held(file) == held(again(state).index.file_by_number(file.ino))
+        assert (file.generation, file.open_generation, file.mode, file.local) == (
+            *there,
+            local.generation,
+            local,
+        )
         with monkeypatch.context() as patch:
             patch.setattr(state.journal, "write", full)
-            assert errno_from(state.store.close, file, local, gone=[gone]) == errno.ENOSPC
-        assert ((file.generation, file.draft), local.closed, gone.recorded) == (there, 0, True)
-        state.store.close(file, local, gone=[gone] if before else [], sha256="ff")
-        assert (file.generation, file.draft, file.boot, file.sha256) == (local.generation, 0, BOOT, "ff")
+            assert errno_from(state.store.close_generation, file, local, remove=[gone]) == errno.ENOSPC
+        assert ((file.generation, file.open_generation), local.closed_size, gone.recorded) == (there, 0, True)
+        state.store.close_generation(file, local, remove=[gone] if before else [], sha256="ff")
+        assert (file.generation, file.open_generation, file.boot, file.sha256) == (
+            local.generation,
+            0,
+            BOOT,
+            "ff",
+        )
         assert (local.may_change(local.size), gone.recorded) == (True, not before)
-        assert held(file) == held(again(state).index.file(file.ino))
+        assert held(file) == held(again(state).index.file_by_number(file.ino))
     assert state.bytes.retired == [one.path]
-    state.unname(file)
-    state.store.begin(file, three)
+    state.unlink_file(file)
+    state.store.begin_generation(file, three)
     assert (file.local, file.recorded) == (three, False)
     for local in (one, two, three):
         local.release()
@@ -87,10 +100,15 @@ def on_disk(state: State) -> dict[str, bytes]:
 def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State) -> None:
     """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
     file, local = grown(state)
-    assert (file.written, file.size, file.generation) == (True, 6, local.generation)
-    state.store.close(file, local)
-    assert (file.written, file.size, file.generation, local.closed) == (False, 10, local.generation, 10)
-    assert (state.bytes.retired, held(file)) == ([], held(again(state).index.file(file.ino)))
+    assert (file.has_unclosed_bytes, file.size, file.generation) == (True, 6, local.generation)
+    state.store.close_generation(file, local)
+    assert (file.has_unclosed_bytes, file.size, file.generation, local.closed_size) == (
+        False,
+        10,
+        local.generation,
+        10,
+    )
+    assert (state.bytes.retired, held(file)) == ([], held(again(state).index.file_by_number(file.ino)))
     local.release()
 
 
@@ -102,25 +120,28 @@ def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced:
     mixed = draft = local.generation
     if synced:
         state.store.sync()
-        assert (file.boot, state.bytes.waiting) == ("", False)
+        assert (file.boot, state.bytes.needs_sync) == ("", False)
     if further:
-        later = state.bytes.new(file.ino, state.journal.next_number(), local.path)
-        state.store.begin(file, later)
+        later = state.bytes.create(file.ino, state.journal.next_number(), local.path)
+        state.store.begin_generation(file, later)
         draft = later.generation
         local.release()
         local = later
-    state.store.set_apart(file)
-    assert (file.size, file.draft, file.local, file.written) == (6, draft, local, True)
+    state.store.separate_closed_bytes(file)
+    assert (file.size, file.open_generation, file.local, file.has_unclosed_bytes) == (6, draft, local, True)
     assert on_disk(state)[str(file.generation)] == b"closed"
     assert on_disk(state)[str(draft)] == b"closedmore"
-    assert state.bytes.retired == [state.bytes.path(file.ino, mixed)] * further
+    assert state.bytes.retired == [state.bytes.generation_path(file.ino, mixed)] * further
     assert (local.may_change(0), state.bytes.is_synced(file.ino, file.generation)) == (further, synced)
-    assert (file.boot, held(file)) == ("" if synced else BOOT, held(again(state).index.file(file.ino)))
+    assert (file.boot, held(file)) == (
+        "" if synced else BOOT,
+        held(again(state).index.file_by_number(file.ino)),
+    )
     before = on_disk(state)
-    state.store.set_apart(file)
+    state.store.separate_closed_bytes(file)
     assert on_disk(state) == before, "once is enough"
-    state.store.close(file, local)
-    assert (file.generation, file.size, file.draft) == (draft, 10, 0)
+    state.store.close_generation(file, local)
+    assert (file.generation, file.size, file.open_generation) == (draft, 10, 0)
     local.release()
 
 
@@ -138,8 +159,10 @@ def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
         else:
             patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        assert errno_from(state.store.set_apart, file) == (errno.EIO if fault == "sync" else errno.ENOSPC)
-    assert (held(file), on_disk(state), local.closed, state.bytes.retired) == (was, there, 6, [])
+        assert errno_from(state.store.separate_closed_bytes, file) == (
+            errno.EIO if fault == "sync" else errno.ENOSPC
+        )
+    assert (held(file), on_disk(state), local.closed_size, state.bytes.retired) == (was, there, 6, [])
     local.release()
 
 
@@ -153,27 +176,27 @@ def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
     def closes_meanwhile(handle: int) -> None:
         real(handle)
         monkeypatch.setattr(os, "fdatasync", real)
-        state.store.close(file, local)
+        state.store.close_generation(file, local)
 
     monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
     state.store.sync()
-    assert (file.size, file.boot, state.store.unsynced) == (10, BOOT, True)
+    assert (file.size, file.boot, state.store.needs_sync) == (10, BOOT, True)
     state.store.sync()
-    assert (file.boot, state.store.unsynced) == ("", False)
+    assert (file.boot, state.store.needs_sync) == ("", False)
     local.release()
 
 
 @pytest.mark.parametrize("known", [{}, {"generation": 3}, {"item_id": "one"}], ids=repr)
 def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[str, Any]) -> None:
     """save/protocol.md, Recovery: of what was written and not closed before a kill."""
-    file, kept = state.new(Kind.FILE, "a"), state.new(Kind.FILE, "b")
-    state.write(edit(file, draft=9, **known))
+    file, kept = state.new_local_file(Kind.FILE, "a"), state.new_local_file(Kind.FILE, "b")
+    state.write(edit(file, open_generation=9, **known))
     state.unclosed.add(file)
     for edits in ([], [edit(kept, size=7)]):
-        state.store.end_draft(file, *edits)
-    rows = {found.ino: (found.draft, found.size) for found in again(state).index.files()}
+        state.store.forget_open_generation(file, *edits)
+    rows = {found.ino: (found.open_generation, found.size) for found in again(state).index.all_files()}
     assert rows == {kept.ino: (0, 7), **({file.ino: (0, 0)} if known else {})}
-    assert (file.draft, file.recorded, state.left().files) == (0, bool(known), [file])
+    assert (file.open_generation, file.recorded, state.backlog().files) == (0, bool(known), [file])
 
 
 @pytest.mark.parametrize("failing", ["", "write", "sync"])
@@ -183,13 +206,13 @@ def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.Monkey
     """
     file, gone = written(state, "a"), written(state, "gone")
     state.write(edit(file, boot="this boot"))
-    state.unname(gone)
-    state.touch(replace(ITEM, id="t"))
+    state.unlink_file(gone)
+    state.set_times(replace(ITEM, id="t"))
     if failing:
         with monkeypatch.context() as patch:
             patch.setattr(state.journal, failing, full)
             assert errno_from(state.store.sync) == errno.ENOSPC
-    assert state.store.unsynced
+    assert state.store.needs_sync
     there, real = list[int](), state.journal.sync
 
     def sync() -> None:
@@ -198,9 +221,9 @@ def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(state.journal, "sync", sync)
     state.store.sync()
-    assert (there, state.store.unsynced) == ([2], False)
+    assert (there, state.store.needs_sync) == ([2], False)
     assert file.boot == "", "its bytes are on the disk"
-    assert {found.boot for found in again(state).index.files()} == {""}
+    assert {found.boot for found in again(state).index.all_files()} == {""}
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
@@ -214,32 +237,35 @@ def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.
         assert gate.wait(20)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    state.write(used="first")
+    state.write(transaction_id="first")
     with ThreadPoolExecutor(9) as pool:
         syncs = [pool.submit(state.store.sync)]
         assert going.wait(20)
-        state.write(used="later")
+        state.write(transaction_id="later")
         syncs += [pool.submit(state.store.sync) for _ in range(8)]
         gate.set()
-    assert (len(calls), [sync.result() for sync in syncs], state.store.unsynced) == (2, [None] * 9, False)
+    assert (len(calls), [sync.result() for sync in syncs], state.store.needs_sync) == (2, [None] * 9, False)
 
 
 @pytest.mark.parametrize("journal", [True, False])
 def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal: bool) -> None:
     """save/protocol.md, The steps; a transition that is refused has not happened, not in the journal either."""
     for old, new in product(Stage, Stage):
-        change = state.change(Verb.PUT, "file", stage=old, shows={"file": None})
+        change = state.plan_change(Verb.PUT, "file", stage=old, shows={"file": None})
         state.write(edit(change))
         before, after = held(change), {**held(change), "stage": new, "target": "other"}
-        shown, allowed = (state.changes.copy(), state.index.hidden("file")), new in {old, *TRANSITIONS[old]}
+        shown, allowed = (
+            (state.changes.copy(), state.index.has_override("file")),
+            new in {old, *TRANSITIONS[old]},
+        )
         with nullcontext() if allowed else pytest.raises(ValueError, match=f"can't go from {old} to {new}"):
             if journal:
-                state.write(edit(change, stage=new, target="other"), used=f"{old} {new}")
+                state.write(edit(change, stage=new, target="other"), transaction_id=f"{old} {new}")
             else:
-                state.apply(change, stage=new, target="other")
-        (found,) = state.journal.load(Change)
+                state.apply_in_memory(change, stage=new, target="other")
+        (found,) = state.journal.load_records(Change)
         assert held(change) == (after if allowed else before)
         assert held(found) == (after if allowed and journal else before)
-        assert state.journal.tombstone(f"{old} {new}") is (allowed and journal)
-        assert allowed or (state.changes, state.index.hidden("file")) == shown
-        state.end(change)
+        assert state.journal.has_tombstone(f"{old} {new}") is (allowed and journal)
+        assert allowed or (state.changes, state.index.has_override("file")) == shown
+        state.end_change(change)

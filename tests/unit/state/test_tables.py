@@ -17,50 +17,53 @@ def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     kinds = ("handle", "row", "change", "nothing", "bytes", "here")
     items = {name: replace(ITEM, id=name, path=name) for name in kinds}
-    needed = {name: state.open(item) for name, item in items.items()}
+    needed = {name: state.file_for_item(item) for name, item in items.items()}
     written(state, "bytes", item=items["bytes"])
-    state.apply(needed["here"], stays=True)
+    state.apply_in_memory(needed["here"], never_sent=True)
     opens(needed["handle"])
     state.write(edit(needed["row"], mode=0o600))
-    state.change(Verb.PUT, "change", needed["change"])
+    state.plan_change(Verb.PUT, "change", needed["change"])
     for file in needed.values():
-        state.let_go(file)
-    known = {name for name, file in needed.items() if state.index.file(file.ino) is file}
-    assert (known, state.index.of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
+        state.forget_if_unused(file)
+    known = {name for name, file in needed.items() if state.index.file_by_number(file.ino) is file}
+    assert (known, state.index.file_of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
 
 
 def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state: State) -> None:
     file = written(state, "a")
-    placed = state.change(Verb.MOVE, "b", stage=Stage.STAGED)
-    change = state.change(Verb.PUT, "a", file, begun=True)
+    placed = state.plan_change(Verb.MOVE, "b", stage=Stage.STAGED)
+    change = state.plan_change(Verb.PUT, "a", file, started=True)
     state.write(edit(placed, stage=Stage.PLACED))
     state.write(edit(change, stage=Stage.CANCELLED))
     state.write(edit(placed, asides=[]))
-    assert (list(state.changes.awake), min(placed.since, placed.made) > 0) == ([placed, change], True), (
-        "once each"
-    )
-    state.end(placed)
-    state.end(change)
+    assert (list(state.changes.ready), min(placed.finished_at, placed.planned_at) > 0) == (
+        [placed, change],
+        True,
+    ), "once each"
+    state.end_change(placed)
+    state.end_change(change)
     assert (change.stage, file.change, state.changes) == (Stage.DONE, None, {})
-    state.end(change)
-    state.apply(change, asides=[])
-    assert (state.changes, state.journal.load(Change)) == ({}, []), "what has ended does not come back"
+    state.end_change(change)
+    state.apply_in_memory(change, asides=[])
+    assert (state.changes, state.journal.load_records(Change)) == ({}, []), (
+        "what has ended does not come back"
+    )
 
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: State, sent: bool) -> None:
     """save/protocol.md, Vocabulary: the bytes that it sends stay while it runs, newer ones after it."""
     file, gone = written(state, "a"), written(state, "gone")
-    older = [state.bytes.path(file.ino, file.generation)]
-    change = state.change(Verb.PUT, "a", file, generation=file.generation if sent else 0, begun=True)
-    local = state.bytes.new(file.ino, state.journal.next_number())
-    state.store.close(file, local)
+    older = [state.bytes.generation_path(file.ino, file.generation)]
+    change = state.plan_change(Verb.PUT, "a", file, generation=file.generation if sent else 0, started=True)
+    local = state.bytes.create(file.ino, state.journal.next_number())
+    state.store.close_generation(file, local)
     local.release()
     assert state.bytes.retired == ([] if sent else older)
-    state.cancel(change, gone=[gone], size=3)
+    state.cancel_change(change, remove=[gone], size=3)
     assert (state.bytes.retired, gone.recorded) == (older, False)
     assert (change.stage, change.size, change.file, file.change) == (Stage.CANCELLED, 3, None, None)
-    (found,) = state.journal.load(Change)
+    (found,) = state.journal.load_records(Change)
     assert held(found) == held(change)
 
 
@@ -70,17 +73,19 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
     file = written(state, "a", content=b"content")
     assert file.local is not None
     if newer:
-        state.apply(file, local=state.bytes.new(file.ino, state.journal.next_number(), file.local.path))
+        state.apply_in_memory(
+            file, local=state.bytes.create(file.ino, state.journal.next_number(), file.local.path)
+        )
     local = file.local.acquire()
     opens(file)
     state.write(edit(file, item_id="one", boot="this boot", refused="why", ctime_ns=7, mode=0o600))
-    state.change(Verb.PUT, "a", file)
+    state.plan_change(Verb.PUT, "a", file)
     was = {**held(file), "path": None, "item_id": "", "generation": 0, "size": 0, "boot": "", "refused": ""}
-    state.unname(file)
+    state.unlink_file(file)
     state.store.sync()
     assert held(file) == {**was, "ctime_ns": file.ctime_ns}
     assert time.time_ns() - 60e9 < file.ctime_ns
-    assert (state.index.at("a"), state.index.of(ITEM), file.recorded, state.changes) == (
+    assert (state.index.file_at("a"), state.index.file_of(ITEM), file.recorded, state.changes) == (
         None,
         None,
         False,
@@ -88,52 +93,52 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
     )
     assert (file.local, local.read(0, 9)) == (local, b"content")
     assert list(state.bytes.directory.iterdir()) == [local.path]
-    assert again(state).index.files() == []
+    assert again(state).index.all_files() == []
     for _ in range(local.users):
         local.release()
 
 
 def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
-    state.write(edit(state.open(ITEM), mode=0o755))
-    state.touch(ITEM, content=True)
-    state.touch(ITEM)
-    file = state.index.of(ITEM)
+    state.write(edit(state.file_for_item(ITEM), mode=0o755))
+    state.set_times(ITEM, content=True)
+    state.set_times(ITEM)
+    file = state.index.file_of(ITEM)
     assert file is not None
     assert file.ctime_ns >= file.mtime_ns > 0
     assert (file.mode, file.atime_ns, file.version) == (0o755, UNSET, "1")
-    assert [held(found) for found in again(state).index.files()] == [held(file)]
+    assert [held(found) for found in again(state).index.all_files()] == [held(file)]
     with monkeypatch.context() as patch:
-        patch.setattr(state.journal.spare, "restore", lambda beside: False)
-        state.touch(ITEM, made=True)
+        patch.setattr(state.journal.spare, "refill", lambda extra: False)
+        state.set_times(ITEM, is_new=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
-    assert [found.atime_ns for found in again(state).index.files()] == [UNSET]
-    state.touch(replace(ITEM, updated_at="2"))
+    assert [found.atime_ns for found in again(state).index.all_files()] == [UNSET]
+    state.set_times(replace(ITEM, updated_at="2"))
     assert (file.mode, file.atime_ns, file.mtime_ns, file.version) == (0o755, UNSET, UNSET, "2")
-    state.touch(implicit_directory("x"))
-    assert [found.item_id for found in again(state).index.files()] == ["one"]
+    state.set_times(implicit_directory("x"))
+    assert [found.item_id for found in again(state).index.all_files()] == ["one"]
     for _ in range(2):
-        state.lose("one")
-    assert (state.index.of(ITEM), again(state).index.of(ITEM)) == (None, None)
+        state.forget_item("one")
+    assert (state.index.file_of(ITEM), again(state).index.file_of(ITEM)) == (None, None)
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
     """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back; what is only open lives on."""
-    opened = state.open(replace(ITEM, id="two", path="b"))
+    opened = state.file_for_item(replace(ITEM, id="two", path="b"))
     opens(opened)
     state.write(edit(opened, mode=0o755))
-    state.lose("two")
-    assert (opened.item_id, opened.mode, state.index.file(opened.ino)) == ("", 0o755, opened)
+    state.forget_item("two")
+    assert (opened.item_id, opened.mode, state.index.file_by_number(opened.ino)) == ("", 0o755, opened)
     file = written(state, "dir/a", item=ITEM)
-    state.apply(file, atime_ns=7)
-    state.touch(replace(ITEM, updated_at="2"))
-    state.lose("one")
-    assert (state.index.at("dir/a"), state.index.of(ITEM), file.unsaved, file.atime_ns) == (
+    state.apply_in_memory(file, atime_ns=7)
+    state.set_times(replace(ITEM, updated_at="2"))
+    state.forget_item("one")
+    assert (state.index.file_at("dir/a"), state.index.file_of(ITEM), file.needs_upload, file.atime_ns) == (
         file,
         None,
         True,
         7,
     )
-    assert [(found.path, found.generation) for found in again(state).index.files()] == [
+    assert [(found.path, found.generation) for found in again(state).index.all_files()] == [
         ("dir/a", file.generation)
     ]

@@ -13,7 +13,7 @@ import pytest
 from jobfs.nodes import Item, Kind, Version
 from jobfs.state import File
 from jobfs.state.records import Handle
-from jobfs.vfs.handles import KernelPages, OpenFile
+from jobfs.vfs.handles import OpenFile, PageCacheTracker
 
 ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
@@ -23,50 +23,50 @@ def test_after_a_rename_by_this_mount_saves_are_based_on_what_was_shown_before()
     """save/protocol.md, Vocabulary, base: what was opened; the answer may have the time of what the job wrote since."""
     handle = Handle(File(7), OLD, os.O_RDWR)
     renamed = replace(OLD, path="other", updated_at="2")
-    handle.moved(renamed)
-    assert (handle.item, handle.seen) == (renamed, OLD)
-    handle.moved(replace(renamed, id="z"))
-    assert (handle.item, handle.seen) == (renamed, OLD), "that is another file"
+    handle.follow_rename(renamed)
+    assert (handle.item, handle.base_item) == (renamed, OLD)
+    handle.follow_rename(replace(renamed, id="z"))
+    assert (handle.item, handle.base_item) == (renamed, OLD), "that is another file"
     handle.item = followed = replace(OLD, updated_at="3")
-    handle.moved(replace(followed, path="other"))
-    assert handle.seen == OLD
+    handle.follow_rename(replace(followed, path="other"))
+    assert handle.base_item == OLD
 
 
 @pytest.fixture
-def pages() -> KernelPages:
-    return KernelPages()
+def pages() -> PageCacheTracker:
+    return PageCacheTracker()
 
 
-def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
+def visit(pages: PageCacheTracker, path: str, version: Version | None) -> bool:
     """Opens and closes; True if the pages were kept."""
-    kept = pages.enter(handle := reader(pages, version), path, version)
-    assert pages.remove(handle.fh) is handle
+    kept = pages.register(handle := reader(pages, version), path, version)
+    assert pages.unregister(handle.fh) is handle
     return kept
 
 
-def closed(pages: KernelPages, handle: OpenFile) -> None:
-    pages.remove(handle.fh)
+def closed(pages: PageCacheTracker, handle: OpenFile) -> None:
+    pages.unregister(handle.fh)
 
 
-def reader(pages: KernelPages, version: Version | None) -> OpenFile:
+def reader(pages: PageCacheTracker, version: Version | None) -> OpenFile:
     item = None if version is None else replace(OLD, updated_at=version.updated_at, size=version.size)
     view: Any = None
     return OpenFile(view, pages, File(7), item, os.O_RDONLY)
 
 
-def opened(pages: KernelPages, path: str, version: Version | None) -> OpenFile:
+def opened(pages: PageCacheTracker, path: str, version: Version | None) -> OpenFile:
     handle = reader(pages, version)
-    pages.enter(handle, path, version)
+    pages.register(handle, path, version)
     return handle
 
 
-def test_the_same_version_at_the_same_path_keeps_its_pages(pages: KernelPages) -> None:
+def test_the_same_version_at_the_same_path_keeps_its_pages(pages: PageCacheTracker) -> None:
     assert [visit(pages, "x", ONE) for _ in range(3)] == [False, True, True]
     assert not visit(pages, "y", ONE), "another path has other pages"
     assert [visit(pages, "x", version) for version in (OTHER, OTHER, ONE)] == [False, True, False]
 
 
-def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: KernelPages) -> None:
+def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: PageCacheTracker) -> None:
     visit(pages, "x", OTHER)
     first = opened(pages, "x", ONE)
     second = opened(pages, "x", OTHER)
@@ -77,13 +77,13 @@ def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: Ke
     assert visit(pages, "x", OTHER)
 
 
-def test_each_of_two_open_files_at_a_path_may_have_read_through_the_other(pages: KernelPages) -> None:
+def test_each_of_two_open_files_at_a_path_may_have_read_through_the_other(pages: PageCacheTracker) -> None:
     """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
     first, second = (opened(pages, "x", ONE) for _ in range(2))
     assert (first.has_read, second.has_read, opened(pages, "y", ONE).has_read) == (True, True, False)
 
 
-def test_a_writer_leaves_no_pages_to_be_kept(pages: KernelPages) -> None:
+def test_a_writer_leaves_no_pages_to_be_kept(pages: PageCacheTracker) -> None:
     visit(pages, "x", ONE)
     writer = opened(pages, "x", None)
     assert not visit(pages, "x", ONE)
@@ -92,27 +92,29 @@ def test_a_writer_leaves_no_pages_to_be_kept(pages: KernelPages) -> None:
 
 
 def test_an_open_file_that_goes_on_with_a_newer_version_leaves_no_pages_to_be_kept(
-    pages: KernelPages,
+    pages: PageCacheTracker,
 ) -> None:
     follower = opened(pages, "x", ONE)
-    pages.unsure("x")
+    pages.forget_version("x")
     follower.item = reader(pages, OTHER).item
     assert not visit(pages, "x", ONE)
     closed(pages, follower)
     assert not visit(pages, "x", ONE)
 
 
-def test_open_files_go_with_their_directory_to_its_new_name(pages: KernelPages) -> None:
+def test_open_files_go_with_their_directory_to_its_new_name(pages: PageCacheTracker) -> None:
     visit(pages, "dir/x", ONE)
     reader = opened(pages, "dir/x", ONE)
     opened(pages, "new/x", OTHER)
-    pages.moved("dir", "new", directory=True)
-    assert (reader.node_path, pages.only("new/x", ONE)) == ("new/x", True), "what was there is at no path"
-    assert not pages.at("dir/x")
+    pages.move_node("dir", "new", directory=True)
+    assert (reader.node_path, pages.is_only_version("new/x", ONE)) == ("new/x", True), (
+        "what was there is at no path"
+    )
+    assert not pages.handles_at("dir/x")
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
 
 
-def test_where_handles_are_is_known_without_a_look_at_each(pages: KernelPages) -> None:
+def test_where_handles_are_is_known_without_a_look_at_each(pages: PageCacheTracker) -> None:
     """vfs/semantics.md 1.6: `ls -l` asks this of each entry, beside any number of open files."""
     handles = [opened(pages, f"dir/{number}", ONE) for number in range(3)]
     second = opened(pages, "dir/1", OTHER)
@@ -124,21 +126,30 @@ def test_where_handles_are_is_known_without_a_look_at_each(pages: KernelPages) -
         __iter__ = items = values
 
     everything, pages.handles = pages.handles, Unread(pages.handles)
-    assert (pages.at("dir/0"), pages.at("dir/1")) == ((handles[0],), (handles[1], second))
-    assert (pages.at("dir"), pages.at(""), pages.any_within("dir"), pages.any_within("di")) == (
+    assert (pages.handles_at("dir/0"), pages.handles_at("dir/1")) == ((handles[0],), (handles[1], second))
+    assert (
+        pages.handles_at("dir"),
+        pages.handles_at(""),
+        pages.has_open_within("dir"),
+        pages.has_open_within("di"),
+    ) == (
         (),
         (),
         True,
         False,
     )
-    pages.moved("dir/0", "dir/1", directory=False)
-    assert (pages.at("dir/0"), pages.at("dir/1"), second.node_path) == ((), (handles[0],), "")
-    pages.moved("dir", "other", directory=True)
-    assert (pages.at("other/1"), pages.at("other/2")) == ((handles[0],), (handles[2],))
-    pages.part("other/1")
-    assert (handles[0].node_path, pages.any_within("other/1"), pages.any_within("other")) == ("", False, True)
+    pages.move_node("dir/0", "dir/1", directory=False)
+    assert (pages.handles_at("dir/0"), pages.handles_at("dir/1"), second.node_path) == ((), (handles[0],), "")
+    pages.move_node("dir", "other", directory=True)
+    assert (pages.handles_at("other/1"), pages.handles_at("other/2")) == ((handles[0],), (handles[2],))
+    pages.detach_node("other/1")
+    assert (handles[0].node_path, pages.has_open_within("other/1"), pages.has_open_within("other")) == (
+        "",
+        False,
+        True,
+    )
     pages.handles = everything
     for handle in (*handles, second):
         closed(pages, handle)
     assert (pages.handles, pages._at) == ({}, {}), "nothing is left of a file that is closed"
-    assert pages.remove(7) is None
+    assert pages.unregister(7) is None

@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def ending(job: Any, ttl: float = 5.0) -> tuple[JobEnd, Mock, Mock]:
     """A JobEnd of which each request for the job has this answer, its report and its namespace."""
-    report = Mock(ask_for_job=Mock(side_effect=lambda: job()))
+    report = Mock(fetch_job=Mock(side_effect=lambda: job()))
     namespace = Mock(status=Mock(return_value=SimpleNamespace(effective_ttl=ttl)))
     return JobEnd(report, namespace, Settings()), report, namespace
 
@@ -47,7 +47,7 @@ def test_a_running_job_is_asked_for_as_often_as_a_watch_does(clock: Clock, ttl: 
     """vfs/semantics.md 7.11: six requests in 30 seconds, fewer where the effective TTL is longer, and no listing."""
     waiting, report, namespace = ending(lambda: {"status": "processing"}, ttl)
     assert waiting.wait(30.0, Mock(), lambda: False) is None
-    assert (clock.now, report.ask_for_job.call_count) == (30.0, times)
+    assert (clock.now, report.fetch_job.call_count) == (30.0, times)
     namespace.refresh.assert_not_called()
 
 

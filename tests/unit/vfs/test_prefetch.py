@@ -33,35 +33,35 @@ class World:
         self.index = self
         self.ahead = Prefetch(world, world, world)
 
-    def missing(self, item: Item) -> bool:
+    def needs_download(self, item: Item) -> bool:
         return item.path not in self.on_disk
 
-    def lasting(self, item: Item) -> bool:
+    def may_share_download(self, item: Item) -> bool:
         return item.path not in self.young
 
-    def size(self, item: Item) -> int | None:
+    def known_size(self, item: Item) -> int | None:
         return item.size
 
-    def number(self, item: Item) -> int:
+    def inode_of(self, item: Item) -> int:
         return inode_number(item.id)
 
-    def last_children(self, directory: str) -> dict[str, Item]:
+    def peek_children(self, directory: str) -> dict[str, Item]:
         return {
             names.basename(p): item for p, item in self.items.items() if p and names.parent(p) == directory
         }
 
-    def prefetch(self, take: Callable[[], Item | None], count: int) -> None:
-        while (item := take()) is not None:
+    def prefetch_items(self, next_item: Callable[[], Item | None], count: int) -> None:
+        while (item := next_item()) is not None:
             self.fetched.append(item.path)
 
     def order(self, by_name: bool = False) -> list[str]:
         """All files, as a program that takes them in this order reads them."""
-        return [item.path for item in self.ahead.below("", by_name)]
+        return [item.path for item in self.ahead.files_below("", by_name)]
 
     def read(self, path: str) -> list[str]:
         """A program reads a file; returns the files that are then fetched ahead, which are on disk from then on."""
         self.fetched = []
-        self.ahead.reading(self.items[path], here=False)
+        self.ahead.note_open(self.items[path], is_cached=False)
         self.on_disk |= {path, *self.fetched}
         return self.fetched
 

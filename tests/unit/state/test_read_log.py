@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from jobfs.nodes import Item, Kind
 from jobfs.state.processes import Process
-from jobfs.state.readers import Readers
+from jobfs.state.read_log import ReadLog
 from jobfs.state.records import Base
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
 VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD}
 #: A version that this mount has placed.
-PLACED = {number: Base.of(item, sha256="0" * 64, young=True) for number, item in VERSIONS.items()}
+PLACED = {number: Base.from_item(item, sha256="0" * 64, racy=True) for number, item in VERSIONS.items()}
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
@@ -44,7 +44,7 @@ class Proc:
         self.directory = directory
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
             self.add(number, group, parent)
-        self.readers = Readers(Condition(), directory)
+        self.readers = ReadLog(Condition(), directory)
         self._strangers = itertools.count(10_000_000)
 
     def add(self, number: int, group: int, parent: int, start: int = 7) -> None:
@@ -72,7 +72,7 @@ class Proc:
     def settle(self) -> None:
         """All processes have been checked for their end."""
         for _ in range(40):
-            self.readers.process(next(self._strangers))
+            self.readers.process_of(next(self._strangers))
 
     def short(self, number: int, item: Item, path: str = "dir/f", parent: int = SHELL) -> None:
         """A process starts, reads, and ends."""
@@ -87,36 +87,36 @@ class Proc:
 
     def has(self, number: int, prefix: str) -> list[int]:
         """The files `prefix<number>` of which a process has a note."""
-        paths = self.readers._notes.paths_of(self.process(number))
+        paths = self.readers._notes.records_of(self.process(number))
         return sorted(int(path.removeprefix(prefix)) for path in paths if path.startswith(prefix))
 
     def process(self, number: int) -> Process:
         """A process that is there."""
-        found = self.readers.process(number)
+        found = self.readers.process_of(number)
         assert found is not None
         return found
 
     def read(self, number: int, item: Item, path: str = "dir/f") -> None:
-        self.readers.read(self.process(number), path, item)
+        self.readers.note_read(self.process(number), path, item)
 
     def happens(self, step: str) -> None:
         """A step of `KNOWN`."""
         who, what, *more = step.split()
         if who == "placed":
-            self.readers.placed("dir/f", PLACED[what])
+            self.readers.note_placed("dir/f", PLACED[what])
             return
         process = self.process(NAMES[who])
         if what == "reads":
-            self.readers.read(process, "dir/f", VERSIONS[more[0]])
+            self.readers.note_read(process, "dir/f", VERSIONS[more[0]])
         elif what in ("writes", "sees"):
             over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
-            self.readers.wrote(process, "dir/f", over, base, read=what == "sees")
+            self.readers.note_write(process, "dir/f", over, base, read=what == "sees")
         else:
             assert what == "makes"
-            self.readers.backs_up(process, more[0])
+            self.readers.ignore_backup_read(process, more[0])
 
     def replaced(self, number: int, shown: Item) -> Item | Base | None:
-        return self.readers.replaced(self.process(number), shown)
+        return self.readers.version_read_by(self.process(number), shown)
 
 
 @pytest.fixture
@@ -134,17 +134,17 @@ def test_who_puts_back_an_old_save_replaces_only_what_somebody_near_has_read(
     if reader is not None:
         proc.read(reader, SECOND)
     assert proc.replaced(MAKE, THIRD) == (SECOND if reader else None)
-    proc.readers.replaces_unread(proc.process(MAKE), "dir/f")
+    proc.readers.note_unread_replace(proc.process(MAKE), "dir/f")
     assert proc.replaced(MAKE, THIRD) == base
-    proc.readers.replaces_unread(None, "dir/f")
+    proc.readers.note_unread_replace(None, "dir/f")
 
 
 @pytest.mark.parametrize("number", [0, -1, 99])
 def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: int) -> None:
     """vfs/semantics.md 4.47: as all processes outside of the mount's own namespace, which the kernel calls 0."""
-    assert proc.readers.process(number) is None
-    proc.readers.read(None, "dir/f", FIRST)
-    assert proc.readers.replaced(None, SECOND) is None
+    assert proc.readers.process_of(number) is None
+    proc.readers.note_read(None, "dir/f", FIRST)
+    assert proc.readers.version_read_by(None, SECOND) is None
 
 
 def test_a_thread_counts_as_its_process_and_a_number_that_is_used_again_as_another(proc: Proc) -> None:
@@ -230,9 +230,9 @@ def test_what_a_save_replaces_once_its_readers_have_ended(
     who, shown = save.split()
     saver = proc.process(NAMES[who])
     for number in sorted(
-        {*NAMES.values(), 1} - {process.key[0] for process in saver.lineage()}, reverse=True
+        {*NAMES.values(), 1} - {process.key[0] for process in saver.self_and_ancestors()}, reverse=True
     ):
-        if str(number) not in [process.key[0] for process in saver.lineage()]:
+        if str(number) not in [process.key[0] for process in saver.self_and_ancestors()]:
             proc.end(number)
     proc.settle()
     assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
@@ -243,15 +243,15 @@ class Twice(Proc):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.passed, self.kept = self.readers, Readers(Condition(), directory)
-        self.kept._processes.ended = list  # type: ignore[method-assign]
+        self.passed, self.kept = self.readers, ReadLog(Condition(), directory)
+        self.kept._processes.find_ended = list  # type: ignore[method-assign]
         self.numbers = itertools.count(100)
         self.running = [1, *NAMES.values()]
         for number in self.running:
             self.of(number)
 
     def of(self, number: int) -> tuple[Process, Process]:
-        passed, kept = self.passed.process(number), self.kept.process(number)
+        passed, kept = self.passed.process_of(number), self.kept.process_of(number)
         assert passed is not None
         assert kept is not None
         return passed, kept
@@ -272,9 +272,11 @@ class Twice(Proc):
         elif what != "ends":
             for readers, process in zip((self.passed, self.kept), self.of(number), strict=True):
                 if what == "reads":
-                    readers.read(process, "dir/f", VERSIONS[version])
+                    readers.note_read(process, "dir/f", VERSIONS[version])
                 else:
-                    readers.wrote(process, "dir/f", VERSIONS[version], PLACED[version], read=what == "sees")
+                    readers.note_write(
+                        process, "dir/f", VERSIONS[version], PLACED[version], read=what == "sees"
+                    )
 
     def adopt(self, child: int, parent: int) -> None:
         """A child of a process that has ended is one of process 1."""
@@ -285,7 +287,10 @@ class Twice(Proc):
     def compare(self) -> None:
         for number, (version, item) in product(self.running, VERSIONS.items()):
             passed, kept = self.of(number)
-            assert self.passed.replaced(passed, item) == self.kept.replaced(kept, item), (number, version)
+            assert self.passed.version_read_by(passed, item) == self.kept.version_read_by(kept, item), (
+                number,
+                version,
+            )
 
 
 WHAT = st.sampled_from(("starts", "ends", "ends", "reads", "reads", "writes", "sees"))
@@ -300,7 +305,7 @@ def test_what_a_running_process_knows_does_not_change_when_others_end(
         both = Twice(Path(directory))
         for act in acts:
             both.act(*act)
-            both.readers.process(next(both._strangers))
+            both.readers.process_of(next(both._strangers))
         both.settle()
         both.compare()
         assert both.count <= 2 * len(both.passed._processes)
@@ -310,12 +315,12 @@ def test_an_ended_process_counts_as_one_while_what_it_has_opened_is_open(proc: P
     """vfs/semantics.md 4.42: a descriptor that it has handed on still replaces what it has read."""
     proc.read(CC, FIRST)
     cc = proc.process(CC)
-    proc.readers.opened(cc)
+    proc.readers.add_open(cc)
     proc.ends(CC)
-    proc.readers._bequeath(cc)  # as if it had opened the file after it was checked
+    proc.readers._hand_to_parent(cc)  # as if it had opened the file after it was checked
     proc.read(MAKE, SECOND)
-    assert proc.readers.replaced(cc, SECOND) == FIRST
-    proc.readers.closed(cc)
+    assert proc.readers.version_read_by(cc, SECOND) == FIRST
+    proc.readers.remove_open(cc)
     proc.settle()
     assert proc.count == 2, "of make, and of what it has started"
     assert proc.replaced(MAKE, THIRD) == SECOND
@@ -325,7 +330,7 @@ def test_what_an_ended_process_is_noted_to_have_read_later_passes_on_too(proc: P
     """vfs/semantics.md 4.46: a program that was killed may end before its call does."""
     cc = proc.process(CC)
     proc.ends(CC)
-    proc.readers.read(cc, "dir/f", FIRST)
+    proc.readers.note_read(cc, "dir/f", FIRST)
     proc.settle()
     proc.read(MAKE, SECOND)
     proc.ends(MAKE)
@@ -361,7 +366,7 @@ def test_a_note_goes_along_when_this_mount_renames_or_changes_an_item(proc: Proc
     after = replace(FIRST, path=path, updated_at="1b")
     proc.read(CAT, FIRST)
     proc.read(MAKE, THIRD)
-    proc.readers.carry(FIRST, after)
+    proc.readers.carry_notes(FIRST, after)
     assert proc.replaced(CAT, after) is None
     assert proc.replaced(CAT, replace(after, updated_at="4")) == after
     assert proc.replaced(OTHER, replace(after, updated_at="4")) == THIRD
@@ -373,12 +378,12 @@ def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
     proc.happens("placed 1")
     there = replace(THIRD, path="dir/g")
     proc.read(MAKE, there, path="dir/g")
-    proc.readers.carry(SECOND, replace(SECOND, path="dir/g"))
-    proc.readers.carry(FIRST, replace(FIRST, path="dir/h"))
+    proc.readers.carry_notes(SECOND, replace(SECOND, path="dir/g"))
+    proc.readers.carry_notes(FIRST, replace(FIRST, path="dir/h"))
     assert proc.replaced(MAKE, replace(SECOND, path="dir/g")) == there
     assert proc.replaced(CAT, replace(SECOND, path="dir/h")) == PLACED["1"]
     another = replace(THIRD, id="another")
-    proc.readers.carry(another, replace(another, path="dir/h"))
+    proc.readers.carry_notes(another, replace(another, path="dir/h"))
     assert proc.replaced(CAT, replace(another, path="dir/h")) is None, "what it has written was there"
 
 
@@ -386,7 +391,7 @@ def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_noth
     """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
     for step in ("cat writes", "make reads 1", "make sees", "placed 1"):
         proc.happens(step)
-    proc.readers.carry(replace(THIRD, path="dir/g"), THIRD)
+    proc.readers.carry_notes(replace(THIRD, path="dir/g"), THIRD)
     assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
     assert proc.replaced(MAKE, THIRD) == FIRST
 
@@ -398,13 +403,13 @@ def test_notes_go_along_with_a_directory(proc: Proc) -> None:
     for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
         proc.read(who, item, path)
     for path in ("else/f", "new/g"):
-        proc.readers.placed(path, PLACED["2"])
-    proc.readers.renamed_directory("dir", "new")
+        proc.readers.note_placed(path, PLACED["2"])
+    proc.readers.move_directory("dir", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
     assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
     assert proc.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
     assert proc.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
-    proc.readers.renamed_directory("other", "new")
+    proc.readers.move_directory("other", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
@@ -556,11 +561,13 @@ def test_threads_that_note_while_processes_start_and_end(
             proc.add(child, child, chance.choice(mine))
             mine.append(child)
             process, path = proc.process(chance.choice(mine)), f"dir/{chance.randrange(40)}"
-            proc.readers.opened(process)
-            proc.readers.read(process, path, chance.choice([FIRST, SECOND]))
-            proc.readers.replaced(process, replace(THIRD, path=path))
-            proc.readers.carry(replace(FIRST, path=path), replace(FIRST, path=f"dir/{chance.randrange(40)}"))
-            proc.readers.closed(process)
+            proc.readers.add_open(process)
+            proc.readers.note_read(process, path, chance.choice([FIRST, SECOND]))
+            proc.readers.version_read_by(process, replace(THIRD, path=path))
+            proc.readers.carry_notes(
+                replace(FIRST, path=path), replace(FIRST, path=f"dir/{chance.randrange(40)}")
+            )
+            proc.readers.remove_open(process)
             if len(mine) > 6:
                 proc.end(mine.pop(chance.randrange(1, len(mine))))
 
@@ -569,7 +576,7 @@ def test_threads_that_note_while_processes_start_and_end(
             done.result()
     notes, known = proc.readers._notes, [*proc.readers._processes._known.values()]
     assert notes.count == sum(map(len, notes.by_path.values())) <= 100
-    holders = {holder for process in known for holder in process.holders}
+    holders = {holder for process in known for holder in process.note_holders}
     assert {holder for there in notes.by_path.values() for holder in there} <= holders
     assert {id(each): each.uses for each in known} == {
         id(each): sum(other.parent is each for other in known) for each in known
@@ -578,5 +585,5 @@ def test_threads_that_note_while_processes_start_and_end(
 
 
 def _bounds(monkeypatch: pytest.MonkeyPatch, *, notes: int, own: int) -> None:
-    monkeypatch.setattr("jobfs.state.readers._NOTES", notes)
-    monkeypatch.setattr("jobfs.state.readers._OWN", own)
+    monkeypatch.setattr("jobfs.state.read_log._NOTES", notes)
+    monkeypatch.setattr("jobfs.state.read_log._OWN", own)

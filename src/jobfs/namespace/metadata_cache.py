@@ -16,12 +16,12 @@ from typing import NamedTuple
 from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
-from jobfs.namespace.news import News, difference
-from jobfs.namespace.tree import Tree, differ, veil
-from jobfs.nodes import Item, held_ns
+from jobfs.namespace.differences import Difference, compare
+from jobfs.namespace.tree import ItemTree, hiding_parent, looks_different
+from jobfs.nodes import Item, clamp_ns
 
 
-class Change(NamedTuple):
+class OwnChange(NamedTuple):
     """The items `ids` at `paths` were changed by us, or an answer told of them; `whole`: with everything below these paths.
 
     The change is newer than an answer whose request has a ticket below `ticket`. `deleted`: the items are gone, not just
@@ -34,14 +34,14 @@ class Change(NamedTuple):
     whole: bool = False
     deleted: bool = False
 
-    def concerns(self, path: str, ids: Collection[str]) -> bool:
+    def invalidates(self, path: str, ids: Collection[str]) -> bool:
         """True if an older answer about `path`, naming `ids`, can't be believed."""
         if path in self.paths or not self.ids.isdisjoint(ids):
             return True
-        return self.whole and any(names.under(path, at) for at in self.paths)
+        return self.whole and any(names.is_below(path, at) for at in self.paths)
 
 
-def keep(change: Change, old: Tree, new: Tree) -> set[str]:
+def carry_into_listing(change: OwnChange, old: ItemTree, new: ItemTree) -> set[str]:
     """Have `new`, a listing that began before `change`, keep what `old` says of the changed items, and of those below.
 
     Returns the paths to be asked for again: where the two disagree, and neither can be believed.
@@ -49,40 +49,42 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     places = {*change.paths, *(item.path for item in filter(None, map(new.get, change.ids)))}
     if change.whole and change.deleted:
         _drop_hidden_strangers(places, old, new)
-    others = _arrived(_listed_at(places, new, below=change.whole), old) - change.ids
-    unknown = _unknown(change.ids, old)
+    others = _ids_moved_here(_items_at(places, new, below=change.whole), old) - change.ids
+    unknown = _ids_not_in(change.ids, old)
     doubts = places if others or (unknown and not change.deleted) else set()
     # An item that `old` shows elsewhere may have been there throughout: it must not be lost.
     for item_id in others | change.ids:
-        doubts |= _keep_item(item_id, old, new)
+        doubts |= _carry_item(item_id, old, new)
     for item_id in unknown if change.deleted else ():
-        new.drop(item_id)
+        new.remove(item_id)
     return doubts
 
 
-def _listed_at(places: Collection[str], tree: Tree, *, below: bool) -> list[Item]:
+def _items_at(places: Collection[str], tree: ItemTree, *, below: bool) -> list[Item]:
     """Return the items at these paths, and those below them if `below`."""
-    return [item for at in places for item in (*tree.candidates(at), *(tree.below(at) if below else ()))]
+    return [
+        item for at in places for item in (*tree.candidates(at), *(tree.descendants(at) if below else ()))
+    ]
 
 
-def _arrived(items: Collection[Item], old: Tree) -> set[str]:
+def _ids_moved_here(items: Collection[Item], old: ItemTree) -> set[str]:
     """Return the ids of the items that `old` does not have at their path."""
     known = ((item, old.get(item.id)) for item in items)
     return {item.id for item, was in known if was is None or was.path != item.path}
 
 
-def _unknown(ids: Collection[str], tree: Tree) -> set[str]:
+def _ids_not_in(ids: Collection[str], tree: ItemTree) -> set[str]:
     return {item_id for item_id in ids if tree.get(item_id) is None}
 
 
-def _drop_hidden_strangers(places: Collection[str], old: Tree, new: Tree) -> None:
+def _drop_hidden_strangers(places: Collection[str], old: ItemTree, new: ItemTree) -> None:
     """Drop unknown hidden items below a directory that is gone: they went with it, and would keep it shown."""
-    for item in _listed_at(places, new, below=True):
-        if old.get(item.id) is None and veil(item.path) is not None:
-            new.drop(item.id)
+    for item in _items_at(places, new, below=True):
+        if old.get(item.id) is None and hiding_parent(item.path) is not None:
+            new.remove(item.id)
 
 
-def _keep_item(item_id: str, old: Tree, new: Tree) -> set[str]:
+def _carry_item(item_id: str, old: ItemTree, new: ItemTree) -> set[str]:
     """Have `new` show an item as `old` does, if `old` has it; return both paths where they differ."""
     listed, known = new.get(item_id), old.get(item_id)
     if known is None:
@@ -105,181 +107,183 @@ class Stamp(NamedTuple):
     confirmed: float = NEVER
 
 
-class Knowledge:
+class MetadataCache:
     """The one tree, the age of the snapshot and of single paths (kept for `remember` seconds), and the write counter."""
 
     def __init__(self, remember: float, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.tree = Tree()
-        self.snapshots = 0
+        self.tree = ItemTree()
+        self.snapshot_count = 0
         self.snapshot = Stamp()
         self.implicit_seen = False
         self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
         #: The ticket of the last request or change: each that starts from now on has a greater one.
-        self.count = 0
-        self._airborne: set[int] = set()
-        self._changes: deque[tuple[int, Change]] = deque()
+        self.last_ticket = 0
+        self._in_flight: set[int] = set()
+        self._changes: deque[tuple[int, OwnChange]] = deque()
         self._doubts: dict[str, int] = {}
         self._names_changed: FIFOCache[str, int] = FIFOCache(_STAMPS)
-        #: What was shown at the paths where others have changed something, until `news` tells of them.
-        self._untold: dict[str, Item | None] = {}
+        #: What was shown at the paths where others have changed something, until `take_differences` tells of them.
+        self._pending_differences: dict[str, Item | None] = {}
 
     # requests
 
-    def takeoff(self) -> int:
-        """A ticket for a request that starts now; `land` must follow."""
-        ticket = self._next()
-        self._airborne.add(ticket)
+    def begin_request(self) -> int:
+        """A ticket for a request that starts now; `finish_request` must follow."""
+        ticket = self._next_ticket()
+        self._in_flight.add(ticket)
         return ticket
 
-    def land(self, ticket: int) -> None:
+    def finish_request(self, ticket: int) -> None:
         """The request is over, however it ended; changes that only it needed are forgotten."""
-        self._airborne.discard(ticket)
-        oldest = min(self._airborne, default=self.count)
+        self._in_flight.discard(ticket)
+        oldest = min(self._in_flight, default=self.last_ticket)
         while self._changes and self._changes[0][0] <= oldest:
             self._changes.popleft()
 
-    def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
+    def record_find(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
         """Take in the answer of a find, unless something newer is known of this path or of these items."""
         ids = {item.id for item in items}
         if self._is_outdated(ticket, path, ids):
             return
         self._doubt_arrived_directories(ticket, path, items)
-        before = self._shown_around(path, items)
-        self.tree.settle(path, items)
+        before = self._shown_near(path, items)
+        self.tree.replace_at(path, items)
         self._note_differences(before)
-        if (before[path] is None) is not (self.tree.at(path) is None):
-            self.note_names(names.parent(path), time.time_ns())
-        self._record(Change(ticket, ids, {path}))
-        if any(item.is_dir for item in items) or not self.tree.inhabited(path):
+        if (before[path] is None) is not (self.tree.shown_at(path) is None):
+            self.note_names_changed(names.parent(path), time.time_ns())
+        self._record_change(OwnChange(ticket, ids, {path}))
+        if any(item.is_dir for item in items) or not self.tree.has_descendants(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
-    def _shown_around(self, path: str, items: Collection[Item]) -> dict[str, Item | None]:
+    def _shown_near(self, path: str, items: Collection[Item]) -> dict[str, Item | None]:
         """Return what is shown wherever `items` at `path` may change that.
 
         An item leaves the path where it was known, and directories that no item stands for come and go with their contents.
         """
         known = filter(None, (self.tree.get(item.id) for item in items))
         paths = (path, *(item.path for item in known))
-        return {above: self.tree.at(above) for at in paths for above in _lineage(at)}
+        return {above: self.tree.shown_at(above) for at in paths for above in _path_and_ancestors(at)}
 
     def _is_outdated(self, ticket: int, path: str, ids: Collection[str]) -> bool:
         """Return whether something newer is known of `path`, or of these items, than a request with this ticket."""
         newer = (change for _, change in self._changes if change.ticket > ticket)
-        return self.snapshot.ticket > ticket or any(change.concerns(path, ids) for change in newer)
+        return self.snapshot.ticket > ticket or any(change.invalidates(path, ids) for change in newer)
 
     def _doubt_arrived_directories(self, ticket: int, path: str, items: Collection[Item]) -> None:
         """Doubt what is below directories that were not known at `path`: only the server knows what they contain."""
         for item in items:
             known = self.tree.get(item.id)
             if item.is_dir and (known is None or known.path != path):
-                self._doubt(path, ticket)
-                self._doubt(path if known is None else known.path, ticket)
+                self._mark_doubtful(path, ticket)
+                self._mark_doubtful(path if known is None else known.path, ticket)
 
     def _note_differences(self, before: Mapping[str, Item | None]) -> None:
-        """Note for `news` the paths that show something else than `before`."""
+        """Note for `take_differences` the paths that show something else than `before`."""
         for path, was in before.items():
-            if differ(was, self.tree.at(path)):
-                self._untold.setdefault(path, was)
+            if looks_different(was, self.tree.shown_at(path)):
+                self._pending_differences.setdefault(path, was)
 
-    def listed(self, ticket: int, began: float, tree: Tree) -> None:
+    def record_listing(self, ticket: int, began: float, tree: ItemTree) -> None:
         """Replace the tree by a newer one, except for changes since its listing began."""
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for change in [change for _, change in self._changes if change.ticket > ticket]:
-            for path in keep(change, self.tree, tree):
-                self._doubt(path, self._next())
+            for path in carry_into_listing(change, self.tree, tree):
+                self._mark_doubtful(path, self._next_ticket())
         old, self.tree = self.tree, tree
-        if self.snapshots:
-            self._note_changed_names(old, changed := tree.differing(old))
-            self._untold = changed | self._untold
-        self.snapshots += 1
+        if self.snapshot_count:
+            self._note_changed_names(old, changed := tree.differences_from(old))
+            self._pending_differences = changed | self._pending_differences
+        self.snapshot_count += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
 
-    def _note_changed_names(self, old: Tree, changed: Mapping[str, Item | None]) -> None:
+    def _note_changed_names(self, old: ItemTree, changed: Mapping[str, Item | None]) -> None:
         """Note in which directories names have come or gone; `changed`: paths with what `old` shows there."""
         came_or_went = (
-            path for path, was in changed.items() if (was is None) is not (self.tree.at(path) is None)
+            path for path, was in changed.items() if (was is None) is not (self.tree.shown_at(path) is None)
         )
         for directory in set(map(names.parent, came_or_went)):
             # A new directory has the time of its item, if there is one.
-            if old.at(directory) or ((there := self.tree.at(directory)) and there.implicit):
-                self.note_names(directory, time.time_ns())
+            if old.shown_at(directory) or ((there := self.tree.shown_at(directory)) and there.is_implicit):
+                self.note_names_changed(directory, time.time_ns())
 
-    def news(self) -> list[News]:
+    def take_differences(self) -> list[Difference]:
         """What others have changed since this was asked last, as far as it was seen by a listing or a find."""
-        untold, self._untold = self._untold, {}
-        return difference(untold, self.tree.at)
+        untold, self._pending_differences = self._pending_differences, {}
+        return compare(untold, self.tree.shown_at)
 
     # when the names in a directory change
 
-    def names_changed(self, directory: Item) -> int:
-        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
+    def names_changed_at(self, directory: Item) -> int:
+        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since
+        `forget_names_changed`.
+        """
         return self._names_changed.get(directory.id or directory.path, 0)
 
-    def note_names(self, path: str, now: int) -> None:
+    def note_names_changed(self, path: str, now: int) -> None:
         """The names in a directory have changed: its time is later than the one shown before, whatever the clocks say."""
-        directory = self.tree.at(path)
+        directory = self.tree.shown_at(path)
         if directory is not None:
-            before = max(self.names_changed(directory), directory.updated_ns)
-            self._names_changed[directory.id or path] = held_ns(max(now, before + 1))
-            self._next()
+            before = max(self.names_changed_at(directory), directory.updated_ns)
+            self._names_changed[directory.id or path] = clamp_ns(max(now, before + 1))
+            self._next_ticket()
 
-    def forget_names(self, directory: Item) -> None:
+    def forget_names_changed(self, directory: Item) -> None:
         """Forget when the names in a directory were changed."""
         self._names_changed.pop(directory.id or directory.path, None)
-        self._next()
+        self._next_ticket()
 
     # our own changes
 
-    def publish(self, item: Item, was: str = "", *, kept: bool = False) -> None:
+    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
         """Our own change: `item` now is at its path, with everything that was below it.
 
-        `was`: the path that we moved it from; a listing may show it here, and not all below it, before this answer comes.
-        `kept`: it is a second version that is kept beside its file; that alone is news.
+        `old_path`: the path that we moved it from; a listing may show it here, and not all below it, before this answer comes.
+        `is_second_version`: it is a second version that is kept beside its file; that alone is news.
         """
         known = self.tree.get(item.id)
-        old = known.path if known is not None and known.path != item.path else was or item.path
+        old = known.path if known is not None and known.path != item.path else old_path or item.path
         whole = item.is_dir and old != item.path
         beside = any(other.id != item.id for other in self.tree.candidates(item.path))
-        self.tree.arrive(item, old)
-        self._record(Change(0, {item.id}, {item.path, old}, whole))
-        if kept:
-            self._untold[item.path] = None
+        self.tree.put_moved(item, old)
+        self._record_change(OwnChange(0, {item.id}, {item.path, old}, whole))
+        if is_second_version:
+            self._pending_differences[item.path] = None
         if whole:
             self._carry_doubts(old, item.path)
         if beside:
             # An item can hardly be at a path that is still taken: what is known of this path is old.
-            self.touch(item.path)
+            self.invalidate(item.path)
         # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
 
     def _carry_doubts(self, old: str, new: str) -> None:
         """What is below a moved directory is as well known as at its `old` path, not as what was at the `new` one."""
-        for below in [path for path in self._stamps if names.under(path, new)]:
+        for below in [path for path in self._stamps if names.is_below(path, new)]:
             self._stamps.pop(below, None)
-        if any(names.within(path, old) or names.within(old, path) for path in self._doubts):
-            self.touch(new)
+        if any(names.is_at_or_below(path, old) or names.is_at_or_below(old, path) for path in self._doubts):
+            self.invalidate(new)
 
-    def forget(self, item: Item) -> None:
+    def record_deleted(self, item: Item) -> None:
         """Our own delete, or a 404: the item is gone, a directory with everything below it; `item`: as it was before."""
         known = self.tree.get(item.id) or item
         path = known.path
-        self.tree.drop(known.id)
+        self.tree.remove(known.id)
         if known.is_dir and any(other.is_dir for other in self.tree.candidates(path)):
             # Two directories share the items below: only the server knows which of them went with this directory.
-            self.touch(path)
+            self.invalidate(path)
         elif known.is_dir:
-            for other in self.tree.below(path):
-                self.tree.drop(other.id)
-        self._record(Change(0, {known.id}, {path, item.path}, whole=known.is_dir, deleted=True))
+            for other in self.tree.descendants(path):
+                self.tree.remove(other.id)
+        self._record_change(OwnChange(0, {known.id}, {path, item.path}, whole=known.is_dir, deleted=True))
 
-    def touch(self, path: str) -> None:
+    def invalidate(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
-        self._doubt(path, self._next())
+        self._mark_doubtful(path, self._next_ticket())
 
-    def changed(self, ticket: int) -> set[str]:
+    def ids_changed_since(self, ticket: int) -> set[str]:
         """The ids of items that this mount has changed since the start of a request with this ticket, which is still in the air.
 
         Empty if a directory got another name: the items in it may be anywhere in the list, and need not be known.
@@ -291,31 +295,35 @@ class Knowledge:
 
     # how old it is
 
-    def fresh(self, path: str, not_before: float = NEVER) -> bool:
+    def is_fresh(self, path: str, not_before: float = NEVER) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
-        needed = self.needed(path) if self._doubts else 0
+        needed = self.minimum_ticket(path) if self._doubts else 0
         snapshot = self.snapshot
         if snapshot.began >= not_before and snapshot.ticket >= needed:
             return True
         stamp = self._stamps.get(path)
         return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
-    def complete(self, directory: str, not_before: float) -> bool:
+    def is_listed_since(self, directory: str, not_before: float) -> bool:
         """True if a directory's children come from a listing that began at `not_before` or later; single ones may be in doubt."""
-        return self.snapshot.began >= not_before and self.snapshot.ticket >= self.needed(directory)
+        return self.snapshot.began >= not_before and self.snapshot.ticket >= self.minimum_ticket(directory)
 
     def doubtful_children(self, directory: str) -> list[str]:
         """The paths in a directory that are in doubt, even if the directory is not."""
         doubts = [path for path in self._doubts if path and names.parent(path) == directory]
-        return [path for path in doubts if not self.fresh(path)]
+        return [path for path in doubts if not self.is_fresh(path)]
 
-    def needed(self, path: str) -> int:
+    def minimum_ticket(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""
-        return max((self._doubts.get(at, 0) for at in _lineage(path)), default=0) if self._doubts else 0
+        return (
+            max((self._doubts.get(at, 0) for at in _path_and_ancestors(path)), default=0)
+            if self._doubts
+            else 0
+        )
 
-    def confirmed(self, path: str) -> float:
+    def confirmed_at(self, path: str) -> float:
         """When `path` was last known to be as it is, in seconds of the clock."""
-        return max(stamp.confirmed for stamp in self._told(path))
+        return max(stamp.confirmed for stamp in self._stamps_for(path))
 
     def seen_at(self, item: Item) -> float:
         """When this version of an item was last known to be at its path, in seconds of the clock; NEVER if that is in doubt, or
@@ -323,40 +331,44 @@ class Knowledge:
         """
         known = self.tree.get(item.id)
         same = known is not None and (known.path, known.version) == (item.path, item.version)
-        there = same and self.fresh(item.path)
-        return self.confirmed(item.path) if there else NEVER
+        there = same and self.is_fresh(item.path)
+        return self.confirmed_at(item.path) if there else NEVER
 
-    def _told(self, path: str) -> tuple[Stamp, ...]:
+    def _stamps_for(self, path: str) -> tuple[Stamp, ...]:
         """The stamps that count for a path: the snapshot's, and its own."""
         stamp = self._stamps.get(path)
         return (self.snapshot,) if stamp is None else (self.snapshot, stamp)
 
-    def _record(self, change: Change) -> None:
+    def _record_change(self, change: OwnChange) -> None:
         """Keep a change for the requests in the air; without a ticket it is ours, and newer than all of them."""
-        number = self._next()
+        number = self._next_ticket()
         if not change.ticket:
-            self._leave_out(change)
-        if self._airborne:
+            self._exclude_from_differences(change)
+        if self._in_flight:
             self._changes.append((number, change._replace(ticket=change.ticket or number)))
 
-    def _leave_out(self, change: Change) -> None:
+    def _exclude_from_differences(self, change: OwnChange) -> None:
         """Nobody is to be told of what we have changed ourselves."""
         for path in change.paths:
-            self._untold.pop(path, None)
+            self._pending_differences.pop(path, None)
         if change.whole:
-            below = (path for path in self._untold if any(names.under(path, at) for at in change.paths))
+            below = (
+                path
+                for path in self._pending_differences
+                if any(names.is_below(path, at) for at in change.paths)
+            )
             for path in [*below]:
-                del self._untold[path]
+                del self._pending_differences[path]
 
-    def _doubt(self, path: str, number: int) -> None:
+    def _mark_doubtful(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))
 
-    def _next(self) -> int:
-        self.count += 1
-        return self.count
+    def _next_ticket(self) -> int:
+        self.last_ticket += 1
+        return self.last_ticket
 
 
-def _lineage(path: str) -> Iterator[str]:
+def _path_and_ancestors(path: str) -> Iterator[str]:
     """`path`, the directories above it, and the root."""
     while path:
         yield path

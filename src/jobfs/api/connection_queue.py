@@ -21,8 +21,8 @@ from weakref import WeakSet
 
 import httpx
 
-from jobfs.api.access import proxy_for
-from jobfs.api.deadline import Deadline, about_to_wait, out_of_time
+from jobfs.api.access import find_proxy
+from jobfs.api.deadline import Deadline, announce_blocking, timeout_error
 from jobfs.errors import UnavailableError, UsageError
 
 #: Bodies of more bytes than this are large.
@@ -38,7 +38,7 @@ KEEPALIVE = 60.0
 _ssl_context = functools.cache(httpx.create_ssl_context)
 
 
-class Rank(IntEnum):
+class Priority(IntEnum):
     """The order in which requests get a connection."""
 
     SMALL = 0
@@ -55,17 +55,17 @@ class _Waiter:
     large: bool
     #: How many connections it takes at once.
     count: int = 1
-    granted: Rank | None = None
-    turn: threading.Event = field(default_factory=threading.Event)
+    granted: Priority | None = None
+    is_granted: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def rank(self) -> Rank:
-        if self.deadline.waited:
-            return Rank.LARGE if self.large else Rank.SMALL
-        return Rank.BACKGROUND_LARGE if self.large else Rank.BACKGROUND
+    def priority(self) -> Priority:
+        if self.deadline.is_foreground:
+            return Priority.LARGE if self.large else Priority.SMALL
+        return Priority.BACKGROUND_LARGE if self.large else Priority.BACKGROUND
 
 
-class Line:
+class ConnectionQueue:
     """The connections to one server; safe for many threads."""
 
     def __init__(self, connections: int) -> None:
@@ -74,24 +74,24 @@ class Line:
         self._lock = threading.Lock()
         self._waiting: list[_Waiter] = []  # in the order in which they came
         #: `time.monotonic()` when bytes of a body went over the line last.
-        self.moved_at = 0.0
-        self._used = dict.fromkeys(Rank, 0)
+        self.progress_at = 0.0
+        self._used = dict.fromkeys(Priority, 0)
         self._sockets: WeakSet[socket.socket] = WeakSet()
         reserved = min(2, -(-connections // 4)) if connections > 1 else 0
         #: Ranks, and how many connections they have together.
         self._room = [
-            (tuple(Rank), connections),
-            (tuple(Rank)[Rank.LARGE :], connections - reserved),
-            ((Rank.LARGE, Rank.BACKGROUND_LARGE), max(1, connections // 2)),
-            ((Rank.BACKGROUND_LARGE,), max(1, connections // 4)),
+            (tuple(Priority), connections),
+            (tuple(Priority)[Priority.LARGE :], connections - reserved),
+            ((Priority.LARGE, Priority.BACKGROUND_LARGE), max(1, connections // 2)),
+            ((Priority.BACKGROUND_LARGE,), max(1, connections // 4)),
         ]
 
     @property
     def has_pairs(self) -> bool:
         """True if there are two connections for small requests of every rank."""
-        return all(most >= _PAIR for ranks, most in self._room if Rank.BACKGROUND in ranks)
+        return all(most >= _PAIR for ranks, most in self._room if Priority.BACKGROUND in ranks)
 
-    def take(self, deadline: Deadline, call: object, *, large: bool = False, count: int = 1) -> Rank:
+    def acquire(self, deadline: Deadline, call: object, *, large: bool = False, count: int = 1) -> Priority:
         """A connection for one request, as soon as it is its turn; it is given back with `release`.
 
         `count`: so many connections at the same moment, each given back with `release`; two at most, where there are pairs.
@@ -99,17 +99,17 @@ class Line:
         Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
         client is closed.
         """
-        about_to_wait()
+        announce_blocking()
         with self._lock:
             waiter = _Waiter(deadline, large, count)
             self._waiting.append(waiter)
-            self._grant()
+            self._grant_connections()
         while waiter.granted is None:
-            waited, since = deadline.waited, time.monotonic()
-            waiter.turn.wait(min(max(deadline.left(), 0.0), _LOOK) if waited else _LOOK)
+            waited, since = deadline.is_foreground, time.monotonic()
+            waiter.is_granted.wait(min(max(deadline.remaining(), 0.0), _LOOK) if waited else _LOOK)
             with self._lock:
-                self._grant()
-                if not waited or (large and self.moved_at > since):
+                self._grant_connections()
+                if not waited or (large and self.progress_at > since):
                     # In the background the time in the queue does not count. Nor does it for a large transfer while bytes move:
                     # the line is shared.
                     deadline.extend(time.monotonic() - since)
@@ -117,18 +117,18 @@ class Line:
                     break
                 if self.closed.is_set():
                     raise UnavailableError(f"{call}: the client is closed")
-                if deadline.waited and deadline.left() <= 0:
+                if deadline.is_foreground and deadline.remaining() <= 0:
                     self._waiting.remove(waiter)
-                    raise out_of_time(f"{call}: no connection became free")
+                    raise timeout_error(f"{call}: no connection became free")
         return waiter.granted
 
-    def release(self, rank: Rank) -> None:
-        """Give the connection that `take` gave with this rank to the next request."""
+    def release(self, priority: Priority) -> None:
+        """Give the connection that `acquire` gave with this rank to the next request."""
         with self._lock:
-            self._used[rank] -= 1
-            self._grant()
+            self._used[priority] -= 1
+            self._grant_connections()
 
-    def opened(self, connection: socket.socket) -> None:
+    def track_socket(self, connection: socket.socket) -> None:
         """A connection was made."""
         with self._lock:
             self._sockets.add(connection)
@@ -140,20 +140,20 @@ class Line:
         with self._lock:
             self.closed.set()
             for waiter in self._waiting:
-                waiter.turn.set()
+                waiter.is_granted.set()
 
-    def break_off(self) -> None:
+    def abort(self) -> None:
         """Close, and have every request under way end as if its connection had broken."""
         self.close()
         with self._lock:
             for connection in self._sockets:
                 _shut_down(connection)
 
-    def wanted(self, before: int) -> bool:
+    def has_waiter_before(self, priority: int) -> bool:
         """True if a request waits whose rank comes before this rank."""
-        return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))
+        return bool(self._waiting) and any(waiter.priority < priority for waiter in list(self._waiting))
 
-    def _grant(self) -> None:
+    def _grant_connections(self) -> None:
         """Give out free connections, in order; a request that has to wait for room of its own rank holds up no other.
 
         Of one rank, who needs two goes first: a look that justifies these requests grows old (save/protocol.md R8). Who comes
@@ -161,18 +161,18 @@ class Line:
         """
         if not self._waiting or self.closed.is_set():
             return
-        kept = dict.fromkeys(Rank, 0)
-        for waiter in sorted(self._waiting, key=lambda waiter: (waiter.rank, -waiter.count)):
-            rank = waiter.rank
+        kept = dict.fromkeys(Priority, 0)
+        for waiter in sorted(self._waiting, key=lambda waiter: (waiter.priority, -waiter.count)):
+            rank = waiter.priority
             if self._has_room(rank, waiter.count, kept):
                 self._used[rank] += waiter.count
                 self._waiting.remove(waiter)
                 waiter.granted = rank
-                waiter.turn.set()
+                waiter.is_granted.set()
             elif waiter.count > 1:
                 kept[rank] += waiter.count
 
-    def _has_room(self, rank: Rank, count: int, kept: dict[Rank, int]) -> bool:
+    def _has_room(self, rank: Priority, count: int, kept: dict[Priority, int]) -> bool:
         """Return whether so many connections are free for this rank, beside those that are `kept` for waiters before it."""
         rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
         return all(
@@ -186,7 +186,7 @@ def _shut_down(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
+def make_transport(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
     """One pool for one server; raises UsageError for an unusable proxy or certificates in the environment."""
     try:
         return httpx.HTTPTransport(
@@ -197,7 +197,7 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
                 max_keepalive_connections=max_connections,
                 keepalive_expiry=KEEPALIVE,
             ),
-            proxy=proxy_for(base_url),
+            proxy=find_proxy(base_url),
             socket_options=_socket_options(timeout),
         )
     except OSError:
@@ -208,10 +208,12 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
         ) from None
 
 
-def route(base_url: str) -> str:
-    """How the server is reached, in words: TLS and proxy as the environment has them; raises UsageError as `pool` does."""
-    pool(base_url, 1.0, 1).close()
-    proxy = proxy_for(base_url)
+def describe_route(base_url: str) -> str:
+    """How the server is reached, in words: TLS and proxy as the environment has them; raises UsageError as `make_transport`
+    does.
+    """
+    make_transport(base_url, 1.0, 1).close()
+    proxy = find_proxy(base_url)
     shown = httpx.URL(proxy or "").copy_with(username=None, password=None)
     way = f"through the proxy {shown}" if proxy else "without a proxy"
     if not base_url.startswith("https:"):

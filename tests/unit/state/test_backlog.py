@@ -12,9 +12,9 @@ import pytest
 from jobfs.api.deadline import Deadline
 from jobfs.errors import PathExistsError
 from jobfs.nodes import Kind
+from jobfs.state.backlog import Backlog, collect_backlog, read_backlog
 from jobfs.state.journal import Journal
-from jobfs.state.left import Left, left_in, left_of
-from jobfs.state.localbytes import Local, path_of
+from jobfs.state.localbytes import LocalGeneration, generation_path
 from jobfs.state.records import Change, File, Stage, Verb
 
 REFUSED = PathExistsError("there already")
@@ -24,32 +24,34 @@ OPEN = {"state": "dirty", "reason": "open and changed", "age": None}
 
 
 def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Path) -> None:
-    assert left_in(tmp_path) == Left([], [], [])
+    assert read_backlog(tmp_path) == Backlog([], [], [])
     journal = Journal(tmp_path / "journal.db")
-    assert left_in(tmp_path) == Left([], [], [])
+    assert read_backlog(tmp_path) == Backlog([], [], [])
     journal.write(
         (File(1, path="new", generation=1, size=10), {}),
         (File(2, path="saved", generation=2, size=20, refused="Too large"), {}),
         (File(3, path="touched", mode=0o600), {}),
-        (File(4, path="note~", generation=3, size=40, stays=True), {}),
+        (File(4, path="note~", generation=3, size=40, never_sent=True), {}),
         (File(5, Kind.DIRECTORY, path="dir"), {}),
         (File(6, path=None, generation=4, size=80), {}),
-        (File(10, path="never closed", draft=5), {}),
-        (File(11, path="never written", draft=6), {}),
+        (File(10, path="never closed", open_generation=5), {}),
+        (File(11, path="never written", open_generation=6), {}),
         (Change(7, Verb.PUT, "saved", ino=2, generation=2), {}),
         (Change(8, Verb.PUT, "placed", Stage.PLACED), {}),
         (Change(9, Verb.REMOVE, "gone", Stage.STAGED), {}),
     )
     (tmp_path / "bytes").mkdir()
     for ino, draft, content in ((10, 5, b"written"), (11, 6, b"")):
-        path_of(tmp_path / "bytes", ino, draft).write_bytes(content)
-    left = left_in(tmp_path)
-    assert [(entry["path"], entry["size"], entry["reason"]) for entry in left.told()] == [
+        generation_path(tmp_path / "bytes", ino, draft).write_bytes(content)
+    left = read_backlog(tmp_path)
+    assert [(entry["path"], entry["size"], entry["reason"]) for entry in left.to_entries()] == [
         ("dir", 0, ""), ("new", 10, ""), ("saved", 20, "Too large"), ("never closed", 0, "open and changed"),
         ("placed", 0, ""), ("gone", 0, ""),
     ]  # fmt: skip
     journal.close()
-    assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
+    assert [entry["path"] for entry in read_backlog(tmp_path).to_entries()] == [
+        entry["path"] for entry in left.to_entries()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,21 +63,23 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
         ({"attempts": 2}, {"handles": [None]}, {"attempts": 2}),
         ({"attempts": 2, "error": REFUSED}, {}, {"attempts": 2, "reason": "there already"}),
         ({"error": REFUSED}, {"refused": "no room"}, {"state": "failed", "reason": "no room"}),
-        ({"made": time.time() + 1000}, {}, {"age": 0.0}),
-        ({}, {"generation": 0, "draft": 2}, OPEN),
+        ({"planned_at": time.time() + 1000}, {}, {"age": 0.0}),
+        ({}, {"generation": 0, "open_generation": 2}, OPEN),
         (
             {},
-            {"generation": 0, "draft": 2, "local": Local(Condition(), Path(), 1, 2, 7)},
+            {"generation": 0, "open_generation": 2, "local": LocalGeneration(Condition(), Path(), 1, 2, 7)},
             {**OPEN, "size": 7},
         ),
     ],
 )
 def test_each_file_is_told(change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]) -> None:
     """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
-    one = Change(2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "made": time.time() - 100, **change})
+    one = Change(
+        2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "planned_at": time.time() - 100, **change}
+    )
     one.file = of = File(1, path="new", **{"generation": 1, "size": 10, **file})
     of.change = one
-    (entry,) = left_of([of], [one] if of.unsent else []).told()
+    (entry,) = collect_backlog([of], [one] if of.is_unsent else []).to_entries()
     assert entry == {
         "path": "new", "size": 10, "sent": 0, "age": pytest.approx(130, abs=30), "attempts": 0, "reason": "", "state": "staging",
         **told,

@@ -18,20 +18,20 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.errors import FsError
-from jobfs.fuse import calls, telling
+from jobfs.fuse import event_helper, events
+from jobfs.fuse.events import EventInjector, HelperCall, InjectedReplies
 from jobfs.fuse.interrupt import Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
-from jobfs.fuse.telling import Call, HelperAnswers, Teller
 from jobfs.nodes import Attr
 
 ATTR = Attr(1, stat.S_IFREG | 0o644, 1, 0, 0, 5, 0, 0, 0)
 #: What each call leaves of a directory with "empty/", "file" and "old" (see `found`).
 MADE = [
-    (Call("create", "new"), "empty file new* old"), (Call("mkdir", "new"), "empty file new* old"),
-    (Call("unlink", "file"), "empty old"), (Call("rmdir", "empty"), "file old"),
-    (Call("rename", "old", "empty/new"), "empty* file"), (Call("modify", "file"), "empty file* old"),
-    (Call("close", "file"), "empty file old"), (Call("attributes", "file"), "empty file old"),
-    (Call("attributes", ""), "empty file old"),
+    (HelperCall("create", "new"), "empty file new* old"), (HelperCall("mkdir", "new"), "empty file new* old"),
+    (HelperCall("unlink", "file"), "empty old"), (HelperCall("rmdir", "empty"), "file old"),
+    (HelperCall("rename", "old", "empty/new"), "empty* file"), (HelperCall("modify", "file"), "empty file* old"),
+    (HelperCall("close", "file"), "empty file old"), (HelperCall("attributes", "file"), "empty file old"),
+    (HelperCall("attributes", ""), "empty file old"),
 ]  # fmt: skip
 
 
@@ -54,80 +54,87 @@ def found(place: Path) -> str:
 
 
 @pytest.fixture
-def teller(place: Path) -> Iterator[Teller]:
-    teller = Teller(lambda path: ATTR)
-    teller.place = (str(place), place.stat().st_dev)
+def teller(place: Path) -> Iterator[EventInjector]:
+    teller = EventInjector(lambda path: ATTR)
+    teller.mount = (str(place), place.stat().st_dev)
     yield teller
     teller.close()
 
 
 @pytest.mark.parametrize(("call", "left"), MADE)
-def test_a_helper_makes_each_call_on_the_mount_only(place: Path, call: Call, left: str) -> None:
-    """fuse/telling.py: on another device, which is what lies under a mount that is gone, nothing is made."""
+def test_a_helper_makes_each_call_on_the_mount_only(place: Path, call: HelperCall, left: str) -> None:
+    """fuse/events.py: on another device, which is what lies under a mount that is gone, nothing is made."""
     words, device = [call.path or ".", *filter(None, [call.new])], place.stat().st_dev
-    assert calls.make(str(place), device + 1, call.name, *words) == errno.ENOENT
+    assert event_helper.make_call(str(place), device + 1, call.name, *words) == errno.ENOENT
     assert found(place) == "empty file old"
-    assert calls.make(str(place), device, call.name, *words) == 0
+    assert event_helper.make_call(str(place), device, call.name, *words) == 0
     assert found(place) == left
-    assert calls.make(str(place), device, "unlink", "none") == errno.ENOENT
-    assert calls.make(str(place / "none"), device, call.name, *words) == errno.ENOENT
+    assert event_helper.make_call(str(place), device, "unlink", "none") == errno.ENOENT
+    assert event_helper.make_call(str(place / "none"), device, call.name, *words) == errno.ENOENT
 
 
-def test_the_helper_answers_call_after_call(place: Path, teller: Teller) -> None:
-    """fuse/telling.py: names of any kind; one process does it all."""
+def test_the_helper_answers_call_after_call(place: Path, teller: EventInjector) -> None:
+    """fuse/events.py: names of any kind; one process does it all."""
     odd = "l'ine\n\"ü"
-    assert [teller.tell(Call("create", odd)), teller.tell(Call("create", odd))] == [0, errno.EEXIST]
-    assert teller.tell(Call("rename", odd, "new")) == 0
+    assert [teller.inject(HelperCall("create", odd)), teller.inject(HelperCall("create", odd))] == [
+        0,
+        errno.EEXIST,
+    ]
+    assert teller.inject(HelperCall("rename", odd, "new")) == 0
     assert (place / "new").exists()
     assert len(teller.helpers) == 1
 
 
-def test_a_helper_that_hangs_is_given_up_for_another(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_hangs_is_given_up_for_another(
+    teller: EventInjector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
-    assert teller.tell(Call("modify", "file")) == 0
+    assert teller.inject(HelperCall("modify", "file")) == 0
     (first,) = teller.helpers
     os.kill(first, signal.SIGSTOP)
-    monkeypatch.setattr(telling, "_PATIENCE", 0.1)
-    assert teller.tell(Call("modify", "file")) == errno.ETIMEDOUT
+    monkeypatch.setattr(events, "_PATIENCE", 0.1)
+    assert teller.inject(HelperCall("modify", "file")) == errno.ETIMEDOUT
     assert first in teller.helpers
-    monkeypatch.setattr(telling, "_PATIENCE", 20.0)
-    eventually(lambda: teller.tell(Call("modify", "file")) == 0 and first not in teller.helpers)
+    monkeypatch.setattr(events, "_PATIENCE", 20.0)
+    eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and first not in teller.helpers)
     assert len(teller.helpers) == 1
     (second,) = teller.helpers
     os.kill(second, signal.SIGKILL)
-    eventually(lambda: teller.tell(Call("modify", "file")) == 0 and second not in teller.helpers)
+    eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and second not in teller.helpers)
 
 
-def test_the_last_helper_is_recognised_while_alone(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fuse/telling.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
-    teller.tell(Call("modify", "file"))
+def test_the_last_helper_is_recognised_while_alone(
+    teller: EventInjector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fuse/events.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
+    teller.inject(HelperCall("modify", "file"))
     ((process, helper),) = teller.helpers.items()
     helper.kill()
     helper.wait()
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: os.stat("/none"))
-    assert teller.tell(Call("modify", "file")) == errno.EPIPE
+    assert teller.inject(HelperCall("modify", "file")) == errno.EPIPE
     assert [*teller.helpers] == [process]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: Teller, hangs: bool) -> None:
+def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: EventInjector, hangs: bool) -> None:
     """vfs/semantics.md 7.7: no process is left, not even a dead one; none is started any more."""
-    teller.tell(Call("modify", "file"))
+    teller.inject(HelperCall("modify", "file"))
     (process,) = teller.helpers
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(teller.tell(Call("modify", "file"))))
+    thread = threading.Thread(target=lambda: codes.append(teller.inject(HelperCall("modify", "file"))))
     if hangs:
         os.kill(process, signal.SIGSTOP)
         thread.start()
-        eventually(lambda: teller.answers(Opcode.SETATTR))
+        eventually(lambda: teller.expects_request(Opcode.SETATTR))
     began = time.monotonic()
     teller.close()
     assert not Path(f"/proc/{process}").exists()
     if hangs:
         thread.join()
-        assert time.monotonic() - began < telling._PATIENCE
+        assert time.monotonic() - began < events._PATIENCE
         assert codes == [errno.EPIPE]
-    assert teller.tell(Call("modify", "file")) == errno.EPIPE
+    assert teller.inject(HelperCall("modify", "file")) == errno.EPIPE
     assert [*teller.helpers] == [process]
 
 
@@ -144,14 +151,14 @@ REQUESTS = {
 class Answered:
     """What a helper's requests get while a call is under way; `asked` has what libfuse is asked."""
 
-    def __init__(self, call: Call | None = None, error: int = 0) -> None:
+    def __init__(self, call: HelperCall | None = None, error: int = 0) -> None:
         self.asked: list[tuple[Opcode, bytes]] = []
         self.sizes = KernelSizes()
-        self.error, self.slot, self.teller = error, WorkerSlot(4096), Teller(lambda path: ATTR)
+        self.error, self.slot, self.teller = error, WorkerSlot(4096), EventInjector(lambda path: ATTR)
         self.teller._call = call
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
-        self.answers = HelperAnswers(self.device.fileno(), self._ask, self.teller, self.sizes)
+        self.answers = InjectedReplies(self.device.fileno(), self._ask, self.teller, self.sizes)
 
     def __enter__(self) -> Answered:
         return self
@@ -176,7 +183,7 @@ class Answered:
         """The errno and the data of the answer."""
         self.asked.clear()
         self.slot.request = Request(opcode, DIRECTORY, 0)
-        self.answers.answer(self.slot, self._raw(opcode, body))
+        self.answers.reply(self.slot, self._raw(opcode, body))
         return self.answered()
 
     def answered(self) -> tuple[int, bytes]:
@@ -186,7 +193,9 @@ class Answered:
         return -error, answer[16:]
 
     def released(self, handle: int) -> bool:
-        return self.answers.released(self._raw(Opcode.RELEASE, struct.pack("=QIIQ", handle, 0, 0, 0))[:48])
+        return self.answers.reply_to_release(
+            self._raw(Opcode.RELEASE, struct.pack("=QIIQ", handle, 0, 0, 0))[:48]
+        )
 
     def _raw(self, opcode: int, body: bytes) -> bytes:
         return struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, 1, 0) + body
@@ -194,8 +203,8 @@ class Answered:
 
 @pytest.mark.parametrize("name", [*REQUESTS, None])
 def test_libfuse_hears_of_no_request_that_changes_anything_but_of_lost_nodes(name: str | None) -> None:
-    """fuse/telling.py: a request that does not belong to the call under way, as one that comes late, is refused."""
-    with Answered(Call(name, "x") if name else None) as answered:
+    """fuse/events.py: a request that does not belong to the call under way, as one that comes late, is refused."""
+    with Answered(HelperCall(name, "x") if name else None) as answered:
         mine = REQUESTS[name][0] if name else None
         for opcode in {*Opcode, 16, 21, 22, 36, 45} - {Opcode.LOOKUP, Opcode.GETATTR, Opcode.FLUSH}:
             error, _ = answered.request(opcode, bytes(96) + b"name\0")
@@ -211,9 +220,9 @@ def test_libfuse_hears_of_no_request_that_changes_anything_but_of_lost_nodes(nam
 @pytest.mark.parametrize("error", [0, errno.ENOENT])
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_a_call_finds_is_good_for_no_time(name: str, error: int) -> None:
-    """fuse/telling.py: so the next program asks. Until then the kernel's size is not relied on (vfs/semantics.md 3.17)."""
+    """fuse/events.py: so the next program asks. Until then the kernel's size is not relied on (vfs/semantics.md 3.17)."""
     opcode, before, instead = REQUESTS[name]
-    with Answered(Call(name, "x"), error) as answered:
+    with Answered(HelperCall(name, "x"), error) as answered:
         code, body = answered.request(opcode, bytes(before) + b"name\0")
         kept = bytes(before) + b"name\0" if instead is opcode else bytes(16) if before == 88 else b"name\0"
         assert answered.asked == ([(instead, kept)] if instead is not None else [])
@@ -229,8 +238,8 @@ def test_what_a_call_finds_is_good_for_no_time(name: str, error: int) -> None:
 
 
 def test_the_release_of_a_file_that_a_helper_had_open_is_told_from_others() -> None:
-    """fuse/telling.py: it names no process; libfuse knows nothing of that file."""
-    with Answered(Call("close", "x")) as answered:
+    """fuse/events.py: it names no process; libfuse knows nothing of that file."""
+    with Answered(HelperCall("close", "x")) as answered:
         (handle,) = struct.unpack_from("=Q", answered.request(Opcode.OPEN, bytes(8))[1])
         answered.teller._call = None
         assert not answered.released(1)
@@ -252,30 +261,32 @@ def test_a_node_moves_only_if_it_still_is_the_renamed_file(there: dict[str, int]
             raise FsError(errno.ENOENT)
         return ATTR._replace(ino=there[path])
 
-    teller = Teller(known)
-    assert not teller.moves("old", "new"), "nothing is known of what was there"
+    teller = EventInjector(known)
+    assert not teller.is_moved("old", "new"), "nothing is known of what was there"
     teller.before = {"old": ATTR}
-    assert teller.moves("old", "new") is moves
+    assert teller.is_moved("old", "new") is moves
 
 
 def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
-    """fuse/telling.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
+    """fuse/events.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
     gone = ATTR._replace(size=7)
-    with Answered(Call("create", "new")) as answered:
+    with Answered(HelperCall("create", "new")) as answered:
         teller = answered.teller
         with pytest.raises(FsError) as refused:
-            teller.attr("new")
-        assert (refused.value.errno, teller.attr("other")) == (errno.ENOENT, ATTR)
+            teller.attr_for_helper("new")
+        assert (refused.value.errno, teller.attr_for_helper("other")) == (errno.ENOENT, ATTR)
         answered.request(Opcode.MKNOD, bytes(16) + b"new\0")
-        assert teller.attr("new") == ATTR
+        assert teller.attr_for_helper("new") == ATTR
         teller.before = {"old": gone, "d": gone, "d/old": gone, "e": gone}
-        teller._call, teller._made = Call("rename", "old", "new"), False
-        assert teller.attr("old") == gone
+        teller._call, teller._made = HelperCall("rename", "old", "new"), False
+        assert teller.attr_for_helper("old") == gone
         with pytest.raises(FsError):
-            teller.attr("new")
-        teller._call = Call("unlink", "old")
-        assert (teller.attr("old"), teller.attr("new")) == (gone, ATTR)
-        teller._call = Call("unlink", "d/old")
-        assert (teller.attr("d"), teller.attr("e")) == (gone, ATTR), "directories on the way"
-        teller._call = Call("create", "d/new")
-        assert teller.attr("d") == ATTR, "it is a directory now"
+            teller.attr_for_helper("new")
+        teller._call = HelperCall("unlink", "old")
+        assert (teller.attr_for_helper("old"), teller.attr_for_helper("new")) == (gone, ATTR)
+        teller._call = HelperCall("unlink", "d/old")
+        assert (teller.attr_for_helper("d"), teller.attr_for_helper("e")) == (gone, ATTR), (
+            "directories on the way"
+        )
+        teller._call = HelperCall("create", "d/new")
+        assert teller.attr_for_helper("d") == ATTR, "it is a directory now"

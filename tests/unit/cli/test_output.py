@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.cli.replacing import print_beside, refusal, replace_file
+from jobfs.cli.output import print_unless_same_file, replace_file, write_error
 from jobfs.errors import FsError, JobfsError, UsageError
-from jobfs.names import is_scratch, quoted
+from jobfs.names import is_scratch, quote_for_shell
 
-_READ_ONLY = "it's is readOnly in the job: chmod u+w " + quoted("it's") + " first"
+_READ_ONLY = "it's is readOnly in the job: chmod u+w " + quote_for_shell("it's") + " first"
 
 
 @pytest.fixture
@@ -78,17 +78,17 @@ def test_what_fails_leaves_the_file_and_no_scratch_file(
 )
 def test_a_refusal_says_what_can_be_done(number: int, kind: type[JobfsError], words: str) -> None:
     """vfs/semantics.md 4.54: exit code 2 for what the user has to change; a name is quoted in a command only."""
-    error = refusal(Path("it's"), OSError(number, os.strerror(number)))
+    error = write_error(Path("it's"), OSError(number, os.strerror(number)))
     assert (type(error), str(error)) == (kind, words)
 
 
 def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """vfs/semantics.md 4.55: whatever the mode of the redirection."""
     file.write_bytes(b"old")
-    print_beside(str(file), b"\xff\n")
+    print_unless_same_file(str(file), b"\xff\n")
     sys.stdout.flush()
     assert capfdbinary.readouterr().out == b"\xff\n"
-    code = "import sys; from jobfs.cli.replacing import *; print_beside(sys.argv[1], b'new')"
+    code = "import sys; from jobfs.cli.output import *; print_unless_same_file(sys.argv[1], b'new')"
     for mode in ("ab", "r+b", "wb"):
         with file.open(mode) as out:
             done = subprocess.run(
@@ -100,7 +100,10 @@ def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.Cap
 
 def test_output_that_does_not_fit_on_the_disk_is_told_in_a_sentence() -> None:
     """vfs/semantics.md 4.51: whoever restores to a full disk learns that this copy is cut off."""
-    code = "from jobfs.cli.replacing import *\ntry: print_beside('/nowhere', b'x')\nexcept FsError as error: sys.exit(str(error))"
+    code = (
+        "from jobfs.cli.output import *\ntry: print_unless_same_file('/nowhere', b'x')\n"
+        "except FsError as error: sys.exit(str(error))"
+    )
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False

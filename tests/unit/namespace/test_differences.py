@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from jobfs import names
-from jobfs.namespace.news import Happened, News, difference
-from jobfs.namespace.tree import Tree, never_shown
+from jobfs.namespace.differences import Difference, DifferenceKind, compare
+from jobfs.namespace.tree import ItemTree, is_never_shown
 from jobfs.nodes import Item, Kind
 
 from .test_tree import items
@@ -30,7 +30,7 @@ one_of_a_kind = st.one_of(contents, contents, contents, items).map(
     lambda one: replace(one, id=one.id + one.kind)
 )
 several = st.lists(one_of_a_kind, max_size=4)
-trees = several.map(Tree.of)
+trees = several.map(ItemTree.from_items)
 FOLDER = item("d", kind=Kind.DIRECTORY)
 
 
@@ -38,7 +38,7 @@ def look(shown: Item) -> Look:
     return ("", shown.id, None) if shown.is_dir else (shown.id, shown.updated_at, shown.size)
 
 
-def looks(tree: Tree) -> dict[str, Look]:
+def looks(tree: ItemTree) -> dict[str, Look]:
     """What is shown at every path, as one walks it."""
     found, pending = dict[str, Look](), [""]
     while pending:
@@ -49,24 +49,24 @@ def looks(tree: Tree) -> dict[str, Look]:
     return found
 
 
-def carried_out(disk: dict[str, Look], news: Sequence[News]) -> dict[str, Look]:
+def carried_out(disk: dict[str, Look], news: Sequence[Difference]) -> dict[str, Look]:
     """What a disk shows after these changes; each has to be one that a disk allows."""
     for happened, path, there, old, before in news:
-        assert bool(old) is (happened is Happened.RENAMED)
-        assert (disk[path] if happened is Happened.CHANGED else None) == (before and look(before))
-        gone = {Happened.DELETED: path, Happened.RENAMED: old}.get(happened)
+        assert bool(old) is (happened is DifferenceKind.RENAMED)
+        assert (disk[path] if happened is DifferenceKind.CHANGED else None) == (before and look(before))
+        gone = {DifferenceKind.DELETED: path, DifferenceKind.RENAMED: old}.get(happened)
         if gone is not None:
             was = disk.pop(gone)
             assert was[0] == there.id if old else was == look(there), f"{gone} is something else"
-            assert not any(names.under(other, gone) for other in disk), f"{gone} is not empty"
-        if happened is Happened.CHANGED:
+            assert not any(names.is_below(other, gone) for other in disk), f"{gone} is not empty"
+        if happened is DifferenceKind.CHANGED:
             assert (disk[path][0] == "") is there.is_dir, path
             assert disk[path] != look(there), path
-        elif happened is not Happened.DELETED:
+        elif happened is not DifferenceKind.DELETED:
             assert path not in disk, f"{path} is taken"
             above = names.parent(path)
             assert not above or not disk[above][0], f"{path} has no directory"
-        if happened is not Happened.DELETED:
+        if happened is not DifferenceKind.DELETED:
             disk[path] = look(there)
     return disk
 
@@ -89,28 +89,31 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
 ) -> None:
     """vfs/semantics.md 7: deletions, creations, renames and new contents; no name that is never shown."""
     kept = [(one, elsewhere.get(one.id[0], one.path)) for one in first]
-    before, now = Tree.of(first), Tree.of([*(replace(one, path=at) for one, at in kept if at), *then])
+    before, now = (
+        ItemTree.from_items(first),
+        ItemTree.from_items([*(replace(one, path=at) for one, at in kept if at), *then]),
+    )
     was, is_now = looks(before), looks(now)
-    differ = now.differing(before)
-    assert differ == {at: before.at(at) for at in was.keys() | is_now if was.get(at) != is_now.get(at)}
-    news = difference(differ, now.at)
+    differ = now.differences_from(before)
+    assert differ == {at: before.shown_at(at) for at in was.keys() | is_now if was.get(at) != is_now.get(at)}
+    news = compare(differ, now.shown_at)
     assert carried_out(dict(was), news) == is_now
     assert {(one.old, one.path) for one in news if one.old} == renames(was, is_now)
-    kinds = [Happened.DELETED, Happened.CREATED, Happened.RENAMED, Happened.CHANGED]
-    assert [one.happened for one in news] == sorted((one.happened for one in news), key=kinds.index)
-    assert not any(never_shown(path) for one in news for path in (one.path, one.old) if path)
+    kinds = [DifferenceKind.DELETED, DifferenceKind.CREATED, DifferenceKind.RENAMED, DifferenceKind.CHANGED]
+    assert [one.kind for one in news] == sorted((one.kind for one in news), key=kinds.index)
+    assert not any(is_never_shown(path) for one in news for path in (one.path, one.old) if path)
 
 
 @given(trees)
-def test_nothing_is_told_of_equal_trees(tree: Tree) -> None:
-    assert Tree.of(tree.items()).differing(tree) == {}
-    assert difference({path: tree.at(path) for path in looks(tree)}, tree.at) == []
+def test_nothing_is_told_of_equal_trees(tree: ItemTree) -> None:
+    assert ItemTree.from_items(tree.items()).differences_from(tree) == {}
+    assert compare({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
 
 
 def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
     """What is told of two sets of items: what has happened, the path, the old path."""
-    first, second = Tree.of(before), Tree.of(now)
-    return [(one.happened, one.path, one.old) for one in difference(second.differing(first), second.at)]
+    first, second = ItemTree.from_items(before), ItemTree.from_items(now)
+    return [(one.kind, one.path, one.old) for one in compare(second.differences_from(first), second.shown_at)]
 
 
 @pytest.mark.parametrize(

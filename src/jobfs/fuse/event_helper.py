@@ -1,4 +1,4 @@
-"""The helper of a mount: a program that makes calls on the mount, so that the kernel sends the events of them (fuse/telling.py).
+"""The helper of a mount: a program that makes calls on the mount, so that the kernel sends the events of them (fuse/events.py).
 
 It has a process of its own, and not the descriptor of the device: a mount that is killed ends at once, whatever this waits for.
 It imports nothing of jobfs, to start fast and stay small. It reads one call a line, as JSON, and answers each with a line: the
@@ -57,7 +57,7 @@ _CALLS: dict[str, Callable[..., None]] = {
 _FOLLOWING = frozenset({"modify", "close", "attributes"})
 
 
-def make(directory: str, device: int, call: str, *paths: str) -> int:
+def make_call(directory: str, device: int, call: str, *paths: str) -> int:
     """Make a call on the file system that is mounted at a directory with this device number; its errno.
 
     Nothing is done on another file system: not in the directory underneath after an unmount, in what is mounted further down, or
@@ -86,7 +86,7 @@ def main(directory: str, device: str) -> None:
     """Answer calls until there are no more, or the mount is gone: then this ends even if it is stopped."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for line in sys.stdin:
-        sys.stdout.write(f"{make(directory, int(device), *json.loads(line))}\n")
+        sys.stdout.write(f"{make_call(directory, int(device), *json.loads(line))}\n")
         sys.stdout.flush()
 
 

@@ -13,16 +13,16 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jobfs import names
-from jobfs.namespace.knowledge import NEVER, Change, Knowledge, keep
-from jobfs.namespace.news import Happened
-from jobfs.namespace.tree import Tree
+from jobfs.namespace.differences import DifferenceKind
+from jobfs.namespace.metadata_cache import NEVER, MetadataCache, OwnChange, carry_into_listing
+from jobfs.namespace.tree import ItemTree
 from jobfs.nodes import Item, Kind
 
-from .test_news import Look, looks
+from .test_differences import Look, looks
 from .world import Clock, Server, hidden, item
 
 PARTS = 3
-REMOVED = Change(9, {"1"}, {"d"}, whole=True, deleted=True)
+REMOVED = OwnChange(9, {"1"}, {"d"}, whole=True, deleted=True)
 #: Few, so that most changes and answers meet.
 PATHS = ["a", "b", "a/a", "a/b", "b/a", "a/a/a"]
 
@@ -66,7 +66,7 @@ class Races(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.server = Server()
-        self.known = Knowledge(1e9, self.clock)
+        self.known = MetadataCache(1e9, self.clock)
         self.finds: list[Find] = []
         self.listing: Listing | None = None
         self.history: list[tuple[float, dict[str, Item]]] = []
@@ -86,7 +86,7 @@ class Races(RuleBasedStateMachine):
     def _pick(self, data: st.DataObject, to: str) -> Item | None:
         """An item that is there, and that can be moved to a path, if one is given."""
         there = sorted(self.server.items.values(), key=lambda one: one.path)
-        there = [one for one in there if not to or (self._free(to) and not names.under(to, one.path))]
+        there = [one for one in there if not to or (self._free(to) and not names.is_below(to, one.path))]
         return data.draw(st.sampled_from(there)) if there else None
 
     def _free(self, path: str) -> bool:
@@ -95,23 +95,23 @@ class Races(RuleBasedStateMachine):
         while above := names.parent(above):
             if above in taken and not taken[above].is_dir:
                 return False
-        return path not in taken and not any(names.under(other, path) for other in taken)
+        return path not in taken and not any(names.is_below(other, path) for other in taken)
 
     def _job_touched(self, path: str) -> None:
         """What the job changed is no longer ours to promise."""
         for item_id, mine in list(self.ours.items()):
-            if mine is not None and (mine.path == path or names.under(mine.path, path)):
+            if mine is not None and (mine.path == path or names.is_below(mine.path, path)):
                 del self.ours[item_id]
 
     @initialize(there=st.sets(paths))
     def first_listing(self, there: set[str]) -> None:
         for path in sorted(there):
-            is_dir = any(names.under(other, path) for other in PATHS)
+            is_dir = any(names.is_below(other, path) for other in PATHS)
             (self.server.directory if is_dir else self.server.file)(path)
         self._note()
         self.start_listing()
         self.land_listing()
-        assert not self.known.news(), "before the first listing nothing was shown"
+        assert not self.known.take_differences(), "before the first listing nothing was shown"
         self.seen = looks(self.known.tree)
 
     @rule(path=paths, is_dir=st.booleans(), ours=st.booleans())
@@ -154,7 +154,7 @@ class Races(RuleBasedStateMachine):
             self._job_touched(one.path)
             self._job_touched(old)
         for item_id, mine in list(self.ours.items()):
-            if mine is not None and names.under(mine.path, one.path):
+            if mine is not None and names.is_below(mine.path, one.path):
                 del self.ours[item_id]
                 if now is not None:
                     self.ours[item_id] = self.server.items[item_id]
@@ -165,15 +165,15 @@ class Races(RuleBasedStateMachine):
         """Have a change of ours made known; who watches has seen it, and the directories that come and go with it."""
         known, before = self.known.tree.get(was.id) or was, looks(self.known.tree)
         if item is None:
-            self.known.forget(was)
+            self.known.record_deleted(was)
         else:
-            self.known.publish(item, was.path)
+            self.known.record_own_change(item, was.path)
         now = looks(self.known.tree)
         ours = {known.path, was.path} if item is None or known.path == item.path else {known.path, item.path}
         whole = was.is_dir and (item is None or len(ours) > 1)
         for path in before.keys() | now.keys() | self.seen.keys():
-            own = path in ours or (whole and any(names.under(path, top) for top in ours))
-            if own or (before.get(path) != now.get(path) and path not in self.known._untold):
+            own = path in ours or (whole and any(names.is_below(path, top) for top in ours))
+            if own or (before.get(path) != now.get(path) and path not in self.known._pending_differences):
                 self._sees(path, now.get(path))
 
     def _sees(self, path: str, shown: Look | None) -> None:
@@ -185,20 +185,20 @@ class Races(RuleBasedStateMachine):
     def news_are_told(self) -> None:
         """Every difference between what was seen and what is shown is told exactly once, and nothing else is."""
         now = looks(self.known.tree)
-        for happened, path, _, old, _ in self.known.news():
-            assert happened is Happened.DELETED or self.seen.get(path) != now[path], f"{path} is known"
-            assert (path in self.seen) is (happened in (Happened.CHANGED, Happened.DELETED)), path
-            self._sees(path, None if happened is Happened.DELETED else now[path])
+        for happened, path, _, old, _ in self.known.take_differences():
+            assert happened is DifferenceKind.DELETED or self.seen.get(path) != now[path], f"{path} is known"
+            assert (path in self.seen) is (happened in (DifferenceKind.CHANGED, DifferenceKind.DELETED)), path
+            self._sees(path, None if happened is DifferenceKind.DELETED else now[path])
             if old:
                 self._sees(old, None)
         assert self.seen == now
-        assert not self.known.news()
+        assert not self.known.take_differences()
 
     @rule(path=paths)
     def we_touch(self, path: str) -> None:
-        self.known.touch(path)
+        self.known.invalidate(path)
         self.touched[path] = self.clock.now
-        assert not self.known.fresh(path, 0.0)
+        assert not self.known.is_fresh(path, 0.0)
 
     # answers
 
@@ -206,7 +206,7 @@ class Races(RuleBasedStateMachine):
     def start_find(self, path: str, answered: bool) -> None:
         self.clock.advance(1.0)
         answer = self.server.find(path) if answered else None
-        self.finds.append(Find(self.known.takeoff(), self.clock.now, path, answer))
+        self.finds.append(Find(self.known.begin_request(), self.clock.now, path, answer))
 
     @precondition(lambda self: self.finds)
     @rule(data=st.data())
@@ -215,14 +215,14 @@ class Races(RuleBasedStateMachine):
 
     def _land(self, find: Find) -> None:
         answer = self.server.find(find.path) if find.answer is None else find.answer
-        self.known.found(find.ticket, find.began, find.path, answer)
-        self.known.land(find.ticket)
+        self.known.record_find(find.ticket, find.began, find.path, answer)
+        self.known.finish_request(find.ticket)
 
     @precondition(lambda self: self.listing is None)
     @rule(parts=st.sets(st.integers(0, PARTS - 1)))
     def start_listing(self, parts: Collection[int] = ()) -> None:
         self.clock.advance(1.0)
-        self.listing = Listing(self.known.takeoff(), self.clock.now)
+        self.listing = Listing(self.known.begin_request(), self.clock.now)
         for part in parts:
             self.read_part(part)
 
@@ -241,8 +241,8 @@ class Races(RuleBasedStateMachine):
             self.read_part(part)
         listing, self.listing = self.listing, None
         read = [one for part in listing.parts.values() for one in part]
-        self.known.listed(listing.ticket, listing.began, Tree.of(read))
-        self.known.land(listing.ticket)
+        self.known.record_listing(listing.ticket, listing.began, ItemTree.from_items(read))
+        self.known.finish_request(listing.ticket)
         throughout = set.intersection(*(set(state) for _, state in self._since(listing.began)))
         assert all(map(self.known.tree.get, throughout)), "lost an item that existed throughout"
 
@@ -261,15 +261,15 @@ class Races(RuleBasedStateMachine):
                 continue
             if own.item_id == one.id:
                 path = own.new
-            elif own.whole and names.under(path, own.old):
-                path = None if own.new is None else names.moved(path, own.old, own.new)
+            elif own.whole and names.is_below(path, own.old):
+                path = None if own.new is None else names.path_after_rename(path, own.old, own.new)
         return path
 
     @invariant()
     def our_own_changes_are_never_overwritten(self) -> None:
         for item_id, mine in self.ours.items():
             assert self.known.tree.get(item_id) == mine
-            if mine is not None and self.known.fresh(mine.path):
+            if mine is not None and self.known.is_fresh(mine.path):
                 assert self.known.tree.candidates(mine.path)[0] == mine, "another item is shown for it"
 
     @invariant()
@@ -279,12 +279,14 @@ class Races(RuleBasedStateMachine):
                 self._check(path, began)
 
     def _bounds(self, path: str) -> list[float]:
-        stamps = [stamp for stamp in self.known._told(path) if stamp.ticket >= self.known.needed(path)]
+        stamps = [
+            stamp for stamp in self.known._stamps_for(path) if stamp.ticket >= self.known.minimum_ticket(path)
+        ]
         return sorted(stamp.began for stamp in stamps if stamp.began > NEVER)[-1:]
 
     def _check(self, path: str, began: float) -> None:
-        assert self.known.fresh(path, began)
-        assert all(began > moment for at, moment in self.touched.items() if names.within(path, at))
+        assert self.known.is_fresh(path, began)
+        assert all(began > moment for at, moment in self.touched.items() if names.is_at_or_below(path, at))
         window = self._since(began)
         shown = self.known.tree.candidates(path)
         if not shown:
@@ -311,7 +313,7 @@ class Races(RuleBasedStateMachine):
         self.start_listing()
         self.land_listing()
         assert {one.id: one for one in self.known.tree.items()} == self.server.items
-        assert all(self.known.fresh(path, self.known.snapshot.began) for path in PATHS)
+        assert all(self.known.is_fresh(path, self.known.snapshot.began) for path in PATHS)
         self.news_are_told()
 
 
@@ -321,63 +323,63 @@ TestRaces.settings = settings(max_examples=200, stateful_step_count=40, deadline
 
 def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:
     """vfs/semantics.md 1: a listing may lose the content of a directory that was renamed, which need not be known."""
-    server, known = Server(), Knowledge(60.0, clock := Clock())
+    server, known = Server(), MetadataCache(60.0, clock := Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
-    known.listed(known.takeoff(), 1.0, Tree.of(server.items.values()))
-    known.forget(server.file("before"))
-    ticket = known.takeoff()
-    known.found(known.takeoff(), 2.0, "theirs", [server.file("theirs")])
-    assert known.changed(ticket) == set()
+    known.record_listing(known.begin_request(), 1.0, ItemTree.from_items(server.items.values()))
+    known.record_deleted(server.file("before"))
+    ticket = known.begin_request()
+    known.record_find(known.begin_request(), 2.0, "theirs", [server.file("theirs")])
+    assert known.ids_changed_since(ticket) == set()
     for remembered in (True, False):
-        assert known.fresh("theirs", 2.0) is remembered
+        assert known.is_fresh("theirs", 2.0) is remembered
         clock.advance(61.0)
-    known.forget(gone)
-    known.publish(server.move(changed, "elsewhere"))
-    assert known.changed(ticket) == {gone.id, changed.id}
-    known.publish(server.move(folder, "e"))
-    assert known.changed(ticket) == set()
+    known.record_deleted(gone)
+    known.record_own_change(server.move(changed, "elsewhere"))
+    assert known.ids_changed_since(ticket) == {gone.id, changed.id}
+    known.record_own_change(server.move(folder, "e"))
+    assert known.ids_changed_since(ticket) == set()
 
 
 @pytest.mark.parametrize(
     ("change", "old", "new", "kept", "doubts"),
     [
-        (Change(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
-        (Change(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
+        (OwnChange(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
+        (OwnChange(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
         (REMOVED, [], [item("d", "1"), item("d/x", "2")], ["d/x"], {"d"}),
     ],
     ids=["renamed", "taken", "new in a removed directory"],
 )
 def test_what_an_older_listing_keeps_of_our_change(
-    change: Change, old: list[Item], new: list[Item], kept: list[str], doubts: set[str]
+    change: OwnChange, old: list[Item], new: list[Item], kept: list[str], doubts: set[str]
 ) -> None:
     """vfs/semantics.md 1.6."""
-    tree = Tree.of(new)
-    assert keep(change, Tree.of(old), tree) == doubts
+    tree = ItemTree.from_items(new)
+    assert carry_into_listing(change, ItemTree.from_items(old), tree) == doubts
     assert [one.path for one in tree.items()] == kept
 
 
 def test_an_older_answer_about_what_is_below_a_changed_path_is_refused_if_all_of_that_was_changed() -> None:
     for change, refused in ((REMOVED, [True, False]), (REMOVED._replace(whole=False), [False, False])):
-        assert [change.concerns(path, {"2"}) for path in ("d/x", "e")] == refused
+        assert [change.invalidates(path, {"2"}) for path in ("d/x", "e")] == refused
 
 
-def told(known: Knowledge) -> list[str]:
+def told(known: MetadataCache) -> list[str]:
     """What is told of: what has happened, the path, the old path."""
-    return [" ".join((one.happened, one.path, *filter(None, [one.old]))) for one in known.news()]
+    return [" ".join((one.kind, one.path, *filter(None, [one.old]))) for one in known.take_differences()]
 
 
-def landed(known: Knowledge, *items: Item) -> list[str]:
+def landed(known: MetadataCache, *items: Item) -> list[str]:
     """What is told after a listing has shown these items."""
-    ticket = known.takeoff()
-    known.listed(ticket, 1.0, Tree.of(items))
-    known.land(ticket)
+    ticket = known.begin_request()
+    known.record_listing(ticket, 1.0, ItemTree.from_items(items))
+    known.finish_request(ticket)
     return told(known)
 
 
-def listed(*items: Item) -> Knowledge:
+def listed(*items: Item) -> MetadataCache:
     """What is known after a first listing, of which there are no news."""
-    known = Knowledge(60.0, Clock())
-    assert (landed(known, *items), known.complete("", 1.0)) == ([], True)
+    known = MetadataCache(60.0, Clock())
+    assert (landed(known, *items), known.is_listed_since("", 1.0)) == ([], True)
     return known
 
 
@@ -386,17 +388,17 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
     old, new = item("x", "1"), item("x", "2")
     aside = replace(old, path=hidden("x"))
     known = listed(old)
-    early = known.takeoff()
-    known.publish(aside)
+    early = known.begin_request()
+    known.record_own_change(aside)
     assert landed(known, aside) == []
-    known.publish(new)
-    known.forget(aside)
-    known.listed(early, 1.0, Tree.of([old]))
-    known.land(early)
+    known.record_own_change(new)
+    known.record_deleted(aside)
+    known.record_listing(early, 1.0, ItemTree.from_items([old]))
+    known.finish_request(early)
     assert told(known) == []
     assert landed(known, new) == []
-    known.takeoff()
-    known.publish(new)
+    known.begin_request()
+    known.record_own_change(new)
     assert landed(known, replace(new, size=5)) == ["changed x"], "a listing that began after it is newer"
 
 
@@ -405,44 +407,51 @@ def test_a_removed_directory_is_not_shown_for_what_is_hidden_in_it(ahead: bool) 
     """save/protocol.md R12: a listing that shows half of the removal lands before its answer, or after it."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
     known, aside = listed(folder), replace(folder, path=hidden("d"))
-    steps = [partial(known.publish, aside, "d"), partial(known.forget, folder)]
-    landing = partial(known.listed, known.takeoff(), 1.0, Tree.of([aside, item(hidden("d/e"), "2")]))
+    steps = [partial(known.record_own_change, aside, "d"), partial(known.record_deleted, folder)]
+    landing = partial(
+        known.record_listing,
+        known.begin_request(),
+        1.0,
+        ItemTree.from_items([aside, item(hidden("d/e"), "2")]),
+    )
     for step in [landing, *steps] if ahead else [*steps, landing]:
         step()
-    assert known.tree.at("d") is None
+    assert known.tree.shown_at("d") is None
 
 
 def test_a_path_at_which_a_listing_shows_another_item_beside_ours_is_asked_for() -> None:
     """vfs/semantics.md 1.6: it has read the other item before that went, and ours before the answer about it came."""
     known = listed(item("x", "1"), moved := item("x", "2"))
-    known.publish(moved, "y")
-    assert not known.fresh("x")
+    known.record_own_change(moved, "y")
+    assert not known.is_fresh("x")
 
 
 def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
     """vfs/semantics.md 1.4, 7.2: it is no news, and as fresh as before, not as what was at the new path; a doubt moves too."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
     known = listed(folder, item("d/x", "2"), item("y", "3"))
-    known.listed(known.takeoff(), 1.0, Tree.of([folder, item("d/x", "4"), item("y", "5")]))
-    known.found(known.takeoff(), 2.0, "e/x", [])
-    known.touch("y")
-    known.publish(replace(folder, path="e"))
+    known.record_listing(
+        known.begin_request(), 1.0, ItemTree.from_items([folder, item("d/x", "4"), item("y", "5")])
+    )
+    known.record_find(known.begin_request(), 2.0, "e/x", [])
+    known.invalidate("y")
+    known.record_own_change(replace(folder, path="e"))
     assert told(known) == ["changed y"]
-    assert [known.fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]
-    known.touch("e/x")
-    known.publish(folder)
-    assert not known.fresh("d/x")
+    assert [known.is_fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]
+    known.invalidate("e/x")
+    known.record_own_change(folder)
+    assert not known.is_fresh("d/x")
 
 
 def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:
     """vfs/semantics.md 7.2."""
-    path = names.beside("x.txt", "conflict")
+    path = names.second_version_path("x.txt", "conflict")
     staged = item(hidden("x.txt", names.Role.STAGED), "2")
     known = listed(item("x.txt", "1"))
-    known.publish(staged)
-    known.publish(kept := replace(staged, path=path), kept=True)
+    known.record_own_change(staged)
+    known.record_own_change(kept := replace(staged, path=path), is_second_version=True)
     assert told(known) == [f"created {path}"]
-    known.publish(replace(kept, size=5))
+    known.record_own_change(replace(kept, size=5))
     assert told(known) == []
-    known.forget(kept)
+    known.record_deleted(kept)
     assert told(known) == []

@@ -85,7 +85,7 @@ class ChannelOperations(ctypes.Structure):
     _fields_ = (("receive", _pointer), ("send", _send_prototype), ("destroy", _pointer))
 
 
-class Answers:
+class ReplyFilter:
     """Sends libfuse's answers to the kernel, by `operations` of a channel.
 
     The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `nodes` has the node of each
@@ -95,7 +95,7 @@ class Answers:
     def __init__(self, device: int, current: CurrentSlot, sizes: KernelSizes, nodes: dict[int, int]) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._send))
         self._device, self._current, self._sizes, self._nodes = device, current, sizes, nodes
-        self._told: dict[int, int] = {}  # the node, by the thread that is to look it up again
+        self._stale_replies: dict[int, int] = {}  # the node, by the thread that is to look it up again
 
     def _send(self, channel: int, vector: int, count: int) -> int:
         slot = self._current.slot
@@ -104,7 +104,7 @@ class Answers:
             slot.answer = ctypes.string_at(_body(vector), _NUMBER.size)
             return 0
         if count > 1:
-            node = self._complete(slot, request, _body(vector))
+            node = self._complete_reply(slot, request, _body(vector))
         elif request.opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(ctypes.c_size_t.from_address(vector).value + _ERROR)
             if self._is_repeated(slot, request, error):
@@ -120,38 +120,38 @@ class Answers:
         """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
         opcode, node = request.opcode, request.node
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
-            self.expire(node)  # by `/proc/self/fd` it looks up no name
-            self._look_again(slot.thread, node, error)
+            self.expire_attributes(node)  # by `/proc/self/fd` it looks up no name
+            self._reply_stale(slot.thread, node, error)
         # EBADF: the handle that was found for a getattr has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
             return False
         if opcode == Opcode.GETATTR and (not slot.flags.value or error.value == -errno.EBADF):
             request.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
         if not request.handle:
-            self._look_again(slot.thread, node, error)
+            self._reply_stale(slot.thread, node, error)
         return bool(request.handle)
 
-    def expire(self, node: int) -> None:
+    def expire_attributes(self, node: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again; waits for nothing."""
         body = _EXPIRED.pack(node, -1, 0)
         message = ANSWER.pack(ANSWER.size + len(body), _INVALIDATE_INODE, 0) + body
         write(self._device, message, len(message))
 
-    def _look_again(self, thread: int, node: int, error: ctypes.c_int32) -> None:
-        if self._told.pop(thread, None) != node:
+    def _reply_stale(self, thread: int, node: int, error: ctypes.c_int32) -> None:
+        if self._stale_replies.pop(thread, None) != node:
             error.value = -errno.ESTALE
-            if len(self._told) > _TOLD:
-                self._told.clear()
-            self._told[thread] = node
+            if len(self._stale_replies) > _TOLD:
+                self._stale_replies.clear()
+            self._stale_replies[thread] = node
 
-    def _complete(self, slot: WorkerSlot, request: Request, answer: int) -> int:
+    def _complete_reply(self, slot: WorkerSlot, request: Request, answer: int) -> int:
         """Complete an answer, and note what the kernel learns by it; return the node that it is about."""
         opcode, node, number = request.opcode, request.node, ctypes.c_uint64.from_address
         if opcode == Opcode.OPEN:
             self._complete_open(slot, request, answer)
             return node
         node = number(answer).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
-        self._sizes.sent(node, number(answer + SIZE[Opcode(opcode)]).value, request.began)
+        self._sizes.note_sent(node, number(answer + SIZE[Opcode(opcode)]).value, request.began)
         if opcode == Opcode.CREATE:
             self._nodes[number(answer + _FOUND).value] = node
         elif request.uncached_attr:
@@ -164,16 +164,16 @@ class Answers:
 
     def _complete_open(self, slot: WorkerSlot, request: Request, answer: int) -> None:
         self._nodes[ctypes.c_uint64.from_address(answer).value] = request.node
-        if self._told:
-            self._told.pop(slot.thread, None)  # it has looked again
+        if self._stale_replies:
+            self._stale_replies.pop(slot.thread, None)  # it has looked again
         flags = slot.flags.value
         if not flags & CHANGES:
             ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
         if flags & os.O_TRUNC:
-            self._sizes.sent(request.node, 0, request.began)
+            self._sizes.note_sent(request.node, 0, request.began)
 
 
-def size_in(attributes: bytes) -> int:
+def size_in_reply(attributes: bytes) -> int:
     """Return the size that a `fuse_attr_out` shows."""
     return int(_NUMBER.unpack_from(attributes, SIZE[Opcode.GETATTR])[0])
 
@@ -183,7 +183,7 @@ def _body(vector: int) -> int:
     return ctypes.c_size_t.from_address(vector + _PIECE).value
 
 
-def _pieces(vector: int, count: int) -> list[tuple[int, int]]:
+def _iovec_pieces(vector: int, count: int) -> list[tuple[int, int]]:
     """Where the pieces of an answer are, and their lengths in bytes: an array of `struct iovec`."""
     words = (ctypes.c_size_t * (2 * count)).from_address(vector)
     return list(zip(words[::2], words[1::2], strict=True))
@@ -199,39 +199,39 @@ class ReadDirPlus:
     def __init__(
         self, device: int, process: Callable[[int, int], None], current: CurrentSlot, sizes: KernelSizes
     ) -> None:
-        self.operations = ChannelOperations(send=_send_prototype(self._catch))
+        self.operations = ChannelOperations(send=_send_prototype(self._capture_reply))
         self._device, self._process, self._current, self._sizes = device, process, current, sizes
 
-    def accept(self, slot: WorkerSlot, length: int) -> None:
+    def negotiate(self, slot: WorkerSlot, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with the features that libfuse does not know of."""
         request = ctypes.string_at(slot.address, length)
-        answer = self.ask(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
+        answer = self.ask_libfuse(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
         if len(answer) >= _IN_ANSWER.size:
             (offered,) = _IN_REQUEST.unpack_from(request)
-            answer = _extended(answer, offered)
+            answer = _extend_init(answer, offered)
         write(self._device, answer, len(answer))
 
-    def part(self, slot: WorkerSlot, length: int) -> None:
+    def detach_node(self, slot: WorkerSlot, length: int) -> None:
         """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
         request, found = ctypes.string_at(slot.address, length), slot.answer
-        self.ask(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
+        self.ask_libfuse(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
         slot.request.detaching = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
         """Have libfuse forget the look-up of a node that the kernel has not heard of."""
         before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : HEADER_END]
-        self.ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
+        self.ask_libfuse(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
-    def answer(self, slot: WorkerSlot, length: int) -> None:
+    def reply_to_listing(self, slot: WorkerSlot, length: int) -> None:
         """Answer READDIRPLUS: with the names that there is room for."""
         request = ctypes.string_at(slot.address, length)
-        listing = self.ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
-        if slot.answered == slot.turn:
+        listing = self.ask_libfuse(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
+        if slot.answered == slot.sequence:
             return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
         _, error, unique = ANSWER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
-        parts = self._entries(request, listing, room)
+        parts = self._plus_entries(request, listing, room)
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
             # The program was told to end: the kernel has heard of none of these nodes.
@@ -240,17 +240,17 @@ class ReadDirPlus:
                     self._sizes.forget(*_NUMBER.unpack(node))
                     self._forget(request, node)
 
-    def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
+    def _plus_entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
         """What is known of each name in a listing, and its entry in there, as far as there is room."""
         parts: list[bytes] = []
-        for name, entry in _named(listing):
+        for name, entry in _parse_entries(listing):
             room -= _FOUND + len(entry)
             if room < 0:
                 break
-            parts += self._find(request, name), entry
+            parts += self._lookup_entry(request, name), entry
         return parts
 
-    def _find(self, request: bytes, name: bytes) -> bytes:
+    def _lookup_entry(self, request: bytes, name: bytes) -> bytes:
         """What the kernel would hear of a name in the directory that a request is about.
 
         Never another size than the kernel has heard last: it silently drops what a listing says if it has heard another since.
@@ -258,31 +258,31 @@ class ReadDirPlus:
         if name in (b".", b".."):
             return _WITHOUT
         header = request[_LENGTH_AND_OPCODE.size : HEADER_END]
-        found = self.ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
+        found = self.ask_libfuse(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
         if not found:
             return _WITHOUT
         (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, SIZE[Opcode.LOOKUP])
         if self._sizes.may_differ(node, size):
             self._forget(request, found[: _NUMBER.size])
             return _WITHOUT
-        self._sizes.sent(node, size, self._current.slot.request.began)
+        self._sizes.note_sent(node, size, self._current.slot.request.began)
         return found
 
-    def ask(self, opcode: Opcode, rest: bytes) -> bytes:
+    def ask_libfuse(self, opcode: Opcode, rest: bytes) -> bytes:
         """libfuse's answer to a request, of which `rest` follows the length and the opcode."""
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
         request = ctypes.create_string_buffer(message, len(message))
         self._process(ctypes.addressof(request), len(message))
         return self._current.slot.answer
 
-    def _catch(self, channel: int, vector: int | None, count: int) -> int:
+    def _capture_reply(self, channel: int, vector: int | None, count: int) -> int:
         # FORGET has no answer.
-        pieces = _pieces(vector, count) if vector else []
+        pieces = _iovec_pieces(vector, count) if vector else []
         self._current.slot.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
 
 
-def _extended(answer: bytes, offered: int) -> bytes:
+def _extend_init(answer: bytes, offered: int) -> bytes:
     """Add to libfuse's answer to INIT what the kernel offers and libfuse lacks; `offered`: the kernel's flags.
 
     A kernel whose own limit of pages is lower (`fs.fuse.max_pages_limit`) sends shorter requests by itself.
@@ -297,7 +297,7 @@ def _extended(answer: bytes, offered: int) -> bytes:
     return bytes(longer)
 
 
-def _named(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _parse_entries(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Names in an answer to READDIR, each with its whole entry."""
     start = ANSWER.size
     while start < len(listing):

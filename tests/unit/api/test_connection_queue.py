@@ -14,25 +14,25 @@ from typing import Any
 import pytest
 
 from jobfs import errors
-from jobfs.api import line as module
+from jobfs.api import connection_queue as module
+from jobfs.api.connection_queue import ConnectionQueue, Priority, make_transport
 from jobfs.api.deadline import UNBOUNDED, Deadline
-from jobfs.api.line import Line, Rank, pool
 
-WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, waited=False)
+WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, foreground=False)
 
 
-def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
+def taken(line: ConnectionQueue, deadline: Deadline, **kind: bool) -> int:
     """How many of this kind get a connection at once."""
     return next(count for count in itertools.count() if not ask(line, deadline, **kind).done())
 
 
-def ask(line: Line, deadline: Deadline, **kind: Any) -> Future[Rank]:
+def ask(line: ConnectionQueue, deadline: Deadline, **kind: Any) -> Future[Priority]:
     """Ask in a thread of its own; returns once that has its connection, or waits for it."""
-    future, before = Future[Rank](), list(line._waiting)
+    future, before = Future[Priority](), list(line._waiting)
 
     def take() -> None:
         try:
-            future.set_result(line.take(deadline, "x", **kind))
+            future.set_result(line.acquire(deadline, "x", **kind))
         except errors.JobfsError as error:
             future.set_exception(error)
 
@@ -58,19 +58,19 @@ def test_two_connections_are_for_small_requests_that_a_program_waits_for(
         (BACKGROUND, {"large": True}, background_large),
         (WAITED, {}, connections),
     ):
-        line = Line(connections)
+        line = ConnectionQueue(connections)
         assert taken(line, deadline, **kind) == most
         line.close()
 
 
 def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
-    line = Line(1)
-    slot = line.take(WAITED, "x")
+    line = ConnectionQueue(1)
+    slot = line.acquire(WAITED, "x")
     waiting = [
         ask(line, deadline, large=large) for deadline in (BACKGROUND, WAITED) for large in (True, False)
     ]
-    for rank, future in zip(Rank, reversed(waiting), strict=True):
-        assert line.wanted(before=rank + 1)
+    for rank, future in zip(Priority, reversed(waiting), strict=True):
+        assert line.has_waiter_before(priority=rank + 1)
         line.release(slot)
         slot = future.result(10)
         assert slot is rank
@@ -78,91 +78,91 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
 
 def test_who_takes_two_connections_leaves_those_that_are_for_programs() -> None:
     """save/protocol.md R13: two at the same moment, of the connections that their rank may have."""
-    line = Line(16)
-    assert [line.take(BACKGROUND, "x", count=2) for _ in range(7)] == [Rank.BACKGROUND] * 7
+    line = ConnectionQueue(16)
+    assert [line.acquire(BACKGROUND, "x", count=2) for _ in range(7)] == [Priority.BACKGROUND] * 7
     background = ask(line, BACKGROUND, count=2)
-    assert line.take(WAITED, "x", count=2) is Rank.SMALL
-    line.release(Rank.BACKGROUND)
+    assert line.acquire(WAITED, "x", count=2) is Priority.SMALL
+    line.release(Priority.BACKGROUND)
     assert not background.done(), "one is free"
-    line.release(Rank.BACKGROUND)
-    assert background.result(10) is Rank.BACKGROUND
+    line.release(Priority.BACKGROUND)
+    assert background.result(10) is Priority.BACKGROUND
     line.close()
 
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_there_are_no_two_connections_at_once_where_a_rank_has_one(connections: int) -> None:
     """save/protocol.md R13: who waits for two would wait for ever."""
-    assert not Line(connections).has_pairs
+    assert not ConnectionQueue(connections).has_pairs
 
 
 def test_who_waits_for_two_connections_is_overtaken_by_nobody_of_its_rank() -> None:
     """save/protocol.md R8, R13: its look grows old, and requests for one would always find one free before it finds two."""
-    line = Line(4)
+    line = ConnectionQueue(4)
     for _ in range(4):
-        line.take(WAITED, "x")
+        line.acquire(WAITED, "x")
     earlier = ask(line, WAITED)
     two, later = ask(line, WAITED, count=2), ask(line, WAITED)
-    line.release(Rank.SMALL)
+    line.release(Priority.SMALL)
     assert not any(each.done() for each in (earlier, two, later)), "one is free, and kept"
-    line.release(Rank.SMALL)
-    assert two.result(10) is Rank.SMALL
+    line.release(Priority.SMALL)
+    assert two.result(10) is Priority.SMALL
     assert not any(each.done() for each in (earlier, later))
-    line.release(Rank.SMALL)
-    line.release(Rank.SMALL)
-    assert earlier.result(10) is later.result(10) is Rank.SMALL
+    line.release(Priority.SMALL)
+    line.release(Priority.SMALL)
+    assert earlier.result(10) is later.result(10) is Priority.SMALL
     line.close()
 
 
 def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
-    line = Line(1)
-    slot = line.take(WAITED, "x")
-    attempt = Deadline(UNBOUNDED, waited=False)
+    line = ConnectionQueue(1)
+    slot = line.acquire(WAITED, "x")
+    attempt = Deadline(UNBOUNDED, foreground=False)
     first, second = ask(line, BACKGROUND), ask(line, attempt)
-    with attempt.joined(WAITED):
+    with attempt.attach_waiter(WAITED):
         line.release(slot)
-        assert second.result(10) is Rank.SMALL
+        assert second.result(10) is Priority.SMALL
     assert not first.done()
     line.close()
 
 
 def test_a_program_waits_until_its_deadline_and_the_background_until_its_turn() -> None:
-    line = Line(1)
-    slot = line.take(WAITED, "x")
-    late, patient = ask(line, Deadline(0.05)), ask(line, Deadline(0.05, waited=False))
+    line = ConnectionQueue(1)
+    slot = line.acquire(WAITED, "x")
+    late, patient = ask(line, Deadline(0.05)), ask(line, Deadline(0.05, foreground=False))
     with pytest.raises(errors.OutOfTimeError, match="no connection") as caught:
         late.result(10)
     assert caught.value.errno == errno.ETIMEDOUT
     line.release(slot)
-    assert patient.result(10) is Rank.BACKGROUND
+    assert patient.result(10) is Priority.BACKGROUND
 
 
 def test_waiting_behind_large_bodies_that_move_is_no_standstill() -> None:
-    line = Line(1)
-    slot = line.take(WAITED, "x", large=True)
+    line = ConnectionQueue(1)
+    slot = line.acquire(WAITED, "x", large=True)
     waiting = ask(line, Deadline(0.4), large=True)
-    line.moved_at = time.monotonic() + 60.0  # they go on moving
+    line.progress_at = time.monotonic() + 60.0  # they go on moving
     time.sleep(1.0)
     assert not waiting.done()
     line.release(slot)
-    assert waiting.result(10) is Rank.LARGE
+    assert waiting.result(10) is Priority.LARGE
 
 
 def test_a_closed_line_gives_no_connection() -> None:
-    line = Line(1)
-    line.take(WAITED, "x")
+    line = ConnectionQueue(1)
+    line.acquire(WAITED, "x")
     waiting = ask(line, BACKGROUND)
     line.close()
     with pytest.raises(errors.UnavailableError, match="closed"):
         waiting.result(10)
     with pytest.raises(errors.UnavailableError, match="closed"):
-        line.take(WAITED, "x")
+        line.acquire(WAITED, "x")
 
 
 def test_certificates_that_can_not_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module._ssl_context.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
     with pytest.raises(errors.UsageError, match="SSL_CERT_FILE"):
-        pool("https://127.0.0.1:1", 30, 4)
+        make_transport("https://127.0.0.1:1", 30, 4)
 
 
 @pytest.mark.parametrize("timeout", [0.1, 1, 30, 3600])

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobfs.errors import FsError, UsageError
-from jobfs.names import quoted
-from jobfs.settings import command
+from jobfs.names import quote_for_shell
+from jobfs.settings import shell_command
 
 #: Bytes of a name that its scratch name begins with: 255 less what is around them.
 _SHARED = 200
@@ -37,19 +37,19 @@ def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = 
             before_rename()
             scratch.rename(file)
             undo.pop_all()
-        sync(file)
+        sync_file(file)
     except OSError as error:
-        raise refusal(file, error) from None
+        raise write_error(file, error) from None
 
 
-def print_beside(file: str, data: bytes) -> None:
+def print_unless_same_file(file: str, data: bytes) -> None:
     """Write to standard output, unless that is the file: the shell has emptied it by now.
 
     Raises UsageError, BrokenPipeError, FsError if not everything could be written.
     """
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(file), os.fstat(sys.stdout.fileno())):
-            remedy = command("restore", "--in-place", file)
+            remedy = shell_command("restore", "--in-place", file)
             raise UsageError(f"the output is {file} itself, which the shell has emptied: {remedy}")
     try:
         sys.stdout.buffer.write(data)
@@ -60,7 +60,7 @@ def print_beside(file: str, data: bytes) -> None:
         raise FsError(error.errno or errno.EIO, f"not all of it could be written: {error.strerror}") from None
 
 
-def sync(file: Path) -> None:
+def sync_file(file: Path) -> None:
     """Return when the server has what was written to a file. Raises OSError."""
     handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -69,18 +69,18 @@ def sync(file: Path) -> None:
         os.close(handle)
 
 
-def refusal(file: Path, error: OSError) -> UsageError | FsError:
+def write_error(file: Path, error: OSError) -> UsageError | FsError:
     """The error of a command that could not write a file."""
     if error.errno == errno.EROFS:
         return UsageError(f"{file} is mounted read-only")
     if error.errno in (errno.EPERM, errno.EACCES):
-        return read_only(file)
+        return read_only_error(file)
     return FsError(error.errno or errno.EIO, f"{file}: {error.strerror}")
 
 
-def read_only(file: Path) -> UsageError:
+def read_only_error(file: Path) -> UsageError:
     """The error of a command that was given a readOnly file."""
-    return UsageError(f"{file} is readOnly in the job: chmod u+w {quoted(file)} first")
+    return UsageError(f"{file} is readOnly in the job: chmod u+w {quote_for_shell(file)} first")
 
 
 def _remove(path: Path) -> None:

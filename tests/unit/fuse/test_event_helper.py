@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.fuse.calls import make
+from jobfs.fuse.event_helper import make_call
 
 _OTHER = Path("/dev/shm")
 
@@ -30,7 +30,10 @@ def test_nothing_is_done_on_another_file_system(tmp_path: Path, call: str, way: 
     try:
         before = {each.name: each.stat() for each in place.iterdir()}
         paths = [f"{start}/{name}", *([f"{start}/new"] if call == "rename" else [])]
-        assert make(str(directory), directory.stat().st_dev, call, *paths) in (errno.ENOENT, errno.ENOTDIR)
+        assert make_call(str(directory), directory.stat().st_dev, call, *paths) in (
+            errno.ENOENT,
+            errno.ENOTDIR,
+        )
         assert {each.name: each.stat() for each in place.iterdir()} == before
     finally:
         shutil.rmtree(place)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import sqlite3
@@ -28,6 +29,13 @@ from jobfs.state.records import Change, File, Record, decode_record, encode_reco
 log = logging.getLogger("jobfs.state")
 
 SCHEMA_VERSION = 15
+
+#: The new names of fields in records of the schema before this one: by table, and of a record's base.
+_RENAMED = {
+    "file": {"stays": "never_sent", "draft": "open_generation", "wish": "pending_permission"},
+    "change": {"made": "planned_at"},
+}
+_RENAMED_IN_BASE = {"young": "racy"}
 
 R = TypeVar("R")
 
@@ -128,7 +136,9 @@ class Journal:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
+        if version == SCHEMA_VERSION - 1:
+            self._take_over()
+        elif version not in (0, SCHEMA_VERSION):
             raise UsageError(
                 f"the journal {self.path} was written by another version of jobfs (schema {version}, this one has "
                 f"{SCHEMA_VERSION}); send what is unsent with that version, or move {self.path.parent} away"
@@ -145,6 +155,20 @@ class Journal:
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
+
+    def _take_over(self) -> None:
+        """Rename the fields in a journal of the schema before this one. Raises sqlite3.Error, ValueError, AttributeError."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for table, renamed in _RENAMED.items():
+                for key, text in self._db.execute(f"SELECT key, record FROM {table}").fetchall():
+                    record = _rename_fields(json.loads(text), renamed)
+                    if "base" in record:
+                        record["base"] = _rename_fields(record["base"], _RENAMED_IN_BASE)
+                    self._db.execute(
+                        f"UPDATE {table} SET record = ? WHERE key = ?", (json.dumps(record), key)
+                    )
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _read_highest_number(self) -> int:
         """Read all records; returns the highest number. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
@@ -274,3 +298,8 @@ class Journal:
 def _table_and_key(record: Record) -> tuple[str, int]:
     """The table of a record, and its key there."""
     return ("file", record.ino) if isinstance(record, File) else ("change", record.seq)
+
+
+def _rename_fields(values: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Return a JSON object with some of its fields under new names."""
+    return {renamed.get(name, name): value for name, value in values.items()}

@@ -111,7 +111,7 @@ def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_
             server,
             tmp_path,
             url,
-            "no https is spoken there: for a server on this machine give http://",
+            "the server does not speak https: for a server on this machine give http://",
             url=url,
         )
         fails(server, tmp_path, "knows no job", url=f"{server.url}/somewhere/else")

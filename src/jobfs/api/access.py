@@ -1,4 +1,4 @@
-"""Where the server is, the proxy that leads there, and the API key, which is kept out of every text."""
+"""The server's address, the proxy to it, and the API key, which must not appear in any message."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ODD_PATH = re.compile(r"[^!-~]|%2f|/\.\.?(/|$)", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY = re.compile(r"[!-~]+")
 
-#: Returns the key to send now, fit for a header; called for every request, by any thread.
+#: A function that returns the current key, valid as a header value; any thread calls it before each attempt.
 KeySource = Callable[[], str]
 
 
 def normalize_base_url(url: str) -> str:
-    """The base URL in its normal form: lower-case scheme and host, no default port, no trailing slash.
+    """Return the base URL in normal form: lower-case scheme and host, no default port, no trailing slash.
 
-    Raises UsageError for anything a key must not be sent to (api/wire.md, Authentication), or that is no base URL.
+    Raises UsageError if the URL is not a base URL, or if the key must not be sent to it (api/wire.md, Authentication).
     """
     try:
         parts = urlsplit(url.strip())
@@ -47,19 +47,19 @@ def _is_origin(scheme: str, host: str, port: int | None) -> bool:
 
 
 def _is_plain_path(parts: SplitResult) -> bool:
-    """Return whether nothing in the URL's path could lead elsewhere once the API's paths are appended."""
+    """Return whether the URL has neither query nor fragment, and a path to which the API's paths can safely be appended."""
     return not (parts.query or parts.fragment or _ODD_PATH.search(parts.path))
 
 
 def check_job_id(job_id: str) -> str:
-    """The job id as given; raises UsageError unless it fits the API's pattern."""
+    """Return the job id unchanged; raises UsageError unless it matches the API's pattern."""
     if not _JOB_ID.fullmatch(job_id):
         raise UsageError(f"{job_id!r} is not a job id: it has 24 characters, a to z and 0 to 9")
     return job_id
 
 
 def is_loopback(host: str) -> bool:
-    """True if `host` names this machine without asking a name server."""
+    """Return whether `host` names this machine, without asking a name server."""
     if host.lower() == "localhost":
         return True
     try:
@@ -69,12 +69,12 @@ def is_loopback(host: str) -> bool:
 
 
 def find_proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this server, or None; loopback is never proxied."""
+    """Return the proxy that the environment names for this server, or None; loopback is never proxied."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     if is_loopback(host):
         return None
-    import urllib.request  # late: it loads half of http, for a mount that is not even asked for yet
+    import urllib.request  # imported here: it loads most of `http`, which loopback does not need
 
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -84,7 +84,7 @@ def find_proxy(base_url: str) -> str | None:
 
 
 def _validate_key(key: str) -> str:
-    """The key without surrounding white space; raises UsageError if it could not stand in a header."""
+    """Return the key without surrounding white space; raises UsageError if it is not valid in a header."""
     key = key.strip()
     if not key:
         raise UsageError("the API key is empty: set PERSTACK_API_KEY or give --api-key-file")
@@ -94,15 +94,15 @@ def _validate_key(key: str) -> str:
 
 
 def fixed_key(key: str) -> KeySource:
-    """A source that always gives this key; raises UsageError at once if it can't be a key."""
+    """Return a source that always returns this key; raises UsageError at once if the key is not valid."""
     checked = _validate_key(key)
     return lambda: checked
 
 
 class FileKey:
-    """A key in a file, read for every request (vfs/semantics.md 6).
+    """A key in a file, which is read for every request (vfs/semantics.md 6).
 
-    Once there was a key, a file that is missing or empty for a moment (it is being replaced) leaves that key in force.
+    While the file is missing, empty or invalid, perhaps because it is being replaced, the last valid key stays in use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class FileKey:
         self._key = ""
 
     def __call__(self) -> str:
-        """The key as the file has it now; raises UsageError if there never was one."""
+        """Return the key in the file, or the last valid one; raises UsageError if there was none."""
         try:
             self._key = _validate_key(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, UsageError) as exc:
@@ -121,5 +121,5 @@ class FileKey:
 
 
 def redact_key(text: str, key: str) -> str:
-    """`text` without the key, should a server or a library have echoed it."""
+    """Return `text` with the key replaced, in case a server or a library has echoed it."""
     return text.replace(key, "***")

@@ -1,5 +1,7 @@
-"""Bodies: of requests as JSON and in the two forms of a create, streamed from disk with a known length; of answers, decompressed
-within bounds. Whatever a server sends takes a bounded amount of memory, and ends by the request's deadline.
+"""Request and reply bodies: requests as JSON or in one of the two forms of a create, streamed from disk with a known length;
+replies, decompressed within bounds.
+
+Whatever a server sends takes a bounded amount of memory, and ends by the request's deadline.
 """
 
 from __future__ import annotations
@@ -30,18 +32,18 @@ from jobfs.errors import (
 from jobfs.names import basename
 from jobfs.nodes import Item, Kind
 
-#: Bytes read from disk at a time; a multiple of 3, so that each piece is whole base64 groups.
+#: Bytes read from disk at a time; a multiple of 3, so that each piece encodes to whole base64 groups.
 _CHUNK = 3 * 16 * 1024
-#: Bytes that buffers on the way may still hold when the last byte was handed over.
+#: The most bytes that buffers on the way are assumed to hold after the last write.
 _BUFFERED = 8 << 20
 
 
 class RequestBody(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start: `head`, `size` bytes of a file, `tail`.
 
-    While it is sent, `on_send_time` is called with the seconds that each piece of the file took: time in which there was
-    progress; and `taken` with each piece of the file and the number of bytes before it, at the end with an empty piece. Sending
-    raises FsError: the file's errno, or EIO if the file is shorter than said.
+    While the body is sent, `on_send_time` receives the seconds that each piece of the file took, which count as progress.
+    `taken` receives the offset of each piece of the file and the piece; at the end, an empty piece. Sending raises FsError
+    with the file's errno, or with EIO if the file is shorter than `size`.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class RequestBody(httpx.SyncByteStream):
         size = file[1] if file else 0
         self.length = len(head) + ((size + 2) // 3 * 4 if as_base64 else size) + len(tail)
         self.on_send_time: Callable[[float], None] = lambda seconds: None
-        self.taken: Callable[[int, bytes], None] = lambda before, piece: None
+        self.taken: Callable[[int, bytes], None] = lambda offset, piece: None
         self._head, self._file, self._tail = head, file, tail
         self._as_base64 = as_base64
 
@@ -67,8 +69,8 @@ class RequestBody(httpx.SyncByteStream):
             return
         path, size = self._file
         sent, began = 0, time.monotonic()
-        since = began
-        # A small file goes out in one piece: each piece is a write, a packet, and work for the server.
+        piece_began = began
+        # Send a small file in one piece: each piece costs a write, a packet, and work on the server.
         piece = self._head
         try:
             with open(path, "rb") as file:
@@ -77,8 +79,8 @@ class RequestBody(httpx.SyncByteStream):
                     if not chunk:
                         raise FsError(errno.EIO, f"{path} is shorter than the {size} bytes to be sent")
                     now = time.monotonic()
-                    self.on_send_time(now - since)
-                    since = now
+                    self.on_send_time(now - piece_began)
+                    piece_began = now
                     self.taken(sent, chunk)
                     piece += base64.b64encode(chunk) if self._as_base64 else chunk
                     if len(piece) >= _CHUNK:
@@ -91,12 +93,12 @@ class RequestBody(httpx.SyncByteStream):
         self.taken(size, b"")
         yield piece + self._tail
         now = time.monotonic()
-        # The last bytes are still on their way: in buffers here and there.
-        self.on_send_time(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
+        # The last bytes may still be in buffers: add the time that this many bytes took on average.
+        self.on_send_time(now - piece_began + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
 def make_json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> RequestBody:
-    """A JSON object, with a `file` as its `content`."""
+    """Return a JSON object of these fields; the bytes of a `file` become its field `content`, in base64."""
     text = json.dumps(fields, ensure_ascii=False)
     if file is None:
         return RequestBody("application/json", text.encode())
@@ -106,7 +108,7 @@ def make_json_body(fields: dict[str, str], file: tuple[Path, int] | None = None)
 
 
 def make_multipart_body(fields: dict[str, str], file: tuple[Path, int] | None) -> RequestBody:
-    """A create as multipart/form-data: the fields, then for a file the part `file` (api/wire.md)."""
+    """Return a multipart/form-data body: the fields, then for a file the part `file` (api/wire.md, Create)."""
     boundary = secrets.token_hex(16)
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -133,40 +135,41 @@ Encoding = Literal["multipart", "json"]
 CreateEncoding = Literal["auto", "multipart", "json"]
 
 _UNSUPPORTED_MEDIA_TYPE = 415
-#: Statuses that may be about the form of a create; any other is about the request itself, or about the key.
+#: Statuses that may refuse the form of a create; any other status concerns the request itself or the key.
 _ABOUT_THE_FORM = frozenset({400, 415, 422})
-#: Errors that show that the form was right: the server read the request, and refused what it says. "Invalid path" is none of
-#: them: servers also say it of a body that they did not understand.
+#: Errors which show that the server understood the form and refused the request itself. InvalidPathError is not one of them:
+#: servers also answer "Invalid path" to a body that they did not understand.
 UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
 class CreateForm(NamedTuple):
-    """One form of a create: how the body is encoded, and if a type is `workspaceItemFile` or `file`."""
+    """One form of a create: how the body is encoded, and whether a file's type is `workspaceItemFile` or `file`."""
 
     encoding: Encoding
     long_type: bool
 
     def encode(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> RequestBody:
-        """The request body for one item."""
+        """Return the request body that creates one item."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
         return (make_multipart_body if self.encoding == "multipart" else make_json_body)(fields, file)
 
 
 class CreateFormSelector:
-    """Finds the form that works and remembers it, for files and for directories apart (api/wire.md, Create)."""
+    """Finds the form of a create that works and remembers it, separately for files and directories (api/wire.md, Create)."""
 
     def __init__(self, encoding: CreateEncoding) -> None:
         self.long_type = True
         self._pinned = encoding
-        #: The forms that have worked.
+        #: The form that has worked, by kind.
         self.working: dict[Kind, CreateForm] = {}
 
     def create_with_any_form(self, kind: Kind, attempt: Callable[[CreateForm], Item]) -> Item:
-        """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
+        """Call `attempt` with one form after another until the server accepts one; raises ApiError.
 
-        A 400 that tells what stands at the path is final; once a form has worked, every error is. If all forms are refused, the
-        error is the first that is not about the media type: it is about the request itself.
+        The next form is tried after 415, 422, and a 400 that may concern the form. Any other error is raised at once, and so
+        is every error once a form has worked for this kind. If all forms are refused, raises the first error that is not a
+        415: that error concerns the request itself.
         """
         if kind in self.working:
             return attempt(self.working[kind])
@@ -184,7 +187,7 @@ class CreateFormSelector:
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
     def _forms_to_try(self) -> list[CreateForm]:
-        """Forms worth trying, the likeliest first."""
+        """Return the forms worth trying, the likeliest first."""
         guess = next(iter(self.working.values()), CreateForm("multipart", self.long_type))
         encodings: list[Encoding] = ["multipart", "json"]
         encodings.sort(key=lambda name: name != guess.encoding)
@@ -196,22 +199,25 @@ class CreateFormSelector:
         ]
 
 
-#: Bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB; a find
-#: may give all items that begin with the path, and the description of the job may have all items in it once more.
+#: The most bytes of a JSON body. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5
+#: MB. A find may return every item whose path begins with the one asked for, and the job's description may repeat all items.
 MOST_JSON = 8 << 20
-#: Bytes that are decompressed at a time.
+#: The most bytes that one step of decompression returns.
 _PIECE = 64 << 10
 
 
 def read_body(response: httpx.Response, *, whole: bool = True) -> bytes:
-    """The body of an answer; raises httpx.HTTPError, MismatchError. Not `whole`: its beginning is enough, and raises nothing."""
+    """Read a reply's body to its end and close the reply; raises httpx.HTTPError, MismatchError.
+
+    If not `whole`, return what could be read instead of raising either.
+    """
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)
     try:
         for piece in decompress(response.stream, response.headers):
             body += piece
             if len(body) > MOST_JSON:
-                raise MismatchError(f"a body of more than {MOST_JSON} bytes")
+                raise MismatchError(f"the body has more than {MOST_JSON} bytes")
     except (MismatchError, httpx.HTTPError):
         if whole:
             raise
@@ -221,26 +227,26 @@ def read_body(response: httpx.Response, *, whole: bool = True) -> bytes:
 
 
 def is_compressed(headers: httpx.Headers) -> bool:
-    """True if a body is not sent as it is."""
+    """Return whether the body has a content encoding."""
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
 def decompress(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
-    """A body as it was before it was compressed, in small pieces; raises MismatchError where it is not gzip, or broken."""
+    """Yield a body decompressed, in small pieces; raises MismatchError if a compressed body is not valid gzip."""
     if not is_compressed(headers):
         yield from chunks
         return
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         for chunk in chunks:
-            left = chunk
-            while left:
-                yield unzip.decompress(left, _PIECE)
-                left = unzip.unconsumed_tail
+            rest = chunk
+            while rest:
+                yield unzip.decompress(rest, _PIECE)
+                rest = unzip.unconsumed_tail
             if unzip.unused_data:
                 break
         yield unzip.flush()
     except zlib.error as exc:
-        raise MismatchError(f"a body that is no gzip: {exc}") from None
+        raise MismatchError(f"the body is not valid gzip: {exc}") from None
     if not unzip.eof or unzip.unused_data:
-        raise MismatchError("a compressed body that does not end where it should")
+        raise MismatchError("the compressed body is cut short, or other data follows it")

@@ -49,26 +49,26 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 _Parsed = TypeVar("_Parsed")
 _Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
 
-#: Seconds between two requests that find out whether the server answers again, and how long a caller waits for one.
+#: Seconds between two requests that check whether the server answers again, and that a caller waits for one of them.
 _ASK_EVERY, _MOMENT = 1.0, 0.5
 
-#: How messages name an update with a path.
+#: The action of an update with a path, as messages name it.
 _RENAMING = "renaming an item to"
-#: Characters that have another meaning in patterns of paths.
+#: Characters that are special in path patterns.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
-#: Statuses with a reason that may be "exists" or "no directory".
+#: Statuses whose reason may be "path already exists" or "directory not found".
 _BAD_REQUEST = frozenset({400, 409})
-#: Statuses that may be about how a path is written.
+#: Statuses that may refuse the spelling of a path.
 _ABOUT_A_PATH = frozenset({400, 422})
 _RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
 
 
 class Download(NamedTuple):
-    """One body on its way.
+    """One body that is being received.
 
-    `start`: the first byte that comes, 0 if the server ignored the range. `length`: bytes of this body, `total`: of the whole
-    file; None if the server did not say. `chunks`: the bytes as they arrive; raises ApiError, UnavailableError if the body
-    breaks off or is too short.
+    `start`: offset of its first byte, 0 if the server ignored the range. `length`: bytes of this body, and `total`: bytes of
+    the whole file; None if the server did not say. `chunks` yields the bytes as they arrive; raises ApiError, and
+    UnavailableError if the body breaks off or is too short.
     """
 
     start: int
@@ -78,11 +78,11 @@ class Download(NamedTuple):
 
 
 class Client(AbstractContextManager["Client"]):
-    """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
+    """The client of one job's workspace instance. Any number of threads may call any method; every method raises ApiError.
 
-    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
-    happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `transport` replaces the network, for tests and to
-    see what passes.
+    Reads are retried within `timeout` seconds without progress. A changing request is sent again only if the first one
+    certainly had no effect; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `transport` replaces the
+    network, for tests and for recording requests.
     """
 
     def __init__(
@@ -106,26 +106,27 @@ class Client(AbstractContextManager["Client"]):
         )
         self.health, self.connections = self._wire.health, self._wire.connections
         self._forms = CreateFormSelector(create_encoding)
-        self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
-        #: When the server was asked last whether it answers again, the thread that asked, and whether an answer came. The lock of
-        #: `health` guards them.
+        #: What paths begin with on this server, "" or "/"; None until an item was seen.
+        self._slash: str | None = None
+        #: When a thread last began to ask whether the server answers again, that thread, and whether it got an answer. The lock
+        #: of `health` guards the first two.
         self._asked, self._asking, self._answered = -math.inf, threading.Thread(), False
 
     @property
     def working_forms(self) -> dict[Kind, CreateForm]:
-        """How this server has taken creates."""
+        """The form of a create that has worked on this server, by kind."""
         return dict(self._forms.working)
 
     @property
     def server_time_offset(self) -> float:
-        """Seconds that the server's clock is ahead of `steady_time()`; 0.0 until an answer came."""
+        """Seconds that the server's clock is ahead of `steady_time()`; 0.0 before the first reply."""
         return self.health.clock_offset
 
     def has_recovered(self) -> bool:
-        """True if a server that did not answer answers again.
+        """Return whether the server answers again after a silence.
 
-        Once a second a thread asks for all callers, and waits as long as a slow server takes. Callers wait for it during its
-        first half second.
+        At most once a second, a thread asks on behalf of all callers, and waits for as long as a slow server takes. Callers
+        wait for that thread during its first half second.
         """
         with self.health.lock:
             now = time.monotonic()
@@ -146,15 +147,18 @@ class Client(AbstractContextManager["Client"]):
             self._answered = True
 
     def require_reachable(self, what: object) -> None:
-        """Where the server is out of reach, see whether it is back. Raises HeldBackError(ENETUNREACH) if not: `what` needs it."""
+        """Raise HeldBackError(ENETUNREACH) if the server is out of reach, after checking whether it is back.
+
+        `what` names in the message what needs the server.
+        """
         if self.health.unreachable_reason is not None:
             self.has_recovered()
             self.health.require_reachable(what)
 
     def hold_connection(self, what: object) -> AbstractContextManager[HeldConnection]:
-        """Wait for a connection, and hold it for the requests that are given it (save/protocol.md R8).
+        """Wait for a connection and hold it for the block; requests use it through `connection` (save/protocol.md R8).
 
-        Each of these has one attempt: it raises UnavailableError where another would have to wait before it tries again.
+        Such a request has one attempt: where another request would wait and try again, it raises UnavailableError.
         """
         self._require_reachable_in_foreground(what)
         return self._wire.hold_connection(what)
@@ -162,35 +166,38 @@ class Client(AbstractContextManager["Client"]):
     def hold_two_connections(
         self, what: object
     ) -> AbstractContextManager[tuple[HeldConnection, HeldConnection] | None]:
-        """Wait for two connections, for requests that are sent at once; None where there are too few (save/protocol.md R13)."""
+        """Wait for two connections and hold both for the block, for two requests at the same time (save/protocol.md R13).
+
+        Yields None if the client has too few connections.
+        """
         self._require_reachable_in_foreground(what)
         return self._wire.hold_two_connections(what)
 
     def get_instance(self) -> Instance:
-        """The workspace instance with its job (GET workspace_instance/)."""
+        """Return the workspace instance with its job (GET workspace_instance/)."""
         return self._request_parsed(RequestInfo("asking for the job", "GET", self._root), parse_instance)
 
     def list_page(self, take: int, skip: int) -> Page:
-        """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
+        """Return one page of the flat list of all items (GET items/); `take` is 1 to 100."""
         call = RequestInfo("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
         return self._request_parsed(call, partial(parse_page, take=take, skip=skip))
 
     def find(self, path: str, *, connection: HeldConnection | None = None) -> list[Item]:
-        """Every item at exactly `path`, which may be more than one (GET items/find)."""
+        """Return every item at exactly `path`, which may be more than one (GET items/find)."""
         if not path:
             return []
-        asked = self._slash or ""
-        items = self._find_by_argument(asked + path, path, connection)
-        if not items and self._slash != asked:
-            # No item had shown this server's style yet, and "not there" must not be a matter of style.
+        prefix = self._slash or ""
+        items = self._find_by_argument(prefix + path, path, connection)
+        if not items and self._slash != prefix:
+            # The server's path style was unknown: ask in the other style before concluding that the path does not exist.
             items = self._find_by_argument("/" + path, path, connection)
         if not items and _SPECIAL.search(path):
-            # Where find takes patterns, `[id].txt` does not match itself.
+            # If find takes patterns, `[id].txt` does not match itself.
             items = self._find_by_argument((self._slash or "") + _SPECIAL.sub("?", path), path, connection)
         return items
 
     def get(self, item_id: str, *, connection: HeldConnection | None = None) -> Item:
-        """The item with this id (GET items/{id}); raises NotFoundError."""
+        """Return the item with this id (GET items/{id}); raises NotFoundError."""
         call = RequestInfo("looking at item", "GET", self._items + item_id, item_id)
         return self._request_parsed(call, parse_item, connection=connection)
 
@@ -200,12 +207,12 @@ class Client(AbstractContextManager["Client"]):
         source: Path,
         size: int,
         permission: Permission,
-        taken: Callable[[int, bytes], None] = lambda before, piece: None,
+        taken: Callable[[int, bytes], None] = lambda offset, piece: None,
     ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
 
-        `taken` gets each piece that is sent and the number of bytes before it, at the end an empty piece. Each attempt
-        begins again with 0. Raises FsError if `source` can't be read.
+        `taken` receives the offset of each piece that is sent and the piece; at the end, an empty piece. Each attempt begins
+        again at offset 0. Raises FsError if `source` can't be read.
         """
         return self._create(Kind.FILE, path, permission, (source, size), taken)
 
@@ -224,27 +231,27 @@ class Client(AbstractContextManager["Client"]):
         connection: HeldConnection | None = None,
         explain: bool = True,
     ) -> Item:
-        """Change the fields that are given, no others (POST items/{id}); a new path also moves the items below the old path.
+        """Change only the given fields (POST items/{id}); a new path also moves the items below the old path.
 
-        `kind`: the item's kind, if it is known: the answer has to show it. `explain`: where the words of a refusal are not
-        understood, a look finds out whether the new path is taken (api/wire.md, Update).
+        `kind`: the item's kind, if known; the reply must show it. `explain`: after a refusal in unknown words, look whether
+        the new path is taken or its directory is missing (api/wire.md, Update).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
-        asked = {name: value for name, value in given.items() if value is not None}
+        fields = {name: value for name, value in given.items() if value is not None}
         doing = ("changing item", item_id) if path is None else (_RENAMING, path)
         call = RequestInfo(doing[0], "POST", self._items + item_id, doing[1], is_change=True)
 
         def send(**styled: str) -> Item:
-            body = make_json_body({name: str(value) for name, value in (asked | styled).items()})
+            body = make_json_body({name: str(value) for name, value in (fields | styled).items()})
             item = self._request_parsed(call, parse_item, Payload(body), connection=connection)
-            return self._check_reply(call, item, {"id": item_id, "kind": kind, **asked})
+            return self._check_reply(call, item, {"id": item_id, "kind": kind, **fields})
 
         if path is None:
             return send()
         return self._send_in_path_style(path, lambda to: send(path=to), item_id, connection, explain=explain)
 
     def delete(self, item_id: str, *, connection: HeldConnection | None = None) -> None:
-        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
+        """Delete an item, and everything in a directory (DELETE items/{id}); the reply's body is ignored."""
         call = RequestInfo("deleting item", "DELETE", self._items + item_id, item_id, is_change=True)
         self._send_request(call, connection=connection)
 
@@ -252,14 +259,14 @@ class Client(AbstractContextManager["Client"]):
     def download(
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
     ) -> Iterator[Download]:
-        """The bytes of a file from `start` to before `end` (GET items/{id}/download), while their connection is held.
+        """Yield the bytes of a file from `start` up to but not including `end` (GET items/{id}/download).
 
-        `size`: bytes of the whole file, if they are known: small bodies go before large ones. The server may send more than
-        was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
-        seconds.
+        The block holds the connection. `size`: bytes of the whole file, if known; small bodies go before large ones. The
+        server may send more than was asked for: see `Download.start`. Only the request is retried, not the body; each chunk
+        may take `timeout` seconds.
         """
         call = RequestInfo("downloading item", "GET", self._items + item_id + "/download", item_id)
-        headers = [("Accept-Encoding", "identity")]  # some gateways compress all the same
+        headers = [("Accept-Encoding", "identity")]  # some gateways compress anyway
         if start or end is not None:
             headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
         stop = size if end is None else end
@@ -267,9 +274,9 @@ class Client(AbstractContextManager["Client"]):
         try:
             answer = self._send_request(call, send)
         except NotFoundError as error:
-            # The 404 may be about the bytes alone, but callers would forget the item.
+            # The 404 may concern only the bytes. Callers forget an item that is not found, so look whether it is gone.
             self.get(item_id)
-            raise ContractError(f"{error}, but the item is there", status=error.status) from None
+            raise ContractError(f"{error}, but the item exists", status=error.status) from None
         stream = answer.stream
         assert stream is not None
         try:
@@ -288,11 +295,11 @@ class Client(AbstractContextManager["Client"]):
             stream.close()
 
     def abort_requests(self) -> None:
-        """End every request under way, as if its connection had broken; nothing is asked any more."""
+        """Abort every request in flight, as if its connection had broken, and refuse all later ones."""
         self.connections.abort()
 
     def close(self) -> None:
-        """Close every connection; requests that wait for a retry end at once."""
+        """Close every connection; requests that wait for a retry fail at once."""
         self._wire.close()
 
     def __exit__(self, *_: object) -> None:
@@ -304,18 +311,18 @@ class Client(AbstractContextManager["Client"]):
         path: str,
         permission: Permission,
         file: tuple[Path, int] | None = None,
-        taken: Callable[[int, bytes], None] = lambda before, piece: None,
+        taken: Callable[[int, bytes], None] = lambda offset, piece: None,
     ) -> Item:
         doing = "uploading" if file else "making directory"
         call = RequestInfo(doing, "POST", self._items, path, is_change=True)
-        asked = {"path": path, "kind": kind, "size": file and file[1]}
+        expected = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: CreateForm) -> Item:
             body = form.encode(kind, to, permission, file)
             body.taken = taken
             item = self._request_parsed(call, parse_item, Payload(body))
             try:
-                return self._check_reply(call, item, asked)
+                return self._check_reply(call, item, expected)
             except WrongAnswerError as error:
                 self._undo_wrong_create(call, item, error)
 
@@ -323,12 +330,12 @@ class Client(AbstractContextManager["Client"]):
             path, lambda to: self._forms.create_with_any_form(kind, partial(attempt, to))
         )
 
-    def _check_reply(self, call: RequestInfo, item: Item, asked: Mapping[str, object]) -> Item:
-        """The item in the answer to a change, if the fields that it shows are as asked for (section 5).
+    def _check_reply(self, call: RequestInfo, item: Item, expected: Mapping[str, object]) -> Item:
+        """Return the `item` in the reply to a change if it shows the `expected` values (api/wire.md, Errors).
 
-        Raises WrongAnswerError: only a look tells what was done.
+        Raises WrongAnswerError: the server must be asked what was done.
         """
-        for name, value in asked.items():
+        for name, value in expected.items():
             shown = getattr(item, name)
             if None not in (value, shown) and shown != value:
                 raise self._wire.error_from_bad_reply(
@@ -337,10 +344,10 @@ class Client(AbstractContextManager["Client"]):
         return item
 
     def _undo_wrong_create(self, call: RequestInfo, item: Item, error: WrongAnswerError) -> NoReturn:
-        """A create was answered with another `item` than was asked for. Raises `error`.
+        """Raise the error for a create whose reply shows a different item than was asked for.
 
-        If a hidden name shows that it is ours, and this server made another name of it, it is deleted again; then raises
-        BadRequestError (save/protocol.md R6).
+        If the server has changed the form of a hidden name, delete the item and raise BadRequestError (save/protocol.md R6),
+        or AnswerLostError if the delete fails. Otherwise raise `error`.
         """
         changed = names.describe_other_form(call.subject, item.path)
         if not changed or names.parse_hidden_name(names.basename(call.subject)) is None:
@@ -360,9 +367,10 @@ class Client(AbstractContextManager["Client"]):
         *,
         explain: bool = True,
     ) -> Item:
-        """Send a request that puts an item at `path`, in the style of the server's items: until one was seen, in both in turn.
+        """Send a request that puts an item at `path`, spelled in the style of the server's items.
 
-        If a 400 comes in words of the server's own, a look finds out what it means (api/wire.md, Update).
+        Until that style is known, try both in turn. If a 400 or 409 is in the server's own words, look for its cause
+        (api/wire.md, Update).
         """
         try:
             if self._slash is not None:
@@ -383,15 +391,15 @@ class Client(AbstractContextManager["Client"]):
     def _classify_bad_request(
         self, path: str, item_id: str, connection: HeldConnection | None
     ) -> type[BadRequestError]:
-        above = names.parent(path)
+        directory = names.parent(path)
         try:
-            there = self.find(path, connection=connection)
-            if any(item.id != item_id for item in there):
+            items = self.find(path, connection=connection)
+            if any(item.id != item_id for item in items):
                 return PathExistsError
             if (
-                not there
-                and above
-                and not any(item.is_dir for item in self.find(above, connection=connection))
+                not items
+                and directory
+                and not any(item.is_dir for item in self.find(directory, connection=connection))
             ):
                 return NoDirectoryError
         except UnavailableError:
@@ -414,7 +422,7 @@ class Client(AbstractContextManager["Client"]):
         *,
         connection: HeldConnection | None = None,
     ) -> _Parsed:
-        """The parsed answer to a call; the server's spelling is learned from it."""
+        """Send a request and return its parsed reply; remember the server's spelling."""
         body = self._send_request(call, payload, connection=connection).body
         try:
             parsed, spelling = parse(body)
@@ -432,25 +440,27 @@ class Client(AbstractContextManager["Client"]):
         return self._wire.request(call, payload, connection=connection)
 
     def _require_reachable_in_foreground(self, what: object) -> None:
-        """As `require_reachable`, where a program waits for `what`: the background finds out by its own requests."""
+        """Call `require_reachable` if a program waits for `what`; background requests find out by themselves."""
         deadline = current_deadline()
         if deadline is not None and deadline.is_foreground:
             self.require_reachable(what)
 
 
-def _mismatch_error(call: RequestInfo, name: str, shown: str, asked: str) -> MismatchError | WrongAnswerError:
-    """The error for an answer that shows another value of this field than was asked for.
+def _mismatch_error(
+    call: RequestInfo, name: str, actual: str, expected: str
+) -> MismatchError | WrongAnswerError:
+    """Return the error for a reply whose field `name` does not have the value that was asked for.
 
-    Messages show a hidden path as the path of its file. So two paths that differ only in that would read the same.
+    Messages show a hidden path as the path of its file, so two paths that differ only in the hidden name would read the same.
     """
-    if name == "path" and names.replace_hidden_names(shown) == names.replace_hidden_names(asked):
+    if name == "path" and names.replace_hidden_names(actual) == names.replace_hidden_names(expected):
         done = "did not move it" if call.action == _RENAMING else "gave it another name"
         return WrongAnswerError(f"{call}: the server answered, but {done}", status=200)
-    return MismatchError(f"{name} is {shown!a}, not {asked!a}")
+    return MismatchError(f"{name} is {actual!a}, not {expected!a}")
 
 
 def _parse_extent(answer: Reply, start: int) -> tuple[int, int | None, int | None]:
-    """`start`, `length` and `total` of the answer to a request for the bytes from `start` on; raises MismatchError."""
+    """Return `start`, `length` and `total` of the reply to a request for the bytes from `start` on; raises MismatchError."""
     headers, packed = answer.headers, is_compressed(answer.headers)
     if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return start, 0, None
@@ -458,8 +468,10 @@ def _parse_extent(answer: Reply, start: int) -> tuple[int, int | None, int | Non
         # The Content-Length of a compressed body counts the bytes on the wire.
         length = None if packed or "content-length" not in headers else int(headers["content-length"])
         return 0, length, length
-    told = headers.get("content-range", "").strip()
-    match = _RANGE.fullmatch(told)
+    content_range = headers.get("content-range", "").strip()
+    match = _RANGE.fullmatch(content_range)
     if answer.status == httpx.codes.PARTIAL_CONTENT and match and not packed and int(match[1]) == start:
         return start, int(match[2]) + 1 - start, None if match[3] == "*" else int(match[3])
-    raise MismatchError(f"a file with status {answer.status} and {told!r} to a request from byte {start}")
+    raise MismatchError(
+        f"status {answer.status} with Content-Range {content_range!r} to a download from byte {start}"
+    )

@@ -1,10 +1,11 @@
-"""The connections to one server (HTTP/1.1, TLS verified, the environment's proxy, sockets that notice a dead peer), which
-requests may use them, and in which order: room for people (vfs/semantics.md 3).
+"""The connections to one server, and the order in which requests get them (vfs/semantics.md 3).
 
-Requests that a program waits for go before the background, small before large. Two of the connections (one of up to four) are for
-small requests that a program waits for. Large transfers have half of the connections at most, so that small work in the
-background goes on beside them; large transfers of the background have a quarter, so that few share the line's bandwidth. With one
-connection all take turns.
+Connections are HTTP/1.1 with verified TLS, use the environment's proxy, and detect a dead peer.
+
+Requests that a program waits for go before background requests, and small ones before large ones. Two of the connections (one
+of up to four) are reserved for small requests that a program waits for. Large transfers get at most half of the connections,
+so that small background requests can proceed beside them. Large background transfers get at most a quarter, so that few share
+the bandwidth. With one connection, all take turns.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from jobfs.api.access import find_proxy
 from jobfs.api.deadline import Deadline, announce_blocking, timeout_error
 from jobfs.errors import UnavailableError, UsageError
 
-#: Bodies of more bytes than this are large.
+#: Bodies of more bytes than this count as large.
 LARGE = 256 * 1024
 
-#: Seconds between looks whether a program waits by now for a request of the background.
+#: Seconds between two checks whether a program now waits for a background request.
 _LOOK = 0.5
-#: Connections that two requests sent at once hold.
+#: Connections that two simultaneous requests hold.
 _PAIR = 2
-#: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
+#: Seconds that an idle connection is kept. One that the server has closed is detected before it is used again.
 KEEPALIVE = 60.0
-#: Building a TLS context costs several milliseconds, so all clients of the process share it.
+#: Building a TLS context takes several milliseconds, so all clients of the process share one.
 _ssl_context = functools.cache(httpx.create_ssl_context)
 
 
 class Priority(IntEnum):
-    """The order in which requests get a connection."""
+    """The order in which requests get a connection: the lowest number first."""
 
     SMALL = 0
     LARGE = 1
@@ -49,11 +50,11 @@ class Priority(IntEnum):
 
 @dataclass(eq=False)
 class _Waiter:
-    """A request that waits for its connection: its rank may change until the connection is `granted`."""
+    """A request that waits for a connection. Its priority may change until the connection is `granted`."""
 
     deadline: Deadline
     large: bool
-    #: How many connections it takes at once.
+    #: How many connections the request takes at once.
     count: int = 1
     granted: Priority | None = None
     is_granted: threading.Event = field(default_factory=threading.Event)
@@ -69,16 +70,16 @@ class ConnectionQueue:
     """The connections to one server; safe for many threads."""
 
     def __init__(self, connections: int) -> None:
-        #: Set once nobody gets a connection any more.
+        #: Set once no more connections are granted.
         self.closed = threading.Event()
         self._lock = threading.Lock()
-        self._waiting: list[_Waiter] = []  # in the order in which they came
-        #: `time.monotonic()` when bytes of a body went over the line last.
+        self._waiting: list[_Waiter] = []  # in order of arrival
+        #: `time.monotonic()` when bytes of a body were last sent or received.
         self.progress_at = 0.0
         self._used = dict.fromkeys(Priority, 0)
         self._sockets: WeakSet[socket.socket] = WeakSet()
         reserved = min(2, -(-connections // 4)) if connections > 1 else 0
-        #: Ranks, and how many connections they have together.
+        #: Sets of priorities, and the most connections that the requests of each set may use together.
         self._room = [
             (tuple(Priority), connections),
             (tuple(Priority)[Priority.LARGE :], connections - reserved),
@@ -88,16 +89,17 @@ class ConnectionQueue:
 
     @property
     def has_pairs(self) -> bool:
-        """True if there are two connections for small requests of every rank."""
+        """Whether a small request of any priority can hold two connections."""
         return all(most >= _PAIR for ranks, most in self._room if Priority.BACKGROUND in ranks)
 
     def acquire(self, deadline: Deadline, call: object, *, large: bool = False, count: int = 1) -> Priority:
-        """A connection for one request, as soon as it is its turn; it is given back with `release`.
+        """Wait for this request's turn to get a connection; return the priority to `release` the connection with.
 
-        `count`: so many connections at the same moment, each given back with `release`; two at most, where there are pairs.
+        `count`: how many connections to get at the same moment, each with its own `release`; two at most, and only if
+        `has_pairs`.
 
-        Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
-        client is closed.
+        Raises OutOfTimeError if a program waits and its time is over, which says nothing about the server; UnavailableError
+        if the client is closed.
         """
         announce_blocking()
         with self._lock:
@@ -105,14 +107,14 @@ class ConnectionQueue:
             self._waiting.append(waiter)
             self._grant_connections()
         while waiter.granted is None:
-            waited, since = deadline.is_foreground, time.monotonic()
-            waiter.is_granted.wait(min(max(deadline.remaining(), 0.0), _LOOK) if waited else _LOOK)
+            foreground, began = deadline.is_foreground, time.monotonic()
+            waiter.is_granted.wait(min(max(deadline.remaining(), 0.0), _LOOK) if foreground else _LOOK)
             with self._lock:
                 self._grant_connections()
-                if not waited or (large and self.progress_at > since):
-                    # In the background the time in the queue does not count. Nor does it for a large transfer while bytes move:
-                    # the line is shared.
-                    deadline.extend(time.monotonic() - since)
+                if not foreground or (large and self.progress_at > began):
+                    # In the background, time in the queue does not count. Nor does it count for a large transfer while bytes of
+                    # other bodies move, which share the bandwidth.
+                    deadline.extend(time.monotonic() - began)
                 if waiter.granted is not None:
                     break
                 if self.closed.is_set():
@@ -123,71 +125,71 @@ class ConnectionQueue:
         return waiter.granted
 
     def release(self, priority: Priority) -> None:
-        """Give the connection that `acquire` gave with this rank to the next request."""
+        """Give back one connection that `acquire` granted with this priority; the next request gets it."""
         with self._lock:
             self._used[priority] -= 1
             self._grant_connections()
 
     def track_socket(self, connection: socket.socket) -> None:
-        """A connection was made."""
+        """Remember the socket of a new connection, so that `abort` can shut it down."""
         with self._lock:
             self._sockets.add(connection)
             if self.closed.is_set():
                 _shut_down(connection)
 
     def close(self) -> None:
-        """No request gets a connection any more; those that wait for one are told."""
+        """Grant no more connections, and wake the waiting requests, which then fail."""
         with self._lock:
             self.closed.set()
             for waiter in self._waiting:
                 waiter.is_granted.set()
 
     def abort(self) -> None:
-        """Close, and have every request under way end as if its connection had broken."""
+        """Close, and make every request in flight end as if its connection had broken."""
         self.close()
         with self._lock:
             for connection in self._sockets:
                 _shut_down(connection)
 
     def has_waiter_before(self, priority: int) -> bool:
-        """True if a request waits whose rank comes before this rank."""
+        """Return whether a request waits that goes before `priority`."""
         return bool(self._waiting) and any(waiter.priority < priority for waiter in list(self._waiting))
 
     def _grant_connections(self) -> None:
-        """Give out free connections, in order; a request that has to wait for room of its own rank holds up no other.
+        """Grant free connections in order of priority. A request that waits for room in its own class does not block others.
 
-        Of one rank, who needs two goes first: a look that justifies these requests grows old (save/protocol.md R8). Who comes
-        after that does not take the one that is free.
+        Within a priority, a request for two connections goes first, because the look that justifies its requests grows old
+        (save/protocol.md R8). Requests behind it leave it the one connection that may be free.
         """
         if not self._waiting or self.closed.is_set():
             return
-        kept = dict.fromkeys(Priority, 0)
+        reserved = dict.fromkeys(Priority, 0)
         for waiter in sorted(self._waiting, key=lambda waiter: (waiter.priority, -waiter.count)):
             rank = waiter.priority
-            if self._has_room(rank, waiter.count, kept):
+            if self._has_room(rank, waiter.count, reserved):
                 self._used[rank] += waiter.count
                 self._waiting.remove(waiter)
                 waiter.granted = rank
                 waiter.is_granted.set()
             elif waiter.count > 1:
-                kept[rank] += waiter.count
+                reserved[rank] += waiter.count
 
-    def _has_room(self, rank: Priority, count: int, kept: dict[Priority, int]) -> bool:
-        """Return whether so many connections are free for this rank, beside those that are `kept` for waiters before it."""
+    def _has_room(self, rank: Priority, count: int, reserved: dict[Priority, int]) -> bool:
+        """Return whether `count` connections are free for this rank, besides those `reserved` for waiters before it."""
         rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
         return all(
-            sum(self._used[each] + kept[each] for each in ranks) + count <= most for ranks, most in rooms
+            sum(self._used[each] + reserved[each] for each in ranks) + count <= most for ranks, most in rooms
         )
 
 
 def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        # Not the shutdown of TLS: other threads may be using it.
+        # The plain shutdown, not that of TLS: other threads may be using the connection.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def make_transport(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
-    """One pool for one server; raises UsageError for an unusable proxy or certificates in the environment."""
+    """Return a connection pool for one server; raises UsageError if the environment names a bad proxy or bad certificates."""
     try:
         return httpx.HTTPTransport(
             verify=_ssl_context(),
@@ -209,22 +211,20 @@ def make_transport(base_url: str, timeout: float, max_connections: int) -> httpx
 
 
 def describe_route(base_url: str) -> str:
-    """How the server is reached, in words: TLS and proxy as the environment has them; raises UsageError as `make_transport`
-    does.
-    """
+    """Describe how the server is reached: TLS and proxy, from the environment. Raises UsageError as `make_transport` does."""
     make_transport(base_url, 1.0, 1).close()
     proxy = find_proxy(base_url)
     shown = httpx.URL(proxy or "").copy_with(username=None, password=None)
     way = f"through the proxy {shown}" if proxy else "without a proxy"
     if not base_url.startswith("https:"):
-        return f"no TLS, for it is this machine, {way}"
-    given = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
-    return f"TLS, certificates are checked against {given or 'those that came with jobfs'}, {way}"
+        return f"no TLS, because the server is on this machine, {way}"
+    certificates = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    return f"TLS, certificates are checked against {certificates or 'those that came with jobfs'}, {way}"
 
 
 def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
-    # After a suspend or behind a forgetful router a connection can be dead without a word. The kernel then
-    # reports it in two thirds of the deadline, so that a read can still be retried on a new one.
+    # After a suspend, or behind a router that has dropped its state, a connection can be dead without notice. The kernel
+    # reports that within two thirds of the deadline, so that a read can still be retried on a new connection.
     part = max(1, int(timeout * 2 / 3))
     return [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

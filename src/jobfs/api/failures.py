@@ -1,4 +1,4 @@
-"""What a failed request means: from status or from httpx's exceptions to errors.py (vfs/semantics.md 5, api/wire.md, Errors)."""
+"""Maps failed requests, by status or httpx's exception, to errors.py (vfs/semantics.md 5; api/wire.md, Errors)."""
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ _STATUSES: dict[int, type[ApiError]] = {
     422: InvalidRequestError,
     507: NoSpaceError,
 }
-#: Answers that speak of the moment, not of the request.
+#: Transient statuses, which say nothing about the request itself.
 _PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
-#: Failures before the first byte of a request is sent; those in `NO_WAY` are known at once.
+#: Failures to connect that are known at once: nothing was sent.
 NO_WAY = (httpx.ConnectError, httpx.ProxyError)
+#: All failures before the first byte of a request is sent.
 _NOT_SENT = (*NO_WAY, httpx.ConnectTimeout, httpx.PoolTimeout)
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?", re.ASCII)
 
 
 class MismatchError(ValueError):
-    """A reply is not what the reference says; the text says where."""
+    """A reply that does not match the API reference; the text says where."""
 
 
 class RequestInfo(NamedTuple):
-    """One request as messages name it: what is done, with what, and whether that changes anything."""
+    """One request as messages name it: the action, its target and subject, and whether it changes anything."""
 
     action: str
     method: str
@@ -76,59 +77,59 @@ class RequestInfo(NamedTuple):
 def error_from_reply(
     call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes, key: str
 ) -> ApiError:
-    """The error that an answer other than success means; the only place that maps statuses."""
+    """Return the error for a reply that is not a success; no other function maps statuses."""
     try:
-        said = json.loads(body[: 64 << 10])  # no more of a hostile body becomes objects
+        fields = json.loads(body[: 64 << 10])  # bounds the objects that a hostile body becomes
     except (ValueError, RecursionError):
-        said = None
-    said = said if isinstance(said, dict) else {}
-    reason = said.get("reason", "")
+        fields = None
+    fields = fields if isinstance(fields, dict) else {}
+    reason = fields.get("reason", "")
     if not isinstance(reason, str):
         reason = json.dumps(reason, ensure_ascii=False)
-    # Cut only after the key was scrubbed: half a key would not be recognised.
+    # Redact the key before the cut: half a key would not be recognized.
     reason = _to_one_line(redact_key(reason, key))[:300]
     phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
     phrase = "401 (API key refused)" if status == 401 else phrase
-    told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
-    gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
-    if status == 404 and not gone:
-        # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
-        return _transient_error(call, status, headers, f"{told} (something on the way, not the API)")
+    message = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
+    api_says_so = fields.get("code") in (404, "404") or fields.get("error") == "Not Found"
+    if status == 404 and not api_says_so:
+        # A gateway's 404 says nothing about the item: only the API's own 404 counts (vfs/semantics.md 5.14).
+        return _transient_error(call, status, headers, f"{message} (from a gateway, not the API)")
     if status in _PASSING:
-        return _transient_error(call, status, headers, told)
-    return _error_class(status, reason)(told, status=status)
+        return _transient_error(call, status, headers, message)
+    return _error_class(status, reason)(message, status=status)
 
 
 def _error_class(status: int, reason: str) -> type[ApiError]:
-    """The class of an error that speaks of the request."""
+    """Return the class of an error that concerns the request itself."""
     if status in (400, 409):
         named = (kind for words, kind in _REASONS.items() if reason.casefold().startswith(words))
         return next(named, BadRequestError)
     return _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
 
 
-def _transient_error(call: RequestInfo, status: int, headers: Mapping[str, str], told: str) -> ApiError:
-    asked = headers.get("retry-after", "").strip()
-    wait = float(asked) if _SECONDS.fullmatch(asked) else None
+def _transient_error(call: RequestInfo, status: int, headers: Mapping[str, str], message: str) -> ApiError:
+    retry_after = headers.get("retry-after", "").strip()
+    wait = float(retry_after) if _SECONDS.fullmatch(retry_after) else None
     refused = status == 429 or (status == 503 and wait is not None)
     if call.is_change and not refused:
-        return AnswerLostError(told, status=status)
-    error = UnavailableError(told, status=status)
+        return AnswerLostError(message, status=status)
+    error = UnavailableError(message, status=status)
     error.wait = wait or 0.0
     return error
 
 
 def error_from_exception(call: RequestInfo, exc: httpx.HTTPError | MismatchError) -> ApiError:
-    """The error that an exception of httpx means, or an odd answer; the only place that maps them."""
+    """Return the error for an exception of httpx or a mismatched reply; no other function maps them."""
     if isinstance(exc, MismatchError):
-        # A changing request was most likely carried out.
+        # A change was most likely carried out.
         kind = WrongAnswerError if call.is_change else ContractError
         return kind(f"{call}: the reply does not match the API reference: {exc}", status=200)
-    told = f"{call}: {describe_exception(exc)}"
+    message = f"{call}: {describe_exception(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
     number = errno.ENETUNREACH if isinstance(exc, NO_WAY) else number
     lost = call.is_change and not isinstance(exc, _NOT_SENT)
-    return (AnswerLostError if lost else UnavailableError)(told, errno=number)
+    return (AnswerLostError if lost else UnavailableError)(message, errno=number)
 
 
 def _to_one_line(text: str) -> str:
@@ -137,15 +138,15 @@ def _to_one_line(text: str) -> str:
 
 
 def describe_exception(exc: Exception) -> str:
-    """Why a request got no answer, in words."""
+    """Describe why a request got no answer."""
     if isinstance(exc, httpx.TimeoutException):
         return "no answer in time"
     detail = _to_one_line(str(exc))
     if "CERTIFICATE_VERIFY_FAILED" in detail:  # OpenSSL's word
-        return f"the server's certificate is not trusted: {detail} (SSL_CERT_FILE names those to be trusted)"
+        return f"the server's certificate is not trusted: {detail} (set SSL_CERT_FILE to the certificates to trust)"
     if detail.startswith("407 "):
         return f"the proxy refuses to connect: {detail}: correct user and password in HTTPS_PROXY"
     if "WRONG_VERSION_NUMBER" in detail or "RECORD_LAYER_FAILURE" in detail:
-        return "no https is spoken there: for a server on this machine give http://, else another port"
-    told = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
-    return f"{told}: {detail}" if detail else told
+        return "the server does not speak https: for a server on this machine give http://, else another port"
+    failure = "no connection" if isinstance(exc, NO_WAY) else "the connection broke"
+    return f"{failure}: {detail}" if detail else failure

@@ -1,11 +1,13 @@
-"""How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone.
+"""The health of a server: how it has been answering, how far its clock is ahead of ours, whether it is out of reach, and
+until when the background leaves it alone.
 
-While the server is out of reach (`unreachable_reason`, vfs/semantics.md 1.14), requests that a program waits for fail at once.
-One request a second finds out whether the server is back: that of `Client.has_recovered`, or one that the background has to send.
+While the server is out of reach (`unreachable_reason`, vfs/semantics.md 1.14), requests that a program waits for fail at
+once. One request a second checks whether the server is back: that of `Client.has_recovered`, or one that the background has
+to send.
 
-Where requests of the background fail, but are answered, the background sends one a second too; the first success opens everything
-at once. 429 and `Retry-After` hold for the whole background, whichever request was told. Failures of reads and of changes are
-counted apart: a server may fail over the ones and answer the others.
+If background requests are answered but fail, the background also sends one a second; the first success lifts this limit. 429
+and `Retry-After` hold for the whole background, whichever request received them. Failures of reads and of changes are counted
+separately, because a server may fail one kind and answer the other.
 """
 
 from __future__ import annotations
@@ -22,27 +24,29 @@ from jobfs.errors import ApiError, ContractError, HeldBackError, UnauthorizedErr
 
 log = logging.getLogger("jobfs.api")
 
-#: So many failures with no success between them are an outage.
+#: This many failures without a success in between are an outage.
 _OUTAGE = 3
-#: Seconds between two requests that find out whether an outage is over, and how long each may at least go without progress.
+#: Seconds between two probes of an outage, and the least that a probe may take without progress.
 _PROBE_EVERY = 1.0
 _PROBE_PATIENCE = 4.0
-#: Most seconds that the background leaves the server alone, whatever the server asks for; and after a 429 that asks for none.
+#: The most seconds that the background leaves the server alone, whatever `Retry-After` says; and those after a 429 without it.
 _LONGEST, _A_WHILE = 900.0, 1.0
-#: Most seconds between two requests that meet the same silence; and after which part of a call's time it means "out of reach".
+#: The most seconds between two failed requests that belong to the same silence; and the share of a call's timeout after which a
+#: silence means "out of reach".
 _BETWEEN, _NEARLY = 2.5, 0.95
-#: The server is out of reach after so many connections that were not made, over so many seconds at least.
+#: The server is out of reach after this many failures to connect, over at least this many seconds.
 _REFUSALS, _REFUSED_FOR = 3, 2.0
 _THROTTLED = 429
 
 
 class Health:
-    """Health of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
+    """The health of one server, updated by every attempt; safe for many threads. Times are in seconds.
 
-    Open to every reader: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
-    `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
-    average until an answer begins. `requests`: attempts. `clock_offset`: how far the server's clock is ahead of `steady_time`.
-    `unreachable_reason`: why the server is out of reach; None if it is not, as far as is known.
+    `timeout`: that of a call, without progress. Attributes to read: `answering`: the last attempt got an answer that concerns
+    the request (not 429 or 5xx). `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last attempt
+    failed, None if it succeeded. `latency`: moving average until a reply begins. `requests`: number of attempts.
+    `clock_offset`: how far the server's clock is ahead of `steady_time`. `unreachable_reason`: why the server is out of
+    reach, None if it is not known to be.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -54,26 +58,25 @@ class Health:
         self.clock_offset = 0.0
         self.unreachable_reason: str | None = None
         self._timeout = timeout
-        #: Guards what is known here, and who asks whether the server is back (`Client.has_recovered`). Nothing is taken under it.
+        #: Guards this object and the probe of `Client.has_recovered`. No other lock is taken while it is held.
         self.lock = threading.RLock()
-        #: Failures since the last success, of reads and of changes; and when the next request finds out whether the outage is
-        #: over.
+        #: Failures since the last success, of reads (False) and of changes (True); and when the next probe may be sent.
         self._failures = {False: 0, True: 0}
         self._next_probe = 0.0
-        #: When an answer was heard last; and from when to when requests have waited in vain since, one after another, some of
-        #: them for a connection.
+        #: When the last reply came; when the silence since then began and ended so far, in which requests waited in vain, some
+        #: of them for a connection; and how many of these were refused a connection.
         self._heard = self._began = self._ended = 0.0
         self._refusals = 0
         self._left_alone_until = 0.0
-        self._bounds = (-math.inf, math.inf)  # of the offset
+        self._bounds = (-math.inf, math.inf)  # the lowest and the highest possible clock_offset
 
-    # -- may it be asked
+    # -- before a request
 
     def admit_with_timeout(self, call: RequestInfo, *, foreground: bool) -> float:
-        """A request is about to be sent; `foreground`: a program waits for it. Returns the seconds that it may go without
-        progress.
+        """Admit a request, and return the seconds that it may take without progress; inf if it is not a probe.
 
-        Raises HeldBackError: in the background while the server is left alone; for a program as `require_reachable` does.
+        `foreground`: a program waits for the request. Raises HeldBackError: in the background while the server is left alone;
+        for a program as `require_reachable` does.
         """
         with self.lock:
             now, patience = time.monotonic(), math.inf
@@ -87,43 +90,43 @@ class Health:
                 raise error
             elif self._is_probing(call.is_change):
                 self._next_probe = now + _PROBE_EVERY
-                # The server may have become slow: the longer it has failed, the longer the request waits.
+                # The server may have become slow: the longer it has failed, the longer a probe may take.
                 patience = max(_PROBE_PATIENCE, now - (self.last_ok or 0.0))
             self.requests += 1
             return patience
 
     def require_reachable(self, what: object) -> None:
-        """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
+        """Raise HeldBackError(ENETUNREACH) while the server is out of reach; `what` names in the message what needs it."""
         if (why := self.unreachable_reason) is not None:
             raise HeldBackError(
                 f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
             )
 
     def describe_silence(self, since: float) -> str:
-        """Complete the sentence "the server …" while none of its answers has come since `since` (monotonic time); else ""."""
+        """Complete the sentence "the server …" if no reply has come after `since` (monotonic time); return "" otherwise."""
         if self.unreachable_reason is not None:
             return "can't be reached"
         return "" if self._heard > since else "does not answer"
 
     def _is_probing(self, changing: bool) -> bool:
-        """True if one request a second finds out whether reads, or changes, succeed again."""
+        """Return whether reads, or changes, are limited to one probe a second."""
         return self.unreachable_reason is not None or self._failures[changing] >= _OUTAGE
 
     def background_delay(self, *, changing: bool) -> float:
-        """Seconds until the background may send a read, or a change; 0.0: now."""
+        """Return the seconds until the background may send a read, or a change; 0.0 if it may now."""
         with self.lock:
             probe = self._next_probe if self._is_probing(changing) else 0.0
             return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
 
     @property
     def is_in_outage(self) -> bool:
-        """True in an outage: one request a second finds out whether it is over."""
+        """Whether reads or changes are limited to one probe a second."""
         return self._is_probing(False) or self._is_probing(True)
 
-    # -- what came of it
+    # -- after a request
 
     def note_reply(self, date: str, began: float, ended: float) -> None:
-        """An answer of any kind begins, with this Date header; `began`, `ended`: `steady_time()` when it was asked, and now."""
+        """Note the start of any reply, with its Date header; `began`, `ended`: `steady_time()` at the request, and now."""
         with self.lock:
             known = self._heard > 0
             self._heard = self._began = self._ended = time.monotonic()
@@ -132,8 +135,8 @@ class Health:
                 self.unreachable_reason = None
                 if known:
                     log.warning("the server answers again")
-            # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
-            # narrow. Where they contradict (a clock was set), the newest answer counts alone.
+            # The header has whole seconds: each reply bounds the offset from both sides, and the bounds of many replies are
+            # narrow. If they contradict each other (a clock was set), only the newest reply counts.
             if (seconds := _parse_http_date(date)) is not None:
                 low, high = seconds - ended, seconds + 1.0 - began
                 merged = max(self._bounds[0], low), min(self._bounds[1], high)
@@ -141,7 +144,7 @@ class Health:
                 self.clock_offset = sum(self._bounds) / 2
 
     def note_no_reply(self, seconds: float, why: str, *, refused: bool = False) -> None:
-        """A request has waited for `seconds`, and no answer came; or it was not sent, for there was no connection (`refused`)."""
+        """Note that a request waited for `seconds` without a reply, or was not sent for want of a connection (`refused`)."""
         with self.lock:
             now = time.monotonic()
             began = max(now - seconds, self._heard)
@@ -153,12 +156,12 @@ class Health:
             no_way = self._refusals >= _REFUSALS and lasts >= _REFUSED_FOR
             if self.unreachable_reason is None and (no_way or lasts >= _NEARLY * self._timeout):
                 self.unreachable_reason, self._next_probe = why, now + _PROBE_EVERY
-                if self._heard:  # before the first answer, the error itself tells the caller
-                    told = "what is known is shown, saves are kept here, what else needs it fails"
-                    log.warning("the server can't be reached (%s): %s", why, told)
+                if self._heard:  # before the first reply, the caller gets the error itself
+                    effect = "what is known is shown, saves are kept here, other requests fail"
+                    log.warning("the server can't be reached (%s): %s", why, effect)
 
     def note_success(self, *, changing: bool, latency: float | None = None) -> None:
-        """The server has answered to what was asked; `latency` None leaves the average alone."""
+        """Note a success; `latency` None leaves the average unchanged."""
         with self.lock:
             self.answering, self.key_refused = True, False
             self.last_ok, self.last_error = time.monotonic(), None
@@ -169,7 +172,7 @@ class Health:
             self._failures[changing] = 0
 
     def note_error(self, call: RequestInfo, error: ApiError) -> None:
-        """Note what an error says of the server."""
+        """Note what an error says about the server."""
         with self.lock:
             now = time.monotonic()
             if isinstance(error, UnauthorizedError):
@@ -189,7 +192,7 @@ class Health:
 
 
 def _parse_http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if the text is none."""
+    """Return an HTTP date in seconds since the epoch; None if the text is not a date."""
     try:
         return parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):

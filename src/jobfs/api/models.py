@@ -1,6 +1,6 @@
-"""Wire models: what the server answers, read by pydantic as leniently as api/wire.md says, as the vocabulary of nodes.py.
+"""Wire models: pydantic reads the server's replies as leniently as api/wire.md says; they become the types of nodes.py.
 
-Fields that are not read are skipped, and no objects are made for them: an answer takes no more memory than its bytes allow.
+Fields that are not read are skipped, and no objects are made for them, so the size of a reply bounds the memory it takes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: The most items that a workspace is believed to have; a greater total counts as none.
+#: The most items that a workspace may have; a greater total is ignored.
 MOST_ITEMS = 1_000_000
-#: A page has at most 100 items; some servers send all they have.
+#: The most items accepted in a page: 100 in the reference, but some servers send all they have.
 _MOST_IN_A_PAGE = 20_000
-#: Stands before the place of an item without an id; no id has this character.
+#: Prefix of the position that stands for an item without an id; no id contains this character.
 NAMELESS = "#"
 
 
 class OrDefault:
-    """Gives a field that can't be read as its type this `value`, as if the server had left the field out."""
+    """Replaces a field that can't be read as its type with this `value`, as if the server had left the field out."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -49,10 +49,10 @@ class OrDefault:
         return core_schema.with_default_schema(handler(source), default=self._value, on_error="default")
 
 
-# Longer texts and paths are not what the reference says (1,024 at most), and not kept.
+# The reference allows 1,024 characters. A longer text is dropped; an item with a much longer path is unknown.
 _Text = Annotated[str, StringConstraints(max_length=1024), OrDefault("")]
 _Path = Annotated[str, StringConstraints(max_length=4096)]
-# Ids that can stand in a URL as they are: wider than the reference's pattern, never a path.
+# Ids that need no quoting in a URL: wider than the reference's pattern, but never a path.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 #: A number, whether the server writes 12, 12.0 or "12".
 _Number = Annotated[int | None, Field(ge=0, lt=2**63), OrDefault(None)]
@@ -60,12 +60,12 @@ _Count = Annotated[int | None, Field(ge=0, le=MOST_ITEMS), OrDefault(None)]
 
 
 def _nested_field(*place: str, default: object = ...) -> Any:
-    """A field that is inside other objects of the answer; without a `default` it must be there."""
+    """Return a field that is nested in other objects of the reply; without a `default`, the field is required."""
     return Field(default, validation_alias=AliasPath(*place))
 
 
 class _WireItem(BaseModel):
-    """A file or directory; both spellings of its type."""
+    """A file or directory, in either spelling of its type."""
 
     type: Literal["workspaceItemFile", "workspaceItemDirectory", "file", "directory"]
     id: _Id
@@ -80,12 +80,12 @@ class _WireItem(BaseModel):
     key: _Text = ""
 
     def to_item(self) -> Item:
-        """The item that this stands for."""
+        """Return this item as an Item."""
         kind = Kind.FILE if self.type in ("workspaceItemFile", "file") else Kind.DIRECTORY
         return Item(
             id=self.id,
             kind=kind,
-            # One slash at each end is the server's style; anything else that is odd stays visible.
+            # One slash at each end is a matter of style; any other oddity stays visible.
             path=self.path.removeprefix("/").removesuffix("/"),
             lifecycle=self.lifecycle,
             permission=self.permission,
@@ -99,12 +99,12 @@ class _WireItem(BaseModel):
         )
 
     def read_spelling(self) -> Spelling:
-        """How the server writes its items."""
+        """Return how the server spells this item's path and type."""
         return Spelling("/" if self.path.startswith("/") else "", self.type.startswith("workspaceItem"))
 
 
 class _UnknownItem(BaseModel):
-    """An item of a type or form that is not known."""
+    """An item of an unknown type or form."""
 
     id: Annotated[_Id, OrDefault("")] = ""
 
@@ -127,14 +127,18 @@ class _ItemReply(BaseModel):
 
 
 class Spelling(NamedTuple):
-    """How a server writes its items: paths begin with "" or "/", types are long (`workspaceItemFile`) or short."""
+    """How a server writes its items: paths begin with `slash` ("" or "/"), and types are long (`workspaceItemFile`) or short."""
 
     slash: str
     long_type: bool
 
 
 class Page(NamedTuple):
-    """One page of the item list (api/wire.md, List); `unknown` stands for items left out: of a type or form we do not know."""
+    """One page of the item list (api/wire.md, List).
+
+    `unknown`: the ids of items that were left out because of their type or form; for an item without an id, NAMELESS and its
+    position.
+    """
 
     items: list[Item]
     total: int
@@ -143,26 +147,26 @@ class Page(NamedTuple):
 
 
 class Instance(BaseModel):
-    """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
+    """The workspace instance; `raw` is `data.workspaceInstance` as received."""
 
     raw: dict[str, Any] = _nested_field("data", "workspaceInstance")
     count_items: _Number = _nested_field("data", "workspaceInstance", "countItems", default=None)
 
 
 def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
-    """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
+    """Parse the reply to a list or a find for `take` items from position `skip` on; raises MismatchError."""
     reply = _parse_model(_ItemsReply, body)
-    entries = reply.items or []  # Go writes null for a list of none
+    entries = reply.items or []  # Go writes null for an empty list
     items, unknown = [], []
     for place, entry in enumerate(entries):
         if isinstance(entry, _WireItem):
             items.append(entry.to_item())
         else:
-            # An item without an id is known by its place in the list: so on two pages it counts once, and two items on a page
-            # count twice.
+            # An item without an id is identified by its position in the list: it counts once if two pages overlap, and two on a
+            # page count twice.
             unknown.append(entry.id or f"{NAMELESS}{skip + place}")
     if unknown:
-        logger.debug("items left out, of a type or form not known: %d", len(unknown))
+        logger.debug("items left out because their type or form is unknown: %d", len(unknown))
     page = Page(
         items,
         total=skip + len(entries) + (len(entries) >= take) if reply.total is None else reply.total,
@@ -174,20 +178,21 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
 
 
 def parse_item(body: bytes) -> tuple[Item, Spelling]:
-    """The item of a get, create or update, under either of its names; raises MismatchError."""
+    """Parse the reply to a get, create or update, under either name of the item; raises MismatchError."""
     wire = _parse_model(_ItemReply, body).item
     return wire.to_item(), wire.read_spelling()
 
 
 def parse_instance(body: bytes) -> tuple[Instance, None]:
-    """The workspace instance; raises MismatchError."""
+    """Parse the workspace instance; raises MismatchError."""
     return _parse_model(Instance, body), None
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of an ISO 8601 time (to the microsecond; UTC without offset); 0 if the text is none.
+    """Return an ISO 8601 time as nanoseconds since the epoch; 0 if the text is not a time.
 
-    A time that 64 bits don't hold (year 1, which is Go's zero, or 9999) becomes the nearest that they do.
+    The time is exact to the microsecond, and UTC if it has no offset. A time that does not fit into 64 bits (year 1, which is
+    Go's zero, or 9999) becomes the nearest that does.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -198,14 +203,14 @@ def parse_time(text: str) -> int:
 
 
 def _parse_model(model: type[_Model], body: bytes) -> _Model:
-    """An answer as its model; raises MismatchError that says where it differs."""
+    """Parse a reply as `model`; raises MismatchError, which says where the two differ."""
     try:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
             if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
                 raise
-        # Half a character (JavaScript cuts them so), or bytes that are no text, spoil only their own item.
+        # Half a surrogate pair (JavaScript cuts strings so), or bytes that are not UTF-8, spoil only their own item.
         return model.model_validate(json.loads(body.decode("utf-8-sig", "surrogateescape"), strict=False))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -1,6 +1,6 @@
-"""One request and its retries: key, deadline, its turn for a connection, health (vfs/semantics.md 5).
+"""One request and its retries: key, deadline, turn for a connection, health (vfs/semantics.md 5).
 
-Redirects are followed by hand: on the same origin only, so that the key never goes anywhere else.
+Redirects are followed here, and only on the same origin, so that the key is never sent elsewhere.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ from jobfs.errors import (
 
 logger = logging.getLogger("jobfs.api")
 
-#: How the names of httpcore's events end when a connection was made.
+#: Suffixes of the httpcore events that report a new connection.
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
-#: How the name of the event ends that follows the last byte of a request.
+#: Suffix of the httpcore event that follows the last byte of a request.
 _SENT = "receive_response_headers.started"
-#: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
+#: Seconds within which a connection must be made, so that a lost SYN leaves time for another attempt.
 _CONNECT_WITHIN = 10.0
-#: The least time that a step is given: 0 means something else to sockets.
+#: The least seconds that a step is given: for a socket, 0 means non-blocking.
 _LEAST = 0.001
-#: Redirects to the other form of a path: the server sent them before it did anything, so the same request is sent there.
+#: Redirects to the other form of a path. The server sends them before it does anything, so the same request is sent there.
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _NO_SUCH_RANGE = 416
 _NO_BODY = httpx.ByteStream(b"")
 
 
 class Payload(NamedTuple):
-    """What is sent for a call; `streamed`: the caller reads the answer's body, if the file goes on at the byte asked for.
+    """What a request sends, and how its reply is read.
 
-    `large`: the answer's body is large (see connection_queue.py), or may be. `sent_event` is set once the request was handed to
-    its socket.
+    `streamed`: the caller reads the reply's body, and 416 counts as a success. `large`: the reply's body is large (see
+    connection_queue.py), or may be. `sent_event` is set once the request was handed to its socket.
     """
 
     body: RequestBody | None = None
@@ -74,10 +74,10 @@ PLAIN = Payload()
 
 @dataclass(eq=False)
 class BodyStream:
-    """A body that has its connection until it is closed, and goes on for as long as bytes of it come.
+    """A reply's body, which holds its connection until it is closed, and may last while its bytes keep coming.
 
-    Time in which bytes come does not count for callers that wait for the body; time that its reader takes does not count for the
-    server.
+    Time in which bytes come does not count against callers that wait for the body; time that the reader takes does not count
+    against the server.
     """
 
     _response: httpx.Response
@@ -86,17 +86,17 @@ class BodyStream:
     _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
-        since = time.monotonic()
+        began = time.monotonic()
         assert isinstance(self._response.stream, httpx.SyncByteStream)
         for chunk in self._response.stream:
             self._line.progress_at = now = time.monotonic()
-            self._deadline.extend(now - since)
+            self._deadline.extend(now - began)
             yield chunk
-            since = time.monotonic()
+            began = time.monotonic()
             self._deadline.restart()
 
     def close(self) -> None:
-        """Give the connection back; if bytes of the body are still to come, the connection is closed."""
+        """Give the connection back; closes the connection if the body was not read to its end."""
         try:
             self._response.close()
         finally:
@@ -104,7 +104,7 @@ class BodyStream:
 
 
 class Reply(NamedTuple):
-    """A success, or another answer that is welcome, with its body: decompressed, or if it is `streamed` as it comes."""
+    """A success, or another accepted status, with its body: decompressed, or if `streamed`, as it arrives."""
 
     status: int
     headers: httpx.Headers
@@ -116,8 +116,8 @@ class Reply(NamedTuple):
 class HeldConnection:
     """A connection that one thread holds for several small requests, one after another; each is sent once.
 
-    Nothing in between may wait for another connection: with one connection, that would never become free. `sent_event` is set
-    once a request was handed to the socket of the connection.
+    The thread must not wait for another connection before it gives this one back: with one connection in all, that would be
+    forever. `sent_event` is set once a request was handed to the connection's socket.
     """
 
     priority: Priority
@@ -141,21 +141,21 @@ class Wire:
         self._key = key
         self._timeout = timeout
         self._base_url = base_url
-        #: True if this server has the paths of collections without the slash at their end.
+        #: Whether this server's paths of collections have no trailing slash.
         self._bare = False
         self._transport = transport or make_transport(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
 
     def close(self) -> None:
-        """Close every connection; requests that wait for a retry or for a connection end at once."""
+        """Close every connection; requests that wait for a retry or for a connection fail at once."""
         self.connections.close()
         self._transport.close()
 
     def _trace_connection(
         self, sent_event: threading.Event | None, event: str, info: Mapping[str, Any]
     ) -> None:
-        """Called by httpcore: get to know each connection, and set `sent_event` once a request was handed to its socket."""
+        """Handle an event of httpcore: set up a new connection, or set `sent_event` once a request was handed to its socket."""
         if sent_event is not None and event.endswith(_SENT):
             sent_event.set()
         if event.endswith(_CONNECTED):
@@ -165,7 +165,7 @@ class Wire:
 
     @contextlib.contextmanager
     def hold_connection(self, what: object) -> Iterator[HeldConnection]:
-        """Wait for a connection, and hold it for `what` in this block. Raises as `ConnectionQueue.acquire`."""
+        """Wait for a connection and hold it for the block; `what` names the work. Raises as `ConnectionQueue.acquire`."""
         rank = self.connections.acquire(Deadline(self._timeout, current_deadline(), foreground=False), what)
         try:
             yield HeldConnection(rank)
@@ -174,9 +174,7 @@ class Wire:
 
     @contextlib.contextmanager
     def hold_two_connections(self, what: object) -> Iterator[tuple[HeldConnection, HeldConnection] | None]:
-        """Wait for two connections, and hold both in this block; yields None where there are too few. Raises as
-        `hold_connection`.
-        """
+        """Wait for two connections and hold both for the block; yields None if there are too few. Raises as `hold_connection`."""
         if not self.connections.has_pairs:
             yield None
             return
@@ -192,10 +190,10 @@ class Wire:
     def request(
         self, call: RequestInfo, payload: Payload = PLAIN, *, connection: HeldConnection | None = None
     ) -> Reply:
-        """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
+        """Send a request and return its reply if that is a success, with retries as vfs/semantics.md 5 says; raises ApiError.
 
-        All attempts have the client's `timeout` without progress, and not more than the call of this thread has left. With a
-        `connection` there is one attempt, on the connection that is held: a second one would need another look before it.
+        All attempts together have the client's `timeout` without progress, and no more than this thread's call has left. With
+        a `connection`, there is one attempt, on that connection: a second one would need another look before it.
         """
         deadline = Deadline(self._timeout, current_deadline(), foreground=False)
         attempt = 0
@@ -204,17 +202,17 @@ class Wire:
             try:
                 return self._attempt_once(call, payload, self._key(), deadline, connection)
             except (OutOfTimeError, HeldBackError) as error:
-                # This attempt was not made: the error of the one before says more.
+                # Nothing was sent this time: the error of the attempt before says more.
                 raise last or error from None
             except UnavailableError as error:
-                # A subclass: the request may have been carried out.
+                # A subclass is final: the request may have been carried out.
                 final = connection is not None or type(error) is not UnavailableError
                 if final or not self._wait_to_retry(call, deadline, retry_delay(attempt, error)):
                     raise
                 last, attempt = error, attempt + 1
 
     def _wait_to_retry(self, call: RequestInfo, deadline: Deadline, pause: float) -> bool:
-        """Wait `pause` seconds before the next attempt; False, at once, if the server, the deadline or `close` allows none."""
+        """Wait `pause` seconds before the next attempt; return False early if the server, the deadline or `close` allows none."""
         held = (
             self.health.unreachable_reason
             if deadline.is_foreground
@@ -225,7 +223,7 @@ class Wire:
     def error_from_bad_reply(
         self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | WrongAnswerError
     ) -> ApiError:
-        """The error for what was found wrong with a successful answer, or while a streamed body was read."""
+        """Return the error for a successful reply with wrong contents, or a streamed body that failed while it was read."""
         return self._note_failure(call, exc, self._key())
 
     def _attempt_once(
@@ -236,7 +234,7 @@ class Wire:
         deadline: Deadline,
         connection: HeldConnection | None,
     ) -> Reply:
-        """Make one attempt on the connection that is held, or on the next that is free; raises ApiError."""
+        """Make one attempt, on the held connection or on the next free one; raises ApiError."""
         if connection is not None:
             return self._send_if_admitted(
                 call, payload._replace(sent_event=connection.sent_event), key, deadline, connection.priority
@@ -254,7 +252,7 @@ class Wire:
     def _send_if_admitted(
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
     ) -> Reply:
-        """Make one attempt if there is time for it and the server may be asked; raises ApiError."""
+        """Make one attempt if time remains and `health` admits it; raises ApiError."""
         if deadline.remaining() <= 0:
             raise timeout_error(str(call))
         patience = self.health.admit_with_timeout(call, foreground=deadline.is_foreground)
@@ -270,14 +268,14 @@ class Wire:
     def _send_and_receive(
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
     ) -> Reply:
-        """Send a request and take in its answer; raises httpx's errors, MismatchError, ApiError."""
+        """Send a request and receive its reply; raises httpx's errors, MismatchError, ApiError."""
         response, latency = self._send_and_time(call, payload, key, deadline)
         status, headers = response.status_code, response.headers
         if not (200 <= status < 300 or (payload.streamed and status == _NO_SUCH_RANGE)):
-            # The reason of a failure has few words.
+            # The reason of a failure is short: the beginning of the body is enough.
             raise error_from_reply(call, status, headers, read_body(response, whole=False), key)
         if payload.streamed:
-            deadline.restart()  # from here on only bytes are progress
+            deadline.restart()  # from now on, only bytes are progress
             answer = Reply(status, headers, stream=BodyStream(response, self.connections, priority, deadline))
         else:
             # Only the status of a reply to a delete counts.
@@ -297,7 +295,7 @@ class Wire:
             response = self._send_following_redirect(call, payload, key, deadline)
         except httpx.TransportError as exc:
             no_way = isinstance(exc, NO_WAY)
-            # Before a connection broke, bytes of a body may have gone out for long.
+            # If the connection broke, part of the time may have gone into sending a body: that was no silence.
             waited = no_way or isinstance(exc, httpx.TimeoutException)
             seconds = time.monotonic() - began if waited else 0.0
             self.health.note_no_reply(seconds, redact_key(describe_exception(exc), key), refused=no_way)
@@ -310,7 +308,7 @@ class Wire:
     def _send_following_redirect(
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline
     ) -> httpx.Response:
-        """Send one request, following a redirect to the other form of its path; raises httpx's errors, ApiError."""
+        """Send one request; repeat it if redirected to the other form of its path. Raises httpx's errors, ApiError."""
         path, mark, query = call.target.partition("?")
         first, second = self._slash_forms(path)
         for form, other in (first, second), (second, first):
@@ -323,12 +321,14 @@ class Wire:
                 break
             if path.endswith("/"):
                 self._bare = form == path
-        # Nothing was done, so this is no lost answer.
+        # The server did nothing, so its answer is not lost.
         status = response.status_code
-        raise ContractError(f"{call}: a redirect ({status}) to another place, or in a circle", status=status)
+        raise ContractError(
+            f"{call}: the server redirects ({status}) to another place, or in a circle", status=status
+        )
 
     def _slash_forms(self, path: str) -> tuple[str, str]:
-        """Return `path` with and without a slash at its end; first the form that the server has, as far as is known."""
+        """Return `path` with and without a trailing slash; first the form that the server has, as far as is known."""
         if not path.endswith("/"):
             return path, f"{path}/"
         bare = path.removesuffix("/")
@@ -341,8 +341,13 @@ class Wire:
         headers, body = [*self._headers, *payload.headers, ("Authorization", f"Bearer {key}")], payload.body
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
-        left = max(deadline.remaining(), _LEAST)
-        steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
+        seconds = max(deadline.remaining(), _LEAST)
+        steps = {
+            "connect": min(seconds, _CONNECT_WITHIN),
+            "read": deadline,
+            "write": deadline,
+            "pool": seconds,
+        }
         return httpx.Request(
             method,
             self._base_url + target,
@@ -355,14 +360,14 @@ class Wire:
         )
 
     def _note_send_time(self, deadline: Deadline, seconds: float) -> None:
-        """Bytes of a request's body were sent for `seconds`."""
+        """Count as progress the `seconds` in which bytes of a request's body were sent."""
         deadline.extend(seconds)
         self.connections.progress_at = time.monotonic()
 
     def _note_failure(
         self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | ApiError, key: str
     ) -> ApiError:
-        """The error for what went wrong, noted and logged."""
+        """Return the error for a failure, and record it in `health` and in the log."""
         odd = isinstance(exc, (MismatchError, ContractError, WrongAnswerError))
         error = exc if isinstance(exc, ApiError) else error_from_exception(call, exc)
         error.args = (names.replace_hidden_names(redact_key(str(error), key)),)
@@ -380,19 +385,19 @@ def _redirect_target(request: httpx.Request, response: httpx.Response) -> httpx.
 
 
 def _impose_deadline(stream: Any) -> None:
-    """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
+    """Make a connection (an httpcore NetworkStream) accept a Deadline in place of a timeout, for its reads and writes.
 
-    A timeout bounds only one read or write, and a request may take any number of them: headers, or the framing of a body, may
+    A timeout bounds one read or write only, and a request may take any number of them: headers, or the framing of a body, may
     come byte by byte and never end.
     """
     read, write = stream.read, stream.write
 
-    # None: a SOCKS handshake.
+    # In a SOCKS handshake, `timeout` is None.
     def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
-        left = None if timeout is None else timeout.remaining()
-        if left is not None and left <= 0:
+        seconds = None if timeout is None else timeout.remaining()
+        if seconds is not None and seconds <= 0:
             raise httpx.ReadTimeout("the answer came too slowly")
-        return bytes(read(max_bytes, left))
+        return bytes(read(max_bytes, seconds))
 
     def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
         write(buffer, None if timeout is None else max(timeout.remaining(), _LEAST))

@@ -257,7 +257,7 @@ def test_a_try_removes_its_items_whatever(run: Run, server: Server, monkeypatch:
 @pytest.mark.parametrize(("change", "told"), [
     ({"key": "another-key"}, "URL refuses the API key: check PERSTACK_API_KEY or --api-key-file"),
     ({"job": "j" * 24}, f"URL knows no job {'j' * 24}, or it has no workspace yet: check the job id"),
-    ({"url": "https"}, "can't use https://127.0.0.1:PORT: asking for the job: no https is spoken there: for a server on "
+    ({"url": "https"}, "can't use https://127.0.0.1:PORT: asking for the job: the server does not speak https: for a server on "
                        "this machine give http://, else another port; check the URL and the network"),
     ({"down": True}, "can't use URL: asking for the job: no connection: [Errno 111] Connection refused; "
                      "check the URL and the network"),

@@ -148,7 +148,7 @@ def test_the_way_to_the_server_is_told_without_password(doctor: Run, monkeypatch
     done = doctor("--base-url", "http://127.0.0.1:1", "--verbose")
     for words in (
         "/dev/fuse: is well", "libfuse 2", "cache directory", "state directory", "API key: in PERSTACK_API_KEY",
-        "no TLS, for it is this machine, without a proxy",
+        "no TLS, because the server is on this machine, without a proxy",
     ):  # fmt: skip
         assert words in done.out
     assert "secret-key" not in done.out

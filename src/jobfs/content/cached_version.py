@@ -1,4 +1,4 @@
-"""The bytes of one version that are on this machine (vfs/semantics.md 3)."""
+"""The bytes of one version on this machine (vfs/semantics.md 3)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jobfs.content.ranges import IntervalSet
 from jobfs.errors import FsError
 from jobfs.nodes import Version
 
-#: Seconds that a download continues after the last handle was closed: many files are opened again at once.
+#: Seconds that a download continues after the last handle was closed, because many files are soon opened again.
 _LINGER = 0.5
 
 
 class CachedVersion:
-    """The `size` bytes of a version, in a sparse file of the cache, or of memory where the disk refuses them.
+    """The `size` bytes of a version, in a sparse file of the cache, or in memory if the disk refuses them.
 
-    `available`: the bytes that are there. Bytes are written first, announced afterwards, and never written again. `verified`:
-    those that may be read whatever comes later. `complete_file`: the file, once all bytes are in it and proved to be of this
-    version. `pins`: how many handles are open. `cond` has the store's lock.
+    `available`: the bytes that are stored; they are written first, announced afterwards, and never written again. `verified`:
+    the bytes that may be read whatever comes later. `complete_file`: the file, once it has all bytes and they are proved to
+    be of this version. `pins`: number of open handles. `cond` uses the store's lock.
     """
 
     def __init__(self, version: Version, size: int, disk: DiskCache) -> None:
@@ -38,47 +38,47 @@ class CachedVersion:
 
     @property
     def is_complete(self) -> bool:
-        """True if every byte is here, and proved to be of this version."""
+        """Whether every byte is here, and proved to be of this version."""
         return self.complete_file is not None or self.size == 0
 
     # -- handles --------------------------------------------------------------------------------------------
 
     def unpin(self) -> None:
-        """A handle is closed; call with the lock held."""
+        """Note that a handle was closed; call with the lock held."""
         self.pins -= 1
         self._linger_until = time.monotonic() + _LINGER
 
     def is_wanted(self) -> bool:
-        """True if a handle is open, or was a moment ago."""
+        """Return whether a handle is open, or was a moment ago."""
         return self.pins > 0 or time.monotonic() < self._linger_until
 
     # -- bytes ----------------------------------------------------------------------------------------------
 
     def store_bytes(self, position: int, data: bytes) -> None:
-        """Store bytes and announce them. Bytes that are there already stay: the two may be of different versions.
+        """Store bytes and announce them. Bytes already stored stay, because the new ones may be of another version.
 
         Raises FsError(EIO).
         """
-        at, end = position, position + len(data)
-        while at < end:
+        offset, end = position, position + len(data)
+        while offset < end:
             with self.cond:
-                gap, file = self.available.first_gap(at, end), self.file
+                gap, file = self.available.first_gap(offset, end), self.file
             if gap is None:
                 return
-            start, at = gap
-            file = self._write(file, start, data[start - position : at - position])
+            start, offset = gap
+            file = self._write(file, start, data[start - position : offset - position])
             with self.cond:
-                # Another thread may have forgotten all bytes, or installed the whole content.
+                # Another thread may have forgotten all bytes, or installed the complete file.
                 if not self.is_complete and self.file is file:
-                    self.available.add(start, at)
+                    self.available.add(start, offset)
                     file.bytes = self.available.total
                     self.cond.notify_all()
 
     def load_bytes(self, offset: int, end: int) -> bytes | None:
-        """Return the bytes [offset, end); None if they were lost since they were announced. Raises FsError(EIO)."""
+        """Return the bytes [offset, end); None if they were lost after they were announced. Raises FsError(EIO)."""
         with self.cond:
             if not (self.is_complete or self.verified.covers(offset, end)):
-                return None  # forgotten: the file may have a hole there
+                return None  # the bytes were forgotten: the file may have a hole
             file = self.file
         if file is None:
             return None
@@ -95,7 +95,7 @@ class CachedVersion:
         return None
 
     def _write(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile:
-        """Write the bytes. Returns their file, which is made if there is none yet. Raises FsError(EIO)."""
+        """Write the bytes and return their file, which is created if there is none yet. Raises FsError(EIO)."""
         try:
             file = self._open_partial() if file is None else file
             write_all(file.fd, data, position)
@@ -103,7 +103,7 @@ class CachedVersion:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._disk.evict_bytes(len(data)):
                 return self._write(file, position, data)
             if file is not None and self.file is not file:
-                return file  # another transfer was faster: these bytes come once more
+                return file  # another transfer has replaced the file: these bytes are fetched again
             memory = self._disk.create_in_memory(self.size, error)
             write_all(memory.fd, data, position)
             self.forget_bytes(memory)
@@ -113,37 +113,37 @@ class CachedVersion:
         return file
 
     def _open_partial(self) -> CacheFile:
-        """The file to write to, made if there is none. Raises OSError."""
+        """Return the file to write to, which is created if there is none. Raises OSError."""
         new = self._disk.create_partial()
         with self.cond:
             self.file = self.file or new
-            # The whole content may have been installed since: then its file is not written to.
+            # The complete file may have been installed since: it must not be written to.
             return new if self.is_complete else self.file
 
     # -- files ----------------------------------------------------------------------------------------------
 
     def open_complete(self) -> CacheFile | None:
-        """Return the whole content as the disk has it; None if the disk does not have it."""
+        """Open the whole content on the disk; None if the disk does not have it."""
         return self._disk.open_complete(self.version, self.size)
 
     def install_file(self, file: CacheFile) -> CacheFile | None:
         """Use `file`, which has the whole content; call with the lock held.
 
-        Returns the file before. Let go of it without the lock: that may remove it from the disk.
+        Returns the previous file. Release it without the lock, because that may remove it from the disk.
         """
-        before, self.file, self.complete_file = self.file, file, file
+        previous, self.file, self.complete_file = self.file, file, file
         self.available.add(0, self.size)
-        return before
+        return previous
 
     def forget_bytes(self, new: CacheFile | None = None) -> None:
-        """Forget all bytes; `new`: the file for the bytes that come from now on."""
+        """Forget all bytes; `new`: the file for bytes that come from now on."""
         with self.cond:
-            before, self.file, self.complete_file = self.file, new, None
+            previous, self.file, self.complete_file = self.file, new, None
             self.available, self.verified = IntervalSet(), IntervalSet()
-        del before  # without the lock: this removes the file
+        del previous  # without the lock: this removes the file
 
     def complete_path(self) -> Path:
-        """Return a path to the complete file, which is put back if a user cleared the cache. Raises FsError."""
+        """Return a path to the complete file, which is restored if a user has cleared the cache. Raises FsError."""
         file = self.file
         try:
             if file is None:
@@ -160,13 +160,14 @@ class CachedVersion:
     # -- the disk of the cache ------------------------------------------------------------------------------
 
     def commit_to_cache(self) -> None:
-        """Make the complete file the content of this version for later handles. If that fails, only open handles have it."""
+        """Make the complete file the content of this version for later handles; if that fails, only open handles use it."""
         file = self.file
         if file is not None and self.size <= self._disk.limit:
             self._disk.commit(file, self.version, self.size)
 
     def make_room(self, incoming: int) -> None:
-        """Bring the cache under its limit, `incoming` bytes of this version included; not for a version that exceeds the
-        limit.
+        """Bring the cache under its limit, with room for `incoming` bytes of this version.
+
+        A version that exceeds the limit by itself gets no room.
         """
         self._disk.evict_to_limit(incoming if self.size <= self._disk.limit else 0)

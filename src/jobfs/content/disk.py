@@ -1,14 +1,14 @@
 """The files of a mount's cache directory: their names, and the order of their last use.
 
-    <directory>/<2 hex>/<hash>      one whole content, named after its version
-    <directory>/tmp/                parts: unfinished files, which only this mount knows
+    <directory>/<2 hex>/<hash>      one complete content, named after its version
+    <directory>/tmp/                unfinished files, which only this mount knows
     <directory>/boot                the boot of this machine in which files were last written
-    <directory>/owner               the state directory of the mount: when that is gone, the cache goes too
+    <directory>/owner               the state directory of the mount: when that is gone, the cache is removed, too
 
-A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: files of other users are not used.
-Files are not synced one by one, so after a power cut a file of the right length may hold zeros: the files that were written last
-before a start of the machine are removed. An index in memory tells which contents are there; users may clear the cache, so an
-open may find that one is gone.
+A complete file is trusted by its length alone (vfs/semantics.md 3), if this user has written it; files of other users are not
+used. Files are not synced, so after a power cut a file of the right length may hold zeros: the files that were written last
+before a boot are removed. An index in memory lists the contents. Users may clear the cache, so an open may find that a listed
+file is gone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from jobfs.private import is_own_file, open_own_directory
 _log = logging.getLogger("jobfs.content")
 
 _NAME = re.compile(r"../[0-9a-f]{48}")
-#: Names remembered: they are asked for several times in a handle's life.
+#: How many file names are remembered: each is needed several times while a handle is open.
 _NAMES = 4096
-#: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
+#: Seconds after which the kernel has certainly written a file to disk, so that a power cut can't have damaged it.
 _WRITTEN_OUT = 60.0
-#: The largest content, in bytes, that is held in memory where the disk refuses it, and how many at most.
+#: The largest content, in bytes, that is held in memory if the disk refuses it, and the most such contents.
 HELD, _HELD_MOST = 16 * MIB, 4
-#: How many contents there may be, however small: one for so many bytes of the limit, but always `_FEW`. Each takes blocks of the
-#: disk, and memory.
+#: The number of contents is limited as well, however small they are: one for this many bytes of the limit, but at least `_FEW`.
+#: Each takes disk blocks and memory.
 _EACH, _FEW = 16 * KIB, 1000
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -54,14 +54,14 @@ _OWNER = "owner"
 
 @lru_cache(_NAMES)
 def file_name_of(version: Version) -> str:
-    """The file name of a version."""
+    """Return the file name of a version's content."""
     return hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
 
 
 class CacheFile:
-    """A file descriptor and its path ("" in memory); the descriptor is closed when nobody refers to this object any more.
+    """A file descriptor and its path ("" in memory); the descriptor is closed with the last reference to this object.
 
-    So a reader that holds a reference may `pread` while another thread puts a newer file in its place. An `unfinished` file is
+    A reader that holds a reference may therefore `pread` while another thread replaces the file. An `unfinished` file is
     removed when it is closed; `bytes` is the number of bytes written to it.
     """
 
@@ -80,7 +80,7 @@ class CacheFile:
                 os.unlink(self.path)
 
     def is_linked(self) -> bool:
-        """True if the path still leads to this file (somebody may have cleared the cache)."""
+        """Return whether the path still leads to this file; a user may have cleared the cache."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
         except OSError:
@@ -88,7 +88,7 @@ class CacheFile:
 
 
 def write_all(fd: int, data: bytes | memoryview, position: int) -> None:
-    """Write everything at `position`; raises OSError."""
+    """Write all of `data` at `position`; raises OSError."""
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, view, position)
@@ -97,10 +97,10 @@ def write_all(fd: int, data: bytes | memoryview, position: int) -> None:
 
 
 class DiskCache:
-    """Whole and unfinished contents on disk, under `limit` bytes together. Thread-safe.
+    """Complete and unfinished contents on disk, together within `limit` bytes. Thread-safe.
 
-    `lock` is the store's, never held across I/O. Methods that write raise OSError; methods that only look do not. Raises
-    UsageError if the directory is not this user's alone.
+    `lock` is the store's, and is never held across I/O. The constructor raises UsageError if the directory is not this user's
+    alone. Methods that write raise OSError; methods that only look do not.
     """
 
     def __init__(self, directory: Path, limit: int, lock: threading.RLock) -> None:
@@ -108,35 +108,35 @@ class DiskCache:
         self._root = os.fspath(directory)
         self.limit = limit
         self.lock = lock
-        self._index: OrderedDict[str, int] = OrderedDict()  # sizes by name, the least recently used first
-        self._used = 0  # bytes of these
-        #: How many handles have each content open: it is not evicted.
+        self._index: OrderedDict[str, int] = OrderedDict()  # size by name, least recently used first
+        self._used = 0  # their total, in bytes
+        #: Number of open handles by name: a content with open handles is not evicted.
         self._pinned: dict[str, int] = {}
-        #: Files that the index does not count: unfinished ones, and those in memory.
+        #: Files outside the index: unfinished ones, and those in memory.
         self._others: weakref.WeakSet[CacheFile] = weakref.WeakSet()
-        #: Why the disk takes no bytes now; "" if it does.
+        #: Why the disk currently takes no bytes; "" if it does.
         self.refusal_reason = ""
         self._parts = f"{directory}/tmp"
         self._numbers = itertools.count()
         try:
             self._make_directories()
-            for left in os.listdir(self._parts):  # by a mount that was killed
-                os.unlink(f"{self._parts}/{left}")
+            for name in os.listdir(self._parts):  # left by a mount that was killed
+                os.unlink(f"{self._parts}/{name}")
             self._build_index()
         except OSError as error:
             _log.warning("the content cache %s can't be used: %s", directory, error.strerror)
 
-    # -- looking ------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------
 
     def complete_size(self, version: Version) -> int | None:
-        """The length of a whole content in bytes; None if it is not there, or of another length than its version's."""
+        """Return the bytes of a complete content; None if it is missing, or does not have the version's size."""
         if version.size == 0:
             return 0
         found = self._index.get(file_name_of(version))
         return found if version.size in (None, found) else None
 
     def pin(self, version: Version) -> int | None:
-        """Note that one handle more has this content open; its size, as `complete_size` tells it."""
+        """Note that one more handle has this content open; return its size, as `complete_size` does."""
         name = file_name_of(version)
         with self.lock:
             self._pinned[name] = self._pinned.get(name, 0) + 1
@@ -148,15 +148,15 @@ class DiskCache:
         return found if version.size in (None, found) else None
 
     def unpin(self, version: Version) -> None:
-        """Note that one handle less has this content open."""
+        """Note that a handle on this content was closed."""
         name = file_name_of(version)
         with self.lock:
-            left = self._pinned.pop(name) - 1
-            if left:
-                self._pinned[name] = left
+            count = self._pinned.pop(name) - 1
+            if count:
+                self._pinned[name] = count
 
     def open_complete(self, version: Version, size: int) -> CacheFile | None:
-        """The whole content of a version, of `size` bytes, for reading; None if it is not there or damaged."""
+        """Open the complete content of a version, of `size` bytes, for reading; None if it is missing or damaged."""
         name = file_name_of(version)
         path = self._path(name)
         if name not in self._index:
@@ -165,33 +165,33 @@ class DiskCache:
             file = CacheFile(os.open(path, _READ), path)
             if os.fstat(file.fd).st_size == size:
                 return file
-        _log.warning("a file of the content cache is gone, or damaged: %s", path)
+        _log.warning("a file of the content cache is missing or damaged: %s", path)
         self.remove(version)
         return None
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of all contents, unfinished ones included."""
+        """Bytes of all contents on disk, unfinished ones included."""
         with self.lock:
             return self._used + sum(file.bytes for file in self._others if file.unfinished)
 
     # -- writing ------------------------------------------------------------------------------------------
 
     def create_partial(self) -> CacheFile:
-        """An empty unfinished file, for reading and writing."""
+        """Create an empty unfinished file for reading and writing."""
         try:
             if not os.path.isdir(self._parts):
-                self._make_directories()  # again: somebody has cleared the cache
-        except UsageError as error:  # another user was faster
+                self._make_directories()  # a user has cleared the cache
+        except UsageError as error:  # another user has made the directory first
             raise PermissionError(errno.EACCES, str(error)) from None
         path = self._next_partial_path()
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         return self._track_file(CacheFile(handle, path, unfinished=True))
 
     def link_or_copy(self, source: Path, size: int) -> CacheFile:
-        """An unfinished file with the `size` bytes of `source`, which is never written again: a link if possible.
+        """Return an unfinished file with the `size` bytes of `source`: a link if possible, else a copy.
 
-        Raises FsError (EIO) if it has another size.
+        `source` must not be written again. Raises FsError(EIO) if the file has another size.
         """
         path = self._next_partial_path()
         try:
@@ -202,11 +202,11 @@ class DiskCache:
             shutil.copyfile(source, file.path)
         file.bytes = os.fstat(file.fd).st_size
         if file.bytes != size:
-            raise FsError(errno.EIO, f"a file of {size} bytes has {file.bytes} now")
+            raise FsError(errno.EIO, f"a file of {size} bytes now has {file.bytes}")
         return file
 
     def commit(self, file: CacheFile, version: Version, size: int) -> bool:
-        """Make a finished part the content of a version, atomically; False if that fails, or if it is in memory."""
+        """Make a finished file the content of a version, atomically; return False if that fails, or if it is in memory."""
         if not file.path:
             return False
         name = file_name_of(version)
@@ -215,7 +215,7 @@ class DiskCache:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             os.rename(file.path, path)
         except OSError as error:
-            _log.warning("a content can't be kept in the cache: %s", str(error))
+            _log.warning("a file can't be kept in the content cache: %s", str(error))
             return False
         with self.lock:
             file.path, file.unfinished = path, False
@@ -225,22 +225,22 @@ class DiskCache:
         return True
 
     def remove_unless_pinned(self, version: Version) -> None:
-        """Remove a content that is not wanted any more, unless somebody has it open."""
+        """Remove a content that is no longer needed, unless a handle has it open."""
         if file_name_of(version) not in self._pinned:
             self.remove(version)
 
     def remove(self, version: Version) -> None:
-        """Remove a whole content."""
+        """Remove a complete content."""
         self._remove([file_name_of(version)])
 
     def evict_to_limit(self, incoming: int = 0) -> None:
-        """Bring the cache, and `incoming` bytes that are about to come, under its limit."""
+        """Bring the cache under its limit, with room for `incoming` bytes."""
         self.evict_bytes(self.used_bytes + incoming - self.limit)
 
     def evict_bytes(self, wanted: int) -> bool:
-        """Remove contents that nobody has open, the least recently used first: `wanted` bytes, and as many as are too many.
+        """Remove contents that no handle has open, least recently used first.
 
-        False if none was removed.
+        Stops once `wanted` bytes and any surplus contents are gone. Returns False if none was removed.
         """
         with self.lock:
             surplus = len(self._index) - max(self.limit // _EACH, _FEW)
@@ -253,12 +253,15 @@ class DiskCache:
                     gone.append(name)
             for name in gone:
                 self._used -= self._index.pop(name)
-        # One that came back while others were removed stays: a handle may count on it.
+        # A content that was committed again since then stays: a handle may rely on it.
         self._remove(name for name in gone if name not in self._index)
         return bool(gone)
 
     def create_in_memory(self, size: int, error: OSError) -> CacheFile:
-        """A file in memory for a content that the disk has refused. Raises FsError(EIO) if it or their number is too large."""
+        """Return an in-memory file for a content that the disk rejected.
+
+        Raises FsError(EIO) if the content is too large, or too many are in memory already.
+        """
         self.refusal_reason = error.strerror or str(error)
         _log.warning("the content cache can't be used: %s", self.refusal_reason)
         with self.lock:
@@ -276,7 +279,7 @@ class DiskCache:
     # -- the caches of other mounts -----------------------------------------------------------------------
 
     def record_owner(self, owner: Path) -> None:
-        """Note that this cache goes when the state directory `owner` is gone."""
+        """Note that this cache may be removed once the state directory `owner` is gone."""
         (self.directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
 
     def remove_orphaned_caches(self) -> None:
@@ -287,14 +290,14 @@ class DiskCache:
                 if not is_mount_id(cache.name) or cache.is_symlink() or os.path.lexists(owner.read_bytes()):
                     continue
                 for inner in cache.iterdir():
-                    if inner.is_dir():  # before the file `owner`, which tells that the cache may go
+                    if inner.is_dir():  # before the file `owner`, which marks the cache as removable
                         shutil.rmtree(inner, ignore_errors=True)
                 shutil.rmtree(cache)
 
-    # -- inside -------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------
 
     def _make_directories(self) -> None:
-        """Make the directories. Raises UsageError if they are not this user's alone."""
+        """Make the directories; raises UsageError if they are not this user's alone."""
         for directory in (self.directory.parent, self.directory):
             with open_own_directory(directory, "cache", "--cache-dir") as handle:
                 os.fchmod(handle, 0o700)
@@ -319,9 +322,10 @@ class DiskCache:
                 self._used -= self._index.pop(name, 0)
 
     def _build_index(self) -> None:
-        """Find what earlier mounts have left, in the order in which it was written.
+        """List what earlier mounts have left, in the order in which it was written.
 
-        Once a boot, the files of the last minute of use before it are removed: the kernel has surely written out the others.
+        Once per boot, remove the files of the last minute before it in which the cache was used: the kernel has certainly
+        written the others to disk.
         """
         mark = f"{self._root}/boot"
         boot = _BOOT_ID.read_bytes().strip() if _BOOT_ID.exists() else b""
@@ -339,7 +343,7 @@ class DiskCache:
             note.unfinished = False
 
     def _scan_files(self) -> Iterator[tuple[float, str, int]]:
-        """When each whole content was written, its name and its length; what can't be read is left out."""
+        """Yield each complete content of this user: when it was written, its name and its length. Skips unreadable files."""
         for path in filter(_NAME.fullmatch, glob.iglob("??/*", root_dir=self._root)):
             with contextlib.suppress(OSError):
                 stat = os.lstat(f"{self._root}/{path}")

@@ -1,7 +1,8 @@
-"""Fetches the bytes of one version for all its readers: which transfer brings them, and who waits (vfs/semantics.md 3).
+"""Fetches the bytes of one version for all its readers: begins the transfers, and lets readers wait (vfs/semantics.md 3).
 
-A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while the reads continue
-in order. A read a little ahead of a running transfer waits for it. Where the server has no ranges, all wait for the stream.
+A file that is read from its beginning is streamed whole. A read elsewhere requests a range, whose length grows while reads
+continue in order. A read a little ahead of a running transfer waits for it. If the server has no ranges, all wait for the
+stream.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from jobfs.nodes import Item
 
 _log = logging.getLogger("jobfs.content")
 
-#: Seconds in which a failure answers the next read too: the kernel asks twice for bytes that its readahead missed.
+#: Seconds in which a failure is also the answer to the next read: the kernel repeats a read that its readahead has lost.
 _ECHO = 0.02
-#: Seconds that a reader gives a transfer to report its own, better worded failure.
+#: Seconds that a reader waits past its deadline for the transfer to report its own, better worded failure.
 _GRACE = 0.5
 
 
 class Fetcher:
-    """The readers of the version that `item` shows, of `size` bytes, and the transfers that bring its bytes.
+    """The readers of the version that `item` shows, of `size` bytes, and the transfers that fetch its bytes.
 
-    `cached`: the bytes that came. `proof`: that they are of this version. `last_failure`: the last failure and its time.
+    `cached`: the bytes that have come. `proof`: whether they are of this version. `last_failure`: the last failure and its
+    time.
     """
 
     def __init__(self, item: Item, size: int, pool: TransferPool, disk: DiskCache) -> None:
@@ -44,7 +46,7 @@ class Fetcher:
         self._cond = self.cached.cond
         self._is_settling = False
 
-    # -- what handles ask -----------------------------------------------------------------------------------
+    # -- for handles ----------------------------------------------------------------------------------------
 
     def read(self, run: SequentialRun, offset: int, size: int) -> bytes:
         """Return the bytes [offset, offset + size), cut at the end of the file; see ContentHandle.read."""
@@ -56,21 +58,21 @@ class Fetcher:
                 return data
 
     def fetch_file(self) -> Path:
-        """Return the whole content as a file; see ContentHandle.fetch_file."""
+        """Return the path of a file with the whole content; see ContentHandle.fetch_file."""
         while self.cached.pins:
             if self.cached.is_complete:
                 return self.cached.complete_path()
-            # Like a reader from the start.
+            # Wait like a reader that begins at byte 0.
             self._wait_until_readable(SequentialRun(0, 0), 0, self.cached.size)
             self.commit_if_complete()
             with self._cond:
                 self.proof.raise_if_stale()
                 if not self.cached.is_complete and (self._is_settling or self.transfers):
                     self._wait_for_change(self._new_deadline())
-        raise FsError(errno.EBADF)  # the caller's handle was closed, and no other is open
+        raise FsError(errno.EBADF)  # every handle is closed, the caller's included
 
     def fetch_missing(self) -> None:
-        """Bring everything, in this thread, unless a transfer is running; errors are left to readers."""
+        """Fetch everything in this thread, unless a transfer is running. Raises nothing: readers meet the errors themselves."""
         with self._cond:
             gap = self.cached.available.first_gap(0, self.cached.size)
             if gap is None or self.transfers or self._may_not_begin():
@@ -82,21 +84,23 @@ class Fetcher:
         self._run_transfer(transfer)
 
     def may_be_shared(self) -> bool:
-        """True if a handle that is opened now may share these bytes. All that are open at once must, as the kernel has one set of
-        pages for them, unless the time of their version is a whole second, which may name other bytes by now.
+        """Return whether a handle that is opened now may share these bytes.
+
+        Handles that are open at the same time must share them, because the kernel has one set of pages for all. The exception
+        is a version whose time is a whole second, which may name other bytes by now.
         """
         if self.proof.is_racy:
             return self.cached.pins > 0 and not self.proof.is_ambiguous
         return self.cached.pins > 0 or (self.proof.stale or self.last_failure) is None
 
     def is_being_read(self, item: Item) -> bool:
-        """True if handles are open on the version that `item` shows, and it is not whole."""
+        """Return whether handles are open on the version that `item` shows, and some of its bytes are missing."""
         return self.cached.pins > 0 and not self.cached.is_complete and self.proof.is_shown_by(item)
 
-    # -- bytes from elsewhere -------------------------------------------------------------------------------
+    # -- bytes that need no transfer -------------------------------------------------------------------------
 
     def check_disk(self) -> None:
-        """Look whether the disk has this version, if no byte of it is here yet."""
+        """Use the content that the disk has for this version, if no byte of it is here yet."""
         if not (self.cached.is_complete or self.cached.available or self.transfers):
             file = self.cached.open_complete()
             if file is not None:
@@ -105,24 +109,24 @@ class Fetcher:
     def install_file(self, file: CacheFile) -> None:
         """Use `file`, which has the whole content."""
         with self._cond:
-            # the file may be lost: then bytes of a reply would join those that were read from it
+            # If the file is lost later, bytes of a reply will join bytes that were read from the file.
             self.proof.require_verification()
-            before = self.cached.install_file(file)
+            previous = self.cached.install_file(file)
             self._stop_all()
             self._cond.notify_all()
-        del before  # without the lock: this may remove the file
+        del previous  # without the lock: this may remove the file
 
     # -- waiting --------------------------------------------------------------------------------------------
 
     def _wait_until_readable(self, run: SequentialRun, offset: int, end: int) -> int:
-        """Wait until [offset, end) may be read. Returns the end, cut to the file. Raises ApiError, FsError."""
-        asked, end = end - offset, max(offset, min(end, self.cached.size))
+        """Wait until [offset, end) may be read; return the end, cut to the file. Raises ApiError, FsError."""
+        read_size, end = end - offset, max(offset, min(end, self.cached.size))
         deadline = self._new_deadline()
         while True:
             with self._cond:
                 gap = None if self.cached.is_complete else self.cached.available.first_gap(offset, end)
                 if gap is None and self._is_verified(offset, end):
-                    self._read_ahead(run, end, asked)
+                    self._read_ahead(run, end, read_size)
                     return end
                 self.proof.raise_if_stale()
                 transfer = None if gap is None else self._find_or_begin_transfer(gap, run)
@@ -132,7 +136,7 @@ class Fetcher:
             self.proof.verify_version()
 
     def _is_verified(self, offset: int, end: int) -> bool:
-        """True if these bytes, which are there, were read before, or are of the same version as those that were."""
+        """Return whether these available bytes may be read: they are verified, or every reply is proved to be of this version."""
         if self.cached.is_complete:
             return True
         if self.proof.is_proven:
@@ -140,7 +144,7 @@ class Fetcher:
         return self.cached.verified.covers(offset, end)
 
     def _wait_for_progress(self, transfer: Transfer | None, offset: int, deadline: Deadline) -> None:
-        """Wait for the bytes of a transfer; without one, for the proof that another reader is asking for."""
+        """Wait for bytes of `transfer`; without one, for the proof that another reader is asking for."""
         if transfer is not None:
             self._wait_for_bytes(transfer, offset, deadline)
             return
@@ -149,11 +153,11 @@ class Fetcher:
             self._wait_for_change(deadline)
 
     def _wait_for_bytes(self, transfer: Transfer, offset: int, deadline: Deadline) -> None:
-        """Wait for the next bytes after those from `offset` on; raises the error of the transfer if it ended without them."""
+        """Wait for the bytes after those available at `offset`; raises the transfer's error if it ended without them."""
         missing = self.cached.available.contiguous_end(offset)
         transfer.waiters += 1
         try:
-            # Only bytes are progress, not that a transfer has begun.
+            # Only bytes count as progress, not the start of a transfer.
             with transfer.deadline.attach_waiter(deadline):
                 self._wait_for_change(deadline, transfer)
         finally:
@@ -162,13 +166,13 @@ class Fetcher:
             raise copy_error(transfer.error)
 
     def _wait_for_change(self, deadline: Deadline, transfer: Transfer | None = None) -> None:
-        """Wait for a change; raises UnavailableError if the deadline has passed or the store is closed."""
+        """Wait for a notification; raises UnavailableError if the deadline has passed or the store is closed."""
         if self._pool.closed:
-            raise UnavailableError("download: the mount is going away")
-        left = deadline.remaining() + _GRACE
-        if left > 0:
+            raise UnavailableError("download: the mount is ending")
+        seconds = deadline.remaining() + _GRACE
+        if seconds > 0:
             announce_blocking()
-            self._cond.wait(left)
+            self._cond.wait(seconds)
             return
         if transfer is not None:
             transfer.stop_requested = True
@@ -177,12 +181,12 @@ class Fetcher:
     def _new_deadline(self) -> Deadline:
         return Deadline(self._pool.timeout, current_deadline(), foreground=False)
 
-    # -- which transfer brings what (with the lock held) ----------------------------------------------------
+    # -- which transfer brings which bytes (with the lock held) ----------------------------------------------
 
     def _find_or_begin_transfer(self, gap: tuple[int, int], run: SequentialRun) -> Transfer:
         """Return the transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.
 
-        Just after a failure no transfer is begun: its error is raised again.
+        Just after a failure, raises the same error again instead.
         """
         if self.last_failure is not None and time.monotonic() - self.last_failure[1] < _ECHO:
             raise copy_error(self.last_failure[0])
@@ -192,7 +196,7 @@ class Fetcher:
         if nearest is not None and self._is_worth_waiting(nearest, position, wants_whole=wants_whole):
             return nearest
         if self._pool.ranges is False:
-            self._stop_all()  # a stream that has passed the missing bytes: start over
+            self._stop_all()  # the stream has passed the missing bytes: start over
             return self._begin_transfer(0, None)
         if wants_whole:
             return self._begin_transfer(
@@ -203,29 +207,29 @@ class Fetcher:
         )
 
     def _is_worth_waiting(self, nearest: Transfer, position: int, *, wants_whole: bool) -> bool:
-        """True if the byte at `position` comes soon, or with a stream that is needed anyway."""
+        """Return whether the byte at `position` comes soon, or with a stream that is needed anyway."""
         needed_anyway = self._pool.ranges is False or (wants_whole and nearest.end is None)
         return needed_anyway or position - nearest.pos <= NEAR
 
     def _closest_transfer(self, position: int) -> Transfer | None:
-        """The closest of the transfers that are on their way to a position; None if there is none."""
-        coming = [
+        """Return the closest of the transfers that will reach `position`; None if there is none."""
+        candidates = [
             transfer
             for transfer in self.transfers
             if not transfer.stop_requested
             and transfer.pos <= position
             and (transfer.end is None or position < transfer.end)
         ]
-        return max(coming, key=lambda transfer: transfer.pos, default=None)
+        return max(candidates, key=lambda transfer: transfer.pos, default=None)
 
     def _align_range(self, start: int, end: int) -> tuple[int, int]:
-        """A range in whole pieces. It never starts at the file's beginning: from there it would be the whole file."""
+        """Extend a range to whole chunks, but never down to byte 0: a range from there would be the whole file."""
         first, last = start // CHUNK * CHUNK, -(-end // CHUNK) * CHUNK
         return first or start, min(last, self.cached.size)
 
-    def _read_ahead(self, run: SequentialRun, end: int, asked: int) -> None:
-        """Begin to bring what a run will ask for next: it has come to `end` by reads of `asked` bytes."""
-        if run.is_from_start or not run.is_sequential(asked) or self._pool.ranges is False:
+    def _read_ahead(self, run: SequentialRun, end: int, read_size: int) -> None:
+        """Begin to fetch what a sequential run reads next; it has reached `end` with reads of `read_size` bytes."""
+        if run.is_from_start or not run.is_sequential(read_size) or self._pool.ranges is False:
             return
         if self.last_failure is not None or self._may_not_begin():
             return
@@ -235,7 +239,7 @@ class Fetcher:
             self._begin_transfer(*self._align_range(covered, covered + run.next_chunk_size()))
 
     def _may_not_begin(self) -> bool:
-        """True if no transfer may begin: it would bring nothing."""
+        """Return whether a new transfer is pointless: all bytes are here, the version is stale, or the store is closed."""
         return self.cached.is_complete or self.proof.stale is not None or self._pool.closed
 
     def _begin_transfer(self, start: int, end: int | None) -> Transfer:
@@ -253,26 +257,26 @@ class Fetcher:
     # -- the end of a transfer ------------------------------------------------------------------------------
 
     def _run_transfer(self, transfer: Transfer) -> None:
-        """Run a transfer to its end, or until another one must have this thread: then it runs again later."""
+        """Run a transfer to its end, or until another one needs this thread; then submit the rest again."""
         error: JobfsError | None = None
         try:
-            # If a reader waits for this transfer, it goes before the rest.
+            # While a reader waits for this transfer, its requests go before the rest.
             with use_deadline(transfer.deadline):
                 is_over = transfer.run()
             if not is_over:
                 self._pool.submit(partial(self._run_transfer, transfer))
                 return
         except JobfsError as failed:
-            error = copy_error(failed)  # its traceback would keep all this alive, an open file among it
+            error = copy_error(failed)  # the traceback would keep this frame alive, and an open file with it
         except Exception:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)")
         self._end_transfer(transfer, error)
 
     def _end_transfer(self, transfer: Transfer, error: JobfsError | None) -> None:
-        """Tell readers how a transfer ended, and settle the content if it was the last one."""
+        """Let readers see how a transfer ended, and commit the content if it is complete."""
         if isinstance(error, ContractError) and not self.cached.is_complete:
-            self.cached.forget_bytes()  # before a reader hears of it
+            self.cached.forget_bytes()  # before a reader sees the error
         with self._cond:
             self.transfers.remove(transfer)
             if error is not None and not transfer.background:
@@ -282,13 +286,16 @@ class Fetcher:
             self._cond.notify_all()
         try:
             if error is None and self.cached.pins and not transfer.stop_requested:
-                self.proof.verify_version()  # before readers come to the bytes that were brought ahead of them
+                self.proof.verify_version()  # before readers reach the bytes that were fetched ahead of them
             self.commit_if_complete()
         except JobfsError as unsettled:
             _log.warning("%s", str(unsettled))
 
     def commit_if_complete(self) -> None:
-        """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
+        """If every byte is here and proved, declare the content complete, and unless it is racy, keep it in the cache.
+
+        Raises StaleVersionError, ApiError.
+        """
         with self._cond:
             if self.cached.is_complete or self._is_settling or self.transfers or not self._is_complete():
                 return
@@ -298,7 +305,7 @@ class Fetcher:
             if self._is_complete() and not self.proof.is_racy:
                 self.cached.commit_to_cache()
             with self._cond:
-                if self._is_complete() and self.proof.is_proven:  # unless the bytes were forgotten since
+                if self._is_complete() and self.proof.is_proven:  # unless the bytes were forgotten in between
                     self.cached.complete_file = self.cached.file
         finally:
             with self._cond:
@@ -307,5 +314,5 @@ class Fetcher:
         self.cached.make_room(0)
 
     def _is_complete(self) -> bool:
-        """True if every byte is there, proved or not, and may be of this version."""
+        """Return whether every byte is here, proved or not, and the version is not known to be stale."""
         return self.proof.stale is None and self.cached.available.covers(0, self.cached.size)

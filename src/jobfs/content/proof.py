@@ -1,7 +1,7 @@
-"""The proof that bytes from several replies are of one version (vfs/semantics.md 3.13).
+"""Proof that the bytes of several replies are of one version (vfs/semantics.md 3.13).
 
-A reply with bytes does not name their version. If the item shows the same `updatedAt` and size after the headers of a reply came,
-that reply and those before are of this version.
+A reply with bytes does not name their version. If the item still shows the same `updatedAt` and size after the headers of a
+reply came, that reply and all earlier ones are of this version.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, steady_tim
 from jobfs.errors import ApiError, NotFoundError, copy_error
 from jobfs.nodes import Item, has_subsecond
 
-#: Seconds in which two contents may share an `updatedAt`: if it shows whole seconds, and if it shows a fraction.
+#: Seconds within which two contents may share an `updatedAt`: if it has whole seconds, and if it has a fraction.
 _COARSE, _FINE = 2.0, 0.05
 
 
 class StaleVersionError(ApiError):
-    """The server no longer has this version: the job wrote the item in place. Look up, open again."""
+    """The server no longer has this version, because the job wrote the item in place: look up and open again."""
 
     errno = errno.ESTALE
 
 
 def is_racy(updated_ns: int, began: float) -> bool:
-    """True if bytes whose download began at `began` may be of another version with the same name.
+    """Return whether a version may have had other bytes than those whose download began at `began`.
 
-    `began`: seconds since the epoch by the server's clock. Content is named by id, `updatedAt` and size (vfs/semantics.md 3).
-    Where `updatedAt` shows whole seconds, the job may write twice within one, and to the same size. So bytes downloaded within
-    2 s after the change are good for the handles that are open now, not for later ones. Of these 2 s, one is for the resolution,
-    one for the error of the estimate of the server's clock. Where `updatedAt` shows a fraction, 50 ms are enough. An `updatedAt`
-    that cannot be read proves nothing.
+    `began`: seconds since the epoch by the server's clock. A version is an item's id, `updatedAt` and size (vfs/semantics.md
+    3). If `updatedAt` has whole seconds, the job may write twice within one second, with the same size. So bytes whose
+    download began less than 2 s after the change serve only handles that are open now. One of these seconds is for the
+    resolution, one for the error of the estimate of the server's clock. If `updatedAt` has a fraction, 50 ms are enough. An
+    `updatedAt` that cannot be read proves nothing.
     """
     if updated_ns == 0:
         return True
@@ -41,11 +41,11 @@ def is_racy(updated_ns: int, began: float) -> bool:
 
 
 class VersionProof:
-    """Whether all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
+    """Proof that all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
 
-    `replies`: how many replies with its bytes have begun, that is, sent their headers. `stale`: the error for readers once the
-    server was seen to have another version. `began`: `steady_time()` of the first request. `asking_deadline`: that of the thread
-    that is asking the server; None if none is. `cond` has the store's lock.
+    `replies`: number of replies with these bytes that have sent their headers. `stale`: the error for readers once the server
+    has shown another version. `began`: `steady_time()` at the first request. `asking_deadline`: that of the thread that is
+    asking the server; None if there is none. `cond` uses the store's lock.
     """
 
     def __init__(self, item: Item, size: int, client: Client, cond: threading.Condition) -> None:
@@ -53,26 +53,26 @@ class VersionProof:
         self.stale: StaleVersionError | None = None
         self.began: float | None = None
         self.asking_deadline: Deadline | None = None
-        self._verified_replies = 0  # that many, from the first on, are of this version
+        self._verified_replies = 0  # this many replies, from the first on, are proved
         self._item_id = item.id
         self._size = size
         self._updated_ns = item.updated_ns
-        self._stamps = {item.updated_at}  # a request of this mount may change it
+        self._stamps = {item.updated_at}  # each value that it had: requests of this mount may change it
         self._client = client
         self._cond = cond
 
     @property
     def is_proven(self) -> bool:
-        """True if all bytes are of one version: those of one reply are; those of several are once that is verified."""
+        """Whether all bytes are of one version: those of one reply are, those of several once they are verified."""
         return self.stale is None and (self.replies <= 1 or self._verified_replies == self.replies)
 
     def raise_if_stale(self) -> None:
-        """Raise StaleVersionError if the server no longer has this version, as far as that is known."""
+        """Raise StaleVersionError if the server is known to have another version."""
         if self.stale is not None:
             raise copy_error(self.stale)
 
     def require_verification(self) -> None:
-        """Require a proof for the next reply too, though none came before: a program may have bytes from elsewhere."""
+        """Require a proof even for the next reply alone, because a program may have bytes from elsewhere."""
         self.replies = max(self.replies, 1)
 
     # -- asking the server ----------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class VersionProof:
     def verify_version(self) -> None:
         """Prove that all replies whose headers have come are of this version: asked after them, the server still shows it.
 
-        Raises StaleVersionError if the version is gone, ApiError if that cannot be known.
+        Raises StaleVersionError if the version is gone, ApiError if that cannot be determined.
         """
         with self.exclude_other_askers() as deadline:
             self.raise_if_stale()
@@ -96,9 +96,10 @@ class VersionProof:
 
     @contextlib.contextmanager
     def exclude_other_askers(self) -> Iterator[Deadline]:
-        """In this block no other thread asks whether the server still shows this version, or makes it show another `updatedAt`.
+        """For the block, make this thread the only one that asks about this version or changes its `updatedAt`.
 
-        Others wait within their own deadlines, which join the one of this block. Raises OutOfTimeError(ETIMEDOUT).
+        Other threads wait, each until its own deadline, which progress in the block extends. Raises
+        OutOfTimeError(ETIMEDOUT).
         """
         deadline = Deadline(UNBOUNDED, current_deadline(), foreground=False)
         with self._cond:
@@ -116,11 +117,11 @@ class VersionProof:
     # -- what the server shows ------------------------------------------------------------------------------
 
     def is_shown_by(self, item: Item) -> bool:
-        """True if the server still shows this version."""
+        """Return whether `item` shows this version."""
         return item.updated_at in self._stamps and item.size in (None, self._size)
 
     def carry_over(self, before: Item, after: Item) -> None:
-        """Let the `updatedAt` of `after` stand for this version too, if `before` shows it."""
+        """Let the `updatedAt` of `after` name this version, too, if `before` shows it."""
         if self.is_shown_by(before):
             self._stamps.add(after.updated_at)
 
@@ -128,12 +129,12 @@ class VersionProof:
 
     @property
     def is_racy(self) -> bool:
-        """True if this version may also have had other bytes than those that came."""
+        """Whether this version may also have had other bytes than those that came."""
         return self.began is not None and self._is_racy(self.began)
 
     @property
     def is_ambiguous(self) -> bool:
-        """True if the name of this version may by now mean other bytes: its time is a whole second, and that is over."""
+        """Whether this version may name other bytes by now: its time is a whole second, which is over."""
         return not (has_subsecond(self._updated_ns) or self._is_racy(steady_time()))
 
     def _is_racy(self, began: float) -> bool:

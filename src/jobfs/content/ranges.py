@@ -1,4 +1,4 @@
-"""Stretches of bytes, pure and without locks: those of a sparse file that are there, and those that a handle has been reading."""
+"""Ranges of bytes, without locks or I/O: those stored in a sparse file, and those that a handle has read in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class IntervalSet:
         return bool(self._starts)
 
     def add(self, start: int, end: int) -> None:
-        """Cover [start, end); nothing if it is empty."""
+        """Cover [start, end), which may be empty."""
         if start >= end:
             return
         first = bisect_left(self._ends, start)
@@ -31,16 +31,16 @@ class IntervalSet:
         self._starts[first:last], self._ends[first:last] = [start], [end]
 
     def covers(self, start: int, end: int) -> bool:
-        """True if every byte of [start, end) is covered; an empty interval is."""
+        """Return whether every byte of [start, end) is covered; an empty interval is."""
         return start >= end or self.contiguous_end(start) >= end
 
     def contiguous_end(self, position: int) -> int:
-        """The end of the interval that holds `position`; `position` itself if none does."""
+        """Return the end of the interval that holds `position`; `position` itself if none does."""
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
     def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
-        """The first stretch of [start, end) that is not covered; None if there is none."""
+        """Return the first part of [start, end) that is not covered; None if there is none."""
         start = self.contiguous_end(start)
         if start >= end:
             return None
@@ -51,18 +51,18 @@ class IntervalSet:
 KIB = 1024
 MIB = 1024 * KIB
 
-#: Ranges are aligned to this, and no smaller: 4 KiB in the middle of a file cost one such piece.
+#: Ranges are aligned to this many bytes, and no smaller: 4 KiB in the middle of a file cost one such chunk.
 CHUNK = 256 * KIB
-#: The longest range that a sequential run in the middle of a file asks for at once.
+#: The longest range that a sequential run in the middle of a file requests at once.
 CHUNK_MAX = 16 * MIB
-#: A read that waits for less than this much of a running download is not worth a request of its own.
+#: A read that is less than this far ahead of a running download waits for it instead of making a request.
 NEAR = MIB
-#: The kernel's own readahead keeps two reads of 128 KiB in flight, and they arrive in any order.
+#: The kernel's readahead keeps two reads of 128 KiB in flight, which arrive in any order.
 _SLACK = 256 * KIB
 
 
 class SequentialRun:
-    """The stretch [start, end) that a handle has read in order. Races between its readers are harmless."""
+    """The range [start, end) that a handle has read in order. Races between its readers are harmless."""
 
     __slots__ = ("end", "start")
 
@@ -71,7 +71,7 @@ class SequentialRun:
         self.end = end
 
     def note_read(self, offset: int, end: int) -> None:
-        """A read of [offset, end) came: it goes on with the run, or begins a new one."""
+        """Extend the run by a read of [offset, end), or begin a new run with it."""
         if self.end >= 0 and self.end - _SLACK <= offset <= self.end + _SLACK:
             self.start = min(self.start, offset)
             self.end = max(self.end, end)
@@ -80,14 +80,14 @@ class SequentialRun:
 
     @property
     def is_from_start(self) -> bool:
-        """True if the file is being read from its beginning: the whole of it is wanted."""
+        """Whether the file is being read from its beginning, and so all of it is wanted."""
         return self.start == 0
 
     def next_chunk_size(self) -> int:
-        """How many bytes to ask for at once: twice the length of the run, within bounds."""
+        """Return how many bytes to request at once: twice the length of the run, within bounds."""
         length = max(self.end - self.start, 0)
         return min(max(2 * length // CHUNK * CHUNK, CHUNK), CHUNK_MAX)
 
-    def is_sequential(self, asked: int) -> bool:
-        """True if this is a run of more than one read of `asked` bytes."""
-        return self.end - self.start > asked
+    def is_sequential(self, read_size: int) -> bool:
+        """Return whether the run has more than one read of `read_size` bytes."""
+        return self.end - self.start > read_size

@@ -1,7 +1,7 @@
 """The content cache: contents by version, downloaded once, kept on disk (vfs/semantics.md 3).
 
-One lock guards which fetcher stands for which version, which handles are open, which bytes are there, and the index of the disk.
-It is never held across I/O.
+One lock guards the fetchers, the open handles, the ranges of available bytes, and the index of the disk. It is never held
+across I/O.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from jobfs.nodes import Item, Version, has_subsecond
 
 _log = logging.getLogger("jobfs.content")
 
-#: Bytes that may be fetched ahead at once: on a slow line they share it with the bytes that readers wait for.
+#: The most bytes that are fetched ahead at once: on a slow line, they compete with the bytes that readers wait for.
 _UNDER_WAY = 4 << 20
 
 
 class ContentHandle:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. The first read begins the
-    download: pages that the kernel has kept cost no request.
+    `size` is in bytes, or None until the first read if the item has no size. Threads may share a handle. The first read
+    begins the download, so pages that the kernel has kept cost no request.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class ContentHandle:
         self.version = item.version
         self.size: int | None = None
         self._store = store
-        self._is_opened_whole = False  # it was whole in the cache when it was opened
+        self._is_opened_whole = False  # the cache had the whole content when the handle was opened
         self._file: CacheFile | None = None  # that file, from the first read on
         self._fetcher: Fetcher | None = None  # from the first read on, unless the cache has the file
         self._run: SequentialRun | None = None
@@ -65,20 +65,20 @@ class ContentHandle:
 
     @property
     def is_complete(self) -> bool:
-        """True if every byte is on this machine, and stays there until `close`, unless a user clears the cache."""
+        """Whether every byte is on this machine, and stays there until `close` unless a user clears the cache."""
         return self._is_opened_whole if self._fetcher is None else self._fetcher.cached.is_complete
 
     @property
     def is_stale(self) -> bool:
-        """True if the server was seen not to have these bytes any more."""
+        """Whether the server is known to have another version."""
         return self._fetcher is not None and self._fetcher.proof.stale is not None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
+        """Return up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
 
-        Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
-        UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
-        FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
+        Waits until those bytes are here, at most `timeout` seconds without progress. Raises ApiError: UnavailableError,
+        NotFoundError, StaleVersionError (look up and open again), ContractError. Raises FsError if the local disk fails. A
+        read that `close` overtakes still gets its bytes.
         """
         file = self._file or self._whole_file()
         if file is not None:
@@ -92,35 +92,38 @@ class ContentHandle:
         return fetcher.read(self._run, offset, size)
 
     def _whole_file(self) -> CacheFile | None:
-        """Return the file that has the whole content; None if it is not here, or was lost."""
+        """Return the file with the whole content; None if it is not here, or was lost."""
         if self._is_opened_whole and self._fetcher is None:
             self._file = self._store.open_whole(self)
         return self._file or self._get_fetcher().cached.complete_file
 
     def wait_for_first_byte(self) -> None:
-        """Wait for the first byte, if there is one: then the server has answered for this version. Raises as `read` does."""
+        """Wait for the first byte, if there is one: it proves that the server has this version. Raises as `read` does."""
         if not self.is_complete:
             fetcher = self._get_fetcher()
             fetcher.proof.raise_if_stale()
             fetcher.read(SequentialRun(), 0, 1)
 
     def fetch_file(self) -> Path:
-        """Bring everything; a file with the whole content, not to be written to, valid until `close`.
+        """Fetch everything; return the path of the complete file, which is read-only and valid until `close`.
 
-        Raises ApiError as `read` does, FsError(ENOSPC) if the disk of the cache has no room for it, FsError(EBADF) if it is
-        closed meanwhile.
+        Raises ApiError as `read` does, FsError if the disk of the cache can't hold the file, FsError(EBADF) if the handle is
+        closed.
         """
         if self._closed:
             raise FsError(errno.EBADF)
         return self._get_fetcher().fetch_file()
 
     def fetch_for_later(self) -> None:
-        """Bring everything, in this thread and behind transfers that readers wait for; errors are left to readers."""
+        """Fetch everything in this thread, behind transfers that readers wait for.
+
+        Raises ApiError if the size must be measured and can't be; readers meet other errors themselves.
+        """
         if not self.is_complete:
             self._get_fetcher().fetch_missing()
 
     def compute_sha256(self) -> str | None:
-        """SHA-256 in hex of the whole content; None if it is not here whole, or can't be read."""
+        """Return the SHA-256 of the whole content in hex; None if part of it is missing, or it can't be read."""
         if self._closed or not self._get_fetcher().cached.is_complete:
             return None
         announce_blocking()
@@ -145,7 +148,7 @@ class ContentHandle:
 
 
 class ActiveDownloads:
-    """The unfinished downloads, with open handles, of one version of an item that this mount changes; false if there are none."""
+    """The unfinished downloads, with open handles, of an item that this mount changes; false if there are none."""
 
     def __init__(self, proofs: list[VersionProof]) -> None:
         self._proofs = proofs
@@ -154,9 +157,9 @@ class ActiveDownloads:
         return bool(self._proofs)
 
     def carry_over_version(self, before: Item, after: Item) -> None:
-        """Let the `updatedAt` of `after`, the answer to our change, stand for the same version as that of `before`.
+        """Let the `updatedAt` of `after`, the reply to our change, name the same version as that of `before`.
 
-        `before` is the item as it was just before the change: else a write of the job would be hidden from readers.
+        `before` must be the item just before the change; otherwise a write by the job would be hidden from readers.
         """
         for proof in self._proofs:
             proof.carry_over(before, after)
@@ -165,9 +168,9 @@ class ActiveDownloads:
 class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
-    `directory`, made with mode 0700, is that of one mount, whose state directory is `owner`; whole contents stay in
-    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress. `ranges`: whether the
-    server has them, as far as that is known.
+    `directory`: the cache directory of one mount, made with mode 0700; complete contents stay in it across remounts. `owner`:
+    that mount's state directory. `limit` is in bytes, `timeout` in seconds without progress. `ranges`: whether the server has
+    ranges, None if that is unknown.
     """
 
     def __init__(
@@ -184,20 +187,20 @@ class ContentStore:
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
         self._pool = TransferPool(client, self._lock, timeout, ranges)
-        # Fetching ahead leaves two connections free: the program that it serves may itself be waiting for another file.
+        # Fetching ahead leaves two connections free, because the program that it serves may be waiting for another file.
         self._most = max(1, client.max_connections - 2)
         self._ahead = ThreadPoolExecutor(self._most, "jobfs-ahead")
-        self._running = self._bytes = 0  # jobs and bytes that are fetched ahead now
-        # Large downloads of the background get a quarter of the connections (api/connection_queue.py).
+        self._running = self._bytes = 0  # jobs that fetch ahead now, and their bytes
+        # Large background downloads get a quarter of the connections (api/connection_queue.py).
         self._edited = ThreadPoolExecutor(max(1, client.max_connections // 4), "jobfs-edited")
-        #: A fetcher lives as long as a handle is open, or a transfer is running.
+        #: A fetcher lives while a handle is open or a transfer is running.
         self._fetchers: WeakValueDictionary[Version, Fetcher] = WeakValueDictionary()
         self._ahead.submit(self._evict_and_remove_orphans)
 
     # -- handles ------------------------------------------------------------------------------------------
 
     def open(self, item: Item) -> ContentHandle:
-        """A handle on the version that `item` shows; no request is made."""
+        """Open a handle on the version that `item` shows, without a request."""
         content = ContentHandle(self, item)
         content.size = self._disk.pin(content.version)
         content._is_opened_whole = content.size is not None
@@ -206,13 +209,13 @@ class ContentStore:
         return content
 
     def open_whole(self, content: ContentHandle) -> CacheFile | None:
-        """Return the file of a content that was whole when it was opened; None if it is gone by now, or damaged."""
+        """Open the file of a content that was whole when its handle was opened; None if the file is missing or damaged."""
         return self._disk.open_complete(content.version, content.size or 0)
 
     def attach(self, content: ContentHandle) -> Fetcher:
-        """Return the one fetcher of a handle's version, and pin the version until the handle is closed.
+        """Return the fetcher of a handle's version, and pin the version until the handle is closed.
 
-        A handle that is closed by now holds the fetcher no longer than it reads. Raises as `measure_size`.
+        A handle that was closed already keeps the fetcher for its current read only. Raises as `measure_size`.
         """
         version, size = content.version, self.measure_size(content.item)
         with self._lock:
@@ -223,7 +226,7 @@ class ContentStore:
                 fetcher = self._fetchers[version] = Fetcher(content.item, size, self._pool, self._disk)
             content.size, content._file = size, None
             if content._closed or content._is_opened_whole:
-                fetcher.proof.require_verification()  # its program may have got bytes already
+                fetcher.proof.require_verification()  # the program may already have bytes
             if not content._closed:
                 content._fetcher = fetcher
                 fetcher.cached.pins += 1
@@ -231,7 +234,7 @@ class ContentStore:
         return fetcher
 
     def release(self, content: ContentHandle) -> None:
-        """A handle is closed: transfers that only it wanted stop soon."""
+        """Close a handle; transfers that only it wanted stop soon."""
         with self._lock:
             if content._closed:
                 return
@@ -240,15 +243,16 @@ class ContentStore:
             if content._fetcher is not None:
                 content._fetcher.cached.unpin()
             content._fetcher = None
-        content._file = None  # without the lock: this closes it
+        content._file = None  # without the lock: this closes the file
 
-    # -- changed by this mount ----------------------------------------------------------------------------
+    # -- changes by this mount ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def exclude_verification(self, item: Item) -> Iterator[ActiveDownloads]:
-        """In this block the caller changes `item`, and no reader asks whether the server still shows its version.
+        """For the block, in which the caller changes `item`, keep readers from verifying its version.
 
-        Enter it before a connection is held: a reader that is asking may be waiting for one.
+        Yields the downloads that this concerns. Enter the block before a connection is held: a reader that is asking may be
+        waiting for one.
         """
         with contextlib.ExitStack() as stack:
             with self._lock:
@@ -258,13 +262,13 @@ class ContentStore:
                 stack.enter_context(proof.exclude_other_askers())
             yield ActiveDownloads(proofs)
 
-    # -- fetched ahead ------------------------------------------------------------------------------------
+    # -- fetching ahead -----------------------------------------------------------------------------------
 
     def prefetch_items(self, next_item: Callable[[], Item | None], count: int) -> None:
-        """Fetch the contents of the items that `next_item` gives, `count` at once and behind readers, until it gives None
-        (section 3).
+        """Fetch the items that `next_item` returns, behind readers, until it returns None (vfs/semantics.md 3).
 
-        The next item is asked for only when a thread is free for it, so no item is queued that nobody wants any more.
+        At most `count` are fetched at once. The next item is requested only when a thread is free, so that no item waits in a
+        queue after it has become useless.
         """
         with self._lock:
             more = 0 if self._pool.closed else max(0, min(self._most - self._running, count))
@@ -277,7 +281,7 @@ class ContentStore:
             while (item := next_item() if self._bytes < _UNDER_WAY else None) is not None:
                 self._fetch_one(item)
         except Exception:
-            _log.exception("fetching ahead ends until the next read")
+            _log.exception("fetching ahead failed: it begins again with the next read")
         finally:
             with self._lock:
                 self._running -= 1
@@ -296,53 +300,53 @@ class ContentStore:
                 self._bytes -= size
 
     def fetch_in_background(self, content: ContentHandle) -> None:
-        """Fetch everything of a version that is about to be edited, behind readers and saves; errors are left to readers."""
+        """Begin to fetch a version that is about to be edited, behind readers and saves; errors are left to readers."""
         with contextlib.suppress(RuntimeError):  # the store is closed
             self._edited.submit(content.fetch_for_later)
 
     def needs_download(self, item: Item) -> bool:
-        """True if a reader of this version would begin a download."""
+        """Return whether a reader of this version would begin a download."""
         fetcher = self._fetchers.get(item.version)
         return not (
             fetcher is not None and (fetcher.cached.is_complete or fetcher.transfers)
         ) and not self.is_cached(item)
 
     def may_share_download(self, item: Item) -> bool:
-        """True if a download that begins now would serve handles that are opened later too (see proof.is_racy)."""
+        """Return whether a download that begins now would also serve handles opened later (see proof.is_racy)."""
         racy = is_racy(item.updated_ns, steady_time() + self._pool.client.server_time_offset)
         return not racy and (item.size or 0) <= self._disk.limit
 
-    # -- bytes from elsewhere -----------------------------------------------------------------------------
+    # -- bytes that were saved here ------------------------------------------------------------------------
 
     def link_or_copy(self, source: Path) -> CacheFile | None:
-        """A link to `source`, which is never written again, or a copy, for `adopt_file`; None if neither can be made."""
+        """Link or copy `source` for `adopt_file`; return None if neither works. `source` must not be written again."""
         try:
             size = os.stat(source).st_size
             return self._disk.link_or_copy(source, size) if size <= self._disk.limit else None
         except (OSError, FsError) as error:
-            _log.warning("a saved file can't be kept in the cache: %s", error)
+            _log.warning("a saved file can't be kept in the content cache: %s", error)
             return None
 
     def drop_replaced(self, version: Version) -> None:
-        """This mount has replaced a version: its content goes, unless somebody has it open."""
+        """Remove the content of a version that this mount has replaced, unless a handle has it open."""
         self._disk.remove_unless_pinned(version)
 
     def remember_size(self, item: Item, size: int) -> None:
-        """Note the size of a version that was made here, where its item does not tell."""
+        """Note the size of a version that was made here, if its item has none."""
         if item.size is None:
             self._pool.sizes.remember(item.version, size)
 
     def adopt_file(self, item: Item, file: CacheFile) -> None:
-        """Make a file from `link_or_copy` the content of the version that `item` shows: for open handles, and if it is kept, for
-        all.
+        """Make a file from `link_or_copy` the content of the version that `item` shows.
 
-        This is only a cache: if it can't be done, the bytes are downloaded when somebody reads. `evict_to_limit` must follow: the
-        cache may be over its limit, and callers hold locks here.
+        Open handles use the file, and later ones if it can be kept. This only fills a cache: if it fails, readers download
+        the bytes. Call `evict_to_limit` afterwards, because the cache may exceed its limit; callers hold locks here, so this
+        method does not.
         """
         size, kept = os.fstat(file.fd).st_size, False
         if size == 0 or item.size not in (None, size):
             return
-        # Where `updatedAt` shows whole seconds, the job may have written in the same one: then later handles do not get these
+        # If `updatedAt` has whole seconds, the job may have written within the same one: then later handles do not get these
         # bytes.
         if size <= self._disk.limit and (has_subsecond(item.updated_ns) or self.may_share_download(item)):
             kept = self._disk.commit(file, item.version, size)
@@ -357,20 +361,20 @@ class ContentStore:
         self._disk.evict_to_limit()
 
     def free_disk(self, directory: Path, size: int) -> bool:
-        """Unsent bytes need `size` bytes on the disk of `directory`: free them. False if the cache has none to give there.
+        """Free `size` bytes for unsent bytes on the disk of `directory`; return False if the cache could free nothing there.
 
         This may remove thousands of files: call it with no lock held.
         """
         try:
-            beside = os.stat(directory).st_dev == os.stat(self._disk.directory).st_dev
+            same_disk = os.stat(directory).st_dev == os.stat(self._disk.directory).st_dev
         except OSError:
             return False
-        return beside and self._disk.evict_bytes(size)
+        return same_disk and self._disk.evict_bytes(size)
 
-    # -- questions ----------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------
 
     def is_cached(self, item: Item) -> bool:
-        """True if a handle opened now would read this version from the disk alone."""
+        """Return whether a handle opened now would read this version from the disk alone."""
         fetcher = self._fetchers.get(item.version)
         return (
             self._disk.complete_size(item.version) is not None
@@ -379,25 +383,25 @@ class ContentStore:
         )
 
     def used_bytes(self) -> int:
-        """Bytes in the cache, unfinished downloads included."""
+        """Return the bytes in the cache, unfinished downloads included."""
         return self._disk.used_bytes
 
     @property
     def refusal_reason(self) -> str:
-        """Why the disk of the cache takes no bytes now; "" if it does."""
+        """Why the disk of the cache currently takes no bytes; "" if it does."""
         return self._disk.refusal_reason
 
     def known_size(self, item: Item) -> int | None:
-        """The size of a version in bytes: what the item tells, or else what is remembered; None if it is to be measured."""
+        """Return the size of a version in bytes, from the item or from memory; None if it must be measured."""
         if item.size is not None:
             return item.size
         size = self._pool.sizes.get(item.version)
         return self._disk.complete_size(item.version) if size is None else size
 
     def measure_size(self, item: Item) -> int:
-        """The size of a version in bytes, from the server if the item does not tell it (vfs/semantics.md 2.2). Raises ApiError.
+        """Return the size of a version in bytes, from the server if it is unknown (vfs/semantics.md 2.2). Raises ApiError.
 
-        It is what the headers of a download say, or else how many bytes come. Small contents are kept.
+        The size is what the headers of a download say, or else the number of bytes that come. Small contents are kept.
         """
         size = self.known_size(item)
         if size is not None:
@@ -415,7 +419,7 @@ class ContentStore:
         return size
 
     def close(self) -> None:
-        """Break off every request of the client, answer every reader, remove unfinished contents."""
+        """Abort every request of the client, answer every reader, and remove unfinished contents."""
         with self._lock:
             self._pool.closed = True
             for fetcher in self._fetchers.values():
@@ -428,26 +432,30 @@ class ContentStore:
     def _evict_and_remove_orphans(self) -> None:
         """Bring the cache under its limit, and remove the caches of mounts whose state is gone; runs in the background."""
         self._disk.evict_to_limit()
-        with contextlib.suppress(OSError):  # said before: the cache can't be used
+        with contextlib.suppress(OSError):  # already logged: the cache can't be used
             self._disk.record_owner(self._owner)
             self._disk.remove_orphaned_caches()
 
 
 def _count_body(body: Download, most: int) -> tuple[int, bytes]:
-    """How many bytes a body has, and the bytes if they are few. Raises ApiError, ContractError if more than `most` come."""
-    came, data = 0, bytearray()
+    """Return how many bytes a body has, and the bytes if they are few.
+
+    Raises ApiError, ContractError if more than `most` come.
+    """
+    count, data = 0, bytearray()
     if body.length is not None and body.length > NEAR:
         return body.length, b""
     try:
         for chunk in body.chunks():
-            came += len(chunk)
-            if came <= NEAR:
+            count += len(chunk)
+            if count <= NEAR:
                 data += chunk
-            elif came > most:
-                told = f"download: no size is told, and more than {most} bytes came (see --cache-size)"
-                raise ContractError(told)
+            elif count > most:
+                raise ContractError(
+                    f"download: the size is unknown, and more than {most} bytes came: raise --cache-size"
+                )
     except UnavailableError:
         if body.length is None:
             raise
         return body.length, b""
-    return came, bytes(data) if came <= NEAR else b""
+    return count, bytes(data) if count <= NEAR else b""

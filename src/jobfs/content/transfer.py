@@ -18,11 +18,11 @@ from jobfs.content.ranges import NEAR
 from jobfs.errors import ContractError, JobfsError, UnavailableError, copy_error
 from jobfs.nodes import Version
 
-#: Seconds before the first retry of a broken body.
+#: Seconds before the first retry after a body has broken off.
 _FIRST_PAUSE = 0.05
 #: Seconds after which a transfer may lose its thread or its connection to another one.
 _TURN = 1.0
-#: How many sizes are remembered, of versions whose items have none.
+#: How many sizes are remembered of versions whose items have none.
 _SIZES = 1 << 17
 
 
@@ -44,16 +44,17 @@ class MeasuredSizes:
             return self._sizes.get(version)
 
     def forget(self, version: Version, size: int) -> None:
-        """Forget this size, which is that of other bytes. A different size, noted since, stays."""
+        """Forget this size, which proved wrong. A different size, noted since, stays."""
         with self._lock:
             if self._sizes.get(version) == size:
                 del self._sizes[version]
 
 
 class TransferPool:
-    """The client, the threads and the timeout of all transfers of a store, and what transfers found out about the server.
+    """The client, threads and timeout of all transfers of a store, and what transfers found out about the server.
 
-    `lock`: the store's. `timeout`: seconds without progress. `ranges`: whether the server has them, None if that is unknown.
+    `lock`: the store's. `timeout`: seconds without progress. `ranges`: whether the server has ranges, None if that is
+    unknown.
     """
 
     def __init__(self, client: Client, lock: threading.RLock, timeout: float, ranges: bool | None) -> None:
@@ -66,11 +67,11 @@ class TransferPool:
         # One connection is left for requests about names.
         self._most = max(1, client.max_connections - 1)
         self._threads = ThreadPoolExecutor(self._most, "jobfs-content")
-        self._jobs = 0  # that run or wait for a thread
+        self._jobs = 0  # tasks that run or wait for a thread
 
     @property
     def is_starved(self) -> bool:
-        """True if a transfer waits for a thread."""
+        """Whether a transfer waits for a thread."""
         return self._jobs > self._most
 
     def submit(self, task: Callable[[], None]) -> None:
@@ -79,11 +80,11 @@ class TransferPool:
             try:
                 self._threads.submit(self._run_task, task)
             except RuntimeError:
-                raise UnavailableError("download: the mount is going away") from None
+                raise UnavailableError("download: the mount is ending") from None
             self._jobs += 1
 
     def close(self) -> None:
-        """Break off every transfer, and wait for their threads."""
+        """Abort every transfer, and wait for the threads."""
         self.client.abort_requests()
         self._threads.shutdown(cancel_futures=True)
 
@@ -96,12 +97,11 @@ class TransferPool:
 
 
 class Transfer:
-    """Brings a range [start, end), or where `end` is None the stream from `start` to the end of the file, into `cached`.
+    """Fetches a range [start, end) into `cached`; if `end` is None, everything from `start` to the end of the file.
 
-    It goes from its start to its end, skips bytes that are there, and takes as many requests as needed. Other threads read `pos`
-    (the next byte to come); they set `stop_requested` and, under the store's lock, `waiters` and `error`. `siblings`: all
-    transfers of this version that are running. A transfer in the `background` has a thread of its own, and no reader waited when
-    it began.
+    A transfer proceeds from start to end, skips available bytes, and makes as many requests as needed. Other threads read
+    `pos` (the next byte to come); they set `stop_requested` and, under the store's lock, `waiters` and `error`. `siblings`:
+    all running transfers of this version. A `background` transfer has its own thread, and no reader waited when it began.
     """
 
     def __init__(
@@ -125,18 +125,20 @@ class Transfer:
         self._proof = proof
         self._pool = pool
         self._siblings = siblings
-        self._gained = 0.0  # when new bytes came last
+        self._gained = 0.0  # `time.monotonic()` when new bytes last came
         self._furthest, self._is_interrupted, self._has_restarted = start, False, False
         call = current_deadline()
-        #: A reader that waits for bytes joins this: then the transfer goes before the rest, and each piece is progress for both.
+        #: A waiting reader is attached to this deadline: then the transfer goes before the rest, and each piece is progress for
+        #: both.
         self.deadline = Deadline(
             UNBOUNDED, foreground=not background and call is not None and call.is_foreground
         )
 
     def run(self) -> bool:
-        """Send requests until nothing is left to bring; False if another transfer must have this thread first: run again later.
+        """Send requests until no byte is missing; return False if another transfer needs this thread first.
 
-        Raises ApiError, StaleVersionError if the version is gone, FsError if the bytes cannot be stored.
+        After False, this must be called again later. Raises ApiError, StaleVersionError if the version is gone, FsError if
+        the bytes cannot be stored.
         """
         self._gained = time.monotonic()
         self._is_interrupted = False
@@ -149,25 +151,25 @@ class Transfer:
             self.pos = start
             gained = self._gained
             broken = self._request_or_restart()
-            # A server without ranges may send the same bytes once more: they are no progress.
+            # A server without ranges may send the same bytes again, which is no progress.
             failures = 0 if broken is None or self._gained > gained else failures + 1
             if broken is not None:
                 self._pause(broken, failures)
         return True
 
     def should_stop(self) -> bool:
-        """True if this transfer must stop where it is: it was told to, or nobody wants it and its end is far."""
+        """Return whether this transfer must stop where it is: on request, or because nobody wants it and its end is far."""
         if self.stop_requested or self._pool.closed or self._proof.stale is not None:
             return True
         return not (self.waiters or self._cached.is_wanted()) and self._end_position - self.pos > NEAR
 
     @property
     def _end_position(self) -> int:
-        """Where this transfer ends."""
+        """The offset at which this transfer ends."""
         return self._cached.size if self.end is None else self.end
 
     def _next_missing(self) -> int | None:
-        """The first byte that this transfer still has to bring; None if it may end."""
+        """Return the offset of the first byte that this transfer must still fetch; None if it may end."""
         with self._cached.cond:
             gap = (
                 None if self.should_stop() else self._cached.available.first_gap(self.pos, self._end_position)
@@ -175,18 +177,21 @@ class Transfer:
         return None if gap is None else gap[0]
 
     def _pause(self, broken: UnavailableError, failures: int) -> None:
-        """Wait before a broken transfer is resumed; raises `broken` if nothing new has come for too long."""
-        left = self._gained + self._pool.timeout - time.monotonic()
-        if left <= 0:
+        """Wait before a broken transfer is resumed; raises `broken` if no new bytes have come for too long."""
+        seconds = self._gained + self._pool.timeout - time.monotonic()
+        if seconds <= 0:
             raise copy_error(broken)
         with self._cached.cond:
-            pause = min(left, retry_delay(failures, first=_FIRST_PAUSE))
+            pause = min(seconds, retry_delay(failures, first=_FIRST_PAUSE))
             self._cached.cond.wait_for(self.should_stop, pause)
 
     # -- one request ----------------------------------------------------------------------------------------
 
     def _request_or_restart(self) -> UnavailableError | None:
-        """Make a request, as `_request` does. If a length is wrong though the version is right, restart from byte 0, once."""
+        """Make one request, as `_request` does.
+
+        If its length is wrong although the version is right, restart the transfer from byte 0, once.
+        """
         try:
             return self._request()
         except ContractError as wrong:
@@ -198,17 +203,17 @@ class Transfer:
         return None
 
     def _check_version(self, wrong: ContractError) -> None:
-        """Raise StaleVersionError if the wrong length is that of another version. Raises ApiError if that cannot be known."""
+        """Raise StaleVersionError if the wrong length is that of another version, ApiError if that cannot be determined."""
         version = self._cached.version
         self._pool.sizes.forget(version, self._cached.size)
         shown = self._pool.client.get(version.item_id)
         if version.size is None or not self._proof.is_shown_by(shown):
-            raise StaleVersionError(f"{wrong}: the item was written meanwhile") from None
+            raise StaleVersionError(f"{wrong}: the item was written while it was read") from None
 
     def _request(self) -> UnavailableError | None:
-        """Make one request; returns the error if its body broke off, which can be resumed.
+        """Make one request; return the error if its body broke off, which can be resumed.
 
-        An error before the body is final: the client has done its retries by then.
+        Raises an error before the body: the client has retried that already.
         """
         start, size = self.pos, self._cached.size
         with self._pool.client.download(self._cached.version.item_id, start, self.end, size=size) as body:
@@ -223,7 +228,7 @@ class Transfer:
         return None
 
     def _accept_reply(self, start: int, body: Download) -> bool:
-        """Process the headers of a reply; False if its bytes are not wanted. Raises ContractError."""
+        """Process the headers of a reply; return False if its bytes are not needed. Raises ContractError."""
         self._check_headers(start, body)
         if start:
             self._pool.ranges = body.start > 0
@@ -231,13 +236,15 @@ class Transfer:
             return False
         self.pos = body.start
         with self._cached.cond:
-            self._proof.replies += 1  # bytes not read yet need a proof that all replies are of this version
+            self._proof.replies += 1  # unread bytes now need a proof that all replies are of this version
             self._cached.cond.notify_all()
         return True
 
     def _check_headers(self, start: int, body: Download) -> None:
         if body.start > start:
-            raise ContractError(f"download: bytes from {start} asked, from {body.start} sent")
+            raise ContractError(
+                f"download: the bytes from {start} were asked for, those from {body.start} came"
+            )
         total = body.total if body.total is not None or body.start else body.length
         if total not in (None, self._cached.size):
             raise ContractError(
@@ -245,7 +252,7 @@ class Transfer:
             )
 
     def _become_stream(self) -> bool:
-        """Take the whole file, which comes instead of a range; False if another stream brings it."""
+        """Take the whole file, which comes instead of a range; return False if another stream brings it."""
         with self._cached.cond:
             self.stop_requested = self.stop_requested or any(
                 other.end is None and not other.stop_requested for other in self._siblings
@@ -256,11 +263,11 @@ class Transfer:
         return True
 
     def _receive(self, body: Download) -> bool:
-        """Store the body; False if it was left before its end. Raises ContractError if too much comes, UnavailableError."""
+        """Store the body; return False if its end was not read. Raises ContractError if too much comes, UnavailableError."""
         began = time.monotonic()
         for chunk in filter(None, body.chunks()):
             self._store(chunk)
-            # A range is read to its end, which keeps the connection, but no further.
+            # A range is read to its end, so that the connection can be kept, but no further.
             if self.should_stop() or self.pos > self._end_position or self._must_yield(began):
                 return False
         return True
@@ -268,14 +275,14 @@ class Transfer:
     def _store(self, chunk: bytes) -> None:
         end = self.pos + len(chunk)
         if end > self._cached.size:
-            raise ContractError(f"download: more came instead of the {self._cached.size} promised")
+            raise ContractError(f"download: more bytes came instead of the {self._cached.size} promised")
         self._cached.store_bytes(self.pos, chunk)
         self.pos = end
         if end > self._furthest:
             self._furthest, self._gained = end, time.monotonic()
 
     def _must_yield(self, began: float) -> bool:
-        """True if the request that began at `began` had its turn, and another transfer waits for its thread or connection."""
+        """Return whether the request begun at `began` had its turn, and another transfer waits for its thread or connection."""
         if not self._pool.ranges or time.monotonic() - began <= _TURN:
             return False
         rank = Priority.LARGE if self.deadline.is_foreground else Priority.BACKGROUND_LARGE

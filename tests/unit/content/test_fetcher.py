@@ -147,7 +147,7 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         time.sleep(0.05)
         file.store.close()
         assert len(file.client.requests) == 1, "a connection is left for names"
-        for read, told in zip(reads, (".", "the mount is going away"), strict=True):
+        for read, told in zip(reads, (".", "the mount is ending"), strict=True):
             with pytest.raises(UnavailableError, match=told):
                 read.result(10)
     with pytest.raises(UnavailableError), file.store.open(item_of(MIB, "c" * 24)) as late:

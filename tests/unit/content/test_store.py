@@ -151,7 +151,7 @@ def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says
 def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) -> None:
     client = FakeClient(pattern(3 * MIB), says_length=False)
     store = make_store(client, limit=2 * MIB)
-    with pytest.raises(ContractError, match="no size is told"):
+    with pytest.raises(ContractError, match="the size is unknown"):
         store.measure_size(item_of(None))
     assert (client.requests[0].sent <= 2 * MIB + client.chunk, store.used_bytes()) == (True, 0)
 

@@ -1,4 +1,4 @@
-"""What others than this mount have changed in the tree, as a list (vfs/semantics.md 7). Pure: no I/O, clock or lock."""
+"""Lists what others than this mount have changed in the tree (vfs/semantics.md 7). Pure: no I/O, clock or lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobfs.nodes import Item
 
 
 class DifferenceKind(StrEnum):
-    """What has happened to a file or a directory."""
+    """What happened to a file or a directory."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -21,9 +21,10 @@ class DifferenceKind(StrEnum):
 
 
 class Difference(NamedTuple):
-    """One change: `item` as it is shown now, or as it was shown last if it is gone; `old`: the path before a rename.
+    """One change at a path.
 
-    `previous`: what was there before a change; of a directory, the other one in whose place it is.
+    `item`: what the path shows now, or showed last if it is gone. `old`: the path before a rename. `previous`: what the path
+    showed before a change; for a directory, the different one that it replaces.
     """
 
     kind: DifferenceKind
@@ -34,29 +35,29 @@ class Difference(NamedTuple):
 
 
 def compare(before: Mapping[str, Item | None], shown_at: Callable[[str], Item | None]) -> list[Difference]:
-    """The changes from what was shown `before` to what is shown now, `shown_at` a path, in an order that a disk allows.
+    """Return the changes from what was shown `before` to what `shown_at` shows now, in an order that a disk allows.
 
-    Deletions come first, the deepest first; then creations, directories before what is in them; then renames; then new contents.
-    A file was renamed if its item is at another path, and both its directories were there before and still are. So a directory
-    with another name is told as its deletion and creation, and as that of all in it.
+    Deletions come first, the deepest first; then creations, each directory before its contents; then renames; then new
+    contents. A file was renamed if its item is at another path, and the directories of both paths existed before and still
+    exist. So a directory with a new name is listed as deleted and created, and so is everything in it.
     """
     now = {path: shown_at(path) for path in before}
     renamed = _find_renames(before, now, shown_at)
-    explained = {path for news in renamed for path in (news.old, news.path)}
-    others: dict[DifferenceKind, list[Difference]] = {happened: [] for happened in DifferenceKind}
+    explained = {path for difference in renamed for path in (difference.old, difference.path)}
+    others: dict[DifferenceKind, list[Difference]] = {kind: [] for kind in DifferenceKind}
     for path in before.keys() - explained:
-        for news in _compare_at_path(path, before[path], now[path]):
-            others[news.kind].append(news)
-    gone = sorted(others[DifferenceKind.DELETED], key=_sort_key, reverse=True)
-    come = sorted(others[DifferenceKind.CREATED], key=_sort_key)
+        for difference in _compare_at_path(path, before[path], now[path]):
+            others[difference.kind].append(difference)
+    deleted = sorted(others[DifferenceKind.DELETED], key=_sort_key, reverse=True)
+    created = sorted(others[DifferenceKind.CREATED], key=_sort_key)
     changed = sorted(others[DifferenceKind.CHANGED], key=_sort_key)
-    return [*gone, *come, *renamed, *changed]
+    return [*deleted, *created, *renamed, *changed]
 
 
 def _find_renames(
     before: Mapping[str, Item | None], now: Mapping[str, Item | None], shown_at: Callable[[str], Item | None]
 ) -> list[Difference]:
-    """Return the files whose item is shown at another path than before."""
+    """Return the renames: each file whose item was shown at another path before."""
     arrived = {item.id: (path, item) for path, item in now.items() if _is_file(item)}
     renamed = []
     for path, was in before.items():
@@ -69,7 +70,7 @@ def _find_renames(
 
 
 def _compare_at_path(path: str, was: Item | None, now: Item | None) -> Iterator[Difference]:
-    """Yield what has happened at a path to whatever is not renamed."""
+    """Yield the differences at a path that no rename explains."""
     if not looks_different(was, now):
         return
     if was is not None and now is not None and was.is_dir is now.is_dir:
@@ -92,7 +93,7 @@ def _sort_key(difference: Difference) -> tuple[int, str]:
 def _are_parents_unchanged(
     old: str, new: str, before: Mapping[str, Item | None], shown_at: Callable[[str], Item | None]
 ) -> bool:
-    """True if the directories of both paths were there before, and still are."""
+    """Return whether the directories of both paths existed before, and still exist."""
     return all(
         _is_directory(shown_at(parent)) and _is_directory(before.get(parent, ROOT))
         for parent in (names.parent(old), names.parent(new))

@@ -1,6 +1,6 @@
-"""A snapshot of all items, which never lacks an item that was there throughout (vfs/semantics.md 1).
+"""Reads a snapshot of all items, which never lacks an item that existed throughout (vfs/semantics.md 1).
 
-One pass reads the item list by parallel, overlapping pages, and tells whether it held still meanwhile.
+One pass reads the item list by parallel, overlapping pages, and detects whether the list moved while it was read.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from jobfs.nodes import Item
 
 log = logging.getLogger("jobfs.namespace")
 
-#: Most items that the API gives in a page.
+#: The most items that the API gives in a page.
 TAKE = 100
 _STEP = TAKE - 1
-#: After so many pages without anything new the list is over, whatever total it promises.
+#: After this many pages without a new item the list is over, whatever total it promises.
 _BARREN = 16
-#: A list may grow while it is read: to twice what its first page promised, and so many items more.
+#: A list may grow while it is read: to twice the total in its first page, plus this many items.
 _ROOM = 10_000
-#: After so many passes over a list that moves, the items on which they disagree are asked for one by one.
+#: After this many passes over a list that moves, the items on which the passes disagree are requested by id.
 _PASSES = 3
-#: Most passes in all: only a server whose order never holds still needs more than three.
+#: The most passes in all: only a server whose order never holds still needs more than three.
 _MOST = 12
-#: So many missing items are looked at one by one, whatever the number of pages.
+#: This many missing items are requested by id, whatever the number of pages.
 _FEW = 8
 
 
 class ListingPass:
-    """One reading of all pages in their order: what it showed so far, where it ends, and whether the list held still."""
+    """One reading of all pages in order: what it has shown so far, where the list ends, and whether the list held still."""
 
     def __init__(self, first: Page) -> None:
         #: How many items the server really gives in a page, and how far each page begins after the one before.
@@ -46,19 +46,22 @@ class ListingPass:
         self.pages: list[Page] = []
         self.items: dict[str, Item] = {}
         self.unknown: set[str] = set()
-        #: The ids of items that this mount changed while the list was read: these do not count as moved.
+        #: Ids of the items that this mount changed while the list was read: they do not count as moved.
         self.ours: Set[str] = frozenset()
         self._end, self._most = first.total, 2 * first.total + _ROOM
         self._next = 1
         self._barren = 0
         self._kept = time.monotonic()
         self.add_page(first)
-        # Only after a full page there may be more than the total says.
+        # A first page that reaches the total ends the list, unless it is full: then there may be more than the total says.
         if not self.size or (self.size >= first.total and self.size != TAKE):
             self._end = -1
 
     def next_page(self) -> int | None:
-        """The next page that may hold anything: a full one at the very end of the list may go on. Raises ContractError."""
+        """Return the number of the next page that may hold items; None if there is none.
+
+        If the last page is full, the list may continue beyond its total. Raises ContractError if the list has no end.
+        """
         if self._barren >= _BARREN or (self._next - 1) * self.step + self.size > self._end:
             return None
         if self._next * self.step > self._most:
@@ -67,7 +70,7 @@ class ListingPass:
         return self._next - 1
 
     def add_page(self, page: Page) -> None:
-        """Take in the next page in order; if an item was seen before, its newer state counts."""
+        """Add the next page in order; if an item was seen before, its newer state counts."""
         now, new = time.monotonic(), self._add_items(page)
         self._barren = 0 if new else self._barren + 1
         if new and (deadline := current_deadline()) is not None:
@@ -78,7 +81,10 @@ class ListingPass:
         self.pages.append(page)
 
     def _add_items(self, page: Page) -> bool:
-        """True if the page has shown something new. Items of unknown types are not: a gateway may show them without end."""
+        """Add the items of a page; return whether any of them is new.
+
+        Items of unknown types do not count as new: a gateway may show them without end.
+        """
         new = False
         for item in page.items:
             known = self.items.get(item.id)
@@ -89,34 +95,36 @@ class ListingPass:
         return new
 
     def close_gaps(self, own_ids: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
-        """Where changes by this mount (`own_ids`) have moved the list between two pages, keep a page that has both ends.
+        """Add a page across each gap between two pages that changes by this mount (`own_ids`) have moved apart.
 
-        `read` gives the pages that begin at these places. Deletions move a list most: so most of such a page lies before the gap.
+        `read` returns the pages that begin at the given positions. Deletions move a list most, so most of such a page lies
+        before the gap.
         """
         self.ours = own_ids
         gaps = self._gap_pages() if own_ids else []
-        between = read([gap * self.step - self.size * 3 // 4 for gap in gaps])
-        for gap, page in reversed([*zip(gaps, between, strict=True)]):
+        gap_pages = read([gap * self.step - self.size * 3 // 4 for gap in gaps])
+        for gap, page in reversed([*zip(gaps, gap_pages, strict=True)]):
             self._add_items(page)
             self.pages.insert(gap, page)
 
     @property
     def item_count(self) -> int:
-        """How many items were seen, those of unknown types included."""
+        """Number of items seen, those of unknown types included."""
         return len(self.items) + len(self.unknown)
 
     @property
     def has_moved(self) -> bool:
-        """True if others than this mount seem to have moved the list while it was read, or if its total is wrong."""
+        """Whether others than this mount seem to have moved the list while it was read, or its total is wrong."""
         if self._gap_pages():
             return True
-        # Totals show our own changes too; but what was there throughout is in pages that overlap.
+        # Our own changes alter the totals, too. Then the overlap of the pages alone proves that nothing is missing.
         return not self.ours and any(page.total != self.item_count for page in self.pages)
 
     def matches(self, other: ListingPass | None) -> bool:
-        """Return whether `other` is a pass with the same items, and as many as the pages have room for.
+        """Return whether `other` is a pass with the same items, and as many as fit into the pages.
 
-        Then it is the total that is wrong. Where items change places, both passes may lack the same item.
+        If so, the total is wrong. The second condition is needed because items that change places may be missing from both
+        passes.
         """
         filled = [_raw_count(page) for page in self.pages if _raw_count(page)]
         whole = sum(filled) - max(0, len(filled) - 1) == self.item_count
@@ -128,38 +136,40 @@ class ListingPass:
         )
 
     def _gap_pages(self) -> list[int]:
-        """The numbers of the pages before which something may be missing."""
+        """Return the numbers of the pages before which items may be missing."""
         return [number for number, pair in enumerate(pairwise(self.pages), 1) if not self._overlaps(*pair)]
 
     def _overlaps(self, page: Page, following: Page) -> bool:
-        """True if a page ends with the items that the next begins with, as far as their order is known, without items of ours."""
+        """Return whether `page` ends with the items that `following` begins with, apart from items of ours."""
         if self.ours and not _raw_count(following):
-            return _raw_count(page) < self.size  # by then the list was shorter
-        before, after = ([item.id for item in p.items if item.id not in self.ours] for p in (page, following))
-        shared = len(before) - before.index(after[0]) if after and after[0] in before else 0
-        return shared > 0 and before[-shared:] == after[:shared]
+            return _raw_count(page) < self.size  # the list had become shorter
+        ids, following_ids = (
+            [item.id for item in p.items if item.id not in self.ours] for p in (page, following)
+        )
+        shared = len(ids) - ids.index(following_ids[0]) if following_ids and following_ids[0] in ids else 0
+        return shared > 0 and ids[-shared:] == following_ids[:shared]
 
 
 def _raw_count(page: Page) -> int:
-    """How many items the server put into a page, those of unknown types included."""
+    """Return how many items the server put into a page, those of unknown types included."""
     return len(page.items) + len(page.unknown)
 
 
 def _are_many_lost(this: ListingPass, lost: Collection[str]) -> bool:
-    """Return whether `lost` has more items than are asked for by id while another pass may show them."""
+    """Return whether `lost` has too many items to request by id while another pass may show them."""
     return len(lost) > max(_FEW, len(this.pages))
 
 
 def _should_ask_by_id(number: int, this: ListingPass, lost: Collection[str], *, steady: bool) -> bool:
-    """Return whether what is `lost` after so many passes is asked for by id instead of by another pass."""
+    """Return whether to request the `lost` items by id after pass `number`, instead of reading another pass."""
     enough = not _are_many_lost(this, lost) if steady else number >= _PASSES
     return enough or number == _MOST
 
 
 def _find_lost(this: ListingPass, expected: Collection[str], *, agreed: bool) -> set[str]:
-    """Return the ids of `expected` items that a pass lacks, unless it proves that they are gone.
+    """Return the ids of `expected` items that a pass lacks, unless the pass proves that they are gone.
 
-    A list that did not move is proof if it is one page, or if many are gone and it `agreed` with the pass before.
+    A list that did not move is proof if it is one page, or if many items are gone and the pass `agreed` with the one before.
     """
     lost = {*expected} - this.items.keys() - this.unknown - this.ours
     if this.has_moved:
@@ -169,21 +179,22 @@ def _find_lost(this: ListingPass, expected: Collection[str], *, agreed: bool) ->
 
 
 class Lister:
-    """Reads snapshots by up to `max_connections` threads; `expected`: how many items there may be."""
+    """Reads snapshots with up to `max_connections` threads; `expected`: a guess at the number of items."""
 
     def __init__(self, client: Client, expected: int = 0) -> None:
         self._client = client
         self._expected = expected
 
     def read_all(self, known: Collection[str], own_ids: Callable[[], Set[str]]) -> tuple[list[Item], int]:
-        """All items, and how many pages they fill; `known`: the ids of those that are believed to exist. Raises ApiError.
+        """Return all items, and how many pages they fill. Raises ApiError.
 
-        `own_ids` gives the ids of items that this mount has changed since the reading began: of these the caller knows better.
+        `known`: ids of the items that are believed to exist. `own_ids` returns the ids of items that this mount has changed
+        since the reading began: the caller knows these better.
 
-        A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Changes that cancel each
-        other out in number can hide an item that a rename moved to a page that was read already. So an item that was known
-        before, or seen in a list that moves, is asked for by id if the last pass lacks it; unless there are many of them and
-        two passes agree. One page is a snapshot by itself.
+        A pass is accepted if nothing in it is inconsistent, or if it agrees with the pass before. Even so, changes that
+        cancel each other out in number can hide an item that a rename moved to a page that was already read. So an item that
+        was known before, or was seen in a list that moves, is requested by id if the last pass lacks it; unless many are
+        missing and two passes agree. A single page is a snapshot by itself.
         """
         pool = ThreadPoolExecutor(self._client.max_connections, thread_name_prefix="jobfs-listing")
         try:
@@ -210,31 +221,32 @@ class Lister:
             last = this
         self._expected = len(this.items) if steady and this.size == TAKE else 0
         if not steady:
-            log.info("the item list moved while it was read: %d items of it were asked for by id", len(lost))
+            log.info("the item list moved while it was read: %d items were requested by id", len(lost))
         return [*this.items.values(), *found], len(this.pages)
 
     def _read_pass(self, pool: ThreadPoolExecutor, ours: Callable[[], Set[str]]) -> ListingPass:
-        """Read every page once; raises ApiError, ContractError for a list that goes on far beyond its promise.
+        """Read every page once. Raises ApiError, ContractError if the list grows far beyond its total.
 
-        The first page tells the total and how many items the server really gives in a page. The others are read in parallel,
-        each overlapping the one before by one item; the pages that `_expected` items fill are read together with the first. Where
-        changes by this mount (`ours`) have moved the list, one more page is read.
+        The first page shows the total, and how many items the server really gives in a page. The others are read in parallel,
+        each overlapping the one before by one item. The pages that `_expected` items fill are read together with the first.
+        For each gap that changes by this mount (`ours`) have made, one more page is read.
         """
         read_page, workers = bind_deadline(self._client.list_page), self._client.max_connections
         ask = partial(pool.submit, read_page)
-        # A list that moves is read in its order: the total that its first page tells is newer than any other.
+        # Only the first pass reads ahead. If the list moves, later passes begin with the first page, because its total is the
+        # newest.
         expected, self._expected = self._expected, 0
         most = min((expected - TAKE) // _STEP + 2, workers) if expected > TAKE else 1
         ahead = {number: ask(TAKE, number * _STEP) for number in range(1, most)}
         this = ListingPass(read_page(TAKE, 0))
-        coming: deque[Future[Page]] = deque()
+        pending: deque[Future[Page]] = deque()
         while True:
-            while len(coming) < workers and (number := this.next_page()) is not None:
+            while len(pending) < workers and (number := this.next_page()) is not None:
                 page = ahead.pop(number, None) if this.size == TAKE else None
-                coming.append(page or ask(min(this.size, TAKE), number * this.step))
-            if not coming:
+                pending.append(page or ask(min(this.size, TAKE), number * this.step))
+            if not pending:
                 break
-            this.add_page(coming.popleft().result())
+            this.add_page(pending.popleft().result())
         this.close_gaps(ours(), partial(pool.map, partial(read_page, this.size)))
         return this
 

@@ -1,7 +1,6 @@
-"""Namespace: the server's side of the tree, asked as seldom as the TTL allows (vfs/semantics.md 1).
+"""The server's side of the tree, requested as seldom as the TTL allows (vfs/semantics.md 1).
 
-Its one lock guards everything that is known and everything that is in the air. It is never held while a request is made
-or waited for.
+One lock guards everything that is known and every request in flight. It is never held while a request is made or waited for.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ from jobfs.nodes import Item
 class NamespaceStatus:
     """The server's tree as it is known now; times in seconds, sizes in bytes.
 
-    `snapshot_age` is None before the first listing. `error`: why known names are served though the server could not be asked.
-    `shadowed` and `hostile` hold path and reason of items that are not shown.
+    `snapshot_age` is None before the first listing. `error`: why known names are served although the server could not be
+    asked. `shadowed` and `hostile`: path and reason of items that are not shown.
     """
 
     items: int
@@ -57,36 +56,38 @@ class NamespaceStatus:
 
 log = logging.getLogger("jobfs.namespace")
 
-#: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
+#: Errors that say nothing about a name: the server was not reached, or did not answer as it should.
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
-#: Of these errors, those that say nothing of the server either.
+#: Those of these errors that say nothing about the server either.
 NOT_ASKED = (OutOfTimeError, HeldBackError)
-#: Seconds after a failure in which only one call asks again.
+#: Seconds after a failure in which calls fail at once; after that, one call in this many seconds asks again.
 _PAUSE = 1.0
-#: So many names in doubt are asked for one by one, whatever the number of pages.
+#: This many names in doubt are looked up one by one, whatever the number of pages.
 _FEW = 8
-#: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
+#: The most requests for one answer; more would be needed only while we keep changing the same path ourselves.
 _ROUNDS = 6
-#: Time without progress after which known names are shown unconfirmed: so many seconds, or so many usual answers if longer.
+#: Seconds without progress after which known names are shown unconfirmed; or this many times the latency, if that is longer.
 _PATIENCE, _TIMES = 2.0, 8
-#: How long a name that was there may be missing in the middle of another mount's save (save/protocol.md).
+#: Seconds for which a name may be missing in the middle of another mount's save (save/protocol.md).
 _MOMENT = 0.15
-#: Failures of a listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
+#: Statuses of a failed listing that a find need not share: a listing may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
-#: Seconds for which a listing is good for every removal of a directory, at least.
+#: The least seconds for which a listing is recent enough for the removal of a directory.
 _RECENT = 1.0
-#: Listings may take a fifth of the wall time. How long one usually takes is the median of the last five, of three at least.
+#: Listings may take a fifth of the wall time.
 _SHARE = 5.0
+#: How long a listing usually takes is the median of the last five, once there are three.
 _LAST, _ENOUGH = 5, 3
-#: So many finds within a second are no storm yet.
+#: This many finds within a second are not yet a storm.
 _HANDFUL, _SECOND = 4, 1.0
 
 
 @dataclass(eq=False, slots=True)
 class PendingRequest:
-    """One request under way: its path (None: a listing), when it began, its ticket, the deadline of the call that makes it.
+    """One request in flight.
 
-    `outcome`: once it has ended, the error if it failed.
+    `path`: None for a listing. `began`: by the namespace's clock. `ticket`: see metadata_cache.py. `deadline`: that of the
+    call that makes the request. `outcome`: once the request has ended, its error, or None if it succeeded.
     """
 
     path: str | None
@@ -97,50 +98,51 @@ class PendingRequest:
 
     @property
     def caller_timed_out(self) -> bool:
-        """True if the time of the call that made it has passed: one slow answer is no outage."""
+        """Whether the call that makes the request has run out of time: one slow answer is no outage."""
         return self.deadline.remaining() <= 0
 
 
 class CircuitBreaker:
-    """The last failure of a kind of request: for a second no call but one asks again.
+    """The last failure of a kind of request: for a second, calls fail with it at once; then one call a second asks again.
 
-    So a storm of calls on a dead server fails at once, not one by one. The failure of a call that has timed out by itself
-    (`PendingRequest.caller_timed_out`) keeps no other call from asking. Not safe for threads by itself.
+    So many calls on a dead server do not wait one after another. The failure of a call that ran out of its own time
+    (`PendingRequest.caller_timed_out`) keeps no other call from asking. Not thread-safe by itself.
     """
 
     def __init__(self) -> None:
         self.error: ApiError | None = None
-        self._hasty = False
+        self._timed_out = False
         self._until = 0.0
         self._succeeded = float("-inf")
 
     def raise_recent_failure(self, now: float) -> None:
-        """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
-        if self.error is None or self._hasty:
+        """Raise the last failure if it is too recent to ask again; otherwise let one caller ask."""
+        if self.error is None or self._timed_out:
             return
         if now < self._until:
             raise copy_error(self.error)
         self._until = now + _PAUSE
 
     def note_success(self, now: float) -> None:
-        """A request was answered."""
+        """Note that a request was answered."""
         self.error, self._succeeded = None, now
 
     def note_failure(self, error: ApiError, request: PendingRequest, now: float) -> None:
-        """A request failed. A failure older than the last success is none."""
+        """Note that a request failed, unless it began before the last success."""
         if request.began >= self._succeeded:
-            self.error, self._hasty, self._until = copy_error(error), request.caller_timed_out, now + _PAUSE
+            self.error, self._until = copy_error(error), now + _PAUSE
+            self._timed_out = request.caller_timed_out
 
 
 class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
-    Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request. `expected`
-    is a guess at the number of items, for the first listing.
+    Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request.
+    `expected`: a guess at the number of items, for the first listing.
 
-    Where the server can't be asked, names confirmed within `stale_if_error` are served; a name that the listing of that time
-    lacks is free. Anything else raises ApiError. With an explicit `max_age` nothing stale is served. Where only the listing
-    fails, single names are still found.
+    If the server can't be asked, names confirmed within `stale_if_error` are served; a name that the listing of that time
+    lacks does not exist. Anything else raises ApiError. With an explicit `max_age`, nothing stale is served. If only listings
+    fail, single names are still found.
     """
 
     def __init__(
@@ -165,18 +167,18 @@ class Namespace:
         self._breaker = CircuitBreaker()
         self._listings = CircuitBreaker()  # for failures of listings alone
         self._pending: dict[str | None, PendingRequest] = {}  # None: the listing
-        #: What requests cost: the pages of the last listing, how long listings usually take (0.0: too few were read to tell) and
-        #: the last ones took, when the last finds were sent.
+        #: What requests cost: the pages of the last listing; how long listings usually take (0.0 until enough were read), and
+        #: the last ones took; when the last finds were sent.
         self._pages, self._usual = 1, 0.0
         self._durations: deque[float] = deque(maxlen=_LAST)
         self._finds: deque[float] = deque(maxlen=_HANDFUL)
 
-    # looking
+    # lookups
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
-        """What is shown at exactly `path`, None only if the server said so; raises ApiError (section 1, Lookups).
+        """Return what is shown at exactly `path`; None only if the server said so (vfs/semantics.md 1, Lookups).
 
-        With `max_age`, only an answer counts whose request began at most so many seconds ago.
+        With `max_age`, only an answer counts whose request began at most this many seconds ago. Raises ApiError.
         """
         if not path:
             return ROOT
@@ -190,9 +192,9 @@ class Namespace:
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
-        """What is shown in a directory, by name, from one snapshot: at most the effective TTL old, or `max_age` seconds.
+        """Return what is shown in a directory, by name, from one snapshot.
 
-        Raises FsError (ENOENT, ENOTDIR), ApiError.
+        The snapshot is at most the effective TTL old, or `max_age` seconds. Raises FsError (ENOENT, ENOTDIR), ApiError.
         """
         self._ask_or_serve_stale(
             partial(self._refresh_directory, path, max_age), partial(self._may_list_stale, path), max_age
@@ -204,114 +206,110 @@ class Namespace:
             return self._cache.tree.children(path)
 
     def refresh(self) -> None:
-        """Read a new snapshot now, at most one at a time; raises ApiError."""
+        """Read a new snapshot now, but never two at the same time; raises ApiError."""
         mark = self._cache.last_ticket
         while self._cache.snapshot.ticket <= mark:
-            mine = self._request_deadline(False)
+            deadline = self._request_deadline(False)
             with self._lock:
-                request = self._join_or_begin(None, mine, must_ask=True)
+                request = self._join_or_begin(None, deadline, must_ask=True)
             try:
-                self._await_request(request, mine)
+                self._await_request(request, deadline)
             except ApiError:
                 if request.ticket > mark:
                     raise
 
-    # looking at what is known: no request
+    # known answers, without a request
 
     def cached_lookup(self, path: str) -> Item | None:
-        """What `lookup` shows at `path` if it makes no request for that; else None."""
+        """Return what `lookup` shows at `path` if that needs no request; otherwise None."""
         with self._lock:
             shown = self._cache.tree.shown_at(path)
             fresh = self._cache.is_fresh(path, self._clock() - self._max_age)
             return shown if fresh or self._is_fresh_enough(path, shown) else None
 
     def peek(self, path: str) -> Item | None:
-        """What was last shown at `path`, however long ago."""
+        """Return what was last shown at `path`, however long ago."""
         with self._lock:
             return self._cache.tree.shown_at(path)
 
     def peek_children(self, path: str) -> dict[str, Item] | None:
-        """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of it."""
+        """Return what the last listing showed in a directory, by name, however long ago; None if it says nothing of it."""
         with self._lock:
             return self._cache.tree.children(path) if self._may_list_stale(path, UNBOUNDED) else None
 
     def names_changed_at(self, directory: Item) -> int:
-        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since
-        `forget_names_changed`.
-        """
+        """Return when names in a directory were last seen to change, in ns since the epoch; 0 if never or forgotten."""
         with self._lock:
             return self._cache.names_changed_at(directory)
 
     def note_names_changed(self, path: str, now: int) -> None:
-        """This mount has changed the names in a directory, at `now` in ns since the epoch."""
+        """Note that this mount changed the names in a directory, at `now` in ns since the epoch."""
         with self._lock:
             self._cache.note_names_changed(path, now)
 
     def forget_names_changed(self, directory: Item) -> None:
-        """The times of a directory were set: forget when the names in it were changed."""
+        """Forget when the names in a directory changed, because its times were set."""
         with self._lock:
             self._cache.forget_names_changed(directory)
 
     def take_differences(self) -> list[Difference]:
-        """What others than this mount have changed since this was asked last, as far as it was seen."""
+        """Return what others than this mount have changed since the last call, as far as it was seen."""
         with self._lock:
             return self._cache.take_differences()
 
     def subtree(self, path: str) -> list[Item]:
-        """Every known item at or below `path`, shadowed and hidden ones too."""
+        """Return every known item at or below `path`, shadowed and hidden ones included."""
         with self._lock:
             tree = self._cache.tree
             return [*tree.candidates(path), *tree.descendants(path)]
 
     def hidden_items(self) -> list[Item]:
-        """Every known item with a hidden name, or below one, of this mount and of others."""
+        """Return every known item with a hidden name, or below one, of this mount and of others."""
         with self._lock:
             return self._cache.tree.hidden_items()
 
     def peek_by_id(self, item_id: str) -> Item | None:
-        """What is known of the item of this id, shown or not."""
+        """Return what is known of the item with this id, shown or not."""
         with self._lock:
             return self._cache.tree.get(item_id)
 
     def last_seen_at(self, item: Item) -> float:
-        """When this version of an item was last known to be at its path, in seconds of the clock; -inf if that is in doubt, or
-        another version is known by now.
-        """
+        """Return when this version was last known to be at the item's path, by the clock; -inf if in doubt or replaced."""
         with self._lock:
             return self._cache.seen_at(item)
 
     def is_listed_since(self, moment: float) -> bool:
-        """True if the snapshot began after `moment`, in seconds of the clock."""
+        """Return whether the snapshot's listing began after `moment`, in seconds of the clock."""
         return self._cache.snapshot.began > moment
 
     @property
     def max_age_of_empty(self) -> float:
-        """How old a snapshot that shows a directory empty may be, in seconds since its listing began (R12)."""
+        """How old a snapshot that shows a directory empty may be, in seconds since its listing began (save/protocol.md R12)."""
         return self._usual + max(_RECENT, self._usual)
 
     @property
     def lookup_ttl(self) -> float:
-        """Seconds for which a lookup shows an answer without another request."""
+        """Seconds for which `lookup` repeats an answer without another request."""
         return self._max_age
 
     @property
     def snapshot_number(self) -> int:
-        """How many snapshots have been read so far."""
+        """Number of snapshots read so far."""
         return self._cache.snapshot_count
 
     @property
     def revision(self) -> int:
-        """A number that grows with each request and each change of ours: while it is the same, `peek` has the same answers."""
+        """A number that grows with each request and each change of ours: while it is the same, so are the answers of `peek`."""
         return self._cache.last_ticket + self._cache.snapshot_count
 
     def edition(self) -> int:
-        """The `revision` while a fresh snapshot gives every lookup the same answer; 0 if none is fresh."""
-        known = self._cache  # without another call: every getattr asks this
+        """Return the `revision` while a fresh snapshot gives every lookup the same answer; 0 if no snapshot is fresh."""
+        known = self._cache  # inlined, because every getattr calls this
         fresh = known.snapshot.began > self._clock() - self._max_age
         return known.last_ticket + known.snapshot_count if fresh else 0
 
     def status(self) -> NamespaceStatus:
-        """The server's tree as it is known now."""
+        """Return the server's tree as it is known now."""
         with self._lock:
             known = self._cache
             error = self._client.health.unreachable_reason or self._breaker.error or self._listings.error
@@ -321,7 +319,7 @@ class Namespace:
                 snapshot_age=self._clock() - known.snapshot.began if known.snapshot_count else None,
                 effective_ttl=self._effective_ttl(),
                 listing_seconds=self._durations[-1] if self._durations else 0.0,
-                # Where another item came to a taken path, the earlier one is most likely gone.
+                # If an item came to a taken path, the earlier one is most likely gone: report only fresh paths.
                 shadowed=[found for found in known.tree.shadowed_paths() if known.is_fresh(found[0])],
                 hostile=known.tree.refused_paths(),
                 error=None if error is None else str(error),
@@ -329,36 +327,36 @@ class Namespace:
 
     @property
     def is_unreachable(self) -> bool:
-        """True if the server could not be asked the last time."""
+        """Whether the last request could not reach the server."""
         return self._breaker.error is not None or self._client.health.unreachable_reason is not None
 
     # our own changes
 
     def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
-        """The answer to our own create or update: the item now is at its path, with all that was below it at `old_path`.
+        """Record the reply to our own create or update: `item` is now at its path.
 
-        `is_second_version`: as a second version.
+        Everything that was below `old_path` is now below that path. `is_second_version`: see MetadataCache.record_own_change.
         """
         with self._lock:
             self._cache.record_own_change(item, old_path, is_second_version=is_second_version)
             self._breaker.note_success(self._clock())
 
     def record_deleted(self, item: Item) -> None:
-        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
+        """Record our own delete, or a 404: the item is gone with everything below it; what it shadowed is shown again."""
         with self._lock:
             self._cache.record_deleted(item)
 
     def invalidate(self, path: str) -> None:
-        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
+        """Stop trusting what is known of `path` and of what is below it: the next lookup makes a request."""
         with self._lock:
             self._cache.invalidate(path)
 
-    # what to ask (under the lock)
+    # choosing a request (under the lock)
 
     def _choose_request(
         self, path: str, not_before: float, max_age: float | None, own_deadline: Deadline
     ) -> PendingRequest | None:
-        """The find or listing that will tell of `path`; None: serve what is known."""
+        """Return the find or listing that will answer for `path`; None if what is known may be served."""
         shown = self._cache.tree.shown_at(path)
         if max_age is None and self._is_fresh_enough(path, shown):
             return None
@@ -367,22 +365,22 @@ class Namespace:
         return self._join_or_begin(path, own_deadline, not_before, must_ask=max_age is not None)
 
     def _effective_ttl(self) -> float:
-        """How old a snapshot may be before another one is read."""
+        """Return how old a snapshot may be before another one is read, in seconds."""
         return max(self._max_age, _SHARE * self._usual)
 
     def _is_find_storm(self) -> bool:
-        """True if another find would be too many within a second."""
+        """Return whether another find would be too many within a second."""
         return len(self._finds) == _HANDFUL and self._finds[0] > self._clock() - _SECOND
 
     def _is_fresh_enough(self, path: str, shown: Item | None) -> bool:
-        """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
+        """Return whether a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
         due = self._is_find_storm() or (shown is not None and shown.is_implicit)
         return due and self._cache.is_fresh(path, self._clock() - self._effective_ttl())
 
     def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
-        """True if a listing is to tell of a path, and not a find (section 1, Cost control); `shown`: what was there last.
+        """Return whether a listing, not a find, must answer for a path (vfs/semantics.md 1, Cost control).
 
-        Only a listing sees implicit directories, and names that are being saved.
+        `shown`: what the path showed last. Only a listing sees implicit directories, and names that are being saved.
         """
         if shown is not None and shown.is_implicit:
             return True
@@ -392,21 +390,24 @@ class Namespace:
             return True
         age = self._clock() - self._cache.snapshot.began
         if max_age is not None:
-            # A listing that takes longer would be too old at once.
+            # A slow listing would be too old as soon as it ends.
             return self._is_find_storm() and age > max_age > _SHARE * self._durations[-1]
         return (self._find_may_miss(shown) or self._is_find_storm()) and age > self._effective_ttl()
 
     def _find_may_miss(self, shown: Item | None) -> bool:
-        """Return whether an unknown name may be that of a directory that no item stands for, which `find` does not see."""
+        """Return whether a listing is better than a find for an unknown name (vfs/semantics.md 1.8).
+
+        The name may be an implicit directory's, which `find` does not see; or one page holds all, so both cost the same.
+        """
         return shown is None and (self._cache.implicit_seen or self._pages == 1)
 
     def _join_or_begin(
         self, path: str | None, own_deadline: Deadline, not_before: float = NEVER, *, must_ask: bool
     ) -> PendingRequest:
-        """The request under way for a path (None: the listing) that began at `not_before` or later, or a new one.
+        """Return the request in flight for `path` (None: the listing) that began at `not_before` or later, or begin one.
 
-        There are never two listings at once, so a caller may have to wait for one and then for another. Raises the error of calls
-        just before; not if the caller `must_ask`: it has something to change, and the time to ask.
+        There are never two listings at once, so a caller may have to wait for one and then for another. Raises the error of a
+        recent failure; not if the caller `must_ask`, because it has something to change, and the time to ask.
         """
         request = self._pending.get(path)
         needed = 0 if path is None else self._cache.minimum_ticket(path)
@@ -423,12 +424,12 @@ class Namespace:
         request = self._pending[path] = PendingRequest(path, now, self._cache.begin_request(), own_deadline)
         return request
 
-    # asking (without the lock)
+    # making requests (without the lock)
 
     def _ask_or_serve_stale(
         self, ask: Callable[[], None], stale: Callable[[], bool], max_age: float | None
     ) -> None:
-        """Ask the server. If it can't be asked, known names are served where `stale` allows it, and there is no `max_age`."""
+        """Ask the server. If it can't be asked, known names are served if `stale` allows it and there is no `max_age`."""
         if max_age is not None:
             return ask()
         with self._lock:
@@ -443,58 +444,58 @@ class Namespace:
                     raise
 
     def _refresh_path(self, path: str, not_before: float, max_age: float | None) -> None:
-        """Have a find or a listing tell of a path."""
+        """Make a find or a listing answer for a path."""
         with self._lock:
-            mine = self._request_deadline(max_age is None and self._may_serve_stale(path))
+            deadline = self._request_deadline(max_age is None and self._may_serve_stale(path))
         for _ in range(_ROUNDS):
             with self._lock:
                 if self._cache.is_fresh(path, not_before):
                     return
-                request = self._choose_request(path, not_before, max_age, mine)
+                request = self._choose_request(path, not_before, max_age, deadline)
             if request is None:
                 return
             try:
-                self._await_request(request, mine)
+                self._await_request(request, deadline)
             except (ContractError, UnavailableError):
                 if request.path is not None or self._listings.error is None:
                     raise
 
     def _refresh_directory(self, path: str, max_age: float | None) -> None:
-        """Get a snapshot that is young enough for a directory; names in it that are in doubt are asked for one by one.
+        """Get a snapshot that is recent enough for a directory; look up single names in it that are in doubt.
 
-        These were changed here since the listing began. Else saves would have a long listing read again and again.
+        These were changed here since the listing began. To read another listing for them would be too much after each save.
         """
         not_before = self._clock() - (self._effective_ttl() if max_age is None else max_age)
         with self._lock:
-            mine = self._request_deadline(max_age is None and self._may_list_stale(path))
+            deadline = self._request_deadline(max_age is None and self._may_list_stale(path))
         for _ in range(_ROUNDS):
             with self._lock:
                 doubtful = self._cache.doubtful_children(path)
                 few = len(doubtful) <= max(_FEW, self._pages)
                 if few and self._cache.is_listed_since(path, not_before):
                     break
-                request = self._join_or_begin(None, mine, must_ask=max_age is not None)
-            self._await_request(request, mine)
+                request = self._join_or_begin(None, deadline, must_ask=max_age is not None)
+            self._await_request(request, deadline)
             doubtful = []
         for child in doubtful:
             self.lookup(child, max_age)
 
     def _request_deadline(self, known: bool) -> Deadline:
-        """How long a call asks: only a moment if its answer is `known`, and to be confirmed."""
+        """Return the deadline of a request: a short one if its answer is `known`, and the request only confirms it."""
         moment = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
         return Deadline(moment if known else UNBOUNDED, current_deadline(), foreground=False)
 
     def _await_request(self, request: PendingRequest, own_deadline: Deadline) -> None:
         """Make the request, or wait for the call that makes it, within `own_deadline`; raises its error.
 
-        Returns early, without an answer, if that call had less time than is left here.
+        Returns early, without an answer, if that call has run out of time and this one has not.
         """
         with use_deadline(own_deadline):
             if request.deadline is own_deadline:
                 self._perform(request)
                 return
             with request.deadline.attach_waiter(own_deadline):
-                error = wait_result(request.outcome, "what another call has asked for")
+                error = wait_result(request.outcome, "the request of another call")
             its_own = isinstance(error, NOT_ASKED) or (
                 isinstance(error, UnavailableError) and request.caller_timed_out
             )
@@ -502,8 +503,8 @@ class Namespace:
                 raise copy_error(error)
 
     def _perform(self, request: PendingRequest) -> None:
-        """Make the request, for all who wait for it. Raises its error."""
-        error: ApiError | None = UnavailableError("the request was broken off")
+        """Make the request, for all calls that wait for it. Raises its error."""
+        error: ApiError | None = UnavailableError("the request was aborted")
         try:
             if request.path is None:
                 self._perform_listing(request)
@@ -513,9 +514,9 @@ class Namespace:
         except COULD_NOT_ASK as exc:
             error = exc
         except ApiError as exc:
-            # A 404 is about the job, and a listing that is refused says nothing of a name: neither may look like "no such file".
-            told = request.path is not None and not isinstance(exc, NotFoundError)
-            error = exc if told else UnavailableError(str(exc), status=exc.status)
+            # A 404 concerns the job, and a refused listing says nothing about a name: neither may look like "no such file".
+            concerns_name = request.path is not None and not isinstance(exc, NotFoundError)
+            error = exc if concerns_name else UnavailableError(str(exc), status=exc.status)
         finally:
             with self._lock:
                 self._finish(request, error)
@@ -524,7 +525,7 @@ class Namespace:
             raise error
 
     def _finish(self, request: PendingRequest, error: ApiError | None) -> None:
-        """A request is over: it may have shown that the server can't be asked, or that only its listing is no good."""
+        """Remove a request that has ended; record whether the server can't be asked, or only its listing fails."""
         if self._pending.get(request.path) is request:
             del self._pending[request.path]
         self._cache.finish_request(request.ticket)
@@ -539,7 +540,7 @@ class Namespace:
     def _note_failure(self, request: PendingRequest, error: ApiError, now: float) -> None:
         only_listings = request.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
         breaker = self._listings if only_listings else self._breaker
-        # api/health.py logs that there is no way to the server, or that it stays silent.
+        # api/health.py logs that the server can't be reached, or stays silent.
         if breaker.error is None and not (request.caller_timed_out or error.errno == errno.ENETUNREACH):
             log.warning("the server can't be asked (%s): known names are served as they were", error)
         breaker.note_failure(error, request, now)
@@ -556,7 +557,7 @@ class Namespace:
             self._cache.record_find(request.ticket, request.began, path, items)
 
     def _perform_listing(self, request: PendingRequest) -> None:
-        known = self._cache.tree  # freed at the end: a big tree takes a while, and the lock is not held then
+        known = self._cache.tree  # freed at the end, without the lock: a big tree takes a while
         ids = {item.id for item in known.items()}
         items, pages = self._lister.read_all(ids, partial(self._ids_changed_since, request.ticket))
         seconds = self._clock() - request.began
@@ -578,19 +579,19 @@ class Namespace:
         with self._lock:
             return self._cache.ids_changed_since(ticket)
 
-    # when nobody answers (under the lock)
+    # stale answers (under the lock)
 
     def _may_serve_stale(self, path: str) -> bool:
-        """True if the known item at `path`, or that none is there, may be served though the server could not be asked."""
+        """Return whether the item known at `path`, or its absence, may be served although the server could not be asked."""
         known = self._cache
         confirmed = self._clock() - known.confirmed_at(path) <= self._stale_if_error
         return confirmed and (known.tree.shown_at(path) is not None or known.is_fresh(path))
 
     def _may_list_stale(self, path: str, most: float | None = None) -> bool:
-        """True if a directory's entries, `most` or `stale_if_error` seconds old, may be served without asking the server."""
+        """Return whether a directory's entries, `most` or `stale_if_error` seconds old, may be served without a request."""
         known, most = self._cache, self._stale_if_error if most is None else most
         shown = known.tree.shown_at(path)
         if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
             return False
-        # The entries of a directory that came after the last listing are not known: it must not look empty.
+        # The entries of a directory that appeared after the last listing are unknown: it must not look empty.
         return known.snapshot.ticket >= known.minimum_ticket(path) or bool(known.tree.children(path))

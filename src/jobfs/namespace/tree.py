@@ -1,8 +1,8 @@
 """The tree: every item of the workspace by path, as a pure structure without I/O, clock or lock (vfs/semantics.md 1).
 
-Items live in one of three places: at a path where they can be shown; hidden (a name of the save protocol, or below one); refused
-(a path that is never shown). A directory exists as long as an item stands for it or anything lies below it, hidden items
-included: a save does not make its implicit directory vanish for a moment.
+Each item is in one of three places: at a path where it can be shown; hidden (a hidden name, or below one); refused (a path
+that is never shown). A directory exists while an item stands for it or anything lies below it, hidden items included: so a
+save does not make its implicit directory vanish for a moment.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ SortKey = tuple[bool, int, str, str, str]
 
 
 def sort_key(item: Item) -> SortKey:
-    """Sorts the shown item last: the job's own win over the workspace's defaults, then the newest wins, then the greatest id."""
+    """Return a key that sorts the shown item last.
+
+    The job's own items win over the workspace's defaults, then the newest wins, then the one with the greatest id.
+    """
     own = item.lifecycle is Lifecycle.EXPERT_JOB
     return (own, item.updated_ns, item.updated_at, item.created_at, item.id)
 
 
 def pick_shown(items: Iterable[Item]) -> Item | None:
-    """Of the items at one path, the one that is shown if nothing lies below it; None if there are none (section 1)."""
+    """Return which of the items at a path is shown if nothing lies below it; None if there are none (vfs/semantics.md 1)."""
     return max(items, key=sort_key, default=None)
 
 
 def refusal_reason(path: str) -> str | None:
-    """Why an item's path is not shown though it is no hidden name, or None (section 1, Hostile paths)."""
+    """Return why a path that is not hidden is never shown, or None (vfs/semantics.md 1, Hostile paths)."""
     reason = names.hostile_reason(path)
     if reason is None and (path == names.CONTROL_DIR or path.startswith(_CONTROL_PREFIX)):
         return "is where every mount shows its own state"
@@ -40,7 +43,7 @@ def refusal_reason(path: str) -> str | None:
 
 
 def hiding_parent(path: str) -> str | None:
-    """The directory that holds the outermost hidden name in `path`, or None if nothing in it is hidden."""
+    """Return the directory of the outermost hidden name in `path`, or None if no name in it is hidden."""
     if _HIDDEN_MARK not in path:
         return None
     directory = ""
@@ -52,12 +55,12 @@ def hiding_parent(path: str) -> str | None:
 
 
 def is_never_shown(path: str) -> bool:
-    """True if no item at `path` is ever shown, whatever the server has."""
+    """Return whether no item at `path` is ever shown, whatever the server has."""
     return refusal_reason(path) is not None or hiding_parent(path) is not None
 
 
 def looks_different(was: Item | None, now: Item | None) -> bool:
-    """True if a program that looks would see a difference. Of directories only which they are is compared."""
+    """Return whether a program would see a difference; between two directories, whether they are different items."""
     if was is None or now is None:
         return was is not now
     if was.is_dir or now.is_dir:
@@ -69,14 +72,14 @@ ROOT = implicit_directory("")
 
 
 class ItemTree:
-    """All items by id and by path; no method asks anybody anything. Not safe for threads by itself."""
+    """All items by id and by path; no method makes a request. Not thread-safe by itself."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
         self._best: dict[str, Item] = {}
-        #: The other items at a path, by rank, the last best.
+        #: The other items at a path in order of rank, the best last.
         self._rest: dict[str, list[Item]] = {}
-        #: Whole paths, the very strings that the items hold: names would cost a string each.
+        #: Whole paths, as the strings that the items hold anyway: each name would cost another string.
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
         self._hidden_below: dict[str, set[str]] = {}
@@ -84,27 +87,27 @@ class ItemTree:
 
     @classmethod
     def from_items(cls, items: Iterable[Item]) -> ItemTree:
-        """A tree of these items."""
+        """Return a tree of these items."""
         tree = cls()
         for item in items:
             tree.put(item)
         return tree
 
-    # what is there
+    # queries
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def get(self, item_id: str) -> Item | None:
-        """The item with this id, shown or not."""
+        """Return the item with this id, shown or not."""
         return self._by_id.get(item_id)
 
     def items(self) -> list[Item]:
-        """All items, shown or not."""
+        """Return all items, shown or not."""
         return list(self._by_id.values())
 
     def shown_at(self, path: str) -> Item | None:
-        """What is shown at `path`: an item, an implicit directory, or None (section 1, Overlay)."""
+        """Return what is shown at `path`: an item, an implicit directory, or None (vfs/semantics.md 1, Overlay)."""
         if path in self._children or not path:
             return self._directory_item(path)
         best = self._best.get(path)
@@ -113,22 +116,22 @@ class ItemTree:
         return best
 
     def candidates(self, path: str) -> tuple[Item, ...]:
-        """Every item at exactly `path` that could be shown there, by rank, the first best."""
+        """Return every item at exactly `path` that could be shown there, in order of rank, the best first."""
         best = self._best.get(path)
         return () if best is None else (best, *reversed(self._rest.get(path, ())))
 
     def has_descendants(self, path: str) -> bool:
-        """True if anything is known to lie below `path`, hidden items included."""
+        """Return whether any item is known below `path`, hidden items included."""
         return path in self._children or path in self._hidden_below
 
     def children(self, path: str) -> dict[str, Item]:
-        """What is shown in the directory `path`, by name."""
+        """Return what is shown in the directory `path`, by name."""
         start = len(path) + 1 if path else 0
         shown = ((child[start:], self.shown_at(child)) for child in self._children.get(path, ()))
         return {name: item for name, item in shown if item is not None}
 
     def descendants(self, path: str) -> list[Item]:
-        """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
+        """Return every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
         found = list(self._walk_descendants(path))
         apart = [*self._refused]
         if path and hiding_parent(path) is not None:
@@ -137,15 +140,15 @@ class ItemTree:
         return found
 
     def hidden_items(self) -> list[Item]:
-        """Items with a hidden name, and items below one."""
+        """Return the items with a hidden name, and the items below one."""
         return [self._by_id[item_id] for item_id in self._hidden]
 
     def refused_paths(self) -> list[tuple[str, str]]:
-        """Path and reason of every item whose path is never shown."""
+        """Return path and reason of every item whose path is never shown."""
         return [(self._by_id[item_id].path, reason) for item_id, reason in self._refused.items()]
 
     def shadowed_paths(self) -> list[tuple[str, str]]:
-        """Path and reason of every item that another one at its path keeps from being shown."""
+        """Return path and reason of every item that is not shown because another item at its path is."""
         covered = {path for path in self._children if path in self._best and not self._best[path].is_dir}
         return [
             (path, "another item is shown at this path")
@@ -170,21 +173,21 @@ class ItemTree:
             or other.id != item.id
             or other.size != item.size
         }
-        # Where several items are at a path, another than the best may stand for the directory.
+        # If several items are at a path, one that is not the best may stand for the directory.
         found |= (before._best.keys() - self._best.keys()) | before._rest.keys() | self._rest.keys()
         found |= self._children.keys() ^ before._children.keys()
         found |= self._hidden_below.keys() ^ before._hidden_below.keys()
         return found - {""}
 
     def has_implicit(self) -> bool:
-        """True if some directory has no item that stands for it."""
-        inhabited = (path for path in (*self._children, *self._hidden_below) if path)
-        return any(self._directory_item(path).is_implicit for path in inhabited)
+        """Return whether some directory has no item that stands for it."""
+        directories = (path for path in (*self._children, *self._hidden_below) if path)
+        return any(self._directory_item(path).is_implicit for path in directories)
 
     # changes
 
     def put(self, item: Item) -> None:
-        """Have `item` at its path and nowhere else; what lies below it stays where it is."""
+        """Put `item` at its path and nowhere else; what lies below it stays where it is."""
         known = self._by_id.get(item.id)
         if not item.id or item == known:
             return
@@ -206,7 +209,7 @@ class ItemTree:
             self._link_to_parent(path)
 
     def remove(self, item_id: str) -> None:
-        """Take an item out; what it shadowed is shown again, what lies below it stays."""
+        """Remove an item; what it shadowed is shown again, and what lies below it stays."""
         item = self._by_id.pop(item_id, None)
         if item is None or self._refused.pop(item_id, None) is not None:
             return
@@ -221,7 +224,7 @@ class ItemTree:
             self._unlink_from_parent(base)
 
     def put_moved(self, item: Item, old: str) -> None:
-        """`item` now is at its path: a directory brings along what lies below its `old` one."""
+        """Put `item` at its path; a directory takes along what lies below its `old` path."""
         self.put(item)
         if item.is_dir and old != item.path:
             for other in self.descendants(old):
@@ -230,13 +233,13 @@ class ItemTree:
                     self.put(replace(other, path=names.path_after_rename(other.path, old, item.path)))
 
     def replace_at(self, path: str, items: Iterable[Item]) -> None:
-        """Exactly `items` are at `path`; what lies below them stays where it is."""
-        there = list(items)
-        kept = {item.id for item in there}
+        """Make `items` the only items at `path`; what lies below them stays where it is."""
+        new_items = list(items)
+        kept = {item.id for item in new_items}
         for item in self.candidates(path):
             if item.id not in kept:
                 self.remove(item.id)
-        for item in there:
+        for item in new_items:
             self.put(item)
 
     def _directory_item(self, path: str) -> Item:
@@ -298,12 +301,12 @@ class ItemTree:
             path = directory
 
 
-#: The hidden items that a save puts beside its target.
+#: The roles of the hidden items that a save puts beside its target.
 _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
 def missing_save_targets(before: ItemTree, now: ItemTree) -> list[str]:
-    """Paths that were shown and are not, while a hidden item of a save beside them has their new or old content."""
+    """Return the paths that are no longer shown, while a hidden item of a save beside them has their new or old content."""
     hidden = [
         (names.parent(item.path), names.parse_hidden_name(names.basename(item.path)))
         for item in now.hidden_items()

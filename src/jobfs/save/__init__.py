@@ -1,4 +1,4 @@
-"""How a change reaches the server without ever losing a byte (save/protocol.md)."""
+"""The save protocol: brings changes to the server without losing a byte (save/protocol.md)."""
 
 from jobfs.save.recovery import restore_journal
 from jobfs.save.rename import Displaced

@@ -1,6 +1,6 @@
-"""Cleanup: looks at asides, takes back cancelled Changes, and shows hidden items that no record explains (R4, R7, R10).
+"""Cleanup: judges asides, undoes cancelled Changes, exposes unexplained hidden items (save/protocol.md R1, R4, R7, R10).
 
-Nobody waits for any of this: work that is not done stays in the journal, and the next mount goes on with it.
+No program waits for cleanup: unfinished work stays in the journal, and the next mount continues it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ log = logging.getLogger("jobfs.save")
 
 #: Most names that are tried for a second version.
 _NAMES = 50
-#: Seconds until another look at an aside that waits for something else.
+#: Least seconds until cleanup returns to a Change that it could not end.
 _AGAIN = 0.5
-#: Seconds between listings that show whether removed directories are still empty.
+#: Seconds between listings that are read to see whether removed directories are still empty.
 _LIST_EVERY = 2.0
 
 
 class Cleanup:
-    """Ends Changes, and decides over their asides. May be called from any thread, by one at a time for each Change."""
+    """Ends finished Changes, and decides about their asides. Any thread may call it, one at a time for each Change."""
 
     def __init__(self, context: Context, uploader: Uploader, bases: BaseKeeper) -> None:
         self._context = context
@@ -49,14 +49,17 @@ class Cleanup:
         self._client = context.client
         self._state = context.state
         self._upload = uploader
-        #: When the next listing may be read for removed directories, in monotonic seconds.
+        #: When the next listing for removed directories may be read, in monotonic seconds; inf while one is being read.
         self._list_at = 0.0
 
     def clean_up(self, change: Change) -> float:
-        """Take a Change that is over to its end; returns 0.0, or when to come back (monotonic s). Raises ApiError, FsError."""
+        """Clean up after a finished Change, and end it. Return 0.0, or when to call this again (monotonic seconds).
+
+        Raises ApiError, FsError.
+        """
         if change.verb is Verb.REMOVE and not self._has_listing_since(change.finished_at):
             return time.monotonic() + _AGAIN
-        # `placed` is on the disk before local bytes go and before the first delete (R3).
+        # `placed` must be on the disk before local bytes are freed and before the first delete (R3).
         self._state.store.sync()
         if change.needs_undo:
             self._undo_unlinked_save(change)
@@ -70,9 +73,9 @@ class Cleanup:
         return 0.0
 
     def _decide_asides(self, change: Change, *, back: bool) -> None:
-        """Decide over the asides of a change, and drop those with which nothing is left to do. Raises ApiError, FsError.
+        """Decide about the asides of a Change, the newest first, and drop each one that is settled. Raises ApiError, FsError.
 
-        `back`: those that are kept go back to the target, if it is free.
+        `back`: an aside that is kept goes back to the target, if that is free.
         """
         for aside in reversed(change.asides):
             if self.decide_aside(aside, change, back=back):
@@ -84,39 +87,45 @@ class Cleanup:
                     if change.asides:
                         self._state.write(edit(change))
             elif back:
-                return  # the newest aside has the name (R11)
+                return  # the newest aside gets the name (R11): the older ones wait for it
 
     def decide_aside(self, aside: Aside, change: Change, *, back: bool) -> bool:
-        """Delete what a change has set aside, keep it, or give it `back`; True when nothing is left to do, else call it again."""
+        """Delete an aside, keep it as a second version, or give it `back` to the target (R1, R7).
+
+        Return True once the aside is settled, False if this must be called again. Raises ApiError, FsError.
+        """
         if aside.unsure_until > time.monotonic():
             return False
-        # First, and the look after it: while bytes are fetched, the job may write to the item.
+        # Before the look: the job may write to the item during the download.
         fetch_for_handles(self._context, aside.id)
         judged = _is_decided_by_bytes(aside, change)
         try:
-            # Read before the look: that shows that the bytes are of this version (R1), and that the name is still ours (R7).
+            # Hashed before the look, which shows that the bytes are of this version (R1) and that the name is still ours (R7).
             digest = self._matching_digest(aside, change) if judged else ""
             look = self._observe(aside.id)
         except NotFoundError:
             return True
         item = look.item
         if not aside.is_hidden_name_of(item):
-            # Someone gave it another name: it is theirs now. Or this mount did so, and was killed.
+            # The job has renamed it, so it is the job's now; or this mount has, and was killed before it recorded that.
             self._bases.rename_base(aside.path, item.path)
             return True
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.mark_moved(item)
-            return False  # touched meanwhile: its bytes are read again
+            return False  # the job has written to it: its bytes must be read again
         ours = judged and bool(digest or change.base.proves_unchanged(item))
         return self._delete_or_keep(aside, change, look, is_replaced_version=ours, back=back)
 
     def _delete_or_keep(
         self, aside: Aside, change: Change, look: Observation, *, is_replaced_version: bool, back: bool
     ) -> bool:
-        """Delete an item whose bytes are `is_replaced_version` to replace, else keep it or give it `back`. As `decide_aside`."""
+        """Delete an aside that `is_replaced_version`: the job has not changed it. Otherwise keep it, or give it `back`.
+
+        Of a removed directory, only a listing decides. Return and raise as `decide_aside`.
+        """
         if change.verb is Verb.REMOVE:
             return self._delete_if_empty(aside, look, change)
-        # An item that a late request may have brought here belongs to another path.
+        # An item that a late request may have moved here belongs to another path.
         if is_replaced_version and not self._context.was_renamed_here(look.item.id, change.target):
             return self._delete_if_unchanged(aside, look)
         if not back:
@@ -124,12 +133,15 @@ class Cleanup:
         return self.keep_second_version(aside, look, change.target, to_target=back)
 
     def _observe(self, item_id: str) -> Observation:
-        """The item as it is now, to decide over this version of it. Raises NotFoundError, ApiError."""
+        """Get an item, for a decision about the version that it has now. Raises NotFoundError, ApiError."""
         item = self._client.get(item_id)
         return Observation(item, time.monotonic(), is_exact=True)
 
     def _matching_digest(self, aside: Aside, change: Change) -> str:
-        """The hash of an item's bytes if they are the base's, or those that the change sends (R1); else "". Raises ApiError."""
+        """Return the hash of an aside's bytes if they are those of the base, or those that the Change sends (R1); else "".
+
+        Also "" without a download where size or timestamp decide, or no hash is known. Raises ApiError.
+        """
         base, known = change.base, {change.base.sha256, change.sha256} - {""}
         if not known or base.has_other_size(aside) or base.proves_unchanged(aside):
             return ""
@@ -137,7 +149,7 @@ class Cleanup:
         return digest if digest in known else ""
 
     def _delete_if_unchanged(self, aside: Aside, look: Observation) -> bool:
-        """Delete an item that was just looked at; False if it has to be looked at again (R7)."""
+        """Delete an aside that was just looked at; return False if it must be looked at again (R7). Raises ApiError."""
         try:
             self._delete_observed(look)
         except (AnswerLostError, ItemChangedError):
@@ -151,7 +163,7 @@ class Cleanup:
         forget_item(self._context, look.item)
 
     def _has_listing_since(self, moment: float) -> bool:
-        """True if a listing has begun after `moment` (monotonic seconds); reads one if it is due. Raises ApiError."""
+        """Return whether a listing has begun after `moment` (monotonic seconds); read one if that is due. Raises ApiError."""
         namespace = self._context.namespace
         with self._state.lock:
             if namespace.is_listed_since(moment) or time.monotonic() < self._list_at:
@@ -164,40 +176,43 @@ class Cleanup:
         return True
 
     def _delete_if_empty(self, aside: Aside, look: Observation, change: Change) -> bool:
-        """Delete a removed directory that a later listing shows empty; else give it back its name."""
+        """Delete a removed directory if a listing read after its move shows it empty; otherwise give it its name back (R12)."""
         known = self._context.namespace.peek_by_id(look.item.id)
         if known is None or not aside.moved:
-            # It was forgotten together with a directory above it; or the job may have reached it until now, since an answer
-            # was lost. Another listing has to tell.
+            # It was forgotten with a directory above it; or the answer to its move was lost, and the job may have reached it
+            # until now. Either way another listing must show whether it is empty.
             aside.mark_moved(look.item)
             change.finished_at = time.monotonic()
             return False
         inside = self._items_below(known.path)
         if not all(map(self._will_disappear, inside)):
             return self.keep_second_version(aside, look, change.target, to_target=True)
-        # Hidden items of saves in it are looked at first. Directories that were removed before go with it.
+        # Asides and staged items in it must be settled first. Removed directories in it are deleted with it.
         roles = {
-            parts.role for other in inside if (parts := names.parse_hidden_name(names.basename(other.path)))
+            parts.role for item in inside if (parts := names.parse_hidden_name(names.basename(item.path)))
         }
         return roles <= {names.Role.REMOVED} and self._delete_if_unchanged(aside, look)
 
     def has_children(self, directory: str) -> bool:
-        """True if the last listing shows something in a directory that stays there. Raises ApiError."""
+        """Return whether the last listing shows an item in a directory that will not disappear. Raises ApiError."""
         return not all(map(self._will_disappear, self._items_below(directory)))
 
     def _items_below(self, directory: str) -> list[Item]:
         return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
 
     def _will_disappear(self, item: Item) -> bool:
-        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone."""
+        """Return whether a listed item does not keep its directory from being removed (R4, R12). Raises ApiError.
+
+        So it is for a hidden item of this mount that a Change or cleanup will delete or rename, and for one that is gone.
+        """
         parts = names.parse_hidden_name(names.basename(item.path))
         if parts is None:
             return False
-        left = parts.role is names.Role.STAGED and self._state.journal.has_tombstone(parts.transaction)
-        if parts.mount == self._context.mount and (left or is_explained(self._context, item)):
+        is_leftover = parts.role is names.Role.STAGED and self._state.journal.has_tombstone(parts.transaction)
+        if parts.mount == self._context.mount and (is_leftover or is_explained(self._context, item)):
             return True
         try:
-            self._client.get(item.id)  # since it was listed, it may be gone, and its record with it
+            self._client.get(item.id)  # it may have been deleted since the listing, and its record with it
         except NotFoundError:
             forget_item(self._context, item)
             return True
@@ -212,8 +227,9 @@ class Cleanup:
         *,
         to_target: bool = False,
     ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target; `to_target`: as the target, if that is free. As
-        `decide_aside`.
+        """Rename an aside to `name.<label>-<time>.ext` beside the target; `to_target`: to the target itself, if that is free.
+
+        Return and raise as `decide_aside`.
         """
         item, where = look.item, _current_target(look.item, target)
         for path in _candidate_paths(target, where, label, to_target=to_target):
@@ -224,7 +240,7 @@ class Cleanup:
             except NoDirectoryError:
                 if names.parent(path) == names.parent(where):
                     raise
-                continue  # the target's directory is gone, and the item is in another one: try there
+                continue  # the target's directory is gone, and the item is in another directory: try that one
             except NotFoundError:
                 return True
             except ItemChangedError:
@@ -240,22 +256,22 @@ class Cleanup:
         return False
 
     def _record_shown(self, item: Item, answer: Item, *, kept: bool) -> None:
-        """Show an item that had a hidden name under the name that it has in `answer`; `kept`: as a second version."""
+        """Show an item that had a hidden name under its new name; `answer` is the reply. `kept`: as a second version."""
         self._context.note_rename(item.id, answer.path)
         self._context.namespace.record_own_change(answer, item.path, is_second_version=kept)
         self._bases.rename_base(item.path, answer.path)
         self._context.note_names_changed(names.parent(answer.path))
 
     def undo_change(self, change: Change, reason: str, code: int) -> None:
-        """Nothing can be placed: asides go back, the newest first, so that it has the name (R11); no content is deleted.
+        """Undo a Change that can't be placed: its asides go back, the newest first (R11), and no content is deleted.
 
-        A File keeps its bytes, refused for this reason, unless newer ones wait in it. What can't be given back now is tried
-        again later. Raises FsError(EIO).
+        The File keeps its bytes, marked as refused for `reason` with errno `code`, unless it has newer ones. An aside that can't
+        go back now is tried again later. Raises FsError(EIO).
         """
         file = change.file
         with self._state.lock:
-            if change.stage is not Stage.CANCELLED:  # else its file was unlinked meanwhile
-                # Without a base, asides go back. What may have been placed unseen stays.
+            if change.stage is not Stage.CANCELLED:  # otherwise its file was unlinked in between
+                # Without a base, all asides go back; and an item that was placed by an unanswered request stays.
                 self._state.cancel_change(change, ino=0, base=Base(), sha256="", direct=False, shows={})
             if file is not None and file.generation == change.generation and change.verb is not Verb.MOVE:
                 self._state.write(edit(file, refused=reason, refused_errno=code))
@@ -263,7 +279,10 @@ class Cleanup:
             self.clean_up(change)
 
     def _undo_unlinked_save(self, change: Change) -> None:
-        """Take back a save whose file was unlinked (R10). Raises ApiError."""
+        """Undo what a cancelled Change did on the server, such as the save of an unlinked file (R10).
+
+        Raises ApiError, FsError.
+        """
         if change.verb is Verb.PUT and change.base.id:
             self._restore_asides(change)
         if change.verb in (Verb.PUT, Verb.MKDIR):
@@ -274,28 +293,29 @@ class Cleanup:
             self._delete_base(change)
         self._record_asides(change)
         self._context.keep_implicit_parent(change.target)
-        # From here on the name is free for the next Change; the asides of a directory or a rename have to be back first.
+        # Now the next Change may have the name, unless asides must go back to it first: those of a directory or a rename.
         stage = change.stage if change.restores_asides else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
     def _record_asides(self, change: Change) -> None:
-        """What is still set aside stands at the target no longer; what was given back does, and what was deleted is forgotten."""
+        """Record in the namespace that the remaining asides are no longer at the target; the others are recorded already."""
         asides = {aside.id for aside in change.asides}
         for taken in change.displaced:
             if taken.id in asides:
                 self._context.namespace.record_deleted(taken)
 
     def _delete_base(self, change: Change) -> None:
-        """Delete the item at the target if it still is the version that the user has unlinked. Raises ApiError."""
+        """Delete the item at the target if it still is the version that was unlinked, the base. Raises ApiError, FsError."""
         fetch_for_handles(self._context, change.base.id)
-        there, answered = pick_shown(self._client.find(change.target)), time.monotonic()
-        if there is not None and is_base(self._context, there, change.base):
-            self._delete_observed(Observation(there, answered, is_exact=True))
+        found, answered = pick_shown(self._client.find(change.target)), time.monotonic()
+        if found is not None and is_base(self._context, found, change.base):
+            self._delete_observed(Observation(found, answered, is_exact=True))
 
     def _restore_asides(self, change: Change) -> None:
-        """Judge the asides of a cancelled save whose item was not placed: what is foreign goes back to the target (R10).
+        """Judge the asides of a cancelled save whose item was not placed; foreign ones go back to the target (R10).
 
-        The job may have written it after the unlink. What can't be given back is kept beside. Raises ApiError, FsError.
+        The job may have written these after the unlink. If the target is taken, they are kept beside it. Raises ApiError,
+        FsError.
         """
         if not (change.asides and change.staged_id):
             return
@@ -304,19 +324,22 @@ class Cleanup:
                 self._decide_asides(change, back=True)
 
     def remove_staged(self, change: Change) -> None:
-        """Delete what it has staged (R10). Raises ApiError."""
+        """Delete the staged item of a Change (R10). Raises ApiError, FsError."""
         fetch_for_handles(self._context, change.staged_id)
         for look in self._find_staged(change):
             self._delete_observed(look)
 
     def _find_staged(self, change: Change) -> list[Observation]:
-        """The item that it staged: at its hidden name; or placed unseen, and neither written to nor renamed by the job since."""
+        """Look for the staged item of a Change, and return it if it may be deleted. Raises ApiError.
+
+        It may be if it has its hidden name; or if an unanswered promote has placed it, and the job has not touched it since.
+        """
         if not change.staged_id:
             found = self._client.find(change.hidden_path(self._context.mount)) if change.tid else []
             return [Observation(item, time.monotonic(), is_exact=True) for item in found]
         with contextlib.suppress(NotFoundError):
             look = self._observe(change.staged_id)
-            # A directory may hold what the job put there.
+            # A placed directory is never deleted: it may hold files of the job.
             own = change.is_staged_item(look.item)
             placed = look.item.path == change.target and change.sha256
             if own or (placed and item_if_bytes_match(self._client, look.item, change.sha256)):
@@ -326,19 +349,19 @@ class Cleanup:
     # -- hidden items that no record explains (R4)
 
     def expose_orphans(self) -> None:
-        """Show every hidden item of this mount that no record explains, as of the last listing. Raises ApiError."""
+        """Expose every hidden item of this mount in the last listing that no record explains. Raises ApiError, FsError."""
         for item in self._context.namespace.hidden_items():
             parts = names.parse_hidden_name(names.basename(item.path))
             if parts is not None and parts.mount == self._context.mount:
                 try:
                     self.expose(item)
                 except REFUSALS as error:
-                    log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
+                    log.info("%s can't be shown: %s", item.path, error)  # tried again after the next listing
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
-        """Look at a hidden item again and give it a name, `anyway`: even if a record explains it. Raises ApiError.
+        """Look at a hidden item again, and give it a visible name if no record explains it; `anyway`: even then.
 
-        Returns a sentence on that, "" if nothing was to do.
+        Return a sentence about what was done, "" if the item was not shown. Raises ApiError, FsError.
         """
         parts = names.parse_hidden_name(names.basename(item.path))
         if parts is None or (not anyway and is_explained(self._context, item)):
@@ -355,7 +378,7 @@ class Cleanup:
         return self._expose(look, parts)
 
     def _expose(self, look: Observation, parts: names.HiddenName) -> str:
-        """Delete a hidden item that a late create has made, give any other a name. As `expose`."""
+        """Delete a staged item that a late create has left; give any other hidden item a visible name. As `expose`."""
         item = look.item
         staged = parts.role is names.Role.STAGED
         if staged and self._state.journal.has_tombstone(parts.transaction):
@@ -367,7 +390,7 @@ class Cleanup:
         return ""
 
     def forget_vanished(self) -> None:
-        """Forget what is remembered of items that are no longer in the last listing. Raises FsError."""
+        """Forget the attributes and merge bases of items that are not in the last listing. Raises FsError(EIO)."""
         self._bases.forget_vanished()
         known = self._context.namespace.peek_by_id
         self._state.drop_files(
@@ -376,22 +399,23 @@ class Cleanup:
 
 
 def _is_decided_by_bytes(aside: Aside, change: Change) -> bool:
-    """True if the bytes of an aside decide what becomes of it (R1)."""
+    """Return whether the bytes of an aside may decide that it is deleted (R1): it is a file that the Change replaces."""
     replaced = change.verb is Verb.PUT or (change.verb is Verb.MOVE and not change.restores_asides)
     return replaced and aside.kind is Kind.FILE
 
 
 def _current_target(item: Item, target: str) -> str:
-    """The path of the target's name in the directory where its aside is: that may have another name since.
+    """Return the target's path in the directory that its aside is in: that directory may have been renamed since.
 
-    The aside of a removed directory that is at the top may come from elsewhere (`ItemRequests.remove_directory`).
+    An aside at the top of the workspace may belong to a directory elsewhere (`ItemRequests.remove_directory`), so then return
+    `target` itself.
     """
     above = names.parent(item.path)
     return names.join(above, names.basename(target)) if above else target
 
 
 def _candidate_paths(target: str, where: str, label: str, *, to_target: bool) -> Iterator[str]:
-    """The paths to try for a second version; `to_target`: those of the first version before them."""
+    """Yield the paths to try for a second version; `to_target`: before them, the target's own path, old and current."""
     if to_target:
         yield from dict.fromkeys((target, where))
     for attempt in range(_NAMES):
@@ -399,7 +423,7 @@ def _candidate_paths(target: str, where: str, label: str, *, to_target: bool) ->
 
 
 def is_explained(context: Context, item: Item) -> bool:
-    """True if a Change of this mount knows this hidden item."""
+    """Return whether a Change of this mount accounts for a hidden item: as staged, as an aside, or by its transaction."""
     parts = names.parse_hidden_name(names.basename(item.path))
     with context.state.lock:
         return any(
@@ -415,22 +439,25 @@ def fetch_for_handles(context: Context, item_id: str) -> None:
         for handle in list(file.handles):
             content = handle.content
             if handle.item is not None and handle.item.id == item_id and isinstance(content, ContentHandle):
-                # The version is gone: bytes of it that are not on this machine can't be had any more.
+                # The version is gone from the server: its missing bytes can no longer be fetched.
                 with contextlib.suppress(StaleVersionError, NotFoundError):
                     content.fetch_file()
 
 
 def is_base(context: Context, item: Item, base: Base) -> bool:
-    """True if the item still is the version that a save was to replace, the one that the user saw. Raises ApiError."""
+    """Return whether an item still is the version `base`: by its timestamp, or by its bytes where only their hash proves it.
+
+    Raises ApiError.
+    """
     if item.id != base.id:
         return False
     if base.matches_version(item) and not (base.racy and base.sha256):
         return True
-    # An item that was placed here, or was moved with its directory, is told by its bytes (R2).
+    # An item that was placed here, or was moved with its directory, is identified by its bytes (R2).
     return bool(base.sha256) and item_if_bytes_match(context.client, item, base.sha256) is not None
 
 
 def forget_item(context: Context, item: Item) -> None:
-    """The item is gone from the server."""
+    """Forget an item that is gone from the server. Raises FsError(EIO)."""
     context.namespace.record_deleted(item)
     context.state.forget_item(item.id)

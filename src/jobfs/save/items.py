@@ -1,6 +1,6 @@
-"""Requests on one item that the caller waits for: another name or permission, its removal (R8, R10, R12).
+"""Requests on one item for which the caller waits: a new path or permission, or its removal (save/protocol.md R8, R10, R12).
 
-Each changing request has one attempt; another one needs another look (`Context.hold_connection`).
+Each changing request is sent once: to repeat it, look at the item again (`Context.hold_connection`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: Most times that a request is sent, with a look before each but the first.
+#: Most times that a request is sent; the item is looked at again before each repeat.
 _LOOKS = 8
 
 
 class ItemRequests:
-    """One for a mount. Every method may be called from any thread; each raises ApiError, with the errno that the caller gets."""
+    """The requests of a mount on single items. Every method may be called from any thread.
+
+    An ApiError has the errno that the program gets.
+    """
 
     def __init__(self, context: Context, replacer: Replacer, cleanup: Cleanup) -> None:
         self._context = context
@@ -50,7 +53,10 @@ class ItemRequests:
         self._cleanup = cleanup
 
     def update_item(self, item: Item, **wanted: Any) -> Item:
-        """Change an item's path (to a free name), permission or lifecycle with one request. Raises PathExistsError, ApiError."""
+        """Change an item's path, permission or lifecycle with one request.
+
+        Raises PathExistsError if the path is taken, ApiError.
+        """
         look = self._context.observe_by_name(item)
         failed = UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
@@ -83,9 +89,9 @@ class ItemRequests:
         return item
 
     def _sleep_before_retry(self, error: UnavailableError, attempt: int) -> None:
-        """Wait before a request is tried again; raises `error` if there is no time for that, or the server is out of reach."""
+        """Wait before the next attempt. Raises `error` if the deadline comes before that, or the server is out of reach."""
         if isinstance(error, ItemChangedError):
-            return  # it was not sent: only another look is needed
+            return  # the request was not sent: it only needs another look at the item
         if isinstance(error, HeldBackError):
             raise error
         deadline.sleep_before_retry(
@@ -93,7 +99,10 @@ class ItemRequests:
         )
 
     def remove_directory(self, item: Item) -> None:
-        """Move a directory that is seen empty out of the job's reach (R12). Raises FsError(ENOTEMPTY), ApiError."""
+        """Move a directory to a hidden name, out of the job's reach, if a listing shows it empty; cleanup deletes it (R12).
+
+        Raises FsError(ENOTEMPTY), ApiError.
+        """
         namespace, state = self._namespace, self._state
         if namespace.children(item.path, max_age=namespace.max_age_of_empty) or self._cleanup.has_children(
             item.path
@@ -101,7 +110,7 @@ class ItemRequests:
             raise FsError(errno.ENOTEMPTY)
         with state.run_here(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
-                # At the top of the workspace if it holds hidden names: below one another they make too long a path.
+                # At the top of the workspace if the directory holds hidden names: nested hidden names make too long a path.
                 asides = (aside for other in [*state.changes.values()] for aside in other.asides)
                 deep = any(names.is_below(aside.path, item.path) for aside in asides)
                 near = names.basename(item.path) if deep else item.path
@@ -114,10 +123,13 @@ class ItemRequests:
         state.forget_item(item.id)
 
     def _move_to_hidden_name(self, change: Change, item: Item, aside: Aside) -> None:
-        """Move the directory to its hidden name. Raises ApiError; if it may be there all the same, cleanup looks at it."""
+        """Move the directory to its hidden name.
+
+        Raises ApiError; if the move may still be carried out, cleanup looks at the item.
+        """
         try:
             aside.mark_moved(self.update_item(item, path=aside.path))
-            # Before cleanup may look: items that a listing shows in it from now on must not be forgotten.
+            # Before the Change is placed and cleanup looks: items that a listing shows in the directory from now on must be kept.
             self._namespace.record_deleted(item)
         except ApiError:
             self._namespace.invalidate(item.path)
@@ -128,19 +140,22 @@ class ItemRequests:
                 self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
     def delete_item(self, item: Item) -> None:
-        """Delete the item that was seen at its path at most 1 s ago, or another one that has its path (R10). Raises ApiError."""
+        """Delete the file at a path: `item`, seen there at most 1 s ago, or a file that has replaced it (R10).
 
-        def another(item: Item, lost: bool) -> Observation | None:
-            there = self._namespace.lookup(item.path, max_age=0.0)
-            if there is None or there.is_dir or (lost and there.id != item.id):
+        Raises ApiError.
+        """
+
+        def observe_again(item: Item, lost: bool) -> Observation | None:
+            found = self._namespace.lookup(item.path, max_age=0.0)
+            if found is None or found.is_dir or (lost and found.id != item.id):
                 return None
-            return self._context.observe_by_name(there, 0.0)
+            return self._context.observe_by_name(found, 0.0)
 
         fetch_for_handles(self._context, item.id)
-        self._delete_observed(self._context.observe_by_name(item, 0.0), another)
+        self._delete_observed(self._context.observe_by_name(item, 0.0), observe_again)
 
     def delete_version(self, path: str, base: Base) -> None:
-        """Delete the item at `path` if it still is the version that was shown here (R7). Raises ApiError, FsError."""
+        """Delete the item at `path` if it still is the version `base` (R7). Raises ApiError, FsError."""
         if not base.id:
             return
         fetch_for_handles(self._context, base.id)
@@ -153,9 +168,9 @@ class ItemRequests:
     def _delete_observed(
         self, look: Observation, look_again: Callable[[Item, bool], Observation | None]
     ) -> None:
-        """Delete an item that was looked at; no request is sent again without another look. Raises ApiError.
+        """Delete an observed item, with another observation before each further attempt. Raises ApiError.
 
-        `look_again` gets the item and whether an answer was lost, and returns what is to be deleted now.
+        `look_again` gets the item and whether an answer was lost; it returns the item to delete now, None if nothing is left.
         """
         lost = False
         for attempt in range(_LOOKS):
@@ -173,7 +188,7 @@ class ItemRequests:
             if again is None:
                 return self._namespace.invalidate(item.path)
             look = again
-        raise UnavailableError(f"{look.item.path} can't be deleted: no answer")
+        raise UnavailableError(f"{look.item.path} could not be deleted: try again later")
 
     def _observe_version(self, path: str, base: Base) -> Observation | None:
         with contextlib.suppress(NotFoundError):
@@ -182,20 +197,25 @@ class ItemRequests:
             if item.path == path:
                 if is_base(self._context, item, base):
                     return look
-                log.warning("%s: the job has written to it since it was shown here: it stays", path)
+                log.warning(
+                    "%s: not deleted: the job has written to it since this mount last showed it", path
+                )
         return None
 
     def run_change(self, change: Change) -> None:
-        """Carry out the unlink of a file that is read here, or of one that has a scratch name now. Raises ApiError, FsError."""
+        """Carry out a removal: of an unlinked file that is still read here, or of the item of a file renamed to a scratch name.
+
+        Raises ApiError, FsError.
+        """
         if change.base.id:
-            # From here on it does not come back after a kill: its local bytes are on the disk.
+            # Recorded before the request: after a kill, the next mount continues the removal. The local bytes are synced first.
             self._state.store.sync()
             self._state.write(edit(change))
         try:
             self.delete_version(change.target, change.base)
         except REFUSALS as error:
-            # Else a file that takes its name would wait for ever.
-            log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
+            # Otherwise a new file of this name would wait for the removal for ever.
+            log.warning("%s: the server refuses to delete it, so it is shown again: %s", change.target, error)
             self._state.end_change(change)
             self._namespace.invalidate(change.target)
             raise
@@ -204,5 +224,5 @@ class ItemRequests:
 
 
 def plan_removal(state: State, path: str, base: Base, item: Item | None) -> Change:
-    """Plan the removal of an item that is no longer shown; whatever takes its name until it begins may void it."""
+    """Plan the removal of an item, and hide it; until the removal starts, an operation that takes the name may void it."""
     return state.plan_change(Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None})

@@ -1,4 +1,4 @@
-"""When a promote may be sent before its set-aside is answered, and how long after it (save/protocol.md R13)."""
+"""Overlapped saves: when a promote may be sent before its set-aside is answered, and how long after it (save/protocol.md R13)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from jobfs.state import Change
 from jobfs.state.records import Aside, Verb
 
 Outcome = Future[Item]
-#: Send a request on a connection that is held, the first by a look; return the item in the reply. Raise ApiError.
+#: Send a request on the given held connection, the first one justified by an observation; return the reply. Raise ApiError.
 FirstRequest = Callable[[Observation, HeldConnection | None], Item]
 SecondRequest = Callable[[HeldConnection], Item]
 
-#: Seconds of a round trip below which nothing overlaps: little is to be gained there.
+#: Shortest round trip, in seconds, at which requests overlap: below that, little time can be saved.
 _WORTH = 0.008
-#: Seconds of the shortest stagger: to hand the set-aside to another thread takes as long on a busy machine.
+#: The shortest stagger in seconds: on a busy machine, the switch to another thread takes as long.
 _LEAST = 0.002
-#: The first stagger, as a part of a round trip.
+#: The first stagger, as a fraction of a round trip.
 _FIRST = 0.25
-#: What a stagger is multiplied by after a success, before the first refusal and from then on, and after a refusal.
+#: Factors of the stagger: after a success before the first refusal, after a success from then on, and after a refusal.
 _HALF, _LESS, _DOUBLE = 0.5, 0.97, 2.0
 
 
 class _NotSentError(Exception):
-    """The first of two requests was answered before the second was due."""
+    """Signal that the second request was not sent, because the first was answered before the stagger had passed."""
 
 
 class Stagger:
-    """How long promotes wait behind their set-asides on one server: as short as it takes them in order, nearly always.
+    """The time between a set-aside and its promote: the shortest with which the server nearly always keeps their order.
 
-    Any thread may call its methods. Halving and doubling all the way would have every second promote refused.
+    Any thread may call its methods. After the first refusal a success takes off little: with halving, the server would refuse
+    every second promote.
     """
 
     def __init__(self) -> None:
@@ -52,14 +53,14 @@ class Stagger:
         return min(self._current_seconds(round_trip), round_trip)
 
     def note_success(self, round_trip: float) -> None:
-        """Note that the two were carried out in order: the next stagger is shorter."""
+        """Note that a set-aside and its promote were carried out in order: shorten the stagger. `round_trip` in seconds."""
         with self._lock:
             self._seconds = max(_LEAST, self.seconds(round_trip) * self._success)
 
     def note_refusal(self, waited: float) -> None:
-        """Note that a promote was refused that was sent `waited` seconds behind: the next stagger is at least twice as long.
+        """Note that a promote sent after `waited` seconds was refused: raise the stagger to at least twice that.
 
-        Where several were sent at once, what has refused them was the same: that counts once.
+        Promotes that were sent at the same time and refused together double the stagger once.
         """
         with self._lock:
             self._success = _LESS
@@ -70,7 +71,7 @@ class Stagger:
 
 
 class OverlapSender:
-    """Decides for each save in place of a mount whether its requests overlap. Any thread may call its methods."""
+    """Decides whether the requests of a save in place overlap, and sends them. Any thread may call its methods."""
 
     def __init__(self, context: Context, upload: Uploader) -> None:
         self._context = context
@@ -79,7 +80,7 @@ class OverlapSender:
         self._stagger = Stagger()
 
     def choose_stagger(self, change: Change, aside: Aside) -> float | None:
-        """Return the seconds from the set-aside of `aside` to its promote, None if promote must wait for the answer."""
+        """Return the stagger in seconds for the set-aside of `aside`; None if promote must wait for its answer (R13)."""
         worth = change.verb is not Verb.MKDIR and self._round_trip >= _WORTH
         if not worth or not self._has_no_lost_request(change, aside):
             return None
@@ -91,17 +92,16 @@ class OverlapSender:
     def send_pair(
         self, look: Observation, first: FirstRequest, second: SecondRequest, stagger: float
     ) -> tuple[Outcome, Outcome | None]:
-        """Send `first`, which `look` justifies, and `second` from another thread `stagger` seconds later.
+        """Send `first`, which `look` justifies, and `stagger` seconds later `second` from another thread; return both outcomes.
 
-        Returns once both have an outcome, and returns these; None for a `second` that was not sent, because `first` was answered
-        earlier or not sent at all, or because there are too few connections. Raises as `Client.hold_two_connections`; nothing was
-        sent then.
+        The second outcome is None if `second` was not sent: `first` was answered earlier, or was not sent, or there are too few
+        connections. Raises as `Client.hold_two_connections`; then nothing was sent.
         """
         with self._client.hold_two_connections(look.item.path) as connections:
             if connections is None:
                 return _run_request(partial(first, look, None)), None
             try:
-                # Not by `first`: to look again takes longer than the stagger.
+                # Here and not in `first`: another look takes longer than the stagger.
                 look = self._context.renew_if_old(look, connections[0])
             except ApiError as error:
                 return _failed_outcome(error), None
@@ -116,7 +116,7 @@ class OverlapSender:
     def _send_on_held(
         self, first: Callable[[], Item], is_sent: threading.Event, second: Callable[[], Item], stagger: float
     ) -> tuple[Outcome, Outcome | None]:
-        """As `send_pair`, on connections that are held; both requests are joined on every way out."""
+        """Send both requests on held connections, and join them on every way out. Return as `send_pair`."""
         answered = threading.Event()
 
         def follow() -> Item:
@@ -137,7 +137,7 @@ class OverlapSender:
         return sent, None if isinstance(following.exception(), _NotSentError) else following
 
     def _adapt_stagger(self, sent: Outcome, following: Outcome, stagger: float) -> None:
-        """Adapt the stagger: what was answered before the second was sent shows that it may be shorter, too."""
+        """Adapt the stagger to both outcomes; a set-aside that was answered before its promote was due is a success, too."""
         error = following.exception()
         if error is None or (isinstance(error, _NotSentError) and sent.exception() is None):
             self._stagger.note_success(self._round_trip)
@@ -146,11 +146,11 @@ class OverlapSender:
 
     @property
     def _round_trip(self) -> float:
-        """The usual seconds until an answer begins, 0.0 if there was none yet."""
+        """The usual seconds until an answer begins; 0.0 before the first answer."""
         return self._client.health.latency or 0.0
 
     def _has_no_lost_request(self, change: Change, aside: Aside) -> bool:
-        """True if this is the first item set aside, and no request of the save, on the item or on H went unanswered."""
+        """Return whether `aside` is the first of its save, and no request of the save, on the item or on H is unanswered."""
         unsure = aside.unsure_until or self._context.unsure_until(change.staged_id)
         return change.asides == [aside] and not (change.outcome_unknown or unsure)
 
@@ -162,7 +162,7 @@ def _failed_outcome(error: ApiError) -> Outcome:
 
 
 def _run_request(send: Callable[[], Item]) -> Outcome:
-    """Send a request on this thread; return what came of it, reply or error."""
+    """Send a request in this thread, and return its outcome: the reply or the error."""
     outcome: Outcome = Future()
     try:
         outcome.set_result(send())

@@ -1,9 +1,9 @@
 """When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
-Changes of one target run one after another (`Changes.predecessor_of`), none while its name is reserved, all others in parallel.
-What was begun or has to be cleaned up goes before what is new. At most 32 saves, of two hidden items each, stand in the
-workspace: with so many no Change begins, and fsync waits too. Nothing begins while the server wants to be left alone
-(api/health.py).
+Changes of one target run one after another (`Changes.predecessor_of`), Changes of different targets in parallel. None runs while
+an operation holds its name. Changes that were started, or have only cleanup left, run before new ones. At most 32 saves, of two
+hidden items each, have items in the workspace; then no further save starts, and fsync waits too. Nothing starts in the background
+while the server asks for a pause or is in an outage (api/health.py).
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from jobfs.state.records import Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds until a Change that failed runs again, at first and at most.
+#: Seconds until a failed Change runs again: after the first failure, and at most.
 _BACKOFF, _MOST = 0.5, 8.0
-#: Seconds between looks whether the server may be asked again.
+#: Seconds between checks whether background requests may be sent again.
 _LOOK = 0.25
-#: Most saves that have hidden items in the workspace.
+#: Most saves that have hidden items in the workspace at a time.
 MOST_HIDING = 32
-#: Changes that are due within so many seconds begin at once if more than so many of them wait.
+#: If more than `_CROWD` new Changes are due within `_EARLY` seconds, they start at once.
 _EARLY, _CROWD = 0.5, 32
-#: Seconds that a closed file may wait to be sent while a program still has it open to write to it.
+#: Seconds until a closed file is sent if a program still has it open for writing.
 WHILE_OPEN = 60.0
 
 
 class ChangeQueue:
-    """Runs the Changes of one mount. May be called from any thread."""
+    """Runs the Changes of a mount. Every method may be called from any thread."""
 
     def __init__(self, context: Context, replacer: Replacer, items: ItemRequests, *, delay: float) -> None:
-        """`delay` in seconds from the close of a file to its upload."""
+        """`delay`: seconds from the close of a file to its upload."""
         self._context = context
         self._state = context.state
         self._replace = replacer
@@ -54,33 +54,34 @@ class ChangeQueue:
         self.delay = delay
         self._reservations = context.state.reservations
         self._lock = context.state.lock
-        #: Changes by their due times: those that need room to begin, and the rest.
+        #: Heaps of Changes by due time: Changes that need room to start, and all others.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: Changes that were claimed and have not ended: their hidden items count.
+        #: Changes that were claimed and have not ended, by number: their hidden items count.
         self._running: dict[int, Change] = {}
         self._most = context.client.max_connections
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
-        #: How many of these threads have a Change.
+        #: How many threads of the pool have a Change.
         self._busy = 0
         self._thread = Background("jobfs-queue", self._dispatch, retry=_LOOK)
         self._health = context.client.health
 
     def start(self) -> None:
-        """Begin to run Changes that are due."""
+        """Start to run Changes that are due."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Run nothing more; returns when all runs have ended."""
+        """Start no further run, and wait until all runs have ended."""
         self._thread.stop()
         self.wake()
         self._thread.join()
         self._pool.shutdown()
 
     def schedule(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
-        """The Change that sends a File, due in `delay` seconds or at `by` (monotonic seconds); None if nothing is to be sent.
+        """Schedule the Change that sends a File in `delay` seconds, or at `by` (monotonic seconds) if that is earlier.
 
-        Without a `delay` the mount's counts; while a program can write to the file, `WHILE_OPEN`. What is due earlier stays so.
+        The default delay is the mount's, or `WHILE_OPEN` while a program has the file open for writing. A Change that is due
+        earlier stays so. Return the Change, None if there is nothing to send.
         """
         with self._lock:
             change = self.change_of(file)
@@ -88,13 +89,13 @@ class ChangeQueue:
                 return None
             due = min(self._due_after_close(file, delay), by or math.inf)
             if not change.started and not 0 < change.due <= due:
-                # If it was begun, the newer bytes are sent when it ends.
+                # Once it has started, newer bytes are scheduled when it ends.
                 self._push(change, due)
                 self._lock.notify_all()
             return change
 
     def change_of(self, file: File) -> Change | None:
-        """Return the Change that sends a File, made if need be and then not due yet; None if nothing is to be sent."""
+        """Return the Change that sends a File, None if there is nothing to send. A Change planned here is not due yet."""
         with self._lock:
             if file.refused or file.path is None or not file.is_unsent:
                 return None
@@ -102,19 +103,19 @@ class ChangeQueue:
             return file.change or self._state.plan_change(verb, file.path, file)
 
     def _due_after_close(self, file: File, delay: float | None) -> float:
-        """When a File that was closed now is to be sent (monotonic seconds)."""
+        """Return when a File that is closed now becomes due (monotonic seconds)."""
         if delay is None:
             delay = WHILE_OPEN if file.is_open_for_writing else self.delay
         return time.monotonic() + delay
 
     def add_change(self, change: Change, delay: float) -> None:
-        """A Change is due in `delay` seconds."""
+        """Make a Change due in `delay` seconds."""
         with self._lock:
             self._push(change, time.monotonic() + delay)
             self._lock.notify_all()
 
     def wake(self) -> None:
-        """The state has Changes to clean up."""
+        """Wake the queue: Changes are ready, or the queue is stopping."""
         with self._lock:
             self._lock.notify_all()
 
@@ -124,12 +125,16 @@ class ChangeQueue:
         heapq.heappush(heap, (due, change.seq, change))
 
     def _dispatch(self) -> float:
-        """Hand the next Change that may run to a thread of the pool."""
+        """Wait for the next Change that may run, and hand it to a thread of the pool.
+
+        Return the seconds until the next call, 0.
+        """
         if (change := self._claim_next()) is not None:
             try:
                 self._pool.submit(self._run_in_pool, change)
             except RuntimeError as error:
-                log.warning("no thread for another save: %s", error)  # another thread takes it
+                # The Change stays in the pool's queue, for a thread that is running.
+                log.warning("no thread for another save: %s", error)
         return 0.0
 
     def _run_in_pool(self, change: Change) -> None:
@@ -137,14 +142,14 @@ class ChangeQueue:
             with deadline.use_deadline(change.deadline):
                 self._run_claimed(change)
         except JobfsError as error:
-            log.info("%s: not done this time: %s", change.target, error)
+            log.info("%s: this attempt failed: %s", change.target, error)
         finally:
             with self._lock:
                 self._busy -= 1
                 self._lock.notify_all()
 
     def _claim_next(self) -> Change | None:
-        """Wait for a Change that may run, and claim it; None at the end."""
+        """Wait for a Change that may run, and claim it; return None once the queue stops."""
         with self._lock:
             while not self._thread.stopping.is_set():
                 now = time.monotonic()
@@ -154,20 +159,20 @@ class ChangeQueue:
                     self._busy += 1
                     self._claim(change, deadline.Deadline(self._context.timeout, foreground=False))
                     return change
-                # A moment if one that is due was held back, or the server is to be asked whether it is back.
+                # Wait a moment only, if a due Change was held back, or to ask whether the server has recovered.
                 due = min((heap[0][0] - now for heap in (self._begun, self._new) if heap), default=WHILE_OPEN)
                 self._lock.wait(_LOOK if self._health.is_in_outage or due <= 0 else due + 0.001)
         return None
 
     def _requeue_ready(self, now: float) -> None:
-        """Queue the Changes that waited for one that has ended, or have only cleanup left."""
+        """Queue the ready Changes: those that waited for another Change, and those that have only cleanup left."""
         for change in set(self._state.changes.ready):
             if change.is_finished or change.due > 0.0:
                 self._push(change, now if change.is_finished else max(now, change.due))
         self._state.changes.ready.clear()
 
     def _choose_next(self, now: float) -> Change | None:
-        """The Change that is to run now; None while the server is to be left alone."""
+        """Take the next Change to run from its heap; None if none is due, all threads are busy, or the server needs a pause."""
         if self._busy >= self._most or self._health.background_delay(changing=True) > 0:
             return None
         change = self._first_due(self._begun, now)
@@ -178,12 +183,12 @@ class ChangeQueue:
         return change
 
     def _is_current(self, entry: tuple[float, int, Change]) -> bool:
-        """False for an entry that was overtaken: the Change has a newer one, runs, or has ended."""
+        """Return whether a heap entry is current: not if its Change has a newer entry, is running, or has ended."""
         due, seq, change = entry
         return due == change.due and not change.is_running and seq in self._state.changes
 
     def _first_due(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
-        """The first Change that is due `until` then (monotonic seconds) and may run."""
+        """Take from the heap the first Change that is due by `until` (monotonic seconds) and may run; None if there is none."""
         while heap and heap[0][0] <= until:
             entry = heapq.heappop(heap)
             change = entry[2]
@@ -192,7 +197,7 @@ class ChangeQueue:
             if change.is_settled:
                 return change
             if self._state.changes.predecessor_of(change) is not None:
-                continue  # the state hands it out again when the other is at rest
+                continue  # `Changes.ready` has it again once the predecessor has settled
             held = self._reservations.find_blocking(change.target)
             if held is None:
                 return change
@@ -200,7 +205,7 @@ class ChangeQueue:
         return None
 
     def _has_room(self) -> bool:
-        """True if the hidden items of one more save may stand in the workspace."""
+        """Return whether one more save may have hidden items in the workspace."""
         self._running = {seq: change for seq, change in self._running.items() if seq in self._state.changes}
         return sum(map(_has_hidden_items, self._running.values())) < MOST_HIDING
 
@@ -210,7 +215,7 @@ class ChangeQueue:
         self._running[change.seq] = change
 
     def _run_claimed(self, change: Change) -> None:
-        """Run a claimed Change as far as it goes now, and set when it runs again. Raises the error of the run."""
+        """Run a claimed Change as far as it gets, then reschedule it. Raises the error of the run."""
         later, error, file = 0.0, None, change.file
         try:
             if change.is_finished:
@@ -230,7 +235,10 @@ class ChangeQueue:
             self._reschedule(change, file, error, later)
 
     def _reschedule(self, change: Change, file: File | None, error: JobfsError | None, later: float) -> None:
-        """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; newer bytes are its File's next."""
+        """Reschedule a Change after a run: at `later` (monotonic seconds), or after an error with a growing pause.
+
+        Then schedule the newer bytes of `file`, if it has no Change now.
+        """
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
             pause = deadline.retry_delay(change.attempts, error, first=_BACKOFF, most=_MOST)
@@ -244,11 +252,14 @@ class ChangeQueue:
             self._lock.notify_all()
 
     def run_until_finished(self, change: Change) -> None:
-        """Return when a Change is over. Raises the server's refusal, or UnavailableError when this call's time is up."""
+        """Run a Change until only cleanup is left. Raises the server's refusal, UnavailableError at this call's deadline."""
         self._run_until(change, lambda change: change.is_finished)
 
     def _run_until(self, change: Change, is_over: Callable[[Change], bool]) -> None:
-        """Run a Change here, after those that have to come first, until it is over. Raises the error that ended it."""
+        """Run a Change in this thread, after its predecessors, until `is_over`.
+
+        Raises the error that ended it, UnavailableError.
+        """
         with (
             contextlib.nullcontext()
             if deadline.current_deadline()
@@ -264,7 +275,7 @@ class ChangeQueue:
                     if self._state.changes.predecessor_of(change) is not first:
                         continue
                 except (OutOfTimeError, HeldBackError):
-                    raise  # the server is not asked any more
+                    raise  # the deadline is over, or the server is out of reach
                 except JobfsError as error:
                     if first is change and not isinstance(error, UnavailableError):
                         raise
@@ -273,7 +284,7 @@ class ChangeQueue:
                 attempt += 1
 
     def _claim_here(self, change: Change, is_over: Callable[[Change], bool]) -> Change | None:
-        """Wait until this Change, or one that has to run before it, may run here, and claim that; None if it is over."""
+        """Wait until a Change or its predecessor may run in this thread, claim that one, and return it; None once `is_over`."""
         until = deadline.current_deadline()
         assert until is not None
         with self._lock:
@@ -283,24 +294,28 @@ class ChangeQueue:
                 if not (runs or held or (_needs_room(first) and not self._has_room())):
                     self._claim(first, until)
                     return first
-                # A run for which this call waits has the call's place, and its progress counts as the call's.
+                # The run in progress has the priority of the call that waits for it, and its progress extends this call's
+                # deadline.
                 with runs.attach_waiter(until) if runs else contextlib.nullcontext():
                     deadline.wait_notified(self._lock, f"{change.target} is being saved")
         return None
 
     def drain(self, timeout: float, under: str) -> bool:
-        """Send what is at or below `under` now; False if something of it is left after `timeout` seconds and is not refused."""
+        """Make the Changes at and below `under` due now; return whether all is sent or refused within `timeout` seconds."""
         with self._lock:
             for change in self._state.changes.values():
-                tried = change.is_settled or change.attempts or change.is_running
-                if not tried and names.is_at_or_below(change.target, under):
+                is_tried = change.is_settled or change.attempts or change.is_running
+                if not is_tried and names.is_at_or_below(change.target, under):
                     self._push(change, time.monotonic())
         return self._wait_for_zero(lambda: self._state.backlog(under).has_waiting, timeout) == 0
 
     def count_uncleaned(self, timeout: float, *, waiting: bool) -> int:
-        """How many Changes are left to clean up after at most `timeout` seconds (`waiting`: with those that wait for R7)."""
+        """Wait for cleanup, at most `timeout` seconds; return how many Changes still need it.
 
-        def left() -> int:
+        `waiting`: whether Changes count whose asides must all still wait as R7 says.
+        """
+
+        def count() -> int:
             now = time.monotonic()
             return sum(
                 change.is_finished
@@ -308,10 +323,10 @@ class ChangeQueue:
                 for change in self._state.changes.values()
             )
 
-        return self._wait_for_zero(left, timeout)
+        return self._wait_for_zero(count, timeout)
 
     def _wait_for_zero(self, count: Callable[[], int], timeout: float) -> int:
-        """Wait until nothing is left, `timeout` seconds at most; returns how much is."""
+        """Wait until `count` returns 0, at most `timeout` seconds; return the last count."""
         end = time.monotonic() + timeout
         with self._lock:
             self._lock.notify_all()
@@ -320,24 +335,27 @@ class ChangeQueue:
         return number
 
     def wait_idle(self, *paths: str) -> None:
-        """Return when no Change holds these names or any below them (`Changes.holding_names`). Raises ApiError."""
+        """Run Changes until none holds these names or names below them (`Changes.holding_names`). Raises ApiError, FsError."""
         while found := self._state.changes.holding_names(*paths):
             for change in found:
                 self._run_until(change, lambda change: not change.holds_names)
 
     def wait_in_flight(self, verb: Verb, *paths: str) -> None:
-        """Return when no Change of one kind is in flight at these very names (`Changes.in_flight_at`). Raises ApiError."""
+        """Run Changes until none of this verb is in flight at these very names (`Changes.in_flight_at`).
+
+        Raises ApiError, FsError.
+        """
         while found := self._state.changes.in_flight_at(verb, *paths):
             for change in found:
                 self.run_until_finished(change)
 
 
 def _needs_room(change: Change) -> bool:
-    """True if a Change begins only if there is room for its hidden items: a removal has none."""
+    """Return whether a Change may start only if there is room for its hidden items; a removal has none."""
     return not change.started and change.verb is not Verb.REMOVE
 
 
 def _has_hidden_items(change: Change) -> bool:
-    """True if a Change has hidden items on the server, or may have."""
-    # Removed directories do not count, nor what a server refuses to delete: else nothing would be saved any more.
+    """Return whether a Change may have hidden items on the server that count against the limit."""
+    # Removed directories do not count, nor do items that the server refuses to delete: they could block all saves for ever.
     return change.verb is not Verb.REMOVE and not isinstance(change.error, REFUSALS) and not change.direct

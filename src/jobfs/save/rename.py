@@ -1,4 +1,4 @@
-"""Renames: what takes which name, on the server and on this machine (vfs/semantics.md 4, rename)."""
+"""Renames, on the server and on this machine, and what they displace (vfs/semantics.md 4, Rename)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from jobfs.trial.questions import moved_along
 
 log = logging.getLogger("jobfs.save")
 
-#: Most items that are looked at to see whether they moved with their directory.
+#: Most items that are checked to see whether they moved with their directory.
 _ASKED = 3
-#: Seconds until a file that was renamed to a scratch name leaves the server.
+#: Seconds until the item of a file that was renamed to a scratch name is deleted.
 SCRATCH_DELAY = 3.0
 
 
 class Displaced(NamedTuple):
-    """What loses its name to something else: its base, its item and File, and the Change that was to remove it."""
+    """What loses its name to something else: its base, its item and File, and a removal of the item that has not started."""
 
     base: Base = Base()
     item: Item | None = None
@@ -42,7 +42,7 @@ class Displaced(NamedTuple):
 
     @property
     def due(self) -> float:
-        """When the unsent bytes that lose the name were due, in monotonic seconds; 0.0 if none wait."""
+        """When the displaced File's unsent bytes are due, in monotonic seconds; 0.0 if none wait to be sent."""
         change = self.file.change if self.file is not None else None
         if change is None or change.verb is not Verb.PUT or change.started:
             return 0.0
@@ -50,7 +50,7 @@ class Displaced(NamedTuple):
 
 
 class Renamer:
-    """One for a mount. The caller holds the names (`Reservations`)."""
+    """The renames of a mount. The caller holds the names (`Reservations`)."""
 
     def __init__(self, context: Context, items: ItemRequests, replacer: Replacer, queue: ChangeQueue) -> None:
         self._context = context
@@ -64,9 +64,9 @@ class Renamer:
     def find_displaced(
         self, path: str, node: File | Item | None, process: Process | None = None
     ) -> Displaced:
-        """What loses this name if `process` gives it to something else. Raises nothing.
+        """Return what loses the name `path` if `process` gives it to something else. Raises nothing.
 
-        `node` is what is shown there, at rest.
+        `node` is shown at `path` now, and no save of it is in flight.
         """
         if isinstance(node, Item):
             return Displaced(self._context.base_of(node, process=process), node)
@@ -79,7 +79,10 @@ class Renamer:
         return Displaced(base or pending.base, pending.item, None, pending)
 
     def release_displaced(self, displaced: Displaced, over: File | None = None) -> None:
-        """Something else has the name: let go of `displaced`, and of `over`, a file of this machine only that had it."""
+        """Unlink the File and end the removal of `displaced`, whose name something else has; unlink `over`, too.
+
+        `over`: a local only File that had the name. Raises FsError(EIO).
+        """
         for file in (over, displaced.file):
             if file is not None:
                 self._state.unlink_file(file)
@@ -89,9 +92,9 @@ class Renamer:
     def rename_unsent_over(
         self, file: File, path: str, displaced: Displaced, over: File | None = None
     ) -> None:
-        """A File that only this machine has gets the name of what it replaces, in one step (vfs/semantics.md 4, rename).
+        """Rename a File that the server does not have to `path`, over `displaced`, in one step (vfs/semantics.md 4, Rename).
 
-        `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `over`: a local only File that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         replaced = (displaced.pending_removal, displaced.file, over)
         gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
@@ -117,13 +120,16 @@ class Renamer:
         """
         local = file.local
         if local is not None and (file.never_sent or (replaces and not file.generation)):
-            # Bytes that were never closed are closed with their new name: they have the place after a death.
+            # Close unclosed bytes with their new name: after a kill, they are what the name shows.
             self._state.store.close_generation(file, local, remove=gone, is_new=True, **values)
         elif file.recorded or replaces:
             self._state.write(edit(file, **values), remove=gone, is_new=True)
 
     def move_item_over(self, item: Item, target: str, displaced: Displaced) -> Item:
-        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError; then both are back."""
+        """Move an item to `target`, over `displaced` (vfs/semantics.md 4, Rename); return the moved item.
+
+        Raises ApiError, FsError; then cleanup moves both items back.
+        """
         state, file = self._state, displaced.file
         with state.lock:
             for ended in (displaced.pending_removal, file.change if file is not None else None):
@@ -137,7 +143,7 @@ class Renamer:
             state.write(edit(change), is_new=True)
             self._queue.run_until_finished(change)
         except JobfsError:
-            # Whatever the server may have carried out is taken back: both files have their names, or are beside each other.
+            # Cleanup undoes what the server may have carried out: both files get their names back, or are kept side by side.
             self._replace.abandon_change(change)
             if file is not None:
                 if file.has_unclosed_bytes and not file.is_open_for_writing:
@@ -158,10 +164,10 @@ class Renamer:
         over: File | None,
         source: Path | None = None,
     ) -> None:
-        """Rename a file to a scratch name: it is of this machine only, and its item leaves the server in a few seconds.
+        """Rename a file to a scratch name: it becomes local only, and its item is deleted after `SCRATCH_DELAY`.
 
-        `source`: where an item's bytes are; `over`: the file of this machine that had the scratch name. Raises
-        FsError(ENOSPC, EIO); then nothing was changed.
+        `source`: the file with an item's bytes; `attr`: the attributes to keep; `over`: the File that had the scratch name.
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state = self._state
         file = state.file_for_item(node) if isinstance(node, Item) else node
@@ -171,7 +177,7 @@ class Renamer:
         with file.lock, state.lock, _discard_unless_closed(file, copy):
             local = file.local or copy
             assert local is not None
-            # With bytes of its own it was not sent, or a program has begun to write to it.
+            # A File with local bytes is unsent, or a program has just begun to write to it: the item that leaves is its base.
             leaving = shown if local is copy else Displaced(file.base, file.item)
             self._close_as_scratch(file, local, old, leaving, gone=[] if over is None else [over], **values)
             if local is copy and not file.handles:
@@ -190,16 +196,16 @@ class Renamer:
         gone: list[Record],
         **values: Any,
     ) -> None:
-        """Close a file's bytes under a scratch name (w), end its save, and plan the removal of its item, `leaving`, at `old`.
+        """Close a File's bytes under a scratch name (w), end its save, and plan the removal of its item from `old`.
 
-        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `leaving`: that item and its base. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state, base = self._state, leaving.base
         removal = plan_removal(state, old, base, leaving.item) if base.id else None
-        # After a kill the server's version must not come back alone: it is older than the unsent bytes.
-        older = [edit(removal)] if removal is not None and file.needs_upload else []
+        # Recorded at once where bytes are unsent: after a kill, `old` must not show the server's version, which is older.
+        recorded = [edit(removal)] if removal is not None and file.needs_upload else []
         try:
-            state.store.close_generation(file, local, *older, remove=gone, is_new=True, **values)
+            state.store.close_generation(file, local, *recorded, remove=gone, is_new=True, **values)
         except FsError:
             if removal is not None:
                 state.end_change(removal)
@@ -212,9 +218,9 @@ class Renamer:
     # -- directories
 
     def rename_directory(self, item: Item, new: str) -> None:
-        """Rename a directory with one request; the caller holds both names, and nothing runs below them.
+        """Rename a directory with one request. The caller holds both names, and no Change is in flight below them.
 
-        Raises ApiError, FsError(EXDEV) on a server that moves a directory without what is in it: `mv` copies then.
+        Raises ApiError; FsError(EXDEV) if the server moves a directory without the items in it: then `mv` copies.
         """
         old = item.path
         inside = [other for other in self._namespace.subtree(old) if other.path != old]
@@ -236,16 +242,16 @@ class Renamer:
                 raise
 
     def _moves_contents(self, inside: list[Item], new: str) -> bool:
-        """False if this server moves a directory without what is in it: the first one that is not empty shows that."""
+        """Return whether this server moves a directory with its items: the first one that is not empty shows it."""
         if inside and self._context.server.facts.moves_carry is None:
-            with contextlib.suppress(JobfsError):  # the directory itself is renamed all the same
+            with contextlib.suppress(JobfsError):  # the directory itself is renamed in any case
                 self._context.server.learn(moves_carry=moved_along(self._client, inside, new))
         return not inside or self._context.server.facts.moves_carry is not False
 
 
 @contextlib.contextmanager
 def _discard_unless_closed(file: File, copy: LocalGeneration | None) -> Iterator[None]:
-    """Discard a copy of an item's bytes unless the journal has it as the File's. The caller has the File's lock."""
+    """Discard `copy`, a copy of an item's bytes, unless the block closes it as the File's. The caller has the File's lock."""
     try:
         yield
     finally:
@@ -254,9 +260,9 @@ def _discard_unless_closed(file: File, copy: LocalGeneration | None) -> Iterator
 
 
 def update_paths_below(state: State, rename: Change, items: Sequence[Item] = ()) -> None:
-    """Give all below a renamed directory its new path, in the journal write that ends the rename. Raises FsError(EIO).
+    """Give the Files and Changes below a renamed directory their new paths, in the journal write that ends the rename.
 
-    `items`: the server's items below it, as far as they are known.
+    `items`: the server's items below it, as far as they are known. Raises FsError(EIO).
     """
     with state.lock:
         edits = [*_displaced_edits(state, rename, items), *_moved_along_edits(state, rename)]
@@ -267,9 +273,9 @@ def update_paths_below(state: State, rename: Change, items: Sequence[Item] = ())
 
 
 def _displaced_edits(state: State, rename: Change, items: Sequence[Item]) -> Iterator[Edit]:
-    """Rename files that are kept of a deleted directory, and whose paths the renamed one brings (section 4.50).
+    """Rename the Files of a deleted directory whose paths the files of the renamed directory take (vfs/semantics.md 4.50).
 
-    Two Files of one path must not be recorded: only one is shown, and after the next mount it may be the older one.
+    Two Files with one path must not be recorded: only one would be shown, after the next mount perhaps the older one.
     """
     below: list[File | Item] = [*state.index.local_files_below(rename.source), *items]
     arriving = {_path_after(node.path or "", rename) for node in below}
@@ -286,7 +292,7 @@ def _displaced_edits(state: State, rename: Change, items: Sequence[Item]) -> Ite
 
 
 def _moved_along_edits(state: State, rename: Change) -> Iterator[Edit]:
-    """Give the Files and Changes below the old name of a renamed directory the paths that they have after the rename."""
+    """Yield the edits that give the Files and Changes below the directory's old name their paths after the rename."""
     for file in state.index.local_files_below(rename.source):
         yield edit(file, path=_path_after(file.path or "", rename))
     for change in _changes_below(state, rename):
@@ -294,30 +300,30 @@ def _moved_along_edits(state: State, rename: Change) -> Iterator[Edit]:
 
 
 def _has_bytes(file: File) -> bool:
-    """Return whether a File is a file or link of which only this machine has the present content."""
+    """Return whether a File is a file or link whose present content only this machine has."""
     return file.kind is Kind.FILE and (file.overrides_server or file.generation > 0)
 
 
 def _free_sibling_path(path: str, taken: set[str]) -> str:
-    """Return the first name for a second version that is not taken."""
+    """Return the first `conflict` path beside `path` that is not taken."""
     tried = (names.second_version_path(path, "conflict", attempt=number) for number in itertools.count())
     return next(name for name in tried if name not in taken)
 
 
 def _changes_below(state: State, rename: Change) -> list[Change]:
-    """The other Changes whose targets are below the old name of a renamed directory."""
+    """Return the other Changes whose targets are below the old name of a renamed directory."""
     changes = (change for change in state.changes.values() if change is not rename)
     return [change for change in changes if names.is_below(change.target, rename.source)]
 
 
 def _path_after(path: str, rename: Change) -> str:
-    """The path that `path` has after the rename of a directory."""
+    """Return the path that `path` has after the rename of a directory."""
     below = names.is_below(path, rename.source)
     return names.path_after_rename(path, rename.source, rename.target) if below else path
 
 
 def _fields_after(change: Change, rename: Change) -> dict[str, Any]:
-    """The fields of a Change below a renamed directory that name paths, as they are after the rename."""
+    """Return the path fields of a Change below a renamed directory, with their values after the rename."""
     shows = {_path_after(path, rename): item for path, item in change.shows.items()}
     return {
         "target": _path_after(change.target, rename),
@@ -327,7 +333,10 @@ def _fields_after(change: Change, rename: Change) -> dict[str, Any]:
 
 
 def finish_directory_rename(context: Context, change: Change) -> None:
-    """Ask the server whether a directory was renamed just before the last mount ended. Raises ApiError: nothing is shown."""
+    """Look whether the directory rename that the last mount left unfinished was carried out; update the paths below, or end it.
+
+    Raises ApiError; then the mount must not start, because it does not know these paths. Raises FsError(EIO).
+    """
     with contextlib.suppress(NotFoundError):
         if context.client.get(change.staged_id).path == change.target:
             update_paths_below(context.state, change)

@@ -1,27 +1,26 @@
-"""The verb: stage the source if it is bytes, look, set aside what stands at the target, place the source (save/protocol.md).
+"""The steps of a Change: stage new content, look at the target, set its item aside, promote (save/protocol.md, The steps).
 
 A save from its first line to its last, in reading order:
 
     vfs/files.py    write             bytes go into an open generation of the File
-                    flush             one journal write: this File has a generation to be sent
-    save/queue.py   run_until_finished  fsync, or the timer: the File's Change runs
-    here            run_change        until the server has the outcome, or there is a reason to stop
-                    _stage            a transaction id in the journal; the hidden item is made while the target is looked at
-                    _place_staged     again and again: `_clear_target` sets aside what stands at the target, then the item moves
-                    plan_aside        what stands there goes into the journal, which is synced (S)
-                    _set_aside        it is moved to its hidden name
-                    _move_to_target   the staged item takes the target's place
-                    _set_aside_and_promote  or both at once, the second a moment behind the first (R13)
-                    _record_saved     one journal write: placed, the File's item and base are new; fsync answers
-    save/cleanup.py clean_up          later, if something was set aside: sync, look at it, delete it or keep both, drop the row;
-                                      `clean_up` here makes the directories again that what goes back needs
+                    flush             one journal write: the File has a generation to send
+    save/queue.py   run_until_finished  fsync runs the File's Change; otherwise the timer does
+    here            run_change        runs the steps until the Change is placed, or can't continue now
+                    _stage            records a transaction id; creates the hidden item while it looks at the target
+                    _place_staged     repeats: set aside the item at the target (`_clear_target`), then promote
+                    plan_aside        records the aside in the journal, and syncs that (S)
+                    _set_aside        moves the aside to its hidden name
+                    _move_to_target   promotes: moves the staged item to the target
+                    _set_aside_and_promote  sends both requests, the second a stagger after the first (R13)
+                    _record_saved     one journal write: placed, the File has its new item and base; fsync returns
+    save/cleanup.py clean_up          later, if there are asides: syncs, judges each, deletes or keeps it, drops the row;
+                                      `clean_up` here makes missing directories for asides that go back
 
-If its file is unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
-(save/writeback.py `cancel_save`): each step asks `raise_if_cancelled` whether to go on. Then `_undo_unlinked_save` of
-save/cleanup.py deletes the staged item, and the item at the target if it is still the version that was seen. A save that is
-refused for good is undone (save/cleanup.py `undo_change`).
-
-Nothing is assumed of a lost answer: a Change that is `outcome_unknown` looks at the server before its next step.
+If the file is unlinked during its save (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
+(save/writeback.py `cancel_save`), and its next step ends in `raise_if_cancelled`. Then `_undo_unlinked_save` of save/cleanup.py
+deletes the staged item, and the item at the target if it still is the version that was unlinked. A save that the server refuses
+for good is undone (save/cleanup.py `undo_change`). A lost answer proves nothing: a Change whose `outcome_unknown` is set looks at
+the server before its next step.
 """
 
 from __future__ import annotations
@@ -64,18 +63,18 @@ from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: Most times that a target is set aside because the job keeps making it again, in one run.
+#: Most rounds of set-aside and promote in one run: the job may make the target again each time.
 _ROUNDS = 8
-#: Most times in one run that an item is made again, because the create ended without an item, or the item vanished.
+#: Most times in one run that an item is created, because a create made no item or the item vanished.
 _CREATES = 4
 
 
-#: What stands at a path, and when that was answered (monotonic seconds).
+#: The item at a path, None if there is none, and when the server answered so (monotonic seconds).
 Finding = tuple[Item | None, float]
 
 
 class Replacer:
-    """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
+    """Runs the Changes of a mount. Every method may be called from any thread; a Change has one run at a time."""
 
     def __init__(self, context: Context, uploader: Uploader, cleanup: Cleanup, bases: BaseKeeper) -> None:
         self._context = context
@@ -87,10 +86,10 @@ class Replacer:
         self._bases = bases
 
     def run_change(self, change: Change) -> None:
-        """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
+        """Run a `put`, `mkdir` or `move` until it is placed, or return early if it was cancelled.
 
-        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
-        it is undone, and the bytes are kept), ContractError for a wrong answer, FsError(EEXIST) for a mkdir that came too late.
+        Raises UnavailableError if it must be tried again later; a class of REFUSALS if it was refused for good, and was undone
+        (its bytes are kept); ContractError for a wrong answer; FsError(EEXIST) for a mkdir whose name the job has taken.
         """
         try:
             for _ in range(_CREATES):
@@ -99,38 +98,35 @@ class Replacer:
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
             if not change.is_finished:
-                raise UnavailableError(f"what is made for {change.target} keeps vanishing")
+                raise UnavailableError(f"the staged item of {change.target} keeps vanishing from the server")
         except Cancelled:
             return
         except REFUSALS as error:
-            log.warning("%s: refused for good: %s", change.target, error)
+            log.warning("%s: the server refuses it for good: %s", change.target, error)
             self._cleanup.undo_change(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
             change.outcome_unknown = True
             if isinstance(error, WrongAnswerError):
-                # No answer is on its way: the caller is told at once.
+                # The answer has come, and is wrong: the caller gets the error at once, and no retry.
                 raise ContractError(str(error), status=error.status) from None
             raise
 
     @contextlib.contextmanager
     def _hold_for_step(self, change: Change) -> Iterator[None]:
-        """Hold the File's lock and the state's for one step of a change, if that is to go on. Raises Cancelled."""
+        """Hold the File's lock and the state's for one step of a Change. Raises Cancelled."""
         with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
             raise_if_cancelled(change)
             yield
 
     def _record_step(self, change: Change, *, transaction_id: str = "", **values: Any) -> None:
-        """Write a step of the change (w), and a transaction id that it uses. Raises Cancelled, FsError(EIO)."""
+        """Write a step of a Change to the journal (w), with the transaction id that it uses. Raises Cancelled, FsError(EIO)."""
         with self._state.lock:
             raise_if_cancelled(change)
             self._state.write(edit(change, **values), transaction_id=transaction_id)
 
     def _stage(self, change: Change) -> None:
-        """Bring the new content to the server, straight to the target (R9) or hidden, and place it.
-
-        Raises FsError(EIO) if it is not whole here: then the change is undone.
-        """
+        """Create the new item directly at its target (R9), or hidden, and place it. Raises ApiError, FsError, Cancelled."""
         if change.verb is Verb.PUT and not change.recorded:
             self._context.with_room(lambda: self._plan_save(change), lambda: self._bytes_to_set_apart(change))
         staged = self._upload.find_staged(change) if change.tid else None
@@ -149,25 +145,22 @@ class Replacer:
         self._place_staged(change, self._await_look(change, look))
 
     def _require_whole_bytes(self, change: Change) -> None:
-        """Undo a save whose local bytes are not whole, and raise FsError(EIO)."""
+        """Return if the local bytes of a save are whole, else undo the save and raise FsError(EIO)."""
         if change.verb is Verb.PUT and self._upload.open_whole_bytes(change) is None:
             reason = f"the local bytes of {change.target} are not whole"
             self._cleanup.undo_change(change, reason, errno.EIO)
             raise FsError(errno.EIO, reason)
 
     def _await_look(self, change: Change, look: Future[Finding] | None) -> Finding | None:
-        """Return what a look beside the upload saw at the target; None if `_place_staged` must look. Raises ApiError."""
+        """Wait for the look at the target that runs beside the upload; None if `_place_staged` must look. Raises ApiError."""
         if look is not None:
-            # Where other work is before it, the look has not begun.
+            # A look that is still queued behind other work is cancelled.
             return None if look.cancel() else deadline.wait_result(look, "looking at the target")
-        # A new file needs no look: a move onto something that stands there is refused (R5).
+        # A new file needs no look: the server refuses a move onto an existing item (R5).
         return None if change.base.id else (None, time.monotonic())
 
     def _plan_save(self, change: Change) -> None:
-        """Decide what the save of a File sends and replaces: its closed bytes and its base as they are now.
-
-        Raises Cancelled; FsError(ENOSPC, EIO) if its closed bytes can't be set apart from those behind them.
-        """
+        """Set what a save sends and replaces: its File's closed bytes and base now. Raises Cancelled, FsError(ENOSPC, EIO)."""
         file = change.file
         with file.lock if file is not None else contextlib.nullcontext():
             if file is not None:
@@ -186,7 +179,7 @@ class Replacer:
         return self._state.bytes.file_size(file.ino, file.generation) if file is not None else 0
 
     def _take_closed_bytes(self, change: Change, file: File) -> None:
-        """Have a save send what is closed of a File now, and seal that. The caller has the File's lock and the state's."""
+        """Make a save send the closed bytes of a File, and seal these. The caller has the File's lock and the state's."""
         assert file.path is not None
         if change.generation not in (0, file.generation):
             self._state.bytes.remove_after_sync(file.ino, change.generation)
@@ -198,12 +191,12 @@ class Replacer:
         )  # fmt: skip
 
     def _record_new_transaction(self, change: Change) -> None:
-        """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
+        """Record a new transaction id (w), as each create needs before it is sent. Raises Cancelled, FsError(EIO)."""
         tid = names.new_transaction_id()
         self._record_step(change, transaction_id=tid, tid=tid)
 
     def _create_hidden(self, change: Change) -> Item:
-        """Make the hidden item; after a lost answer look for it, then make it again under another name. Raises ApiError."""
+        """Create the hidden item; after a lost answer find it, or create it again under another hidden name. Raises ApiError."""
         for _ in range(_CREATES):
             try:
                 return self._upload.create_item(change, change.hidden_path(self._context.mount))
@@ -215,27 +208,27 @@ class Replacer:
                 elif isinstance(error, BadRequestError):
                     raise
                 else:
-                    # Carried out late, the create leaves a staged item whose transaction is a tombstone (R4).
+                    # A create that is carried out late leaves a staged item whose transaction is a tombstone (R4).
                     self._context.look_again = self._context.late_request_deadline()
             self._record_new_transaction(change)
-        raise UnavailableError(f"{change.target} can't be made: it is tried again")
+        raise UnavailableError(f"{change.target} could not be created: it is tried again")
 
     def _create_directly(self, change: Change) -> bool:
-        """Make a new file straight at its target; False: something else is there, and the file is saved the hidden way."""
+        """Create a new file directly at its target, and record it as placed; False if another item has the target (R9)."""
         self._record_step(change, direct=True, sha256=self._upload.digest_to_send(change))
         item = self._make_at_target(change)
         if item is None:
             change.outcome_unknown = False
             self._record_step(change, direct=False)
             return False
-        # If this is not recorded, the next run looks.
+        # If the next write fails, the next run must look at the server.
         adopted, change.outcome_unknown = not change.outcome_unknown, True
         self._state.apply_in_memory(change, staged_id=item.id)
         self._record_placed(change, item, adopted=adopted)
         return True
 
     def _make_at_target(self, change: Change) -> Item | None:
-        """The new item at the target, None if something else is there. After a lost answer, the same bytes there are ours."""
+        """Create the item at the target; None if another item has it. After a lost answer, an item with these bytes is ours."""
         for _ in range(_CREATES):
             if change.outcome_unknown and (found := self._upload.find_created_directly(change)) is not None:
                 return found
@@ -254,7 +247,7 @@ class Replacer:
         return pick_shown(self._client.find(path)), time.monotonic()
 
     def _place_staged(self, change: Change, look: Finding | None) -> None:
-        """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
+        """Set aside the item at the target, and promote the staged item. `look`: what the target was just seen to have."""
         if change.outcome_unknown and not self._find_staged_again(change):
             return
         for turn in range(_ROUNDS):
@@ -262,16 +255,16 @@ class Replacer:
             if self._is_already_placed(change, there):
                 return
             if there is None or self._clear_target(change, Observation(there, answered)):
-                # Where it was promoted at the same time (R13), it has left this stage.
+                # An overlapped promote (R13) has already changed the stage.
                 if change.stage is not Stage.STAGED or self._move_to_target(change):
                     return
                 time.sleep(deadline.retry_delay(turn, first=0.02))
-        raise UnavailableError(f"{change.target} is taken again and again")
+        raise UnavailableError(f"the job keeps taking the name {change.target}: it is tried again")
 
     def _is_already_placed(self, change: Change, there: Item | None) -> bool:
-        """True if the item at the target is the one that was to be placed. Raises FsError(EEXIST).
+        """Record the item at the target as placed, and return True, if nothing else must be placed. Raises FsError(EEXIST).
 
-        A directory that was acknowledged in an outage may be the job's; a file of the job makes room for it.
+        That is the staged item; or, for a directory that was acknowledged in an outage, a directory that the job has made since.
         """
         if there is None:
             return False
@@ -280,7 +273,7 @@ class Replacer:
             if change.verb is not Verb.MKDIR or (own is not None and own.needs_create and not there.is_dir):
                 return False
             if not there.is_dir:
-                raise PathExistsError(f"{there.path} is a file there")
+                raise PathExistsError(f"{there.path} is a file on the server")
             if change.file is None:
                 raise FsError(errno.EEXIST)
             self._cleanup.remove_staged(change)
@@ -290,12 +283,12 @@ class Replacer:
     def plan_aside(
         self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
     ) -> Aside:
-        """Record and sync ((S)) that `there` is to be set aside: beside its path, or beside `at`."""
+        """Record and sync (S) the plan to set `there` aside, under a hidden name beside its path or beside `at`."""
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
             path = names.hidden_path(at or there.path, self._context.mount, tid, role)
-            # An earlier save of ours may have placed it, with a request that is still on its way (R7).
+            # An unanswered request of an earlier save may still be on its way to this item (R7).
             aside = Aside(
                 there.id, path, there.kind, size=there.size, updated_at=there.updated_at, lifecycle=there.lifecycle,
                 permission=there.permission, unsure_until=self._context.unsure_until(there.id),
@@ -305,7 +298,7 @@ class Replacer:
         return aside
 
     def _clear_target(self, change: Change, look: Observation) -> bool:
-        """Set aside what stands at the target; False: look at the target again."""
+        """Set aside the item at the target; return False if the target must be looked at again."""
         self._context.fetch_base_before_aside(change, look.item)
         aside = self.plan_aside(change, look.item)
         raise_if_cancelled(change)
@@ -316,7 +309,7 @@ class Replacer:
         )
 
     def _set_aside_and_promote(self, change: Change, aside: Aside, look: Observation, stagger: float) -> bool:
-        """Set an item aside, and promote `stagger` seconds behind that (R13); False: look at the target again."""
+        """Set an item aside, and promote `stagger` seconds later (R13); return False if the target must be looked at again."""
         there = look.item
         hiding, promoting = self._overlap_sender.send_pair(
             look,
@@ -326,7 +319,8 @@ class Replacer:
         )
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
-            return self._set_aside(change, aside, there, hiding.result)  # not sent, or too early
+            # The promote was not sent, or came too early.
+            return self._set_aside(change, aside, there, hiding.result)
         self._note_aside(change, aside, there, hiding)
         if error is None:
             self._record_placed(change, promoting.result(), adopted=True)
@@ -334,11 +328,11 @@ class Replacer:
         change.outcome_unknown = True
         if not self._find_staged_again(change) or aside.moved:
             return True
-        change.displaced = ()  # neither was carried out
+        change.displaced = ()  # neither request was carried out
         return False
 
     def _note_aside(self, change: Change, aside: Aside, there: Item, hiding: Future[Item]) -> None:
-        """Note what became of a set-aside, whatever that means for its save: promote's outcome decides (R13)."""
+        """Note the outcome of an overlapped set-aside; the promote's outcome decides what follows (R13)."""
         try:
             answer = hiding.result()
         except AnswerLostError:
@@ -353,17 +347,18 @@ class Replacer:
         change.displaced += (there,)
 
     def _set_aside(self, change: Change, aside: Aside, there: Item, hide: Callable[[], Item]) -> bool:
-        """Move the item at the target to its hidden name by `hide`; False: look at the target again."""
+        """Move the item at the target to its hidden name by `hide`; return False if the target must be looked at again."""
         try:
             answer = hide()
         except AnswerLostError as error:
             aside.unsure_until = self._context.unsure_until(aside.id)
-            unsure, change.outcome_unknown = change.outcome_unknown, True  # until it was seen
-            moved, change.outcome_unknown = self._is_at_hidden_name(aside), unsure
+            # If the look fails too, the next run must look again.
+            was_unknown, change.outcome_unknown = change.outcome_unknown, True
+            moved, change.outcome_unknown = self._is_at_hidden_name(aside), was_unknown
             if isinstance(error, WrongAnswerError) and not moved:
                 raise
         except (NotFoundError, BadRequestError, ItemChangedError) as error:
-            # An earlier request that went unanswered may have been carried out meanwhile.
+            # An earlier unanswered request may have moved it there in the meantime.
             moved = aside.unsure_until > 0.0 and self._is_at_hidden_name(aside)
             if not moved:
                 self._forget_aside(change, aside, error)
@@ -376,9 +371,9 @@ class Replacer:
         return moved
 
     def _forget_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
-        """The item was not set aside: it is elsewhere, or gone. Raises `error` if the move is refused."""
+        """Drop an aside that is not at its hidden name but elsewhere, or gone. Raises `error` if the server refuses the move."""
         if isinstance(error, ItemChangedError) and aside.unsure_until:
-            return  # an earlier request may still bring it to its hidden name
+            return  # an earlier request may still move it to its hidden name
         self._record_step(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_missing_directory(names.parent(change.target))
@@ -386,7 +381,7 @@ class Replacer:
             raise error
 
     def _is_at_hidden_name(self, aside: Aside) -> bool:
-        """True if the item is seen at its hidden name."""
+        """Look whether an item is at its hidden name, and mark the aside as moved if so. Raises ApiError."""
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
             if aside.is_hidden_name_of(item):
@@ -395,7 +390,7 @@ class Replacer:
         return False
 
     def _move_to_target(self, change: Change) -> bool:
-        """Move the staged item to the target; False: the target has to be looked at again (R5)."""
+        """Promote: move the staged item to the target; return False if the target must be looked at again (R5)."""
         try:
             answer = self._send_move(change, change.first_moved_aside())
         except PathExistsError:
@@ -419,7 +414,7 @@ class Replacer:
     def _send_move(
         self, change: Change, was: Aside | None, *, held: HeldConnection | None = None, explain: bool = True
     ) -> Item:
-        """Send the move to the target; it takes over what `was` has. The rest as `Client.update`. Raises Cancelled, ApiError."""
+        """Move the item to the target, with lifecycle and permission of `was`. Raises Cancelled, and as `Client.update`."""
         raise_if_cancelled(change)
         item = change.item
         assert item is not None
@@ -435,7 +430,10 @@ class Replacer:
             return self._client.update(item.id, kind=item.kind, connection=held, explain=explain, **wanted)
 
     def _find_staged_again(self, change: Change) -> bool:
-        """After a lost move or a restart: find the staged item (R6). True: it is where it was. Else that is dealt with."""
+        """Find the staged item after a lost move or a restart (R6). Return True if it is still where it was staged.
+
+        Otherwise return False: it was promoted and is recorded as placed, or it is gone and the Change stages again.
+        """
         for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.mark_unanswered(aside.id)
             self._is_at_hidden_name(aside)
@@ -453,22 +451,22 @@ class Replacer:
         return False
 
     def _stage_again(self, change: Change, *, elsewhere: bool = False) -> None:
-        """The staged item vanished: make it again from the local bytes; a rename's source has none.
+        """Return to `staging` after the staged item vanished; undo a rename, and raise NotFoundError: it has no local bytes.
 
-        `elsewhere`: somebody has given a rename's source another name.
+        `elsewhere`: the source of a rename still exists, under another name.
         """
         if change.verb is Verb.MOVE:
             if change.item is not None and not elsewhere:
                 self._context.namespace.record_deleted(change.item)
             self._cleanup.undo_change(change, "it vanished from the server", errno.ENOENT)
-            raise NotFoundError(f"{change.source} is not on the server any more")
+            raise NotFoundError(f"{change.source} is no longer on the server")
         change.item, change.outcome_unknown = None, False
         self._record_step(change, stage=Stage.STAGING, tid="", staged_id="")
 
-    # -- placed: in one step the journal, the File, the namespace and the content cache know the outcome
+    # -- placed: one step updates the journal, the File, the namespace and the content cache
 
     def _record_placed(self, change: Change, item: Item, *, adopted: bool) -> None:
-        """`adopted`: `item` is the move's own answer, or the create's (R2). Raises Cancelled, FsError(EIO)."""
+        """Record that a Change is placed as `item`; `adopted`: `item` is the reply to its move or create (R2)."""
         before, change.item = change.item, item
         if change.file is not None and change.verb is Verb.PUT:
             self._record_saved(change, change.file, item, adopted=adopted)
@@ -481,12 +479,12 @@ class Replacer:
     def _record_saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         state, content = self._state, self._context.content
         source = state.bytes.generation_path(file.ino, change.generation)
-        # Copied before the locks are taken: readers wait for them.
+        # Copied before the locks are taken, because readers wait for these.
         saved = content.link_or_copy(source) if adopted else None
         copy = state.saves.prepare(change.target, source, change.size, change.sha256)
         try:
             with self._hold_for_step(change):
-                # Before the journal has the save: a kill in between must not leave the save before as the last one.
+                # Before the journal has the save: a kill in between must not leave the previous save as the last one.
                 self._bases.keep_save(change, copy)
                 self._write_saved(change, file, item)
                 if adopted:
@@ -496,13 +494,13 @@ class Replacer:
                     self._rebase_handles(file, item, adopted=adopted)
                 state.bytes.remove_after_sync(file.ino, change.generation)
                 if saved is not None:
-                    # After the handles have opened the version: even if it is too young to be kept, it serves them.
+                    # After the handles have opened the version: these bytes serve them even if the version is too racy to cache.
                     content.adopt_file(item, saved)
         finally:
             state.saves.discard(copy)
 
     def _write_saved(self, change: Change, file: File, item: Item) -> None:
-        """Record that a save is placed, as `item`. The caller has the locks. Raises FsError(EIO)."""
+        """Write to the journal and the tables that a save is placed as `item`. The caller has the locks. Raises FsError(EIO)."""
         sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
         pending = None if file.pending_permission is item.permission else file.pending_permission
         self._state.write(
@@ -537,7 +535,7 @@ class Replacer:
                 state.unlink_file(replaced)
             self._bases.keep_replaced_save(change)
             self._update_namespace(change, item)
-            # The namespace has the outcome: from here on its names show it, however long cleanup takes.
+            # The namespace has the outcome now, so the override can go, however long cleanup takes.
             state.apply_in_memory(change, shows={})
             if file is not None and not gone and change.generation not in (0, file.generation):
                 state.bytes.remove_after_sync(file.ino, change.generation)
@@ -548,18 +546,18 @@ class Replacer:
         self._context.namespace.record_own_change(item)
 
     def _rebase_handles(self, file: File, item: Item, *, adopted: bool) -> None:
-        """Handles go on with the version that was saved."""
+        """Let the handles of a saved File continue with the saved version, and close its local bytes."""
         local, file.item = file.local, item
         assert local is not None
         for handle in file.handles:
             handle.continue_with(item, self._context.content.open(item) if adopted else local.acquire())
-        file.local = None  # last: until then the attributes are those of these bytes
+        file.local = None  # last: until then, these bytes give the attributes
         if file.handles:
             local.release()
         self._state.index.reindex(file)
 
     def clean_up(self, change: Change) -> float:
-        """Clean up after a finished Change (`Cleanup.clean_up`); make the directories that are missing above what goes back."""
+        """Clean up after a finished Change as `Cleanup.clean_up`; make directories that are missing for asides that go back."""
         try:
             return self._cleanup.clean_up(change)
         except NoDirectoryError:
@@ -567,7 +565,7 @@ class Replacer:
             return self._cleanup.clean_up(change)
 
     def make_missing_directory(self, path: str) -> None:
-        """Make a directory, and those above it, that is missing under a save. Raises ApiError."""
+        """Make a directory that a save needs, and the missing ones above it. Raises ApiError, FsError."""
         if self._has_directory(path):
             return
         try:
@@ -577,7 +575,7 @@ class Replacer:
                 raise
 
     def make_new_directory(self, path: str) -> Item:
-        """A new directory, hidden and moved: there may be no second of its name (R9). Raises FsError(EEXIST), ApiError."""
+        """Make a directory hidden, and promote it, so that no second one gets its name (R9). Raises FsError(EEXIST), ApiError."""
         with self._state.run_here(Verb.MKDIR, path) as change:
             try:
                 self.run_change(change)
@@ -589,7 +587,7 @@ class Replacer:
         return change.item
 
     def abandon_change(self, change: Change) -> None:
-        """The caller is told that the change failed: cleanup takes back what was begun, and gives back the asides."""
+        """Cancel a Change whose caller gets an error: cleanup undoes its steps and gives its asides back. Raises FsError(EIO)."""
         with self._state.lock:
             if change.recorded and change.started and not change.is_finished:
                 self._state.cancel_change(change, shows={})

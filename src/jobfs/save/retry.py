@@ -1,4 +1,4 @@
-"""What a person decides about saves that do not get through: `jobfs retry` and `jobfs discard` (vfs/semantics.md 4)."""
+"""`jobfs retry` and `jobfs discard`: what a user decides about saves that fail (vfs/semantics.md 4.12)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from jobfs.state import File, edit
 
 
 def retry(write_back: WriteBack, path: str | None) -> list[str]:
-    """Try at once what was refused, or waits for its next try, at or below `path`; returns the paths."""
+    """Retry at once the saves at or below `path` that were refused or have failed, and return their paths.
+
+    None means the whole mount. Raises FsError(EIO).
+    """
     found = []
     for file in write_back.state.backlog(path or "").files:
         change = file.change
@@ -29,11 +32,11 @@ def retry(write_back: WriteBack, path: str | None) -> list[str]:
 
 
 def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
-    """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
+    """Give up what is unsent at or below `path`; return each path, and where a copy of its bytes is kept ("" if there is none).
 
-    Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if it is open in a program, or just being sent.
+    Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a file is open in a program or is being sent.
     """
-    # The entries of a directory go before it.
+    # The entries of a directory come before the directory.
     found = sorted(write_back.state.backlog(path).files, key=lambda file: file.path or "", reverse=True)
     if not found:
         raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
@@ -43,12 +46,15 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
 
 
 def _discard_file(write_back: WriteBack, file: File, target: str) -> str:
-    """Let go of a File's record and bytes, and of its save; returns where a copy of the bytes is."""
+    """Give up a File with its record, bytes and save; return the path of a copy of the bytes, "" if there is none.
+
+    Raises as `discard`.
+    """
     with write_back.state.reservations.hold(target):
         if not (file.is_unsent or file in write_back.state.unclosed):
-            raise FsError(errno.ENOENT, f"{target} was just sent")
+            raise FsError(errno.ENOENT, f"{target} has just been sent: nothing is left to discard")
         local, change = file.local, file.change
-        with contextlib.suppress(FsError):  # bytes that can't be read are given up without a copy
+        with contextlib.suppress(FsError):  # unreadable bytes are given up without a copy
             local = local or write_back.state.bytes.open(file.ino, file.generation)
         kept = (
             "" if local is None else str(write_back.state.bytes.keep_in_trash(local, names.basename(target)))
@@ -56,7 +62,7 @@ def _discard_file(write_back: WriteBack, file: File, target: str) -> str:
         if change is not None and (
             change.is_running or (change.started and not write_back.withdraw_save(file))
         ):
-            raise FsError(errno.EBUSY, f"{target} is just being sent: look again in a moment")
+            raise FsError(errno.EBUSY, f"{target} is being sent: try again in a moment")
         with file.lock, write_back.state.lock:
             write_back.state.unlink_file(file)
         write_back.namespace.invalidate(target)

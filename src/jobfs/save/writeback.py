@@ -1,4 +1,4 @@
-"""Write-back: what the file system asks of the save protocol, and the threads that bring changes to the server."""
+"""Write-back: the entry of the file system into the save protocol, and the background threads of a mount."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds between disk syncs, between looks at what the last listing has brought, and between returns of free memory.
+#: Seconds between disk syncs, between checks for a new listing, and between returns of free memory to the system.
 _SYNC_EVERY, _TIDY_EVERY, _GIVE_BACK_EVERY = 0.5, 1.0, 15.0
-#: Seconds without a listing after which one is made, if something may be left to be deleted.
+#: Seconds without a listing after which one is read, if a tombstone remains: a late create may have left an item.
 _LIST_EVERY = 3600.0
-#: A tombstone is kept for so many request lifetimes, and until a listing after that.
+#: For how many request lifetimes a tombstone is kept; it goes with the first listing after that.
 _LIFETIMES = 20
 
 
 class WriteBack:
-    """One for a mount. Owns the state and the queue. May be called from any thread."""
+    """The saves of a mount: owns its state, its queue and their threads. Every method may be called from any thread."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class WriteBack:
         settings: Settings,
         server: KnownServer,
     ) -> None:
-        """`directory`: the state directory of the mount, `mount`: its id. Raises UsageError if its journal can't be used."""
+        """`directory`: the state directory of the mount; `mount`: its id. Raises UsageError if the journal can't be used."""
         self.client = client
         self.namespace = namespace
         self.content = content
         self.state = State(directory, settings.keep_saves)
-        # A save's own thread makes requests beside each of these: half as many threads as connections use them all.
+        # Each request in these pools runs beside one in the save's own thread: half as many threads as connections are enough.
         io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
         promote_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-promote")
         body_pool = ThreadPoolExecutor(MOST_HIDING, "jobfs-bodies")
@@ -72,28 +72,28 @@ class WriteBack:
         delay = settings.write_back_delay
         self.queue = ChangeQueue(self.context, self.replacer, self.items, delay=delay)
         self.renamer = Renamer(self.context, self.items, self.replacer, self.queue)
-        #: What was taken up from the journal at the start, a line each, and what the user has to be told of it.
+        #: What was taken up from the journal at the start, a line each; and what the user must know of it.
         self.taken_up: list[str] = []
         self.warnings: list[str] = []
-        #: When free memory was returned, and when the listing was made or read last (monotonic seconds).
+        #: When free memory was last returned, and when a listing was last processed or requested (monotonic seconds).
         self._given_back = self._listed = time.monotonic()
-        #: The snapshot that `_process_listing` has seen; before the first listing nothing is known to be gone.
+        #: The number of the snapshot that `_process_listing` has processed; 0: none yet, so no item is known to be gone.
         self._snapshot = 0
         self._threads = [
             Background("jobfs-sync", self._sync_disk, first=_SYNC_EVERY, retry=_SYNC_EVERY),
-            # Not in "jobfs-sync": thousands of files may have to go, and what is closed meanwhile is on the disk within a second.
+            # Not in "jobfs-sync": it may remove thousands of files, and closed bytes must be synced within a second.
             Background("jobfs-fit", self._trim_cache, first=_SYNC_EVERY, retry=_SYNC_EVERY),
             Background("jobfs-tidy", self._process_listing, first=_TIDY_EVERY, retry=_TIDY_EVERY),
         ]
 
     def start(self) -> None:
-        """Begin background work; `recovery.restore_journal` has been called before."""
+        """Start the background threads. Call `recovery.restore_journal` first."""
         self.queue.start()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End background work, if it was begun; what is not on the server stays in the journal."""
+        """Stop the background threads, if they run, and close the state; what is unsent stays in the journal."""
         for thread in self._threads:
             thread.stop()
         self.queue.stop()
@@ -101,13 +101,13 @@ class WriteBack:
             thread.join()
         self.context.stop_threads()
         try:
-            self.state.store.sync()  # the next mount may remove an item whose bytes are here
+            self.state.store.sync()  # the next mount may delete an item whose only other copy is these bytes
         except FsError as error:
             log.error("%s", error)
         self.state.close()
 
     def _sync_disk(self) -> float:
-        """Sync what was closed to the disk, and repeat closes that found the disk full. Raises FsError(ENOSPC, EIO)."""
+        """Sync closed bytes to the disk, and record closes again that found the disk full. Raises FsError(ENOSPC, EIO)."""
         if self.state.store.needs_sync:
             self.state.store.sync()
         if self.state.journal.spare.refill():
@@ -117,12 +117,12 @@ class WriteBack:
         return _SYNC_EVERY
 
     def _trim_cache(self) -> float:
-        """Bring the content cache under its limit after saves have added to it."""
+        """Bring the content cache under its limit: saves add to it without a check."""
         self.content.evict_to_limit()
         return _SYNC_EVERY
 
     def _process_listing(self) -> float:
-        """Return free memory, and look at what the last listing has shown. Raises ApiError, FsError(EIO)."""
+        """Return free memory to the system, and process the last listing if it is new. Raises ApiError, FsError(EIO)."""
         now, number = time.monotonic(), self.namespace.snapshot_number
         if now - self._given_back > _GIVE_BACK_EVERY:
             self._given_back = now
@@ -144,7 +144,7 @@ class WriteBack:
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 
     def record_closed(self, file: File) -> None:
-        """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO)."""
+        """Record that a File's bytes were closed and must be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
             local, new = file.local, not (file.generation or file.base.id)
             self.state.unclosed.discard(file)
@@ -159,7 +159,7 @@ class WriteBack:
                 self.uploader.count_create(file.path)
 
     def wait_until_uploaded(self, file: File) -> None:
-        """Return when the server has what was written so far (fsync). Raises the error that kept it from that."""
+        """Close a File's bytes, and wait until the server has them (fsync). Raises the error that prevents it."""
         self.record_closed(file)
         wanted = file.close_count
         while True:
@@ -172,11 +172,12 @@ class WriteBack:
             if change is not None:
                 self._run(change, file)
                 if change.sent_close_count >= wanted and file.base.id == change.staged_id != "":
-                    return  # it is placed; bytes closed since are for another call
+                    return  # these bytes are placed; bytes that were closed since belong to another call
 
     def _run(self, change: Change, file: File) -> None:
-        """Run the Change of a File in this thread; where that fails before it has begun, it is due later. Raises as
-        `wait_until_uploaded`.
+        """Run the Change of a File in this thread; if it fails before it has started, schedule it.
+
+        Raises as `wait_until_uploaded`.
         """
         try:
             self.queue.run_until_finished(change)
@@ -185,7 +186,10 @@ class WriteBack:
             raise
 
     def quiesce(self, file: File) -> None:
-        """Return when no save of this File is half done; one that can't be waited for is begun anew. Raises ApiError, FsError."""
+        """Wait until no save of a File is in flight; withdraw and reschedule a save that can't finish now.
+
+        Raises ApiError, FsError.
+        """
         if file.never_sent:
             return
         if self.namespace.is_unreachable and self.withdraw_save(file):
@@ -199,17 +203,18 @@ class WriteBack:
             self.queue.schedule(file)
 
     def withdraw_save(self, file: File) -> bool:
-        """Stop a save that was begun, to be taken back later; False if there is none, or it may have set something aside."""
+        """Cancel the started save of a File, for cleanup to undo; False if there is none, or it may have set an item aside."""
         with file.lock, self.state.lock:
             change = file.change
             if change is None or not change.started or change.is_settled or change.asides:
                 return False
-            self.state.cancel_change(change, ino=0, base=Base())  # what it was to replace stays
+            # Without a base, cleanup keeps the version that the save would have replaced.
+            self.state.cancel_change(change, ino=0, base=Base())
         self.queue.wake()
         return True
 
     def make_directory(self, path: str) -> Item | None:
-        """A new directory on the server; None if the server can't be asked. Raises FsError(EEXIST), ApiError."""
+        """Make a directory on the server; None if the server can't be reached. Raises FsError(EEXIST), ApiError."""
         if self.namespace.is_unreachable:
             return None
         self.uploader.count_create(path)
@@ -221,17 +226,19 @@ class WriteBack:
         return item
 
     def cancel_save(self, file: File) -> bool:
-        """Stop the save of a File that is unlinked (R10). Raises FsError.
+        """Cancel the save of a File that is being unlinked (R10). Raises FsError.
 
-        False if the save may have come to the server: it is recorded as cancelled, and its name is hidden until it is taken
-        back. Else True: the File keeps its row until the caller has deleted its item, if any, and unnames it.
+        Return False if a request of the save may have been sent: the Change is recorded as cancelled, and hides the name until
+        cleanup has undone it. Else return True: the caller must delete the File's item, if any, and then unlink the File, which
+        keeps its row until then.
         """
         with file.lock, self.state.lock:
             change = file.change
             if change is None or not change.started or change.is_settled:
                 return True
             if not change.recorded:
-                self.state.end_change(change)  # nothing is sent before it has a row: its run ends
+                # Without a row it has sent nothing; its run ends at the next step.
+                self.state.end_change(change)
                 return True
             self.state.cancel_change(change, shows={change.target: None}, remove=[file])
             self.state.unlink_file(file)
@@ -239,7 +246,7 @@ class WriteBack:
         return False
 
     def delete_once_fetched(self, item: Item) -> None:
-        """Delete an item once its bytes, which are needed here, are on this machine. Raises ApiError, FsError(EIO)."""
+        """Delete an item in the background, once its open handles have fetched its bytes. Raises ApiError, FsError(EIO)."""
         self.client.require_reachable(item.path)
         removal = plan_removal(self.state, item.path, self.context.base_of(item), item)
         try:

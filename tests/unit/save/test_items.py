@@ -38,7 +38,8 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequ
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told"), [("update", "nobody there"), ("delete", "file can't be deleted: no answer")]
+    ("endpoint", "told"),
+    [("update", "nobody there"), ("delete", "file could not be deleted: try again later")],
 )
 def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
     world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str

@@ -97,7 +97,10 @@ def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Re
     again = remount()
     (file,) = again.state.backlog().files
     assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
-    assert again.write_back.taken_up == ["new: begun, and not finished", f"{path}/file: was not sent yet"]
+    assert again.write_back.taken_up == [
+        "new: was started and not finished",
+        f"{path}/file: was not sent yet",
+    ]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
 
 
@@ -184,7 +187,7 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
         assert until > time.monotonic() + 20, "any request may still be carried out"
     assert all(taken_up.due <= time.monotonic() for taken_up in again.state.changes.values())
     assert again.state.index.has_override("file") is ("unlink" in what), "else it is shown"
-    tidied = "file: to be tidied up on the server" in again.write_back.taken_up
+    tidied = "file: needs cleanup on the server" in again.write_back.taken_up
     assert tidied is (what == "save of what was unlinked")
     if what.endswith("newer ones"):
         again.closed("file", NEW, of=again.state.index.file_at("file"))
@@ -220,7 +223,7 @@ def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
             failed = remount()
         assert [(left.path, left.refused != "") for left in failed.state.backlog().files] == [("file", True)]
-        assert "file is not taken up: what was written behind" in failed.write_back.warnings[0]
+        assert "file is not taken up: unclosed bytes behind" in failed.write_back.warnings[0]
     again = remount()
     (warning,) = again.write_back.warnings
     assert "file was written and never closed: what was written is kept as file.recovered-" in warning
@@ -244,7 +247,7 @@ def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytes
         path.write_bytes(b"")
     again = remount()
     assert (again.state.index.file_at("file"), again.state.journal.load_records(File)) == (None, [])
-    assert "file: its local bytes are not whole, it is dropped" in caplog.messages
+    assert "file: its local bytes are not whole: it is dropped" in caplog.messages
     with pytest.raises(FsError, match="the local bytes of file are not whole"):
         again.write_back.queue.run_until_finished(again.state.changes[begun.seq])
     assert finish(again) == {"file": OLD}

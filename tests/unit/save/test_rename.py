@@ -160,7 +160,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"s": "draft", "o": "file"}, {})
     world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
-    with pytest.raises(Exception, match="not on the server"):
+    with pytest.raises(Exception, match="no longer on the server"):
         world.write_back.renamer.move_item_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
     assert "forget s" in world.namespace.told

@@ -238,7 +238,8 @@ def test_a_save_that_gets_nowhere_is_left_for_a_while(world: World, monkeypatch:
     monkeypatch.setattr("jobfs.save.replace._ROUNDS", 1)
     change = world.write_back.queue.schedule(world.closed("file", NEW))
     assert change is not None
-    gone, taken = "what is made for file keeps vanishing", "file is taken again and again"
+    gone = "the staged item of file keeps vanishing from the server"
+    taken = "the job keeps taking the name file: it is tried again"
     for answer, told in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
         world.client.before["update"] = [partial(away, answer("no"))] * 4
         with pytest.raises(UnavailableError, match=told):

@@ -81,7 +81,7 @@ def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch
     left = world.state.backlog("")
     world.write_back.wait_until_uploaded(file)
     monkeypatch.setattr(world.state, "backlog", lambda path: left)
-    with pytest.raises(FsError, match=r"^dir/file was just sent$") as caught:
+    with pytest.raises(FsError, match=r"^dir/file has just been sent: nothing is left to discard$") as caught:
         discard(world.write_back, "")
     assert caught.value.errno == errno.ENOENT
 

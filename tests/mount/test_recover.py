@@ -79,7 +79,7 @@ def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_
     """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
     mounted = killed(mount)
     mounted.mount(read_only=True)
-    assert "what an earlier mount has left (1) is not finished" in mounted.log
+    assert "unsent work of an earlier mount (1) is neither finished" in mounted.log
     mounted.umount()
     assert not json.loads((slot(mounted) / "mount.json").read_text())["clean"]
     code, _, err = recover(mounted, "-o", "ro")

@@ -87,7 +87,7 @@ def test_out_of_reach_it_says_so_once_and_returns_after_the_outage(
         server.faults.set_rate("drop", 1.0)
         assert process.stderr is not None
         said = process.stderr.readline()
-        assert "the server can't be asked whether the job has ended" in said
+        assert "the server does not say whether the job has ended" in said
         before = server.log.count()
         eventually(lambda: server.log.count() > before)
         server.job_side(server.job).set_job(status="canceled")

@@ -1,7 +1,7 @@
-"""What each file operation means (vfs/semantics.md; R1 to R12: save/protocol.md): the Vfs and the words its callers need.
+"""The meaning of each file operation (vfs/semantics.md; R1 to R13: save/protocol.md).
 
-Read in this order: `view` (what a path shows), `lookup`, `handles` (which version an open file shows), `files`, `tree`,
-`attributes`, `drain`. `prefetch` and `report` stand apart. `core` composes them, and does nothing else.
+Read the modules in this order: `view` (what a path shows), `lookup`, `handles` (which version an open file shows), `files`,
+`tree`, `attributes`, `drain`. `prefetch`, `report` and `job_end` stand apart. `core` composes all of them.
 """
 
 from jobfs.state.records import CHANGES

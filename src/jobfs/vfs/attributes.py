@@ -1,4 +1,4 @@
-"""Attributes: what goes to the server, what is remembered here, and what is told of both (vfs/semantics.md 2)."""
+"""Attributes: what goes to the server, what this machine remembers, and what `jobfs info` shows (vfs/semantics.md 2)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from jobfs.nodes import Item, Lifecycle, Permission, clamp_ns
 from jobfs.state import File, edit
 from jobfs.vfs.view import Node, View
 
+#: The uid or gid -1, which `chown` leaves as it is, as an unsigned number.
 _NONE = 0xFFFFFFFF
 
-#: What `jobfs info` tells of an item beside its type.
-_TOLD = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
+#: The fields of an item that `jobfs info` shows beside its type.
+_SHOWN = ("id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at")
 
 
 class AttributeOperations:
-    """Changes of attributes."""
+    """The operations on attributes. Every method may be called from any thread."""
 
     def __init__(self, view: View) -> None:
         self._view, self._write_back = view, view.write_back
         self._state, self._namespace = view.state, view.namespace
 
     def chmod(self, path: str, mode: int) -> None:
-        """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
+        """Set a mode: the owner's write bit is the permission on the server, the other bits are remembered here (2.4).
+
+        Raises FsError(ENOENT, EROFS, EPERM), ApiError.
+        """
         self._view.check_may_change(path)
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
@@ -45,14 +49,14 @@ class AttributeOperations:
             self._remember(node, mode=mode, permission=wanted)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
+        """Remember owner and group on this machine; -1 leaves either as it is (2.8). Raises as `chmod`."""
         self._view.check_may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
         with self._hold_quiesced(path) as node:
             self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
+        """Remember times, in ns since the epoch, until the item changes; None leaves a time as it is (2.6). Raises as `chmod`."""
         self._view.check_may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
         times = {name: clamp_ns(value) for name, value in given.items() if value is not None}
@@ -63,22 +67,22 @@ class AttributeOperations:
                 self._namespace.forget_names_changed(node)
             self._remember(node, **times)
 
-    # -- what `jobfs info` tells and `jobfs set` changes
+    # -- what `jobfs info` shows and `jobfs set` changes
 
     def info(self, path: str) -> dict[str, Any]:
-        """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
+        """Return what the API and this machine know about a path (2.9). Raises FsError(ENOENT), ApiError."""
         node = self._view.with_size(path, self._view.get(path))
         item = node if isinstance(node, Item) else node.item
         state, error = self._describe_state(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
-            facts |= {"type": str(item.kind), **{name: str(getattr(item, name)) for name in _TOLD}}
+            facts |= {"type": str(item.kind), **{name: str(getattr(item, name)) for name in _SHOWN}}
         facts["size"] = self._view.attr_of_node(node).size
         return facts
 
     @staticmethod
     def _describe_state(node: Node) -> tuple[str, str]:
-        """Its state, and what went wrong with its last save."""
+        """Return a node's state for `jobfs info`, and the error of its last save, "" if there is none."""
         if isinstance(node, Item):
             return "conflict" if names.parse_second_version(node.path) is not None else "clean", ""
         if node.never_sent:
@@ -91,7 +95,10 @@ class AttributeOperations:
         return "dirty" if node.local is not None or node.needs_create else "clean", ""
 
     def set_on_server(self, path: str, values: dict[str, Any]) -> None:
-        """Change permission and lifecycle on the server, after unsent bytes. Raises FsError(EOPNOTSUPP, EBUSY), ApiError."""
+        """Change permission and lifecycle on the server, once it has all unsent bytes (2.17).
+
+        Raises FsError(EOPNOTSUPP) for a local only file, FsError(EBUSY) for a file that is not sent, ApiError.
+        """
         self._view.check_may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         wanted = {name: types[name](value) for name, value in values.items() if value is not None}
@@ -101,12 +108,12 @@ class AttributeOperations:
                 raise FsError(errno.EOPNOTSUPP, f"{path} is on this machine only")
             self._write_back.wait_until_uploaded(node)
             if node.item is None:
-                raise FsError(errno.EBUSY, f"{path} is not on the server yet")
+                raise FsError(errno.EBUSY, f"{path} is not on the server yet: try again in a moment")
             node = node.item
         self._write_back.items.update_item(node, **wanted)
 
     def _remember(self, node: Node, **values: Any) -> None:
-        """Remember attributes of a node: an item's times for its present version, those of a File here as long as it lives."""
+        """Remember attributes of a node: an item's times for its present version, those of a File while the File exists."""
         values["ctime_ns"] = time.time_ns()
         with self._state.lock:
             if isinstance(node, Item):
@@ -121,9 +128,9 @@ class AttributeOperations:
 
     @contextlib.contextmanager
     def _hold_quiesced(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
-        """The node whose attributes change: an item, or a File whose save has not ended meanwhile, with its lock held.
+        """Yield the node whose attributes change: an item, or a File that still overrides the server, with its lock held.
 
-        `mode`: the mode to set; if it means another permission on the server, no save of the node is half done.
+        `mode`: the mode to set. If it means another permission on the server, wait until no save of the File is in flight.
         """
         node = self._make_real(path)
         if isinstance(node, File):
@@ -137,12 +144,12 @@ class AttributeOperations:
         yield node
 
     def _changes_permission(self, file: File, mode: int) -> bool:
-        """True if the mode asks for a permission on the server that the file does not have, or is already to get."""
+        """Return whether `mode` means another permission on the server than the file has, or one is pending already."""
         writable = bool(self._view.attr_of_node(file).mode & 0o200)
         return not file.never_sent and (writable != bool(mode & 0o200) or file.pending_permission is not None)
 
     def _make_real(self, path: str) -> Item | File:
-        """The node whose attributes change; a directory that no item stands for becomes a real one."""
+        """Return the node at a path; make a directory on the server if the path is an implicit one. Raises FsError, ApiError."""
         node = self._view.get(path)
         if not isinstance(node, Item) or not node.is_implicit:
             return node

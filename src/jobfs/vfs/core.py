@@ -1,6 +1,6 @@
 """Vfs: the mounted workspace, without ctypes and without HTTP (vfs/semantics.md). Paths as in names.py; the root is "".
 
-The Vfs itself does nothing: each call goes to the part that has its contract.
+The Vfs only delegates: the part that each method names has its contract.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ log = logging.getLogger("jobfs.vfs")
 
 
 def raise_descriptor_limit() -> None:
-    """Raise this process's limit on descriptors as far as it may be raised."""
+    """Raise this process's limit of open descriptors to its hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The system may have a lower limit of its own: then the present one stays.
+    # The system may refuse the hard limit: then the present limit stays.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -57,7 +57,7 @@ class Vfs:
         namespace: Namespace,
         server: KnownServer,
     ) -> None:
-        """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
+        """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
         state, mount = directory.path, directory.record.mount_id
         self._settings, self._directory = settings, directory
         self._client, self._content, self._namespace = client, content, namespace
@@ -73,17 +73,20 @@ class Vfs:
         self._drain = Drain(self._view)
         self._job_end = JobEnd(self._report, namespace, settings)
         self._stopped = threading.Event()
-        #: What the status says of programs that watch; whoever informs them keeps it.
+        #: The part of the status about programs that watch files; `ChangeNotifier` in live.py updates it.
         self.watching = self._report.watching
-        #: What an earlier mount left and this one took up, a line each.
+        #: What this mount took up from the journal of an earlier one, a line each.
         self.taken_up: list[str] = []
-        #: How many changes of an earlier mount a read-only mount leaves as they are.
+        #: How many unsent entries of an earlier mount this read-only mount leaves alone.
         self.left_alone = 0
 
     # -- life
 
     def start(self) -> None:
-        """Take up what an earlier mount left, which a read-only mount does not, and begin background work. Raises UsageError."""
+        """Take up what an earlier mount left in the journal, and start background work; a read-only mount does neither.
+
+        Raises UsageError, ApiError, FsError(EIO).
+        """
         if self._settings.read_only:
             self.left_alone = len(read_backlog(self._directory.path).to_entries())
             return
@@ -91,7 +94,7 @@ class Vfs:
         self._write_back.start()
 
     def stop(self) -> None:
-        """End background work; open files are closed, what is not on the server stays in the journal."""
+        """Close open files and end background work; what is unsent stays in the journal."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -106,12 +109,12 @@ class Vfs:
         """What the user must know when the mount starts, a sentence each."""
         recovery = self._settings.recovery_command(self._directory.record.job)
         waiting = (
-            f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
-            f"job without --read-only, or {recovery}"
+            f"unsent work of an earlier mount ({self.left_alone}) is neither finished nor shown here: unmount this, then mount "
+            f"the job without --read-only, or {recovery}"
         )
         return self._write_back.warnings + [waiting] * bool(self.left_alone)
 
-    # -- what the server does not have: Drain, WriteBack
+    # -- what the server does not have: Drain, save/retry.py
 
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[SendProgress], None] | None
@@ -132,26 +135,26 @@ class Vfs:
         return self._drain.expose_hidden_items(mount)
 
     def retry(self, path: str | None = None) -> list[str]:
-        """See WriteBack."""
+        """See `retry` in save/retry.py."""
         return retry(self._write_back, path)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
-        """See WriteBack."""
+        """See `discard` in save/retry.py."""
         return discard(self._write_back, path)
 
     # -- what is kept of saves: CopyStore, ReadLog
 
     def forget_save(self, path: str) -> bool:
-        """Remove the last save that is kept of a file; False if there is none."""
+        """Remove the kept save of a file; False if there is none."""
         return self._state.saves.drop(path)
 
     def note_put_back(self, path: str, pid: int) -> None:
-        """Note that a process is about to put an old save in the place of `path` without having read what is there."""
+        """Note that a process will replace the file at `path` with an old save, and has not read the present version."""
         readers = self._state.read_log
         readers.note_unread_replace(readers.process_of(pid), path)
 
     def empty_trash(self) -> None:
-        """Remove the copies of bytes that were given up. Call this once everything is on the server."""
+        """Remove the copies of discarded bytes. Call this once the server has everything."""
         self._state.bytes.empty_trash()
 
     # -- the mount itself: Report, JobEnd, Namespace, Health
@@ -285,7 +288,7 @@ class Vfs:
         return self._tree.unlink_if_version(path, version, sha256)
 
     def fsyncdir(self) -> None:
-        """Bring what this machine knows of changed names to its disk; most are on the server already. Raises FsError(EIO)."""
+        """Sync the journal and local bytes; most changes of names are on the server already. Raises FsError(EIO)."""
         self._state.store.sync()
 
     # -- the kernel's nodes: PageCacheTracker
@@ -317,7 +320,7 @@ class Vfs:
         return self._files.get_handle(fh).read(size, offset)
 
     def shown_size(self, fh: int) -> int:
-        """Return the size of what an open file shows (`OpenFile.known_size`). Raises FsError(EBADF)."""
+        """Return the size, in bytes, that an open file shows (`OpenFile.known_size`). Raises FsError(EBADF)."""
         return self._files.get_handle(fh).known_size()
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
@@ -333,7 +336,7 @@ class Vfs:
         self._files.ftruncate(fh, length)
 
     def fgetattr(self, fh: int) -> Attr:
-        """Return what `fstat` shows of an open file, unlinked ones too. See OpenFile.attr."""
+        """Return what `fstat` shows of an open file, even if it is unlinked. See OpenFile.attr. Raises FsError(EBADF)."""
         return self._files.get_handle(fh).attr()
 
     def attr_for_handle(self, handle: OpenFile) -> Attr:

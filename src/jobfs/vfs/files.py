@@ -1,4 +1,4 @@
-"""Files: opening and writing them, and what close and fsync promise (vfs/semantics.md 3 and 4). Reading: handles.py."""
+"""Operations on files: open, create, write, truncate, close and fsync (vfs/semantics.md 3 and 4). Reads: handles.py."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 log = logging.getLogger("jobfs.vfs")
 
-#: Descriptors for the mount's own work: connections, the journal, transfers, answers to `status`; a limit that counts as none.
-_RESERVE, _UNLIMITED = 300, 1 << 20
+#: Descriptors kept for the mount's own work: connections, the journal, transfers, answers to `status`.
+_RESERVE = 300
+#: The limit of open descriptors that is assumed where the system has none.
+_UNLIMITED = 1 << 20
 
 
 class FileOperations:
-    """Handles and the bytes behind them. A handle holds its File, not a path."""
+    """The operations on open files. A handle holds its File, not a path. Every method may be called from any thread."""
 
     def __init__(self, view: View, pages: PageCacheTracker, report: Report) -> None:
         self._view, self._pages, self._report = view, pages, report
@@ -43,7 +45,7 @@ class FileOperations:
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def get_handle(self, fh: int) -> OpenFile:
-        """The handle of a number. Raises FsError(EBADF)."""
+        """Return the handle with the number `fh`. Raises FsError(EBADF)."""
         try:
             return self._handles[fh]
         except KeyError:
@@ -52,9 +54,9 @@ class FileOperations:
     # -- open and create
 
     def open(self, path: str, flags: int, pid: int = 0, kernel: KernelFile | None = None) -> OpenResult:
-        """Open a file; `pid` is the calling thread, 0 if not known; `kernel` is None if it is not the kernel that opens it.
+        """Open a file. `pid`: the calling thread, 0 if not known. `kernel`: what the kernel has of it, None for other callers.
 
-        Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError; FsError(ESTALE) if the kernel has another size
+        Raises FsError(ENOENT, EISDIR, EACCES, EROFS, EPERM, ENFILE), ApiError; FsError(ESTALE) if the kernel has another size
         (vfs/semantics.md 3.17).
         """
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
@@ -71,12 +73,16 @@ class FileOperations:
     def _try_to_open(
         self, path: str, flags: int, pid: int, kernel: KernelFile | None, *, is_last: bool
     ) -> OpenResult | None:
-        """Open what is at `path`; None if that is another file by now, unless this is the last try. Raises as `open`."""
+        """Open the file at `path`; None if the path shows another file at the end, and this is not the last try.
+
+        Raises as `open`.
+        """
         revision = self._view.revision
         node = self._find_to_open(path, flags)
         handle = self._new_open_file(path, node, flags, self._state.read_log.process_of(pid))
         if not is_last and self._view.revision != revision and not self._still_shows(path, node):
-            self._close_handle(handle)  # its save has ended, or it was written to, since it was looked up
+            # Since the lookup, a save of the file has ended, or the file was written to.
+            self._close_handle(handle)
             return None
         opened = self._finish_open(handle, path, node, flags, kernel)
         is_same = handle.item is node and self._view.revision == revision
@@ -86,7 +92,7 @@ class FileOperations:
         return None
 
     def _find_to_open(self, path: str, flags: int) -> Node:
-        """Return what is at `path`, with a size. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
+        """Return the file at `path`, with a known size. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
         node = self._view.get(path)
         if node.kind is Kind.DIRECTORY:
             raise FsError(errno.EISDIR)
@@ -104,7 +110,7 @@ class FileOperations:
     def _finish_open(
         self, handle: OpenFile, path: str, node: Node, flags: int, kernel: KernelFile | None
     ) -> OpenResult:
-        """Finish opening `node`, or its replacement if the job has replaced it. After an error there is no handle."""
+        """Finish opening `node`, or its replacement if the job has replaced it. Raises as `open`, after closing the handle."""
         try:
             if flags & os.O_TRUNC:
                 return self._finish_open_truncated(handle, path)
@@ -116,14 +122,14 @@ class FileOperations:
             handle.note_read()
             return opened
         except BaseException:
-            # The kernel keeps the pages that it had before.
+            # The kernel keeps its old pages after a failed open, so the version noted for them is wrong.
             self._pages.forget_version(handle.node_path)
             self.release(handle.fh)
             raise
 
     @staticmethod
     def _check_retry(handle: OpenFile, kernel: KernelFile) -> None:
-        """Raise FsError(ESTALE) unless a handle is usable although the kernel has another size after it has looked again."""
+        """Raise FsError(ESTALE), so that the kernel looks the file up again; not at a retry, if the program needs no size."""
         if handle.relies_on_size or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
@@ -142,7 +148,7 @@ class FileOperations:
         return there is None or there.id == node.id
 
     def _new_open_file(self, path: str, node: Node, flags: int, process: Process | None) -> OpenFile:
-        """Make an open file of the File of `node`, for a process. Raises FsError(EMFILE)."""
+        """Make a handle on the File of `node`, for a process. Raises FsError(EMFILE)."""
         file, item = (node, node.item) if isinstance(node, File) else (self._state.file_for_item(node), node)
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
@@ -152,12 +158,13 @@ class FileOperations:
         return self._new_open_file(path, item, flags, process)
 
     def _add_handle(self, handle: OpenFile, path: str, process: Process | None) -> None:
-        """Make a new handle one of its File's. The caller has the File's lock. Raises FsError(EMFILE)."""
+        """Add a new handle to its File, and open the bytes. The caller has the File's lock. Raises FsError(EMFILE)."""
         file, item = handle.file, handle.item
         if file.local is None and item is not None:
             file.item, file.path = item, path
             if handle.writable:
-                handle.racy = self._write_back.context.is_racy(item)  # only a base has to prove anything
+                # Only the base of a save needs this.
+                handle.racy = self._write_back.context.is_racy(item)
             handle.content = self._content.open(item)
         if not file.handles:
             if file.local is not None:
@@ -171,7 +178,7 @@ class FileOperations:
         self._state.read_log.add_open(process)
 
     def _finish_open_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
-        """Finish opening a file for reading: the kernel may keep its pages of a version that is on this machine."""
+        """Finish opening a file for reading; let the kernel keep its pages if they and the cache have all of this version."""
         content = handle.content
         if not (isinstance(node, Item) and isinstance(content, ContentHandle)):
             return self._finish_open_local(handle, path, node)
@@ -179,15 +186,15 @@ class FileOperations:
         holds_pages = self._pages.register(handle, path, content.version) and is_whole
         self._prefetch.note_open(content.item, is_cached=is_whole)
         if holds_pages:
-            handle.has_read = True  # the kernel has one set of pages for a path, whatever items have had that
+            handle.has_read = True  # the program may get pages that the kernel has read before
             return OpenResult(handle.fh, keep_cache=True)
         handle.fetch_first_bytes()
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
     def _finish_open_local(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
-        """Finish opening local bytes for reading, which may have been saved by now.
+        """Finish opening a File with local bytes for reading; a save of these may have ended by now.
 
-        Where an item was looked up, it has been written to since: the kernel may have another size.
+        If the lookup found an item, the file was first written to after that: the kernel may have another size.
         """
         self._pages.register(handle, path, None)
         handle.fetch_first_bytes()
@@ -206,7 +213,7 @@ class FileOperations:
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
     def _close_handle(self, handle: OpenFile) -> None:
-        """One handle less; the last one closes the local bytes, and lets go of a File that nothing needs."""
+        """Remove a handle from its File; with the last one, close the local bytes and forget the File if nothing needs it."""
         file = handle.file
         with file.lock:
             was_open, local = handle in file.handles, file.local
@@ -224,7 +231,11 @@ class FileOperations:
         handle.drop_content()
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
-        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
+        """Create a file and open it, or open an existing one without O_EXCL.
+
+        Raises FsError(EEXIST, EISDIR, EACCES, EROFS, EPERM, ENOENT, ENAMETOOLONG, ENOSPC, ENFILE), ApiError; FsError(ESTALE) as
+        `open`.
+        """
         self._view.check_may_change(path)
         check_new_name(path)
         self._view.check_may_write(self._view.get_directory(names.parent(path)))
@@ -241,7 +252,7 @@ class FileOperations:
             except FsError as error:
                 if error.errno != errno.ENOENT:
                     raise
-                # It was unlinked just now.
+                # It was unlinked after it was found: create it.
         handle = OpenFile(self._view, self._pages, file, None, flags)
         handle.writable = True
         handle.process = self._state.read_log.process_of(caller.pid)
@@ -251,7 +262,7 @@ class FileOperations:
         return OpenResult(handle.fh)
 
     def _make_file(self, path: str, mode: int, caller: Caller) -> File:
-        """A new File with local bytes that are open. The caller holds its name."""
+        """Create a File with an open generation. The caller holds its name. Raises FsError(ENOSPC, EIO, ENFILE), ApiError."""
         state, write_back = self._state, self._write_back
         self._check_descriptors()
         write_back.queue.wait_in_flight(Verb.REMOVE, path)
@@ -280,20 +291,20 @@ class FileOperations:
         return file
 
     def _check_descriptors(self) -> None:
-        """Raises FsError(ENFILE) if another open file would take descriptors that saves need."""
+        """Raise FsError(ENFILE) if another open file would take a descriptor that saves need."""
         if len(self._handles) >= self._most_open:
-            told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
-            raise FsError(errno.ENFILE, told)
+            reason = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
+            raise FsError(errno.ENFILE, reason)
 
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
-        """Write all of `data`; `mapped`: a page of a mapping, never appended.
+        """Write all of `data`, and return its length. `mapped`: a page of a mapping, which is never appended.
 
         Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_end` and `fetch_to_edit`.
         """
         handle = self.get_handle(fh)
-        # The kernel sends a page up to the end of the file that it knows, whatever part of it was changed.
+        # The kernel sends a page up to the end of the file as it knows it, even if only a part of the page was changed.
         handle.check_end(offset + len(data) if mapped else offset)
         at_end = handle.append and not mapped
 
@@ -307,9 +318,9 @@ class FileOperations:
     def _hold_writable(
         self, handle: OpenFile, *, at: int | None, keeps_content: bool = True
     ) -> Iterator[LocalGeneration]:
-        """Under the File's lock: local bytes that may be changed from `at` on, None: behind their end.
+        """Yield the File's local bytes, with its lock held, ready to be changed from offset `at`; None: from their end.
 
-        `keeps_content`: they begin with the content that the handle opened.
+        `keeps_content`: new local bytes begin with the version that the handle shows; otherwise they are empty.
         """
         file = handle.file
         for _ in range(REOPENS):
@@ -321,7 +332,7 @@ class FileOperations:
                         and handle.item is not None
                         and (source is None or handle.content is not content)
                     ):
-                        # A save has ended meanwhile: the version that the handle goes on with has to be fetched first.
+                        # A save has ended in between: fetch the version with which the handle continues.
                         continue
                     local = self._make_dirty(handle, source)
                 else:
@@ -332,7 +343,7 @@ class FileOperations:
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
     def _note_written(self, handle: OpenFile) -> None:
-        """The local bytes of a handle's File have changed. The caller has the File's lock."""
+        """Note that the local bytes of a handle's File have changed. The caller has the File's lock."""
         file = handle.file
         _set_content_times(file)
         if file.path is not None and file.is_visible_to_job:
@@ -341,21 +352,23 @@ class FileOperations:
     def _writable_generation(
         self, file: File, local: LocalGeneration, *, at: int | None, keeps_content: bool
     ) -> LocalGeneration:
-        """The File's local bytes; the next generation where what was closed, or is being sent, would change."""
+        """Return the File's local bytes if they may change from `at` on, else a new generation: closed bytes never change."""
         if local.may_change(local.size if at is None else at):
             return local
         begun = self._begin_generation(file, local.stable_path if keeps_content else None)
         local.release()
         if file.path is None:
-            local.path.unlink(missing_ok=True)  # no record names the bytes of a file that was unlinked
+            local.path.unlink(missing_ok=True)  # no record names the bytes of an unlinked file
         elif local.generation != file.generation:
-            self._state.bytes.remove_after_sync(
-                file.ino, local.generation
-            )  # a draft that was set apart from closed bytes
+            # An open generation from which the closed bytes were separated.
+            self._state.bytes.remove_after_sync(file.ino, local.generation)
         return begun
 
     def _begin_generation(self, file: File, source: Path | None = None, **values: object) -> LocalGeneration:
-        """New local bytes of a File, as `source` if it is given; `values`: other fields. After FsError nothing was changed."""
+        """Begin a generation of a File, with the bytes of `source` if that is given; `values`: its other changed fields.
+
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
         state = self._state
         local = state.bytes.create(file.ino, state.journal.next_number(), source)
         try:
@@ -366,11 +379,14 @@ class FileOperations:
         return local
 
     def _make_dirty(self, handle: OpenFile, source: Path | None) -> LocalGeneration:
-        """The first write to a version of the server. The caller has the File's lock."""
+        """Begin a File's first generation over a version of the server, and set its base. The caller has the File's lock.
+
+        `source`: the file with the version's bytes for a write in place, None for new content. Raises FsError(ENOSPC, EIO).
+        """
         file, item = handle.file, handle.item
         values: dict[str, object] = {"item": item}
         if file.path is not None:
-            # What is written in place changes the version that was opened; new content replaces the one that was read.
+            # A write in place replaces the version that was opened; new content, the version that was read last (4.42).
             process = handle.process if source is None else None
             base = self._write_back.context.base_of(handle.base_item, racy=handle.racy, process=process)
             values["base"] = base
@@ -380,11 +396,11 @@ class FileOperations:
             values |= {**self._view.freeze_attributes(file), "pending_permission": None}
         local = self._begin_generation(file, source, **values)
         for other in file.handles:
-            other.drop_content()  # these bytes are read from now on: one descriptor an open file
+            other.drop_content()  # all handles read the local bytes from now on: one descriptor for a File
         return local
 
     def truncate(self, path: str, length: int, pid: int = 0) -> None:
-        """Cut or extend a file by name; `pid` as in `open`. Raises as `open` and `write`."""
+        """Set the length of the file at `path`, in bytes; `pid` as in `open`. Raises as `open` and `write`."""
         self._view.check_may_change(path)
         fh = self.open(path, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC, pid).fh
         try:
@@ -394,7 +410,7 @@ class FileOperations:
             self.release(fh)
 
     def ftruncate(self, fh: int, length: int) -> None:
-        """Cut or extend an open file. Raises as `write`."""
+        """Set the length of an open file, in bytes. Raises as `write`."""
         handle = self.get_handle(fh)
         if length:
             handle.check_end(length)
@@ -408,27 +424,36 @@ class FileOperations:
     # -- close and fsync
 
     def flush(self, fh: int) -> None:
-        """Written bytes survive this process from now on (with --sync-on-close: are on the server). Raises FsError, ApiError."""
+        """Record written bytes in the journal, so that they survive a kill; with --sync-on-close, wait until the server has them.
+
+        Raises FsError, ApiError.
+        """
         handle = self.get_handle(fh)
         file = handle.file
         if not handle.writable:
             return
         self._close_dirty(file)
-        # A program that has a descriptor twice is told the same at each close.
+        # A program that has a duplicated descriptor gets the same error at each close.
         if self._settings.sync_on_close and file.is_visible_to_job:
             self._write_back.wait_until_uploaded(file)
 
     def fsync(self, fh: int) -> None:
-        """Return when the server has the bytes, or raise the error; of a scratch file, when the local disk has them."""
+        """Wait until the server has the bytes (4.7); for a local only file, until the local disk has them (4.16).
+
+        Raises FsError, ApiError.
+        """
         file = self.get_handle(fh).file
         if file.path is not None and file.never_sent:
             self._close_dirty(file)
             self._state.store.sync()
-        if file.is_visible_to_job:  # by now
+        if file.is_visible_to_job:  # a local only file may have been renamed in between
             self._write_back.wait_until_uploaded(file)
 
     def release(self, fh: int) -> None:
-        """The last descriptor is closed: dirty bytes are committed to the journal, their upload begins after the delay."""
+        """Close a handle, whose last descriptor is closed; with the last writer, record and schedule written bytes.
+
+        Raises FsError, after the handle is closed. A number that is not open is ignored.
+        """
         handle = self._pages.unregister(fh)
         if handle is None:
             return
@@ -450,9 +475,9 @@ class FileOperations:
         self._write_back.queue.schedule(file)
 
     def _record_scratch(self, file: File) -> None:
-        """Record a scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
+        """Record generation and size of a local only file, whose bytes are written in place. Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local, before = file.local, file.generation
+            local, old_generation = file.local, file.generation
             if local is None or not file.never_sent:
                 return
             self._state.bytes.mark_unsynced(file.ino, local)
@@ -461,22 +486,22 @@ class FileOperations:
             self._state.write(
                 edit(file, generation=local.generation, size=local.size, open_generation=0), is_new=True
             )
-            if before and before != local.generation:
-                self._state.bytes.remove_after_sync(file.ino, before)
+            if old_generation and old_generation != local.generation:
+                self._state.bytes.remove_after_sync(file.ino, old_generation)
 
     def close_all(self) -> None:
-        """At the end of the mount: as if every program had closed its files."""
+        """Release all handles at the end of the mount. Raises FsError."""
         for fh in list(self._handles):
             self.release(fh)
 
 
 def _open_file_limit() -> int:
-    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
+    """Return how many files programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
     return max(limit - _RESERVE, limit // 4)
 
 
 def _set_content_times(file: File) -> None:
-    """The content was changed just now."""
+    """Set a File's mtime and ctime to now."""
     file.mtime_ns = file.ctime_ns = time.time_ns()

@@ -1,6 +1,4 @@
-"""Open files: the version that each shows, pinned when it is opened, and its bytes; and what the kernel's pages hold
-(vfs/semantics.md 3, Open files are pinned).
-"""
+"""Open files and the versions that they pin, and what the kernel's pages hold (vfs/semantics.md 3, Open files are pinned)."""
 
 from __future__ import annotations
 
@@ -23,18 +21,19 @@ from jobfs.state.records import Handle, Readable
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import View, is_dir
 
-#: Versions that are opened one after another, at most, when the file keeps changing.
+#: Most versions that one call opens in a row when the file keeps changing.
 REOPENS = 3
-#: A file up to this size, in bytes, is looked at when it is opened; a larger one is fetched meanwhile, or as it is read.
+#: Largest file, in bytes, of which an open waits for bytes; a larger one is looked up, and fetched in the background or when
+#: read.
 _AT_ONCE = 1 << 20
-#: Seconds since a larger one was looked up after which it is looked at again.
+#: Seconds for which the lookup of a larger file counts as recent enough.
 _RECENT = 0.25
-#: Bytes before a reader's place by which a file that was appended to is known.
+#: How many bytes before a reader's position a newer version must share, to count as appended to.
 _TAIL = 4096
-#: So many reads in a row may come to the end of a file although its program still has bytes to read: the kernel reads ahead, and
-#: reads once more after it has dropped its pages.
+#: How many reads in a row may reach the end of a file while its program has bytes left to read: the kernel reads ahead, and reads
+#: once more after it has dropped its pages.
 _ENDS = 2
-#: Paths whose pages are remembered.
+#: Most paths for which the version of the kernel's pages is remembered.
 _MOST = 16_384
 
 
@@ -47,9 +46,9 @@ class OpenResult(NamedTuple):
 
 
 class KernelFile(NamedTuple):
-    """What the kernel has of a file that it opens: its size in bytes, None if that is unknown.
+    """What the kernel has of a file that it opens: the size in bytes, None if it may not have received one.
 
-    `is_retry`: an open has just failed with ESTALE, and this one comes after the kernel has looked the name up again.
+    `is_retry`: the kernel repeats an open that failed with ESTALE, after another lookup of the name.
     """
 
     size: int | None
@@ -57,7 +56,7 @@ class KernelFile(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """The user, group and process that make a call."""
+    """The user, the group and the thread (`pid`) that make a call."""
 
     uid: int
     gid: int
@@ -65,10 +64,10 @@ class Caller(NamedTuple):
 
 
 class OpenFile(Handle):
-    """An open file as its program sees it: which version it shows, and the bytes of that (vfs/semantics.md 3).
+    """An open file as its program sees it: the version that it shows, and the bytes (vfs/semantics.md 3).
 
-    It reads the local bytes of its File where the file was written here, else those of the version that it has pinned. It pins a
-    newer version only where its program can't notice (`follow_newer`), or reads a log (`follow_append`).
+    Reads come from the local bytes of the File if there are any, else from the pinned version. The handle pins a newer version
+    only where the program can't notice that (`follow_newer`), or reads a log (`follow_append`).
     """
 
     def __init__(
@@ -76,35 +75,35 @@ class OpenFile(Handle):
     ) -> None:
         super().__init__(file, item, flags)
         self._view, self._pages = view, pages
-        #: The number by which the kernel calls it; 0 until it is entered into `PageCacheTracker`.
+        #: The kernel's number for this handle; 0 until `PageCacheTracker` has registered it.
         self.fh = 0
-        #: True once its program may have got bytes of `item`: from here, or from pages that the kernel has read for another.
+        #: True once the program may have got bytes of `item`, from here or from pages that the kernel read for another handle.
         self.has_read = False
-        #: True once it has continued from the end of a version with a newer one, as the reader of a log does.
+        #: True once a newer version was pinned at the end of an older one, as for the reader of a log.
         self.follows = False
-        #: True while it shows a newer version that counts as read once its program gets bytes of it.
+        #: True while a newer version is pinned that must be noted as read once the program gets bytes of it.
         self._notes_next_read = False
-        #: The last newer version with which it did not continue.
+        #: The last newer version that `follow_append` has rejected.
         self.skipped_version: Version | None = None
-        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
+        #: How many reads in a row reached the end of the file, and how many calls for attributes came after them.
         self.eof_reads = self.eof_stats = 0
-        #: Where it is counted in `PageCacheTracker`: the path at which it was opened, as long as the kernel's node has that.
+        #: The path of the kernel's node at which the file was opened; "" if it has lost its path, or the kernel keeps no pages.
         self.node_path = ""
 
-    # -- what it shows
+    # -- the version that a handle shows
 
     def shows_only(self, version: Version) -> bool:
-        """Return whether it shows this version, and can't change it."""
+        """Return whether the handle shows this version and can't change it."""
         return not self.writable and self.item is not None and self.item.version == version
 
     def is_beside_another_version(self) -> bool:
-        """Return whether another version is open at the same node: the kernel has one set of pages for both."""
+        """Return whether another version is open at the same node, which has one set of pages in the kernel."""
         return not self._pages.is_only_version(
             self.node_path, self.item.version if self.item is not None else None
         )
 
     def known_size(self) -> int:
-        """Return the size of the bytes that it shows; -1 if there are none."""
+        """Return the size, in bytes, that the handle shows; -1 if it shows nothing."""
         item, content, local = self.item, self.content, self.file.local
         if local is not None:
             return local.size
@@ -113,10 +112,11 @@ class OpenFile(Handle):
         return self._view.known_size(item) if item is not None else -1
 
     def attr(self) -> Attr:
-        """Return the attributes of the version that it shows, which at the end of a log may be a newer one from now on."""
+        """Return the attributes that the handle shows. For a program at the end of a log, first follow a newer version."""
         file = self.file
         if file.local is None:
-            # A program seems to be at the end once all is read. But the kernel reads ahead, and asks once before the last bytes.
+            # Reads that reached the end do not prove that the program is there: the kernel reads ahead, and asks for attributes
+            # once before it delivers the last bytes.
             self.eof_stats = self.eof_stats + 1 if self.eof_reads else 0
             if self.eof_stats > 1 or not self.known_size():
                 with contextlib.suppress(JobfsError):
@@ -128,7 +128,7 @@ class OpenFile(Handle):
         return self._view.attr_of_node(self.item)._replace(ino=file.ino, size=self.known_size())
 
     def note_read(self) -> None:
-        """Note that its program may read the version that it shows (section 4.42)."""
+        """Note in the read log that the program may read the version that the handle shows (section 4.42)."""
         file = self.file
         if self.readable and file.is_visible_to_job and file.path is not None:
             readers = self._view.state.read_log
@@ -140,7 +140,7 @@ class OpenFile(Handle):
     # -- reading
 
     def read(self, size: int, offset: int) -> bytes:
-        """Read bytes at `offset`; short only at end of file. Raises FsError(ESTALE, EIO), ApiError."""
+        """Read `size` bytes at `offset`; fewer only at the end of the file. Raises FsError(ESTALE, EIO), ApiError."""
         data: bytes | None = None
         for _ in range(REOPENS):
             content = self.content
@@ -160,7 +160,10 @@ class OpenFile(Handle):
         return data
 
     def _read_once(self, size: int, offset: int) -> tuple[Readable, bytes]:
-        """Read from what it shows now, which is the first result."""
+        """Read from the source that the handle shows now; return the source and the bytes.
+
+        Raises as `read`, StaleVersionError.
+        """
         with self.file.lock:
             source = self.content if self.file.local is None else self.file.local
             if isinstance(source, LocalGeneration):
@@ -174,7 +177,7 @@ class OpenFile(Handle):
                 source.release()
 
     def _try_to_deliver(self, source: Readable, data: bytes) -> bool:
-        """Return whether its program may get `data`, and note that: not if another read has replaced the version of `source`."""
+        """Note that the program gets `data`, and return True; False if another read has replaced the version of `source`."""
         with self.file.lock:
             if source is not self.content and not self.follows and not isinstance(source, LocalGeneration):
                 return False
@@ -186,31 +189,34 @@ class OpenFile(Handle):
         return True
 
     def _follow_at_end(self, source: Readable, data: bytes, size: int, offset: int) -> bool:
-        """Follow a log if this read of `size` bytes, which got `data`, was at the end. Return whether it shows more now."""
+        """Follow a newer version if a read of `size` bytes, which got `data`, was at the end. Return whether it follows one."""
         is_short = len(data) < size
         self.eof_reads = self.eof_reads + 1 if is_short or offset + size == self.known_size() else 0
-        # A program that got bytes may not be at the end: they and the rest would be of two versions. But a program that knows of
-        # more bytes asks for the last page again and again.
+        # A read that got bytes must not continue in another version. But a program that knows of more bytes asks for the last
+        # page again and again: after `_ENDS` such reads it is at the end.
         at_end = is_short and (not data or self.eof_reads > _ENDS)
         return at_end and source is self.content and self.follow_append(self.known_size())
 
     def _replace_lost(self, position: int) -> bool:
-        """Replace the pinned version, which the server no longer has, if the program has read nothing of it, or reads a log."""
+        """Pin a newer version in place of one that the server no longer has, if the program has read none of it, or reads a log.
+
+        Return whether a newer version is pinned. Raises ApiError, FsError.
+        """
         if not self.has_read:
             return self.follow_newer(max_age=0.0)
         if self.follows:
             return self.follow_append(position, max_age=0.0)
         if self.file.path is not None:
-            # The next open gets the version that is there now.
+            # The next open must get the present version.
             self._view.namespace.invalidate(self.file.path)
         return False
 
     # -- bytes that an open or a write needs
 
     def fetch_first_bytes(self) -> None:
-        """Fetch the first byte before open returns: the server may have a longer version by now than the kernel knows.
+        """Fetch the first byte before open returns, so that the kernel learns the size that will be read.
 
-        A large file is looked up instead, as any part may be wanted first. Raises ApiError, FsError.
+        A large file is looked up instead: its program may want any part first. Raises ApiError, FsError.
         """
         content = self.content
         if self.item is None or not isinstance(content, ContentHandle) or content.is_complete:
@@ -225,9 +231,9 @@ class OpenFile(Handle):
                 raise
 
     def fetch_for_write(self) -> None:
-        """Fetch the whole version before it is edited, as the job may replace it. Raises ApiError, FsError.
+        """Fetch the whole version before editing, because the job may replace it. Raises ApiError, FsError.
 
-        A large file is looked up, so that its program learns the newest size, and fetched in the background.
+        A large file is looked up, so that its program learns the newest size, and is fetched in the background.
         """
         content = self.content
         if not isinstance(content, ContentHandle) or content.is_complete:
@@ -240,10 +246,10 @@ class OpenFile(Handle):
             self._view.content.fetch_in_background(self.content)
 
     def fetch_to_edit(self) -> tuple[Readable | None, Path | None]:
-        """Return the content that a write in place changes, as `fetch_whole`.
+        """Return the content that a write in place changes, and the file with its bytes, as `fetch_whole`.
 
-        Raises ApiError, FsError; FsError(ESTALE) if the program goes by the size of a version that was lost before it was fetched
-        (vfs/semantics.md 3.17).
+        Raises ApiError, FsError; FsError(ESTALE) if the program relies on the size of a version that the server lost before it
+        was fetched (vfs/semantics.md 3.17).
         """
         content, source = self.fetch_whole()
         opened_size = self._view.known_size(self.base_item) if self.base_item is not None else None
@@ -251,16 +257,16 @@ class OpenFile(Handle):
             raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
         return content, source
 
-    def check_end(self, place: int) -> None:
-        """Raise FsError(ESTALE) if a first write or a new length at `place` may go by the end of another version (3.17)."""
+    def check_end(self, position: int) -> None:
+        """Raise FsError(ESTALE) if a first write or truncate at `position` may rely on the end of another version (3.17)."""
         if self.file.local is None and self.relies_on_size:
             opened_size, newest_size = self.known_size(), self._newest_size()
             is_changed = newest_size is not None and newest_size != opened_size
-            if is_changed and (place > opened_size or place == newest_size):
+            if is_changed and (position > opened_size or position == newest_size):
                 raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
 
     def _newest_size(self) -> int | None:
-        """Return the size of the file that was last shown at its path; None if there is none, or its size is not known."""
+        """Return the size, in bytes, of the file last shown at this path; None if there is no file, or no known size."""
         path = self.file.path
         node = self._view.find_known(path) if path is not None else None
         if node is None or is_dir(node) or self._view.item_without_size(node) is not None:
@@ -268,7 +274,10 @@ class OpenFile(Handle):
         return self._view.attr_of_node(node).size
 
     def fetch_whole(self, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
-        """Return the pinned content, and the file that has all of its bytes. Raises ApiError, FsError."""
+        """Return the pinned content, and the path of a file with all its bytes; None for both if nothing is pinned.
+
+        `opening`: the program has not got the handle yet, so any newer version will do. Raises ApiError, FsError.
+        """
         for _ in range(REOPENS):
             content = self.content
             if isinstance(content, LocalGeneration):
@@ -283,16 +292,17 @@ class OpenFile(Handle):
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
     def bytes_to_copy(self) -> int:
-        """Return how many bytes a write copies first, at most: all, if it begins a generation."""
+        """Return how many bytes a write may have to copy first: all, if it must begin a generation."""
         local = self.file.local
         return 0 if local is not None and local.may_change(0) else max(self.known_size(), 0)
 
     # -- newer versions
 
     def follow_newer(self, max_age: float, *, opening: bool = False) -> bool:
-        """Show the version that the server has now, if it is another. Return whether it is. Raises FsError, ApiError.
+        """Pin the version that the server has now, if it is another. Return whether it was pinned. Raises FsError, ApiError.
 
-        The program has got nothing of the version before. While the file is `opening`, it has not seen its size either.
+        Nothing is pinned if the program has read from the present version, unless the file is `opening`: then the program has
+        seen neither its bytes nor its size.
         """
         item = self._newer_item(max_age, opening=opening)
         if item is None:
@@ -305,9 +315,12 @@ class OpenFile(Handle):
         return False
 
     def follow_append(self, position: int, max_age: float | None = None) -> bool:
-        """Continue at `position`, the end, with a newer version that was appended to (3.14). Raises FsError, ApiError."""
+        """Pin a newer version that only adds bytes after `position`, the end (3.14). Return whether it was pinned.
+
+        Raises FsError, ApiError.
+        """
         if self.writable:
-            return False  # its saves are based on what it has read
+            return False  # its saves must keep the base that the program has read
         for age in (max_age, 0.0):
             with contextlib.suppress(StaleVersionError, NotFoundError):  # the listed version has gone since
                 return self._follow_longer(position, age)
@@ -328,28 +341,28 @@ class OpenFile(Handle):
         return False
 
     def _is_continued_by(self, newer: ContentHandle, position: int) -> bool:
-        """Return whether `newer` has the bytes before `position`, and more behind the end. Raises ApiError, FsError."""
+        """Return whether `newer` has the same last bytes before `position`, and is longer. Raises ApiError, FsError."""
         if self.item is None or (newer.size or 0) <= max(position, self._view.known_size(self.item)):
             return False
         start = max(0, position - _TAIL)
-        before = self.content.read(start, position - start) if self.content is not None else b""
-        # The same read brings what a log has got since its reader looked last: read in one piece, both are of one version.
-        return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
+        tail = self.content.read(start, position - start) if self.content is not None else b""
+        # One read fetches the tail and the bytes added to the log, so that both are of one version.
+        return not tail or newer.read(start, _AT_ONCE)[: len(tail)] == tail
 
     def _rebase(
         self, item: Item, content: ContentHandle, *, opening: bool = False, at_end: bool = False
     ) -> bool:
-        """Show `item` from now on, whose bytes `content` has; `at_end`: it continues what was read to its end.
+        """Pin the version of `item`, with its bytes in `content`. `at_end`: it continues the version that was read to the end.
 
-        Return False if its program has got bytes of the version before by now. Raises FsError(EBADF) if the file was closed.
-        After either, the caller closes `content`.
+        Return False if the program has got bytes of the old version in between. Raises FsError(EBADF) if the file was closed. In
+        both cases the caller must close `content`.
         """
         fits_what_was_read = opening or at_end
-        # First: a file opened in between must not trust the kernel's pages.
+        # First of all: an open at the same time must not trust the kernel's pages.
         self._pages.forget_version(self.node_path)
         with self.file.lock:
             if self not in self.file.handles:
-                raise FsError(errno.EBADF)  # its program was interrupted in this wait, and has closed it
+                raise FsError(errno.EBADF)  # the program was interrupted in this wait, and closed it
             if self.has_read and not fits_what_was_read:
                 return False
             is_base = fits_what_was_read or self._may_be_base(item)
@@ -359,21 +372,22 @@ class OpenFile(Handle):
                 self.base_item, self.racy = item, self._view.write_back.context.is_racy(item)
             if self.file.local is None:
                 self.file.item = item
-            self._notes_next_read = is_base and not opening  # an open notes the version with which it ends
+            # An open itself notes the version that it ends with.
+            self._notes_next_read = is_base and not opening
         if old is not None:
             old.close()
         return True
 
     @property
     def relies_on_size(self) -> bool:
-        """Whether its program may write at an offset that it knows from the file's size (vfs/semantics.md 3.17)."""
+        """True if the program may write at an offset that it derives from the file's size (vfs/semantics.md 3.17)."""
         return self.writable and not self.append
 
     def _may_be_base(self, item: Item) -> bool:
-        """Return whether `item` may become the base of saves: the program knows nothing of the version before.
+        """Return whether `item` may become the base of saves, because the program knows nothing of the present version.
 
-        Unless it appends, it knows the size: a reader may get no more bytes of a longer version. A writer may have read, from
-        pages of the kernel too.
+        A program that does not append knows the size, so that must be equal: of a longer version, it might get only a part. A
+        handle that is open for reading and writing may have read, if only from the kernel's pages.
         """
         if self.readable and self.writable:
             return False
@@ -381,14 +395,17 @@ class OpenFile(Handle):
         return same_size or (self.append and not self.readable)
 
     def _newer_item(self, max_age: float | None, *, opening: bool = False) -> Item | None:
-        """Return the item at its path, if that is of another version. Raises ApiError, FsError."""
+        """Return the item at the file's path if it is of another version, else None. Raises ApiError, FsError."""
         if self.item is None or not self.file.is_visible_to_job:
             return None
         item = self._item_at_path(max_age)
         return item if item is not None and self._is_other_version(item, opening=opening) else None
 
     def _item_at_path(self, max_age: float | None) -> Item | None:
-        """Return the server's file at its path, with a size. Raises ApiError, FsError."""
+        """Return the server's item at the file's path, with a size; None if it is a directory or a File.
+
+        Raises ApiError, FsError.
+        """
         path = self.file.path
         if path is None or (found := self._view.find(path, max_age)) is None:
             return None
@@ -396,17 +413,17 @@ class OpenFile(Handle):
         return None if isinstance(node, File) or node.is_dir else node
 
     def _is_other_version(self, item: Item, *, opening: bool) -> bool:
-        """Return whether `item` is of another version than is shown."""
+        """Return whether `item` is of another version than the pinned one."""
         if self.item is None or item.version != self.item.version:
             return True
-        # Where neither a size nor a time tells two versions apart, the length of a download did. A program that writes knows
-        # the first one's size, and would take the bytes behind that for seen.
+        # Where neither size nor time distinguishes two versions, the length of a download has. A program that writes knows the
+        # size of the first one, and would take bytes behind that end for its own.
         is_stale = item.size is None and isinstance(self.content, ContentHandle) and self.content.is_stale
         return is_stale and (opening or not self.writable)
 
 
 class ControlFile(OpenFile):
-    """An open file `name` of the control directory, which shows what it held when it was opened."""
+    """An open file of the control directory; it shows what the file held when it was opened."""
 
     def __init__(self, view: View, pages: PageCacheTracker, report: Report, name: str, data: bytes) -> None:
         super().__init__(view, pages, File(0, never_sent=True), None, os.O_RDONLY)
@@ -422,26 +439,26 @@ class ControlFile(OpenFile):
 
 
 class PageCacheTracker:
-    """The open files, and what the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
+    """The open files of a mount, and the versions that the kernel's pages of each path hold (`keep_cache`).
 
-    The kernel keeps pages by node. For libfuse a node is a path, until the node has lost that path. So the version opened last at
-    a path is remembered, and only while neither another version nor a writer is open there. Thread-safe; its lock is a leaf.
+    The kernel keeps pages by node, and for libfuse a node is a path until it loses that path. So the version that was last opened
+    at a path is remembered, while neither another version nor a writer is open there. Thread-safe; its lock is taken last.
     """
 
     def __init__(self) -> None:
-        #: By the number that the kernel has of each; changed by `register` and `unregister`.
+        #: All handles by the kernel's number; changed by `register` and `unregister` only.
         self.handles: dict[int, OpenFile] = {}
         self._numbers = itertools.count(1)
-        #: By the path of the node at which each is open. Tuples, so that `handles_at` needs no lock.
+        #: The handles by their `node_path`. Tuples, so that `handles_at` needs no lock.
         self._at: dict[str, tuple[OpenFile, ...]] = {}
         self._lock = threading.Lock()
-        #: The version of which the kernel may have pages, by path; the path that was opened least recently comes first.
+        #: The version of the kernel's pages by path; the path that was opened least recently comes first.
         self._held: OrderedDict[str, Version] = OrderedDict()
 
     def register(self, handle: OpenFile, path: str, version: Version | None) -> bool:
-        """Number a file that is opened at `path`; "": a file of which the kernel keeps no pages.
+        """Register a handle that is opened at `path`, and give it a number; "": a file of which the kernel keeps no pages.
 
-        `version`: None if it is opened to be written, or of unknown content. Return whether the kernel's pages hold this version.
+        `version`: None for a writer, or for local bytes. Return whether the kernel's pages hold this version.
         """
         with self._lock:
             handle.fh = next(self._numbers)
@@ -450,8 +467,9 @@ class PageCacheTracker:
             others = self._at.get(path, ())
             if path:
                 self._at[path] = (*others, handle)
+            # The kernel gives each handle the pages that it has read for another.
             for each in (handle, *others) if others else ():
-                each.has_read = each.readable  # the kernel gives one the pages that it has read for the other
+                each.has_read = each.readable
             held = self._held.pop(path, None)
             if version is None or not all(each.shows_only(version) for each in others):
                 return False
@@ -461,7 +479,7 @@ class PageCacheTracker:
             return held == version
 
     def unregister(self, fh: int) -> OpenFile | None:
-        """Forget a handle that is closed; None if it was forgotten before."""
+        """Remove the handle with the number `fh`, and return it; None if there is none."""
         with self._lock:
             handle = self.handles.pop(fh, None)
             if handle is not None:
@@ -469,53 +487,56 @@ class PageCacheTracker:
             return handle
 
     def handles_at(self, path: str) -> tuple[OpenFile, ...]:
-        """The handles that are open at the node of a path."""
+        """Return the handles that are open at the node of a path."""
         return self._at.get(path, ())
 
     def has_open_within(self, path: str) -> bool:
-        """True if a handle is open at a path or below it."""
+        """Return whether a handle is open at or below a path."""
         return path in self._at or any(names.is_below(at, path) for at in [*self._at])
 
     def is_only_version(self, path: str, version: Version | None) -> bool:
-        """True if no other version of the server than this is open at a path."""
+        """Return whether no handle at a path shows another version of the server than `version`."""
         return all(handle.item is None or handle.item.version == version for handle in self.handles_at(path))
 
     def forget_version(self, path: str) -> None:
-        """An open file goes on with another version."""
+        """Forget which version the kernel's pages of a path hold."""
         with self._lock:
             self._held.pop(path, None)
 
     def detach_node(self, path: str) -> None:
-        """The kernel's node at a path has lost the path, with all handles there: another node will be at the path."""
+        """Note that the kernel's node at a path has lost that path, and take the path from its handles."""
         with self._lock:
             self._held.pop(path, None)
             for handle in self.handles_at(path):
                 self._set_path(handle, "")
 
     def move_node(self, old: str, new: str, *, directory: bool) -> None:
-        """The kernel's node at `old`, and those below a `directory`, have moved to `new`; the node that was there has no path."""
+        """Note that the kernel's node at `old` has moved to `new`, with the nodes below a `directory`.
+
+        The node that was at `new` has no path then.
+        """
         with self._lock:
             for path in [*self._held] if directory else (old, new):
                 self._held.pop(path, None)
-            there, coming = (
+            replaced, moved = (
                 self._handles_within(new, directory=directory),
                 self._handles_within(old, directory=directory),
             )
-            for handle in there:
+            for handle in replaced:
                 self._set_path(handle, "")
-            for handle in coming:
+            for handle in moved:
                 self._set_path(handle, names.path_after_rename(handle.node_path, old, new))
 
     def _handles_within(self, path: str, *, directory: bool) -> list[OpenFile]:
-        """The handles at a path, and those below a `directory`."""
+        """Return the handles at a path, and those below it if it is a `directory`. The caller has the lock."""
         paths = [at for at in self._at if names.is_at_or_below(at, path)] if directory else [path]
         return [handle for at in paths for handle in self.handles_at(at)]
 
     def _set_path(self, handle: OpenFile, path: str) -> None:
-        """Keep a handle at a path; "" takes it out. Called with the lock held."""
-        left = tuple(other for other in self._at.get(handle.node_path, ()) if other is not handle)
-        if left:
-            self._at[handle.node_path] = left
+        """Set the `node_path` of a handle; "" removes it from its path. The caller has the lock."""
+        others = tuple(other for other in self._at.get(handle.node_path, ()) if other is not handle)
+        if others:
+            self._at[handle.node_path] = others
         else:
             self._at.pop(handle.node_path, None)
         handle.node_path = path

@@ -1,4 +1,4 @@
-"""The end of the job, for `jobfs wait` (vfs/semantics.md 7, jobfs wait)."""
+"""The wait for the end of the job, for `jobfs wait` (vfs/semantics.md 7, jobfs wait)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jobfs.namespace import Namespace
 from jobfs.settings import Settings
 from jobfs.vfs.report import Report
 
-#: Seconds between two requests for the job, at least; seconds between two looks whether the caller still waits.
+#: Least seconds between two requests for the job; seconds between two checks whether the caller still waits.
 _INTERVAL, _LOOK = 5.0, 0.5
 
 
 class JobEnd:
-    """Waits for the end of the job. May be called from any thread."""
+    """Waits for the end of the job. Every method may be called from any thread."""
 
     def __init__(self, report: Report, namespace: Namespace, settings: Settings) -> None:
         self._report, self._namespace, self._settings = report, namespace, settings
@@ -25,9 +25,9 @@ class JobEnd:
     def wait(
         self, timeout: float | None, say: Callable[[str], None], cancelled: Callable[[], bool]
     ) -> JobStatus | None:
-        """Return the job once it has ended or asks for something, and the mount shows everything it wrote before.
+        """Return the job once it has ended or asks a question, and the mount shows everything that it wrote before.
 
-        Return None after `timeout` seconds, or once `cancelled()`. `say` gets one sentence if the server can't be asked.
+        Return None after `timeout` seconds, or once `cancelled()` is true. `say` gets one sentence if the server does not answer.
         """
         end = time.monotonic() + (UNBOUNDED if timeout is None else timeout)
         warned = False
@@ -39,29 +39,29 @@ class JobEnd:
                 if not warned and time.monotonic() < end:
                     warned = True
                     say(
-                        f"the server can't be asked whether the job has ended ({error}): waiting until it can"
+                        f"the server does not say whether the job has ended ({error}): waiting until it answers"
                     )
             if not self._wait_for_next_check(end, cancelled):
                 return None
 
     def _check_once(self, end: float) -> JobStatus | None:
-        """Ask for the job until `end` (monotonic time); return None while it runs. Raises ApiError."""
+        """Ask for the job, until `end` (monotonic seconds) at most; return None while the job runs. Raises ApiError."""
         with limit_time(min(self._settings.timeout, max(end - time.monotonic(), 0.0))):
             job = self._report.fetch_job()
             if job["status"] != ASKING and job["status"] not in ENDED:
                 return None
             self._namespace.refresh()
-        # Until then the kernel may still serve names and attributes from before that listing.
+        # For so long, the kernel may serve names and attributes from before this listing.
         time.sleep(self._settings.kernel_timeout)
         return job
 
     def _wait_for_next_check(self, end: float, cancelled: Callable[[], bool]) -> bool:
-        """Wait until the next look is due; return False at `end`, or once `cancelled()`."""
+        """Wait until the next check is due; return False at `end` (monotonic seconds), or once `cancelled()` is true."""
         due = min(end, time.monotonic() + self._interval)
         while not cancelled():
-            if (left := due - time.monotonic()) <= 0:
+            if (remaining := due - time.monotonic()) <= 0:
                 return due < end
-            time.sleep(min(left, _LOOK))
+            time.sleep(min(remaining, _LOOK))
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""What paths show: attributes, directories, and the changes of others (vfs/semantics.md 1, 2 and 7)."""
+"""Operations that only look: attributes, directory listings, and the changes of others (vfs/semantics.md 1, 2 and 7)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jobfs.vfs.handles import OpenFile, PageCacheTracker
 from jobfs.vfs.report import Report
 from jobfs.vfs.view import View
 
-#: Bytes of a block, and how many files more there may be, as `statvfs` shows it.
+#: Bytes of a block, and number of free inodes, as `statvfs` shows them.
 _BLOCK, _FREE = 4096, 1 << 20
 
 
 class LookupOperations:
-    """Answers about paths. May be called from any thread."""
+    """The lookups of a mount. Every method may be called from any thread."""
 
     def __init__(self, view: View, pages: PageCacheTracker, report: Report) -> None:
         self._view, self._pages, self._report = view, pages, report
@@ -27,13 +27,16 @@ class LookupOperations:
         self._health = view.write_back.client.health
 
     def getattr(self, path: str) -> Attr:
-        """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
+        """Return the attributes of a path (section 2). Raises FsError(ENOENT, ENOTDIR), ApiError."""
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._report.attr(name)
         return self._view.attr_of_node(self._view.with_size(path, self._view.get(path)))
 
     def cached_getattr(self, path: str) -> Attr:
-        """`getattr` of a directory's entry, for a listing. Raises FsError(ENOENT) also where a request would be needed."""
+        """Return the attributes of a directory entry for a listing.
+
+        Raises FsError(ENOENT), also where a request would be needed.
+        """
         node = self._view.find_cached(path)
         if (
             node is None
@@ -44,8 +47,9 @@ class LookupOperations:
         return self._view.attr_of_node(node)
 
     def is_as_listed(self, path: str) -> bool:
-        """Return whether `cached_getattr` shows what `listdir` has shown in this edition: an item of known size that is not
-        open.
+        """Return whether `cached_getattr` would repeat the attributes that `listdir` has returned in this edition.
+
+        That is certain for an item without a File, an override or a handle, if it is a directory or has a size.
         """
         if (
             self._state.index.file_at(path)
@@ -54,11 +58,14 @@ class LookupOperations:
         ):
             return False
         item = self._namespace.cached_lookup(path)
-        # A size that the server does not tell may have been found out since.
+        # A size that the item lacks may have been measured since.
         return item is not None and (item.is_dir or item.size is not None)
 
     def last_attr(self, path: str) -> Attr:
-        """Attributes of a path as they were shown last, those of the version that is open there. Raises FsError(ENOENT)."""
+        """Return the attributes that a path has last shown, or those of the version that is open there; no request is made.
+
+        Raises FsError(ENOENT).
+        """
         open_item = next((handle.item for handle in self.handles_on_other_versions(path)), None)
         node = open_item or self._view.find_known(path)
         if node is None or self._view.item_without_size(node) is not None:
@@ -66,56 +73,59 @@ class LookupOperations:
         return self._view.attr_of_node(node)
 
     def take_differences(self) -> list[Difference]:
-        """What others have changed since this was asked last, and is shown (section 7)."""
+        """Return the changes of others since the last call, without those that a File or a Change here hides (section 7)."""
         return [
-            news
-            for news in self._namespace.take_differences()
-            if not any(map(self._is_shown_by_us, (news.path, news.old)))
+            difference
+            for difference in self._namespace.take_differences()
+            if not any(map(self._is_shown_by_us, (difference.path, difference.old)))
         ]
 
     def _is_shown_by_us(self, path: str) -> bool:
-        """True if a path shows what this machine says of it, or what it says is on its way to the server."""
+        """Return whether this machine decides what a path shows, or is sending what it shows."""
         file = self._state.index.file_at(path) if path else None
         return self._state.index.has_override(path) or (
             file is not None and (file.overrides_server or file.change is not None)
         )
 
     def attr_of_item(self, item: Item, path: str = "") -> Attr:
-        """Attributes of what the server shows or has shown, but of the version that is open at `path`, if one is."""
+        """Return the attributes of the version that is open at `path`, or else those of `item`."""
         return self._view.attr_of_node(
             next((each.item for each in self._pages.handles_at(path) if each.item), item)
         )
 
     def is_open(self, path: str) -> bool:
-        """True if a program has a file at a path or below it open."""
+        """Return whether a program has a file open at or below a path."""
         return self._pages.has_open_within(path)
 
     def refresh_if_stale(self) -> None:
-        """Read the listing if it is older than the effective TTL, for who watches. Raises ApiError."""
+        """Read the listing if it is older than the effective TTL, for programs that watch files. Raises ApiError."""
         health = self._health
-        before = health.requests
+        old_requests = health.requests
         self._namespace.children("")
-        # With those that others have made meanwhile: it need not be exact.
-        self._report.watching["requests"] += health.requests - before
+        # This may count concurrent requests of other threads: the figure need not be exact.
+        self._report.watching["requests"] += health.requests - old_requests
 
     def handles_on_other_versions(self, path: str) -> Sequence[OpenFile]:
-        """Handles at this path, if another version is shown there (section 3, Open files are pinned). No request is made."""
-        there = self._pages.handles_at(path)
-        node = self._view.find_known(path) if there else None
-        return there if isinstance(node, Item) and not self._pages.is_only_version(path, node.version) else ()
+        """Return the handles at a path if one shows another version than the path (section 3, Open files are pinned).
+
+        No request is made.
+        """
+        found = self._pages.handles_at(path)
+        node = self._view.find_known(path) if found else None
+        return found if isinstance(node, Item) and not self._pages.is_only_version(path, node.version) else ()
 
     def edition(self) -> int:
-        """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
+        """Return a number that stays the same while every `getattr` has the same answer; 0 if that is not known."""
         edition = self._namespace.edition()
         return edition + self._state.index.edition if edition else 0
 
     def changes_with_edition(self, path: str) -> bool:
-        """True if the attributes of this path change only with the edition: they are the server's."""
+        """Return whether the attributes of a path change only with the edition, because they are the server's."""
         known_here = self._state.index.file_at(path) or self._state.index.has_override(path)
         return not known_here and self._namespace.peek(path) is not None
 
     def statfs(self) -> dict[str, int]:
-        """What `statvfs` shows: sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
+        """Return what `statvfs` shows: known sizes as used space, free space of the state directory's disk (section 2)."""
         facts = self._namespace.status()
         used, room = -(-facts.size // _BLOCK), free_bytes(self._state.bytes.directory) // _BLOCK
         return {
@@ -124,11 +134,14 @@ class LookupOperations:
         }  # fmt: skip
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
-        """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
+        """Return a directory's entries with their attributes, without `.` and `..` (section 1).
+
+        Raises FsError(ENOENT, ENOTDIR), ApiError.
+        """
         if (name := names.control_name(path)) is not None:
             return self._report.list_entries(name)
         attr = self._view.attr_of_node
-        # By inode number, as some programs sort them anyway: so all programs read files in one order (see prefetch.py).
+        # By inode number, by which some programs sort them anyway: then all programs read files in one order (prefetch.py).
         return sorted(
             ((name, attr(node)) for name, node in self._view.list(path).items()),
             key=lambda entry: entry[1].ino,

@@ -1,9 +1,9 @@
-"""Contents fetched ahead of programs that read one file after another: the last files read tell which file comes next
-(vfs/semantics.md 3, Prefetch).
+"""Prefetch: fetches the files that come next for programs that read one file after another (vfs/semantics.md 3, Prefetch).
 
-Nothing here makes a request: the tree is that of the last listing. Programs that go through a tree take the entries of a
-directory as `readdir` gives them, which is by inode number here (see LookupOperations.listdir), or by name, as shells, `make` and
-`git` do. So there are two orders in which to go on from a file, and a read of a file that comes soon in one of them shows a walk.
+Nothing in this module makes a request: the tree is that of the last listing. Programs that walk a tree read the entries of a
+directory in the order of `readdir`, which is by inode number here (see LookupOperations.listdir), or by name, as shells, `make`
+and `git` do. So a file has successors in two orders. A read of a file that soon follows the last one in either order shows a
+walk.
 """
 
 from __future__ import annotations
@@ -22,38 +22,41 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.state import State
 
-#: Larger files, in bytes, are left to their reader: a round trip costs little beside their transfer.
+#: Largest file, in bytes, that is prefetched: beside the transfer of a larger one, a round trip costs little.
 LARGE = 1 << 20
-#: A program that picks its files may leave out so many of those that come next.
+#: Among how many of the next files, without those in the cache, a read must be to show a walk: programs may skip files.
 _NEXT = 8
-#: Files that are looked at to find one that is to be fetched.
+#: How many files are examined to find one to prefetch.
 _SCAN = 64
-#: Files that are fetched ahead of the reader and not read yet, and their bytes, at most.
+#: Most files that are prefetched for a walk and not read yet; their bytes at which prefetching pauses.
 WINDOW, _BYTES_MAX = 64, 32 << 20
 #: Seconds without a read after which a walk is forgotten.
 _FORGOTTEN = 10.0
-#: Directories that are kept in order, and walks that are known, at most.
+#: Most sorted directories that are kept, and most walks that are known.
 _KEPT, _WALKS = 64, 8
 
 
 class Walk:
-    """A program on its way, and what was fetched ahead of it. Any read may begin a walk; the next reads show if it is one."""
+    """A walk of a program through the tree, and what was prefetched for it. Any read may begin one; later reads confirm it.
+
+    `last` is the file read last, `read_at` the time of that (monotonic seconds).
+    """
 
     def __init__(self, path: str, now: float) -> None:
         self.last, self.read_at = path, now
-        #: The files that come next, once it is known for a walk.
+        #: The files that come next; empty until a second read confirms the walk.
         self.coming: Iterator[Item] = iter(())
-        #: The highest directory that it came through.
+        #: The lowest directory above all files of the walk: prefetching stays below it.
         self.top = names.parent(path)
-        #: Paths and sizes of what was fetched for it and not read yet.
+        #: Paths and sizes of files that were prefetched for the walk and not read yet.
         self.ahead: dict[str, int] = {}
 
     def free_slots(self) -> int:
-        """How many files more may be fetched ahead."""
+        """Return how many more files may be prefetched."""
         return WINDOW - len(self.ahead) if sum(self.ahead.values()) < _BYTES_MAX else 0
 
     def note_prefetched_read(self, path: str, now: float) -> bool:
-        """A file was read: True if it had been fetched for this walk."""
+        """Note that a file was read, and return True, if it was prefetched for this walk; else return False."""
         if path not in self.ahead:
             return False
         del self.ahead[path]
@@ -61,13 +64,13 @@ class Walk:
         return True
 
     def note_other_read(self, path: str, now: float) -> None:
-        """A file was read that had not been fetched for this walk. What was fetched and left out is counted no more."""
+        """Note that the walk has read a file that was not prefetched for it. Prefetched files that it skipped no longer count."""
         self.last, self.read_at = path, now
         self.top = os.path.commonpath((self.top, names.parent(path)))
         self.ahead.clear()
 
     def next_item(self, wanted: Callable[[Item], bool]) -> Item | None:
-        """The next file to be fetched ahead; None for now."""
+        """Return the next file to prefetch, and count it as prefetched; None if there is none, or no room."""
         for item in itertools.islice(self.coming, _SCAN if self.free_slots() else 0):
             if item.path not in self.ahead and wanted(item):
                 self.ahead[item.path] = item.size or 0
@@ -76,9 +79,9 @@ class Walk:
 
 
 class Prefetch:
-    """Watches which files are opened to be read, and has the content store fetch what comes next.
+    """Watches which files are opened for reading, and makes the content store fetch the files that come next.
 
-    Thread-safe; its lock comes before those of namespace and content.
+    Thread-safe; its lock is taken before those of namespace and content.
     """
 
     def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
@@ -87,11 +90,11 @@ class Prefetch:
         self._state = state
         self._lock = threading.Lock()
         self._walks: list[Walk] = []
-        #: Directories in order, with the place of each path in them, by number of the listing.
+        #: By listing number, directory and order (by name or not): its sorted items, and the position of each path.
         self._sorted: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
     def note_open(self, item: Item, *, is_cached: bool) -> None:
-        """A file is opened to be read. If its content is `is_cached`, that only tells how far a walk has come."""
+        """Note that a file is opened for reading. One that `is_cached` only shows how far a walk has come."""
         if is_cached and not any(item.path in walk.ahead for walk in self._walks):
             return
         with self._lock:
@@ -101,13 +104,13 @@ class Prefetch:
             self._content.prefetch_items(self._next_item, room)
 
     def _find_walk(self, item: Item, now: float, *, is_cached: bool) -> Walk | None:
-        """The walk that has come to this file."""
+        """Return the walk that has come to this file, else None; then a file that must be downloaded begins a new walk."""
         path = item.path
         for walk in self._walks:
             if walk.note_prefetched_read(path, now):
                 return walk
         if is_cached or not self._content.needs_download(item):
-            return None  # nobody waits
+            return None  # the program does not wait for a download
         known = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
         self._walks = sorted(known, key=lambda walk: walk.read_at)
         for walk in self._walks:
@@ -118,11 +121,11 @@ class Prefetch:
         self._walks = [*self._walks[1 - _WALKS :], Walk(path, now)]
         return None
 
-    def _order_between(self, before: str, path: str) -> bool | None:
-        """True if one file comes soon after another by name, False if by inode number, else None; what is here does not count."""
+    def _order_between(self, last: str, path: str) -> bool | None:
+        """Return True if `path` soon follows `last` by name, False if by inode number, else None; cached files don't count."""
         places = []
         for by_name in (False, True):
-            coming = itertools.islice(self.files_after(before, by_name), _SCAN)
+            coming = itertools.islice(self.files_after(last, by_name), _SCAN)
             missing = (
                 item.path for item in coming if item.path == path or self._content.needs_download(item)
             )
@@ -144,14 +147,14 @@ class Prefetch:
     # -- the tree as the last listing showed it
 
     def files_after(self, path: str, by_name: bool, top: str = "") -> Iterator[Item]:
-        """The files that come after the one at `path`, below the directory `top`."""
+        """Yield the files that come after `path` in one order, as far as they are below the directory `top`."""
         while path and path != top:
             directory = names.parent(path)
             yield from self.files_below(directory, by_name, path)
             path = directory
 
     def files_below(self, directory: str, by_name: bool, after: str | None = None) -> Iterator[Item]:
-        """The files below a directory, or those that come after a path in it."""
+        """Yield the files below a directory in one order; `after`: only those that come after this entry."""
         items, places = self._sorted_files(directory, by_name)
         for item in items[0 if after is None else places.get(after, len(items)) + 1 :]:
             if item.is_dir:

@@ -1,4 +1,4 @@
-"""What the mount says of itself: status, and the files below `.jobfs/` (vfs/semantics.md 2 and 6)."""
+"""The mount's report on itself: the status, and the files in `.jobfs/` (vfs/semantics.md 2 and 6)."""
 
 from __future__ import annotations
 
@@ -24,31 +24,35 @@ from jobfs.state.directory import find_others
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
-#: Seconds until the job is asked for again; seconds that a status waits for the server, so that it answers within a second.
-_INSTANCE_AGE, _PATIENCE = 5.0, 0.8
+#: Seconds until the job is asked for again.
+_INSTANCE_AGE = 5.0
+#: Seconds for which a status waits for the server, so that it returns within a second.
+_PATIENCE = 0.8
+#: Seconds since its last change after which a hidden item of another mount is reported.
 _HIDDEN_OLD = 3600.0
-_LEFT = "left more than an hour ago by mount %s, or by a broken off `jobfs doctor --try`: run it again"
-#: Whose the version at a file's name is, and whose the one beside it.
+_LEFT = "left more than an hour ago by mount %s, or by an interrupted `jobfs doctor --try`: run that again"
+#: By the label of a second version: what the version at the file's name is, and what the second one is.
 _KEPT = {
     "conflict": ("yours", "the job's"),
     "recovered": ("as it was saved", "of a save that was not finished"),
 }
-#: Inode number of `.jobfs/`; those of its files come after it. Small, so that no item has them.
+#: Inode number of `.jobfs/`; its files have greater ones. Small, so that no item has them.
 _DIRECTORY = 2
 
 
 class Report:
-    """Read-only facts, and the files of `.jobfs/` with them; every method may be called from any thread."""
+    """The status of a mount, and the files in `.jobfs/` that show it. Every method may be called from any thread."""
 
     def __init__(self, view: View, slot: StateDirectory) -> None:
         self._view, self._slot = view, slot
         self._state, self._namespace, self._settings = view.state, view.namespace, view.settings
         self._client = view.write_back.client
         self._instance: Instance | None = None
-        #: Kept by who tells them.
+        #: The part about programs that watch files; `ChangeNotifier` in live.py and `LookupOperations` update it.
         self.watching: document.WatchStatus = {"programs": 0, "told": 0, "requests": 0}
+        #: When the server last answered about the job, and when it may be asked again (monotonic seconds).
         self._answered = self._next = 0.0
-        #: The files below `.jobfs/`, each with what it holds now.
+        #: The files in `.jobfs/`, each with a function that renders it.
         self.files: dict[str, Callable[[], bytes]] = {
             "job.json": self._render_job,
             "status.json": lambda: _as_json(self.status()),
@@ -56,12 +60,15 @@ class Report:
         }
 
     def _render_job(self) -> bytes:
-        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
+        """Render the workspace instance as the server sent it, a few seconds old at most, or older if it does not answer."""
         self._refresh_job()
         return _as_json({} if self._instance is None else self._instance.raw)
 
     def status(self) -> document.Status:
-        """The status of the mount; asks for the job, and lists the workspace if nobody has, and waits for neither for long."""
+        """Return the status of the mount.
+
+        Ask for the job first, and read a first listing, but wait at most `_PATIENCE` for these.
+        """
         self._refresh_job()
         facts, record = self._namespace.status(), self._slot.record
         health, unsent = self._client.health, self.list_unsent()
@@ -115,7 +122,7 @@ class Report:
         return self._job_status()
 
     def _refresh_job(self) -> None:
-        """Ask for the job, and list the workspace if nobody has, now and then. Errors are in the server's health."""
+        """Ask for the job if the last answer is old, and read a first listing. Errors are only noted in the server's health."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INSTANCE_AGE
@@ -138,33 +145,33 @@ class Report:
         }
 
     def _list_cleanups(self) -> list[document.CleanupEntry]:
+        """Return the Changes of which only cleanup is left, but for probes, whose target is a hidden name."""
         with self._state.lock:
             return [
                 {"path": change.target, "age": age_of(change)}
                 for change in self._state.changes.values()
                 if (change.is_settled or change.stage is Stage.CANCELLED)
-                and change.target
-                == names.replace_hidden_names(change.target)  # else it asks how the server takes creates
+                and change.target == names.replace_hidden_names(change.target)
             ]
 
     def _list_conflicts(self) -> Iterator[document.ConflictEntry]:
-        """Second versions that were kept beside their files, here or on the server, as their names tell."""
+        """Yield the second versions beside their files, here or on the server, by their names."""
         listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
-        here = {file.path for file in self._state.backlog().files if file.path and file.kind is Kind.FILE}
-        for path in sorted(listed | here):
+        unsent = {file.path for file in self._state.backlog().files if file.path and file.kind is Kind.FILE}
+        for path in sorted(listed | unsent):
             if (kept := names.parse_second_version(path)) and not is_never_shown(path):
                 yield self._describe_conflict(path, *kept)
 
     def _describe_conflict(self, path: str, label: str, origin: str) -> document.ConflictEntry:
-        there = self._view.find_known(origin) is not None
+        exists = self._view.find_known(origin) is not None
         both = [f"{self._slot.record.directory}/{name}" for name in (origin, path)]
-        merges = there and self._state.bases.find(path) is not None
+        merges = exists and self._state.bases.find(path) is not None
         first, second = _KEPT[label]
         return {
             "path": path,
             "origin": origin,
-            "reason": (f"{first}: {origin}" if there else f"{origin} is gone") + f"; {second}: {path}",
-            "diff": " ".join(("diff -u", *map(names.quote_for_shell, both))) if there else None,
+            "reason": (f"{first}: {origin}" if exists else f"{origin} is gone") + f"; {second}: {path}",
+            "diff": " ".join(("diff -u", *map(names.quote_for_shell, both))) if exists else None,
             "merge": shell_command("merge", both[0]) if merges else None,
         }
 
@@ -177,23 +184,23 @@ class Report:
                 yield {"path": item.path, "reason": _LEFT % parts.mount}
 
     def _list_ended_mounts(self) -> Iterator[document.EndedMountEntry]:
-        """Ended mounts of this job that have left something; the journal of one that ended with nothing left is not read."""
+        """Yield the ended mounts of this job that have unsent work, or an unreadable journal; clean ones are not read."""
         for found in find_others(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
-            record, left = found.record, None
+            record, count = found.record, None
             if record is None or not record.clean:
-                with contextlib.suppress(JobfsError):  # `jobfs recover` tells it
-                    left = len(read_backlog(found.path).to_entries())
-                if left != 0:
+                with contextlib.suppress(JobfsError):  # `jobfs recover` reports the error
+                    count = len(read_backlog(found.path).to_entries())
+                if count != 0:
                     directory = record.directory if record else None
-                    yield {"path": str(found.path), "directory": directory, "left": left}
+                    yield {"path": str(found.path), "directory": directory, "left": count}
 
     def list_unsent(self, under: str | None = None) -> list[document.Unsent]:
-        """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
+        """Return what the server does not have yet, or has refused, at or below `under`. No request is made."""
         with self._state.lock:
-            left = self._state.backlog(under or "")
-            # A rename or a removal only once it has failed, and is tried again.
-            return left._replace(
-                changes=[c for c in left.changes if c.attempts and not c.is_finished]
+            backlog = self._state.backlog(under or "")
+            # Renames and removals only once they have failed, and are tried again.
+            return backlog._replace(
+                changes=[c for c in backlog.changes if c.attempts and not c.is_finished]
             ).to_entries()
 
     def _render_pending(self) -> bytes:
@@ -210,7 +217,10 @@ class Report:
     # -- the directory `.jobfs/`: never listed in its parent
 
     def attr(self, name: str, size: int | None = None) -> Attr:
-        """Attributes of the directory (""), or of a file in it, with this size if it is open. Raises FsError(ENOENT)."""
+        """Return the attributes of the directory (""), or of a file in it; `size`: the size of an open file, in bytes.
+
+        Raises FsError(ENOENT).
+        """
         user = os.geteuid(), os.getegid()
         if not name:
             times = (int(self._slot.record.started * 1e9),) * 3
@@ -220,13 +230,16 @@ class Report:
         return Attr(number, stat.S_IFREG | 0o400, 1, *user, size, now, now, now)
 
     def list_entries(self, name: str) -> list[tuple[str, Attr]]:
-        """What lies in the directory. Raises FsError(ENOTDIR) for a file."""
+        """Return the entries of the directory (""). Raises FsError(ENOTDIR) for a file."""
         if name:
             raise FsError(errno.ENOTDIR)
         return [(file, self.attr(file)) for file in self.files]
 
     def read_file(self, name: str, flags: int = os.O_RDONLY) -> bytes:
-        """What a file in it holds now; an open handle goes on showing that. Raises FsError(EACCES, ENOENT)."""
+        """Return what a file in the directory holds now; a handle shows this until it is closed.
+
+        Raises FsError(EACCES, ENOENT).
+        """
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise FsError(errno.EACCES)
         if name not in self.files:
@@ -239,7 +252,7 @@ def _as_mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _typed_value(facts: Mapping[str, Any], name: str, kind: type) -> Any:
-    """The server's value of this name; None if it is of another type, or empty."""
+    """Return the server's value of this name; None if it has another type, or is empty."""
     value = facts.get(name)
     return value if isinstance(value, kind) and value != "" else None
 

@@ -1,8 +1,8 @@
-"""Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
+"""Operations on names: mkdir, rmdir, symlink, rename, unlink (vfs/semantics.md 4).
 
-Every operation reserves the names that it changes, with all below them. There are four kinds of files here: an item; a File whose
-save was not begun (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); and a
-File that is being sent, which is waited for, or cancelled if it is unlinked.
+Every operation holds the names that it changes, with all names below them. It treats four kinds of files differently: an item; a
+File whose save has not started (one step renames it, or removes its row); a local only File (a scratch name, a link); and a File
+that is being sent, for which a rename waits, and whose save an unlink cancels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 
 class NameOperations:
-    """Makes, removes and renames. May be called from any thread."""
+    """The operations on names. Every method may be called from any thread."""
 
     def __init__(self, view: View, pages: PageCacheTracker) -> None:
         self._view, self._pages = view, pages
@@ -37,21 +37,24 @@ class NameOperations:
 
     @contextmanager
     def _hold_new_name(self, path: str) -> Iterator[None]:
-        """Hold a name for something new. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        """Hold a free name for the block, which makes something there.
+
+        Raises FsError(EEXIST, EACCES, ENOENT, ENOTDIR, ENAMETOOLONG, EPERM), ApiError.
+        """
         check_new_name(path)
         self._view.check_may_write(self._view.get_directory(names.parent(path)))
         with self._state.reservations.hold(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
             if self._state.index.has_override(path):
-                # A file that is on its way off this name goes first.
+                # The removal of a file that had this name must end first.
                 self._write_back.queue.wait_idle(path)
             yield
             self._view.touch_directory(names.parent(path))
 
     @contextmanager
     def _hold_lost_name(self, path: str) -> Iterator[None]:
-        """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
+        """Hold a name for the block, which removes the node there. Raises FsError(EACCES, ENOENT, ENOTDIR), ApiError."""
         self._view.check_may_write(self._view.get_directory(names.parent(path)))
         with self._state.reservations.hold(path):
             self._write_back.queue.wait_in_flight(Verb.MOVE, path)
@@ -63,7 +66,10 @@ class NameOperations:
     # -- directories
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        """Make a directory; synchronous, unless the server can't be asked. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        """Make a directory on the server; in an outage, here, and on the server once it is back (4.31).
+
+        Raises FsError(EEXIST, EACCES, EROFS, EPERM, ENOENT, ENOTDIR, ENAMETOOLONG, ENOSPC), ApiError.
+        """
         self._view.check_may_change(path)
         with self._hold_new_name(path):
             mode, uid, gid = mode & 0o7777, caller.uid, caller.gid
@@ -72,11 +78,12 @@ class NameOperations:
                     self._state.new_local_file(Kind.DIRECTORY, path), mode, uid, gid, never_sent=True
                 )
                 return
-            above = self._state.index.file_at(names.parent(path))
-            unmade = above is not None and above.needs_create
-            item = None if unmade else self._write_back.make_directory(path)
+            parent = self._state.index.file_at(names.parent(path))
+            parent_missing = parent is not None and parent.needs_create
+            item = None if parent_missing else self._write_back.make_directory(path)
             if item is None:
-                file = self._state.new_local_file(Kind.DIRECTORY, path)  # it is made there later
+                # Its Change makes it on the server later.
+                file = self._state.new_local_file(Kind.DIRECTORY, path)
                 self._state.write(edit(file, mode=mode, uid=uid, gid=gid), is_new=True)
                 self._write_back.queue.schedule(file)
                 return
@@ -87,13 +94,16 @@ class NameOperations:
                 self._state.write(edit(file, mode=mode, uid=uid, gid=gid, permission=item.permission))
 
     def _add_local(self, file: File, mode: int, uid: int, gid: int, **values: object) -> None:
-        """Know a directory or link of this machine only. Raises FsError(ENOSPC, EIO)."""
+        """Record a new local only directory or link. Raises FsError(ENOSPC, EIO)."""
         now = time.time_ns()
         times = {"atime_ns": now, "mtime_ns": now, "ctime_ns": now}
         self._state.write(edit(file, mode=mode & 0o7777, uid=uid, gid=gid, **times, **values), is_new=True)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
+        """Remove an empty directory (R12).
+
+        Raises FsError(ENOTEMPTY, ENOTDIR, ENOENT, EBUSY, EACCES, EPERM, EROFS), ApiError.
+        """
         self._view.check_may_change(path)
         node = self._view.get_directory(path)
         if not path:
@@ -116,7 +126,7 @@ class NameOperations:
         self._forget_directory(path, node)
 
     def _forget_directory(self, path: str, node: Node) -> None:
-        """A directory is gone from `path`: forget its File and Change, and what is remembered of it. Raises FsError(EIO)."""
+        """Forget the File, the Change and the attributes of a directory that is gone from `path`. Raises FsError(EIO)."""
         known = self._state.index.file_of(node) if isinstance(node, Item) and node.is_implicit else None
         for file in (self._state.index.file_at(path), known):
             if file is not None:
@@ -125,9 +135,9 @@ class NameOperations:
     # -- links
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """A link on this machine only: the API has none (section 2). Raises FsError(EPERM, EEXIST, EACCES), ApiError."""
+        """Make a symbolic link on this machine only, since the API has none (2.12). Raises as `mkdir`; FsError(EPERM)."""
         self._view.check_may_change(path)
-        # A link at a scratch name is always made: Emacs locks a file by such a link.
+        # At a scratch name always: Emacs locks a file by such a link.
         if not self._settings.local_symlinks and not self._view.is_local_only(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         with self._hold_new_name(path):
@@ -135,7 +145,7 @@ class NameOperations:
             self._add_local(link, 0o777, caller.uid, caller.gid, never_sent=True, link=target)
 
     def readlink(self, path: str) -> str:
-        """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""
+        """Return the target of a symbolic link. Raises FsError(EINVAL) for any other node, FsError(ENOENT), ApiError."""
         node = self._view.get(path)
         if isinstance(node, File) and node.link:
             return node.link
@@ -144,7 +154,7 @@ class NameOperations:
     # -- rename
 
     def rename(self, old: str, new: str, pid: int = 0) -> None:
-        """Rename, replacing what is at `new`; `pid` as in `open`. Raises FsError (the errno of rename(2)), ApiError."""
+        """Rename a node, and replace the node at `new`; `pid` as in `open`. Raises FsError (errnos of rename(2)), ApiError."""
         self._view.check_may_change(old, new)
         with self._state.reservations.hold(old, new):
             check_new_name(new)
@@ -152,18 +162,21 @@ class NameOperations:
             if old != new:
                 self._rename(source, old, new, self._state.read_log.process_of(pid))
                 self._pages.move_node(old, new, directory=is_dir(source))
-                # Else an editor makes a backup, and writes the file again.
+                # A rename to a scratch name is an editor's backup: the kept copies stay with the old name.
                 if not self._view.is_local_only(new):
                     self._state.rename_copies(old, new, directory=is_dir(source))
 
     def _source(self, old: str, new: str) -> Node:
-        """Return what is renamed, once no other rename of these names is in flight. Raises FsError(ENOENT, EINVAL), ApiError."""
+        """Return the node at `old`, once no other rename of these names is in flight.
+
+        Raises FsError(ENOENT, EINVAL), ApiError.
+        """
         self._write_back.queue.wait_in_flight(Verb.MOVE, old, new)
         source = self._view.get(old)
         if names.is_below(new, old):
             raise FsError(errno.EINVAL)
         if is_dir(source) and old != new:
-            # In a directory nothing may be under way. A file that is being sent is waited for, or begun again, further down.
+            # No Change may be in flight in a directory. For a file, `_rename_file` waits or restarts the save.
             self._write_back.queue.wait_idle(old, new)
             return self._view.get(old)
         return source
@@ -191,7 +204,7 @@ class NameOperations:
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if self._view.is_local_only(new) or (isinstance(source, File) and source.never_sent):
-            raise FsError(errno.EXDEV)  # what stays here is in directories of its own: `mv` copies
+            raise FsError(errno.EXDEV)  # a directory is local only or not for its whole life: `mv` copies
         if isinstance(source, File) and source.needs_create:
             self._write_back.wait_until_uploaded(source)
             source = self._view.get(old)
@@ -203,7 +216,7 @@ class NameOperations:
         self._forget_directory(old, source)
 
     def _item_of_directory(self, directory: Node, path: str) -> Item:
-        """The item of a directory, made if there is none. Raises FsError(ENOENT), ApiError."""
+        """Return the item of a directory; create one for an implicit directory. Raises FsError(ENOENT), ApiError."""
         if isinstance(directory, Item) and not directory.is_implicit:
             return directory
         self._write_back.replacer.make_missing_directory(path)
@@ -217,11 +230,11 @@ class NameOperations:
     ) -> None:
         target = self._quiesce_target(target, new)
         over = target if isinstance(target, File) and target.never_sent else None
-        stays = self._view.is_local_only(new) and (target is None or over is not None)
-        source = self._quiesce_source(source, old, never_sent=stays)
+        to_scratch = self._view.is_local_only(new) and (target is None or over is not None)
+        source = self._quiesce_source(source, old, never_sent=to_scratch)
         if isinstance(source, File) and source.link:
             self._rename_link(source, target, new)
-        elif stays:
+        elif to_scratch:
             self._rename_to_scratch(source, over, old, new)
         elif isinstance(source, File):
             self._rename_unsent(source, target, over, new, process)
@@ -229,15 +242,16 @@ class NameOperations:
             self._rename_item(source, target, over, new, process)
 
     def _quiesce_target(self, target: Node | None, path: str) -> Node | None:
-        """Return what is at the target of a rename once no save of it is under way. Raises ApiError."""
+        """Return the node at the target of a rename, once no save of it is in flight. Raises ApiError, FsError."""
         if not isinstance(target, File):
             return target
         self._write_back.quiesce(target)
         return self._view.find(path)
 
     def _quiesce_source(self, node: Node, path: str, *, never_sent: bool) -> Node:
-        """The node to be renamed, at rest: the server has its present bytes, or nothing of it, if it `never_sent`. Raises
-        ApiError.
+        """Return the node to rename, once no save of it is in flight. Raises FsError, ApiError.
+
+        A File with a base is uploaded first, and its item is renamed; not if it becomes local only (`never_sent`).
         """
         if not isinstance(node, File):
             return node
@@ -246,14 +260,14 @@ class NameOperations:
         if not never_sent and node.overrides_server and node.base.id:
             self._write_back.wait_until_uploaded(node)
             if node.item is not None:
-                # Bytes that are written to it from now on go along.
+                # Bytes that are written from now on get the new name with the File (`_note_moved`).
                 return node.item
         return self._view.get(path)
 
     def _rename_unsent(
         self, file: File, target: Node | None, over: File | None, new: str, process: Process | None
     ) -> None:
-        """Rename a file that the server does not have: its save goes to the new name. Raises FsError, ApiError."""
+        """Rename a File that the server does not have: its save goes to the new name. Raises FsError(ENOSPC, EIO)."""
         displaced = self._write_back.renamer.find_displaced(new, target, process)
         self._write_back.renamer.rename_unsent_over(file, new, displaced, over)
         self._state.read_log.note_write(process, new, displaced.item, displaced.base)
@@ -265,26 +279,26 @@ class NameOperations:
             new, None if over is not None else target, process
         )
         if displaced.pending_removal is None and self._state.index.has_override(new):
-            # A file that was unlinked there while it was saved is still on its way off the server.
+            # The cancelled save of a file that was unlinked there must be undone first.
             self._write_back.queue.wait_idle(new)
         file = self._state.index.file_of(item)
         replaced = self._state.index.file_of(displaced.item) if displaced.item is not None else None
         answer = self._move_item(item, new, displaced)
-        self._state.read_log.note_read(process, new, answer)  # it has decided what is there
+        self._state.read_log.note_read(process, new, answer)  # the process knows what it has put there
         for gone in (over, replaced):
             if gone is not None and gone.path == new:
                 self._displace(gone)
-        self._state.forget_copies(new)  # the last save there is this one
+        self._state.forget_copies(new)  # the copies of the replaced file
         if file is not None:
             self._note_moved(file, answer, new)
 
     def _displace(self, file: File) -> None:
-        """Another file has the name of this one: its bytes, also those written meanwhile, are its handles' alone."""
+        """Unlink a File whose name another file has taken: only its handles keep its bytes, even unsent ones."""
         self._state.apply_in_memory(file, **self._view.freeze_attributes(file))
         self._state.unlink_file(file)
 
     def _displace_older(self, path: str) -> None:
-        """Older files of this name that are open, and that the job has replaced, have lost the name too."""
+        """Unlink the older open Files of a name, which the job has replaced: the name is no longer theirs either."""
         shown = self._view.find_known(path)
         file = self._state.index.file_of(shown) if isinstance(shown, Item) else shown
         for other in list(self._state.opened.values()):
@@ -292,8 +306,8 @@ class NameOperations:
                 self._displace(other)
 
     def _move_item(self, item: Item, new: str, displaced: Displaced) -> Item:
-        """Move the item on the server, over `displaced` or whatever is found there. Raises ApiError."""
-        # Where nothing is sent, no name is in doubt afterwards.
+        """Move an item on the server, over `displaced` or over an item that the job has just put there. Raises ApiError."""
+        # Checked first: a request that is not sent leaves no name in doubt.
         self._write_back.client.require_reachable(new)
         try:
             if not (displaced.base.id or displaced.file or displaced.pending_removal):
@@ -306,7 +320,7 @@ class NameOperations:
             raise
 
     def _note_moved(self, file: File, item: Item, new: str) -> None:
-        """The File's handles, and bytes that were written to it meanwhile, have the new name too. Raises FsError(EIO)."""
+        """Give a File whose item was renamed the new name, with its handles and unsent bytes. Raises FsError(EIO)."""
         with file.lock:
             if file.recorded and (file.needs_upload or file.open_generation):
                 self._state.write(edit(file, path=new))
@@ -316,7 +330,7 @@ class NameOperations:
             for handle in file.handles:
                 handle.follow_rename(item)
 
-    # -- names of this machine only
+    # -- local only names
 
     def _rename_link(self, link: File, target: Node | None, new: str) -> None:
         if not self._settings.local_symlinks and not self._view.is_local_only(new):
@@ -328,21 +342,24 @@ class NameOperations:
         self._rename_scratch(link, self._state.index.file_at(new), new)
 
     def _rename_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
-        """Rename a file to a scratch name. Raises FsError(ENOSPC, EXDEV), ApiError."""
+        """Rename a file, local only or not, to a scratch name. Raises FsError(ENOSPC, EIO, EXDEV), ApiError."""
         if isinstance(node, File) and node.never_sent:
             self._rename_scratch(node, over, new)
         else:
             self._move_to_scratch(node, over, old, new)
 
     def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
-        """Rename a file of this machine, over a file of this machine if there is one. Raises FsError(ENOSPC)."""
+        """Rename a local only file or link; `over`: the local only File that has the new name. Raises FsError(ENOSPC, EIO)."""
         displaced = self._write_back.renamer.find_displaced(new, None)
         gone = [f for f in (over, displaced.file, displaced.pending_removal) if f is not None and f.recorded]
         self._state.write(edit(file, path=new), remove=gone, is_new=True)
         self._write_back.renamer.release_displaced(displaced, over)
 
     def _move_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
-        """A file gets a scratch name: its bytes come here, and it leaves the server later. Raises FsError(EXDEV), ApiError."""
+        """Make a file local only under a scratch name (4.34): fetch its bytes; its item is deleted from the server later.
+
+        Raises FsError(EXDEV, ENOSPC, EIO), ApiError.
+        """
         if (isinstance(node, Item) or node.base.id) and self._view.is_local_directory(names.parent(new)):
             raise FsError(errno.EXDEV)
         for _ in range(REOPENS):
@@ -356,15 +373,19 @@ class NameOperations:
                 except (StaleVersionError, NotFoundError):
                     node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
                     continue
-                stay = partial(self._write_back.renamer.rename_to_scratch, node, old, new, attr, over, source)
-                self._write_back.context.with_room(stay, partial(os.path.getsize, source))
+                move = partial(self._write_back.renamer.rename_to_scratch, node, old, new, attr, over, source)
+                self._write_back.context.with_room(move, partial(os.path.getsize, source))
                 return
         raise FsError(errno.EIO, "the file keeps changing while it is renamed")
 
     # -- unlink
 
     def unlink(self, path: str) -> None:
-        """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
+        """Remove a file, and return once it is gone from the server (4.31).
+
+        A file with open handles that lack bytes, and a save that was started, are removed in the background. Raises
+        FsError(ENOENT, ENOTDIR, EISDIR, EPERM, EACCES, EROFS), ApiError.
+        """
         self._view.check_may_change(path)
         with self._hold_lost_name(path):
             node = self._view.get(path, max_age=1.0)
@@ -379,7 +400,7 @@ class NameOperations:
             self._state.forget_copies(path)
 
     def unlink_if_version(self, path: str, version: Version, sha256: str) -> bool:
-        """Remove the file at `path` if the server has it in this version still, with bytes of this hash; False if not.
+        """Remove the file at `path` if the server still has this version, with bytes of this hash; return whether it did.
 
         Raises as `unlink`.
         """
@@ -402,7 +423,7 @@ class NameOperations:
     def _unlink_item(self, item: Item) -> None:
         file, shown = self._state.index.file_of(item), self._view.freeze_attributes(item)
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
-            self._write_back.delete_once_fetched(item)  # nobody waits for their download
+            self._write_back.delete_once_fetched(item)  # the unlink must not wait for the download
         else:
             self._write_back.items.delete_item(item)
         if file is not None and file.handles:
@@ -410,7 +431,7 @@ class NameOperations:
             self._state.unlink_file(file)
 
     def _unlink_file(self, file: File, path: str) -> None:
-        """A File of this machine, or with bytes that the server does not have."""
+        """Unlink a File: a local only one, or one with unsent bytes, whose save is cancelled. Raises FsError, ApiError."""
         if file.never_sent:
             self._state.unlink_file(file)
             return
@@ -421,6 +442,6 @@ class NameOperations:
 
 
 def _lacks_bytes(handle: Handle) -> bool:
-    """True if some of the version that a handle reads is not on this machine."""
+    """Return whether some bytes of the version that a handle shows are not on this machine."""
     content = handle.content
     return isinstance(content, ContentHandle) and not content.is_complete

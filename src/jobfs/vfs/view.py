@@ -1,4 +1,4 @@
-"""What a path shows: the File there, else what a Change shows meanwhile, else the server's item (vfs/semantics.md 1)."""
+"""What a path shows: its File, else the override of a Change, else the server's item (vfs/semantics.md 1)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jobfs.settings import Settings
 from jobfs.state import File
 from jobfs.state.records import UNSET
 
-#: What a name stands for: a File that is only here or was changed here, or the server's item.
+#: What a path shows: a File of this machine, or the server's item.
 Node = File | Item
 
 
 class View:
-    """Lookups and attributes."""
+    """Decides what each path of a mount shows, with which attributes. Every method may be called from any thread."""
 
     def __init__(self, write_back: WriteBack, settings: Settings) -> None:
         self.settings = settings
@@ -36,11 +36,14 @@ class View:
 
     @property
     def revision(self) -> int:
-        """A number that grows once a path shows something else: while it is the same, `find_known` has the same answers."""
+        """A number that grows when any path shows something else: while it stays, `find_known` returns the same."""
         return self.namespace.revision + self.state.index.edition
 
     def find(self, path: str, max_age: float | None = None) -> Node | None:
-        """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
+        """Return what `path` shows, None if it shows nothing. Raises ApiError if that can't be known.
+
+        `max_age`: how old, in seconds, an answer of the server may be; None: as old as the TTL allows.
+        """
         state = self.state
         if not path or not state.overrides_namespace:
             return self.namespace.lookup(path, max_age)
@@ -55,36 +58,36 @@ class View:
         return self._find_on_server(path, file, max_age)
 
     def _find_on_server(self, path: str, directory: File | None, max_age: float | None) -> Node | None:
-        """Return the server's item at `path`; in an outage what is known here. Raises ApiError if it can't be known.
+        """Return the server's item at `path`; in an outage, what is known here. Raises ApiError if nothing is known.
 
-        `directory`: the File of a directory at `path`, which has attributes, and may have no item yet.
+        `directory`: the File of a directory at `path`, if there is one; it may have no item yet.
         """
         try:
             return self.namespace.lookup(path, max_age) or directory
         except COULD_NOT_ASK:
             if directory is not None:
-                return directory  # whatever the job has put there by now
+                return directory  # even if the job may have put something else there
             if max_age is not None or not self.state.index.local_files_below(path):
                 raise
-            # However long ago it was shown: the directory is on the way to something that only this machine has.
+            # However old the answer is: this directory leads to a File that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
 
     def _is_only_here(self, directory: str) -> bool:
-        """True if the server has nothing of a directory: it stays here, or is to be made there yet."""
+        """Return whether the server has nothing in a directory: it is local only, or not yet made on the server."""
         file = self.state.index.file_at(directory) if directory else None
         return self.is_local_directory(directory) or (file is not None and file.needs_create)
 
     def get(self, path: str, max_age: float | None = None) -> Node:
-        """What is at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
+        """Return what `path` shows; `max_age` as in `find`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.find(path, max_age)
         if node is None:
-            # The caller has just looked up the directory above: the right errno needs no request.
+            # The kernel has just looked up the directory above, so the right errno needs no request.
             above = self.find_known(names.parent(path))
             raise FsError(errno.ENOTDIR if above is not None and not is_dir(above) else errno.ENOENT)
         return node
 
     def find_cached(self, path: str) -> Node | None:
-        """What `find` says of a directory's entry, if that needs no request; else None."""
+        """Return what `find` would return for a directory entry, if that needs no request; else None."""
         file = self.state.index.file_at(path)
         if is_shown_locally(file):
             return file
@@ -93,19 +96,19 @@ class View:
         return self.namespace.cached_lookup(path) or file
 
     def find_known(self, path: str) -> Node | None:
-        """What was last shown at `path`; no request."""
+        """Return what `path` showed last, without a request and without overrides; None if nothing is known."""
         file = self.state.index.file_at(path) if path else None
         return file or self.namespace.peek(path)
 
     def get_directory(self, path: str) -> Node:
-        """The directory at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
+        """Return the directory at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.get(path)
         if not is_dir(node):
             raise FsError(errno.ENOTDIR)
         return node
 
     def is_local_directory(self, directory: str) -> bool:
-        """True if `directory` lives on this machine only."""
+        """Return whether a directory, or one above it, is local only."""
         while directory:
             file = self.state.index.file_at(directory)
             if file is not None and file.never_sent:
@@ -114,18 +117,18 @@ class View:
         return False
 
     def is_local_only(self, path: str) -> bool:
-        """True if a file made at `path` stays on this machine (vfs/semantics.md 4, Scratch names)."""
+        """Return whether a file made at `path` would be local only (vfs/semantics.md 4, Scratch names)."""
         return names.is_scratch(names.basename(path), self.settings.local_only) or self.is_local_directory(
             names.parent(path)
         )
 
     def list(self, path: str) -> dict[str, Node]:
-        """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
+        """Return a directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.get_directory(path)
-        # The tables come first: what is placed meanwhile goes from them to the namespace, and never back.
-        files, meanwhile = self.state.index.children_of(path)
+        # The tables are read first: an item that is placed in between moves from them to the namespace, never back.
+        files, overrides = self.state.index.children_of(path)
         children: dict[str, Node] = dict(self._server_children(path)) if isinstance(node, Item) else {}
-        for name, item in meanwhile.items():
+        for name, item in overrides.items():
             if item is None:
                 children.pop(name, None)
             else:
@@ -138,19 +141,22 @@ class View:
         return children
 
     def _server_children(self, path: str) -> dict[str, Item]:
-        """What the server has in a directory; in an outage the last listing, if something below is only here. Raises ApiError."""
+        """Return the server's items in a directory; in an outage, those of the last listing if Files are below.
+
+        Raises ApiError.
+        """
         try:
             return self.namespace.children(path)
         except COULD_NOT_ASK:
-            last = self.namespace.peek_children(path) if self.state.index.local_files_below(path) else None
-            if last is None:
+            listed = self.namespace.peek_children(path) if self.state.index.local_files_below(path) else None
+            if listed is None:
                 raise
-            return last
+            return listed
 
     # -- attributes (vfs/semantics.md 2)
 
     def attr_of_node(self, node: Node) -> Attr:
-        """What `stat` shows of a node."""
+        """Return what `stat` shows of a node."""
         if isinstance(node, Item):
             return self._item_attr(node)
         if node.item is not None and not node.overrides_server and node.path is not None:
@@ -177,20 +183,23 @@ class View:
         return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.known_size(item), *times)
 
     def _default_mode(self, node: Node) -> int:
-        """The mode of a node for which no mode is remembered."""
+        """Return the mode of a node for which no mode is remembered."""
         return (0o755 if is_dir(node) else 0o644) & ~self.settings.umask
 
     def _owner(self, file: File) -> tuple[int, int]:
-        """The owner and the group that are remembered of a file, else those of the mount."""
+        """Return the owner and the group that are remembered of a File, else those of the mount."""
         uid, gid = self.settings.uid, self.settings.gid
         return file.uid if file.uid >= 0 else uid, file.gid if file.gid >= 0 else gid
 
     def known_size(self, item: Item) -> int:
-        """The item's size in bytes, 0 if it is not known yet (see `with_size`)."""
+        """Return the item's size in bytes, 0 if it is not known yet (see `with_size`)."""
         return self.content.known_size(item) or 0
 
     def with_size(self, path: str, node: Node) -> Node:
-        """`node`, or what is at `path` by now, with a size that `attr_of_node` can show (2.2). Raises ApiError, FsError."""
+        """Return `node` once its size is known; if its item is gone, do so for what `path` shows then (2.2).
+
+        Raises ApiError, FsError.
+        """
         item = self.item_without_size(node)
         if item is None:
             return node
@@ -198,13 +207,13 @@ class View:
             self.content.measure_size(item)
             return node
         except NotFoundError:
-            now = self.get(path, max_age=0.0)
-            if self.item_without_size(now) == item:
+            replacement = self.get(path, max_age=0.0)
+            if self.item_without_size(replacement) == item:
                 raise
-            return self.with_size(path, now)
+            return self.with_size(path, replacement)
 
     def item_without_size(self, node: Node) -> Item | None:
-        """The item whose content is shown, if its size is not known."""
+        """Return the item whose content a node shows, if its size is not known; else None."""
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
@@ -224,10 +233,10 @@ class View:
         size = file.local.size if file.local is not None else size
         return Attr(file.ino, stat.S_IFREG | mode, 0 if file.path is None else 1, uid, gid, size, *times)
 
-    # -- times and owners of what is changed here
+    # -- attributes of nodes that are changed here
 
     def touch_node(self, node: Node) -> None:
-        """Set a node's change time to now: it got another name, or lost one."""
+        """Set the ctime of a renamed node to now."""
         if isinstance(node, Item):
             self.state.set_times(node)
         elif node.overrides_server or node.item is None:
@@ -236,7 +245,7 @@ class View:
             self.state.set_times(node.item)
 
     def freeze_attributes(self, node: Node) -> dict[str, int]:
-        """The attributes of a node as they are shown, for the File that keeps them from now on; its change time is now."""
+        """Return the attributes that a node shows, with its ctime set to now, for a File to keep from now on."""
         attr = self.attr_of_node(node)
         shown = {name: getattr(attr, name) for name in ("uid", "gid", "atime_ns", "mtime_ns")}
         return {**shown, "mode": attr.mode & 0o7777, "ctime_ns": time.time_ns()}
@@ -244,28 +253,31 @@ class View:
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
     def check_may_change(self, *paths: str) -> None:
-        """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
+        """Raise FsError(EROFS) on a read-only mount, FsError(EPERM) for paths in the control directory."""
         if self.settings.read_only:
             raise FsError(errno.EROFS)
         if any(names.control_name(path) is not None for path in paths):
             raise FsError(errno.EPERM)
 
     def check_may_write(self, node: Node) -> None:
-        """Raises FsError(EACCES) if the content may not be changed; of a directory: if nothing may be made or removed in it."""
+        """Raise FsError(EACCES) if a file's content may not change, or a directory's entries."""
         if self.is_read_only(node):
             raise FsError(errno.EACCES)
 
     def check_may_replace(self, node: Node) -> None:
-        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced; a mode given here does not forbid it."""
+        """Raise FsError(EPERM) if a node may not be removed, renamed or replaced (4.38).
+
+        A permission that was set by `chmod` in this mount does not forbid it (4.39).
+        """
         if not self.is_read_only(node):
             return
         file = self.state.index.file_of(node) if isinstance(node, Item) else node
-        closed = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
-        if not closed and (file is None or file.pending_permission is None):
+        set_here = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
+        if not set_here and (file is None or file.pending_permission is None):
             raise FsError(errno.EPERM)
 
     def is_read_only(self, node: Node) -> bool:
-        """True if the API (or a wish not yet sent) says readOnly."""
+        """Return whether a node is readOnly by its pending permission, or else by its item."""
         if isinstance(node, Item):
             return node.is_read_only
         if node.pending_permission is not None:
@@ -274,7 +286,7 @@ class View:
 
 
 def _remembered_times(file: File, otherwise: int) -> tuple[int, int, int]:
-    """Access, change of content and of attributes as they are remembered, else another time, in nanoseconds."""
+    """Return atime, mtime and ctime as they are remembered, each `otherwise` if it is not, in ns since the epoch."""
     atime, mtime, ctime = (
         otherwise if time_ns == UNSET else time_ns
         for time_ns in (file.atime_ns, file.mtime_ns, file.ctime_ns)
@@ -283,19 +295,19 @@ def _remembered_times(file: File, otherwise: int) -> tuple[int, int, int]:
 
 
 def is_shown_locally(file: File | None) -> TypeGuard[File]:
-    """True if a File is shown at its path whatever the server has there; of a server's directory it has attributes only."""
+    """Return whether a File is shown at its path whatever the server has there; a directory is so only if it is local only."""
     return file is not None and (file.never_sent or file.kind is not Kind.DIRECTORY)
 
 
 def is_dir(node: Node) -> bool:
-    """True for a directory."""
+    """Return whether a node is a directory."""
     return node.kind is Kind.DIRECTORY
 
 
 def check_new_name(path: str) -> None:
-    """Raises FsError(ENAMETOOLONG) for a path that the API can't hold (api/wire.md): the server may count a slash before it.
+    """Raise FsError(ENAMETOOLONG) for a path that the API can't hold (api/wire.md), FsError(EPERM) for a hidden name.
 
-    Raises FsError(EPERM) for a hidden name, as saves under way have: no mount would show it.
+    The server may count a slash before the path. A hidden name would be shown in no mount.
     """
     if names.path_length(path) >= names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
@@ -304,7 +316,7 @@ def check_new_name(path: str) -> None:
 
 
 def with_permission(mode: int, remembered: Permission | None, now: Permission) -> int:
-    """A remembered mode, its write bits made to agree with the permission if that has changed since."""
+    """Return a remembered mode; if the permission was another then, its write bits follow the permission `now`."""
     if remembered is now:
         return mode
     return mode & ~0o222 if now is Permission.READ_ONLY else mode | 0o200

@@ -122,4 +122,4 @@ def test_out_of_reach_it_says_so_once_and_keeps_waiting(server: Server, work: Wo
     server.job_side(server.job).set_job(status="failed")
     assert waiter.status == "failed"
     (said,) = waiter.said
-    assert said.startswith("the server can't be asked whether the job has ended (")
+    assert said.startswith("the server does not say whether the job has ended (")
